@@ -1,0 +1,191 @@
+"""A bounded, thread-safe queue of columnar batches that knows exactly what it dropped."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from kinesis_nb.errors import Closed, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class OnFull(StrEnum):
+    """What happens to a batch that has no room."""
+
+    DROP_OLDEST = "drop_oldest"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class BufferStats:
+    """A moment of a buffer.
+
+    Attributes
+    ----------
+    rows, bytes
+        What it holds now.
+    received, taken
+        Rows put in and taken out since the start.
+    dropped
+        Rows dropped for lack of room, by shard id. ``received == rows + taken + sum(dropped.values())`` always holds.
+    """
+
+    rows: int
+    bytes: int
+    received: int
+    taken: int
+    dropped: Mapping[str, int]
+
+
+class Buffer:
+    """Batches of many shards in the order they came, within a budget of rows and bytes.
+
+    Parameters
+    ----------
+    max_rows, max_bytes
+        The budget; a batch that is larger than all of it is cut (``DROP_OLDEST``) or passes alone (``BLOCK``).
+    on_full
+        Drop the oldest rows, or make :meth:`put` wait, which holds back the shard thread.
+    """
+
+    def __init__(self, max_rows: int, max_bytes: int, on_full: OnFull | str) -> None:
+        if max_rows < 1 or max_bytes < 1:
+            msg = f"a buffer of {max_rows} rows and {max_bytes} bytes can hold nothing"
+            raise ConfigError(msg, hint="max_rows and max_bytes must be 1 or more")
+        try:
+            self._on_full = OnFull(on_full)
+        except ValueError:
+            msg = f"on_full={on_full!r} is not known"
+            raise ConfigError(msg, hint='use "drop_oldest" or "block"') from None
+        self._max_rows, self._max_bytes = max_rows, max_bytes
+        self._changed = threading.Condition()  # guards everything below; never held during I/O
+        self._batches: deque[tuple[str, pa.RecordBatch]] = deque()
+        self._rows = self._bytes = self._received = self._taken = 0
+        self._dropped: Counter[str] = Counter()
+        self._error: BaseException | None = None
+        self._closed = False
+
+    def put(self, shard_id: str, rows: pa.RecordBatch) -> None:
+        """Append a batch.
+
+        Raises
+        ------
+        Closed
+            When the buffer is closed, also while waiting for room; the batch was not taken then.
+        """
+        if rows.num_rows == 0:
+            return
+        with self._changed:
+            if self._on_full is OnFull.BLOCK:
+                self._changed.wait_for(lambda: self._closed or not self._rows or self._has_room_for(rows))
+            if self._closed:
+                msg = "the buffer is closed"
+                raise Closed(msg)
+            self._append(shard_id, rows)
+            self._received += rows.num_rows
+            if self._on_full is OnFull.DROP_OLDEST:
+                self._shrink()
+            self._changed.notify_all()
+
+    def _has_room_for(self, rows: pa.RecordBatch) -> bool:
+        return self._rows + rows.num_rows <= self._max_rows and self._bytes + rows.nbytes <= self._max_bytes
+
+    def _append(self, shard_id: str, rows: pa.RecordBatch) -> None:
+        self._batches.append((shard_id, rows))
+        self._rows += rows.num_rows
+        self._bytes += rows.nbytes
+
+    def _prepend(self, shard_id: str, rows: pa.RecordBatch) -> None:
+        self._batches.appendleft((shard_id, rows))
+        self._rows += rows.num_rows
+        self._bytes += rows.nbytes
+
+    def _pop(self) -> tuple[str, pa.RecordBatch]:
+        shard_id, rows = self._batches.popleft()
+        self._rows -= rows.num_rows
+        self._bytes -= rows.nbytes
+        return shard_id, rows
+
+    def _shrink(self) -> None:
+        """Drop the oldest rows until the budget holds: whole batches, then the head of the next one."""
+        while self._rows > self._max_rows or self._bytes > self._max_bytes:
+            shard_id, rows = self._pop()
+            drop = max(self._overhang(rows), 1)
+            self._dropped[shard_id] += min(drop, rows.num_rows)
+            if drop < rows.num_rows:
+                # a slice would keep the dropped rows in memory
+                kept = rows.take(pa.array(range(drop, rows.num_rows), pa.int64()))
+                self._prepend(shard_id, kept)
+
+    def _overhang(self, rows: pa.RecordBatch) -> int:
+        """Return how many of the rows just popped have no room, by count and by their average size."""
+        by_count = self._rows + rows.num_rows - self._max_rows
+        too_many_bytes = self._bytes + rows.nbytes - self._max_bytes
+        return max(by_count, -(-too_many_bytes * rows.num_rows // rows.nbytes))
+
+    def take(self, timeout: float | None = None, most: int | None = None) -> list[pa.RecordBatch]:
+        """Take rows out, all or at most `most`, waiting until there is something.
+
+        Returns
+        -------
+        list of RecordBatch
+            Empty when nothing came within `timeout` seconds, or when the buffer is closed and drained.
+
+        Raises
+        ------
+        BaseException
+            What the buffer was closed with, once everything is taken.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._rows or self._closed, timeout)
+            if not self._rows and self._error is not None:
+                raise self._error
+            taken = self._pop_rows(self._rows if most is None else most)
+            self._taken += sum(rows.num_rows for rows in taken)
+            self._changed.notify_all()
+            return taken
+
+    def _pop_rows(self, most: int) -> list[pa.RecordBatch]:
+        taken = []
+        while most > 0 and self._batches:
+            shard_id, rows = self._pop()
+            if rows.num_rows > most:
+                self._prepend(shard_id, rows.slice(most))
+                rows = rows.slice(0, most)
+            taken.append(rows)
+            most -= rows.num_rows
+        return taken
+
+    def peek(self) -> list[pa.RecordBatch]:
+        """Return what is held now and leave it there."""
+        with self._changed:
+            return [rows for _, rows in self._batches]
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Let no more in and wake everybody who waits; what is held can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._error = self._error or error
+            self._changed.notify_all()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the buffer was closed with."""
+        return self._error
+
+    def stats(self) -> BufferStats:
+        """Return exact counts, all of the same moment."""
+        with self._changed:
+            return BufferStats(self._rows, self._bytes, self._received, self._taken, dict(self._dropped))

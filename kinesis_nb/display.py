@@ -1,0 +1,75 @@
+"""What a notebook shows: small HTML tables in the notebook's own colours.
+
+Everything shown may come from a stream and is hostile until proven otherwise, so there is one way into HTML: :func:`cell`,
+which cuts, makes control and direction characters visible, and escapes.
+"""
+
+from __future__ import annotations
+
+import html
+import unicodedata
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import pyarrow as pa
+
+_LONGEST = 120
+_STYLE = (
+    "<style>"
+    ".knb{font:var(--jp-ui-font-size1,13px)/1.5 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-font-color1,inherit)}"
+    ".knb caption,.knb-head{text-align:left;padding:2px 0 6px;color:var(--jp-ui-font-color2,inherit)}"
+    ".knb table{border-collapse:collapse;margin:0}"
+    ".knb th,.knb td{padding:2px 14px 2px 0;text-align:left;white-space:nowrap;vertical-align:top}"
+    ".knb th{border-bottom:1px solid var(--jp-border-color1,#8888);font-weight:600}"
+    ".knb td.num,.knb th.num{text-align:right;font-variant-numeric:tabular-nums}"
+    ".knb td{font-family:var(--jp-code-font-family,ui-monospace,monospace);font-size:var(--jp-code-font-size,12px)}"
+    ".knb td.more{color:var(--jp-ui-font-color2,inherit)}"
+    "</style>"
+)
+
+
+def plain(value: object) -> str:
+    """Return one line of text for a value: cut, with control, direction and zero-width characters made visible."""
+    if value is None:
+        return "–"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", " UTC")
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if len(text) > _LONGEST:
+        text = text[: _LONGEST - 1] + "…"
+    return "".join(_visible(char) for char in text)
+
+
+def _visible(char: str) -> str:
+    return f"\\u{ord(char):04x}" if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else char
+
+
+def cell(value: object) -> str:
+    """Return a value as HTML text."""
+    return html.escape(plain(value))
+
+
+def table_html(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
+    """Return an HTML table; every value is shown as text."""
+    rows = list(rows)
+    numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
+    classes = [' class="num"' if is_number else "" for is_number in numeric]
+    head = "".join(f"<th{kind}>{cell(name)}</th>" for name, kind in zip(columns, classes, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{kind}>{cell(value)}</td>" for value, kind in zip(row, classes, strict=True)) + "</tr>"
+        for row in rows
+    )
+    top = f"<caption>{cell(caption)}</caption>" if caption else ""
+    return f'{_STYLE}<div class="knb"><table>{top}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def frame_html(table: pa.Table, caption: str, most: int = 10) -> str:
+    """Return the first `most` rows of an Arrow table as an HTML table; columns without any value are left out."""
+    shown = table.slice(0, most)
+    names = [name for name in table.column_names if shown.column(name).null_count < shown.num_rows or not shown.num_rows]
+    rows = [[row[name] for name in names] for row in shown.select(names).to_pylist()]
+    more = f" · first {most} shown" if table.num_rows > most else ""
+    return table_html(names, rows, caption.strip("<>") + more)

@@ -1,0 +1,109 @@
+"""Every error this package raises.
+
+::
+
+    KinesisError
+    ├── ConfigError (ValueError)           an argument or setting that cannot be right; nothing was sent
+    │   └── ExportsDisabled                the source was not set up for exports
+    ├── UnknownOption (TypeError)          a keyword that does not exist
+    ├── StreamNotFound (LookupError)       no such stream, or it was deleted
+    ├── AccessDenied (PermissionError)     the credentials are good, the policy says no
+    ├── CredentialsError (PermissionError) no, expired, unknown or wrong credentials
+    ├── ServiceError                       the service or the network, not the caller
+    │   ├── Throttled                      a quota is used up for the moment
+    │   └── IteratorExpired                the shard iterator must be made again
+    ├── TableError (ValueError)            the sync's target is not a table it may write to
+    ├── Fenced                             another writer took this sync over
+    └── Closed                             your own code stopped it
+
+Retry decisions look at :attr:`KinesisError.retryable` and at nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class KinesisError(Exception):
+    """What went wrong in one line, and a hint what to do in a second one.
+
+    Parameters
+    ----------
+    message
+        What happened.
+    hint
+        What the reader can do about it; empty if nothing is known to help.
+    retryable
+        Whether the same call may succeed later without a change by the user.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", retryable: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.retryable = retryable
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython shows these lines instead of a traceback: a user's mistake is not a bug."""
+        return [f"{type(self).__name__}: {self.message}", *([f"hint: {self.hint}"] if self.hint else [])]
+
+
+class ConfigError(KinesisError, ValueError):
+    """An argument or setting that cannot be right; nothing was sent."""
+
+
+class ExportsDisabled(ConfigError):
+    """The source was connected without ``exports_enabled=True``."""
+
+
+class UnknownOption(KinesisError, TypeError):
+    """A keyword that does not exist."""
+
+
+class StreamNotFound(KinesisError, LookupError):
+    """There is no such stream (any more)."""
+
+
+class AccessDenied(KinesisError, PermissionError):
+    """The credentials are accepted, but no policy allows the action."""
+
+
+class CredentialsError(KinesisError, PermissionError):
+    """No credentials, or expired, unknown or wrong ones."""
+
+
+class ServiceError(KinesisError):
+    """The service refused or failed, or the network between us did."""
+
+
+class Throttled(ServiceError):
+    """A quota of the shard, the stream or the account is used up for the moment."""
+
+
+class IteratorExpired(ServiceError):
+    """A shard iterator is older than 5 minutes, or unusable; make a new one."""
+
+
+class TableError(KinesisError, ValueError):
+    """The target of a sync is not a table this sync may write to."""
+
+
+class Fenced(KinesisError):
+    """Another writer took this sync over; this one stopped without writing."""
+
+
+class Closed(KinesisError):
+    """Your own code stopped it."""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return ``"did you mean 'x'?"`` for the known name nearest to `name`, else an empty string."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {found[0]!r}?" if found else ""

@@ -1,0 +1,195 @@
+"""The one schema, and how columnar batches become Arrow, polars and pandas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kinesis_nb.display import frame_html
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+
+    import pandas as pd
+    import polars as pl
+
+    from kinesis_nb.shards import Shard
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+SCHEMA = pa.schema(
+    [
+        pa.field("partition_key", pa.string()),
+        pa.field("data", pa.string()),
+        pa.field("kinesis_ingestion_timestamp", TIMESTAMP),
+        pa.field("foundry_ingestion_timestamp", TIMESTAMP),
+        pa.field("shard_id", pa.string()),
+        pa.field("sequence_number", pa.string()),
+        pa.field("sub_sequence_number", pa.int64()),
+        pa.field("data_raw", pa.binary()),
+    ]
+)
+"""The connector's four columns first, then where a row came from, then the bytes of a record that is not UTF-8 (else null)."""
+
+
+class Record(NamedTuple):
+    """One row. Exists only when somebody iterates; everything else stays columnar."""
+
+    partition_key: str | None
+    data: str
+    kinesis_ingestion_timestamp: datetime
+    foundry_ingestion_timestamp: datetime
+    shard_id: str
+    sequence_number: str
+    sub_sequence_number: int
+    data_raw: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One answer of ``GetRecords``.
+
+    Attributes
+    ----------
+    rows
+        The records in the order of the shard, with the columns of `SCHEMA`.
+    next_iterator
+        Where to go on; None at the end of a closed shard.
+    millis_behind_latest
+        How far the answer's end is behind the tip of the shard, in milliseconds. An empty answer with a value above 0 is a gap
+        in the shard, not its end.
+    child_shards
+        Given with the last answer of a closed shard.
+    """
+
+    rows: pa.RecordBatch
+    next_iterator: str | None
+    millis_behind_latest: int
+    child_shards: tuple[Shard, ...] = ()
+
+    @property
+    def last_sequence_number(self) -> str | None:
+        """The sequence number of the last record, None for an empty batch."""
+        column = self.rows.column("sequence_number")
+        return column[-1].as_py() if len(column) else None
+
+
+def decode_text(data: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Split record bytes into text and what text cannot hold.
+
+    Parameters
+    ----------
+    data
+        A binary array.
+
+    Returns
+    -------
+    text, raw
+        `text` is a string array in which bytes that are not UTF-8 became U+FFFD; `raw` holds the original bytes of just those
+        rows and is null elsewhere.
+    """
+    try:
+        return data.cast(pa.string()), pa.nulls(len(data), pa.binary())
+    except pa.ArrowInvalid:  # one bad row makes the vectorised cast fail; then go row by row
+        values: list[bytes] = data.to_pylist()
+    text = [value.decode(errors="replace") for value in values]
+    raw = [value if replaced.encode() != value else None for value, replaced in zip(values, text, strict=True)]
+    return pa.array(text, pa.string()), pa.array(raw, pa.binary())
+
+
+def constant(value: object, length: int, kind: pa.DataType) -> pa.Array:
+    """Return an array of `length` times the same value."""
+    return pa.repeat(pa.scalar(value, kind), length)
+
+
+def concat(batches: Iterable[pa.RecordBatch]) -> pa.Table:
+    """Return the rows of all `batches` as one table with the columns of `SCHEMA`; nothing is copied."""
+    return pa.Table.from_batches(batches, SCHEMA)
+
+
+def in_range(rows: pa.RecordBatch, start: datetime | None, end: datetime | None) -> pa.RecordBatch:
+    """Return the rows that arrived at `start` or later and at `end` or earlier; None leaves that side open."""
+    arrival = rows.column("kinesis_ingestion_timestamp")
+    if start is not None:
+        rows = rows.filter(pc.greater_equal(arrival, pa.scalar(start, TIMESTAMP)))
+        arrival = rows.column("kinesis_ingestion_timestamp")
+    if end is not None:
+        rows = rows.filter(pc.less_equal(arrival, pa.scalar(end, TIMESTAMP)))
+    return rows
+
+
+@cache
+def warm_up() -> None:
+    """Make the first conversion from Python to Arrow now.
+
+    It imports pandas, which takes a second; a consumer thread that met it first would hold the import lock meanwhile.
+    """
+    pa.array(["x"])
+
+
+class TableLike:
+    """What everything that holds rows offers; a subclass only has to give :meth:`to_arrow`."""
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows as an Arrow table."""
+        raise NotImplementedError
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return the rows as a polars DataFrame."""
+        import polars as pl
+
+        frame = pl.from_arrow(self.to_arrow())
+        assert isinstance(frame, pl.DataFrame)  # a table gives a frame, only an array gives a series
+        return frame
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the rows as a pandas DataFrame."""
+        return self.to_arrow().to_pandas()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Offer the rows to any library that speaks the Arrow PyCapsule protocol."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def __len__(self) -> int:
+        return self.to_arrow().num_rows
+
+    def _repr_html_(self) -> str:
+        return frame_html(self.to_arrow(), repr(self))
+
+
+class Records(TableLike):
+    """Rows in memory: what :meth:`Source.read` and a sample return.
+
+    Parameters
+    ----------
+    table
+        The rows, with the columns of `SCHEMA`.
+    note
+        Something to say about them in the display, for example that reading was interrupted.
+    """
+
+    def __init__(self, table: pa.Table, note: str = "") -> None:
+        self._table = table
+        self.note = note
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows as an Arrow table."""
+        return self._table
+
+    def __iter__(self) -> Iterator[Record]:
+        for batch in self._table.to_batches(max_chunksize=1_000):
+            yield from iter_records(batch)
+
+    def __repr__(self) -> str:
+        return f"<Records: {len(self):,} rows{', ' + self.note if self.note else ''}>"
+
+
+def iter_records(rows: pa.RecordBatch) -> Iterator[Record]:
+    """Yield the rows one by one."""
+    columns: list[list[Any]] = [rows.column(name).to_pylist() for name in Record._fields]
+    yield from map(Record._make, zip(*columns, strict=True))

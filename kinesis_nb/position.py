@@ -1,0 +1,125 @@
+"""Where in a stream reading starts, or ends."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from kinesis_nb.errors import ConfigError
+
+_AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|h|d)")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+
+class Kind(StrEnum):
+    """The ``ShardIteratorType`` values that we use, by the names of the service."""
+
+    TRIM_HORIZON = "TRIM_HORIZON"
+    LATEST = "LATEST"
+    AT_TIMESTAMP = "AT_TIMESTAMP"
+    AFTER_SEQUENCE_NUMBER = "AFTER_SEQUENCE_NUMBER"
+
+
+@dataclass(frozen=True, slots=True)
+class StartingPosition:
+    """A place in a stream; make one with the named constructors.
+
+    Examples
+    --------
+    >>> StartingPosition.trim_horizon()
+    StartingPosition.trim_horizon()
+    >>> StartingPosition.at(datetime(2026, 11, 1, 12, tzinfo=UTC))
+    StartingPosition.at('2026-11-01T12:00:00+00:00')
+    """
+
+    kind: Kind
+    timestamp: datetime | None = None
+    sequence_number: str | None = None
+
+    @classmethod
+    def trim_horizon(cls) -> StartingPosition:
+        """Return the oldest record that the stream still holds (AWS: ``TRIM_HORIZON``)."""
+        return cls(Kind.TRIM_HORIZON)
+
+    @classmethod
+    def latest(cls, pinned: datetime | None = None) -> StartingPosition:
+        """Return the place just after the newest record (AWS: ``LATEST``).
+
+        Parameters
+        ----------
+        pinned
+            The moment that "latest" stood for. A shard iterator that is lost before the first record came is made again at this
+            time, because a second LATEST would skip what arrived in between.
+        """
+        return cls(Kind.LATEST, timestamp=pinned)
+
+    @classmethod
+    def at(cls, timestamp: datetime) -> StartingPosition:
+        """Return the first record that arrived at `timestamp` or later (AWS: ``AT_TIMESTAMP``, millisecond resolution).
+
+        A datetime without a time zone is taken as local time.
+        """
+        return cls(Kind.AT_TIMESTAMP, timestamp=timestamp.astimezone(UTC))
+
+    @classmethod
+    def after(cls, sequence_number: str) -> StartingPosition:
+        """Return the place just after one record of one shard (AWS: ``AFTER_SEQUENCE_NUMBER``)."""
+        if not sequence_number.isdecimal():
+            msg = f"{sequence_number!r} is not a sequence number"
+            raise ConfigError(msg, hint="a sequence number is a string of decimal digits")
+        return cls(Kind.AFTER_SEQUENCE_NUMBER, sequence_number=sequence_number)
+
+    @classmethod
+    def parse(cls, value: StartingPosition | str | datetime | timedelta, now: datetime) -> StartingPosition:
+        """Read what a user may write for a start or an end.
+
+        Parameters
+        ----------
+        value
+            ``"trim_horizon"``, ``"latest"``, ``"now"``, a datetime (without time zone: local time), a timedelta before `now`, a
+            text like ``"-15m"`` (s, m, h, d), or a StartingPosition.
+        now
+            The moment that ``"now"``, ``"-15m"`` and a timedelta are counted from.
+
+        Raises
+        ------
+        ConfigError
+            For anything else.
+
+        Examples
+        --------
+        >>> StartingPosition.parse("-15m", datetime(2026, 11, 1, 12, tzinfo=UTC))
+        StartingPosition.at('2026-11-01T11:45:00+00:00')
+        """
+        match value:
+            case StartingPosition():
+                return value
+            case "trim_horizon":
+                return cls.trim_horizon()
+            case "latest":
+                return cls.latest(pinned=now)
+            case "now":
+                return cls.at(now)
+            case datetime():
+                return cls.at(value)
+            case timedelta():
+                return cls.at(now - abs(value))
+            case str() if match := _AGO.fullmatch(value):
+                return cls.at(now - timedelta(**{_UNITS[match[2]]: float(match[1])}))
+            case _:
+                msg = f"{value!r} is not a position in a stream"
+                raise ConfigError(
+                    msg, hint='use "trim_horizon", "latest", "now", a datetime, "-15m" or a StartingPosition'
+                )
+
+    def __repr__(self) -> str:
+        match self.kind:
+            case Kind.AT_TIMESTAMP if self.timestamp:
+                return f"StartingPosition.at({self.timestamp.isoformat()!r})"
+            case Kind.AFTER_SEQUENCE_NUMBER:
+                return f"StartingPosition.after({self.sequence_number!r})"
+            case _:
+                return f"StartingPosition.{self.kind.lower()}()"

@@ -1,0 +1,179 @@
+"""Discovers shards and runs one thread per active shard: the only module that starts consumer threads."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from kinesis_nb.consumer import ConsumerStats, ShardConsumer, Sink
+from kinesis_nb.errors import Closed, KinesisError
+from kinesis_nb.frames import warm_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kinesis_nb.shards import Shard, ShardTracker
+    from kinesis_nb.transport import Clock, Kinesis
+
+DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; listing only covers what that missed
+JOIN_SECONDS = 1.0
+
+
+class Scheduler:
+    """Reads a stream into a sink until it is stopped, fails, or every shard has given what the sink wants.
+
+    Parameters
+    ----------
+    tracker
+        Filled with a first listing of the stream.
+    wanted
+        Which shards to read; their children count too.
+    on_done
+        Called once, from one of the threads: with None when there is nothing left to read, or with the error that ended it all.
+
+    Notes
+    -----
+    Threads hold the scheduler and the sink, never the object that a user holds, so that object can be collected and stop them.
+    """
+
+    def __init__(
+        self,
+        kinesis: Kinesis,
+        stream: str,
+        sink: Sink,
+        *,
+        clock: Clock,
+        tracker: ShardTracker,
+        wanted: Callable[[Shard], bool],
+        on_done: Callable[[BaseException | None], None],
+    ) -> None:
+        self._kinesis, self._stream, self._sink, self._clock = kinesis, stream, sink, clock
+        self._wanted, self._on_done = wanted, on_done
+        self._lock = threading.Lock()  # guards the four below; never held during I/O
+        self._tracker = tracker
+        self._consumers: dict[str, ShardConsumer] = {}
+        self._threads: list[threading.Thread] = []
+        self._is_done = False
+        self._stop = threading.Event()
+        self._may_run = threading.Event()
+        self._may_run.set()
+        self._stepped = threading.Condition()  # guards nothing; notified after every step of every consumer
+
+    def start(self) -> None:
+        """Start the threads; returns at once."""
+        warm_up()
+        self._start_runnable()
+        self._spawn(self._discover, f"kinesis_nb {self._stream} discovery")
+
+    def wait_opened(self, timeout: float) -> None:
+        """Wait until every consumer started so far holds its place in the shard, at most `timeout` seconds."""
+        with self._stepped:
+            self._stepped.wait_for(self._all_opened, timeout)
+
+    def _all_opened(self) -> bool:
+        return self._stop.is_set() or all(consumer.has_iterator for consumer in self._snapshot())
+
+    def stop(self, timeout: float = JOIN_SECONDS) -> None:
+        """End all threads and wait for them; one that is inside a network call may outlive `timeout` by that call."""
+        self._stop.set()
+        self._may_run.set()
+        deadline = self._clock.monotonic() + timeout
+        for thread in list(self._threads):
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - self._clock.monotonic()))
+
+    def pause(self) -> None:
+        """Make no more calls until :meth:`resume`."""
+        self._may_run.clear()
+
+    def resume(self) -> None:
+        """Go on where :meth:`pause` stopped."""
+        self._may_run.set()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether calls are on hold."""
+        return not self._may_run.is_set()
+
+    def stats(self) -> list[ConsumerStats]:
+        """Return a moment of every consumer that was started, by shard id."""
+        return sorted((consumer.stats() for consumer in self._snapshot()), key=lambda stats: stats.shard_id)
+
+    def _snapshot(self) -> list[ShardConsumer]:
+        with self._lock:
+            return list(self._consumers.values())
+
+    def _spawn(self, target: Callable[..., None], name: str, *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+        with self._lock:
+            self._threads = [known for known in self._threads if known.is_alive()]
+            self._threads.append(thread)
+            thread.start()
+
+    def _start_runnable(self) -> None:
+        with self._lock:
+            if self._stop.is_set():
+                return
+            ready = [
+                ShardConsumer(self._kinesis, self._stream, shard, self._sink, self._clock)
+                for shard in self._tracker.start_runnable()
+            ]
+            self._consumers.update((consumer.shard.shard_id, consumer) for consumer in ready)
+        for consumer in ready:
+            self._spawn(self._consume, f"kinesis_nb {self._stream} {consumer.shard.shard_id}", consumer)
+
+    def _consume(self, consumer: ShardConsumer) -> None:
+        try:
+            while self._wait_while_paused():
+                wait = consumer.step()
+                self._notify_stepped()
+                if wait is None:
+                    self._finished(consumer)
+                    return
+                self._stop.wait(wait)
+        except Closed:
+            return  # the owner stopped us inside the sink
+        except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the reader, whatever it is
+            self._done(error)
+        finally:
+            self._notify_stepped()
+
+    def _notify_stepped(self) -> None:
+        with self._stepped:
+            self._stepped.notify_all()
+
+    def _wait_while_paused(self) -> bool:
+        self._may_run.wait()
+        return not self._stop.is_set()
+
+    def _finished(self, consumer: ShardConsumer) -> None:
+        with self._lock:
+            self._tracker.finish(consumer.shard.shard_id)
+            self._tracker.observe_new(filter(self._wanted, consumer.children))
+            is_complete = self._tracker.is_complete
+        if is_complete:
+            self._done(None)
+        else:
+            self._start_runnable()
+
+    def _discover(self) -> None:
+        while not self._stop.wait(DISCOVERY_SECONDS):
+            try:
+                self._observe(self._kinesis.list_shards(self._stream))
+            except BaseException as error:  # noqa: BLE001 - as in _consume
+                if not (isinstance(error, KinesisError) and error.retryable):
+                    self._done(error)
+
+    def _observe(self, shards: Iterable[Shard]) -> None:
+        with self._lock:
+            self._tracker.observe(filter(self._wanted, shards))
+        self._start_runnable()
+
+    def _done(self, error: BaseException | None) -> None:
+        with self._lock:
+            if self._is_done or self._stop.is_set():
+                return
+            self._is_done = True
+        self._stop.set()
+        self._may_run.set()
+        self._on_done(error)

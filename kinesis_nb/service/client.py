@@ -1,0 +1,298 @@
+"""The calls we make to AWS, and the one place where an AWS error becomes ours."""
+
+from __future__ import annotations
+
+import email.utils
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import boto3
+import botocore.session
+from botocore import exceptions as boto_errors
+from botocore.config import Config
+
+from kinesis_nb.config import Profile, SourceConfig, StaticCredentials
+from kinesis_nb.errors import (
+    AccessDenied,
+    ConfigError,
+    CredentialsError,
+    IteratorExpired,
+    KinesisError,
+    ServiceError,
+    StreamNotFound,
+    Throttled,
+    closest,
+)
+from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.service.wire import ParserFactory, decode_batch
+from kinesis_nb.shards import Shard
+from kinesis_nb.transport import Clock, PutEntry, PutResult, ServerTime, StreamSummary, SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kinesis_nb.frames import Batch
+
+T = TypeVar("T")
+
+CONNECT_SECONDS, READ_SECONDS = 5, 30
+POOL = 64  # connections; one per consumer thread and a few for listings
+
+_THROTTLES = {
+    "ProvisionedThroughputExceededException",
+    "LimitExceededException",
+    "ThrottlingException",
+    "Throttling",
+    "RequestLimitExceeded",
+    "SlowDown",
+    "KMSThrottlingException",
+    "429",
+}
+_FAILURES = {
+    "InternalFailure",
+    "InternalFailureException",
+    "InternalServerError",
+    "ServiceUnavailable",
+    "ServiceUnavailableException",
+}
+_BAD_CREDENTIALS = {
+    "ExpiredTokenException": "the credentials have expired",
+    "ExpiredToken": "the credentials have expired",
+    "RequestExpired": "the credentials have expired",
+    "UnrecognizedClientException": "AWS does not know this access key",
+    "InvalidClientTokenId": "AWS does not know this access key",
+    "MissingAuthenticationTokenException": "the request carried no credentials",
+    "InvalidSignatureException": "the signature does not match: the secret is wrong, or this machine's clock is",
+    "SignatureDoesNotMatch": "the signature does not match: the secret is wrong, or this machine's clock is",
+    "IncompleteSignature": "the signature is incomplete",
+    "IncompleteSignatureException": "the signature is incomplete",
+}
+
+
+class KinesisClient:
+    """Kinesis over boto3; implements :class:`~kinesis_nb.transport.Kinesis`."""
+
+    def __init__(self, config: SourceConfig, clock: Clock | None = None) -> None:
+        self._region = config.region
+        self._clock = clock or SystemClock()
+        self._time = _ServerClock()
+        self._client = _make_client(config)
+
+    def list_streams(self) -> list[str]:
+        """Return the names of all streams, in the order of the service."""
+        names: list[str] = []
+        start: dict[str, str] = {}
+        while True:
+            page = self._call("list_streams", **start)
+            names += _required(page, "StreamNames", list)
+            if not page.get("HasMoreStreams"):
+                return names
+            start = {"ExclusiveStartStreamName": names[-1]}
+
+    def describe_stream(self, stream: str) -> StreamSummary:
+        """Return what the service says of a stream."""
+        description = _required(self._call("describe_stream", stream, StreamName=stream, Limit=1), "StreamDescription", dict)
+        mode = description.get("StreamModeDetails") or {}
+        return StreamSummary(
+            name=description["StreamName"],
+            arn=description["StreamARN"],
+            status=description["StreamStatus"],
+            mode=mode.get("StreamMode", "PROVISIONED"),
+            created_at=description["StreamCreationTimestamp"].astimezone(UTC),
+            retention=description["RetentionPeriodHours"],
+            encryption=description.get("EncryptionType", "NONE"),
+        )
+
+    def list_shards(self, stream: str) -> list[Shard]:
+        """Return all shards of a stream, all pages of them."""
+        shards: list[Shard] = []
+        page = self._call("list_shards", stream, StreamName=stream)
+        while True:
+            shards += map(_shard, _required(page, "Shards", list))
+            token = page.get("NextToken")
+            if not token:
+                return shards
+            page = self._call("list_shards", stream, NextToken=token)  # a call with a token must not name the stream
+
+    def get_shard_iterator(self, stream: str, shard_id: str, position: StartingPosition) -> str:
+        """Return a shard iterator."""
+        where: dict[str, Any] = {"ShardIteratorType": position.kind.value}
+        if position.kind is Kind.AT_TIMESTAMP:
+            where["Timestamp"] = position.timestamp
+        if position.kind is Kind.AFTER_SEQUENCE_NUMBER:
+            where["StartingSequenceNumber"] = position.sequence_number
+        answer = self._call("get_shard_iterator", stream, StreamName=stream, ShardId=shard_id, **where)
+        return _required(answer, "ShardIterator", str)
+
+    def get_records(self, shard_id: str, iterator: str, limit: int) -> Batch:
+        """Return the next records of a shard as columns."""
+        answer = self._call("get_records", ShardIterator=iterator, Limit=limit)
+        return decode_batch(answer["Body"], shard_id, self._clock.now())
+
+    def put_records(self, stream: str, entries: Sequence[PutEntry]) -> list[PutResult]:
+        """Write records; raises a retryable ServiceError when the outcome is not known."""
+        records = [{"Data": entry.data, "PartitionKey": entry.partition_key} for entry in entries]
+        results = _required(self._call("put_records", stream, StreamName=stream, Records=records), "Records", list)
+        if len(results) != len(entries):
+            msg = f"PutRecords answered for {len(results)} of {len(entries)} records"
+            raise ServiceError(msg, retryable=True)
+        return [PutResult(r.get("ShardId"), r.get("ErrorCode"), r.get("ErrorMessage")) for r in results]
+
+    def server_time(self) -> ServerTime:
+        """Return between which two moments the service's clock stands, from the Date headers seen so far."""
+        return self._time.at(self._clock.now())
+
+    def _call(self, operation: str, stream: str = "", **params: Any) -> Mapping[str, Any]:
+        sent = self._clock.now()
+        try:
+            answer: Mapping[str, Any] = getattr(self._client, operation)(**params)
+        except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
+            raise self._translate(error, operation, stream) from error
+        self._time.observe(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"), sent, self._clock.now())
+        return answer
+
+    def _translate(self, error: Exception, operation: str, stream: str) -> KinesisError:
+        translated = translate(error, operation, stream, self._region)
+        if isinstance(translated, StreamNotFound) and not translated.hint:
+            translated.hint = self._hint_for(stream)
+        return translated
+
+    def _hint_for(self, stream: str) -> str:
+        """Look for a name like it; listing streams is optional, so a refusal only costs the hint."""
+        try:
+            return closest(stream, self.list_streams()) or "source.explore() lists the streams"
+        except KinesisError:
+            return "check the name and the region"
+
+
+def translate(error: Exception, operation: str, stream: str = "", region: str = "") -> KinesisError:
+    """Turn an exception of botocore into ours: by error code, never by exception class.
+
+    Parameters
+    ----------
+    operation
+        The client's method, for example ``"get_records"``.
+    """
+    action = "".join(word.title() for word in operation.split("_"))
+    if not isinstance(error, boto_errors.ClientError):
+        return _translate_local(error, action)
+    detail = error.response.get("Error", {})
+    code, message = str(detail.get("Code", "")), str(detail.get("Message", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    said = f"{action}: {code}: {message}" if message else f"{action}: {code}"
+    match code:
+        case "ExpiredIteratorException":
+            return IteratorExpired(said, retryable=True)
+        case "InvalidArgumentException" if operation == "get_records":
+            return IteratorExpired(said)
+        case "ResourceNotFoundException":
+            return StreamNotFound(f"no stream {stream!r} in {region}" if stream else said)
+        case "AccessDeniedException" | "AccessDenied":
+            return AccessDenied(said, hint=f"the policy must allow kinesis:{action}")
+        case _ if code in _THROTTLES:
+            return Throttled(said, retryable=True)
+        case _ if code in _BAD_CREDENTIALS:
+            return CredentialsError(f"{_BAD_CREDENTIALS[code]} ({said})", hint="check auth= of connect()")
+        case _ if code in _FAILURES or status >= 500:  # noqa: PLR2004 - HTTP
+            return ServiceError(said, retryable=True)
+        case _:
+            return ServiceError(said)
+
+
+def _translate_local(error: Exception, action: str) -> KinesisError:
+    """Translate what botocore raised by itself, without an answer of the service."""
+    match error:
+        case boto_errors.NoCredentialsError() | boto_errors.PartialCredentialsError():
+            return CredentialsError(
+                "no AWS credentials were found", hint="pass auth=StaticCredentials(...) or auth=Profile(...), or log in"
+            )
+        case boto_errors.ProfileNotFound():
+            return ConfigError(str(error), hint="`aws configure list-profiles` shows the profiles")
+        case boto_errors.CredentialRetrievalError() | boto_errors.TokenRetrievalError() | boto_errors.SSOTokenLoadError():
+            return CredentialsError(str(error), hint="log in again, for example with `aws sso login`")
+        case boto_errors.SSLError():
+            return ServiceError(f"{action}: {error}", hint="pass verify= with the path of your CA bundle")
+        case boto_errors.ParamValidationError() | boto_errors.InvalidRegionError():
+            return ConfigError(" ".join(str(error).split()))
+        case boto_errors.HTTPClientError():
+            return ServiceError(f"{action}: {error}", retryable=True)
+        case _:
+            return ServiceError(f"{action}: {error}")
+
+
+def _make_client(config: SourceConfig) -> Any:
+    session = botocore.session.Session()
+    session.register_component("response_parser_factory", ParserFactory())
+    keys: dict[str, str] = {}
+    match config.auth:
+        case Profile(name):
+            keys["profile_name"] = name
+        case StaticCredentials() as static:
+            keys["aws_access_key_id"] = static.access_key_id
+            keys["aws_secret_access_key"] = static.secret_access_key.reveal()
+            if static.session_token:
+                keys["aws_session_token"] = static.session_token.reveal()
+        case None:
+            pass
+    settings = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        max_pool_connections=POOL,
+        tcp_keepalive=True,
+        retries={"total_max_attempts": 1},  # ours is the only retry loop; botocore's would repeat PutRecords unseen
+        proxies={"http": config.proxy, "https": config.proxy} if config.proxy else None,
+        # a configured endpoint counts only where the user points to the configuration
+        ignore_configured_endpoint_urls=not isinstance(config.auth, Profile),
+    )
+    try:
+        boto = boto3.Session(botocore_session=session, region_name=config.region, **keys)
+        return boto.client("kinesis", endpoint_url=config.endpoint_url, verify=config.verify, config=settings)
+    except boto_errors.BotoCoreError as error:
+        raise _translate_local(error, "connect") from error
+
+
+def _required(answer: Mapping[str, Any], member: str, kind: type[T]) -> T:
+    """Return a member of an answer; botocore gives an empty answer for a body that was cut off, without an error."""
+    value = answer.get(member)
+    if not isinstance(value, kind):
+        msg = f"an answer without {member} is not whole"
+        raise ServiceError(msg, hint="it can be asked for again", retryable=True)
+    return value
+
+
+def _shard(shard: Mapping[str, Any]) -> Shard:
+    hash_keys, numbers = shard["HashKeyRange"], shard["SequenceNumberRange"]
+    parents = (shard.get("ParentShardId"), shard.get("AdjacentParentShardId"))
+    return Shard(
+        shard["ShardId"],
+        tuple(parent for parent in parents if parent),
+        (int(hash_keys["StartingHashKey"]), int(hash_keys["EndingHashKey"])),
+        numbers["StartingSequenceNumber"],
+        numbers.get("EndingSequenceNumber"),
+    )
+
+
+class _ServerClock:
+    """How far the service's clock is from ours, narrowed with every Date header (which has whole seconds only)."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the two below
+        self._least: timedelta | None = None
+        self._most: timedelta | None = None
+
+    def observe(self, date: str | None, sent: datetime, received: datetime) -> None:
+        if not date:
+            return
+        second = email.utils.parsedate_to_datetime(date)
+        least, most = second - received, second + timedelta(seconds=1) - sent
+        with self._lock:
+            self._least = least if self._least is None else max(self._least, least)
+            self._most = most if self._most is None else min(self._most, most)
+            if self._least > self._most:  # one of the clocks was set
+                self._least, self._most = least, most
+
+    def at(self, now: datetime) -> ServerTime:
+        with self._lock:
+            least, most = self._least or timedelta(0), self._most or timedelta(0)
+        return ServerTime(now + least, now + most)

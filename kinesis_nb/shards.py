@@ -1,0 +1,112 @@
+"""Shards, their lineage, and which of them may be read now. Pure: no I/O, no clock, no thread."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_HASH_KEY = 2**128 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard as ``ListShards`` describes it.
+
+    Attributes
+    ----------
+    shard_id
+        For example ``shardId-000000000003``.
+    parents
+        The ids of the parent, and after a merge of the adjacent parent. Some may have left the stream.
+    hash_range
+        The first and last 128-bit hash key that the shard takes, both included.
+    starting_sequence_number, ending_sequence_number
+        Decimal text. An open shard has no ending one.
+    """
+
+    shard_id: str
+    parents: tuple[str, ...] = ()
+    hash_range: tuple[int, int] = (0, MAX_HASH_KEY)
+    starting_sequence_number: str = "0"
+    ending_sequence_number: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the shard still takes records."""
+        return self.ending_sequence_number is None
+
+
+def hash_key(partition_key: str) -> int:
+    """Return the 128-bit hash key by which the service chooses the shard of a record (AWS: MD5 of the partition key)."""
+    return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest(), "big")
+
+
+class ShardTracker:
+    """Which shards may be read now: a shard becomes runnable when all of its parents have ended.
+
+    That rule keeps the order per partition key across splits and merges: the records of a key move from a parent to a child at
+    a reshard, so the child may only be read after everything in the parent was delivered. A parent that is not listed any
+    more has left the stream with its records and counts as ended.
+
+    Not thread-safe; the scheduler calls it under its own lock.
+
+    Examples
+    --------
+    >>> tracker = ShardTracker()
+    >>> tracker.observe([Shard("a"), Shard("b", parents=("a",))])
+    >>> [shard.shard_id for shard in tracker.start_runnable()]
+    ['a']
+    >>> tracker.finish("a")
+    >>> [shard.shard_id for shard in tracker.start_runnable()]
+    ['b']
+    """
+
+    def __init__(self) -> None:
+        self._shards: dict[str, Shard] = {}
+        self._started: set[str] = set()
+        self._finished: set[str] = set()
+
+    def observe(self, shards: Iterable[Shard]) -> None:
+        """Take in a listing; what is known already is kept, so a stale listing takes nothing away."""
+        for shard in shards:
+            self._shards[shard.shard_id] = shard
+
+    def observe_new(self, shards: Iterable[Shard]) -> None:
+        """Take in children as the last answer of their parent names them; a listing knows more, so it wins."""
+        for shard in shards:
+            self._shards.setdefault(shard.shard_id, shard)
+
+    def skip(self, shard_id: str) -> None:
+        """Count a shard as ended without reading it."""
+        self._started.add(shard_id)
+        self._finished.add(shard_id)
+
+    def start_runnable(self) -> list[Shard]:
+        """Return the shards that may be read from now on and are not being read yet, oldest first, and mark them started."""
+        ready = [shard for shard in self._shards.values() if self._is_runnable(shard)]
+        ready.sort(key=lambda shard: (int(shard.starting_sequence_number), shard.shard_id))
+        self._started.update(shard.shard_id for shard in ready)
+        return ready
+
+    def _is_runnable(self, shard: Shard) -> bool:
+        if shard.shard_id in self._started:
+            return False
+        return all(parent in self._finished for parent in shard.parents if parent in self._shards)
+
+    def finish(self, shard_id: str) -> None:
+        """Count a shard as read to its end."""
+        self._finished.add(shard_id)
+
+    @property
+    def active(self) -> list[Shard]:
+        """The shards that are being read."""
+        return [self._shards[shard_id] for shard_id in sorted(self._started - self._finished)]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every known shard was read to its end."""
+        return self._finished >= self._shards.keys()

@@ -1,0 +1,347 @@
+"""The front door: :func:`connect` and :class:`Source`, one short method per capability."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from kinesis_nb.config import Auth, SourceConfig, check_stream_name, hinted
+from kinesis_nb.errors import ConfigError, ExportsDisabled
+from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.shards import hash_key
+from kinesis_nb.transport import Clock, Kinesis, SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime, timedelta
+    from os import PathLike
+
+    import polars as pl
+    import pyarrow as pa
+
+    from kinesis_nb.explore import Catalog, StreamView
+    from kinesis_nb.export import Encode, ExportReport
+    from kinesis_nb.frames import Records
+    from kinesis_nb.shards import Shard
+    from kinesis_nb.sync import Sync
+    from kinesis_nb.tail import Tail
+
+    Position = StartingPosition | str | datetime | timedelta
+
+
+@hinted
+def connect(
+    *,
+    region: str = "us-east-1",
+    auth: Auth = None,
+    exports_enabled: bool = False,
+    endpoint_url: str | None = None,
+    proxy: str | None = None,
+    verify: bool | str = True,
+) -> Source:
+    """Describe a source of streams. Nothing is sent before you ask it for something.
+
+    Parameters
+    ----------
+    region
+        The AWS region.
+    auth
+        ``StaticCredentials(...)``, ``Profile("name")``, or None for boto3's default chain (environment, SSO, instance role …).
+    exports_enabled
+        Whether :meth:`Source.export_df` may write.
+    endpoint_url
+        Another server than AWS, for example the emulator or a VPC endpoint.
+    proxy
+        The address of an HTTP proxy.
+    verify
+        The path of a CA bundle to check the server's certificate with; False checks nothing.
+
+    Raises
+    ------
+    ConfigError
+        For a value that cannot be right.
+    UnknownOption
+        For a keyword that does not exist.
+    """
+    config = SourceConfig(region, auth, exports_enabled, endpoint_url, proxy, verify)
+    return Source(config)
+
+
+class Source:
+    """Streams of one account and region; made by :func:`connect`."""
+
+    def __init__(self, config: SourceConfig, *, kinesis: Kinesis | None = None, clock: Clock | None = None) -> None:
+        self.config = config
+        self._clock = clock or SystemClock()
+        self._kinesis_given = kinesis
+        self._kinesis_made: Kinesis | None = None
+
+    @property
+    def _kinesis(self) -> Kinesis:
+        """The transport; made when first needed, because boto3 takes its time."""
+        if self._kinesis_given is not None:
+            return self._kinesis_given
+        if self._kinesis_made is None:
+            from kinesis_nb.service.client import KinesisClient
+
+            self._kinesis_made = KinesisClient(self.config, self._clock)
+        return self._kinesis_made
+
+    @hinted
+    def explore(self, stream: str | None = None) -> Any:
+        """Return a :class:`~kinesis_nb.explore.Catalog` of all streams, or the :class:`~kinesis_nb.explore.StreamView` of one."""
+        from kinesis_nb.explore import Catalog, StreamView
+
+        if stream is None:
+            return Catalog(self._kinesis, self.config.region, self._sample)
+        view = StreamView(self._kinesis, check_stream_name(stream), self._sample)
+        _ = view.summary  # an unknown stream is told now, not at the first look
+        return view
+
+    def _sample(self, stream: str, start: StartingPosition, limit: int | None, newest: int | None) -> Records:
+        from kinesis_nb.read import Window, read_window
+
+        return read_window(
+            self._kinesis,
+            stream,
+            Window(start, None),
+            clock=self._clock,
+            shards=self._kinesis.list_shards(stream),
+            wanted=lambda shard: True,
+            limit=limit,
+            newest=newest,
+        )
+
+    @hinted
+    def read(
+        self,
+        stream: str,
+        start: Position = "trim_horizon",
+        end: Position = "now",
+        *,
+        shards: Iterable[str] | None = None,
+        key: str | None = None,
+        where: pl.Expr | None = None,
+        limit: int | None = None,
+        progress: bool = True,
+    ) -> Records:
+        """Read what lies between two positions, all shards, into memory.
+
+        Parameters
+        ----------
+        start, end
+            ``"trim_horizon"``, ``"now"``, a datetime, a timedelta before now, ``"-15m"`` or a StartingPosition. The end is fixed
+            when you call.
+        shards
+            Read only these shard ids.
+        key
+            Only the records of this partition key, from the shards that may hold it.
+        where
+            A polars expression over the columns; applied batch by batch, so that memory holds only what it lets through.
+        limit
+            At most so many rows.
+        progress
+            Show a progress bar.
+
+        Returns
+        -------
+        Records
+            In order of arrival; the rows of one partition key in the order they were written.
+
+        Raises
+        ------
+        ConfigError
+            For a window, shards, a key or a limit that cannot be right.
+        StreamNotFound
+            When there is no such stream.
+        """
+        from kinesis_nb.read import check_window, read_window, row_filter
+
+        check_stream_name(stream)
+        keep = row_filter(key, where)
+        if limit is not None and limit < 1:
+            msg = f"limit={limit} asks for no rows"
+            raise ConfigError(msg, hint="give 1 or more, or leave it out")
+        self._parse(start, shards)
+        listing = self._kinesis.list_shards(stream)
+        now = self._kinesis.server_time().likely(self._clock.now())
+        window = check_window(StartingPosition.parse(start, now), StartingPosition.parse(end, now))
+        with _progress_bar(stream, shown=progress) as bar:
+            return read_window(
+                self._kinesis,
+                stream,
+                window,
+                clock=self._clock,
+                shards=listing,
+                wanted=_wanted(stream, listing, shards, key),
+                keep=keep,
+                limit=limit,
+                progress=bar,
+            )
+
+    @hinted
+    def tail(
+        self,
+        stream: str,
+        start: Position = "latest",
+        *,
+        shards: Iterable[str] | None = None,
+        max_rows: int = 100_000,
+        max_bytes: int = 64 * 2**20,
+        on_full: str = "drop_oldest",
+    ) -> Tail:
+        """Follow a stream in memory. The tail is running when you get it; a tail of the same stream from before is stopped.
+
+        Parameters
+        ----------
+        start
+            As for :meth:`read`, and ``"latest"``.
+        shards
+            Follow only these shard ids.
+        max_rows, max_bytes
+            What the tail may hold.
+        on_full
+            ``"drop_oldest"`` forgets the oldest rows and counts them; ``"block"`` stops reading until you take rows out.
+        """
+        from kinesis_nb.buffer import Buffer
+        from kinesis_nb.tail import Tail, replace_running
+
+        check_stream_name(stream)
+        buffer = Buffer(max_rows, max_bytes, on_full)
+        self._parse(start, shards)
+        listing = self._kinesis.list_shards(stream)
+        position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
+        return replace_running(
+            (self.config, stream),
+            lambda: Tail(
+                self._kinesis,
+                stream,
+                position,
+                clock=self._clock,
+                shards=listing,
+                wanted=_wanted(stream, listing, shards, None),
+                buffer=buffer,
+            ),
+        )
+
+    @hinted
+    def sync(
+        self, stream: str, table: str | PathLike[str], start: Position = "trim_horizon", *, commit_interval: float = 1.0
+    ) -> Sync:
+        """Keep a Delta table in step with a stream: every record once, in order, across restarts, crashes and reshards.
+
+        The sync is running when you get it. Calling it again, in this process or another one, goes on after the last commit.
+
+        Parameters
+        ----------
+        table
+            The folder of the table; made if there is none.
+        start
+            Where to start when the table is made; later ignored, because the table knows where it stands.
+        commit_interval
+            Seconds between commits.
+
+        Raises
+        ------
+        TableError
+            When the folder holds something else, or the table of another stream.
+        """
+        from kinesis_nb.sync import start_sync
+
+        check_stream_name(stream)
+        position = StartingPosition.parse(start, self._clock.now())
+        return start_sync(
+            self._kinesis, stream, str(table), position, clock=self._clock, commit_interval=commit_interval
+        )
+
+    @hinted
+    def export_df(
+        self,
+        df: Any,
+        output_stream_arn: str,
+        *,
+        partition_column: str | None = None,
+        encode: Encode | None = None,
+        order: str = "per_key",
+        progress: bool = True,
+    ) -> ExportReport:
+        """Write every row of a frame to another stream.
+
+        Parameters
+        ----------
+        df
+            A polars or pandas frame, an Arrow table, or anything with ``__arrow_c_stream__``.
+        output_stream_arn
+            Required, and of this source's region.
+        partition_column
+            Gives the partition key; the first string column by default.
+        encode
+            Makes the data of a record from a row (a dict); by default one JSON object per row. A frame with the columns
+            ``partition_key`` and ``data``, such as a synced table, is sent as it is, byte for byte.
+        order
+            ``"per_key"`` keeps the order of the rows of a partition key; ``"none"`` is faster.
+
+        Raises
+        ------
+        ExportsDisabled
+            When the source was connected without ``exports_enabled=True``.
+        ConfigError
+            For a frame, column, key, size or ARN that cannot be right; nothing was sent then.
+        """
+        from kinesis_nb.export import export_frame, parse_arn
+
+        if not self.config.exports_enabled:
+            msg = "exports are not enabled on this source"
+            raise ExportsDisabled(msg, hint="connect it with exports_enabled=True")
+        stream = parse_arn(output_stream_arn, self.config.region)
+        with _progress_bar(stream, shown=progress) as bar:
+            return export_frame(
+                self._kinesis,
+                stream,
+                df,
+                clock=self._clock,
+                partition_column=partition_column,
+                encode=encode,
+                order=order,
+                progress=bar,
+            )
+
+    def _parse(self, start: Position, shards: Iterable[str] | None) -> None:
+        """Refuse a start that cannot be right before anything is sent."""
+        position = StartingPosition.parse(start, self._clock.now())
+        if position.kind is Kind.AFTER_SEQUENCE_NUMBER and (shards is None or len(list(shards)) != 1):
+            msg = "a sequence number is a place in one shard"
+            raise ConfigError(msg, hint="name that shard with shards=[...]")
+
+    def __repr__(self) -> str:
+        shown = (f"{field.name}={getattr(self.config, field.name)!r}" for field in fields(self.config) if field.repr)
+        return f"<Source {', '.join(shown)}>"
+
+
+def _wanted(
+    stream: str, listing: Iterable[Shard], shards: Iterable[str] | None, key: str | None
+) -> Callable[[Shard], bool]:
+    """Return the test for ``shards=`` and ``key=``; chosen shards must exist."""
+    listing = list(listing)
+    known = {shard.shard_id for shard in listing}
+    chosen = known if shards is None else set(shards)
+    if missing := sorted(chosen - known):
+        msg = f"stream {stream!r} has no shard {', '.join(missing)}"
+        raise ConfigError(msg, hint=f"explore({stream!r}).shards lists them")
+
+    def wanted(shard: Shard) -> bool:
+        if shards is not None and shard.shard_id not in chosen:
+            return False
+        return key is None or shard.hash_range[0] <= hash_key(key) <= shard.hash_range[1]
+
+    return wanted
+
+
+@contextmanager
+def _progress_bar(title: str, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Give a function that takes the rows so far."""
+    from tqdm.auto import tqdm
+
+    with tqdm(desc=title, unit=" rows", unit_scale=True, disable=not shown, leave=False) as bar:
+        yield lambda rows: bar.update(rows - bar.n) if rows != bar.n else None

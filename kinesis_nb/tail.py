@@ -1,0 +1,190 @@
+"""A live tail: the newest rows of a stream in memory, bounded, while threads keep reading."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kinesis_nb.buffer import Buffer, BufferStats
+from kinesis_nb.frames import Record, TableLike, concat, in_range, iter_records
+from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.scheduler import Scheduler
+from kinesis_nb.shards import ShardTracker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    import pyarrow as pa
+
+    from kinesis_nb.consumer import ConsumerStats
+    from kinesis_nb.frames import Batch
+    from kinesis_nb.shards import Shard
+    from kinesis_nb.transport import Clock, Kinesis
+
+OPEN_SECONDS = 2.0  # how long start() waits for the place "latest" in every shard
+
+
+@dataclass(frozen=True, slots=True)
+class TailStats:
+    """A moment of a tail: its buffer, and one entry per shard that was read."""
+
+    buffer: BufferStats
+    shards: tuple[ConsumerStats, ...]
+
+
+class Tail(TableLike):
+    """The rows that a stream delivers from now on; made by :meth:`Source.tail`, running when you get it.
+
+    ``to_polars()`` and the like show what is held now and leave it there; iterating and :meth:`batches` take rows out. The
+    context manager stops it, and so does deleting it.
+
+    Raises
+    ------
+    KinesisError
+        When reading failed for good: iterating raises it once the rows read before are taken.
+    """
+
+    def __init__(
+        self,
+        kinesis: Kinesis,
+        stream: str,
+        start: StartingPosition,
+        *,
+        clock: Clock,
+        shards: Iterable[Shard],
+        wanted: Callable[[Shard], bool],
+        buffer: Buffer,
+    ) -> None:
+        listing = [shard for shard in shards if wanted(shard)]
+        tracker = ShardTracker()
+        tracker.observe(listing)
+        if start.kind is Kind.LATEST:
+            for shard in listing:
+                if not shard.is_open:
+                    tracker.skip(shard.shard_id)  # nothing new arrives in a closed shard
+        self.stream = stream
+        self._buffer = buffer
+        self._scheduler = Scheduler(
+            kinesis,
+            stream,
+            _BufferSink(buffer, start, {shard.shard_id for shard in listing}),
+            clock=clock,
+            tracker=tracker,
+            wanted=wanted,
+            on_done=buffer.close,
+        )
+        self._stopper = weakref.finalize(self, _stop, self._scheduler, buffer)
+        self._scheduler.start()
+        if start.kind is Kind.LATEST:
+            self._scheduler.wait_opened(OPEN_SECONDS)
+
+    def stop(self) -> None:
+        """Stop reading; the rows that are held stay readable. Stopping twice is fine."""
+        self._stopper()
+
+    def pause(self) -> None:
+        """Make no calls until :meth:`resume`; nothing is missed as long as the stream keeps it."""
+        self._scheduler.pause()
+
+    def resume(self) -> None:
+        """Go on where :meth:`pause` stopped."""
+        self._scheduler.resume()
+
+    def stats(self) -> TailStats:
+        """Return exact counts of this moment."""
+        return TailStats(self._buffer.stats(), tuple(self._scheduler.stats()))
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows that are held now as an Arrow table."""
+        return concat(self._buffer.peek())
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Take rows out, batch by batch, waiting for more until the tail is stopped."""
+        while taken := self._buffer.take():
+            yield from taken
+
+    def __iter__(self) -> Iterator[Record]:
+        for rows in self.batches():
+            yield from iter_records(rows)
+
+    def take(self, rows: int, timeout: float | None = None) -> pa.Table:
+        """Take `rows` rows out, or as many as come.
+
+        Parameters
+        ----------
+        timeout
+            Seconds without any new row after which what came so far is returned; None waits for all of them.
+        """
+        taken: list[pa.RecordBatch] = []
+        count = 0
+        while count < rows and (more := self._buffer.take(timeout, most=rows - count)):
+            taken += more
+            count += sum(batch.num_rows for batch in more)
+        return concat(taken)
+
+    def __len__(self) -> int:
+        return self._buffer.stats().rows
+
+    @property
+    def state(self) -> str:
+        """``running``, ``paused``, ``stopped``, ``failed``, or ``ended`` when there is nothing left to read."""
+        if self._buffer.error is not None:
+            return "failed"
+        if not self._stopper.alive:
+            return "stopped"
+        if self._buffer.is_closed:
+            return "ended"
+        return "paused" if self._scheduler.is_paused else "running"
+
+    def __enter__(self) -> Tail:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        lags = [shard.millis_behind_latest or 0 for shard in stats.shards]
+        error = f", {self._buffer.error}" if self._buffer.error else ""
+        return (
+            f"<Tail {self.stream}: {self.state}, {len(lags)} shards, {stats.buffer.rows:,} of {stats.buffer.received:,} rows held,"
+            f" {max(lags, default=0) / 1000:.1f} s behind{error}>"
+        )
+
+
+class _BufferSink:
+    def __init__(self, buffer: Buffer, start: StartingPosition, listed: set[str]) -> None:
+        self._buffer, self._start, self._listed = buffer, start, listed
+
+    def position(self, shard: Shard) -> StartingPosition:
+        """Start where the user said; a shard born later is read from its beginning."""
+        return self._start if shard.shard_id in self._listed else StartingPosition.trim_horizon()
+
+    def deliver(self, shard: Shard, batch: Batch) -> bool:
+        """Put the rows into the buffer, which may wait for room."""
+        earliest = self._start.timestamp if self._start.kind is Kind.AT_TIMESTAMP else None
+        self._buffer.put(shard.shard_id, in_range(batch.rows, earliest, None))
+        return True
+
+    def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
+        """Nothing to note: memory forgets."""
+
+
+def _stop(scheduler: Scheduler, buffer: Buffer) -> None:
+    buffer.close()
+    scheduler.stop()
+
+
+_running: weakref.WeakValueDictionary[tuple[object, str], Tail] = weakref.WeakValueDictionary()
+
+
+def replace_running(key: tuple[object, str], start: Callable[[], Tail]) -> Tail:
+    """Start a tail and stop the one that an earlier run of the same cell left behind."""
+    if old := _running.pop(key, None):
+        old.stop()
+    _running[key] = tail = start()
+    return tail

@@ -1,0 +1,144 @@
+"""What the engine needs of Kinesis and of time. The engine owns these protocols; ``service/`` and the simulator implement them."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kinesis_nb.frames import Batch
+    from kinesis_nb.position import StartingPosition
+    from kinesis_nb.shards import Shard
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSummary:
+    """What ``DescribeStream`` says of a stream, without its shards.
+
+    Attributes
+    ----------
+    created_at
+        Tells a stream from an earlier one of the same name.
+    retention
+        How long a record stays, in hours.
+    encryption
+        ``"KMS"`` or ``"NONE"``.
+    """
+
+    name: str
+    arn: str
+    status: str
+    mode: str
+    created_at: datetime
+    retention: int
+    encryption: str
+
+
+class ServerTime(NamedTuple):
+    """The service's clock stands between these two."""
+
+    earliest: datetime
+    latest: datetime
+
+    def likely(self, now: datetime) -> datetime:
+        """Return our own clock where it can be right, else the nearest time that can."""
+        return min(max(now, self.earliest), self.latest)
+
+
+@dataclass(frozen=True, slots=True)
+class PutEntry:
+    """One record to write, already encoded."""
+
+    partition_key: str
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes that count against the limits of the service: the data and the UTF-8 partition key."""
+        return len(self.data) + len(self.partition_key.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """What became of one record of a ``PutRecords`` request: written (no error code) or refused."""
+
+    shard_id: str | None
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+class Kinesis(Protocol):
+    """The calls the engine makes. Every method raises a :class:`~kinesis_nb.errors.KinesisError` and nothing else."""
+
+    def list_streams(self) -> list[str]:
+        """Return the names of all streams."""
+        ...
+
+    def describe_stream(self, stream: str) -> StreamSummary:
+        """Return what the service says of a stream."""
+        ...
+
+    def list_shards(self, stream: str) -> list[Shard]:
+        """Return all shards that hold records or may still take some."""
+        ...
+
+    def get_shard_iterator(self, stream: str, shard_id: str, position: StartingPosition) -> str:
+        """Return a shard iterator; it lives 5 minutes."""
+        ...
+
+    def get_records(self, shard_id: str, iterator: str, limit: int) -> Batch:
+        """Return the next records of a shard, at most `limit` (at most 10,000) and 10 MiB."""
+        ...
+
+    def put_records(self, stream: str, entries: Sequence[PutEntry]) -> list[PutResult]:
+        """Write up to 500 records; the results are in the order of the entries."""
+        ...
+
+    def server_time(self) -> ServerTime:
+        """Return what is known of the service's clock."""
+        ...
+
+
+class Clock(Protocol):
+    """Time and chance, so that tests can make their own."""
+
+    def now(self) -> datetime:
+        """Return the wall clock, in UTC; for display only."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back; for every duration."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; only for code that runs in the caller's own thread."""
+        ...
+
+    def random(self) -> float:
+        """Return a number in [0, 1), for jitter."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        """Return the wall clock, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+    def random(self) -> float:
+        """Return a number in [0, 1)."""
+        return random.random()  # noqa: S311 - jitter, not a secret
