@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kinesis_nb.config import Profile as Profile
     from kinesis_nb.config import StaticCredentials as StaticCredentials
-    from kinesis_nb.samples import demo as demo
     from kinesis_nb.errors import AccessDenied as AccessDenied
     from kinesis_nb.errors import Closed as Closed
     from kinesis_nb.errors import ConfigError as ConfigError
@@ -25,34 +24,53 @@ if TYPE_CHECKING:
     from kinesis_nb.errors import Throttled as Throttled
     from kinesis_nb.errors import UnknownOption as UnknownOption
     from kinesis_nb.position import StartingPosition as StartingPosition
+    from kinesis_nb.samples import demo as demo
     from kinesis_nb.source import Source as Source
     from kinesis_nb.source import connect as connect
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "config": ["Profile", "StaticCredentials"],
-    "errors": [
-        "AccessDenied",
-        "Closed",
-        "ConfigError",
-        "CredentialsError",
-        "ExportsDisabled",
-        "Fenced",
-        "KinesisError",
-        "ServiceError",
-        "StreamNotFound",
-        "TableError",
-        "Throttled",
-        "UnknownOption",
-    ],
-    "samples": ["demo"],
-    "position": ["StartingPosition"],
-    "source": ["Source", "connect"],
+_HOME_OF = {
+    "AccessDenied": "errors",
+    "Closed": "errors",
+    "ConfigError": "errors",
+    "CredentialsError": "errors",
+    "ExportsDisabled": "errors",
+    "Fenced": "errors",
+    "KinesisError": "errors",
+    "Profile": "config",
+    "ServiceError": "errors",
+    "Source": "source",
+    "StartingPosition": "position",
+    "StaticCredentials": "config",
+    "StreamNotFound": "errors",
+    "TableError": "errors",
+    "Throttled": "errors",
+    "UnknownOption": "errors",
+    "connect": "source",
+    "demo": "samples",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "AccessDenied",
+    "Closed",
+    "ConfigError",
+    "CredentialsError",
+    "ExportsDisabled",
+    "Fenced",
+    "KinesisError",
+    "Profile",
+    "ServiceError",
+    "Source",
+    "StartingPosition",
+    "StaticCredentials",
+    "StreamNotFound",
+    "TableError",
+    "Throttled",
+    "UnknownOption",
+    "connect",
+    "demo",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -120,7 +120,7 @@ class SourceConfig:
     verify: bool | str = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.region, str) or not _REGION.fullmatch(self.region):
+        if not _REGION.fullmatch(str(self.region)):
             msg = f"{self.region!r} is not the name of a region"
             raise ConfigError(msg, hint='regions look like "us-east-1" or "eu-central-1"')
         if not isinstance(self.auth, StaticCredentials | Profile | None):

@@ -1,4 +1,7 @@
-"""One shard's state machine. It decides how long to wait and never sleeps, so a test can run hours of it in a moment."""
+"""One shard's state machine.
+
+It decides how long to wait and never sleeps, so a test can run hours of it in a moment.
+"""
 
 from __future__ import annotations
 
@@ -155,7 +158,7 @@ class ShardConsumer:
             self._position = StartingPosition.after(last)
 
     def _confirm_end(self) -> float | None:
-        """A missing iterator alone proves nothing: children, or a listing that says the shard is closed, do."""
+        """Finish the shard if it has ended: children or a listing prove that, a missing iterator alone does not."""
         if not self.children:
             listing = {shard.shard_id: shard for shard in self._kinesis.list_shards(self._stream)}
             mine = listing.get(self.shard.shard_id)

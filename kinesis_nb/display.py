@@ -1,7 +1,7 @@
 """What a notebook shows: small HTML tables in the notebook's own colours.
 
-Everything shown may come from a stream and is hostile until proven otherwise, so there is one way into HTML: :func:`cell`,
-which cuts, makes control and direction characters visible, and escapes.
+Everything shown may come from a stream and is hostile until proven otherwise, so there is one way into HTML:
+:func:`cell`, which cuts, makes control and direction characters visible, and escapes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _LONGEST = 120
 _STYLE = (
     "<style>"
-    ".knb{font:var(--jp-ui-font-size1,13px)/1.5 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-font-color1,inherit)}"
+    ".knb{font:var(--jp-ui-font-size1,13px)/1.5 var(--jp-ui-font-family,system-ui,sans-serif);"
+    "color:var(--jp-ui-font-color1,inherit)}"
     ".knb caption,.knb-head{text-align:left;padding:2px 0 6px;color:var(--jp-ui-font-color2,inherit)}"
     ".knb table{border-collapse:collapse;margin:0}"
     ".knb th,.knb td{padding:2px 14px 2px 0;text-align:left;white-space:nowrap;vertical-align:top}"
@@ -34,7 +35,7 @@ _STYLE = (
 def plain(value: object) -> str:
     """Return one line of text for a value: cut, with control, direction and zero-width characters made visible."""
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", " UTC")
     text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
@@ -69,7 +70,9 @@ def table_html(columns: Sequence[str], rows: Iterable[Sequence[object]], caption
 def frame_html(table: pa.Table, caption: str, most: int = 10) -> str:
     """Return the first `most` rows of an Arrow table as an HTML table; columns without any value are left out."""
     shown = table.slice(0, most)
-    names = [name for name in table.column_names if shown.column(name).null_count < shown.num_rows or not shown.num_rows]
+    names = [
+        name for name in table.column_names if shown.column(name).null_count < shown.num_rows or not shown.num_rows
+    ]
     rows = [[row[name] for name in names] for row in shown.select(names).to_pylist()]
     more = f" · first {most} shown" if table.num_rows > most else ""
     return table_html(names, rows, caption.strip("<>") + more)

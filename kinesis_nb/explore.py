@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 _LOOK_BACK = (timedelta(minutes=1), timedelta(minutes=15), timedelta(hours=4))
 
 ReadWindow = Callable[[str, StartingPosition, int | None, int | None], Records]
-"""Reads a stream from a position up to now: stream, position, limit, newest (see :func:`kinesis_nb.read.read_window`)."""
+"""Reads a stream from a position up to now.
+
+Stream, position, limit, newest (see :func:`kinesis_nb.read.read_window`).
+"""
 
 
 class StreamView:
@@ -60,9 +63,7 @@ class StreamView:
             }
             for shard in self._listing
         ]
-        return pl.DataFrame(
-            rows, schema_overrides={"parents": pl.List(pl.String), "ending_sequence_number": pl.String}
-        )
+        return pl.DataFrame(rows, schema_overrides={"parents": pl.List(pl.String), "ending_sequence_number": pl.String})
 
     @property
     def open_shards(self) -> int:
@@ -77,17 +78,18 @@ class StreamView:
         if not newest:
             return self._read(self.name, StartingPosition.trim_horizon(), n, None)
         now = self._kinesis.server_time().earliest
-        for start in [*(StartingPosition.at(now - back) for back in _LOOK_BACK), StartingPosition.trim_horizon()]:
-            rows = self._read(self.name, start, None, n).to_arrow()
-            if rows.num_rows >= n:
-                break
-        return Records(rows.slice(max(0, rows.num_rows - n)))
+        for back in _LOOK_BACK:
+            found = self._read(self.name, StartingPosition.at(now - back), None, n)
+            if len(found) >= n:
+                return found.last(n)
+        return self._read(self.name, StartingPosition.trim_horizon(), None, n).last(n)
 
     def _repr_html_(self) -> str:
         rows = [(field.name, getattr(self.summary, field.name)) for field in fields(StreamSummary)]
         rows.append(("open shards", self.open_shards))
         return table_html(("", self.name), [(name, str(value)) for name, value in rows]) + table_html(
-            self.shards.columns, ([", ".join(v) if isinstance(v, list) else v for v in row] for row in self.shards.iter_rows())
+            self.shards.columns,
+            ([", ".join(v) if isinstance(v, list) else v for v in row] for row in self.shards.iter_rows()),
         )
 
     def __repr__(self) -> str:

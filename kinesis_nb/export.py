@@ -1,9 +1,11 @@
 """Writes a DataFrame to a stream: in order per partition key, and nothing silently lost.
 
-The service promises no order within one ``PutRecords`` request, and a request can fail in part. So a request never holds two rows of
-one partition key, and the next row of a key is sent only after the one before it was acknowledged.
+The service promises no order within one ``PutRecords`` request, and a request can fail in part. So a request never
+holds two rows of one partition key, and the next row of a key is sent only after the one before it was acknowledged.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
 import re
@@ -33,7 +35,9 @@ RECORD_BYTES = 2**20  # AWS: the default limit of a stream, data and key
 KEY_CHARACTERS = 256  # AWS: characters, not bytes
 TRIES = 5  # for a record that is refused with a code we do not know
 _TRY_AGAIN = {"ProvisionedThroughputExceededException", "InternalFailure", "KMSThrottlingException"}
-_ARN = re.compile(r"arn:aws[a-z-]*:kinesis:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):stream/(?P<stream>[a-zA-Z0-9_.-]+)")
+_ARN = re.compile(
+    r"arn:aws[a-z-]*:kinesis:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):stream/(?P<stream>[a-zA-Z0-9_.-]+)"
+)
 _json = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -82,7 +86,7 @@ def parse_arn(arn: str, region: str) -> str:
     ConfigError
         When it is not the ARN of a stream, or of another region than the source's.
     """
-    match = _ARN.fullmatch(arn) if isinstance(arn, str) else None
+    match = _ARN.fullmatch(str(arn))
     if match is None:
         msg = f"{arn!r} is not the ARN of a stream"
         raise ConfigError(msg, hint="it looks like arn:aws:kinesis:us-east-1:123456789012:stream/orders")
@@ -101,7 +105,7 @@ def export_frame(
     partition_column: str | None,
     encode: Encode | None,
     order: str,
-    progress: Callable[[int], None] = lambda rows: None,
+    progress: Callable[[int], None] = lambda _rows: None,
 ) -> ExportReport:
     """Write every row of a frame; see :meth:`kinesis_nb.source.Source.export_df`."""
     if order not in {"per_key", "none"}:
@@ -144,7 +148,11 @@ def _keys(table: pa.Table, column: str | None) -> list[str]:
     values = table.column(chosen).cast(pa.large_string())
     length = pc.fill_null(pc.utf8_length(values), 0)
     bad = pc.or_(pc.less(length, 1), pc.greater(length, KEY_CHARACTERS))
-    _refuse_rows(pc.indices_nonzero(bad).to_pylist(), f"have no usable partition key in {chosen!r}", "keys have 1 to 256 characters")
+    _refuse_rows(
+        pc.indices_nonzero(bad).to_pylist(),
+        f"have no usable partition key in {chosen!r}",
+        "keys have 1 to 256 characters",
+    )
     keys: list[str] = values.to_pylist()
     return keys
 
@@ -170,7 +178,9 @@ def _as_bytes(data: bytes | str) -> bytes:
 
 def _check_sizes(entries: Sequence[PutEntry]) -> None:
     too_big = [row for row, entry in enumerate(entries) if entry.size > RECORD_BYTES]
-    _refuse_rows(too_big, f"are larger than {RECORD_BYTES:,} bytes with their key", "a stream takes records of up to 1 MiB")
+    _refuse_rows(
+        too_big, f"are larger than {RECORD_BYTES:,} bytes with their key", "a stream takes records of up to 1 MiB"
+    )
 
 
 def _refuse_rows(rows: list[int], what: str, hint: str) -> None:
@@ -241,7 +251,11 @@ class _Exporter:
                 self._report.possible_duplicates += len(keys)
             self._again(keys)
             return False
-        refused = [key for key, entry, result in zip(keys, entries, results, strict=True) if not self._settle(key, entry, result)]
+        refused = [
+            key
+            for key, entry, result in zip(keys, entries, results, strict=True)
+            if not self._settle(key, entry, result)
+        ]
         self._again(refused)
         return len(refused) < len(keys)
 

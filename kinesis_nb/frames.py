@@ -1,5 +1,7 @@
 """The one schema, and how columnar batches become Arrow, polars and pandas."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -34,7 +36,7 @@ SCHEMA = pa.schema(
         pa.field("data_raw", pa.binary()),
     ]
 )
-"""The connector's four columns first, then where a row came from, then the bytes of a record that is not UTF-8 (else null)."""
+"""The connector's four columns, where a row came from, and the bytes of a record that is not UTF-8 (else null)."""
 
 
 class Record(NamedTuple):
@@ -61,8 +63,8 @@ class Batch:
     next_iterator
         Where to go on; None at the end of a closed shard.
     millis_behind_latest
-        How far the answer's end is behind the tip of the shard, in milliseconds. An empty answer with a value above 0 is a gap
-        in the shard, not its end.
+        How far the answer's end is behind the tip of the shard, in milliseconds. An empty answer with a value above 0
+        is a gap in the shard, not its end.
     child_shards
         Given with the last answer of a closed shard.
     """
@@ -90,8 +92,8 @@ def decode_text(data: pa.Array) -> tuple[pa.Array, pa.Array]:
     Returns
     -------
     text, raw
-        `text` is a string array in which bytes that are not UTF-8 became U+FFFD; `raw` holds the original bytes of just those
-        rows and is null elsewhere.
+        `text` is a string array in which bytes that are not UTF-8 became U+FFFD; `raw` holds the original bytes of
+        just those rows and is null elsewhere.
     """
     try:
         return data.cast(pa.string()), pa.nulls(len(data), pa.binary())
@@ -143,9 +145,7 @@ class TableLike:
         """Return the rows as a polars DataFrame."""
         import polars as pl
 
-        frame = pl.from_arrow(self.to_arrow())
-        assert isinstance(frame, pl.DataFrame)  # a table gives a frame, only an array gives a series
-        return frame
+        return pl.DataFrame(self.to_arrow())
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the rows as a pandas DataFrame."""
@@ -156,7 +156,7 @@ class TableLike:
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def __len__(self) -> int:
-        return self.to_arrow().num_rows
+        return int(self.to_arrow().num_rows)
 
     def _repr_html_(self) -> str:
         return frame_html(self.to_arrow(), repr(self))
@@ -180,6 +180,10 @@ class Records(TableLike):
     def to_arrow(self) -> pa.Table:
         """Return the rows as an Arrow table."""
         return self._table
+
+    def last(self, n: int) -> Records:
+        """Return the last `n` rows."""
+        return Records(self._table.slice(max(0, self._table.num_rows - n)), self.note)
 
     def __iter__(self) -> Iterator[Record]:
         for batch in self._table.to_batches(max_chunksize=1_000):

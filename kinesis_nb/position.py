@@ -13,7 +13,6 @@ _AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|h|d)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-
 class Kind(StrEnum):
     """The ``ShardIteratorType`` values that we use, by the names of the service."""
 
@@ -51,8 +50,8 @@ class StartingPosition:
         Parameters
         ----------
         pinned
-            The moment that "latest" stood for. A shard iterator that is lost before the first record came is made again at this
-            time, because a second LATEST would skip what arrived in between.
+            The moment that "latest" stood for. A shard iterator that is lost before the first record came is made
+            again at this time, because a second LATEST would skip what arrived in between.
         """
         return cls(Kind.LATEST, timestamp=pinned)
 
@@ -79,8 +78,8 @@ class StartingPosition:
         Parameters
         ----------
         value
-            ``"trim_horizon"``, ``"latest"``, ``"now"``, a datetime (without time zone: local time), a timedelta before `now`, a
-            text like ``"-15m"`` (s, m, h, d), or a StartingPosition.
+            ``"trim_horizon"``, ``"latest"``, ``"now"``, a datetime (without time zone: local time), a timedelta
+            before `now`, a text like ``"-15m"`` (s, m, h, d), or a StartingPosition.
         now
             The moment that ``"now"``, ``"-15m"`` and a timedelta are counted from.
 

@@ -1,5 +1,7 @@
 """A bounded read: all shards, from a start to an end that is fixed when it is called."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
 import threading
@@ -15,14 +17,14 @@ from kinesis_nb.errors import ConfigError
 from kinesis_nb.frames import SCHEMA, Records, concat, in_range
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.scheduler import Scheduler
-from kinesis_nb.shards import ShardTracker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from kinesis_nb.frames import Batch
+    from kinesis_nb.scheduler import Feed
     from kinesis_nb.shards import Shard
-    from kinesis_nb.transport import Clock, Kinesis
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -34,58 +36,40 @@ class Window:
         Where every shard that was there at the call starts.
     end
         Rows that arrived later are left out; None reads up to the tip.
-    """
-
-    start: StartingPosition
-    end: datetime | None
-
-
-def read_window(
-    kinesis: Kinesis,
-    stream: str,
-    window: Window,
-    *,
-    clock: Clock,
-    shards: Iterable[Shard],
-    wanted: Callable[[Shard], bool],
-    keep: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda rows: rows,
-    limit: int | None = None,
-    newest: int | None = None,
-    progress: Callable[[int], None] = lambda rows: None,
-) -> Records:
-    """Read a window of a stream into memory.
-
-    Parameters
-    ----------
-    shards
-        A listing of the stream.
-    wanted
-        Which of them, and of their children, to read.
     keep
         Filters every batch as it comes, so that memory holds only what is wanted.
     limit
         Stop after so many rows; which ones they are depends on which shard answers first.
     newest
         Keep only about so many of the newest rows of each shard, however long the window is.
+    """
+
+    start: StartingPosition
+    end: datetime | None = None
+    keep: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda rows: rows
+    limit: int | None = None
+    newest: int | None = None
+
+
+def read_window(feed: Feed, window: Window, progress: Callable[[int], None] = lambda _rows: None) -> Records:
+    """Read a window of a stream into memory.
+
+    Parameters
+    ----------
     progress
         Called several times a second with the rows kept so far.
 
     Returns
     -------
     Records
-        In the order of arrival across shards; the rows of one partition key in the order they were written. After an interrupt
-        what was read so far, and a note that says so.
+        In the order of arrival across shards; the rows of one partition key in the order they were written. After an
+        interrupt what was read so far, and a note that says so.
     """
-    listing = [shard for shard in shards if wanted(shard)]
-    tracker = ShardTracker()
-    tracker.observe(listing)
-    sink = _Collector(window, clock, {shard.shard_id for shard in listing}, keep, limit, newest)
-    scheduler = Scheduler(
-        kinesis, stream, sink, clock=clock, tracker=tracker, wanted=wanted, on_done=sink.close
-    )
+    sink = _Collector(feed, window)
+    scheduler = Scheduler(feed, sink, on_done=sink.close)
     note = ""
     try:
-        if listing:
+        if feed.shards:
             scheduler.start()
         else:
             sink.close(None)
@@ -98,58 +82,49 @@ def read_window(
     if sink.error is not None:
         raise sink.error
     progress(sink.kept)
-    return Records(sink.merged(limit), note)
+    return Records(sink.merged(), note)
 
 
 class _Collector:
     """The sink of a bounded read."""
 
-    def __init__(
-        self,
-        window: Window,
-        clock: Clock,
-        listed: set[str],
-        keep: Callable[[pa.RecordBatch], pa.RecordBatch],
-        limit: int | None,
-        newest: int | None,
-    ) -> None:
+    def __init__(self, feed: Feed, window: Window) -> None:
         self.done = threading.Event()
         self.error: BaseException | None = None
         self.kept = 0
-        self._window, self._clock, self._keep, self._limit = window, clock, keep, limit
-        self._listed, self._newest = listed, newest
+        self._feed, self._window = feed, window
         self._lock = threading.Lock()  # guards the two below and `kept`
         self._batches: dict[str, list[pa.RecordBatch]] = {}
         self._lineage: dict[str, tuple[str, ...]] = {}
 
     def position(self, shard: Shard) -> StartingPosition:
         """Start where the user said; a shard born later is read from its beginning."""
-        return self._window.start if shard.shard_id in self._listed else StartingPosition.trim_horizon()
+        return self._feed.position(shard, self._window.start)
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Keep what is wanted; a shard has given enough when its answer reaches past the end."""
-        received = self._clock.now()
-        rows = self._keep(in_range(batch.rows, None, self._window.end))
+        received = self._feed.clock.now()
+        rows = self._window.keep(in_range(batch.rows, None, self._window.end))
         with self._lock:
             self._lineage[shard.shard_id] = shard.parents
             if rows.num_rows:
                 self._batches.setdefault(shard.shard_id, []).append(rows)
                 self._forget_old(self._batches[shard.shard_id])
             self.kept += rows.num_rows
-            if self._limit is not None and self.kept >= self._limit:
+            if self._window.limit is not None and self.kept >= self._window.limit:
                 self.done.set()
         return not self._is_past_end(batch, received)
 
     def _forget_old(self, batches: list[pa.RecordBatch]) -> None:
-        if self._newest is not None:
-            while sum(rows.num_rows for rows in batches[1:]) >= self._newest:
+        if self._window.newest is not None:
+            while sum(rows.num_rows for rows in batches[1:]) >= self._window.newest:
                 del batches[0]
 
     def _is_past_end(self, batch: Batch, received: datetime) -> bool:
         """Whether everything that had arrived by the end has been seen.
 
-        Arrival times within a shard may step back a little, so a row from after the end proves nothing. The lag does: it says
-        for which moment the answer is complete. An empty answer that lags is a gap, and reading goes on.
+        Arrival times within a shard may step back a little, so a row from after the end proves nothing. The lag does:
+        it says for which moment the answer is complete. An empty answer that lags is a gap, and reading goes on.
         """
         if batch.millis_behind_latest == 0:
             return True
@@ -158,15 +133,15 @@ class _Collector:
         return received - timedelta(milliseconds=batch.millis_behind_latest) > self._window.end + timedelta(minutes=1)
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
-        """Nothing to note: the rows are here already."""
+        """Note nothing: the rows are here already."""
 
     def close(self, error: BaseException | None) -> None:
         """Let the caller return."""
         self.error = error
         self.done.set()
 
-    def merged(self, limit: int | None) -> pa.Table:
-        """Return all rows in order of arrival, without ever putting a row before an earlier one of its own shard lineage."""
+    def merged(self) -> pa.Table:
+        """Return all rows in order of arrival, none before an earlier one of its own shard lineage."""
         with self._lock:
             batches, lineage = dict(self._batches), dict(self._lineage)
         tables, keys = [], []
@@ -181,8 +156,11 @@ class _Collector:
             keys.append(key)
         if not tables:
             return concat([])
-        order = pc.sort_indices(pa.table({"key": pa.chunked_array(keys), "n": range(sum(map(len, keys)))}), [("key", "ascending"), ("n", "ascending")])
-        return pa.concat_tables(tables).take(order if limit is None else order[:limit])
+        order = pc.sort_indices(
+            pa.table({"key": pa.chunked_array(keys), "n": range(sum(map(len, keys)))}),
+            [("key", "ascending"), ("n", "ascending")],
+        )
+        return pa.concat_tables(tables).take(order[: self._window.limit])
 
 
 def _parents_first(lineage: dict[str, tuple[str, ...]]) -> list[str]:
@@ -199,8 +177,8 @@ def _parents_first(lineage: dict[str, tuple[str, ...]]) -> list[str]:
     return list(ordered)
 
 
-def check_window(start: StartingPosition, end: StartingPosition) -> Window:
-    """Return the window between two positions.
+def check_end(start: StartingPosition, end: StartingPosition) -> datetime | None:
+    """Return the time at which a read ends, None for the tip.
 
     Raises
     ------
@@ -208,14 +186,14 @@ def check_window(start: StartingPosition, end: StartingPosition) -> Window:
         When the end is not a time, or lies before the start.
     """
     if end.kind is Kind.LATEST:
-        return Window(start, None)
+        return None
     if end.kind is not Kind.AT_TIMESTAMP or end.timestamp is None:
         msg = f"a read cannot end at {end!r}"
         raise ConfigError(msg, hint='use "now", a datetime or a text like "-5m"')
     if start.kind is Kind.AT_TIMESTAMP and start.timestamp is not None and start.timestamp > end.timestamp:
         msg = f"the start {start.timestamp.astimezone(UTC)} lies after the end {end.timestamp.astimezone(UTC)}"
         raise ConfigError(msg, hint="swap them, or leave end out to read up to now")
-    return Window(start, end.timestamp)
+    return end.timestamp
 
 
 def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBatch], pa.RecordBatch]:

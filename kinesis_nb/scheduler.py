@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kinesis_nb.consumer import ConsumerStats, ShardConsumer, Sink
 from kinesis_nb.errors import Closed, KinesisError
 from kinesis_nb.frames import warm_up
+from kinesis_nb.position import StartingPosition
+from kinesis_nb.shards import ShardTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from kinesis_nb.shards import Shard, ShardTracker
+    from kinesis_nb.shards import Shard
     from kinesis_nb.transport import Clock, Kinesis
 
 DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; listing only covers what that missed
 JOIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One stream to read: how to call it, what is there at the beginning, and what of it is wanted.
+
+    Attributes
+    ----------
+    shards
+        The wanted shards of the first listing.
+    wanted
+        Which shards to read, children that appear later included.
+    """
+
+    kinesis: Kinesis
+    stream: str
+    clock: Clock
+    shards: tuple[Shard, ...]
+    wanted: Callable[[Shard], bool] = lambda _shard: True
+
+    def position(self, shard: Shard, start: StartingPosition) -> StartingPosition:
+        """Return where to start a shard: one that was born after the first listing is read from its beginning."""
+        is_listed = any(shard.shard_id == listed.shard_id for listed in self.shards)
+        return start if is_listed else StartingPosition.trim_horizon()
 
 
 class Scheduler:
@@ -24,33 +51,32 @@ class Scheduler:
 
     Parameters
     ----------
-    tracker
-        Filled with a first listing of the stream.
-    wanted
-        Which shards to read; their children count too.
+    skipped
+        Ids of listed shards that count as read to their end already.
     on_done
-        Called once, from one of the threads: with None when there is nothing left to read, or with the error that ended it all.
+        Called once, from one of the threads: with None when there is nothing left to read, or with the error that
+        ended it all.
 
     Notes
     -----
-    Threads hold the scheduler and the sink, never the object that a user holds, so that object can be collected and stop them.
+    Threads hold the scheduler and the sink, never the object that a user holds, so that object can be collected and
+    stop them.
     """
 
     def __init__(
         self,
-        kinesis: Kinesis,
-        stream: str,
+        feed: Feed,
         sink: Sink,
         *,
-        clock: Clock,
-        tracker: ShardTracker,
-        wanted: Callable[[Shard], bool],
+        skipped: Iterable[str] = (),
         on_done: Callable[[BaseException | None], None],
     ) -> None:
-        self._kinesis, self._stream, self._sink, self._clock = kinesis, stream, sink, clock
-        self._wanted, self._on_done = wanted, on_done
+        self._feed, self._sink, self._on_done = feed, sink, on_done
         self._lock = threading.Lock()  # guards the four below; never held during I/O
-        self._tracker = tracker
+        self._tracker = ShardTracker()
+        self._tracker.observe(feed.shards)
+        for shard_id in skipped:
+            self._tracker.skip(shard_id)
         self._consumers: dict[str, ShardConsumer] = {}
         self._threads: list[threading.Thread] = []
         self._is_done = False
@@ -63,7 +89,7 @@ class Scheduler:
         """Start the threads; returns at once."""
         warm_up()
         self._start_runnable()
-        self._spawn(self._discover, f"kinesis_nb {self._stream} discovery")
+        self._spawn(self._discover, f"kinesis_nb {self._feed.stream} discovery")
 
     def wait_opened(self, timeout: float) -> None:
         """Wait until every consumer started so far holds its place in the shard, at most `timeout` seconds."""
@@ -77,10 +103,10 @@ class Scheduler:
         """End all threads and wait for them; one that is inside a network call may outlive `timeout` by that call."""
         self._stop.set()
         self._may_run.set()
-        deadline = self._clock.monotonic() + timeout
+        deadline = self._feed.clock.monotonic() + timeout
         for thread in list(self._threads):
             if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - self._clock.monotonic()))
+                thread.join(max(0.0, deadline - self._feed.clock.monotonic()))
 
     def pause(self) -> None:
         """Make no more calls until :meth:`resume`."""
@@ -115,12 +141,12 @@ class Scheduler:
             if self._stop.is_set():
                 return
             ready = [
-                ShardConsumer(self._kinesis, self._stream, shard, self._sink, self._clock)
+                ShardConsumer(self._feed.kinesis, self._feed.stream, shard, self._sink, self._feed.clock)
                 for shard in self._tracker.start_runnable()
             ]
             self._consumers.update((consumer.shard.shard_id, consumer) for consumer in ready)
         for consumer in ready:
-            self._spawn(self._consume, f"kinesis_nb {self._stream} {consumer.shard.shard_id}", consumer)
+            self._spawn(self._consume, f"kinesis_nb {self._feed.stream} {consumer.shard.shard_id}", consumer)
 
     def _consume(self, consumer: ShardConsumer) -> None:
         try:
@@ -149,7 +175,7 @@ class Scheduler:
     def _finished(self, consumer: ShardConsumer) -> None:
         with self._lock:
             self._tracker.finish(consumer.shard.shard_id)
-            self._tracker.observe_new(filter(self._wanted, consumer.children))
+            self._tracker.observe_new(filter(self._feed.wanted, consumer.children))
             is_complete = self._tracker.is_complete
         if is_complete:
             self._done(None)
@@ -159,14 +185,14 @@ class Scheduler:
     def _discover(self) -> None:
         while not self._stop.wait(DISCOVERY_SECONDS):
             try:
-                self._observe(self._kinesis.list_shards(self._stream))
+                self._observe(self._feed.kinesis.list_shards(self._feed.stream))
             except BaseException as error:  # noqa: BLE001 - as in _consume
                 if not (isinstance(error, KinesisError) and error.retryable):
                     self._done(error)
 
     def _observe(self, shards: Iterable[Shard]) -> None:
         with self._lock:
-            self._tracker.observe(filter(self._wanted, shards))
+            self._tracker.observe(filter(self._feed.wanted, shards))
         self._start_runnable()
 
     def _done(self, error: BaseException | None) -> None:

@@ -41,16 +41,19 @@ class Shard:
 
 
 def hash_key(partition_key: str) -> int:
-    """Return the 128-bit hash key by which the service chooses the shard of a record (AWS: MD5 of the partition key)."""
+    """Return the 128-bit hash key by which the service chooses the shard of a record (AWS.
+
+    MD5 of the partition key).
+    """
     return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest(), "big")
 
 
 class ShardTracker:
     """Which shards may be read now: a shard becomes runnable when all of its parents have ended.
 
-    That rule keeps the order per partition key across splits and merges: the records of a key move from a parent to a child at
-    a reshard, so the child may only be read after everything in the parent was delivered. A parent that is not listed any
-    more has left the stream with its records and counts as ended.
+    That rule keeps the order per partition key across splits and merges: the records of a key move from a parent to a
+    child at a reshard, so the child may only be read after everything in the parent was delivered. A parent that is
+    not listed any more has left the stream with its records and counts as ended.
 
     Not thread-safe; the scheduler calls it under its own lock.
 
@@ -86,7 +89,7 @@ class ShardTracker:
         self._finished.add(shard_id)
 
     def start_runnable(self) -> list[Shard]:
-        """Return the shards that may be read from now on and are not being read yet, oldest first, and mark them started."""
+        """Return the shards that may be read now and are not yet, oldest first, and mark them started."""
         ready = [shard for shard in self._shards.values() if self._is_runnable(shard)]
         ready.sort(key=lambda shard: (int(shard.starting_sequence_number), shard.shard_id))
         self._started.update(shard.shard_id for shard in ready)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from kinesis_nb.config import Auth, SourceConfig, check_stream_name, hinted
 from kinesis_nb.errors import ConfigError, ExportsDisabled
@@ -13,16 +13,16 @@ from kinesis_nb.shards import hash_key
 from kinesis_nb.transport import Clock, Kinesis, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
     from datetime import datetime, timedelta
     from os import PathLike
 
     import polars as pl
-    import pyarrow as pa
 
     from kinesis_nb.explore import Catalog, StreamView
     from kinesis_nb.export import Encode, ExportReport
     from kinesis_nb.frames import Records
+    from kinesis_nb.scheduler import Feed
     from kinesis_nb.shards import Shard
     from kinesis_nb.sync import Sync
     from kinesis_nb.tail import Tail
@@ -47,7 +47,8 @@ def connect(
     region
         The AWS region.
     auth
-        ``StaticCredentials(...)``, ``Profile("name")``, or None for boto3's default chain (environment, SSO, instance role …).
+        ``StaticCredentials(...)``, ``Profile("name")``, or None for boto3's default chain (environment, SSO, instance
+        role …).
     exports_enabled
         Whether :meth:`Source.export_df` may write.
     endpoint_url
@@ -88,9 +89,15 @@ class Source:
             self._kinesis_made = KinesisClient(self.config, self._clock)
         return self._kinesis_made
 
+    @overload
+    def explore(self) -> Catalog: ...
+
+    @overload
+    def explore(self, stream: str) -> StreamView: ...
+
     @hinted
-    def explore(self, stream: str | None = None) -> Any:
-        """Return a :class:`~kinesis_nb.explore.Catalog` of all streams, or the :class:`~kinesis_nb.explore.StreamView` of one."""
+    def explore(self, stream: str | None = None) -> Catalog | StreamView:
+        """Return a :class:`~kinesis_nb.explore.Catalog` of all streams, or a StreamView of one."""
         from kinesis_nb.explore import Catalog, StreamView
 
         if stream is None:
@@ -102,16 +109,15 @@ class Source:
     def _sample(self, stream: str, start: StartingPosition, limit: int | None, newest: int | None) -> Records:
         from kinesis_nb.read import Window, read_window
 
-        return read_window(
-            self._kinesis,
-            stream,
-            Window(start, None),
-            clock=self._clock,
-            shards=self._kinesis.list_shards(stream),
-            wanted=lambda shard: True,
-            limit=limit,
-            newest=newest,
-        )
+        return read_window(self._feed(stream), Window(start, limit=limit, newest=newest))
+
+    def _feed(self, stream: str, shards: Iterable[str] | None = None, key: str | None = None) -> Feed:
+        """List a stream; ``shards=`` must be among its shards."""
+        from kinesis_nb.scheduler import Feed
+
+        listing = self._kinesis.list_shards(stream)
+        wanted = _wanted(stream, listing, shards, key)
+        return Feed(self._kinesis, stream, self._clock, tuple(filter(wanted, listing)), wanted)
 
     @hinted
     def read(
@@ -131,14 +137,15 @@ class Source:
         Parameters
         ----------
         start, end
-            ``"trim_horizon"``, ``"now"``, a datetime, a timedelta before now, ``"-15m"`` or a StartingPosition. The end is fixed
-            when you call.
+            ``"trim_horizon"``, ``"now"``, a datetime, a timedelta before now, ``"-15m"`` or a StartingPosition. The
+            end is fixed when you call.
         shards
             Read only these shard ids.
         key
             Only the records of this partition key, from the shards that may hold it.
         where
-            A polars expression over the columns; applied batch by batch, so that memory holds only what it lets through.
+            A polars expression over the columns; applied batch by batch, so that memory holds only what it lets
+            through.
         limit
             At most so many rows.
         progress
@@ -156,29 +163,19 @@ class Source:
         StreamNotFound
             When there is no such stream.
         """
-        from kinesis_nb.read import check_window, read_window, row_filter
+        from kinesis_nb.read import Window, check_end, read_window, row_filter
 
         check_stream_name(stream)
         keep = row_filter(key, where)
         if limit is not None and limit < 1:
-            msg = f"limit={limit} asks for no rows"
-            raise ConfigError(msg, hint="give 1 or more, or leave it out")
-        self._parse(start, shards)
-        listing = self._kinesis.list_shards(stream)
+            raise ConfigError(f"limit={limit} asks for no rows", hint="give 1 or more, or leave it out")
+        self._check_window(start, end, shards)
+        feed = self._feed(stream, shards, key)
         now = self._kinesis.server_time().likely(self._clock.now())
-        window = check_window(StartingPosition.parse(start, now), StartingPosition.parse(end, now))
+        first = StartingPosition.parse(start, now)
+        window = Window(first, check_end(first, StartingPosition.parse(end, now)), keep, limit)
         with _progress_bar(stream, shown=progress) as bar:
-            return read_window(
-                self._kinesis,
-                stream,
-                window,
-                clock=self._clock,
-                shards=listing,
-                wanted=_wanted(stream, listing, shards, key),
-                keep=keep,
-                limit=limit,
-                progress=bar,
-            )
+            return read_window(feed, window, bar)
 
     @hinted
     def tail(
@@ -191,7 +188,9 @@ class Source:
         max_bytes: int = 64 * 2**20,
         on_full: str = "drop_oldest",
     ) -> Tail:
-        """Follow a stream in memory. The tail is running when you get it; a tail of the same stream from before is stopped.
+        """Follow a stream in memory.
+
+        The tail is running when you get it; an earlier tail of the same stream is stopped.
 
         Parameters
         ----------
@@ -202,28 +201,18 @@ class Source:
         max_rows, max_bytes
             What the tail may hold.
         on_full
-            ``"drop_oldest"`` forgets the oldest rows and counts them; ``"block"`` stops reading until you take rows out.
+            ``"drop_oldest"`` forgets the oldest rows and counts them; ``"block"`` stops reading until you take rows
+            out.
         """
         from kinesis_nb.buffer import Buffer
         from kinesis_nb.tail import Tail, replace_running
 
         check_stream_name(stream)
         buffer = Buffer(max_rows, max_bytes, on_full)
-        self._parse(start, shards)
-        listing = self._kinesis.list_shards(stream)
+        self._check_window(start, "latest", shards)
+        feed = self._feed(stream, shards)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
-        return replace_running(
-            (self.config, stream),
-            lambda: Tail(
-                self._kinesis,
-                stream,
-                position,
-                clock=self._clock,
-                shards=listing,
-                wanted=_wanted(stream, listing, shards, None),
-                buffer=buffer,
-            ),
-        )
+        return replace_running((self.config, stream), lambda: Tail(feed, position, buffer))
 
     @hinted
     def sync(
@@ -231,7 +220,8 @@ class Source:
     ) -> Sync:
         """Keep a Delta table in step with a stream: every record once, in order, across restarts, crashes and reshards.
 
-        The sync is running when you get it. Calling it again, in this process or another one, goes on after the last commit.
+        The sync is running when you get it. Calling it again, in this process or another one, goes on after the last
+        commit.
 
         Parameters
         ----------
@@ -307,12 +297,15 @@ class Source:
                 progress=bar,
             )
 
-    def _parse(self, start: Position, shards: Iterable[str] | None) -> None:
-        """Refuse a start that cannot be right before anything is sent."""
-        position = StartingPosition.parse(start, self._clock.now())
+    def _check_window(self, start: Position, end: Position, shards: Iterable[str] | None) -> None:
+        """Refuse a start or an end that cannot be right before anything is sent."""
+        from kinesis_nb.read import check_end
+
+        now = self._clock.now()
+        position = StartingPosition.parse(start, now)
+        check_end(position, StartingPosition.parse(end, now))
         if position.kind is Kind.AFTER_SEQUENCE_NUMBER and (shards is None or len(list(shards)) != 1):
-            msg = "a sequence number is a place in one shard"
-            raise ConfigError(msg, hint="name that shard with shards=[...]")
+            raise ConfigError("a sequence number is a place in one shard", hint="name that shard with shards=[...]")
 
     def __repr__(self) -> str:
         shown = (f"{field.name}={getattr(self.config, field.name)!r}" for field in fields(self.config) if field.repr)
@@ -339,9 +332,13 @@ def _wanted(
 
 
 @contextmanager
-def _progress_bar(title: str, *, shown: bool) -> Iterator[Callable[[int], None]]:
+def _progress_bar(title: str, *, shown: bool) -> Generator[Callable[[int], None]]:
     """Give a function that takes the rows so far."""
     from tqdm.auto import tqdm
 
     with tqdm(desc=title, unit=" rows", unit_scale=True, disable=not shown, leave=False) as bar:
-        yield lambda rows: bar.update(rows - bar.n) if rows != bar.n else None
+
+        def show(rows: int) -> None:
+            bar.update(rows - bar.n)
+
+        yield show

@@ -1,4 +1,7 @@
-"""A durable sync: every record of a stream once, in order, into a Delta table; goes on where it stopped, whatever stopped it."""
+"""A durable sync.
+
+Every record of a stream once, in order, into a Delta table; goes on where it stopped, whatever stopped it.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,19 @@ from kinesis_nb.display import table_html
 from kinesis_nb.errors import Closed, ConfigError
 from kinesis_nb.frames import TIMESTAMP, Records, TableLike, concat, constant
 from kinesis_nb.position import Kind, StartingPosition
-from kinesis_nb.scheduler import Scheduler
-from kinesis_nb.shards import ShardTracker
+from kinesis_nb.scheduler import Feed, Scheduler
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, Origin, SyncTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
     from kinesis_nb.transport import Clock, Kinesis
 
-PENDING_ROWS, PENDING_BYTES = 500_000, 128 * 2**20  # what may wait for a commit; a full buffer holds the shard threads back
+PENDING_ROWS, PENDING_BYTES = (
+    500_000,
+    128 * 2**20,
+)  # what may wait for a commit; a full buffer holds the shard threads back
 COMMIT_EARLY = 0.25  # of that budget
 RETRY_SECONDS = 1.0
 
@@ -60,66 +63,56 @@ class SyncStatus:
 
 
 class Sync(TableLike):
-    """A running sync; made by :meth:`Source.sync`. ``to_polars()`` and the like give committed and pending rows, none twice."""
+    """A running sync.
 
-    def __init__(
-        self,
-        kinesis: Kinesis,
-        stream: str,
-        table: SyncTable,
-        *,
-        clock: Clock,
-        shards: Iterable[Shard],
-        commit_interval: float,
-    ) -> None:
+    Made by :meth:`Source.sync`. ``to_polars()`` and the like give committed and pending rows, none twice.
+    """
+
+    def __init__(self, feed: Feed, table: SyncTable, commit_interval: float) -> None:
         if commit_interval <= 0:
             msg = f"commit_interval={commit_interval} is not a time to wait"
             raise ConfigError(msg, hint="give seconds above 0; the default is 1.0")
-        self.stream = stream
-        self._table, self._clock, self._interval = table, clock, commit_interval
+        self.stream = feed.stream
+        self._table, self._clock, self._interval = table, feed.clock, commit_interval
         self._buffer = Buffer(PENDING_ROWS, PENDING_BYTES, OnFull.BLOCK)
         self._wake = threading.Event()  # commit now, not at the end of the interval
         self._stopping = threading.Event()
-        self._view = threading.Lock()  # guards the six below: together they say which rows are where; never held during I/O
+        self._view = (
+            threading.Lock()
+        )  # guards the six below: together they say which rows are where; never held during I/O
         self._version = table.version
         self._in_flight: list[pa.RecordBatch] = []
         self._checkpoints: dict[str, Checkpoint] = {}
-        self._ended: dict[str, tuple[Shard, ...]] = {}  # shards read to their end, not committed as such yet -> children
+        self._ended: dict[
+            str, tuple[Shard, ...]
+        ] = {}  # shards read to their end, not committed as such yet -> children
         self._rows = self._commits = 0
         self._ended_in_table = threading.Condition(self._view)
         self._last_stamp = datetime.min.replace(tzinfo=UTC)
         self._error: BaseException | None = None
         self._trouble = ""
         self._is_complete = False
-        self._scheduler = self._start(kinesis, list(shards))
-        self._committer = threading.Thread(target=self._run, name=f"kinesis_nb {stream} commit", daemon=True)
+        self._scheduler = self._start(feed)
+        self._committer = threading.Thread(target=self._run, name=f"kinesis_nb {feed.stream} commit", daemon=True)
         self._committer.start()
         self._scheduler.start()
 
-    def _start(self, kinesis: Kinesis, shards: list[Shard]) -> Scheduler:
+    def _start(self, feed: Feed) -> Scheduler:
         """Take the shards over, read their checkpoints, and make the scheduler that goes on from there."""
-        tracker = ShardTracker()
-        tracker.observe(shards)
-        self._table.acquire(shard.shard_id for shard in shards)
-        for shard in shards:
+        self._table.acquire(shard.shard_id for shard in feed.shards)
+        for shard in feed.shards:
             if checkpoint := self._table.checkpoint(shard.shard_id):
                 self._checkpoints[shard.shard_id] = checkpoint
-                if checkpoint.ended:
-                    tracker.skip(shard.shard_id)
-        return Scheduler(
-            kinesis,
-            self.stream,
-            self,
-            clock=self._clock,
-            tracker=tracker,
-            wanted=lambda shard: True,
-            on_done=self._reading_done,
-        )
+        skipped = [shard_id for shard_id, checkpoint in self._checkpoints.items() if checkpoint.ended]
+        return Scheduler(feed, self, skipped=skipped, on_done=self._reading_done)
 
-    # --- the sink: called by the shard threads -----------------------------------------------------------------------------
+    # --- the sink: called by the shard threads ---
 
     def position(self, shard: Shard) -> StartingPosition:
-        """Go on after the last committed record; a child starts at its beginning, an unknown shard where the sync started."""
+        """Go on after the last committed record.
+
+        A child starts at its beginning, an unknown shard where the sync started.
+        """
         with self._view:
             checkpoint = self._checkpoints.get(shard.shard_id)
         if checkpoint is None:
@@ -151,7 +144,7 @@ class Sync(TableLike):
         self._stopping.set()
         self._wake.set()
 
-    # --- the committer's thread ----------------------------------------------------------------------------------------------
+    # --- the committer's thread ---
 
     def _run(self) -> None:
         try:
@@ -192,7 +185,7 @@ class Sync(TableLike):
     def _prepare(
         self, batches: list[pa.RecordBatch], ended: dict[str, tuple[Shard, ...]]
     ) -> tuple[pa.Table, dict[str, Checkpoint]]:
-        """Number the rows, and say how far each shard will be once they are in the table."""
+        """Return the numbered rows, and how far each shard will be once they are in the table."""
         new: dict[str, Checkpoint] = {}
         stamp = self._last_stamp = max(self._clock.now(), self._last_stamp)
         numbered = []
@@ -229,7 +222,7 @@ class Sync(TableLike):
         if self._stopping.wait(RETRY_SECONDS):
             raise Closed(trouble)
 
-    # --- the user's side -------------------------------------------------------------------------------------------------------
+    # --- the user's side ---
 
     def stop(self) -> None:
         """Commit what was read, then stop. Stopping twice is fine."""
@@ -274,7 +267,7 @@ class Sync(TableLike):
         return True
 
     def _is_caught_up(self, calls: dict[str, int]) -> bool:
-        """Whether every shard answered "nothing left" to a call made after `calls` were counted, and all rows are committed."""
+        """Whether every shard said "nothing left" to a call made after `calls` were counted, and all is committed."""
         shards = self._scheduler.stats()
         reading = [shard for shard in shards if shard.state is not State.ENDED]
         fresh = all(shard.state is State.CAUGHT_UP and shard.calls > calls.get(shard.shard_id, 0) for shard in reading)
@@ -286,7 +279,9 @@ class Sync(TableLike):
         with self._view:
             pending = sum(rows.num_rows for rows in self._in_flight) + self._buffer.stats().rows
             rows, commits = self._rows, self._commits
-        return SyncStatus(self._state(), rows, commits, pending, tuple(self._scheduler.stats()), str(self._error or self._trouble))
+        return SyncStatus(
+            self._state(), rows, commits, pending, tuple(self._scheduler.stats()), str(self._error or self._trouble)
+        )
 
     def _state(self) -> str:
         if self._error is not None:
@@ -323,8 +318,8 @@ class Sync(TableLike):
         status = self.status()
         trouble = f", {status.error}" if status.error else ""
         return (
-            f"<Sync {self.stream} -> {self._table.path}: {status.state}, {status.rows:,} rows in {status.commits} commits,"
-            f" {status.pending:,} pending{trouble}>"
+            f"<Sync {self.stream} -> {self._table.path}: {status.state}, {status.rows:,} rows"
+            f" in {status.commits} commits, {status.pending:,} pending{trouble}>"
         )
 
     def _repr_html_(self) -> str:
@@ -345,7 +340,10 @@ def _numbered(batch: pa.RecordBatch, first: int, stamp: datetime) -> pa.RecordBa
 
 
 def encode_start(start: StartingPosition, server_now: datetime) -> str:
-    """Return how a table remembers where its sync started. "Latest" is the moment of the call: later it would mean another place."""
+    """Return how a table remembers where its sync started.
+
+    "Latest" is the moment of the call: later it would mean another place.
+    """
     if start.kind is Kind.TRIM_HORIZON:
         return "trim_horizon"
     if start.kind is Kind.LATEST:
@@ -380,7 +378,7 @@ def start_sync(
         return running
     begin = encode_start(start, kinesis.server_time().earliest)
     table = SyncTable.open(path, Origin(summary.arn, summary.created_at.isoformat(), begin))
-    sync = _running[key] = Sync(kinesis, stream, table, clock=clock, shards=shards, commit_interval=commit_interval)
+    sync = _running[key] = Sync(Feed(kinesis, stream, clock, tuple(shards)), table, commit_interval)
     return sync
 
 

@@ -1,10 +1,10 @@
 """The Delta table of a sync: rows and checkpoints in one commit, and a fence against a second writer.
 
-Every commit carries, next to the rows, ``txn`` actions that say for each shard how far it got. Delta applies both or neither, so
-after a crash the checkpoint is exactly what the rows say. To own a shard a writer commits an empty transaction that raises the
-shard's epoch; Delta refuses a commit from a handle that is older than another writer's commit to the same ``txn`` name, and that is
-the fence. A handle that was just brought up to date would be accepted whatever epoch it carries, so after every refresh the epochs
-are read again before anything else is committed.
+Every commit carries, next to the rows, ``txn`` actions that say for each shard how far it got. Delta applies both or
+neither, so after a crash the checkpoint is exactly what the rows say. To own a shard a writer commits an empty
+transaction that raises the shard's epoch; Delta refuses a commit from a handle that is older than another writer's
+commit to the same ``txn`` name, and that is the fence. A handle that was just brought up to date would be accepted
+whatever epoch it carries, so after every refresh the epochs are read again before anything else is committed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from kinesis_nb.errors import Fenced, TableError
 from kinesis_nb.frames import SCHEMA
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 TABLE_SCHEMA = SCHEMA.insert(5, pa.field("shard_offset", pa.int64()))
-"""The columns of every row, and its gap-free place in the lineage of its shard: ``ORDER BY partition_key, shard_offset``."""
+"""The columns of every row, and its gap-free place in the lineage of its shard.
+
+``ORDER BY partition_key, shard_offset``.
+"""
 
 _PIECE = 62  # bits; a txn version is an int64 and a sequence number has up to 186 bits
 _PIECES = 3
@@ -152,8 +155,8 @@ class SyncTable:
         Returns
         -------
         bool
-            Whether it is in the table now. After False the same commit may be tried again: if it did land unnoticed, the next try
-            finds that out.
+            Whether it is in the table now. After False the same commit may be tried again: if it did land unnoticed,
+            the next try finds that out.
 
         Raises
         ------
@@ -174,7 +177,9 @@ class SyncTable:
         try:
             self._table = DeltaTable(str(self.path))
         except (DeltaError, OSError):
-            return False  # the old handle stays, and Delta would refuse a second commit of the same transactions from it
+            return (
+                False  # the old handle stays, and Delta would refuse a second commit of the same transactions from it
+            )
         landed = all(self.checkpoint(shard_id) == wanted for shard_id, wanted in checkpoints.items())
         if not landed:
             for shard_id in unowned:
@@ -189,7 +194,7 @@ class SyncTable:
             for key, value in _encode(checkpoint, self._epochs[shard_id])
         ]
 
-    def _write(self, files: list[AddAction], transactions: list[Transaction]) -> None:
+    def _write(self, files: list[AddAction | RemoveAction], transactions: list[Transaction]) -> None:
         self._table.create_write_transaction(
             files,
             "append",
@@ -266,6 +271,9 @@ def _fsync(file: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder survive a power cut; where folders cannot be opened (Windows) there is nothing to do."""
+    """Make a new name in a folder survive a power cut.
+
+    Where folders cannot be opened (Windows) there is nothing to do.
+    """
     with suppress(PermissionError):
         _fsync(folder)

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from kinesis_nb.buffer import Buffer, BufferStats
 from kinesis_nb.frames import Record, TableLike, concat, in_range, iter_records
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.scheduler import Scheduler
-from kinesis_nb.shards import ShardTracker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     import pyarrow as pa
 
+    from kinesis_nb.buffer import Buffer, BufferStats
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.frames import Batch
+    from kinesis_nb.scheduler import Feed
     from kinesis_nb.shards import Shard
-    from kinesis_nb.transport import Clock, Kinesis
 
 OPEN_SECONDS = 2.0  # how long start() waits for the place "latest" in every shard
 
@@ -37,8 +36,8 @@ class TailStats:
 class Tail(TableLike):
     """The rows that a stream delivers from now on; made by :meth:`Source.tail`, running when you get it.
 
-    ``to_polars()`` and the like show what is held now and leave it there; iterating and :meth:`batches` take rows out. The
-    context manager stops it, and so does deleting it.
+    ``to_polars()`` and the like show what is held now and leave it there; iterating and :meth:`batches` take rows
+    out. The context manager stops it, and so does deleting it.
 
     Raises
     ------
@@ -46,38 +45,16 @@ class Tail(TableLike):
         When reading failed for good: iterating raises it once the rows read before are taken.
     """
 
-    def __init__(
-        self,
-        kinesis: Kinesis,
-        stream: str,
-        start: StartingPosition,
-        *,
-        clock: Clock,
-        shards: Iterable[Shard],
-        wanted: Callable[[Shard], bool],
-        buffer: Buffer,
-    ) -> None:
-        listing = [shard for shard in shards if wanted(shard)]
-        tracker = ShardTracker()
-        tracker.observe(listing)
-        if start.kind is Kind.LATEST:
-            for shard in listing:
-                if not shard.is_open:
-                    tracker.skip(shard.shard_id)  # nothing new arrives in a closed shard
-        self.stream = stream
+    def __init__(self, feed: Feed, start: StartingPosition, buffer: Buffer) -> None:
+        self.stream = feed.stream
         self._buffer = buffer
-        self._scheduler = Scheduler(
-            kinesis,
-            stream,
-            _BufferSink(buffer, start, {shard.shard_id for shard in listing}),
-            clock=clock,
-            tracker=tracker,
-            wanted=wanted,
-            on_done=buffer.close,
-        )
+        is_latest = start.kind is Kind.LATEST
+        # nothing new arrives in a closed shard
+        skipped = [shard.shard_id for shard in feed.shards if is_latest and not shard.is_open]
+        self._scheduler = Scheduler(feed, _BufferSink(feed, start, buffer), skipped=skipped, on_done=buffer.close)
         self._stopper = weakref.finalize(self, _stop, self._scheduler, buffer)
         self._scheduler.start()
-        if start.kind is Kind.LATEST:
+        if is_latest:
             self._scheduler.wait_opened(OPEN_SECONDS)
 
     def stop(self) -> None:
@@ -138,7 +115,7 @@ class Tail(TableLike):
             return "ended"
         return "paused" if self._scheduler.is_paused else "running"
 
-    def __enter__(self) -> Tail:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -151,18 +128,18 @@ class Tail(TableLike):
         lags = [shard.millis_behind_latest or 0 for shard in stats.shards]
         error = f", {self._buffer.error}" if self._buffer.error else ""
         return (
-            f"<Tail {self.stream}: {self.state}, {len(lags)} shards, {stats.buffer.rows:,} of {stats.buffer.received:,} rows held,"
-            f" {max(lags, default=0) / 1000:.1f} s behind{error}>"
+            f"<Tail {self.stream}: {self.state}, {len(lags)} shards, {stats.buffer.rows:,} of {stats.buffer.received:,}"
+            f" rows held, {max(lags, default=0) / 1000:.1f} s behind{error}>"
         )
 
 
 class _BufferSink:
-    def __init__(self, buffer: Buffer, start: StartingPosition, listed: set[str]) -> None:
-        self._buffer, self._start, self._listed = buffer, start, listed
+    def __init__(self, feed: Feed, start: StartingPosition, buffer: Buffer) -> None:
+        self._feed, self._start, self._buffer = feed, start, buffer
 
     def position(self, shard: Shard) -> StartingPosition:
         """Start where the user said; a shard born later is read from its beginning."""
-        return self._start if shard.shard_id in self._listed else StartingPosition.trim_horizon()
+        return self._feed.position(shard, self._start)
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Put the rows into the buffer, which may wait for room."""
@@ -171,7 +148,7 @@ class _BufferSink:
         return True
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
-        """Nothing to note: memory forgets."""
+        """Note nothing: memory forgets."""
 
 
 def _stop(scheduler: Scheduler, buffer: Buffer) -> None:

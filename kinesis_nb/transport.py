@@ -1,4 +1,7 @@
-"""What the engine needs of Kinesis and of time. The engine owns these protocols; ``service/`` and the simulator implement them."""
+"""What the engine needs of Kinesis and of time.
+
+The engine owns these protocols; ``service/`` and the simulator implement them.
+"""
 
 from __future__ import annotations
 

@@ -92,7 +92,9 @@ class KinesisClient:
 
     def describe_stream(self, stream: str) -> StreamSummary:
         """Return what the service says of a stream."""
-        description = _required(self._call("describe_stream", stream, StreamName=stream, Limit=1), "StreamDescription", dict)
+        description = _required(
+            self._call("describe_stream", stream, StreamName=stream, Limit=1), "StreamDescription", dict
+        )
         mode = description.get("StreamModeDetails") or {}
         return StreamSummary(
             name=description["StreamName"],
@@ -149,7 +151,9 @@ class KinesisClient:
             answer: Mapping[str, Any] = getattr(self._client, operation)(**params)
         except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
             raise self._translate(error, operation, stream) from error
-        self._time.observe(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"), sent, self._clock.now())
+        self._time.observe(
+            answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"), sent, self._clock.now()
+        )
         return answer
 
     def _translate(self, error: Exception, operation: str, stream: str) -> KinesisError:
@@ -209,7 +213,9 @@ def _translate_local(error: Exception, action: str) -> KinesisError:
             )
         case boto_errors.ProfileNotFound():
             return ConfigError(str(error), hint="`aws configure list-profiles` shows the profiles")
-        case boto_errors.CredentialRetrievalError() | boto_errors.TokenRetrievalError() | boto_errors.SSOTokenLoadError():
+        case (
+            boto_errors.CredentialRetrievalError() | boto_errors.TokenRetrievalError() | boto_errors.SSOTokenLoadError()
+        ):
             return CredentialsError(str(error), hint="log in again, for example with `aws sso login`")
         case boto_errors.SSLError():
             return ServiceError(f"{action}: {error}", hint="pass verify= with the path of your CA bundle")

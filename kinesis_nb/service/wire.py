@@ -1,9 +1,11 @@
 """GetRecords bytes -> columnar batch, without boto3's per-record objects, and strictly.
 
-botocore signs and sends as ever; only its parser is told to leave the body of a ``GetRecords`` answer alone. msgspec then checks
-the types, decodes base64 in C, and the columns go straight to Arrow.
+botocore signs and sends as ever; only its parser is told to leave the body of a ``GetRecords`` answer alone. msgspec
+then checks the types, decodes base64 in C, and the columns go straight to Arrow.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
 import threading
@@ -49,11 +51,13 @@ class _Answer(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Answer)
-_decode_lock = threading.Lock()  # guards nothing; threads that decode at the same time fight for the GIL and take 2-3 times as long
+_decode_lock = (
+    threading.Lock()
+)  # guards nothing; threads that decode at the same time fight for the GIL and take 2-3 times as long
 
 
 class RawGetRecordsParser(botocore.parsers.JSONParser):
-    """botocore's JSON parser, but for a successful ``GetRecords`` answer the body stays bytes, under the key ``Body``."""
+    """botocore's JSON parser, but the body of a successful ``GetRecords`` answer stays bytes, under ``Body``."""
 
     def _do_parse(self, response: Mapping[str, Any], shape: Any) -> dict[str, Any]:
         if shape is not None and shape.name == "GetRecordsOutput":
@@ -65,7 +69,7 @@ class RawGetRecordsParser(botocore.parsers.JSONParser):
 class ParserFactory(botocore.parsers.ResponseParserFactory):
     """Gives botocore the parser above."""
 
-    def create_parser(self, protocol_name: str) -> botocore.parsers.ResponseParser:
+    def create_parser(self, protocol_name: str) -> Any:
         """Return the parser for a protocol; Kinesis speaks ``json``, STS another one."""
         if protocol_name == "json":
             return RawGetRecordsParser(**self._defaults)

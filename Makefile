@@ -1,0 +1,52 @@
+# make demo and make test each work as the first command on a fresh checkout: they install what they need.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := $(shell find kinesis_nb -name '*.py')
+
+.PHONY: demo test lab lint bench clean help
+
+help:          ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo: .venv/.run    ## the whole job on an embedded Kinesis, checked
+	$(BIN)/kinesis-nb demo
+
+lab: .venv/.lab    ## open JupyterLab on the tutorials
+	$(BIN)/kinesis-nb lab notebooks
+
+test: .venv/.test servers    ## everything: unit, contract, notebooks, browser
+	$(BIN)/python -m pytest tests kinesis_nb --doctest-modules
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
+
+lint: .venv/.test    ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: .venv/.test    ## how fast the emulator and the engine are here
+	$(BIN)/python benchmarks/emulator.py
+
+.PHONY: servers
+servers: .venv/.test    # the Kinesis servers from npm, and a browser; both say what they could not get
+	$(BIN)/python scripts/setup_node.py
+	sh scripts/setup_chromium.sh
+
+.venv/bin/python:
+	sh scripts/setup_venv.sh $(PYTHON)
+
+.venv/.run: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install -q -c constraints.txt -e .
+	@touch $@
+
+.venv/.lab: .venv/.run
+	$(BIN)/pip install -q -c constraints.txt -e '.[notebook]'
+	@touch $@
+
+.venv/.test: .venv/.run
+	$(BIN)/pip install -q -c constraints.txt -e '.[notebook,test]'
+	@touch $@ .venv/.lab
+
+clean:    ## remove what was installed
+	rm -rf .venv .node

@@ -1,0 +1,101 @@
+"""What many tests share: an emulator, a source on it, and the check that no thread is left."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import kinesis_nb as kn
+from kinesis_nb.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Streams:
+    """Writes to an emulator and remembers what it wrote."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator = emulator
+        self.written: list[tuple[str, int]] = []
+        self._count: dict[str, int] = {}
+
+    def call(self, operation: str, **params: Any) -> dict[str, Any]:
+        return self.emulator.model.call(operation, params)
+
+    def create(self, name: str = "orders", shards: int = 1) -> str:
+        self.call("CreateStream", StreamName=name, ShardCount=shards)
+        return self.call("DescribeStreamSummary", StreamName=name)["StreamDescriptionSummary"]["StreamARN"]
+
+    def put(self, count: int, name: str = "orders", keys: int = 7) -> None:
+        """Write `count` records over `keys` partition keys; each carries the number of its key."""
+        records = []
+        for i in range(count):
+            key = f"key-{i % keys}"
+            self._count[key] = number = self._count.get(key, 0) + 1
+            self.written.append((key, number))
+            records.append({"PartitionKey": key, "Data": json.dumps({"n": number}).encode()})
+        for first in range(0, count, 500):
+            answer = self.call("PutRecords", StreamName=name, Records=records[first : first + 500])
+            assert answer["FailedRecordCount"] == 0
+
+    def open_shards(self, name: str = "orders") -> list[dict[str, Any]]:
+        shards = self.call("ListShards", StreamName=name, ShardFilter={"Type": "AT_LATEST"})["Shards"]
+        return sorted(shards, key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
+
+    def split(self, name: str = "orders", index: int = 0) -> None:
+        shard = self.open_shards(name)[index]
+        low, high = (int(shard["HashKeyRange"][side]) for side in ("StartingHashKey", "EndingHashKey"))
+        self.call(
+            "SplitShard", StreamName=name, ShardToSplit=shard["ShardId"], NewStartingHashKey=str((low + high) // 2)
+        )
+
+    def merge(self, name: str = "orders", index: int = 0) -> None:
+        first, second = self.open_shards(name)[index : index + 2]
+        self.call(
+            "MergeShards", StreamName=name, ShardToMerge=first["ShardId"], AdjacentShardToMerge=second["ShardId"]
+        )
+
+    def rescale(self, shards: int, name: str = "orders") -> None:
+        self.call("UpdateShardCount", StreamName=name, TargetShardCount=shards, ScalingType="UNIFORM_SCALING")
+
+
+def by_key(rows: Any) -> dict[str, list[int]]:
+    """Return the numbers of each key in the order of the rows; equal to that of what was written means once and in order."""
+    found: dict[str, list[int]] = {}
+    table = rows if hasattr(rows, "column") else rows.to_arrow()
+    for key, data in zip(table.column("partition_key").to_pylist(), table.column("data").to_pylist(), strict=True):
+        found.setdefault(key, []).append(json.loads(data)["n"])
+    return found
+
+
+def written_by_key(streams: Streams) -> dict[str, list[int]]:
+    expected: dict[str, list[int]] = {}
+    for key, number in streams.written:
+        expected.setdefault(key, []).append(number)
+    return expected
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def streams(emulator: Emulator) -> Streams:
+    return Streams(emulator)
+
+
+@pytest.fixture
+def source(emulator: Emulator) -> kn.Source:
+    keys = kn.StaticCredentials("emulator", "emulator")
+    return kn.connect(endpoint_url=emulator.endpoint_url, auth=keys, exports_enabled=True)
+
+
+def engine_threads() -> list[str]:
+    """Return the names of the engine's threads that are alive."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("kinesis_nb orders")]

@@ -1,0 +1,215 @@
+"""One shard's state machine, step by step in virtual time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kinesis_nb.consumer import BEHIND_SECONDS, IDLE_SECONDS, THROTTLED_AT_LEAST, ShardConsumer, State
+from kinesis_nb.errors import IteratorExpired, ServiceError, Throttled
+from kinesis_nb.position import Kind, StartingPosition
+from tests.virtual import world
+
+if TYPE_CHECKING:
+    from kinesis_nb.frames import Batch
+    from kinesis_nb.shards import Shard
+
+
+class ListSink:
+    """Keeps what is delivered; raises the next of `errors` instead of taking a batch."""
+
+    def __init__(self, start: StartingPosition) -> None:
+        self.start = start
+        self.data: list[str] = []
+        self.finished: list[str] = []
+        self.errors: list[Exception] = []
+
+    def position(self, shard: Shard) -> StartingPosition:
+        return self.start
+
+    def deliver(self, shard: Shard, batch: Batch) -> bool:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.data += batch.rows.column("data").to_pylist()
+        return True
+
+    def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
+        self.finished += [shard.shard_id, *(child.shard_id for child in children)]
+
+
+class Bench:
+    """A consumer of the only shard of ``orders``, and everything around it."""
+
+    def __init__(self, start: StartingPosition | None = None) -> None:
+        self.model, self.clock, self.kinesis = world()
+        self.sink = ListSink(start or StartingPosition.trim_horizon())
+        (shard,) = self.kinesis.list_shards("orders")
+        self.consumer = ShardConsumer(self.kinesis, "orders", shard, self.sink, self.clock)
+        self.put_count = 0
+
+    def put(self, count: int) -> list[str]:
+        data = [str(self.put_count + i) for i in range(count)]
+        self.put_count += count
+        for text in data:
+            self.model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": text.encode()})
+        return data
+
+    def step(self) -> float | None:
+        wait = self.consumer.step()
+        self.clock.manual.advance(wait or 0)
+        return wait
+
+    def operations(self) -> list[str]:
+        return [operation for operation, _ in self.kinesis.calls]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_reads_what_is_there_then_what_comes(bench: Bench) -> None:
+    """Records are delivered once and in order, whenever they were written."""
+    first = bench.put(3)
+    bench.step()
+    second = bench.put(2)
+    bench.step()
+    assert bench.sink.data == first + second
+
+
+def test_is_polite(bench: Bench) -> None:
+    """A caught-up shard is asked once a second, one that is behind at most five times a second."""
+    bench.put(1)
+    assert bench.step() == pytest.approx(IDLE_SECONDS)
+    assert bench.consumer.state is State.CAUGHT_UP
+    bench.put(2)
+    bench.model.gap("orders", "shardId-000000000000")
+    assert bench.step() == pytest.approx(BEHIND_SECONDS)
+    assert bench.consumer.state is State.READING
+
+
+def test_gap_is_not_the_end(bench: Bench) -> None:
+    """An empty answer that lags is followed to the records behind it."""
+    data = bench.put(2)
+    bench.clock.manual.advance(10)
+    bench.model.gap("orders", "shardId-000000000000", calls=3)
+    for _ in range(4):
+        assert bench.step() is not None
+    assert bench.sink.data == data
+
+
+def test_expired_iterator_goes_on_after_the_last_record(bench: Bench) -> None:
+    """After five idle minutes the next record is the one after the last, not a newer and not an older one."""
+    first = bench.put(2)
+    bench.step()
+    bench.clock.manual.advance(301)
+    second = bench.put(2)
+    for _ in range(2):
+        bench.step()
+    assert bench.sink.data == first + second
+    assert bench.consumer.stats().retries == 1
+
+
+def test_latest_is_pinned() -> None:
+    """A LATEST iterator that expires before the first record does not skip what arrived meanwhile."""
+    bench = Bench()
+    bench.put(2)
+    bench.clock.manual.advance(1)
+    bench.sink.start = StartingPosition.latest(pinned=bench.clock.now())
+    bench.kinesis.faults = [Throttled("slow down", retryable=True)]
+    bench.step()
+    arrived = bench.put(2)
+    for _ in range(2):
+        bench.step()
+    assert bench.sink.data == arrived
+    assert [p["ShardIteratorType"] for op, p in bench.kinesis.calls if op == "GetShardIterator"] == [
+        Kind.LATEST,
+        Kind.AT_TIMESTAMP,
+    ]
+
+
+def test_advances_only_after_delivery(bench: Bench) -> None:
+    """A sink that fails gets the same records again."""
+    data = bench.put(3)
+    bench.sink.errors = [ServiceError("disk full", retryable=True)]
+    bench.step()
+    assert bench.sink.data == []
+    bench.step()
+    assert bench.sink.data == data
+
+
+def test_throttle_waits_a_second_and_keeps_the_iterator(bench: Bench) -> None:
+    """A throttled shard is left alone for a second, and no new iterator is asked for."""
+    bench.step()
+    bench.kinesis.faults = [Throttled("slow down", retryable=True)]
+    wait = bench.step()
+    assert wait is not None
+    assert wait >= THROTTLED_AT_LEAST
+    bench.step()
+    assert bench.operations().count("GetShardIterator") == 1
+    assert bench.consumer.stats().throttles == 1
+
+
+def test_backoff_grows_and_is_bounded(bench: Bench) -> None:
+    """Waits grow with every failure and never pass the cap; a success starts over."""
+    bench.kinesis.faults = [ServiceError("away", retryable=True) for _ in range(40)]
+    waits = [bench.step() or 0 for _ in range(40)]
+    assert max(waits[:2]) < 0.5
+    assert 2 < max(waits) <= 10
+    assert bench.consumer.state is State.BACKING_OFF
+    bench.step()
+    bench.kinesis.faults = [ServiceError("away", retryable=True)]
+    assert (bench.step() or 0) <= 0.2
+
+
+def test_fatal_error_is_raised(bench: Bench) -> None:
+    """What no retry can mend reaches the caller."""
+    bench.kinesis.faults = [ServiceError("no")]
+    with pytest.raises(ServiceError, match="no"):
+        bench.step()
+
+
+def test_unusable_iterator_is_renewed_once(bench: Bench) -> None:
+    """An iterator that the service calls invalid is made again once; a second time in a row is fatal."""
+    bench.step()
+    bench.kinesis.faults = [IteratorExpired("invalid")]
+    bench.step()
+    bench.step()
+    bench.kinesis.faults = [IteratorExpired("invalid")]
+    bench.step()
+    bench.kinesis.faults = [IteratorExpired("invalid")]
+    with pytest.raises(IteratorExpired):
+        bench.step()
+
+
+def test_shard_end_names_the_children(bench: Bench) -> None:
+    """A closed shard ends after its last record, and its children are handed on."""
+    data = bench.put(2)
+    bench.model.call(
+        "SplitShard",
+        {"StreamName": "orders", "ShardToSplit": "shardId-000000000000", "NewStartingHashKey": str(2**127)},
+    )
+    while bench.step() is not None:
+        pass
+    assert bench.sink.data == data
+    assert bench.sink.finished == ["shardId-000000000000", "shardId-000000000001", "shardId-000000000002"]
+    assert bench.consumer.state is State.ENDED
+
+
+def test_missing_iterator_of_an_open_shard_is_no_end(bench: Bench) -> None:
+    """A null iterator without children is checked against a listing; an open shard is read on, nothing twice."""
+    first = bench.put(2)
+    get_records = bench.kinesis.get_records
+
+    def without_iterator(shard_id: str, iterator: str, limit: int) -> Batch:
+        batch = get_records(shard_id, iterator, limit)
+        bench.kinesis.get_records = get_records  # type: ignore[method-assign]
+        return type(batch)(batch.rows, None, 0)
+
+    bench.kinesis.get_records = without_iterator  # type: ignore[method-assign]
+    bench.step()
+    second = bench.put(1)
+    bench.step()
+    assert bench.sink.data == first + second
+    assert bench.sink.finished == []

@@ -1,0 +1,100 @@
+"""The engine's transport straight on the emulator's model, in virtual time: no socket, no thread, no waiting.
+
+Answers go through JSON and the engine's own decoder, so only boto3 and HTTP are left out.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kinesis_nb.emulator import AwsError, ManualClock, Model
+from kinesis_nb.errors import IteratorExpired, ServiceError, StreamNotFound, Throttled
+from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.service.client import _shard
+from kinesis_nb.service.wire import decode_batch
+from kinesis_nb.transport import ServerTime
+
+if TYPE_CHECKING:
+    from kinesis_nb.frames import Batch
+    from kinesis_nb.shards import Shard
+
+
+class VirtualClock:
+    """The emulator's clock, as the engine wants it."""
+
+    def __init__(self, manual: ManualClock, seed: int = 0) -> None:
+        self.manual = manual
+        self._random = random.Random(seed)
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.manual.now(), UTC)
+
+    def monotonic(self) -> float:
+        return self.manual.now()
+
+    def sleep(self, seconds: float) -> None:
+        self.manual.advance(seconds)
+
+    def random(self) -> float:
+        return self._random.random()
+
+
+class VirtualKinesis:
+    """Reads from a model; `faults` are raised first, one per call, in order."""
+
+    def __init__(self, model: Model, clock: VirtualClock) -> None:
+        self.model, self.clock = model, clock
+        self.faults: list[Exception] = []
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def _call(self, operation: str, **params: Any) -> dict[str, Any]:
+        self.calls.append((operation, params))
+        if self.faults:
+            raise self.faults.pop(0)
+        try:
+            return self.model.call(operation, params)
+        except AwsError as error:
+            raise _translated(error) from error
+
+    def list_shards(self, stream: str) -> list[Shard]:
+        return [_shard(shard) for shard in self._call("ListShards", StreamName=stream)["Shards"]]
+
+    def get_shard_iterator(self, stream: str, shard_id: str, position: StartingPosition) -> str:
+        where: dict[str, Any] = {"ShardIteratorType": position.kind.value}
+        if position.kind is Kind.AT_TIMESTAMP:
+            where["Timestamp"] = position.timestamp.timestamp()
+        if position.kind is Kind.AFTER_SEQUENCE_NUMBER:
+            where["StartingSequenceNumber"] = position.sequence_number
+        return self._call("GetShardIterator", StreamName=stream, ShardId=shard_id, **where)["ShardIterator"]
+
+    def get_records(self, shard_id: str, iterator: str, limit: int) -> Batch:
+        answer = self._call("GetRecords", ShardIterator=iterator, Limit=limit)
+        return decode_batch(msgspec.json.encode(answer), shard_id, self.clock.now())
+
+    def server_time(self) -> ServerTime:
+        return ServerTime(self.clock.now(), self.clock.now())
+
+
+def _translated(error: AwsError) -> Exception:
+    match error.code:
+        case "ExpiredIteratorException":
+            return IteratorExpired(error.message, retryable=True)
+        case "ProvisionedThroughputExceededException":
+            return Throttled(error.message, retryable=True)
+        case "ResourceNotFoundException":
+            return StreamNotFound(error.message)
+        case _:
+            return ServiceError(f"{error.code}: {error.message}")
+
+
+def world(shards: int = 1) -> tuple[Model, VirtualClock, VirtualKinesis]:
+    """Return a model with one stream, ``orders``, its clock, and a transport to it."""
+    manual = ManualClock()
+    model = Model(clock=manual)
+    model.call("CreateStream", {"StreamName": "orders", "ShardCount": shards})
+    clock = VirtualClock(manual)
+    return model, clock, VirtualKinesis(model, clock)
