@@ -96,8 +96,8 @@ class SyncTable:
             When something else is there, or the table belongs to another stream. Nothing is written then.
         """
         path = Path(path)
+        _refuse_foreign(path)
         if not DeltaTable.is_deltatable(str(path)):
-            _refuse_foreign(path)
             with suppress(DeltaError):  # another process may be first; then the check below decides
                 _create(path, origin)
         try:
@@ -163,13 +163,14 @@ class SyncTable:
         Fenced
             When another writer has taken one of the shards over; nothing was written then.
         """
+        self._check_epochs()  # the handle may be newer than a take-over, and Delta would accept anything from it then
         unowned = [shard_id for shard_id in checkpoints if shard_id not in self._epochs]
         self._epochs |= {shard_id: (self._txn(shard_id, "epoch") or 0) + 1 for shard_id in unowned}
         try:
             self._write([file] if file else [], self._transactions(checkpoints))
+            self._refresh()
         except (DeltaError, OSError):
             return self._has_landed(checkpoints, unowned)
-        self._refresh()
         return True
 
     def _has_landed(self, checkpoints: Mapping[str, Checkpoint], unowned: list[str]) -> bool:
@@ -240,8 +241,8 @@ def _create(path: Path, origin: Origin) -> None:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Only nothing, or an empty folder, may become a table."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    """Accept a table, an empty folder, or nothing at all."""
+    if path.exists() and not (path.is_dir() and ((path / "_delta_log").is_dir() or not any(path.iterdir()))):
         msg = f"{path} is not a Delta table, and not empty"
         raise TableError(msg, hint="give the path of a new folder, or of a table that this sync made before")
 

@@ -161,7 +161,8 @@ _running: weakref.WeakValueDictionary[tuple[object, str], Tail] = weakref.WeakVa
 
 def replace_running(key: tuple[object, str], start: Callable[[], Tail]) -> Tail:
     """Start a tail and stop the one that an earlier run of the same cell left behind."""
-    if old := _running.pop(key, None):
+    old = _running.pop(key, None)
+    if old is not None:  # a tail without rows is false
         old.stop()
     _running[key] = tail = start()
     return tail

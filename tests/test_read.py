@@ -1,0 +1,163 @@
+"""Bounded reads over HTTP."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+
+import kinesis_nb as kn
+from kinesis_nb.emulator import CutBody, ErrorReply, Html, Reset
+from tests.conftest import Streams, by_key, engine_threads, written_by_key
+
+if TYPE_CHECKING:
+    from kinesis_nb.emulator import Emulator
+
+
+def test_four_columns_first(source: kn.Source, streams: Streams) -> None:
+    """A row has the connector's four columns, in its order and types, before all others."""
+    streams.create()
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
+    streams.call("PutRecord", StreamName="orders", PartitionKey="κλειδί", Data="τσάι ☕".encode())
+    frame = source.read("orders", progress=False).to_polars()
+    assert frame.columns[:4] == [
+        "partition_key",
+        "data",
+        "kinesis_ingestion_timestamp",
+        "foundry_ingestion_timestamp",
+    ]
+    row = frame.row(0, named=True)
+    assert (row["partition_key"], row["data"]) == ("κλειδί", "τσάι ☕")
+    assert before <= row["kinesis_ingestion_timestamp"] <= row["foundry_ingestion_timestamp"] <= datetime.now(UTC)
+    assert row["data_raw"] is None
+
+
+def test_bytes_that_are_no_text_are_kept(source: kn.Source, streams: Streams) -> None:
+    """A record that is not UTF-8 is a row with replacement characters and its exact bytes; its neighbours are plain."""
+    streams.create()
+    for data in (b"before", b"\xff\xfe\x00", b"after", b"", "�".encode()):
+        streams.call("PutRecord", StreamName="orders", PartitionKey="k", Data=data)
+    frame = source.read("orders", progress=False).to_polars()
+    assert frame["data"].to_list() == ["before", "��\x00", "after", "", "�"]
+    assert frame["data_raw"].to_list() == [None, b"\xff\xfe\x00", None, None, None]
+
+
+def test_every_record_once_in_order_through_reshards(source: kn.Source, streams: Streams) -> None:
+    """A stream that was split, merged and rescaled while it was written is read whole, once, in order per key."""
+    streams.create(shards=2)
+    for change in (streams.split, streams.merge, lambda: streams.rescale(4), streams.split, lambda: streams.rescale(3)):
+        streams.put(137, keys=40)
+        change()
+    streams.put(100, keys=40)
+    assert by_key(source.read("orders", progress=False)) == written_by_key(streams)
+    assert engine_threads() == []
+
+
+def test_reads_while_it_is_written_and_resharded(source: kn.Source, streams: Streams) -> None:
+    """A read beside a writer gives a gap-free beginning of every key; the next read gives the rest too."""
+    streams.create(shards=2)
+    streams.put(500, keys=20)
+
+    def write() -> None:
+        for change in (streams.split, streams.merge, lambda: streams.rescale(4)):
+            streams.put(300, keys=20)
+            change()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    found = by_key(source.read("orders", progress=False))
+    writer.join()
+    assert sum(map(len, found.values())) >= 500
+    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in found.values())
+    assert by_key(source.read("orders", progress=False)) == written_by_key(streams)
+
+
+def test_faults_neither_lose_nor_double(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
+    """Throttles, expired iterators, resets and answers that are cut off leave no trace in the rows."""
+    streams.create(shards=2)
+    streams.put(1_000)
+    faults = [
+        ErrorReply("ProvisionedThroughputExceededException"),
+        ErrorReply("ExpiredIteratorException"),
+        ErrorReply("InternalFailure"),
+        CutBody(at=0.5),
+        CutBody(at=0.5, short=True),
+        Html(status=200),
+        Html(status=502),
+        Reset(before=True),
+        Reset(before=False),
+    ]
+    emulator.on("GetRecords", *faults)
+    assert by_key(source.read("orders", progress=False)) == written_by_key(streams)
+    assert sum(emulator.delivered.values()) == len(faults)
+
+
+def test_end_is_fixed_at_the_call(source: kn.Source, streams: Streams) -> None:
+    """Rows that arrived after the end are left out, rows at the end are in."""
+    streams.create()
+    streams.put(3)
+    rows = source.read("orders", progress=False).to_polars()
+    end = rows["kinesis_ingestion_timestamp"].max()
+    streams.emulator.model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": b"{}"})
+    while datetime.now(UTC) <= end:
+        pass
+    streams.put(2)
+    assert len(source.read("orders", end=end, progress=False)) >= 3
+    assert len(source.read("orders", end=end - timedelta(milliseconds=1), progress=False)) < 3 or rows.is_empty()
+    assert len(source.read("orders", start="now", progress=False)) == 0
+
+
+def test_shards_key_where_and_limit(source: kn.Source, streams: Streams) -> None:
+    """Each filter gives just the rows it names."""
+    streams.create(shards=4)
+    streams.put(200, keys=10)
+    whole = source.read("orders", progress=False).to_polars()
+    for shard_id in whole["shard_id"].unique():
+        one = source.read("orders", shards=[shard_id], progress=False).to_polars()
+        assert one["sequence_number"].to_list() == whole.filter(shard_id=shard_id)["sequence_number"].to_list()
+    key = source.read("orders", key="key-3", progress=False)
+    assert by_key(key) == {"key-3": written_by_key(streams)["key-3"]}
+    some = source.read("orders", where=pl.col("partition_key").is_in(["key-1", "key-2"]), progress=False)
+    assert set(by_key(some)) == {"key-1", "key-2"}
+    assert len(source.read("orders", limit=7, progress=False)) == 7
+
+
+def test_key_reads_only_the_shards_that_may_hold_it(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
+    """With key= one of four shards is asked."""
+    streams.create(shards=4)
+    streams.put(50)
+    source.read("orders", key="key-1", progress=False)
+    assert emulator.requests["GetShardIterator"] == 1
+
+
+def test_records_are_table_like(source: kn.Source, streams: Streams) -> None:
+    """Rows come as polars, pandas, Arrow, through the Arrow protocol, by iteration, and as escaped HTML."""
+    streams.create()
+    streams.call("PutRecord", StreamName="orders", PartitionKey="<b>", Data=b"<script>alert(1)</script>\x1b[31m")
+    records = source.read("orders", progress=False)
+    assert records.to_pandas().shape == records.to_polars().shape == pl.DataFrame(records).shape == (1, 8)
+    assert [record.partition_key for record in records] == ["<b>"]
+    html = records._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert "\x1b" not in html
+
+
+def test_empty_stream(source: kn.Source, streams: Streams) -> None:
+    """A stream without records gives no rows and all columns."""
+    streams.create()
+    frame = source.read("orders", progress=False).to_polars()
+    assert frame.shape == (0, 8)
+
+
+def test_fatal_error_reaches_the_caller(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
+    """An error no retry can mend ends the read, names the action, and leaves no thread."""
+    streams.create(shards=2)
+    streams.put(10)
+    emulator.on("GetRecords", ErrorReply("AccessDeniedException"))
+    with pytest.raises(kn.AccessDenied, match="kinesis:GetRecords"):
+        source.read("orders", progress=False)
+    assert engine_threads() == []

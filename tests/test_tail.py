@@ -1,0 +1,136 @@
+"""Live tails over HTTP."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import pytest
+
+import kinesis_nb as kn
+from kinesis_nb.emulator import ErrorReply
+from tests.conftest import Streams, by_key, engine_threads, written_by_key
+
+if TYPE_CHECKING:
+    from kinesis_nb.emulator import Emulator
+
+
+def test_latest_sees_everything_after_the_call_and_nothing_before(source: kn.Source, streams: Streams) -> None:
+    """What is written the moment tail() has returned is seen, what was written before is not."""
+    streams.create(shards=4)
+    streams.put(50)
+    streams.written.clear()
+    with source.tail("orders") as tail:
+        streams.put(40)
+        assert by_key(tail.take(40, timeout=10)) == written_by_key(streams)
+        assert len(tail) == 0
+
+
+def test_follows_reshards(source: kn.Source, streams: Streams) -> None:
+    """Children are found and read from their beginning, after both parents, while the tail runs."""
+    streams.create(shards=2)
+    with source.tail("orders", start="trim_horizon") as tail:
+        for change in (streams.split, streams.merge, lambda: streams.rescale(4)):
+            streams.put(60, keys=20)
+            change()
+        streams.put(60, keys=20)
+        assert by_key(tail.take(240, timeout=10)) == written_by_key(streams)
+
+
+def test_threads_are_named_one_per_active_shard(source: kn.Source, streams: Streams) -> None:
+    """There is one consumer thread per active shard, named after stream and shard, and none after stop()."""
+    streams.create(shards=3)
+    with source.tail("orders"):
+        names = [name for name in engine_threads() if "shardId" in name]
+        assert sorted(names) == [f"kinesis_nb orders shardId-{i:012d}" for i in range(3)]
+    assert engine_threads() == []
+
+
+def test_keeps_the_newest_rows_and_counts_the_dropped(source: kn.Source, streams: Streams) -> None:
+    """An undrained tail stays within max_rows, holds the newest, and knows exactly what it dropped, per shard."""
+    streams.create()
+    streams.put(500, keys=1)
+    with source.tail("orders", start="trim_horizon", max_rows=100) as tail:
+        streams.put(1, keys=1)
+        while tail.stats().buffer.received < 501:
+            tail._buffer.take(0.01, most=0)
+        assert by_key(tail) == {"key-0": list(range(402, 502))}
+        assert tail.stats().buffer.dropped == {"shardId-000000000000": 401}
+
+
+def test_block_loses_nothing(source: kn.Source, streams: Streams) -> None:
+    """With on_full="block" a slow reader gets every row."""
+    streams.create(shards=2)
+    streams.put(700)
+    with source.tail("orders", start="trim_horizon", max_rows=50, on_full="block") as tail:
+        assert by_key(tail.take(700, timeout=10)) == written_by_key(streams)
+        assert tail.stats().buffer.dropped == {}
+
+
+def test_iterates_records_until_stopped(source: kn.Source, streams: Streams) -> None:
+    """A for loop gets records one by one and ends when the tail is stopped."""
+    streams.create()
+    streams.put(3, keys=1)
+    seen = []
+    with source.tail("orders", start="trim_horizon") as tail:
+        for record in tail:
+            seen.append(record.data)
+            if len(seen) == 3:
+                tail.stop()
+    assert seen == ['{"n": 1}', '{"n": 2}', '{"n": 3}']
+    assert tail.state == "stopped"
+
+
+def test_pause_and_resume(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
+    """While paused no call is made; afterwards what was written meanwhile comes, once."""
+    streams.create()
+    with source.tail("orders") as tail:
+        tail.pause()
+        assert tail.state == "paused"
+        streams.put(10)
+        tail.resume()
+        assert by_key(tail.take(10, timeout=10)) == written_by_key(streams)
+    assert emulator.requests["GetShardIterator"] == 1
+
+
+def test_rerun_replaces_the_old_tail(source: kn.Source, streams: Streams) -> None:
+    """Running the same cell again stops the tail from before; one set of threads is left."""
+    streams.create(shards=2)
+    first = source.tail("orders")
+    for _ in range(10):
+        last = source.tail("orders")
+    assert first.state == "stopped"
+    assert len(engine_threads()) == 3  # two shards and the discovery
+    last.stop()
+    assert engine_threads() == []
+
+
+def test_deleting_it_stops_it(source: kn.Source, streams: Streams) -> None:
+    """A tail that nobody holds any more leaves no thread."""
+    streams.create(shards=2)
+    tail = source.tail("orders")
+    assert engine_threads()
+    del tail
+    gc.collect()
+    assert engine_threads() == []
+
+
+def test_failure_reaches_the_reader(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
+    """A fatal error is raised where rows are taken, after the rows, and shows in the repr."""
+    streams.create()
+    emulator.on("GetRecords", ErrorReply("AccessDeniedException"))
+    with source.tail("orders") as tail:
+        with pytest.raises(kn.AccessDenied):
+            tail.take(1, timeout=10)
+        assert tail.state == "failed"
+        assert "AccessDenied" in repr(tail)
+
+
+def test_ends_when_the_stream_is_closed_for_good(source: kn.Source, streams: Streams) -> None:
+    """shards= names closed shards: when they are read to their end, so is the tail."""
+    streams.create()
+    streams.put(5, keys=1)
+    streams.split()
+    with source.tail("orders", start="trim_horizon", shards=["shardId-000000000000"]) as tail:
+        assert by_key(tail.take(100)) == {"key-0": [1, 2, 3, 4, 5]}
+        assert tail.state == "ended"
