@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kinesis_nb.config import check_stream_name
 from kinesis_nb.errors import ConfigError, KinesisError
 
 
@@ -71,7 +72,7 @@ def _stream(text: str) -> tuple[str, int]:
     if shards and not shards.isdecimal():
         msg = f"{text!r} is not a stream to create"
         raise ConfigError(msg, hint="--stream takes NAME:SHARDS, for example orders:4")
-    return name, int(shards or 1)
+    return check_stream_name(name), int(shards or 1)
 
 
 def _lab(options: argparse.Namespace) -> int:

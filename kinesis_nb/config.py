@@ -90,6 +90,9 @@ class StaticCredentials:
         object.__setattr__(self, "secret_access_key", _secret(secret_access_key))
         object.__setattr__(self, "session_token", _secret(session_token) if session_token else None)
 
+    def __str__(self) -> str:
+        return f"static credentials {self.access_key_id!r}"
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:

@@ -21,13 +21,14 @@ _STYLE = (
     "<style>"
     ".knb{font:var(--jp-ui-font-size1,13px)/1.5 var(--jp-ui-font-family,system-ui,sans-serif);"
     "color:var(--jp-ui-font-color1,inherit)}"
-    ".knb caption,.knb-head{text-align:left;padding:2px 0 6px;color:var(--jp-ui-font-color2,inherit)}"
-    ".knb table{border-collapse:collapse;margin:0}"
-    ".knb th,.knb td{padding:2px 14px 2px 0;text-align:left;white-space:nowrap;vertical-align:top}"
-    ".knb th{border-bottom:1px solid var(--jp-border-color1,#8888);font-weight:600}"
-    ".knb td.num,.knb th.num{text-align:right;font-variant-numeric:tabular-nums}"
-    ".knb td{font-family:var(--jp-code-font-family,ui-monospace,monospace);font-size:var(--jp-code-font-size,12px)}"
-    ".knb td.more{color:var(--jp-ui-font-color2,inherit)}"
+    ".knb{overflow-x:auto}"
+    ".knb table{border-collapse:collapse;margin:0;font-size:inherit}"
+    ".knb caption,.knb .none{text-align:left;padding:2px 0 6px;color:var(--jp-ui-font-color2,inherit)}"
+    # the notebook's own rules for tables are more specific than a class
+    ".knb table th,.knb table td{padding:2px 16px 2px 0!important;text-align:left!important;white-space:nowrap}"
+    ".knb table .num{text-align:right!important;font-variant-numeric:tabular-nums}"
+    ".knb table th{border-bottom:1px solid var(--jp-border-color1,#8888);font-weight:600}"
+    ".knb table td{font-family:var(--jp-code-font-family,ui-monospace,monospace)}"
     "</style>"
 )
 
@@ -64,6 +65,8 @@ def table_html(columns: Sequence[str], rows: Iterable[Sequence[object]], caption
         for row in rows
     )
     top = f"<caption>{cell(caption)}</caption>" if caption else ""
+    if not rows:
+        return f'{_STYLE}<div class="knb"><div class="none">{cell(caption)}</div></div>'
     return f'{_STYLE}<div class="knb"><table>{top}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 

@@ -125,6 +125,11 @@ class Scheduler:
         """Return a moment of every consumer that was started, by shard id."""
         return sorted((consumer.stats() for consumer in self._snapshot()), key=lambda stats: stats.shard_id)
 
+    def unfinished(self) -> set[str]:
+        """Return the ids of the shards that are not read to their end, whether they are being read already or not."""
+        with self._lock:
+            return self._tracker.unfinished
+
     def _snapshot(self) -> list[ShardConsumer]:
         with self._lock:
             return list(self._consumers.values())
@@ -176,7 +181,7 @@ class Scheduler:
         with self._lock:
             self._tracker.finish(consumer.shard.shard_id)
             self._tracker.observe_new(filter(self._feed.wanted, consumer.children))
-            is_complete = self._tracker.is_complete
+            is_complete = not self._tracker.unfinished
         if is_complete:
             self._done(None)
         else:

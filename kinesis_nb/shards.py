@@ -105,11 +105,6 @@ class ShardTracker:
         self._finished.add(shard_id)
 
     @property
-    def active(self) -> list[Shard]:
-        """The shards that are being read."""
-        return [self._shards[shard_id] for shard_id in sorted(self._started - self._finished)]
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every known shard was read to its end."""
-        return self._finished >= self._shards.keys()
+    def unfinished(self) -> set[str]:
+        """The ids of the known shards that are not read to their end."""
+        return self._shards.keys() - self._finished

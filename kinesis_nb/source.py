@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
 
 from kinesis_nb.config import Auth, SourceConfig, check_stream_name, hinted
@@ -308,8 +307,11 @@ class Source:
             raise ConfigError("a sequence number is a place in one shard", hint="name that shard with shards=[...]")
 
     def __repr__(self) -> str:
-        shown = (f"{field.name}={getattr(self.config, field.name)!r}" for field in fields(self.config) if field.repr)
-        return f"<Source {', '.join(shown)}>"
+        place = f" at {self.config.endpoint_url}" if self.config.endpoint_url else ""
+        auth = self.config.auth or "default credentials"
+        return (
+            f"<Source {self.config.region}{place}, {auth}{', exports enabled' if self.config.exports_enabled else ''}>"
+        )
 
 
 def _wanted(

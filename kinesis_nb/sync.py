@@ -25,6 +25,8 @@ from kinesis_nb.scheduler import Feed, Scheduler
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, Origin, SyncTable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
@@ -69,9 +71,6 @@ class Sync(TableLike):
     """
 
     def __init__(self, feed: Feed, table: SyncTable, commit_interval: float) -> None:
-        if commit_interval <= 0:
-            msg = f"commit_interval={commit_interval} is not a time to wait"
-            raise ConfigError(msg, hint="give seconds above 0; the default is 1.0")
         self.stream = feed.stream
         self._table, self._clock, self._interval = table, feed.clock, commit_interval
         self._buffer = Buffer(PENDING_ROWS, PENDING_BYTES, OnFull.BLOCK)
@@ -254,10 +253,10 @@ class Sync(TableLike):
         KinesisError
             What the sync failed with.
         """
-        calls = {shard.shard_id: shard.calls for shard in self._scheduler.stats()}
+        caught_up = self._all_caught_up() if until_caught_up else iter(lambda: False, None)
         give_up = self._clock.monotonic() + (float("inf") if timeout is None else timeout)
         while self._committer.is_alive():
-            if until_caught_up and self._is_caught_up(calls):
+            if next(caught_up):
                 return True
             if self._clock.monotonic() >= give_up:
                 return False
@@ -266,13 +265,26 @@ class Sync(TableLike):
             raise self._error
         return True
 
-    def _is_caught_up(self, calls: dict[str, int]) -> bool:
-        """Whether every shard said "nothing left" to a call made after `calls` were counted, and all is committed."""
-        shards = self._scheduler.stats()
-        reading = [shard for shard in shards if shard.state is not State.ENDED]
-        fresh = all(shard.state is State.CAUGHT_UP and shard.calls > calls.get(shard.shard_id, 0) for shard in reading)
-        with self._view:
-            return bool(reading) and fresh and not self._ended and not self._in_flight and not self._buffer.stats().rows
+    def _all_caught_up(self) -> Iterator[bool]:
+        """Yield whether everything that was in the stream at the first look is committed by now.
+
+        First every shard that is not finished must have answered "nothing left" to a call made after that look; then
+        what was received up to there must be in the table.
+        """
+        before = {shard.shard_id: shard.calls for shard in self._scheduler.stats()}
+        caught_up: set[str] = set()
+        while not self._scheduler.unfinished() <= caught_up:
+            yield False
+            caught_up |= {
+                shard.shard_id
+                for shard in self._scheduler.stats()
+                if shard.state is State.CAUGHT_UP and shard.calls > before.get(shard.shard_id, 0)
+            }
+        received = self._buffer.stats().received
+        while True:
+            with self._view:
+                is_committed = self._rows >= received
+            yield is_committed
 
     def status(self) -> SyncStatus:
         """Return a moment of the sync."""
@@ -318,7 +330,7 @@ class Sync(TableLike):
         status = self.status()
         trouble = f", {status.error}" if status.error else ""
         return (
-            f"<Sync {self.stream} -> {self._table.path}: {status.state}, {status.rows:,} rows"
+            f"<Sync {self.stream} -> {self._table.path.name}: {status.state}, {status.rows:,} rows"
             f" in {status.commits} commits, {status.pending:,} pending{trouble}>"
         )
 
@@ -348,10 +360,7 @@ def encode_start(start: StartingPosition, server_now: datetime) -> str:
         return "trim_horizon"
     if start.kind is Kind.LATEST:
         return server_now.isoformat()
-    if start.timestamp is None:
-        msg = "a sync cannot start after one sequence number, which belongs to one shard"
-        raise ConfigError(msg, hint='use "trim_horizon", "latest" or a time')
-    return start.timestamp.isoformat()
+    return start.timestamp.isoformat() if start.timestamp else ""
 
 
 def decode_start(start: str) -> StartingPosition:
@@ -369,8 +378,11 @@ def start_sync(
 ) -> Sync:
     """Start a sync, or return the one that is running for this stream and table in this process."""
     if "://" in path:
-        msg = f"{path!r} is not a folder of this machine"
-        raise ConfigError(msg, hint="give a local path")
+        raise ConfigError(f"{path!r} is not a folder of this machine", hint="give a local path")
+    if commit_interval <= 0:
+        raise ConfigError(f"commit_interval={commit_interval} is no time to wait", hint="give seconds above 0")
+    if start.kind is Kind.AFTER_SEQUENCE_NUMBER:
+        raise ConfigError("a sequence number is a place in one shard", hint='use "trim_horizon", "latest" or a time')
     summary, shards = kinesis.describe_stream(stream), kinesis.list_shards(stream)
     key = (summary.arn, Path(path).resolve())
     running = _running.get(key)

@@ -6,7 +6,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from kinesis_nb.frames import Record, TableLike, concat, in_range, iter_records
+from kinesis_nb.frames import Record, Records, TableLike, concat, in_range, iter_records
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.scheduler import Scheduler
 
@@ -86,7 +86,7 @@ class Tail(TableLike):
         for rows in self.batches():
             yield from iter_records(rows)
 
-    def take(self, rows: int, timeout: float | None = None) -> pa.Table:
+    def take(self, rows: int, timeout: float | None = None) -> Records:
         """Take `rows` rows out, or as many as come.
 
         Parameters
@@ -99,7 +99,7 @@ class Tail(TableLike):
         while count < rows and (more := self._buffer.take(timeout, most=rows - count)):
             taken += more
             count += sum(batch.num_rows for batch in more)
-        return concat(taken)
+        return Records(concat(taken))
 
     def __len__(self) -> int:
         return self._buffer.stats().rows

@@ -55,16 +55,14 @@ class Streams:
 
     def merge(self, name: str = "orders", index: int = 0) -> None:
         first, second = self.open_shards(name)[index : index + 2]
-        self.call(
-            "MergeShards", StreamName=name, ShardToMerge=first["ShardId"], AdjacentShardToMerge=second["ShardId"]
-        )
+        self.call("MergeShards", StreamName=name, ShardToMerge=first["ShardId"], AdjacentShardToMerge=second["ShardId"])
 
     def rescale(self, shards: int, name: str = "orders") -> None:
         self.call("UpdateShardCount", StreamName=name, TargetShardCount=shards, ScalingType="UNIFORM_SCALING")
 
 
 def by_key(rows: Any) -> dict[str, list[int]]:
-    """Return the numbers of each key in the order of the rows; equal to that of what was written means once and in order."""
+    """Return the numbers of each key in the order of the rows: as written means each once, in order."""
     found: dict[str, list[int]] = {}
     table = rows if hasattr(rows, "column") else rows.to_arrow()
     for key, data in zip(table.column("partition_key").to_pylist(), table.column("data").to_pylist(), strict=True):

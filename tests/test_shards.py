@@ -41,7 +41,7 @@ def test_nothing_starts_twice() -> None:
     assert ids(tracker) == []
     tracker.finish("a")
     assert ids(tracker) == []
-    assert tracker.is_complete
+    assert not tracker.unfinished
 
 
 def test_stale_listing_takes_nothing_away() -> None:
@@ -70,7 +70,7 @@ def test_every_shard_starts_once_and_after_its_parents(seed: int) -> None:
         shards.append(Shard(str(number), parents=tuple(parents)))
     tracker, ended, running = ShardTracker(), set(), []
     tracker.observe(rng.sample(shards, k=len(shards)))
-    while not tracker.is_complete:
+    while tracker.unfinished:
         for shard in tracker.start_runnable():
             assert set(shard.parents) <= ended
             running.append(shard.shard_id)

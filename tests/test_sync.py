@@ -107,9 +107,16 @@ def test_faults_neither_lose_nor_double(
     """Whatever the service answers in between, the table has each record once."""
     streams.create(shards=2)
     streams.put(300)
-    emulator.chaos(seed=1, rate=0.3, operations=["GetRecords", "GetShardIterator"], faults=[
-        ErrorReply("InternalFailure"), ErrorReply("ExpiredIteratorException"), ErrorReply("KMSThrottlingException"),
-    ])
+    emulator.chaos(
+        seed=1,
+        rate=0.3,
+        operations=["GetRecords", "GetShardIterator"],
+        faults=[
+            ErrorReply("InternalFailure"),
+            ErrorReply("ExpiredIteratorException"),
+            ErrorReply("KMSThrottlingException"),
+        ],
+    )
     sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
     streams.put(100)
     assert sync.wait(timeout=60)

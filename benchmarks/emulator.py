@@ -1,0 +1,154 @@
+"""How many records per second the embedded Kinesis takes and gives: `python benchmarks/emulator.py`.
+
+The emulator runs in a process of its own; the client is a raw `http.client` with prebuilt bodies, so that the figures
+are the server's. Fails when either rate is below 20,000 records of 1 KiB per second. `--boto3` adds, for comparison,
+what one boto3 client reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import http.client
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+REQUIRED = 20_000  # records per second
+STREAM = "benchmark"
+SHARDS = 4
+BATCH = 500  # records per PutRecords request
+PAYLOAD = bytes(range(256)) * 4  # 1 KiB
+AUTHORIZATION = "AWS4-HMAC-SHA256 Credential=emulator/20260101/us-east-1/kinesis/aws4_request, Signature=0"
+
+
+def main() -> int:
+    """Measure, print, and return 0 when both rates suffice."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=100_000, help="how many to put, and to get (default: 100000)")
+    parser.add_argument("--boto3", action="store_true", help="also measure a boto3 client")
+    options = parser.parse_args()
+    with _emulator() as port:
+        client = RawClient(port)
+        puts = _rate(lambda: _put(client, options.records))
+        gets = _rate(lambda: _get(client, options.records))
+    print(f"raw http.client  put {puts:10,.0f} records/s   get {gets:10,.0f} records/s   (1 KiB each)")
+    if options.boto3:
+        _boto3(options.records)
+    passed = min(puts, gets) >= REQUIRED
+    print(f"{'PASS' if passed else 'FAIL'}: {REQUIRED:,} records/s required for each")
+    return 0 if passed else 1
+
+
+class RawClient:
+    """AWS JSON 1.1 without an SDK."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port)
+
+    def post(self, operation: str, body: bytes) -> bytes:
+        """Send a prebuilt body and return the reply's."""
+        headers = {
+            "X-Amz-Target": f"Kinesis_20131202.{operation}",
+            "Content-Type": "application/x-amz-json-1.1",
+            "Authorization": AUTHORIZATION,
+        }
+        self._connection.request("POST", "/", body, headers)
+        reply = self._connection.getresponse()
+        data = reply.read()
+        if reply.status != 200:
+            raise RuntimeError(data.decode())
+        return data
+
+    def call(self, operation: str, **params: Any) -> dict[str, Any]:
+        """Send and decode: for what is not measured."""
+        result: dict[str, Any] = json.loads(self.post(operation, json.dumps(params).encode()) or b"{}")
+        return result
+
+
+@contextmanager
+def _emulator() -> Generator[int]:
+    code = f"from kinesis_nb.emulator import serve; serve(0, streams={{{STREAM!r}: {SHARDS}}})"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        welcome = process.stdout.readline()
+        try:
+            yield int(welcome.split("127.0.0.1:")[1].split()[0])
+        finally:
+            process.terminate()
+
+
+def _rate(work: Callable[[], int]) -> float:
+    started = perf_counter()
+    return work() / (perf_counter() - started)
+
+
+def _put(client: RawClient, records: int) -> int:
+    data = base64.b64encode(PAYLOAD).decode()
+    entries = [{"Data": data, "PartitionKey": f"key-{number}"} for number in range(BATCH)]
+    body = json.dumps({"StreamName": STREAM, "Records": entries}).encode()
+    for _ in range(records // BATCH):
+        reply = client.post("PutRecords", body)
+        assert b'"FailedRecordCount":0' in reply
+    return records // BATCH * BATCH
+
+
+def _get(client: RawClient, records: int) -> int:
+    seen = 0
+    for number in range(SHARDS):
+        seen += _drain(client, f"shardId-{number:012d}")
+    assert seen == records // BATCH * BATCH, seen
+    return seen
+
+
+def _drain(client: RawClient, shard_id: str) -> int:
+    result = client.call("GetShardIterator", StreamName=STREAM, ShardId=shard_id, ShardIteratorType="TRIM_HORIZON")
+    iterator, seen = result["ShardIterator"], 0
+    while True:
+        reply = client.post("GetRecords", json.dumps({"ShardIterator": iterator, "Limit": 10_000}).encode())
+        count = reply.count(b'"SequenceNumber"')
+        if not count:
+            return seen
+        seen += count
+        iterator = reply.split(b'"NextShardIterator":"')[1].split(b'"')[0].decode()
+
+
+def _boto3(records: int) -> None:
+    import boto3  # only here: the rest needs no SDK
+
+    aws: Any = boto3
+
+    with _emulator() as port:
+        keys = {"aws_access_key_id": "emulator", "aws_secret_access_key": "emulator"}
+        url = f"http://127.0.0.1:{port}"
+        settings: dict[str, Any] = {"region_name": "us-east-1", "endpoint_url": url, **keys}
+        kinesis = aws.client("kinesis", **settings)
+        puts = _rate(lambda: _boto3_put(kinesis, records))
+        gets = _rate(lambda: _boto3_get(kinesis))
+    print(f"boto3 client     put {puts:10,.0f} records/s   get {gets:10,.0f} records/s")
+
+
+def _boto3_put(kinesis: Any, records: int) -> int:
+    entries = [{"Data": PAYLOAD, "PartitionKey": f"key-{number}"} for number in range(BATCH)]
+    for _ in range(records // BATCH):
+        assert kinesis.put_records(StreamName=STREAM, Records=entries)["FailedRecordCount"] == 0
+    return records // BATCH * BATCH
+
+
+def _boto3_get(kinesis: Any) -> int:
+    seen = 0
+    for number in range(SHARDS):
+        shard = {"StreamName": STREAM, "ShardId": f"shardId-{number:012d}"}
+        iterator = kinesis.get_shard_iterator(**shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
+        while (reply := kinesis.get_records(ShardIterator=iterator, Limit=10_000))["Records"]:
+            seen += len(reply["Records"])
+            iterator = reply["NextShardIterator"]
+    return seen
+
+
+if __name__ == "__main__":
+    sys.exit(main())

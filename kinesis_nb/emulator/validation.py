@@ -1,0 +1,154 @@
+"""Checking a request against the API's shapes, with the service's own wording."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from .errors import AwsError, refused
+
+Kind = Literal["String", "Integer", "Boolean", "Timestamp", "Blob", "List", "Map", "Structure"]
+
+_MOST_ERRORS = 10  # the service stops counting there
+_TYPES: dict[Kind, tuple[type, ...]] = {
+    "String": (str,),
+    "Integer": (int,),
+    "Boolean": (bool,),
+    "Timestamp": (int, float),
+    "Blob": (bytes, bytearray, memoryview),
+    "List": (list, tuple),
+    "Map": (dict,),
+    "Structure": (dict,),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What one member of a request may be.
+
+    Parameters
+    ----------
+    low, high
+        Bounds of a number, or of the length of anything else.
+    keys
+        Bounds of the length of a map's keys.
+    members
+        The members of a structure; each may be a rule of any kind.
+    member
+        The rule for the members of a list or the values of a map.
+    """
+
+    kind: Kind
+    required: bool = False
+    low: int | None = None
+    high: int | None = None
+    pattern: str | None = None
+    choices: tuple[str, ...] = ()
+    keys: tuple[int, int] | None = None
+    members: Mapping[str, Rule] | None = None
+    member: Rule | None = None
+
+
+def check(params: Any, members: Mapping[str, Rule], path: str = "") -> None:
+    """Raise unless `params` satisfies the rules.
+
+    Raises
+    ------
+    AwsError
+        SerializationException for a wrong type, ValidationException with up to ten complaints for a wrong value.
+    """
+    errors = _members(params, members, path)
+    if errors:
+        raise refused(summary(errors))
+
+
+def summary(errors: list[str]) -> str:
+    """Return the message for a list of complaints."""
+    errors = errors[:_MOST_ERRORS]
+    count = f"{len(errors)} validation error{'s' if len(errors) > 1 else ''}"
+    return f"{count} detected: {'; '.join(errors)}"
+
+
+def complaint(path: str, value: Any, constraint: str) -> str:
+    """Return one complaint: what stands where and what it should have been."""
+    return f"Value {_shown(value)} at '{path}' failed to satisfy constraint: {constraint}"
+
+
+def too_long(high: int) -> str:
+    """Return the constraint that something too long breaks."""
+    return f"Member must have length less than or equal to {high}"
+
+
+def _members(params: Any, members: Mapping[str, Rule], path: str) -> list[str]:
+    if not isinstance(params, dict):
+        raise AwsError("SerializationException", "Start of structure or map expected.")
+    errors: list[str] = []
+    for name, rule in members.items():
+        errors += _value(params.get(name), rule, f"{path}{name[0].lower()}{name[1:]}")
+    return errors
+
+
+def _value(value: Any, rule: Rule, path: str) -> list[str]:
+    if value is None:
+        return [complaint(path, None, "Member must not be null")] if rule.required else []
+    _check_type(value, rule.kind)
+    broken = [complaint(path, value, constraint) for constraint in _broken(value, rule)]
+    return broken + _inner(value, rule, path)
+
+
+def _check_type(value: Any, kind: Kind) -> None:
+    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "Boolean"):
+        raise AwsError("SerializationException", f"{type(value).__name__} can not be converted to {kind}")
+
+
+def _inner(value: Any, rule: Rule, path: str) -> list[str]:
+    if rule.kind == "Structure":
+        return _members(value, rule.members or {}, f"{path}.")
+    if rule.member is None:
+        return []
+    items = value.items() if rule.kind == "Map" else enumerate(value, 1)
+    member = rule.member
+    return [error for key, item in items for error in _value(item, member, f"{path}.{key}.member")]
+
+
+def _broken(value: Any, rule: Rule) -> list[str]:
+    broken = _outside(value, rule)
+    if rule.pattern is not None and not _compiled(rule.pattern).fullmatch(value):
+        broken.append(f"Member must satisfy regular expression pattern: {rule.pattern}")
+    if rule.choices and value not in rule.choices:
+        broken.append(f"Member must satisfy enum value set: [{', '.join(rule.choices)}]")
+    if rule.keys is not None and not all(rule.keys[0] <= len(key) <= rule.keys[1] for key in value):
+        broken.append(
+            f"Map keys must satisfy constraint: [{too_long(rule.keys[1])}, "
+            f"Member must have length greater than or equal to {rule.keys[0]}]"
+        )
+    return broken
+
+
+def _outside(value: Any, rule: Rule) -> list[str]:
+    number = rule.kind in ("Integer", "Timestamp")
+    size, measure = (value, "value") if number else (len(value) if rule.kind not in ("Boolean",) else 0, "length")
+    broken: list[str] = []
+    if rule.low is not None and size < rule.low:
+        broken.append(f"Member must have {measure} greater than or equal to {rule.low}")
+    if rule.high is not None and size > rule.high:
+        broken.append(f"Member must have {measure} less than or equal to {rule.high}")
+    return broken
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"'java.nio.HeapByteBuffer[pos=0 lim={len(value)} cap={len(value)}]'"
+    if isinstance(value, (list, tuple)):
+        return f"'[{len(value)} members]'"
+    return f"'{value}'"

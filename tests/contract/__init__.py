@@ -1,0 +1,1 @@
+"""One set of promises, kept by every server that claims to be Kinesis."""

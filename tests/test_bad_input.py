@@ -1,0 +1,107 @@
+"""What a user may get wrong: a typed error of two lines, before anything is sent or written."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+
+import kinesis_nb as kn
+from tests.conftest import Streams, engine_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kinesis_nb.emulator import Emulator
+
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
+
+CALLS: dict[str, tuple[type[kn.KinesisError], Callable[[kn.Source], object]]] = {
+    "unknown option of connect": (kn.UnknownOption, lambda _: kn.connect(regoin="us-east-1")),
+    "unknown option of read": (kn.UnknownOption, lambda s: s.read("orders", strat=1)),
+    "unknown option of tail": (kn.UnknownOption, lambda s: s.tail("orders", maxrows=1)),
+    "unknown option of sync": (kn.UnknownOption, lambda s: s.sync("orders", "t", interval=1)),
+    "unknown option of export_df": (kn.UnknownOption, lambda s: s.export_df(pl.DataFrame(), "arn", column="a")),
+    "region": (kn.ConfigError, lambda _: kn.connect(region="us east")),
+    "empty region": (kn.ConfigError, lambda _: kn.connect(region="")),
+    "endpoint": (kn.ConfigError, lambda _: kn.connect(endpoint_url="localhost:4567")),
+    "proxy": (kn.ConfigError, lambda _: kn.connect(proxy="user:hunter2@host")),
+    "auth": (kn.ConfigError, lambda _: kn.connect(auth="key")),
+    "empty key": (kn.ConfigError, lambda _: kn.StaticCredentials("", "x")),
+    "profile": (kn.ConfigError, lambda _: kn.connect(auth=kn.Profile("no such profile")).explore()),
+    "dots": (kn.ConfigError, lambda s: s.read("..")),
+    "path as stream": (kn.ConfigError, lambda s: s.tail("../orders")),
+    "empty stream": (kn.ConfigError, lambda s: s.explore("")),
+    "stream of spaces": (kn.ConfigError, lambda s: s.sync("my orders", "t")),
+    "start": (kn.ConfigError, lambda s: s.read("orders", "yesterday")),
+    "end": (kn.ConfigError, lambda s: s.read("orders", end="trim_horizon")),
+    "start after end": (kn.ConfigError, lambda s: s.read("orders", LATER, "now")),
+    "sequence number for all shards": (kn.ConfigError, lambda s: s.read("orders", kn.StartingPosition.after("5"))),
+    "limit": (kn.ConfigError, lambda s: s.read("orders", limit=0)),
+    "key": (kn.ConfigError, lambda s: s.read("orders", key="k" * 257)),
+    "where without such a column": (kn.ConfigError, lambda s: s.read("orders", where=pl.col("nope") == 1)),
+    "where that is no condition": (kn.ConfigError, lambda s: s.read("orders", where=pl.col("data"))),
+    "max_rows": (kn.ConfigError, lambda s: s.tail("orders", max_rows=0)),
+    "on_full": (kn.ConfigError, lambda s: s.tail("orders", on_full="drop")),
+    "start of a sync": (kn.ConfigError, lambda s: s.sync("orders", "t", "never")),
+    "commit_interval": (kn.ConfigError, lambda s: s.sync("orders", "t", commit_interval=0)),
+    "table elsewhere": (kn.ConfigError, lambda s: s.sync("orders", "ftp://x/y")),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_refused_before_any_request(
+    source: kn.Source, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Two lines, the second a hint; no request, no file, no thread."""
+    monkeypatch.chdir(tmp_path)
+    expected, call = CALLS[name]
+    with pytest.raises(expected) as caught:
+        call(source)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("hint: ")
+    assert caught.value._render_traceback_() == [f"{expected.__name__}: {lines[0]}", lines[1]]
+    assert emulator.requests.total() == 0
+    assert list(tmp_path.iterdir()) == []
+    assert engine_threads() == []
+
+
+@pytest.mark.parametrize("method", ["read", "tail", "explore", "sync"])
+def test_unknown_stream(source: kn.Source, streams: Streams, tmp_path: Path, method: str) -> None:
+    """A stream that is not there is a LookupError that names the nearest one; nothing is written."""
+    streams.create("orders")
+    more = [tmp_path / "t"] if method == "sync" else []
+    with pytest.raises(kn.StreamNotFound, match="no stream 'ordesr' in us-east-1\nhint: did you mean 'orders'") as e:
+        getattr(source, method)("ordesr", *more)
+    assert isinstance(e.value, LookupError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_shard(source: kn.Source, streams: Streams) -> None:
+    """A shard id that the stream does not have is refused."""
+    streams.create()
+    with pytest.raises(kn.ConfigError, match="has no shard shardId-7"):
+        source.tail("orders", shards=["shardId-7"])
+
+
+def test_errors_are_the_builtins_people_catch() -> None:
+    """Each error is also the builtin it is a case of."""
+    assert issubclass(kn.ConfigError, ValueError)
+    assert issubclass(kn.UnknownOption, TypeError)
+    assert issubclass(kn.StreamNotFound, LookupError)
+    assert issubclass(kn.AccessDenied, PermissionError)
+    assert issubclass(kn.CredentialsError, PermissionError)
+    assert issubclass(kn.TableError, ValueError)
+
+
+def test_a_proxy_password_is_not_shown() -> None:
+    """Neither the source nor an error shows what stands in a proxy's address."""
+    source = kn.connect(proxy="http://user:hunter2@127.0.0.1:3128")
+    assert "hunter2" not in repr(source) + repr(source.config)
+    with pytest.raises(kn.ConfigError) as caught:
+        kn.connect(proxy="user:hunter2@host")
+    assert "hunter2" not in str(caught.value)

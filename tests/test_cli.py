@@ -1,0 +1,166 @@
+"""The command line, as a user runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from kinesis_nb.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+AWS = str(Path(sys.executable).parent / "aws")
+KEYS = {"AWS_ACCESS_KEY_ID": "emulator", "AWS_SECRET_ACCESS_KEY": "emulator", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@contextlib.contextmanager
+def command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run ``kinesis-nb`` in a process group of its own, and end all of it afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "kinesis_nb", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    with command("emulator", "--port", "0", "--stream", "ready:2") as process:
+        assert process.stdout is not None
+        yield next(word for word in process.stdout.readline().split() if word.startswith("http://127.0.0.1:"))
+
+
+def read_shard(aws: object, stream: str, shard_id: str) -> list[bytes]:
+    iterator = aws.get_shard_iterator(StreamName=stream, ShardId=shard_id, ShardIteratorType="TRIM_HORIZON")
+    answer = aws.get_records(ShardIterator=iterator["ShardIterator"])
+    return [record["Data"] for record in answer["Records"]]
+
+
+def test_boto3_splits_and_reads_parent_then_children(endpoint: str) -> None:
+    """A boto3 client creates a stream, writes, splits, writes again, and finds each half where it belongs."""
+    aws = boto3.client(
+        "kinesis",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="emulator",
+        aws_secret_access_key="emulator",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    assert aws.list_streams()["StreamNames"] == ["ready"]
+    aws.create_stream(StreamName="orders", ShardCount=1)
+    aws.get_waiter("stream_exists").wait(StreamName="orders")
+    aws.put_record(StreamName="orders", PartitionKey="a", Data=b"before")
+    aws.split_shard(StreamName="orders", ShardToSplit="shardId-000000000000", NewStartingHashKey=str(2**127))
+    for key in "abcdefgh":
+        aws.put_record(StreamName="orders", PartitionKey=key, Data=key.encode())
+    shards = aws.list_shards(StreamName="orders")["Shards"]
+    assert [shard.get("ParentShardId") for shard in shards] == [None, shards[0]["ShardId"], shards[0]["ShardId"]]
+    assert read_shard(aws, "orders", shards[0]["ShardId"]) == [b"before"]
+    children = [read_shard(aws, "orders", shard["ShardId"]) for shard in shards[1:]]
+    assert all(children)
+    assert sorted(children[0] + children[1]) == [key.encode() for key in "abcdefgh"]
+    aws.close()
+
+
+def test_aws_cli_splits_and_reads_parent_then_children(endpoint: str) -> None:
+    """The AWS CLI does the same."""
+
+    def aws(*arguments: str) -> dict[str, list[dict[str, str]]]:
+        done = subprocess.run(
+            [AWS, "--endpoint-url", endpoint, "--output", "json", "kinesis", *arguments],
+            env={**os.environ, **KEYS},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(done.stdout or "{}")
+
+    def data(shard_id: str) -> list[str]:
+        where = ["--shard-id", shard_id, "--shard-iterator-type", "TRIM_HORIZON"]
+        iterator = aws("get-shard-iterator", "--stream-name", "orders", *where)["ShardIterator"]
+        return [record["PartitionKey"] for record in aws("get-records", "--shard-iterator", iterator)["Records"]]
+
+    aws("create-stream", "--stream-name", "orders", "--shard-count", "1")
+    aws("put-record", "--stream-name", "orders", "--partition-key", "before", "--data", "aGk=")
+    split = ["--shard-to-split", "shardId-000000000000", "--new-starting-hash-key", str(2**127)]
+    aws("split-shard", "--stream-name", "orders", *split)
+    entries = [{"PartitionKey": key, "Data": "aGk="} for key in "abcdefgh"]
+    aws("put-records", "--stream-name", "orders", "--records", json.dumps(entries))
+    parent, *children = (shard["ShardId"] for shard in aws("list-shards", "--stream-name", "orders")["Shards"])
+    assert data(parent) == ["before"]
+    assert sorted(key for child in children for key in data(child)) == list("abcdefgh")
+
+
+def test_emulator_ends_on_ctrl_c() -> None:
+    """Ctrl-C ends the emulator with code 0 and frees its port."""
+    with command("emulator", "--port", "0") as process:
+        assert process.stdout is not None
+        url = next(word for word in process.stdout.readline().split() if word.startswith("http"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) != 0
+
+
+def test_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """A port that is taken is said in two lines, with code 2."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["emulator", "--port", str(taken.getsockname()[1])]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "in use" in first
+    assert second.startswith("hint: ")
+
+
+@pytest.mark.parametrize("stream", ["a:b", "..:1", "ok:0"])
+def test_bad_stream_option(capsys: pytest.CaptureFixture[str], stream: str) -> None:
+    """A stream that cannot be created is said in two lines, with code 2."""
+    assert main(["emulator", "--port", "0", "--stream", stream]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("hint: ")
+
+
+def test_demo_tells_a_true_story() -> None:
+    """The demo ends with 0, loses nothing, doubles nothing, and leaves no process."""
+    with command("demo", "--seconds", "2") as process:
+        out, err = process.communicate(timeout=100)
+        assert process.returncode == 0, err
+        assert "duplicates 0" in out
+        assert "lost 0" in out
+        assert "FAIL" not in out
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+
+
+@pytest.mark.parametrize("moment", ["tail clicks", "kill it with SIGKILL", "resume the sync"])
+def test_ctrl_c_in_the_demo_leaves_nothing(moment: str) -> None:
+    """Ctrl-C at any moment ends the demo soon, with code 130, and leaves no process."""
+    with command("demo", "--seconds", "2") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if moment in line:
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 130
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)

@@ -1,0 +1,208 @@
+"""Exports: order per key, nothing silently lost."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import kinesis_nb as kn
+from kinesis_nb.emulator import CutBody, ErrorReply, PartialFailure, Reset
+from tests.conftest import Streams, by_key
+
+if TYPE_CHECKING:
+    from kinesis_nb.emulator import Emulator
+
+
+def frame(rows: int, keys: int = 5, seed: int = 1) -> pl.DataFrame:
+    rng, count, out = random.Random(seed), {}, []
+    for _ in range(rows):
+        key = f"key-{rng.randrange(keys)}"
+        count[key] = count.get(key, 0) + 1
+        out.append({"name": key, "n": count[key]})
+    return pl.DataFrame(out)
+
+
+def expected(df: pl.DataFrame) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for key, n in df.iter_rows():
+        found.setdefault(key, []).append(n)
+    return found
+
+
+def test_writes_every_row_in_order_per_key(source: kn.Source, streams: Streams) -> None:
+    """What was exported is read back once and in order per key, and the report says what was done."""
+    arn, df = streams.create(shards=4), frame(700)
+    report = source.export_df(df, arn, progress=False)
+    assert by_key(source.read("orders", progress=False)) == expected(df)
+    assert (report.rows, report.possible_duplicates, len(report.failed)) == (700, 0, 0)
+    assert report.bytes == sum(len(f'{{"name":"{k}","n":{n}}}') + len(k) for k, n in df.iter_rows())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_order_survives_partial_failures(source: kn.Source, streams: Streams, emulator: Emulator, seed: int) -> None:
+    """Records refused one by one, requests refused as a whole and faults before the request change nothing."""
+    arn, df = streams.create(shards=3), frame(300, seed=seed)
+    emulator.on(
+        "PutRecords",
+        PartialFailure(0.5, "ProvisionedThroughputExceededException"),
+        ErrorReply("ProvisionedThroughputExceededException"),
+        PartialFailure(0.3, "InternalFailure"),
+        Reset(before=True),
+        PartialFailure(0.9, "ProvisionedThroughputExceededException"),
+        ErrorReply("InternalFailure"),
+    )
+    report = source.export_df(df, arn, progress=False)
+    assert by_key(source.read("orders", progress=False)) == expected(df)
+    assert report.rows == 300
+    assert report.retries > 0
+    assert sum(emulator.delivered.values()) == 6
+
+
+def test_unknown_outcomes_are_counted(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
+    """An answer lost after its request was applied loses no row, and doubles at most those reported."""
+    arn, df = streams.create(), frame(40, keys=40)
+    emulator.on("PutRecords", Reset(before=False), CutBody(at=0.5))
+    report = source.export_df(df, arn, progress=False)
+    found = source.read("orders", progress=False).to_polars()
+    assert set(found["partition_key"]) == set(df["name"])
+    assert 0 < len(found) - len(df) <= report.possible_duplicates
+    assert emulator.delivered.total() == 2
+
+
+def test_synced_rows_go_out_byte_for_byte(source: kn.Source, streams: Streams) -> None:
+    """Keys and bytes of records that were read come out as they went in, text or not."""
+    streams.create()
+    payloads = [b"text", b"\xff\x00", b"", "tea ☕".encode()]
+    for data in payloads:
+        streams.call("PutRecord", StreamName="orders", PartitionKey="k", Data=data)
+    arn = streams.create("copy")
+    source.export_df(source.read("orders", progress=False), arn, progress=False)
+    back = source.read("copy", progress=False).to_polars()
+    raw = [text.encode() if kept is None else kept for text, kept in back.select("data", "data_raw").iter_rows()]
+    assert raw == payloads
+    assert set(back["partition_key"]) == {"k"}
+
+
+def test_values_are_exact_json(source: kn.Source, streams: Streams) -> None:
+    """Dates, decimals, large integers, NaN, nulls, bytes and nested values have one JSON form each."""
+    arn = streams.create()
+    row = {
+        "key": "k",
+        "when": datetime(2026, 11, 1, 12, 30, tzinfo=UTC),
+        "day": date(2026, 11, 1),
+        "price": Decimal("0.10"),
+        "big": 2**63 - 1,
+        "nan": float("nan"),
+        "none": None,
+        "raw": b"\xff",
+        "nested": {"list": [1, 2]},
+    }
+    source.export_df(pa.Table.from_pylist([row]), arn, progress=False)
+    (record,) = source.read("orders", progress=False)
+    assert '"price":0.10' in record.data
+    assert json.loads(record.data) == {
+        "key": "k",
+        "when": "2026-11-01T12:30:00Z",
+        "day": "2026-11-01",
+        "price": 0.1,
+        "big": 2**63 - 1,
+        "nan": None,
+        "none": None,
+        "raw": "/w==",
+        "nested": {"list": [1, 2]},
+    }
+
+
+@pytest.mark.parametrize("kind", [pl.DataFrame, pl.LazyFrame, pd.DataFrame, pa.table], ids=lambda kind: kind.__name__)
+def test_takes_any_table(source: kn.Source, streams: Streams, kind: type) -> None:
+    """polars, lazy polars, pandas and Arrow tables are the same to it; the first string column is the key."""
+    arn = streams.create()
+    source.export_df(kind({"n": [1, 2], "who": ["a", "b"], "what": ["x", "y"]}), arn, progress=False)
+    assert sorted(by_key(source.read("orders", progress=False)).items()) == [("a", [1]), ("b", [2])]
+
+
+def test_partition_column_encode_and_order(source: kn.Source, streams: Streams) -> None:
+    """A named column gives the keys, a callable gives the data, and order="none" still sends every row."""
+    arn, df = streams.create(), pl.DataFrame({"a": ["x", "y"], "b": ["p", "p"]})
+    report = source.export_df(df, arn, partition_column="b", encode=lambda row: row["a"], order="none", progress=False)
+    back = source.read("orders", progress=False).to_polars()
+    assert sorted(back["data"]) == ["x", "y"]
+    assert set(back["partition_key"]) == {"p"}
+    assert report.requests == 1
+
+
+def test_empty_frame_sends_nothing(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
+    """A frame without rows gives a report of zero and no request."""
+    arn = streams.create()
+    assert source.export_df(pl.DataFrame({"a": []}, schema={"a": pl.String}), arn, progress=False).rows == 0
+    assert emulator.requests.total() == 0
+
+
+def test_gives_up_a_record_after_some_tries(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
+    """A row that is refused again and again with an unknown code is reported with its number and reason."""
+    arn = streams.create()
+    emulator.on("PutRecords", *(PartialFailure(1, "SomethingNew") for _ in range(5)))
+    report = source.export_df(pl.DataFrame({"a": ["x"]}), arn, progress=False)
+    assert report.rows == 0
+    assert report.failed.rows() == [(0, "SomethingNew: " + report.failed["reason"][0].split(": ", 1)[1])]
+    assert "failed" in report._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("df", "options", "says"),
+    [
+        (pl.DataFrame({"n": [1]}), {}, "no column of the frame holds strings"),
+        (pl.DataFrame({"a": ["x"]}), {"partition_column": "b"}, "has no column 'b'"),
+        (pl.DataFrame({"a": ["x"], "n": [1]}), {"partition_column": "n"}, "not strings"),
+        (pl.DataFrame({"a": ["x", None, "", "y" * 257]}), {}, "3 rows .*: 1, 2, 3"),
+        (pl.DataFrame({"a": ["x", "y" * 2**20]}), {"encode": lambda row: row["a"], "partition_column": "a"}, "1 rows"),
+        (pl.DataFrame({"k": ["x"], "a": ["y" * 2**20]}), {}, "1 rows are larger"),
+        (pl.DataFrame({"a": ["x"]}), {"order": "fast"}, "order='fast'"),
+        (pl.DataFrame({"a": ["x"]}), {"encode": lambda _row: 5}, "encode= returned int"),
+        ([1, 2], {}, "a list is not a table"),
+    ],
+)
+def test_refuses_before_sending(
+    source: kn.Source, streams: Streams, emulator: Emulator, df: object, options: dict[str, object], says: str
+) -> None:
+    """A frame that cannot be exported is refused with the rows named, and nothing is sent."""
+    arn = streams.create()
+    with pytest.raises(kn.ConfigError, match=says):
+        source.export_df(df, arn, progress=False, **options)
+    assert emulator.requests.total() == 0
+
+
+def test_keys_of_256_characters_are_allowed(source: kn.Source, streams: Streams) -> None:
+    """The limit of a key is 256 characters, not bytes."""
+    arn = streams.create()
+    assert source.export_df(pl.DataFrame({"a": ["é" * 256]}), arn, progress=False).rows == 1
+
+
+@pytest.mark.parametrize(
+    ("arn", "says"),
+    [
+        ("orders", "is not the ARN of a stream"),
+        ("arn:aws:sqs:us-east-1:000000000000:orders", "is not the ARN of a stream"),
+        ("arn:aws:kinesis:eu-west-1:000000000000:stream/orders", "the output stream is in eu-west-1"),
+    ],
+)
+def test_refuses_bad_arns(source: kn.Source, emulator: Emulator, arn: str, says: str) -> None:
+    """An ARN that is none, or of another region, is refused before any request."""
+    with pytest.raises(kn.ConfigError, match=says):
+        source.export_df(pl.DataFrame({"a": ["x"]}), arn)
+    assert emulator.requests.total() == 0
+
+
+def test_must_be_enabled(emulator: Emulator) -> None:
+    """A source without exports_enabled=True does not write."""
+    source = kn.connect(endpoint_url=emulator.endpoint_url, auth=kn.StaticCredentials("a", "b"))
+    with pytest.raises(kn.ExportsDisabled, match="exports_enabled=True"):
+        source.export_df(pl.DataFrame({"a": ["x"]}), "arn:aws:kinesis:us-east-1:000000000000:stream/orders")

@@ -1,0 +1,71 @@
+"""Promises about the package itself."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kinesis_nb as kn
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ["pandas", "polars", "pyarrow", "boto3", "botocore", "deltalake", "ipywidgets", "msgspec", "tqdm"]
+
+_IMPORT = """
+import json, sys, time
+started = time.perf_counter()
+import kinesis_nb
+print(json.dumps([time.perf_counter() - started, sorted(sys.modules)]))
+"""
+
+
+def test_import_is_fast_and_light() -> None:
+    """`import kinesis_nb` takes at most 100 ms (best of five) and loads no heavy library."""
+    runs = []
+    for _ in range(5):
+        answer = subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True, cwd=ROOT)
+        seconds, modules = json.loads(answer.stdout)
+        runs.append(seconds)
+    assert min(runs) <= 0.1
+    assert not set(HEAVY) & set(modules)
+
+
+def test_every_public_name_loads_and_is_documented() -> None:
+    """Each name of __all__ can be had, says what it is, and calls the package its home."""
+    for name in kn.__all__:
+        value = getattr(kn, name)
+        assert value.__doc__, name
+        assert not value.__module__.startswith("kinesis_nb.emulator")
+    assert set(kn.__all__) <= set(dir(kn))
+    with pytest.raises(AttributeError, match="nope"):
+        _ = kn.nope
+
+
+def test_every_public_name_is_in_the_readme() -> None:
+    """The README's reference names everything that can be called."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in kn.__all__ if name not in readme] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=lambda path: path.stem)
+def test_every_test_says_what_it_promises(path: Path) -> None:
+    """Every test has a docstring."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tests = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    assert tests
+    assert [test.name for test in tests if not ast.get_docstring(test)] == []
+
+
+def test_functions_fit_a_screen() -> None:
+    """No function of the package is longer than 60 lines."""
+    long = [
+        f"{path.name}:{node.name}"
+        for path in sorted((ROOT / "kinesis_nb").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno > 60
+    ]
+    assert long == []
