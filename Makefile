@@ -15,7 +15,7 @@ lab: .venv/.lab    ## open JupyterLab on the tutorials
 	$(BIN)/kinesis-nb lab notebooks
 
 test: .venv/.test servers    ## everything: unit, contract, notebooks, browser
-	$(BIN)/python -m pytest tests kinesis_nb --doctest-modules
+	$(BIN)/python -m pytest tests kinesis_nb README.md --doctest-modules
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
 
 lint: .venv/.test    ## format, lint, types, layers

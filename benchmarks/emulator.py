@@ -13,10 +13,12 @@ import http.client
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
 
 REQUIRED = 20_000  # records per second
 STREAM = "benchmark"

@@ -7,10 +7,8 @@ import errno
 import signal
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .clock import Clock, ManualClock, SystemClock
 from .errors import AwsError
@@ -32,6 +30,10 @@ from .faults import (
 )
 from .model import Model, Quotas
 from .server import KinesisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from types import FrameType, TracebackType
 
 __all__ = [
     "DEFAULT_FAULTS",
@@ -70,7 +72,7 @@ _OPERATIONS = frozenset(
     SplitShard StartStreamEncryption StopStreamEncryption SubscribeToShard TagResource UntagResource
     UpdateAccountSettings UpdateMaxRecordSize UpdateShardCount UpdateStreamMode
     UpdateStreamRecordDistributionStrategy UpdateStreamWarmThroughput
-    """.split()
+    """.split()  # noqa: SIM905 - forty names read better as a paragraph
 )
 
 
@@ -274,7 +276,7 @@ def serve(
     for name, shards in (streams or {}).items():
         emulator.model.call("CreateStream", {"StreamName": name, "ShardCount": shards})
     with _stop_signal() as stopped, emulator:
-        print(_welcome(emulator.endpoint_url), flush=True)
+        print(_welcome(emulator.endpoint_url), flush=True)  # noqa: T201 - this is its user interface
         stopped.wait()
 
 
@@ -290,7 +292,7 @@ def _welcome(url: str) -> str:
 def _stop_signal() -> Generator[threading.Event]:
     stopped = threading.Event()
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         stopped.set()
 
     earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

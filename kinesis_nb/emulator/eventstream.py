@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from email.message import Message
-from typing import Any, Protocol, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 from zlib import crc32
 
 import msgspec
 
 from .errors import AwsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from email.message import Message
 
 JSON = "application/x-amz-json-1.1"
 HTML = "text/html"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 # The codes a Kinesis client meets: HTTP status, message, and the operations that answer so (empty: any of them).
 # Source: the API reference's "Common Errors" and the service model of botocore.
@@ -287,7 +290,7 @@ class FaultPlan:
 
     def __init__(self, seed: int = 0) -> None:
         self._lock = threading.Lock()  # guards everything below
-        self._rng = random.Random(seed)
+        self._rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
         self._scripts: dict[str, deque[Fault]] = {}
         self._chaos: _Chaos | None = None
         self._delivered: Counter[str] = Counter()
@@ -306,7 +309,8 @@ class FaultPlan:
             raise ValueError(f"rate must lie between 0 and 1, not {rate}")
         names = None if operations is None else frozenset(operations)
         with self._lock:
-            self._chaos = _Chaos(random.Random(seed), rate, tuple(faults), names)
+            rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
+            self._chaos = _Chaos(rng, rate, tuple(faults), names)
 
     def calm(self) -> None:
         """Draw no more faults; scripted ones stay."""

@@ -12,19 +12,23 @@ import struct
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from time import gmtime, strftime, time
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 from . import faults
 from .errors import AwsError
 from .eventstream import EVENT_STREAM, HTML, JSON, Reply, Request, ok, parse_request, refused, subscription_frames
-from .model import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .eventstream import EventSource
+    from .model import Model
 
 MAX_BODY = 32 * 2**20  # twice what a full PutRecords request (10 MiB, base64) takes
 CLOSE_SECONDS = 5.0  # how long stop() waits for a request that is being carried out
@@ -81,7 +85,7 @@ class KinesisServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             with self._lock:
                 del self._connections[connection]
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's signature
         """Say nothing: a client that hangs up is no error of ours, and `Handler` answers for the rest."""
         _log.debug("connection from %s ended", client_address, exc_info=True)
 
@@ -132,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
         text = "Unable to determine service/operation name to be authorized"
         self._send(refused(AwsError("AccessDeniedException", text, 403)))
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in http.server
         """Log quietly: the emulator runs inside other people's notebooks and tests."""
         _log.debug(format, *args)
 
@@ -184,7 +188,7 @@ class Handler(BaseHTTPRequestHandler):
             reply = self._carry_out(request, request.params(), fault)
         except AwsError as error:
             return refused(error)
-        except Exception as error:  # a defect of the emulator must not look like a broken network
+        except Exception as error:  # noqa: BLE001 - a defect of the emulator must not look like a broken network
             _log.exception("the emulator failed")
             return refused(AwsError("InternalFailure", f"defect in the emulator: {error!r}", 500))
         if fault is not None:
@@ -265,7 +269,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, reply: Reply, write: Callable[[bytes], Any] | None = None) -> None:
         if reply.subscription is not None:
-            self._stream(reply, write or self.wfile.write)
+            self._stream(reply, reply.subscription, write or self.wfile.write)
             return
         head = self._head(reply, f"Content-Length: {len(reply.body)}")
         if write is None and len(reply.body) < _JOIN_BELOW:
@@ -274,17 +278,16 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(head)
             (write or self.wfile.write)(reply.body)
 
-    def _stream(self, reply: Reply, write: Callable[[bytes], Any]) -> None:
-        assert reply.subscription is not None
+    def _stream(self, reply: Reply, source: EventSource, write: Callable[[bytes], Any]) -> None:
         self.wfile.write(self._head(reply, _CHUNKED))
-        with closing(subscription_frames(reply.subscription, self._pause)) as frames:
+        with closing(subscription_frames(source, self._pause)) as frames:
             for frame in frames:
                 write(_chunk(frame))
         self.wfile.write(_LAST_CHUNK)
 
     def _cut(self, reply: Reply, fault: faults.CutBody) -> None:
         if reply.subscription is not None:
-            self._cut_stream(reply, fault)
+            self._cut_stream(reply, reply.subscription, fault)
             return
         body = reply.body or b"{}"  # an empty body has nothing to lose
         kept = body[: fault.keep(len(body))]
@@ -292,10 +295,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(self._head(reply, framing) + (_chunk(kept) if fault.chunked else kept))
         self.close_connection = self.close_connection or fault.chunked or not fault.short
 
-    def _cut_stream(self, reply: Reply, fault: faults.CutBody) -> None:
+    def _cut_stream(self, reply: Reply, source: EventSource, fault: faults.CutBody) -> None:
         """Break off inside the first event; with `short` the chunks end as they should."""
-        assert reply.subscription is not None
-        with closing(subscription_frames(reply.subscription, self._pause)) as frames:
+        with closing(subscription_frames(source, self._pause)) as frames:
             self.wfile.write(self._head(reply, _CHUNKED) + _chunk(next(frames)))
             first = next(frames, b"")
         kept = first[: fault.keep(len(first))]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
+
 from kinesis_nb.emulator import (
     DEFAULT_FAULTS,
     ERRORS,
@@ -31,6 +31,9 @@ from kinesis_nb.emulator import (
     SlowDrip,
     Stall,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 AWS: Any = boto3  # its stubs name every service there is
 SHARD = "shardId-000000000000"
@@ -202,7 +205,7 @@ def test_reset_is_a_reset_and_no_orderly_end(kinesis: Any, emulator: Emulator) -
 
 
 @pytest.mark.parametrize(("applied", "expected"), [(True, [b"one"]), (False, [])])
-def test_stall(kinesis: Any, emulator: Emulator, applied: bool, expected: list[bytes]) -> None:
+def test_stall(kinesis: Any, emulator: Emulator, *, applied: bool, expected: list[bytes]) -> None:
     """The client's read timeout ends a stalled call; whether the record is stored was decided before."""
     emulator.on("PutRecord", Stall(60, applied=applied))
     with pytest.raises(ReadTimeoutError):

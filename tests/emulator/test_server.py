@@ -10,11 +10,10 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 from zlib import crc32
 
 import boto3
@@ -22,7 +21,11 @@ import botocore.session
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
+
 from kinesis_nb.emulator import Emulator, ManualClock, PortInUse, Stall, eventstream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 AWS: Any = boto3  # its stubs name every service there is
 SHARD = "shardId-000000000000"
@@ -274,7 +277,7 @@ def test_every_member_of_the_service_model_is_decoded() -> None:
 class Empty:
     """The shape of an operation without input."""
 
-    members: dict[str, Any] = {}
+    members: ClassVar[dict[str, Any]] = {}
 
 
 def test_concurrent_clients_lose_nothing(kinesis: Any, emulator: Emulator) -> None:

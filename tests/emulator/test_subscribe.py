@@ -13,8 +13,9 @@ import pytest
 from botocore.config import Config
 from botocore.eventstream import EventStreamBuffer
 from botocore.exceptions import ClientError, ConnectionClosedError, EventStreamError
-from kinesis_nb.emulator import AwsError, CutBody, Emulator, ErrorReply, ManualClock, Reset, SlowDrip, eventstream
 from urllib3.exceptions import HTTPError, ProtocolError
+
+from kinesis_nb.emulator import AwsError, CutBody, Emulator, ErrorReply, ManualClock, Reset, SlowDrip, eventstream
 
 AWS: Any = boto3  # its stubs name every service there is
 SHARD = "shardId-000000000000"
