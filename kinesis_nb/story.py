@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from kinesis_nb.source import Source
 
 _CHILD = """
-import sys, kinesis_nb as kn
+import os, sys, threading, kinesis_nb as kn
+threading.Thread(target=lambda: os._exit(sys.stdin.read() == ""), daemon=True).start()  # it must not outlive the demo
 source = kn.connect(endpoint_url=sys.argv[1], auth=kn.StaticCredentials("emulator", "emulator"))
 source.sync("clicks", sys.argv[2], commit_interval=0.2).wait(until_caught_up=False)
 """
@@ -81,7 +82,7 @@ class _Story:
 
     def _kill_a_sync(self, seconds: float, url: str) -> None:
         _title("sync clicks to a Delta table in another process, and kill it with SIGKILL")
-        child = subprocess.Popen([sys.executable, "-c", _CHILD, url, str(self._table)])
+        child = subprocess.Popen([sys.executable, "-c", _CHILD, url, str(self._table)], stdin=subprocess.PIPE)
         try:
             rows = self._wait_for_rows(child)
             time.sleep(seconds / 2)

@@ -8,10 +8,10 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import ErrorReply
-from tests.conftest import Streams
 
 if TYPE_CHECKING:
     from kinesis_nb.emulator import Emulator
+    from tests.conftest import Streams
 
 
 def test_catalog_is_a_mapping_and_a_table(source: kn.Source, streams: Streams) -> None:

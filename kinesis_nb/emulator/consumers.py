@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import in_use, invalid, limit_exceeded, not_found
 from .regions import Params, Region, Reply, require_alone
-from .streams import Stream
 from .tags import set_tags
 from .tokens import Page, open_page, seal_page
 
 if TYPE_CHECKING:
+    from .streams import Stream
     from .subscriptions import Subscription
 
 _PER_STREAM = 20  # AWS: consumers of a provisioned or on-demand standard stream

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import sequence
 from .errors import dry_run, invalid, shard_not_found, throttled
-from .regions import Params, Region, Reply
 from .shards import Shard, describe_child, shard_name
-from .streams import Stream
 from .tokens import Iterator, open_iterator, seal_iterator
+
+if TYPE_CHECKING:
+    from .regions import Params, Region, Reply
+    from .streams import Stream
 
 MAX_RECORDS = 10_000  # AWS: per GetRecords call
 MAX_BYTES = 10 * 2**20  # AWS: per GetRecords call

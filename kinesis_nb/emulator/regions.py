@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import threading
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .clock import Clock
 from .errors import in_use, invalid, shard_not_found, shard_unknown, stream_not_found
-from .quotas import Quotas
 from .shards import Shard, shard_name
 from .streams import Stream
 from .tokens import Sealer
+
+if TYPE_CHECKING:
+    from .clock import Clock
+    from .quotas import Quotas
 
 Params = dict[str, Any]
 Reply = dict[str, Any]
@@ -33,7 +35,7 @@ class Account:
         self.clock = clock
         self.quotas = quotas
         self.transition_ms = round(transition_seconds * 1000)
-        self.random = Random(seed)
+        self.random = Random(seed)  # noqa: S311 - repeatable, not secret
         self.sealer = Sealer(self.random)
         self.lock = threading.RLock()  # guards everything below, all streams, shards and subscriptions included
         self.streams_made = 0

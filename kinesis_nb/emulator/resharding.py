@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import TYPE_CHECKING
 
 from .errors import invalid, limit_exceeded, refused
-from .regions import Params, Region, Reply
-from .shards import Shard
 from .streams import Stream, boundaries
+
+if TYPE_CHECKING:
+    from .regions import Params, Region, Reply
+    from .shards import Shard
 
 SHARD_LIMIT = 20_000  # AWS: open shards per account in the large regions
 STREAM_SHARD_LIMIT = 10_000  # AWS: what UpdateShardCount can reach
@@ -75,8 +78,8 @@ def require_room(region: Region, more: int) -> None:
 
 
 def open_shard_count(region: Region) -> int:
-    """Return how many open shards the region's streams have together."""
-    return sum(len(stream.open_shards) for stream in region.all_streams())
+    """Return how many open shards the region's streams have together, without those being deleted."""
+    return sum(len(stream.open_shards) for stream in region.all_streams() if stream.status != "DELETING")
 
 
 def rescale(stream: Stream, target: int, now_ms: int) -> None:

@@ -12,7 +12,7 @@ import struct
 import threading
 import uuid
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
@@ -102,10 +102,8 @@ class KinesisServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
 
 def _hang_up(connection: socket.socket) -> None:
-    try:
+    with suppress(OSError):  # the client was faster
         connection.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads from it or writes to it
-    except OSError:
-        pass  # the client was faster
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .errors import in_use, invalid, refused
-from .regions import Params, Region, Reply
 from .resharding import require_room
 from .streams import AUTO, USER_PARTITION_KEY, Stream
 from .tags import set_tags
+
+if TYPE_CHECKING:
+    from .regions import Params, Region, Reply
 
 _ON_DEMAND_SHARDS = 4  # AWS: what a new on-demand stream begins with
 _MIN_HOURS, _MAX_HOURS = 24, 8760  # AWS: retention

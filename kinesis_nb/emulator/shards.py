@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import sequence
-from .quotas import Meter
+
+if TYPE_CHECKING:
+    from .quotas import Meter
 
 Record = dict[str, Any]
 

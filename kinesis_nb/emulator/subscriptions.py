@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .consumers import Consumer, find_consumer
 from .errors import dry_run, in_use
 from .reading import MAX_RECORDS, millis_behind, starting_position
-from .regions import Params, Region
 from .shards import Shard, describe_child
-from .streams import Stream
+
+if TYPE_CHECKING:
+    from .regions import Params, Region
+    from .streams import Stream
 
 SESSION_MS = 300_000  # AWS: a subscription lasts up to 5 minutes
 _RESUBSCRIBE_MS = 5_000  # AWS: not again within 5 seconds of a successful call

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from .consumers import find_consumer
-from .regions import Params, Region, Reply
 from .tags import MOST_TAGS, set_tags
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .regions import Params, Region, Reply
 
 
 def add_tags_to_stream(region: Region, params: Params) -> Reply:

@@ -7,12 +7,14 @@ import binascii
 import hashlib
 import struct
 import time
-from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from .errors import AwsError, invalid
+
+if TYPE_CHECKING:
+    from random import Random
 
 LIFETIME_MS = 300_000  # AWS: iterators and paging tokens live 5 minutes
 
@@ -112,7 +114,7 @@ class Page(msgspec.Struct, frozen=True):
     kind: str
     stream: int
     after: str
-    filter: dict[str, str | float] = {}  # noqa: RUF012 - msgspec copies mutable defaults
+    filter: dict[str, str | float] = {}
 
 
 def seal_page(sealer: Sealer, page: Page) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import AwsError, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Kind = Literal["String", "Integer", "Boolean", "Timestamp", "Blob", "List", "Map", "Structure"]
 
@@ -129,8 +131,9 @@ def _broken(value: Any, rule: Rule) -> list[str]:
 
 
 def _outside(value: Any, rule: Rule) -> list[str]:
-    number = rule.kind in ("Integer", "Timestamp")
-    size, measure = (value, "value") if number else (len(value) if rule.kind not in ("Boolean",) else 0, "length")
+    if rule.low is None and rule.high is None:
+        return []
+    size, measure = (value, "value") if rule.kind == "Integer" else (len(value), "length")
     broken: list[str] = []
     if rule.low is not None and size < rule.low:
         broken.append(f"Member must have {measure} greater than or equal to {rule.low}")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from hashlib import md5
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import sequence
 from .errors import dry_run, invalid, rate_message, refused, stream_not_found, throttled
-from .regions import Params, Region, Reply
 from .rules import RECORD
 from .shards import HASH_KEYS, Shard
 from .streams import AUTO, Stream
 from .validation import Rule, check, complaint, summary, too_long
+
+if TYPE_CHECKING:
+    from .regions import Params, Region, Reply
 
 MAX_REQUEST_BYTES = 10 * 2**20  # AWS: per PutRecords call, keys included
 _THROTTLE = "ProvisionedThroughputExceededException"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import threading
+import weakref
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -78,6 +79,9 @@ class KinesisClient:
         self._clock = clock or SystemClock()
         self._time = _ServerClock()
         self._client = _make_client(config)
+        weakref.finalize(
+            self, self._client.close
+        )  # the pool's sockets would otherwise live until some garbage collection
 
     def list_streams(self) -> list[str]:
         """Return the names of all streams, in the order of the service."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from kinesis_nb.emulator.model import Subscription
 
 from tests.emulator.test_model_kit import FIRST, Kit, refused, shard_name
+
+if TYPE_CHECKING:
+    from kinesis_nb.emulator.model import Subscription
 
 
 def register(kit: Kit, name: str = "c") -> str:

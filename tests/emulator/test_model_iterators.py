@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import tracemalloc
 
 import pytest
 
@@ -372,6 +373,22 @@ def test_a_number_of_another_emulator_is_refused() -> None:
     kit.call("CreateStream", ShardCount=1)
     with refused("InvalidArgumentException", "did not come from this stream"):
         kit.iterator(0, "AFTER_SEQUENCE_NUMBER", StartingSequenceNumber=number)
+
+
+@pytest.mark.parametrize("records", [40, 3000])
+def test_trimmed_records_are_freed(records: int) -> None:
+    """The memory of trimmed records is given back, also of a few, and of a shard that nobody reads."""
+    kit = Kit()
+    tracemalloc.start()
+    try:
+        for n in range(records):
+            kit.put(bytes(30 * MIB // records), str(n))
+        kit.clock.advance(25 * HOUR)
+        assert tracemalloc.get_traced_memory()[0] > 29 * MIB
+        kit.put()
+        assert tracemalloc.get_traced_memory()[0] < MIB
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_iterator_before_the_horizon_goes_on_with_what_is_left() -> None:

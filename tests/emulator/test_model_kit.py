@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from kinesis_nb.emulator.clock import ManualClock
 from kinesis_nb.emulator.errors import AwsError
 from kinesis_nb.emulator.model import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 HASH_KEYS = 2**128
 HOUR = 3600.0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from kinesis_nb.emulator.model import Quotas
 
+from kinesis_nb.emulator.model import Quotas
 from tests.emulator.test_model_kit import FIRST, HASH_KEYS, Kit, entry, refused, shard_name
 
 MIB = 2**20
