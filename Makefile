@@ -1,7 +1,6 @@
 # make demo and make test each work as the first command on a fresh checkout: they install what they need.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := $(shell find kinesis_nb -name '*.py')
 
 .PHONY: demo test lab lint bench clean help
 
@@ -37,15 +36,18 @@ servers: .venv/.test    # the Kinesis servers from npm, and a browser; both say 
 	sh scripts/setup_venv.sh $(PYTHON)
 
 .venv/.run: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/pip install -q -c constraints.txt -e .
+	@echo 'Installing kinesis_nb into .venv …'
+	@$(BIN)/pip install -q -c constraints.txt -e .
 	@touch $@
 
 .venv/.lab: .venv/.run
-	$(BIN)/pip install -q -c constraints.txt -e '.[notebook]'
+	@echo 'Installing JupyterLab …'
+	@$(BIN)/pip install -q -c constraints.txt -e '.[notebook]'
 	@touch $@
 
 .venv/.test: .venv/.run
-	$(BIN)/pip install -q -c constraints.txt -e '.[notebook,test]'
+	@echo 'Installing what the tests need …'
+	@$(BIN)/pip install -q -c constraints.txt -e '.[notebook,test]'
 	@touch $@ .venv/.lab
 
 clean:    ## remove what was installed

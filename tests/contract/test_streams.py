@@ -184,7 +184,8 @@ def test_list_streams_summarises_each_stream(server: Server) -> None:
 
     assert [summary["StreamName"] for summary in page["StreamSummaries"]] == page["StreamNames"]
     assert all(summary["StreamARN"].endswith(summary["StreamName"]) for summary in page["StreamSummaries"])
-    assert all(summary["StreamModeDetails"]["StreamMode"] == "PROVISIONED" for summary in page["StreamSummaries"])
+    modes = {summary["StreamModeDetails"]["StreamMode"] for summary in page["StreamSummaries"]}
+    assert modes <= {"PROVISIONED", "ON_DEMAND"}  # other tests leave streams of either mode
 
 
 @deviates("kinesalite", "knows no NextToken for streams")
