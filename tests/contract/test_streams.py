@@ -288,6 +288,7 @@ def test_an_on_demand_stream_cannot_be_rescaled(server: Server) -> None:
 @deviates("moto", "always says that no shard is open")
 def test_describe_limits_counts_open_shards(server: Server) -> None:
     """DescribeLimits tells how many shards are open in the account and how many may be."""
+    server.create()  # once this one is active, so is whatever other tests left in between states
     before = server.client.describe_limits()
 
     server.create(shards=2)
