@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+Held = tuple[str, pa.RecordBatch]
+"""Rows and the id of the shard they came from."""
+
+
 class OnFull(StrEnum):
     """What happens to a batch that has no room."""
 
@@ -66,7 +70,7 @@ class Buffer:
             raise ConfigError(msg, hint='use "drop_oldest" or "block"') from None
         self._max_rows, self._max_bytes = max_rows, max_bytes
         self._changed = threading.Condition()  # guards everything below; never held during I/O
-        self._batches: deque[tuple[str, pa.RecordBatch]] = deque()
+        self._batches: deque[Held] = deque()
         self._rows = self._bytes = self._received = self._taken = 0
         self._dropped: Counter[str] = Counter()
         self._error: BaseException | None = None
@@ -107,7 +111,7 @@ class Buffer:
         self._rows += rows.num_rows
         self._bytes += rows.nbytes
 
-    def _pop(self) -> tuple[str, pa.RecordBatch]:
+    def _pop(self) -> Held:
         shard_id, rows = self._batches.popleft()
         self._rows -= rows.num_rows
         self._bytes -= rows.nbytes
@@ -130,12 +134,12 @@ class Buffer:
         too_many_bytes = self._bytes + rows.nbytes - self._max_bytes
         return max(by_count, -(-too_many_bytes * rows.num_rows // rows.nbytes))
 
-    def take(self, timeout: float | None = None, most: int | None = None) -> list[pa.RecordBatch]:
-        """Take rows out, all or at most `most`, waiting until there is something.
+    def take(self, timeout: float | None = None, most: int | None = None, batches: int | None = None) -> list[Held]:
+        """Take rows out, waiting until there is something: all, at most `most`, or so many batches.
 
         Returns
         -------
-        list of RecordBatch
+        list of Held
             Empty when nothing came within `timeout` seconds, or when the buffer is closed and drained.
 
         Raises
@@ -147,21 +151,31 @@ class Buffer:
             self._changed.wait_for(lambda: self._rows or self._closed, timeout)
             if not self._rows and self._error is not None:
                 raise self._error
-            taken = self._pop_rows(self._rows if most is None else most)
-            self._taken += sum(rows.num_rows for rows in taken)
+            taken = self._pop_rows(
+                self._rows if most is None else most, len(self._batches) if batches is None else batches
+            )
+            self._taken += sum(rows.num_rows for _, rows in taken)
             self._changed.notify_all()
             return taken
 
-    def _pop_rows(self, most: int) -> list[pa.RecordBatch]:
-        taken = []
-        while most > 0 and self._batches:
+    def _pop_rows(self, most: int, batches: int) -> list[Held]:
+        taken: list[Held] = []
+        while most > 0 and self._batches and len(taken) < batches:
             shard_id, rows = self._pop()
             if rows.num_rows > most:
                 self._prepend(shard_id, rows.slice(most))
                 rows = rows.slice(0, most)
-            taken.append(rows)
+            taken.append((shard_id, rows))
             most -= rows.num_rows
         return taken
+
+    def untake(self, taken: list[Held]) -> None:
+        """Put back what was taken last and not used; it may exceed the budget for a moment."""
+        with self._changed:
+            for shard_id, rows in reversed(taken):
+                self._prepend(shard_id, rows)
+                self._taken -= rows.num_rows
+            self._changed.notify_all()
 
     def peek(self) -> list[pa.RecordBatch]:
         """Return what is held now and leave it there."""

@@ -138,16 +138,19 @@ def _secret(value: str | Secret) -> Secret:
 
 
 def _check_url(name: str, url: str | None) -> None:
+    """Refuse what is no address. The value is not shown: it may hold a password."""
     if url is None:
         return
     try:
         parts = urlsplit(url)
-        is_good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        is_good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        has_user = parts.username is not None
     except ValueError:
-        is_good = False
+        is_good = has_user = False
     if not is_good:
-        msg = f"{name} is not the address of a server"  # the value itself may hold a password
-        raise ConfigError(msg, hint="it looks like https://host or http://127.0.0.1:4567")
+        raise ConfigError(f"{name} is not the address of a server", hint="it looks like https://host:443")
+    if has_user and name == "endpoint_url":
+        raise ConfigError("endpoint_url must not hold a user or a password", hint="credentials belong into auth=")
 
 
 def check_stream_name(stream: object) -> str:

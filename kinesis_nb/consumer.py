@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kinesis_nb.errors import IteratorExpired, KinesisError, ServiceError, Throttled
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.retry import backoff
 
 if TYPE_CHECKING:
     from kinesis_nb.frames import Batch
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 PAGE = 10_000  # AWS: the most that one GetRecords call may ask for
 BEHIND_SECONDS = 0.2  # AWS: 5 GetRecords calls/s per shard, shared by all consumers
 IDLE_SECONDS = 1.0  # caught up: leave most of that quota to others
-BACKOFF_BASE, BACKOFF_CAP, THROTTLED_AT_LEAST = 0.2, 10.0, 1.0  # seconds
 
 
 class State(StrEnum):
@@ -62,6 +62,8 @@ class ConsumerStats:
         As the last answer said; None before the first.
     records, calls, throttles, retries
         Counts since the start; `retries` includes `throttles`.
+    caught_up_call
+        Which call was the last one to be answered with "nothing left"; 0 for none.
     error
         Why the consumer is backing off, else an empty string.
     """
@@ -71,6 +73,7 @@ class ConsumerStats:
     millis_behind_latest: int | None
     records: int
     calls: int
+    caught_up_call: int
     throttles: int
     retries: int
     error: str
@@ -93,7 +96,7 @@ class ShardConsumer:
         self._failures = 0
         self._called_at = 0.0
         self._millis_behind: int | None = None
-        self._records = self._calls = self._throttles = self._retries = 0
+        self._records = self._calls = self._caught_up_call = self._throttles = self._retries = 0
         self._error = ""
 
     def step(self) -> float | None:
@@ -161,19 +164,24 @@ class ShardConsumer:
         """Finish the shard if it has ended: children or a listing prove that, a missing iterator alone does not."""
         if not self.children:
             listing = {shard.shard_id: shard for shard in self._kinesis.list_shards(self._stream)}
-            mine = listing.get(self.shard.shard_id)
-            if mine is not None and mine.is_open:
-                self._at_end = False
-                msg = f"{self.shard.shard_id} gave no next iterator although it is open"
-                raise ServiceError(msg, retryable=True)
+            self._check_closed(listing.get(self.shard.shard_id))
             self.children = tuple(shard for shard in listing.values() if self.shard.shard_id in shard.parents)
+            if not self.children and self.shard.shard_id in listing:
+                raise ServiceError(f"{self.shard.shard_id} is closed, its children are not listed yet", retryable=True)
         self._sink.finish(self.shard, self.children)
         self.state = State.ENDED
         return None
 
+    def _check_closed(self, listed: Shard | None) -> None:
+        if listed is not None and listed.is_open:
+            self._at_end = False
+            raise ServiceError(f"{listed.shard_id} gave no next iterator although it is open", retryable=True)
+
     def _pace(self) -> float:
         caught_up = self._millis_behind == 0
         self.state = State.CAUGHT_UP if caught_up else State.READING
+        if caught_up:
+            self._caught_up_call = self._calls
         interval = IDLE_SECONDS if caught_up else BEHIND_SECONDS
         return max(0.0, self._called_at + interval - self._clock.monotonic())
 
@@ -183,16 +191,12 @@ class ShardConsumer:
         self._iterator, self._is_renewed = None, True
 
     def _back_off(self, error: KinesisError) -> float:
-        """Full jitter between nothing and an exponential bound; a throttle waits for the next second in any case."""
         self.state = State.BACKING_OFF
         self._error = error.message
         self._retries += 1
-        bound = min(BACKOFF_CAP, BACKOFF_BASE * 2 ** min(self._failures, 10))
+        self._throttles += isinstance(error, Throttled)
+        wait = backoff(self._failures, error, self._clock)
         self._failures += 1
-        wait = bound * self._clock.random()
-        if isinstance(error, Throttled):
-            self._throttles += 1
-            wait = max(wait, THROTTLED_AT_LEAST)
         return wait
 
     def stats(self) -> ConsumerStats:
@@ -203,6 +207,7 @@ class ShardConsumer:
             self._millis_behind,
             self._records,
             self._calls,
+            self._caught_up_call,
             self._throttles,
             self._retries,
             self._error,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from kinesis_nb.shards import Shard
-    from kinesis_nb.transport import Kinesis
+    from kinesis_nb.transport import Listings
 
 _LOOK_BACK = (timedelta(minutes=1), timedelta(minutes=15), timedelta(hours=4))
 
@@ -34,7 +34,7 @@ Stream, position, limit, newest (see :func:`kinesis_nb.read.read_window`).
 class StreamView:
     """One stream; everything is asked for when you ask for it, and asked once."""
 
-    def __init__(self, kinesis: Kinesis, name: str, read: ReadWindow) -> None:
+    def __init__(self, kinesis: Listings, name: str, read: ReadWindow) -> None:
         self.name = name
         self._kinesis, self._read = kinesis, read
 
@@ -99,7 +99,7 @@ class StreamView:
 class Catalog(Mapping[str, StreamView]):
     """The streams of a source by name; displays as a table."""
 
-    def __init__(self, kinesis: Kinesis, region: str, read: ReadWindow) -> None:
+    def __init__(self, kinesis: Listings, region: str, read: ReadWindow) -> None:
         self._kinesis, self._region, self._read = kinesis, region, read
         self._views = {name: StreamView(kinesis, name, read) for name in kinesis.list_streams()}
 

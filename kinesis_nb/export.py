@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kinesis_nb.display import table_html
-from kinesis_nb.errors import ConfigError, KinesisError, Throttled
+from kinesis_nb.errors import ConfigError, KinesisError, ServiceError, Throttled
+from kinesis_nb.retry import backoff
 from kinesis_nb.transport import PutEntry
 
 if TYPE_CHECKING:
@@ -159,12 +160,18 @@ def _keys(table: pa.Table, column: str | None) -> list[str]:
 
 def _payloads(table: pa.Table, encode: Encode | None) -> Iterator[bytes]:
     """Return the data of each record: of a synced table the original bytes, else one JSON object per row."""
-    if encode is None and {"partition_key", "data"} <= set(table.column_names):
+    if encode is None and _is_synced(table):
         raw = table.column("data_raw").to_pylist() if "data_raw" in table.column_names else [None] * table.num_rows
         texts = table.column("data").to_pylist()
-        return ((text or "").encode() if kept is None else kept for text, kept in zip(texts, raw, strict=True))
+        _refuse_rows([row for row, text in enumerate(texts) if text is None], "have no data", "fill them or drop them")
+        return (text.encode() if kept is None else kept for text, kept in zip(texts, raw, strict=True))
     write: Encode = encode or _json.encode
     return (_as_bytes(write(row)) for batch in table.to_batches(1_000) for row in batch.to_pylist())
+
+
+def _is_synced(table: pa.Table) -> bool:
+    names = set(table.column_names)
+    return {"partition_key", "data"} <= names and _is_text(table.schema.field("data").type)
 
 
 def _as_bytes(data: bytes | str) -> bytes:
@@ -208,14 +215,15 @@ class _Exporter:
             self._queues.setdefault(key, deque()).append(row)
         self._ready.extend(self._queues)
         started = self._clock.monotonic()
-        pause = 0
+        failures = 0
         try:
             while self._ready:
-                progressed = self._send(self._next_keys())
-                pause = 0 if progressed else pause + 1
+                before = self._report.rows
+                error = self._send(self._next_keys())
+                failures = 0 if self._report.rows > before else failures + 1
                 self._progress(self._report.rows)
-                if pause:
-                    self._clock.sleep(min(10.0, 0.1 * 2 ** min(pause, 10)) * (0.5 + self._clock.random() / 2))
+                if error is not None:
+                    self._clock.sleep(backoff(failures, error, self._clock))
         except KeyboardInterrupt:
             self._report.note = "interrupted"
         except KinesisError as error:
@@ -236,12 +244,15 @@ class _Exporter:
             keys.append(self._ready.popleft())
         return keys
 
-    def _send(self, keys: list[Hashable]) -> bool:
-        """Send the first row of each key; return whether any was acknowledged."""
+    def _send(self, keys: list[Hashable]) -> KinesisError | None:
+        """Send the first row of each key; return why some must be sent again."""
         entries = [self._entries[self._queues[key][0]] for key in keys]
         self._report.requests += 1
         try:
             results = self._kinesis.put_records(self._stream, entries)
+        except KeyboardInterrupt:
+            self._report.possible_duplicates += len(keys)  # on their way, with nobody left to hear the answer
+            raise
         except KinesisError as error:
             if not error.retryable:
                 raise
@@ -250,14 +261,14 @@ class _Exporter:
             else:
                 self._report.possible_duplicates += len(keys)
             self._again(keys)
-            return False
+            return error
         refused = [
             key
             for key, entry, result in zip(keys, entries, results, strict=True)
             if not self._settle(key, entry, result)
         ]
         self._again(refused)
-        return len(refused) < len(keys)
+        return ServiceError(f"{len(refused)} records were refused", retryable=True) if refused else None
 
     def _again(self, keys: list[Hashable]) -> None:
         self._report.retries += len(keys)

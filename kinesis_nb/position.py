@@ -94,6 +94,8 @@ class StartingPosition:
         StartingPosition.at('2026-11-01T11:45:00+00:00')
         """
         match value:
+            case StartingPosition(kind=Kind.LATEST, timestamp=None):
+                return cls.latest(pinned=now)
             case StartingPosition():
                 return value
             case "trim_horizon":

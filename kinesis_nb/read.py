@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.frames import SCHEMA, Records, concat, in_range
-from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kinesis_nb.frames import Batch
+    from kinesis_nb.position import StartingPosition
     from kinesis_nb.scheduler import Feed
     from kinesis_nb.shards import Shard
 
@@ -35,7 +35,7 @@ class Window:
     start
         Where every shard that was there at the call starts.
     end
-        Rows that arrived later are left out; None reads up to the tip.
+        Rows that arrived later are left out.
     keep
         Filters every batch as it comes, so that memory holds only what is wanted.
     limit
@@ -45,7 +45,7 @@ class Window:
     """
 
     start: StartingPosition
-    end: datetime | None = None
+    end: datetime
     keep: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda rows: rows
     limit: int | None = None
     newest: int | None = None
@@ -103,7 +103,7 @@ class _Collector:
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Keep what is wanted; a shard has given enough when its answer reaches past the end."""
-        received = self._feed.clock.now()
+        received = self._feed.kinesis.server_time().earliest
         rows = self._window.keep(in_range(batch.rows, None, self._window.end))
         with self._lock:
             self._lineage[shard.shard_id] = shard.parents
@@ -128,8 +128,6 @@ class _Collector:
         """
         if batch.millis_behind_latest == 0:
             return True
-        if self._window.end is None:
-            return False
         return received - timedelta(milliseconds=batch.millis_behind_latest) > self._window.end + timedelta(minutes=1)
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
@@ -177,22 +175,21 @@ def _parents_first(lineage: dict[str, tuple[str, ...]]) -> list[str]:
     return list(ordered)
 
 
-def check_end(start: StartingPosition, end: StartingPosition) -> datetime | None:
-    """Return the time at which a read ends, None for the tip.
+def check_end(start: StartingPosition, end: StartingPosition) -> datetime:
+    """Return the time at which a read ends.
 
     Raises
     ------
     ConfigError
         When the end is not a time, or lies before the start.
     """
-    if end.kind is Kind.LATEST:
-        return None
-    if end.kind is not Kind.AT_TIMESTAMP or end.timestamp is None:
-        msg = f"a read cannot end at {end!r}"
-        raise ConfigError(msg, hint='use "now", a datetime or a text like "-5m"')
-    if start.kind is Kind.AT_TIMESTAMP and start.timestamp is not None and start.timestamp > end.timestamp:
-        msg = f"the start {start.timestamp.astimezone(UTC)} lies after the end {end.timestamp.astimezone(UTC)}"
-        raise ConfigError(msg, hint="swap them, or leave end out to read up to now")
+    if end.timestamp is None:
+        raise ConfigError(f"a read cannot end at {end!r}", hint='use "now", a datetime or a text like "-5m"')
+    if start.timestamp is not None and start.timestamp > end.timestamp:
+        raise ConfigError(
+            f"the start {start.timestamp.astimezone(UTC)} lies after the end {end.timestamp.astimezone(UTC)}",
+            hint="swap them, or leave end out to read up to now",
+        )
     return end.timestamp
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kinesis_nb.transport import Clock, Kinesis
 
 DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; listing only covers what that missed
+TICK_SECONDS = 1.0  # how often the discovery thread looks whether its owner is gone
 JOIN_SECONDS = 1.0
 
 
@@ -81,6 +82,7 @@ class Scheduler:
         self._threads: list[threading.Thread] = []
         self._is_done = False
         self._stop = threading.Event()
+        self._is_abandoned = False
         self._may_run = threading.Event()
         self._may_run.set()
         self._stepped = threading.Condition()  # guards nothing; notified after every step of every consumer
@@ -107,6 +109,14 @@ class Scheduler:
         for thread in list(self._threads):
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - self._feed.clock.monotonic()))
+
+    def abandon(self) -> None:
+        """End all threads within a second or two, without waiting.
+
+        For the finalizer of the owner. It may run inside any allocation of any thread, ours too, so it must not touch a
+        lock: it leaves a mark that the discovery thread finds.
+        """
+        self._is_abandoned = True
 
     def pause(self) -> None:
         """Make no more calls until :meth:`resume`."""
@@ -188,12 +198,20 @@ class Scheduler:
             self._start_runnable()
 
     def _discover(self) -> None:
-        while not self._stop.wait(DISCOVERY_SECONDS):
-            try:
-                self._observe(self._feed.kinesis.list_shards(self._feed.stream))
-            except BaseException as error:  # noqa: BLE001 - as in _consume
-                if not (isinstance(error, KinesisError) and error.retryable):
-                    self._done(error)
+        next_listing = self._feed.clock.monotonic() + DISCOVERY_SECONDS
+        while not self._stop.wait(TICK_SECONDS):
+            if self._is_abandoned:
+                self._done(None)
+            elif self._feed.clock.monotonic() >= next_listing:
+                self._list()
+                next_listing = self._feed.clock.monotonic() + DISCOVERY_SECONDS
+
+    def _list(self) -> None:
+        try:
+            self._observe(self._feed.kinesis.list_shards(self._feed.stream))
+        except BaseException as error:  # noqa: BLE001 - as in _consume
+            if not (isinstance(error, KinesisError) and error.retryable):
+                self._done(error)
 
     def _observe(self, shards: Iterable[Shard]) -> None:
         with self._lock:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 from kinesis_nb.config import Auth, SourceConfig, check_stream_name, hinted
 from kinesis_nb.errors import ConfigError, ExportsDisabled
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.retry import Patient
 from kinesis_nb.shards import hash_key
 from kinesis_nb.transport import Clock, Kinesis, SystemClock
 
@@ -88,6 +89,10 @@ class Source:
             self._kinesis_made = KinesisClient(self.config, self._clock)
         return self._kinesis_made
 
+    @property
+    def _listings(self) -> Patient:
+        return Patient(self._kinesis, self._clock)
+
     @overload
     def explore(self) -> Catalog: ...
 
@@ -100,21 +105,23 @@ class Source:
         from kinesis_nb.explore import Catalog, StreamView
 
         if stream is None:
-            return Catalog(self._kinesis, self.config.region, self._sample)
-        view = StreamView(self._kinesis, check_stream_name(stream), self._sample)
+            return Catalog(self._listings, self.config.region, self._sample)
+        view = StreamView(self._listings, check_stream_name(stream), self._sample)
         _ = view.summary  # an unknown stream is told now, not at the first look
         return view
 
     def _sample(self, stream: str, start: StartingPosition, limit: int | None, newest: int | None) -> Records:
         from kinesis_nb.read import Window, read_window
 
-        return read_window(self._feed(stream), Window(start, limit=limit, newest=newest))
+        feed = self._feed(stream)
+        end = self._kinesis.server_time().latest
+        return read_window(feed, Window(start, end, limit=limit, newest=newest))
 
     def _feed(self, stream: str, shards: Iterable[str] | None = None, key: str | None = None) -> Feed:
         """List a stream; ``shards=`` must be among its shards."""
         from kinesis_nb.scheduler import Feed
 
-        listing = self._kinesis.list_shards(stream)
+        listing = self._listings.list_shards(stream)
         wanted = _wanted(stream, listing, shards, key)
         return Feed(self._kinesis, stream, self._clock, tuple(filter(wanted, listing)), wanted)
 
@@ -141,7 +148,8 @@ class Source:
         shards
             Read only these shard ids.
         key
-            Only the records of this partition key, from the shards that may hold it.
+            Only the records of this partition key, from the shards whose hash keys hold it. A record that its producer
+            placed elsewhere with an explicit hash key is found with ``where=`` only.
         where
             A polars expression over the columns; applied batch by batch, so that memory holds only what it lets
             through.
@@ -168,6 +176,7 @@ class Source:
         keep = row_filter(key, where)
         if limit is not None and limit < 1:
             raise ConfigError(f"limit={limit} asks for no rows", hint="give 1 or more, or leave it out")
+        shards = _chosen(shards)
         self._check_window(start, end, shards)
         feed = self._feed(stream, shards, key)
         now = self._kinesis.server_time().likely(self._clock.now())
@@ -208,6 +217,7 @@ class Source:
 
         check_stream_name(stream)
         buffer = Buffer(max_rows, max_bytes, on_full)
+        shards = _chosen(shards)
         self._check_window(start, "latest", shards)
         feed = self._feed(stream, shards)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
@@ -296,14 +306,14 @@ class Source:
                 progress=bar,
             )
 
-    def _check_window(self, start: Position, end: Position, shards: Iterable[str] | None) -> None:
+    def _check_window(self, start: Position, end: Position, shards: tuple[str, ...] | None) -> None:
         """Refuse a start or an end that cannot be right before anything is sent."""
         from kinesis_nb.read import check_end
 
         now = self._clock.now()
         position = StartingPosition.parse(start, now)
         check_end(position, StartingPosition.parse(end, now))
-        if position.kind is Kind.AFTER_SEQUENCE_NUMBER and (shards is None or len(list(shards)) != 1):
+        if position.kind is Kind.AFTER_SEQUENCE_NUMBER and (shards is None or len(shards) != 1):
             raise ConfigError("a sequence number is a place in one shard", hint="name that shard with shards=[...]")
 
     def __repr__(self) -> str:
@@ -312,6 +322,12 @@ class Source:
         return (
             f"<Source {self.config.region}{place}, {auth}{', exports enabled' if self.config.exports_enabled else ''}>"
         )
+
+
+def _chosen(shards: Iterable[str] | None) -> tuple[str, ...] | None:
+    if isinstance(shards, str) or (shards is not None and not (shards := tuple(shards))):
+        raise ConfigError("shards= names no shard", hint="give a list of shard ids, or leave it out")
+    return shards
 
 
 def _wanted(

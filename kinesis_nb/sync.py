@@ -1,43 +1,39 @@
-"""A durable sync.
+"""A durable sync: every record of a stream once, in order, into a Delta table.
 
-Every record of a stream once, in order, into a Delta table; goes on where it stopped, whatever stopped it.
+It goes on where it stopped, whatever stopped it.
 """
 
 from __future__ import annotations
 
 import atexit
 import threading
+import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
 
-from kinesis_nb.buffer import Buffer, OnFull
+from kinesis_nb.committer import Committer, encode_start
 from kinesis_nb.consumer import State
 from kinesis_nb.display import table_html
-from kinesis_nb.errors import Closed, ConfigError
-from kinesis_nb.frames import TIMESTAMP, Records, TableLike, concat, constant
+from kinesis_nb.errors import ConfigError, TableError
+from kinesis_nb.frames import Records, TableLike, concat
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.retry import Patient
 from kinesis_nb.scheduler import Feed, Scheduler
-from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, Origin, SyncTable
+from kinesis_nb.table import TABLE_SCHEMA, Origin, SyncTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kinesis_nb.consumer import ConsumerStats
-    from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
-    from kinesis_nb.transport import Clock, Kinesis
+    from kinesis_nb.transport import Clock, Kinesis, Listings
 
-PENDING_ROWS, PENDING_BYTES = (
-    500_000,
-    128 * 2**20,
-)  # what may wait for a commit; a full buffer holds the shard threads back
-COMMIT_EARLY = 0.25  # of that budget
-RETRY_SECONDS = 1.0
+STOP_SECONDS = 10.0  # for the last commit; a kernel that ends gives all syncs together EXIT_SECONDS
+EXIT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,167 +66,36 @@ class Sync(TableLike):
     Made by :meth:`Source.sync`. ``to_polars()`` and the like give committed and pending rows, none twice.
     """
 
-    def __init__(self, feed: Feed, table: SyncTable, commit_interval: float) -> None:
-        self.stream = feed.stream
-        self._table, self._clock, self._interval = table, feed.clock, commit_interval
-        self._buffer = Buffer(PENDING_ROWS, PENDING_BYTES, OnFull.BLOCK)
-        self._wake = threading.Event()  # commit now, not at the end of the interval
-        self._stopping = threading.Event()
-        self._view = (
-            threading.Lock()
-        )  # guards the six below: together they say which rows are where; never held during I/O
-        self._version = table.version
-        self._in_flight: list[pa.RecordBatch] = []
-        self._checkpoints: dict[str, Checkpoint] = {}
-        self._ended: dict[
-            str, tuple[Shard, ...]
-        ] = {}  # shards read to their end, not committed as such yet -> children
-        self._rows = self._commits = 0
-        self._ended_in_table = threading.Condition(self._view)
-        self._last_stamp = datetime.min.replace(tzinfo=UTC)
-        self._error: BaseException | None = None
-        self._trouble = ""
-        self._is_complete = False
-        self._scheduler = self._start(feed)
-        self._committer = threading.Thread(target=self._run, name=f"kinesis_nb {feed.stream} commit", daemon=True)
-        self._committer.start()
+    def __init__(self, kinesis: Kinesis, stream: str, table: SyncTable, clock: Clock, commit_interval: float) -> None:
+        self.stream = stream
+        self._table, self._clock = table, clock
+        self.committer = Committer(table, clock, commit_interval, self._stop_reading)
+        feed = Feed(kinesis, stream, clock, self._take_over(Patient(kinesis, clock)))
+        self._scheduler = Scheduler(
+            feed, self.committer, skipped=self.committer.ended, on_done=self.committer.reading_done
+        )
+        self.committer.start(f"kinesis_nb {stream} commit")
         self._scheduler.start()
 
-    def _start(self, feed: Feed) -> Scheduler:
-        """Take the shards over, read their checkpoints, and make the scheduler that goes on from there."""
-        self._table.acquire(shard.shard_id for shard in feed.shards)
-        for shard in feed.shards:
-            if checkpoint := self._table.checkpoint(shard.shard_id):
-                self._checkpoints[shard.shard_id] = checkpoint
-        skipped = [shard_id for shard_id, checkpoint in self._checkpoints.items() if checkpoint.ended]
-        return Scheduler(feed, self, skipped=skipped, on_done=self._reading_done)
+    def _take_over(self, listings: Listings) -> tuple[Shard, ...]:
+        """Own every shard that is listed after the last take-over.
 
-    # --- the sink: called by the shard threads ---
-
-    def position(self, shard: Shard) -> StartingPosition:
-        """Go on after the last committed record.
-
-        A child starts at its beginning, an unknown shard where the sync started.
+        A writer that is being fenced may end a shard meanwhile; its children are in the next listing then.
         """
-        with self._view:
-            checkpoint = self._checkpoints.get(shard.shard_id)
-        if checkpoint is None:
-            return decode_start(self._table.origin.start)
-        if checkpoint.sequence_number is None:
-            return StartingPosition.trim_horizon()
-        return StartingPosition.after(checkpoint.sequence_number)
-
-    def deliver(self, shard: Shard, batch: Batch) -> bool:
-        """Hand rows to the committer; blocks while too much waits."""
-        self._buffer.put(shard.shard_id, batch.rows)
-        stats = self._buffer.stats()
-        if stats.rows > COMMIT_EARLY * PENDING_ROWS or stats.bytes > COMMIT_EARLY * PENDING_BYTES:
-            self._wake.set()
-        return True
-
-    def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
-        """Return when the table says that the shard has ended: only then may its children be read."""
-        with self._view:
-            self._ended[shard.shard_id] = children
-            self._wake.set()
-            self._ended_in_table.wait_for(lambda: shard.shard_id not in self._ended or self._stopping.is_set())
-            if shard.shard_id in self._ended:
-                msg = "the sync was stopped"
-                raise Closed(msg)
-
-    def _reading_done(self, error: BaseException | None) -> None:
-        self._error, self._is_complete = error, error is None
-        self._stopping.set()
-        self._wake.set()
-
-    # --- the committer's thread ---
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                self._wake.wait(self._interval)
-                self._wake.clear()
-                self._commit_pending()
-            self._buffer.close()
-            self._commit_pending()
-        except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the user, whatever it is
-            self._error = error
-        finally:
-            self._stopping.set()
-            self._buffer.close()
-            with self._view:
-                self._ended_in_table.notify_all()
-            self._scheduler.stop(0)
-
-    def _commit_pending(self) -> None:
-        with self._view:
-            ended = dict(self._ended)  # before the rows: everything of these shards is in the buffer by now
-            self._in_flight = self._buffer.take(0)
-            batches = list(self._in_flight)
-        if not batches and not ended:
-            return
-        rows, checkpoints = self._prepare(batches, ended)
-        self._commit(rows, checkpoints)
-        with self._view:
-            self._version = self._table.version
-            self._in_flight = []
-            self._checkpoints |= checkpoints
-            self._rows += rows.num_rows
-            self._commits += 1
-            for shard_id in ended:
-                del self._ended[shard_id]
-            self._ended_in_table.notify_all()
-
-    def _prepare(
-        self, batches: list[pa.RecordBatch], ended: dict[str, tuple[Shard, ...]]
-    ) -> tuple[pa.Table, dict[str, Checkpoint]]:
-        """Return the numbered rows, and how far each shard will be once they are in the table."""
-        new: dict[str, Checkpoint] = {}
-        stamp = self._last_stamp = max(self._clock.now(), self._last_stamp)
-        numbered = []
-        for batch in batches:
-            shard_id = batch["shard_id"][0].as_py()
-            first = self._reached(shard_id, new).offset
-            numbered.append(_numbered(batch, first, stamp))
-            new[shard_id] = Checkpoint(first + batch.num_rows, batch["sequence_number"][-1].as_py())
-        for shard_id, children in ended.items():
-            done = self._reached(shard_id, new)
-            new[shard_id] = Checkpoint(done.offset, done.sequence_number, ended=True)
-            for child in children:
-                new[child.shard_id] = Checkpoint(max(done.offset, self._reached(child.shard_id, new).offset))
-        return pa.Table.from_batches(numbered, TABLE_SCHEMA), new
-
-    def _reached(self, shard_id: str, new: dict[str, Checkpoint]) -> Checkpoint:
-        return new.get(shard_id) or self._checkpoints.get(shard_id) or Checkpoint()
-
-    def _commit(self, rows: pa.Table, checkpoints: dict[str, Checkpoint]) -> None:
-        """Commit, as often as it takes; storage that is away for a while only makes the shard threads wait."""
         while True:
-            try:
-                file = self._table.write_rows(rows)
-                while not self._table.commit(file, checkpoints):
-                    self._pause("the commit did not go through")
-            except OSError as error:
-                self._pause(f"the table cannot be written: {error}")
-            else:
-                self._trouble = ""
-                return
+            shards = listings.list_shards(self.stream)
+            unowned = [shard.shard_id for shard in shards if shard.shard_id not in self.committer.owned]
+            if not unowned:
+                return tuple(shards)
+            self.committer.take_over(unowned)
 
-    def _pause(self, trouble: str) -> None:
-        self._trouble = trouble
-        if self._stopping.wait(RETRY_SECONDS):
-            raise Closed(trouble)
-
-    # --- the user's side ---
+    def _stop_reading(self) -> None:
+        self._scheduler.stop(0)
 
     def stop(self) -> None:
         """Commit what was read, then stop. Stopping twice is fine."""
-        self._stopping.set()
-        self._wake.set()
-        with self._view:
-            self._ended_in_table.notify_all()
-        if threading.current_thread() is not self._committer:
-            self._committer.join(10.0)
+        self.committer.request_stop()
+        self.committer.join(STOP_SECONDS)
         self._scheduler.stop()
 
     def wait(self, *, until_caught_up: bool = True, timeout: float | None = None) -> bool:
@@ -246,7 +111,7 @@ class Sync(TableLike):
         Returns
         -------
         bool
-            False when the time ran out.
+            False when the time ran out, or the sync was stopped before.
 
         Raises
         ------
@@ -255,15 +120,14 @@ class Sync(TableLike):
         """
         caught_up = self._all_caught_up() if until_caught_up else iter(lambda: False, None)
         give_up = self._clock.monotonic() + (float("inf") if timeout is None else timeout)
-        while self._committer.is_alive():
+        while not self.committer.join(0.05):
             if next(caught_up):
                 return True
             if self._clock.monotonic() >= give_up:
                 return False
-            self._committer.join(0.05)
-        if self._error is not None:
-            raise self._error
-        return True
+        if self.committer.error is not None:
+            raise self.committer.error
+        return not self._scheduler.unfinished()
 
     def _all_caught_up(self) -> Iterator[bool]:
         """Yield whether everything that was in the stream at the first look is committed by now.
@@ -278,38 +142,30 @@ class Sync(TableLike):
             caught_up |= {
                 shard.shard_id
                 for shard in self._scheduler.stats()
-                if shard.state is State.CAUGHT_UP and shard.calls > before.get(shard.shard_id, 0)
+                if shard.caught_up_call > before.get(shard.shard_id, 0)
             }
-        received = self._buffer.stats().received
+        received = self.committer.snapshot().received
         while True:
-            with self._view:
-                is_committed = self._rows >= received
-            yield is_committed
+            yield self.committer.snapshot().committed >= received
 
     def status(self) -> SyncStatus:
         """Return a moment of the sync."""
-        with self._view:
-            pending = sum(rows.num_rows for rows in self._in_flight) + self._buffer.stats().rows
-            rows, commits = self._rows, self._commits
-        return SyncStatus(
-            self._state(), rows, commits, pending, tuple(self._scheduler.stats()), str(self._error or self._trouble)
-        )
+        now = self.committer.snapshot()
+        pending = sum(rows.num_rows for rows in now.pending)
+        error = str(self.committer.error or self.committer.trouble)
+        return SyncStatus(self._state(), now.committed, now.commits, pending, tuple(self._scheduler.stats()), error)
 
     def _state(self) -> str:
-        if self._error is not None:
+        if self.committer.error is not None:
             return "failed"
-        if self._committer.is_alive() and not self._stopping.is_set():
+        if self.committer.is_running and not self.committer.is_stopping:
             return "running"
-        return "ended" if self._is_complete else "stopped"
+        return "stopped" if self._scheduler.unfinished() else "ended"
 
     @property
     def live(self) -> Records:
         """The rows that are read but not committed yet."""
-        return Records(concat(self._snapshot()[1]))
-
-    def _snapshot(self) -> tuple[int, list[pa.RecordBatch]]:
-        with self._view:
-            return self._version, [*self._in_flight, *self._buffer.peek()]
+        return Records(concat(self.committer.snapshot().pending))
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
@@ -317,14 +173,14 @@ class Sync(TableLike):
 
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table."""
-        version, pending = self._snapshot()
-        committed = self.scan(version).collect().to_arrow().cast(TABLE_SCHEMA)
-        return pa.concat_tables([committed, concat(pending)], promote_options="default")
+        now = self.committer.snapshot()
+        committed = self.scan(now.version).collect().to_arrow().cast(TABLE_SCHEMA)
+        return pa.concat_tables([committed, concat(now.pending)], promote_options="default")
 
     def __len__(self) -> int:
-        version, pending = self._snapshot()
-        committed = self.scan(version).select(pl.len()).collect().item()
-        return int(committed) + sum(rows.num_rows for rows in pending)
+        now = self.committer.snapshot()
+        committed = self.scan(now.version).select(pl.len()).collect().item()
+        return int(committed) + sum(rows.num_rows for rows in now.pending)
 
     def __repr__(self) -> str:
         status = self.status()
@@ -336,40 +192,22 @@ class Sync(TableLike):
 
     def _repr_html_(self) -> str:
         rows = (
-            (s.shard_id, s.state.value, s.records, s.millis_behind_latest, s.throttles, s.retries, s.error)
-            for s in self.status().shards
+            (
+                shard.shard_id,
+                shard.state.value,
+                shard.records,
+                None if shard.state is State.ENDED else shard.millis_behind_latest,
+                shard.throttles,
+                shard.retries,
+                shard.error,
+            )
+            for shard in self.status().shards
         )
         columns = ("shard", "state", "records", "ms behind", "throttles", "retries", "error")
         return table_html(columns, rows, repr(self).strip("<>"))
 
 
-def _numbered(batch: pa.RecordBatch, first: int, stamp: datetime) -> pa.RecordBatch:
-    """Return a batch with its place in the shard and the time of its commit."""
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    columns["shard_offset"] = pa.array(range(first, first + batch.num_rows), pa.int64())
-    columns["foundry_ingestion_timestamp"] = constant(stamp, batch.num_rows, TIMESTAMP)
-    return pa.RecordBatch.from_arrays([columns[name] for name in TABLE_SCHEMA.names], schema=TABLE_SCHEMA)
-
-
-def encode_start(start: StartingPosition, server_now: datetime) -> str:
-    """Return how a table remembers where its sync started.
-
-    "Latest" is the moment of the call: later it would mean another place.
-    """
-    if start.kind is Kind.TRIM_HORIZON:
-        return "trim_horizon"
-    if start.kind is Kind.LATEST:
-        return server_now.isoformat()
-    return start.timestamp.isoformat() if start.timestamp else ""
-
-
-def decode_start(start: str) -> StartingPosition:
-    """Return the position that :func:`encode_start` wrote."""
-    if start == "trim_horizon":
-        return StartingPosition.trim_horizon()
-    return StartingPosition.at(datetime.fromisoformat(start))
-
-
+_lock = threading.Lock()  # guards _running; held while a sync starts, so that two threads never start the same one
 _running: dict[tuple[str, Path], Sync] = {}
 
 
@@ -377,24 +215,36 @@ def start_sync(
     kinesis: Kinesis, stream: str, path: str, start: StartingPosition, *, clock: Clock, commit_interval: float
 ) -> Sync:
     """Start a sync, or return the one that is running for this stream and table in this process."""
+    _check(path, start, commit_interval)
+    summary = Patient(kinesis, clock).describe_stream(stream)
+    key = (summary.arn, Path(path).resolve())
+    with _lock:
+        running = _running.get(key)
+        if running is not None and running.status().state == "running":
+            return running
+        begin = encode_start(start, kinesis.server_time().earliest)
+        table = SyncTable.open(path, Origin(summary.arn, summary.created_at.isoformat(), begin))
+        try:
+            sync = _running[key] = Sync(kinesis, stream, table, clock, commit_interval)
+        except OSError as error:
+            raise TableError(f"{path} cannot be written: {error}", hint="check its permissions and the disk") from error
+        return sync
+
+
+def _check(path: str, start: StartingPosition, commit_interval: float) -> None:
     if "://" in path:
         raise ConfigError(f"{path!r} is not a folder of this machine", hint="give a local path")
-    if commit_interval <= 0:
-        raise ConfigError(f"commit_interval={commit_interval} is no time to wait", hint="give seconds above 0")
+    if not 0 < commit_interval <= 3600:  # noqa: PLR2004 - an hour
+        raise ConfigError(f"commit_interval={commit_interval} is no time to wait", hint="give seconds, 0 < s <= 3600")
     if start.kind is Kind.AFTER_SEQUENCE_NUMBER:
         raise ConfigError("a sequence number is a place in one shard", hint='use "trim_horizon", "latest" or a time')
-    summary, shards = kinesis.describe_stream(stream), kinesis.list_shards(stream)
-    key = (summary.arn, Path(path).resolve())
-    running = _running.get(key)
-    if running is not None and running.status().state == "running":
-        return running
-    begin = encode_start(start, kinesis.server_time().earliest)
-    table = SyncTable.open(path, Origin(summary.arn, summary.created_at.isoformat(), begin))
-    sync = _running[key] = Sync(Feed(kinesis, stream, clock, tuple(shards)), table, commit_interval)
-    return sync
 
 
 @atexit.register
 def _stop_all() -> None:
+    """Stop all syncs at once, and wait for all of them together."""
     for sync in _running.values():
-        sync.stop()
+        sync.committer.request_stop()
+    deadline = time.monotonic() + EXIT_SECONDS
+    for sync in _running.values():
+        sync.committer.join(deadline - time.monotonic())

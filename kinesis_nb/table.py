@@ -13,7 +13,7 @@ import json
 import os
 import time
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from kinesis_nb.errors import Fenced, TableError
 from kinesis_nb.frames import SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
 TABLE_SCHEMA = SCHEMA.insert(5, pa.field("shard_offset", pa.int64()))
 """The columns of every row, and its gap-free place in the lineage of its shard.
@@ -38,6 +38,7 @@ TABLE_SCHEMA = SCHEMA.insert(5, pa.field("shard_offset", pa.int64()))
 
 _PIECE = 62  # bits; a txn version is an int64 and a sequence number has up to 186 bits
 _PIECES = 3
+_TRIES = 20
 _LOG_CHECKPOINT_EVERY = 100  # commits; keeps opening the table fast
 
 
@@ -114,24 +115,35 @@ class SyncTable:
 
     def checkpoint(self, shard_id: str) -> Checkpoint | None:
         """Return how far a shard got, None for a shard that was never committed."""
-        offset = self._txn(shard_id, "offset")
+        return self._checkpoint(self._table, shard_id)
+
+    def _checkpoint(self, table: DeltaTable, shard_id: str) -> Checkpoint | None:
+        offset = self._txn(table, shard_id, "offset")
         if offset is None:
             return None
-        number = sum((self._txn(shard_id, f"seq{piece}") or 0) << (_PIECE * piece) for piece in range(_PIECES))
-        return Checkpoint(offset, str(number) if number else None, bool(self._txn(shard_id, "state")))
+        number = sum((self._txn(table, shard_id, f"seq{piece}") or 0) << (_PIECE * piece) for piece in range(_PIECES))
+        return Checkpoint(offset, str(number) if number else None, bool(self._txn(table, shard_id, "state")))
 
     def acquire(self, shard_ids: Iterable[str]) -> None:
-        """Become the owner of shards: whoever owned them is fenced from its next commit on."""
+        """Become the owner of shards: whoever owned them is fenced from its next commit on.
+
+        Raises
+        ------
+        OSError
+            When the table cannot be read or written; then ownership is not known, and this may be called again.
+        """
         wanted = list(shard_ids)
-        for _ in range(20):
-            epochs = {shard_id: (self._txn(shard_id, "epoch") or 0) + 1 for shard_id in wanted}
-            try:
-                self._write([], [self._transaction(shard_id, "epoch", epoch) for shard_id, epoch in epochs.items()])
-            except CommitFailedError:  # somebody else acquires at the same time
-                self._table.update_incremental()
-                continue
+        for _ in range(_TRIES):
+            epochs = {shard_id: (self._txn(self._table, shard_id, "epoch") or 0) + 1 for shard_id in wanted}
+            with _storage_errors():
+                try:
+                    self._write([], [self._transaction(shard_id, "epoch", epoch) for shard_id, epoch in epochs.items()])
+                except CommitFailedError:  # somebody else acquires at the same time
+                    self._table.update_incremental()
+                    continue
+                self._update()
             self._epochs |= epochs
-            self._refresh()
+            self._check_epochs()
             return
         msg = f"{self.path} is being taken over by others again and again"
         raise Fenced(msg, hint="stop the other syncs of this table")
@@ -141,16 +153,21 @@ class SyncTable:
         if not rows.num_rows:
             return None
         name = f"part-{uuid.uuid4()}.parquet"
-        with (self.path / name).open("wb") as file:
-            pq.write_table(rows, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_folder(self.path)
+        try:
+            with (self.path / name).open("wb") as file:
+                pq.write_table(rows, file, compression="zstd")
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_folder(self.path)
+        except BaseException:
+            with suppress(OSError):  # on a full disk every try would leave another piece
+                (self.path / name).unlink(missing_ok=True)
+            raise
         size = (self.path / name).stat().st_size
         return AddAction(name, size, {}, int(time.time() * 1000), True, json.dumps({"numRecords": rows.num_rows}))
 
     def commit(self, file: AddAction | None, checkpoints: Mapping[str, Checkpoint]) -> bool:
-        """Publish a file and the checkpoints that go with it, both or neither.
+        """Publish a file and the checkpoints that go with it, both or neither. The shards must have been acquired.
 
         Returns
         -------
@@ -164,29 +181,29 @@ class SyncTable:
             When another writer has taken one of the shards over; nothing was written then.
         """
         self._check_epochs()  # the handle may be newer than a take-over, and Delta would accept anything from it then
-        unowned = [shard_id for shard_id in checkpoints if shard_id not in self._epochs]
-        self._epochs |= {shard_id: (self._txn(shard_id, "epoch") or 0) + 1 for shard_id in unowned}
+        if self._holds(self._table, checkpoints):
+            return True  # it landed at an earlier try that could not find out
         try:
             self._write([file] if file else [], self._transactions(checkpoints))
-            self._refresh()
+            self._update()
         except (DeltaError, OSError):
-            return self._has_landed(checkpoints, unowned)
+            return self._has_landed(checkpoints)
+        self._check_epochs()
         return True
 
-    def _has_landed(self, checkpoints: Mapping[str, Checkpoint], unowned: list[str]) -> bool:
+    def _has_landed(self, checkpoints: Mapping[str, Checkpoint]) -> bool:
         """Find out what an error of :meth:`commit` left behind, from the table itself."""
         try:
-            self._table = DeltaTable(str(self.path))
+            table = DeltaTable(str(self.path))
+            landed = self._holds(table, checkpoints)
         except (DeltaError, OSError):
-            return (
-                False  # the old handle stays, and Delta would refuse a second commit of the same transactions from it
-            )
-        landed = all(self.checkpoint(shard_id) == wanted for shard_id, wanted in checkpoints.items())
-        if not landed:
-            for shard_id in unowned:
-                del self._epochs[shard_id]
+            return False  # the old handle stays: from it, Delta refuses to write the same transactions twice
+        self._table = table
         self._check_epochs()
         return landed
+
+    def _holds(self, table: DeltaTable, checkpoints: Mapping[str, Checkpoint]) -> bool:
+        return all(self._checkpoint(table, shard_id) == wanted for shard_id, wanted in checkpoints.items())
 
     def _transactions(self, checkpoints: Mapping[str, Checkpoint]) -> list[Transaction]:
         return [
@@ -203,25 +220,35 @@ class SyncTable:
             commit_properties=CommitProperties(app_transactions=transactions, max_commit_retries=15),
         )
 
-    def _refresh(self) -> None:
+    def _update(self) -> None:
+        """Bring the handle up to the commit just made, and make that commit survive a power cut."""
         self._table.update_incremental()
         _fsync(self.path / "_delta_log" / f"{self.version:020d}.json")
         _sync_folder(self.path / "_delta_log")
-        self._check_epochs()
         if self.version and self.version % _LOG_CHECKPOINT_EVERY == 0:
             self._table.create_checkpoint()
 
     def _check_epochs(self) -> None:
         for shard_id, epoch in self._epochs.items():
-            if self._txn(shard_id, "epoch") != epoch:
+            if self._txn(self._table, shard_id, "epoch") != epoch:
                 msg = f"another writer took {shard_id} of this sync over"
                 raise Fenced(msg, hint="only one sync may write a table; this one stopped and lost nothing")
 
-    def _txn(self, shard_id: str, key: str) -> int | None:
-        return self._table.transaction_version(f"{self._sync}/{shard_id}/{key}")
+    def _txn(self, table: DeltaTable, shard_id: str, key: str) -> int | None:
+        with _storage_errors():  # it may have to read the log again
+            return table.transaction_version(f"{self._sync}/{shard_id}/{key}")
 
     def _transaction(self, shard_id: str, key: str, value: int) -> Transaction:
         return Transaction(f"{self._sync}/{shard_id}/{key}", value)
+
+
+@contextmanager
+def _storage_errors() -> Generator[None]:
+    """Raise what Delta says of its storage as the OSError that it is: to be tried again."""
+    try:
+        yield
+    except DeltaError as error:
+        raise OSError(str(error)) from error
 
 
 def _encode(checkpoint: Checkpoint, epoch: int) -> list[tuple[str, int]]:

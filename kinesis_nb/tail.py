@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from kinesis_nb.buffer import Buffer, BufferStats
+    from kinesis_nb.buffer import Buffer, BufferStats, Held
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.frames import Batch
     from kinesis_nb.scheduler import Feed
@@ -52,14 +52,16 @@ class Tail(TableLike):
         # nothing new arrives in a closed shard
         skipped = [shard.shard_id for shard in feed.shards if is_latest and not shard.is_open]
         self._scheduler = Scheduler(feed, _BufferSink(feed, start, buffer), skipped=skipped, on_done=buffer.close)
-        self._stopper = weakref.finalize(self, _stop, self._scheduler, buffer)
+        self._stopper = weakref.finalize(self, self._scheduler.abandon)
         self._scheduler.start()
         if is_latest:
             self._scheduler.wait_opened(OPEN_SECONDS)
 
     def stop(self) -> None:
         """Stop reading; the rows that are held stay readable. Stopping twice is fine."""
-        self._stopper()
+        self._stopper.detach()
+        self._buffer.close()
+        self._scheduler.stop()
 
     def pause(self) -> None:
         """Make no calls until :meth:`resume`; nothing is missed as long as the stream keeps it."""
@@ -79,12 +81,23 @@ class Tail(TableLike):
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Take rows out, batch by batch, waiting for more until the tail is stopped."""
-        while taken := self._buffer.take():
+        for _, rows in self._held():
+            yield rows
+
+    def _held(self) -> Iterator[Held]:
+        while taken := self._buffer.take(batches=1):
             yield from taken
 
     def __iter__(self) -> Iterator[Record]:
-        for rows in self.batches():
-            yield from iter_records(rows)
+        for shard_id, rows in self._held():
+            used = 0
+            try:
+                for record in iter_records(rows):
+                    used += 1
+                    yield record
+            finally:
+                if used < rows.num_rows:  # the loop was left: the rest stays for the next one
+                    self._buffer.untake([(shard_id, rows.slice(used))])
 
     def take(self, rows: int, timeout: float | None = None) -> Records:
         """Take `rows` rows out, or as many as come.
@@ -93,13 +106,22 @@ class Tail(TableLike):
         ----------
         timeout
             Seconds without any new row after which what came so far is returned; None waits for all of them.
+
+        Raises
+        ------
+        KinesisError
+            What the tail failed with, or an interrupt; the rows that came before stay in the tail then.
         """
-        taken: list[pa.RecordBatch] = []
+        taken: list[Held] = []
         count = 0
-        while count < rows and (more := self._buffer.take(timeout, most=rows - count)):
-            taken += more
-            count += sum(batch.num_rows for batch in more)
-        return Records(concat(taken))
+        try:
+            while count < rows and (more := self._buffer.take(timeout, most=rows - count)):
+                taken += more
+                count += sum(batch.num_rows for _, batch in more)
+        except BaseException:
+            self._buffer.untake(taken)
+            raise
+        return Records(concat(batch for _, batch in taken))
 
     def __len__(self) -> int:
         return self._buffer.stats().rows
@@ -149,11 +171,6 @@ class _BufferSink:
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         """Note nothing: memory forgets."""
-
-
-def _stop(scheduler: Scheduler, buffer: Buffer) -> None:
-    buffer.close()
-    scheduler.stop()
 
 
 _running: weakref.WeakValueDictionary[tuple[object, str], Tail] = weakref.WeakValueDictionary()

@@ -75,8 +75,8 @@ class PutResult:
     error_message: str | None = None
 
 
-class Kinesis(Protocol):
-    """The calls the engine makes. Every method raises a :class:`~kinesis_nb.errors.KinesisError` and nothing else."""
+class Listings(Protocol):
+    """The calls that tell what there is. Whatever goes wrong is a :class:`~kinesis_nb.errors.KinesisError`."""
 
     def list_streams(self) -> list[str]:
         """Return the names of all streams."""
@@ -90,6 +90,14 @@ class Kinesis(Protocol):
         """Return all shards that hold records or may still take some."""
         ...
 
+    def server_time(self) -> ServerTime:
+        """Return what is known of the service's clock."""
+        ...
+
+
+class Kinesis(Listings, Protocol):
+    """All calls the engine makes."""
+
     def get_shard_iterator(self, stream: str, shard_id: str, position: StartingPosition) -> str:
         """Return a shard iterator; it lives 5 minutes."""
         ...
@@ -100,10 +108,6 @@ class Kinesis(Protocol):
 
     def put_records(self, stream: str, entries: Sequence[PutEntry]) -> list[PutResult]:
         """Write up to 500 records; the results are in the order of the entries."""
-        ...
-
-    def server_time(self) -> ServerTime:
-        """Return what is known of the service's clock."""
         ...
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinesis_nb.buffer import Buffer
+from kinesis_nb.buffer import Buffer, Held
 from kinesis_nb.errors import Closed, ConfigError
 
 
@@ -18,8 +18,9 @@ def rows(first: int, count: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({"n": list(range(first, first + count))})
 
 
-def numbers(batches: list[pa.RecordBatch]) -> list[int]:
-    return [n for batch in batches for n in batch.column("n").to_pylist()]
+def numbers(batches: list[pa.RecordBatch] | list[Held]) -> list[int]:
+    plain = [batch[1] if isinstance(batch, tuple) else batch for batch in batches]
+    return [n for batch in plain for n in batch.column("n").to_pylist()]
 
 
 @given(st.integers(min_value=0, max_value=100_000))
@@ -104,3 +105,13 @@ def test_refuses_budgets_that_hold_nothing(max_rows: int, max_bytes: int, on_ful
     """A budget of nothing and an unknown policy are refused."""
     with pytest.raises(ConfigError, match="hint"):
         Buffer(max_rows, max_bytes, on_full)
+
+
+def test_untaken_rows_come_again() -> None:
+    """What is put back is the next thing to be taken, and the counts are as if it had never been out."""
+    buffer = Buffer(10, 2**20, "block")
+    buffer.put("s", rows(0, 6))
+    taken = buffer.take(0, most=4)
+    buffer.untake(taken)
+    assert buffer.stats().taken == 0
+    assert numbers(buffer.take(0)) == list(range(6))

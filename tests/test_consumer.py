@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kinesis_nb.consumer import BEHIND_SECONDS, IDLE_SECONDS, THROTTLED_AT_LEAST, ShardConsumer, State
+from kinesis_nb.consumer import BEHIND_SECONDS, IDLE_SECONDS, ShardConsumer, State
 from kinesis_nb.errors import IteratorExpired, ServiceError, Throttled
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.retry import THROTTLED_AT_LEAST
+from kinesis_nb.service.wire import decode_batch
 from tests.virtual import world
 
 if TYPE_CHECKING:
@@ -213,3 +215,56 @@ def test_missing_iterator_of_an_open_shard_is_no_end(bench: Bench) -> None:
     bench.step()
     assert bench.sink.data == first + second
     assert bench.sink.finished == []
+
+
+def test_closed_shard_without_listed_children_is_asked_again(bench: Bench) -> None:
+    """A listing that does not have the children yet neither ends the shard without them nor doubles its records."""
+    data = bench.put(2)
+    split = {"StreamName": "orders", "ShardToSplit": "shardId-000000000000", "NewStartingHashKey": str(2**127)}
+    bench.model.call("SplitShard", split)
+    get_records, list_shards = bench.kinesis.get_records, bench.kinesis.list_shards
+
+    def without_children(shard_id: str, iterator: str, limit: int) -> Batch:
+        batch = get_records(shard_id, iterator, limit)
+        return type(batch)(batch.rows, batch.next_iterator, batch.millis_behind_latest)
+
+    bench.kinesis.get_records = without_children  # type: ignore[method-assign]
+    bench.kinesis.list_shards = lambda stream: list_shards(stream)[:1]  # type: ignore[method-assign]
+    for _ in range(5):
+        assert bench.step() is not None
+    assert bench.sink.finished == []
+    bench.kinesis.list_shards = list_shards  # type: ignore[method-assign]
+    while bench.step() is not None:
+        pass
+    assert bench.sink.data == data
+    assert bench.sink.finished == ["shardId-000000000000", "shardId-000000000001", "shardId-000000000002"]
+
+
+def test_absent_lag_is_the_tip_only_without_records(bench: Bench) -> None:
+    """An answer without MillisBehindLatest says "nothing left" only when it holds no record."""
+    rows = (
+        b'{"Records":[{"SequenceNumber":"1","Data":"YQ==","ApproximateArrivalTimestamp":1.5}],"NextShardIterator":"i"}'
+    )
+    assert decode_batch(rows, "s", bench.clock.now()).millis_behind_latest > 0
+    assert decode_batch(b'{"Records":[],"NextShardIterator":"i"}', "s", bench.clock.now()).millis_behind_latest == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"<html>",
+        b'{"Records":null}',
+        b'{"Records":[{"SequenceNumber":"1","Data":"Y","ApproximateArrivalTimestamp":1}]}',
+        b'{"Records":[{"SequenceNumber":"1","ApproximateArrivalTimestamp":1}]}',
+        b'{"Records":[{"SequenceNumber":1,"Data":"","ApproximateArrivalTimestamp":1}]}',
+        b'{"Records":[],"NextShardIterator":5}',
+        b'{"Records":[]',
+    ],
+)
+def test_half_an_answer_is_no_answer(bench: Bench, body: bytes) -> None:
+    """Whatever is not a whole and well-formed answer is an error to retry, never an empty batch."""
+    with pytest.raises(ServiceError) as caught:
+        decode_batch(body, "s", bench.clock.now())
+    assert caught.value.retryable

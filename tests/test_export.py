@@ -15,10 +15,14 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import CutBody, ErrorReply, PartialFailure, Reset
+from kinesis_nb.service.client import KinesisClient
 from tests.conftest import Streams, by_key
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kinesis_nb.emulator import Emulator
+    from kinesis_nb.transport import PutEntry, PutResult
 
 
 def frame(rows: int, keys: int = 5, seed: int = 1) -> pl.DataFrame:
@@ -206,3 +210,41 @@ def test_must_be_enabled(emulator: Emulator) -> None:
     source = kn.connect(endpoint_url=emulator.endpoint_url, auth=kn.StaticCredentials("a", "b"))
     with pytest.raises(kn.ExportsDisabled, match="exports_enabled=True"):
         source.export_df(pl.DataFrame({"a": ["x"]}), "arn:aws:kinesis:us-east-1:000000000000:stream/orders")
+
+
+class Interrupted(KinesisClient):
+    """A real client; Ctrl-C comes after its second request reached the service."""
+
+    requests = 0
+
+    def put_records(self, stream: str, entries: Sequence[PutEntry]) -> list[PutResult]:
+        results = super().put_records(stream, entries)
+        self.requests += 1
+        if self.requests == 2:
+            raise KeyboardInterrupt
+        return results
+
+
+def test_interrupt_reports_what_is_known(source: kn.Source, streams: Streams) -> None:
+    """After Ctrl-C the report has the acknowledged rows, and those under way as possible duplicates."""
+    arn = streams.create()
+    report = kn.Source(source.config, kinesis=Interrupted(source.config)).export_df(
+        frame(30, keys=10), arn, progress=False
+    )
+    assert (report.rows, report.note) == (10, "interrupted")
+    assert len(source.read("orders", progress=False)) == 10 + report.possible_duplicates > 10
+
+
+def test_rows_without_data_are_refused(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
+    """A null in the data of a synced frame is named; it does not become an empty record."""
+    arn = streams.create()
+    with pytest.raises(kn.ConfigError, match="1 rows have no data: 1"):
+        source.export_df(pl.DataFrame({"partition_key": ["a", "b"], "data": ["x", None]}), arn)
+    assert emulator.requests.total() == 0
+
+
+def test_data_column_that_is_no_text_is_part_of_the_json(source: kn.Source, streams: Streams) -> None:
+    """Only a text column named data is sent as it is."""
+    arn = streams.create()
+    source.export_df(pl.DataFrame({"partition_key": ["a"], "data": [5]}), arn, progress=False)
+    assert [record.data for record in source.read("orders", progress=False)] == ['{"partition_key":"a","data":5}']

@@ -26,6 +26,7 @@ NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
         (timedelta(minutes=-5), StartingPosition.at(NOW - timedelta(minutes=5))),
         (NOW.astimezone(timezone(timedelta(hours=5))), StartingPosition.at(NOW)),
         (StartingPosition.after("42"), StartingPosition.after("42")),
+        (StartingPosition.latest(), StartingPosition(Kind.LATEST, timestamp=NOW)),
     ],
 )
 def test_parses(value: object, expected: StartingPosition) -> None:

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.emulator import CutBody, ErrorReply, Html, Reset
+from kinesis_nb.emulator import CutBody, ErrorReply, Fault, Html, Reset
+from kinesis_nb.transport import SystemClock
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 
 if TYPE_CHECKING:
@@ -161,3 +162,49 @@ def test_fatal_error_reaches_the_caller(source: kn.Source, streams: Streams, emu
     with pytest.raises(kn.AccessDenied, match="kinesis:GetRecords"):
         source.read("orders", progress=False)
     assert engine_threads() == []
+
+
+def test_wrong_local_clock_loses_nothing(source: kn.Source, streams: Streams) -> None:
+    """The end of a read is compared with the service's clock, not with one here that is ten minutes ahead."""
+    streams.create()
+    streams.put(10)
+    ahead = kn.Source(source.config, clock=AheadClock())
+    middle = source.read("orders", progress=False).to_polars()["kinesis_ingestion_timestamp"].max()
+    streams.emulator.model.gap("orders", "shardId-000000000000", calls=3)
+    assert len(ahead.read("orders", end=middle, progress=False)) == 10
+    assert len(ahead.read("orders", progress=False)) == 10
+
+
+class AheadClock(SystemClock):
+    def now(self) -> datetime:
+        return super().now() + timedelta(minutes=10)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ErrorReply("LimitExceededException"),
+        ErrorReply("ResourceInUseException"),
+        ErrorReply("ExpiredNextTokenException"),
+        ErrorReply("InternalFailure"),
+        Reset(before=True),
+        CutBody(at=0.5, short=True),
+    ],
+    ids=lambda fault: fault.name,
+)
+def test_listing_is_tried_again(source: kn.Source, streams: Streams, emulator: Emulator, fault: Fault) -> None:
+    """The first listing survives what may pass by itself."""
+    streams.create()
+    streams.put(5)
+    emulator.on("ListShards", fault)
+    assert len(source.read("orders", progress=False)) == 5
+    assert emulator.delivered.total() == 1
+
+
+def test_shards_may_be_any_iterable(source: kn.Source, streams: Streams) -> None:
+    """A generator of shard ids is as good as a list."""
+    streams.create()
+    streams.put(5)
+    first = source.read("orders", progress=False).to_polars()["sequence_number"][0]
+    start = kn.StartingPosition.after(first)
+    assert len(source.read("orders", start, shards=(f"shardId-{n:012d}" for n in [0]), progress=False)) == 4

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
 import kinesis_nb as kn
-from kinesis_nb.emulator import ErrorReply
+from kinesis_nb import table as table_module
+from kinesis_nb.emulator import ErrorReply, Stall
+from kinesis_nb.service.client import KinesisClient
+from kinesis_nb.sync import Sync
 from kinesis_nb.table import Checkpoint, Origin, SyncTable
+from kinesis_nb.transport import SystemClock
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from kinesis_nb.emulator import Emulator
+    from kinesis_nb.shards import Shard
 
 ORIGIN = Origin("arn:aws:kinesis:us-east-1:000000000000:stream/orders", "2026-11-01", "trim_horizon")
 BIG = 49590338271490256608559692538361571095921575989136588898
@@ -222,3 +231,106 @@ def test_log_is_checkpointed(tmp_path: Path) -> None:
     assert list((tmp_path / "t" / "_delta_log").glob("*.checkpoint.parquet"))
     assert SyncTable.open(tmp_path / "t", ORIGIN).checkpoint("s") == Checkpoint(110, "110")
     assert DeltaTable(str(tmp_path / "t")).version() == 111
+
+
+class StaleListing(KinesisClient):
+    """A real client whose first listing is old when it arrives: `meanwhile` happens between the two."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def list_shards(self, stream: str) -> list[Shard]:
+        shards = super().list_shards(stream)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile:
+            meanwhile()
+        return shards
+
+
+def test_take_over_during_a_reshard_doubles_nothing(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """A shard that the old writer ended, and children it wrote, while the new one was listing, are not read again."""
+    streams.create()
+    streams.put(20)
+    old = source.sync("orders", tmp_path / "t", commit_interval=0.05)
+    assert old.wait(timeout=30)
+
+    def reshard_and_commit() -> None:
+        streams.split()
+        streams.put(20)
+        assert old.wait(timeout=30)
+
+    client = StaleListing(source.config)
+    client.meanwhile = reshard_and_commit
+    origin = SyncTable.open(tmp_path / "t", old._table.origin)
+    new = Sync(client, "orders", origin, SystemClock(), 0.05)
+    streams.put(20)
+    assert new.wait(timeout=30)
+    new.stop()
+    with pytest.raises(kn.Fenced):
+        old.wait(timeout=30)
+    assert by_key(table_rows(tmp_path / "t").to_arrow()) == written_by_key(streams)
+
+
+def test_wait_means_committed(source: kn.Source, streams: Streams, emulator: Emulator, tmp_path: Path) -> None:
+    """wait() does not take an old "nothing left" for an answer, while the call that would know better is under way."""
+    streams.create()
+    sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
+    assert sync.wait(timeout=30)
+    emulator.on("GetRecords", Stall(1.5))
+    while not emulator.delivered.total():
+        pass
+    streams.put(5)
+    assert sync.wait(timeout=30)
+    assert len(table_rows(tmp_path / "t")) == 5
+    sync.stop()
+
+
+def test_wait_after_stop_does_not_claim_to_have_caught_up(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """A stopped sync is not a finished one."""
+    streams.create()
+    sync = source.sync("orders", tmp_path / "t")
+    sync.stop()
+    streams.put(5)
+    assert not sync.wait(timeout=30)
+
+
+def test_storage_hiccup_is_no_take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that fails, and cannot be looked up either, is tried again; nobody is called Fenced without a rival."""
+    table = SyncTable.open(tmp_path / "t", ORIGIN)
+    table.acquire(["parent", "child"])
+    children = {"parent": Checkpoint(3, str(BIG), ended=True), "child": Checkpoint(3)}
+    with monkeypatch.context() as broken:
+        broken.setattr(table_module, "DeltaTable", Mock(side_effect=OSError("EIO")))
+        broken.setattr(table, "_write", Mock(side_effect=OSError("EIO")))
+        assert not table.commit(None, children)
+    assert table.commit(None, children)
+    assert table.checkpoint("child") == Checkpoint(3)
+
+
+def test_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that could not be written whole is removed: a full disk must not fill up further with every try."""
+    table = SyncTable.open(tmp_path / "t", ORIGIN)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError("ENOSPC")))
+    with pytest.raises(OSError, match="ENOSPC"):
+        table.write_rows(pa.table({"a": [1]}))
+    assert list((tmp_path / "t").glob("*.parquet")) == []
+
+
+def test_started_at_once_by_many_threads_is_one(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """Threads that start the same sync at the same time get the same one."""
+    streams.create()
+    with ThreadPoolExecutor(4) as pool:
+        syncs = list(pool.map(lambda _: source.sync("orders", tmp_path / "t"), range(4)))
+    assert len(set(map(id, syncs))) == 1
+    syncs[0].stop()
+
+
+def test_discovery_survives_a_bad_listing(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """A listing that fails while the sync runs neither ends it nor stops it from finding shards."""
+    streams.create()
+    sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
+    for code in ("ExpiredNextTokenException", "ResourceInUseException", "LimitExceededException"):
+        streams.emulator.on("ListShards", ErrorReply(code))
+        sync._scheduler._list()
+    assert sync.status().state == "running"
+    assert streams.emulator.delivered.total() == 3
+    sync.stop()

@@ -51,6 +51,8 @@ _THROTTLES = {
     "429",
 }
 _FAILURES = {
+    "ExpiredNextTokenException",  # a listing took longer than its token lives; the next one starts over
+    "ResourceInUseException",  # the stream is being created or changed
     "InternalFailure",
     "InternalFailureException",
     "InternalServerError",
@@ -294,13 +296,19 @@ class _ServerClock:
     def observe(self, date: str | None, sent: datetime, received: datetime) -> None:
         if not date:
             return
-        second = email.utils.parsedate_to_datetime(date)
+        try:
+            second = email.utils.parsedate_to_datetime(date).astimezone(UTC)
+        except ValueError:
+            return  # a proxy's own idea of a date
         least, most = second - received, second + timedelta(seconds=1) - sent
         with self._lock:
-            self._least = least if self._least is None else max(self._least, least)
-            self._most = most if self._most is None else min(self._most, most)
-            if self._least > self._most:  # one of the clocks was set
+            old_least, old_most = self._least, self._most
+            if old_least is None or old_most is None:
                 self._least, self._most = least, most
+            elif least > old_most or most < old_least:  # a clock was set, or one answer was wrong: allow for both
+                self._least, self._most = min(least, old_least), max(most, old_most)
+            else:
+                self._least, self._most = max(least, old_least), min(most, old_most)
 
     def at(self, now: datetime) -> ServerTime:
         with self._lock:

@@ -46,7 +46,7 @@ class _Record(msgspec.Struct, gc=False):
 class _Answer(msgspec.Struct):
     Records: list[_Record]
     NextShardIterator: str | None = None
-    MillisBehindLatest: int = 0
+    MillisBehindLatest: int | None = None
     ChildShards: list[_ChildShard] = []
 
 
@@ -104,7 +104,10 @@ def decode_batch(body: bytes, shard_id: str, now: datetime) -> Batch:
         )
         for child in answer.ChildShards
     )
-    return Batch(rows, answer.NextShardIterator, answer.MillisBehindLatest, children)
+    lag = answer.MillisBehindLatest
+    if lag is None:  # AWS may leave it out: then only an empty answer says that nothing is left
+        lag = 1 if answer.Records else 0
+    return Batch(rows, answer.NextShardIterator, lag, children)
 
 
 def _columns(records: list[_Record], shard_id: str, now: datetime) -> pa.RecordBatch:

@@ -1,0 +1,64 @@
+"""When to try again, and how long to wait: the one place that knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from kinesis_nb.errors import KinesisError, Throttled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kinesis_nb.shards import Shard
+    from kinesis_nb.transport import Clock, Listings, ServerTime, StreamSummary
+
+T = TypeVar("T")
+
+BASE_SECONDS, CAP_SECONDS = 0.2, 10.0
+THROTTLED_AT_LEAST = 1.0  # seconds; the service counts per second
+PATIENCE_SECONDS = 30.0  # for a call that a cell waits for
+
+
+def backoff(failures: int, error: KinesisError, clock: Clock) -> float:
+    """Return how many seconds to wait after the n-th failure in a row (from 0).
+
+    Full jitter between nothing and an exponential bound; after a throttle the next second in any case.
+    """
+    wait = min(CAP_SECONDS, BASE_SECONDS * 2 ** min(failures, 10)) * clock.random()
+    return max(wait, THROTTLED_AT_LEAST) if isinstance(error, Throttled) else wait
+
+
+class Patient:
+    """Listings in the caller's own thread: tried again for about half a minute while that may help."""
+
+    def __init__(self, kinesis: Listings, clock: Clock) -> None:
+        self._kinesis, self._clock = kinesis, clock
+
+    def list_streams(self) -> list[str]:
+        """Return the names of all streams."""
+        return self._insist(self._kinesis.list_streams)
+
+    def describe_stream(self, stream: str) -> StreamSummary:
+        """Return what the service says of a stream."""
+        return self._insist(lambda: self._kinesis.describe_stream(stream))
+
+    def list_shards(self, stream: str) -> list[Shard]:
+        """Return all shards that hold records or may still take some."""
+        return self._insist(lambda: self._kinesis.list_shards(stream))
+
+    def server_time(self) -> ServerTime:
+        """Return what is known of the service's clock."""
+        return self._kinesis.server_time()
+
+    def _insist(self, call: Callable[[], T]) -> T:
+        give_up = self._clock.monotonic() + PATIENCE_SECONDS
+        failures = 0
+        while True:
+            try:
+                return call()
+            except KinesisError as error:
+                wait = backoff(failures, error, self._clock)
+                if not error.retryable or self._clock.monotonic() + wait > give_up:
+                    raise
+                self._clock.sleep(wait)
+                failures += 1
