@@ -22,13 +22,14 @@ from zlib import crc32
 
 from . import faults
 from .errors import AwsError
-from .eventstream import EVENT_STREAM, HTML, JSON, Reply, Request, ok, parse_request, refused, subscription_frames
+from .eventstream import EVENT_STREAM, subscription_frames
+from .protocol import HTML, JSON, Reply, Request, ok, parse_request, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .eventstream import EventSource
     from .model import Model
+    from .protocol import EventSource
 
 MAX_BODY = 32 * 2**20  # twice what a full PutRecords request (10 MiB, base64) takes
 CLOSE_SECONDS = 5.0  # how long stop() waits for a request that is being carried out

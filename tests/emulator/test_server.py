@@ -22,7 +22,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
 
-from kinesis_nb.emulator import Emulator, ManualClock, PortInUse, Stall, eventstream
+from kinesis_nb.emulator import Emulator, ManualClock, PortInUse, Stall, protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +115,7 @@ def test_reply_headers(emulator: Emulator) -> None:
 def test_checksum_is_that_of_the_body(kinesis: Any, emulator: Emulator) -> None:
     """The CRC32 header lets a client detect a damaged body."""
     connection = http.client.HTTPConnection(emulator.endpoint_url.removeprefix("http://"), timeout=10)
-    headers = {"X-Amz-Target": "Kinesis_20131202.ListStreams", "Content-Type": eventstream.JSON}
+    headers = {"X-Amz-Target": "Kinesis_20131202.ListStreams", "Content-Type": protocol.JSON}
     connection.request("POST", "/", b"{}", {**headers, "Authorization": AUTHORIZATION})
     reply = connection.getresponse()
     assert int(reply.headers["x-amz-crc32"]) == crc32(reply.read())
@@ -238,7 +238,7 @@ def test_impossible_lengths_are_refused_unread(emulator: Emulator, length: str, 
 def test_one_connection_serves_many_requests(emulator: Emulator) -> None:
     """Connections are kept alive, after errors too."""
     connection = http.client.HTTPConnection(emulator.endpoint_url.removeprefix("http://"), timeout=10)
-    headers = {"X-Amz-Target": "Kinesis_20131202.ListStreams", "Content-Type": eventstream.JSON}
+    headers = {"X-Amz-Target": "Kinesis_20131202.ListStreams", "Content-Type": protocol.JSON}
     connection.connect()
     first = connection.sock
     for authorization in (AUTHORIZATION, "", AUTHORIZATION):
@@ -263,7 +263,7 @@ def test_a_defect_is_an_internal_failure(emulator: Emulator, monkeypatch: pytest
 def test_every_member_of_the_service_model_is_decoded() -> None:
     """Each request member botocore can send is known here, with the same type."""
     kinds = {"string": str, "integer": int, "boolean": bool, "timestamp": float, "blob": bytes}
-    known = get_type_hints(eventstream.Members)
+    known = get_type_hints(protocol.Members)
     service = botocore.session.get_session().get_service_model("kinesis")
     names = [name for name in service.operation_names if "Queue" not in name and "Channel" not in name]
     members = [item for name in names for item in (service.operation_model(name).input_shape or Empty).members.items()]
