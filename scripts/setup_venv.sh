@@ -17,3 +17,5 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     fi
 fi
 "$python" -m venv .venv
+# the pip that comes with Python may be years old, and its resolver then takes minutes for what takes seconds
+.venv/bin/python -m pip install -q --upgrade pip
