@@ -14,14 +14,15 @@ lab: .venv/.lab    ## open JupyterLab on the tutorials
 	$(BIN)/kinesis-nb lab notebooks
 
 test: .venv/.test servers    ## everything: unit, contract, notebooks, browser
-	$(BIN)/python -m pytest tests kinesis_nb README.md --doctest-modules
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest kinesis_nb README.md --doctest-modules -p no:randomly
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
 
 lint: .venv/.test    ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright -p pyproject.toml
 	$(BIN)/lint-imports
 
 bench: .venv/.test    ## how fast the emulator and the engine are here

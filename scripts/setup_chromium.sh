@@ -1,18 +1,25 @@
 #!/bin/sh
-# Make sure there is a Chromium for the browser tests: one on PATH, else Debian's package where we may install it.
+# Make sure there is what the browser tests need: a Chromium on PATH, and libatomic for the node that playwright brings.
+# What is missing comes from Debian, where we may install it.
 set -eu
+missing=
+found=
 for name in chromium chromium-browser google-chrome; do
-    if command -v "$name" >/dev/null; then
-        echo "browser: $(command -v "$name")"
-        exit 0
-    fi
+    found=${found:-$(command -v "$name" || true)}
 done
+[ -n "$found" ] || missing=chromium
+ls /usr/lib/*/libatomic.so.1 /usr/lib*/libatomic.so.1 >/dev/null 2>&1 || missing="$missing libatomic1"
+if [ -z "$missing" ]; then
+    echo "browser: $found"
+    exit 0
+fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "browser: installing Debian's chromium"
-    if apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; then
+    echo "browser: installing Debian's $missing"
+    # shellcheck disable=SC2086 # two names are two packages
+    if apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $missing >/dev/null; then
         exit 0
     fi
 fi
-echo "browser: found no Chromium and could not install one" >&2
-echo "hint: sudo apt-get install chromium" >&2
+echo "browser: could not get $missing" >&2
+echo "hint: sudo apt-get install $missing" >&2
 exit 1
