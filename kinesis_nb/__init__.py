@@ -1,5 +1,9 @@
 """Amazon Kinesis Data Streams in the notebook: explore, tail, read, sync, export.
 
+Start with ``source = kn.connect(region=...)``, or ``kn.demo()`` for sample streams without an account; then
+``source.explore()``, ``source.read(stream)``, ``source.tail(stream)``, ``source.sync(stream, table)`` and
+``source.export_df(frame, output_stream_arn)``.
+
 Names are loaded when first used, so that importing the package costs nothing.
 """
 
@@ -23,53 +27,77 @@ if TYPE_CHECKING:
     from kinesis_nb.errors import TableError as TableError
     from kinesis_nb.errors import Throttled as Throttled
     from kinesis_nb.errors import UnknownOption as UnknownOption
+    from kinesis_nb.explore import Catalog as Catalog
+    from kinesis_nb.explore import StreamView as StreamView
+    from kinesis_nb.export import ExportReport as ExportReport
+    from kinesis_nb.frames import Record as Record
+    from kinesis_nb.frames import Records as Records
+    from kinesis_nb.parse import parse_json as parse_json
     from kinesis_nb.position import StartingPosition as StartingPosition
     from kinesis_nb.samples import demo as demo
     from kinesis_nb.source import Source as Source
     from kinesis_nb.source import connect as connect
+    from kinesis_nb.sync import Sync as Sync
+    from kinesis_nb.tail import Tail as Tail
 
 __version__ = "0.1.0"
 
 _HOME_OF = {
     "AccessDenied": "errors",
+    "Catalog": "explore",
     "Closed": "errors",
     "ConfigError": "errors",
     "CredentialsError": "errors",
+    "ExportReport": "export",
     "ExportsDisabled": "errors",
     "Fenced": "errors",
     "KinesisError": "errors",
     "Profile": "config",
+    "Record": "frames",
+    "Records": "frames",
     "ServiceError": "errors",
     "Source": "source",
     "StartingPosition": "position",
     "StaticCredentials": "config",
     "StreamNotFound": "errors",
+    "StreamView": "explore",
+    "Sync": "sync",
     "TableError": "errors",
+    "Tail": "tail",
     "Throttled": "errors",
     "UnknownOption": "errors",
     "connect": "source",
     "demo": "samples",
+    "parse_json": "parse",
 }
 
 __all__ = [
     "AccessDenied",
+    "Catalog",
     "Closed",
     "ConfigError",
     "CredentialsError",
+    "ExportReport",
     "ExportsDisabled",
     "Fenced",
     "KinesisError",
     "Profile",
+    "Record",
+    "Records",
     "ServiceError",
     "Source",
     "StartingPosition",
     "StaticCredentials",
     "StreamNotFound",
+    "StreamView",
+    "Sync",
     "TableError",
+    "Tail",
     "Throttled",
     "UnknownOption",
     "connect",
     "demo",
+    "parse_json",
 ]
 
 

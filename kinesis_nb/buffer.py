@@ -60,9 +60,9 @@ class Buffer:
     """
 
     def __init__(self, max_rows: int, max_bytes: int, on_full: OnFull | str) -> None:
-        if max_rows < 1 or max_bytes < 1:
-            msg = f"a buffer of {max_rows} rows and {max_bytes} bytes can hold nothing"
-            raise ConfigError(msg, hint="max_rows and max_bytes must be 1 or more")
+        if not all(isinstance(limit, int) and limit > 0 for limit in (max_rows, max_bytes)):
+            msg = f"a buffer of {max_rows!r} rows and {max_bytes!r} bytes can hold nothing"
+            raise ConfigError(msg, hint="max_rows and max_bytes are whole numbers, 1 or more")
         try:
             self._on_full = OnFull(on_full)
         except ValueError:

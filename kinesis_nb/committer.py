@@ -81,6 +81,7 @@ class Committer:
         self._committed = self._commits = 0
         self._last_stamp = datetime.min.replace(tzinfo=UTC)
         self._thread: threading.Thread | None = None
+        self._over = threading.Event()  # not Thread.join(): interrupted, it takes a living thread for a dead one
 
     # --- ownership ---
 
@@ -155,14 +156,14 @@ class Committer:
 
     def join(self, timeout: float) -> bool:
         """Wait for the end of the thread; return whether it came."""
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(max(0.0, timeout))
+        if self._thread is not threading.current_thread():
+            self._over.wait(max(0.0, timeout))
         return not self.is_running
 
     @property
     def is_running(self) -> bool:
         """Whether the thread lives."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread is not None and not self._over.is_set()
 
     @property
     def is_stopping(self) -> bool:
@@ -190,6 +191,7 @@ class Committer:
             self._buffer.close()
             self.request_stop()
             self._on_end()
+            self._over.set()
 
     def _commit_pending(self) -> None:
         with self._changed:

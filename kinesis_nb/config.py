@@ -127,8 +127,10 @@ class SourceConfig:
             msg = f"{self.region!r} is not the name of a region"
             raise ConfigError(msg, hint='regions look like "us-east-1" or "eu-central-1"')
         if not isinstance(self.auth, StaticCredentials | Profile | None):
-            msg = f"auth={self.auth!r} is not a way to sign in"
-            raise ConfigError(msg, hint="use StaticCredentials(...), Profile(...) or None")
+            # the value itself may be a secret
+            raise ConfigError(
+                f"auth= takes no {type(self.auth).__name__}", hint="use StaticCredentials(...), Profile(...) or None"
+            )
         for name, url in (("endpoint_url", self.endpoint_url), ("proxy", self.proxy)):
             _check_url(name, url)
 
@@ -165,8 +167,9 @@ def check_stream_name(stream: object) -> str:
 
 
 def hinted(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function answer an unknown keyword with :class:`UnknownOption` and the name that was probably meant."""
-    known = [name for name in inspect.signature(function).parameters if name != "self"]
+    """Make a function answer a call that does not fit with :class:`UnknownOption` and what was probably meant."""
+    signature = inspect.signature(function)
+    known = [name for name in signature.parameters if name != "self"]
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -174,6 +177,19 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
             if name not in known:
                 msg = f"{function.__name__}() has no option {name!r}"
                 raise UnknownOption(msg, hint=closest(name, known) or f"its options are {', '.join(known)}")
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            shown = ", ".join(str(signature.parameters[name]).partition(":")[0].partition("=")[0] for name in known)
+            raise UnknownOption(
+                f"{function.__name__}(): {error}", hint=f"call it as {function.__name__}({shown})"
+            ) from None
         return function(*args, **kwargs)
 
     return call
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise ConfigError for anything but a whole number of 1 or more."""
+    if not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name}: {value!r} is not a number of rows", hint="give a whole number, 1 or more")

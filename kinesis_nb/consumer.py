@@ -62,6 +62,8 @@ class ConsumerStats:
         As the last answer said; None before the first.
     records, calls, throttles, retries
         Counts since the start; `retries` includes `throttles`.
+    dropped
+        User records of KPL aggregates that were left out, because the shard does not take their hash keys.
     caught_up_call
         Which call was the last one to be answered with "nothing left"; 0 for none.
     error
@@ -72,6 +74,7 @@ class ConsumerStats:
     state: State
     millis_behind_latest: int | None
     records: int
+    dropped: int
     calls: int
     caught_up_call: int
     throttles: int
@@ -96,7 +99,7 @@ class ShardConsumer:
         self._failures = 0
         self._called_at = 0.0
         self._millis_behind: int | None = None
-        self._records = self._calls = self._caught_up_call = self._throttles = self._retries = 0
+        self._records = self._dropped = self._calls = self._caught_up_call = self._throttles = self._retries = 0
         self._error = ""
 
     def step(self) -> float | None:
@@ -141,7 +144,7 @@ class ShardConsumer:
         iterator = self._iterator or self._open_iterator()
         self._called_at = self._clock.monotonic()
         self._calls += 1
-        batch = self._kinesis.get_records(self.shard.shard_id, iterator, PAGE)
+        batch = self._kinesis.get_records(self.shard, iterator, PAGE)
         wants_more = self._sink.deliver(self.shard, batch)
         self._advance(batch)
         if not wants_more:
@@ -157,6 +160,7 @@ class ShardConsumer:
         self.children = batch.child_shards
         self._millis_behind = batch.millis_behind_latest
         self._records += batch.rows.num_rows
+        self._dropped += batch.dropped
         if last := batch.last_sequence_number:
             self._position = StartingPosition.after(last)
 
@@ -206,6 +210,7 @@ class ShardConsumer:
             self.state,
             self._millis_behind,
             self._records,
+            self._dropped,
             self._calls,
             self._caught_up_call,
             self._throttles,

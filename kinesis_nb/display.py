@@ -57,7 +57,7 @@ def cell(value: object) -> str:
 def table_html(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
     """Return an HTML table; every value is shown as text."""
     rows = list(rows)
-    numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
+    numeric = [_is_numeric([row[i] for row in rows]) for i in range(len(columns))]
     classes = [' class="num"' if is_number else "" for is_number in numeric]
     head = "".join(f"<th{kind}>{cell(name)}</th>" for name, kind in zip(columns, classes, strict=True))
     body = "".join(
@@ -70,12 +70,17 @@ def table_html(columns: Sequence[str], rows: Iterable[Sequence[object]], caption
     return f'{_STYLE}<div class="knb"><table>{top}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def frame_html(table: pa.Table, caption: str, most: int = 10) -> str:
-    """Return the first `most` rows of an Arrow table as an HTML table; columns without any value are left out."""
-    shown = table.slice(0, most)
+def _is_numeric(values: list[object]) -> bool:
+    numbers = [value for value in values if value is not None]
+    return bool(numbers) and all(isinstance(number, int | float) for number in numbers)
+
+
+def frame_html(table: pa.Table, caption: str, most: int = 10, *, newest: bool = False) -> str:
+    """Return the first, or the last, `most` rows of a table as HTML; columns without any value are left out."""
+    shown = table.slice(max(0, table.num_rows - most) if newest else 0, most)
     names = [
         name for name in table.column_names if shown.column(name).null_count < shown.num_rows or not shown.num_rows
     ]
     rows = [[row[name] for name in names] for row in shown.select(names).to_pylist()]
-    more = f" · first {most} shown" if table.num_rows > most else ""
+    more = f" · {'last' if newest else 'first'} {most} shown" if table.num_rows > most else ""
     return table_html(names, rows, caption.strip("<>") + more)

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from kinesis_nb.display import table_html
-from kinesis_nb.errors import AccessDenied, StreamNotFound, closest
+from kinesis_nb.display import plain, table_html
+from kinesis_nb.errors import AccessDenied, ConfigError, KinesisError, ServiceError, StreamNotFound, closest
 from kinesis_nb.frames import Records
+from kinesis_nb.lineage import Lineage
 from kinesis_nb.position import StartingPosition
-from kinesis_nb.transport import StreamSummary
+from kinesis_nb.shards import hash_key
+from kinesis_nb.transport import StreamExtras, StreamSummary
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from kinesis_nb.infer import Schema
+    from kinesis_nb.retry import Patient
     from kinesis_nb.shards import Shard
-    from kinesis_nb.transport import Listings
 
+_DENIED = "not permitted"
+_EXTRAS = [field.name for field in fields(StreamExtras)]
+_AT_ONCE = 8  # shards that are asked at the same time
 _LOOK_BACK = (timedelta(minutes=1), timedelta(minutes=15), timedelta(hours=4))
 
 ReadWindow = Callable[[str, StartingPosition, int | None, int | None], Records]
@@ -34,7 +41,7 @@ Stream, position, limit, newest (see :func:`kinesis_nb.read.read_window`).
 class StreamView:
     """One stream; everything is asked for when you ask for it, and asked once."""
 
-    def __init__(self, kinesis: Listings, name: str, read: ReadWindow) -> None:
+    def __init__(self, kinesis: Patient, name: str, read: ReadWindow) -> None:
         self.name = name
         self._kinesis, self._read = kinesis, read
 
@@ -42,6 +49,19 @@ class StreamView:
     def summary(self) -> StreamSummary:
         """What the service says of the stream."""
         return self._kinesis.describe_stream(self.name)
+
+    @cached_property
+    def extras(self) -> Mapping[str, object]:
+        """Consumers, how records find their shard, channels and queues; ``"not permitted"`` without that permission.
+
+        Needs ``kinesis:DescribeStreamSummary``; None is what the server does not say.
+        """
+        try:
+            return asdict(self._kinesis.describe_extras(self.name))
+        except AccessDenied:
+            return dict.fromkeys(_EXTRAS, _DENIED)
+        except KinesisError:  # a server that does not know the call; it is no reason to show nothing
+            return dict.fromkeys(_EXTRAS)
 
     @cached_property
     def _listing(self) -> list[Shard]:
@@ -84,10 +104,83 @@ class StreamView:
                 return found.last(n)
         return self._read(self.name, StartingPosition.trim_horizon(), None, n).last(n)
 
+    @property
+    def lineage(self) -> Lineage:
+        """The family of the shards, as a picture: splits and merges, and which hash keys each shard takes."""
+        return Lineage(self.name, self._listing)
+
+    def shard_for(self, key: str) -> Shard:
+        """Return the open shard that takes the records of a partition key.
+
+        A producer that gives an explicit hash key decides otherwise.
+
+        Raises
+        ------
+        ConfigError
+            For a key that no record can have.
+        """
+        if not 1 <= len(key) <= 256:  # noqa: PLR2004 - AWS: characters of a partition key
+            msg = f"no record has a partition key of {len(key)} characters"
+            raise ConfigError(msg, hint="partition keys have 1 to 256 characters")
+        hashed = hash_key(key)
+        for shard in self._listing:
+            if shard.is_open and shard.hash_range[0] <= hashed <= shard.hash_range[1]:
+                return shard
+        msg = f"no open shard of {self.name!r} takes {key!r} now"
+        raise ServiceError(msg, hint="the stream was changing when it was listed: explore it again", retryable=True)
+
+    def schema(self, n: int = 1_000) -> Schema:
+        """Return what the JSON in the newest `n` records holds: fields, types, how often they are there, conflicts.
+
+        Give it to :func:`kinesis_nb.parse_json`, which then says what is not as it was.
+        """
+        from kinesis_nb.infer import infer_schema
+
+        return infer_schema(self.sample(n).to_arrow().column("data").to_pylist())
+
+    def heat(self, n: int = 1_000) -> Heat:
+        """Return how the newest `n` records spread over the open shards and the partition keys.
+
+        A shard is hot when it took more than 1.5 times an equal share of the records or the bytes, a key when it took
+        more than the equal share of a shard (with one or two shards: more than half), so that no split would help.
+        Both only by more than chance does in a sample of that size.
+        """
+        return Heat(*_heat(self.sample(n).to_polars(), [s.shard_id for s in self._listing if s.is_open]))
+
+    def lag(self) -> pl.DataFrame:
+        """Return per shard how far a reader would be behind that starts at the oldest record now.
+
+        That is what a sync or a read from ``"trim_horizon"`` has before it. The service knows no reader's position, so
+        it is not the lag of one that runs: see ``Tail.stats()`` and ``Sync.status()``. Costs one record per shard.
+
+        Returns
+        -------
+        polars.DataFrame
+            `shard_id`, `state`, `lag` (``MillisBehindLatest`` of the first answer; zero: nothing to read) and `oldest`,
+            the arrival of the oldest record; null when there is none, or a stretch without records before it.
+        """
+        import polars as pl
+
+        with ThreadPoolExecutor(_AT_ONCE, f"kinesis_nb {self.name} lag") as threads:
+            batches = list(threads.map(lambda shard: self._kinesis.first_batch(self.name, shard), self._listing))
+        rows = [
+            {
+                "shard_id": shard.shard_id,
+                "state": "open" if shard.is_open else "closed",
+                "lag": timedelta(milliseconds=batch.millis_behind_latest),
+                "oldest": next(iter(batch.rows.column("kinesis_ingestion_timestamp").to_pylist()), None),
+            }
+            for shard, batch in zip(self._listing, batches, strict=True)
+        ]
+        frame = pl.DataFrame(rows, schema=["shard_id", "state", "lag", "oldest"])
+        return frame.cast({"shard_id": pl.String, "lag": pl.Duration("ms"), "oldest": pl.Datetime("us", "UTC")})
+
     def _repr_html_(self) -> str:
         rows = [(field.name, getattr(self.summary, field.name)) for field in fields(StreamSummary)]
-        rows.append(("open shards", self.open_shards))
-        return table_html(("", self.name), [(name, str(value)) for name, value in rows]) + table_html(
+        rows += [("open shards", self.open_shards), *self.extras.items()]
+        return table_html(
+            ("", self.name), [(name, None if value is None else str(value)) for name, value in rows]
+        ) + table_html(
             self.shards.columns,
             ([", ".join(v) if isinstance(v, list) else v for v in row] for row in self.shards.iter_rows()),
         )
@@ -96,10 +189,73 @@ class StreamView:
         return f"<StreamView {self.name}: {self.open_shards} open of {len(self._listing)} shards>"
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Heat:
+    """How a sample spreads over shards and partition keys.
+
+    Attributes
+    ----------
+    shards, keys
+        The shards in the order of the listing, the keys from the hottest: `records` and `bytes` (data and key) in the
+        sample, their shares from 0 to 1, and whether it is `hot`.
+    """
+
+    shards: pl.DataFrame
+    keys: pl.DataFrame
+
+    def _repr_html_(self) -> str:
+        top = self.keys.head(10)
+        return "".join(
+            table_html(frame.columns, ([_shown(v) for v in row] for row in frame.iter_rows()), caption)
+            for frame, caption in ((self.shards, repr(self).strip("<>")), (top, f"first {len(top)} of the keys"))
+        )
+
+    def __repr__(self) -> str:
+        hot = self.shards.filter("hot")["shard_id"].to_list() + self.keys.filter("hot")["partition_key"].to_list()
+        return (
+            f"<Heat: {self.shards['records'].sum():,} records, {len(self.shards)} shards, {len(self.keys):,} keys, "
+            f"hot: {', '.join(map(plain, hot)) or 'none'}>"
+        )
+
+
+def _heat(sample: pl.DataFrame, open_shards: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    import polars as pl
+
+    size = pl.coalesce(pl.col("data_raw").bin.size(), pl.col("data").str.len_bytes())
+    rows = sample.with_columns(bytes=size + pl.col("partition_key").str.len_bytes().fill_null(0))
+    fair = 1 / max(1, len(open_shards))
+    shards = pl.DataFrame({"shard_id": open_shards}, schema={"shard_id": pl.String})
+    seen = _shares(rows, "shard_id", 1.5 * fair)
+    return (
+        shards.join(seen, on="shard_id", how="full", coalesce=True, maintain_order="left_right").with_columns(
+            pl.col("records", "bytes", "record_share", "byte_share").fill_null(0), pl.col("hot").fill_null(value=False)
+        ),
+        _shares(rows, "partition_key", min(fair, 0.5)).sort("bytes", "partition_key", descending=[True, False]),
+    )
+
+
+def _shares(rows: pl.DataFrame, by: str, most: float) -> pl.DataFrame:
+    """Return what each value of a column has of the rows; hot is what has more than `most`, and not by chance."""
+    import polars as pl
+
+    chance = 3 * (most / max(1, len(rows))) ** 0.5  # three standard deviations
+    counted = rows.group_by(by).agg(pl.len().cast(pl.Int64).alias("records"), pl.col("bytes").sum().cast(pl.Int64))
+    shares = {"record_share": pl.col("records"), "byte_share": pl.col("bytes")}
+    return counted.with_columns(**{name: count / count.sum() for name, count in shares.items()}).with_columns(
+        hot=(pl.max_horizontal("record_share", "byte_share") > most + chance) & pl.col(by).is_not_null()
+    )
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else None
+    return f"{value:.1%}" if isinstance(value, float) else value
+
+
 class Catalog(Mapping[str, StreamView]):
     """The streams of a source by name; displays as a table."""
 
-    def __init__(self, kinesis: Listings, region: str, read: ReadWindow) -> None:
+    def __init__(self, kinesis: Patient, region: str, read: ReadWindow) -> None:
         self._kinesis, self._region, self._read = kinesis, region, read
         self._views = {name: StreamView(kinesis, name, read) for name in kinesis.list_streams()}
 
@@ -110,6 +266,13 @@ class Catalog(Mapping[str, StreamView]):
             msg = f"no stream {name!r} in {self._region}"
             raise StreamNotFound(msg, hint=closest(name, self._views)) from None
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._views
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a stream, or `default` where there is none of that name."""
+        return self._views.get(name, default)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._views)
 
@@ -118,7 +281,10 @@ class Catalog(Mapping[str, StreamView]):
 
     def to_arrow(self) -> pa.Table:
         """Return one row per stream; what the policy does not allow to see is null."""
-        return pa.Table.from_pylist([_row(view) for view in self._views.values()], _CATALOG)
+        rows = [_row(view) for view in self._views.values()]
+        return pa.Table.from_pylist(
+            [{k: v for k, v in row.items() if k == "status" or v != _DENIED} for row in rows], _CATALOG
+        )
 
     def to_polars(self) -> pl.DataFrame:
         """Return one row per stream as a polars DataFrame."""
@@ -127,9 +293,8 @@ class Catalog(Mapping[str, StreamView]):
         return pl.DataFrame(self.to_arrow())
 
     def _repr_html_(self) -> str:
-        table = self.to_arrow()
-        rows = ([row[name] for name in table.column_names] for row in table.to_pylist())
-        return table_html(table.column_names, rows, f"{len(self)} streams in {self._region}")
+        rows = ([row.get(name) for name in _CATALOG.names] for row in map(_row, self._views.values()))
+        return table_html(_CATALOG.names, rows, f"{len(self)} streams in {self._region}")
 
     def __repr__(self) -> str:
         return f"<Catalog {self._region}: {', '.join(self._views) or 'no streams'}>"
@@ -144,6 +309,10 @@ _CATALOG = pa.schema(
         pa.field("retention_hours", pa.int64()),
         pa.field("encryption", pa.string()),
         pa.field("created_at", pa.timestamp("ms", tz="UTC")),
+        pa.field("consumers", pa.int64()),
+        pa.field("distribution", pa.string()),
+        pa.field("channels", pa.int64()),
+        pa.field("queues", pa.int64()),
     ]
 )
 
@@ -152,7 +321,7 @@ def _row(view: StreamView) -> dict[str, object]:
     try:
         summary, open_shards = view.summary, view.open_shards
     except AccessDenied:
-        return {"stream": view.name, "status": "not permitted"}
+        return {"stream": view.name, "status": _DENIED}
     return {
         "stream": view.name,
         "status": summary.status,
@@ -161,4 +330,5 @@ def _row(view: StreamView) -> dict[str, object]:
         "retention_hours": summary.retention,
         "encryption": summary.encryption,
         "created_at": summary.created_at,
+        **view.extras,
     }

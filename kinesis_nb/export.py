@@ -9,6 +9,7 @@ holds two rows of one partition key, and the next row of a key is sent only afte
 from __future__ import annotations
 
 import re
+import warnings
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ _ARN = re.compile(
 _json = msgspec.json.Encoder(decimal_format="number")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class ExportReport:
     """What became of an export.
 
@@ -71,6 +72,14 @@ class ExportReport:
     duration: float = 0.0
     failed: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"row": pl.Int64, "reason": pl.String}))
     note: str = ""
+
+    def __repr__(self) -> str:
+        note = f", {self.note}" if self.note else ""
+        return (
+            f"<ExportReport: {self.rows:,} rows in {self.requests:,} requests and {self.duration:.1f} s,"
+            f" {self.retries:,} retries, {self.possible_duplicates:,} possible duplicates,"
+            f" {len(self.failed):,} failed{note}>"
+        )
 
     def _repr_html_(self) -> str:
         names = ("rows", "bytes", "requests", "retries", "throttles", "possible_duplicates")
@@ -109,6 +118,10 @@ def export_frame(
     progress: Callable[[int], None] = lambda _rows: None,
 ) -> ExportReport:
     """Write every row of a frame; see :meth:`kinesis_nb.source.Source.export_df`."""
+    if encode is not None and not callable(encode):
+        raise ConfigError(
+            f"encode= takes no {type(encode).__name__}", hint="give a function from a dict to bytes or str"
+        )
     if order not in {"per_key", "none"}:
         msg = f"order={order!r} is not known"
         raise ConfigError(msg, hint='use "per_key" or "none"')
@@ -127,10 +140,17 @@ def to_table(frame: Any) -> pa.Table:
     if not hasattr(frame, "__arrow_c_stream__"):
         msg = f"a {type(frame).__name__} is not a table"
         raise ConfigError(msg, hint="give a polars or pandas DataFrame, or an Arrow table")
-    return pa.table(frame)
+    if isinstance(frame, pl.DataFrame) and (objects := [n for n, kind in frame.schema.items() if kind == pl.Object]):
+        raise ConfigError(f"column {objects[0]!r} holds Python objects", hint="cast it to a type that has a meaning")
+    try:
+        return pa.table(frame)
+    except pa.ArrowException as error:
+        raise ConfigError(f"the frame has no Arrow form: {error}", hint="give every column one type") from error
 
 
 def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
@@ -151,7 +171,7 @@ def _keys(table: pa.Table, column: str | None) -> list[str]:
     bad = pc.or_(pc.less(length, 1), pc.greater(length, KEY_CHARACTERS))
     _refuse_rows(
         pc.indices_nonzero(bad).to_pylist(),
-        f"have no usable partition key in {chosen!r}",
+        f"no usable partition key in {chosen!r}",
         "keys have 1 to 256 characters",
     )
     keys: list[str] = values.to_pylist()
@@ -163,10 +183,20 @@ def _payloads(table: pa.Table, encode: Encode | None) -> Iterator[bytes]:
     if encode is None and _is_synced(table):
         raw = table.column("data_raw").to_pylist() if "data_raw" in table.column_names else [None] * table.num_rows
         texts = table.column("data").to_pylist()
-        _refuse_rows([row for row, text in enumerate(texts) if text is None], "have no data", "fill them or drop them")
+        _refuse_rows([row for row, text in enumerate(texts) if text is None], "no data", "fill them or drop them")
         return (text.encode() if kept is None else kept for text, kept in zip(texts, raw, strict=True))
-    write: Encode = encode or _json.encode
-    return (_as_bytes(write(row)) for batch in table.to_batches(1_000) for row in batch.to_pylist())
+    return _encoded(table, encode or _json.encode)
+
+
+def _encoded(table: pa.Table, encode: Encode) -> Iterator[bytes]:
+    rows = (row for batch in table.to_batches(1_000) for row in batch.to_pylist())
+    for number, row in enumerate(rows):
+        try:
+            yield _as_bytes(encode(row))
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"row {number} cannot be encoded: {error!r}", hint="nothing was sent") from error
 
 
 def _is_synced(table: pa.Table) -> bool:
@@ -185,16 +215,13 @@ def _as_bytes(data: bytes | str) -> bytes:
 
 def _check_sizes(entries: Sequence[PutEntry]) -> None:
     too_big = [row for row, entry in enumerate(entries) if entry.size > RECORD_BYTES]
-    _refuse_rows(
-        too_big, f"are larger than {RECORD_BYTES:,} bytes with their key", "a stream takes records of up to 1 MiB"
-    )
+    _refuse_rows(too_big, f"larger than {RECORD_BYTES:,} bytes with the key", "a stream takes records of up to 1 MiB")
 
 
 def _refuse_rows(rows: list[int], what: str, hint: str) -> None:
     if rows:
         shown = ", ".join(map(str, rows[:10])) + (" …" if len(rows) > 10 else "")  # noqa: PLR2004
-        msg = f"{len(rows)} rows {what}: {shown}"
-        raise ConfigError(msg, hint=f"{hint}; nothing was sent")
+        raise ConfigError(f"{what}: rows {shown} ({len(rows)} in all)", hint=f"{hint}; nothing was sent")
 
 
 class _Exporter:
@@ -226,6 +253,7 @@ class _Exporter:
                     self._clock.sleep(backoff(failures, error, self._clock))
         except KeyboardInterrupt:
             self._report.note = "interrupted"
+            warnings.warn("the export was interrupted: not all was written", stacklevel=2)
         except KinesisError as error:
             error.add_note(f"{self._report.rows:,} rows were written before")
             raise

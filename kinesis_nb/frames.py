@@ -67,16 +67,25 @@ class Batch:
         is a gap in the shard, not its end.
     child_shards
         Given with the last answer of a closed shard.
+    dropped
+        User records of KPL aggregates that are not in `rows`, because the shard does not take their hash keys: after a
+        reshard the producer writes them once more, to the shard that does.
+    read_to
+        The sequence number of the answer's last record, where rows were dropped and the last row may lie before it.
     """
 
     rows: pa.RecordBatch
     next_iterator: str | None
     millis_behind_latest: int
     child_shards: tuple[Shard, ...] = ()
+    dropped: int = 0
+    read_to: str | None = None
 
     @property
     def last_sequence_number(self) -> str | None:
-        """The sequence number of the last record, None for an empty batch."""
+        """The sequence number of the last record, None for an answer without records."""
+        if self.read_to is not None:
+            return self.read_to
         column = self.rows.column("sequence_number")
         return column[-1].as_py() if len(column) else None
 
@@ -95,13 +104,21 @@ def decode_text(data: pa.Array) -> tuple[pa.Array, pa.Array]:
         `text` is a string array in which bytes that are not UTF-8 became U+FFFD; `raw` holds the original bytes of
         just those rows and is null elsewhere.
     """
-    try:
-        return data.cast(pa.string()), pa.nulls(len(data), pa.binary())
-    except pa.ArrowInvalid:  # one bad row makes the vectorised cast fail; then go row by row
-        values: list[bytes] = data.to_pylist()
+    whole = as_text(data)
+    if whole is not None:
+        return whole, pa.nulls(len(data), pa.binary())
+    values: list[bytes] = data.to_pylist()  # one bad row makes the vectorised cast fail; then go row by row
     text = [value.decode(errors="replace") for value in values]
     raw = [value if replaced.encode() != value else None for value, replaced in zip(values, text, strict=True)]
     return pa.array(text, pa.string()), pa.array(raw, pa.binary())
+
+
+def as_text(data: pa.Array) -> pa.Array | None:
+    """Return a binary array as a string array; None when one of its values is not UTF-8."""
+    try:
+        return data.cast(pa.string())
+    except pa.ArrowInvalid:
+        return None
 
 
 def constant(value: object, length: int, kind: pa.DataType) -> pa.Array:

@@ -10,6 +10,8 @@ from enum import StrEnum
 from kinesis_nb.errors import ConfigError
 
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|h|d)")
+_LONGEST_AGO = 1e6  # of any unit: long before there was Kinesis
+_ISO = re.compile(r"\d{4}-\d\d-\d\d")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -61,7 +63,11 @@ class StartingPosition:
 
         A datetime without a time zone is taken as local time.
         """
-        return cls(Kind.AT_TIMESTAMP, timestamp=timestamp.astimezone(UTC))
+        try:
+            exact = datetime.fromisoformat(timestamp.isoformat())  # pandas' own kind has no local time
+            return cls(Kind.AT_TIMESTAMP, timestamp=exact.astimezone(UTC))
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            raise ConfigError(f"{timestamp!r} is not a moment in a stream", hint="give a datetime") from None
 
     @classmethod
     def after(cls, sequence_number: str) -> StartingPosition:
@@ -79,7 +85,7 @@ class StartingPosition:
         ----------
         value
             ``"trim_horizon"``, ``"latest"``, ``"now"``, a datetime (without time zone: local time), a timedelta
-            before `now`, a text like ``"-15m"`` (s, m, h, d), or a StartingPosition.
+            before `now`, a text like ``"-15m"`` (s, m, h, d) or ``"2026-11-01T12:00Z"``, or a StartingPosition.
         now
             The moment that ``"now"``, ``"-15m"`` and a timedelta are counted from.
 
@@ -98,23 +104,44 @@ class StartingPosition:
                 return cls.latest(pinned=now)
             case StartingPosition():
                 return value
+            case datetime():
+                return cls.at(value)
+            case timedelta():
+                return cls._ago(value, now)
+            case str():
+                return cls._read(value.strip().lower(), now)
+            case _:
+                raise _not_a_position(value)
+
+    @classmethod
+    def _read(cls, text: str, now: datetime) -> StartingPosition:
+        match text:
             case "trim_horizon":
                 return cls.trim_horizon()
             case "latest":
                 return cls.latest(pinned=now)
             case "now":
                 return cls.at(now)
-            case datetime():
-                return cls.at(value)
-            case timedelta():
-                return cls.at(now - abs(value))
-            case str() if match := _AGO.fullmatch(value):
-                return cls.at(now - timedelta(**{_UNITS[match[2]]: float(match[1])}))
+            case _ if match := _AGO.fullmatch(text):
+                return cls._ago(timedelta(**{_UNITS[match[2]]: min(float(match[1]), _LONGEST_AGO)}), now)
+            case _ if _ISO.match(text):
+                return cls._iso(text)
             case _:
-                msg = f"{value!r} is not a position in a stream"
-                raise ConfigError(
-                    msg, hint='use "trim_horizon", "latest", "now", a datetime, "-15m" or a StartingPosition'
-                )
+                raise _not_a_position(text)
+
+    @classmethod
+    def _ago(cls, ago: timedelta, now: datetime) -> StartingPosition:
+        try:
+            return cls.at(now - abs(ago))
+        except OverflowError:
+            raise _not_a_position(ago) from None
+
+    @classmethod
+    def _iso(cls, text: str) -> StartingPosition:
+        try:
+            return cls.at(datetime.fromisoformat(text.upper()))
+        except ValueError:
+            raise _not_a_position(text) from None
 
     def __repr__(self) -> str:
         match self.kind:
@@ -124,3 +151,10 @@ class StartingPosition:
                 return f"StartingPosition.after({self.sequence_number!r})"
             case _:
                 return f"StartingPosition.{self.kind.lower()}()"
+
+
+def _not_a_position(value: object) -> ConfigError:
+    return ConfigError(
+        f"{value!r} is not a position in a stream",
+        hint='use "trim_horizon", "latest", "now", a datetime, an ISO time, "-15m" (s, m, h, d) or a timedelta',
+    )

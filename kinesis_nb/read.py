@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -77,6 +78,7 @@ def read_window(feed: Feed, window: Window, progress: Callable[[int], None] = la
             progress(sink.kept)
     except KeyboardInterrupt:
         note = "interrupted: not all was read"
+        warnings.warn(f"the read was {note}", stacklevel=2)
     finally:
         scheduler.stop()
     if sink.error is not None:
@@ -201,9 +203,10 @@ def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBat
     ConfigError
         For a key that no record can have, or an expression that does not give true or false from the columns.
     """
-    if key is not None and not 1 <= len(key) <= 256:  # noqa: PLR2004 - AWS: characters of a partition key
-        msg = f"no record has a partition key of {len(key)} characters"
-        raise ConfigError(msg, hint="partition keys have 1 to 256 characters")
+    if key is not None and not (isinstance(key, str) and 1 <= len(key) <= 256):  # noqa: PLR2004 - AWS: characters
+        raise ConfigError(f"no record has the partition key {key!r:.40}", hint="keys are text of 1 to 256 characters")
+    if where is not None and not isinstance(where, pl.Expr):
+        raise ConfigError(f"where= takes no {type(where).__name__}", hint='give where=pl.col("data").str.contains("x")')
 
     def keep(rows: pa.RecordBatch) -> pa.RecordBatch:
         if key is not None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from kinesis_nb.errors import KinesisError, Throttled
+from kinesis_nb.position import StartingPosition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
-    from kinesis_nb.transport import Clock, Listings, ServerTime, StreamSummary
+    from kinesis_nb.transport import Clock, Kinesis, ServerTime, StreamExtras, StreamSummary
 
 T = TypeVar("T")
 
@@ -29,9 +31,9 @@ def backoff(failures: int, error: KinesisError, clock: Clock) -> float:
 
 
 class Patient:
-    """Listings in the caller's own thread: tried again for about half a minute while that may help."""
+    """Looks at a stream in the caller's own thread: tried again for about half a minute while that may help."""
 
-    def __init__(self, kinesis: Listings, clock: Clock) -> None:
+    def __init__(self, kinesis: Kinesis, clock: Clock) -> None:
         self._kinesis, self._clock = kinesis, clock
 
     def list_streams(self) -> list[str]:
@@ -42,9 +44,22 @@ class Patient:
         """Return what the service says of a stream."""
         return self._insist(lambda: self._kinesis.describe_stream(stream))
 
+    def describe_extras(self, stream: str) -> StreamExtras:
+        """Return what a call that a reader's policy need not allow says of a stream."""
+        return self._insist(lambda: self._kinesis.describe_extras(stream))
+
     def list_shards(self, stream: str) -> list[Shard]:
         """Return all shards that hold records or may still take some."""
         return self._insist(lambda: self._kinesis.list_shards(stream))
+
+    def first_batch(self, stream: str, shard: Shard) -> Batch:
+        """Return the service's first answer to a reader of one record from the trim horizon of a shard."""
+
+        def ask() -> Batch:
+            iterator = self._kinesis.get_shard_iterator(stream, shard.shard_id, StartingPosition.trim_horizon())
+            return self._kinesis.get_records(shard, iterator, 1)
+
+        return self._insist(ask)
 
     def server_time(self) -> ServerTime:
         """Return what is known of the service's clock."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
-from kinesis_nb.config import Auth, SourceConfig, check_stream_name, hinted
+from kinesis_nb.config import Auth, SourceConfig, check_count, check_stream_name, hinted
 from kinesis_nb.errors import ConfigError, ExportsDisabled
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import Patient
@@ -13,7 +14,7 @@ from kinesis_nb.shards import hash_key
 from kinesis_nb.transport import Clock, Kinesis, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator
     from datetime import datetime, timedelta
     from os import PathLike
 
@@ -52,7 +53,8 @@ def connect(
     exports_enabled
         Whether :meth:`Source.export_df` may write.
     endpoint_url
-        Another server than AWS, for example the emulator or a VPC endpoint.
+        Another server than AWS, for example the emulator or a VPC endpoint. ``AWS_ENDPOINT_URL`` and its kin count only
+        with ``auth=Profile(...)``: where data goes is said here, not by what happens to be in the environment.
     proxy
         The address of an HTTP proxy.
     verify
@@ -174,8 +176,8 @@ class Source:
 
         check_stream_name(stream)
         keep = row_filter(key, where)
-        if limit is not None and limit < 1:
-            raise ConfigError(f"limit={limit} asks for no rows", hint="give 1 or more, or leave it out")
+        if limit is not None:
+            check_count("limit", limit)
         shards = _chosen(shards)
         self._check_window(start, end, shards)
         feed = self._feed(stream, shards, key)
@@ -250,9 +252,7 @@ class Source:
 
         check_stream_name(stream)
         position = StartingPosition.parse(start, self._clock.now())
-        return start_sync(
-            self._kinesis, stream, str(table), position, clock=self._clock, commit_interval=commit_interval
-        )
+        return start_sync(self._kinesis, stream, table, position, clock=self._clock, commit_interval=commit_interval)
 
     @hinted
     def export_df(
@@ -325,9 +325,11 @@ class Source:
 
 
 def _chosen(shards: Iterable[str] | None) -> tuple[str, ...] | None:
-    if isinstance(shards, str) or (shards is not None and not (shards := tuple(shards))):
-        raise ConfigError("shards= names no shard", hint="give a list of shard ids, or leave it out")
-    return shards
+    if shards is None:
+        return None
+    if isinstance(shards, str) or not isinstance(shards, Iterable) or not (chosen := tuple(shards)):
+        raise ConfigError(f"shards={shards!r} is no list of shard ids", hint='give shards=["shardId-000000000000"]')
+    return chosen
 
 
 def _wanted(

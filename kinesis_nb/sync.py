@@ -9,6 +9,7 @@ import atexit
 import threading
 import time
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.committer import Committer, encode_start
+from kinesis_nb.config import hinted
 from kinesis_nb.consumer import State
 from kinesis_nb.display import table_html
 from kinesis_nb.errors import ConfigError, TableError
@@ -69,12 +71,12 @@ class Sync(TableLike):
     def __init__(self, kinesis: Kinesis, stream: str, table: SyncTable, clock: Clock, commit_interval: float) -> None:
         self.stream = stream
         self._table, self._clock = table, clock
-        self.committer = Committer(table, clock, commit_interval, self._stop_reading)
+        self._committer = Committer(table, clock, commit_interval, self._stop_reading)
         feed = Feed(kinesis, stream, clock, self._take_over(Patient(kinesis, clock)))
         self._scheduler = Scheduler(
-            feed, self.committer, skipped=self.committer.ended, on_done=self.committer.reading_done
+            feed, self._committer, skipped=self._committer.ended, on_done=self._committer.reading_done
         )
-        self.committer.start(f"kinesis_nb {stream} commit")
+        self._committer.start(f"kinesis_nb {stream} commit")
         self._scheduler.start()
 
     def _take_over(self, listings: Listings) -> tuple[Shard, ...]:
@@ -84,29 +86,42 @@ class Sync(TableLike):
         """
         while True:
             shards = listings.list_shards(self.stream)
-            unowned = [shard.shard_id for shard in shards if shard.shard_id not in self.committer.owned]
+            unowned = [shard.shard_id for shard in shards if shard.shard_id not in self._committer.owned]
             if not unowned:
                 return tuple(shards)
-            self.committer.take_over(unowned)
+            self._committer.take_over(unowned)
 
     def _stop_reading(self) -> None:
         self._scheduler.stop(0)
 
     def stop(self) -> None:
-        """Commit what was read, then stop. Stopping twice is fine."""
-        self.committer.request_stop()
-        self.committer.join(STOP_SECONDS)
-        self._scheduler.stop()
+        """Commit what was read, then stop. Stopping twice is fine.
 
-    def wait(self, *, until_caught_up: bool = True, timeout: float | None = None) -> bool:
+        Raises
+        ------
+        TableError
+            When rows that were read could not be committed. Nothing is lost: the next sync reads them again.
+        """
+        self._committer.request_stop()
+        self._committer.join(STOP_SECONDS)
+        self._scheduler.stop()
+        if self._committer.trouble:
+            pending = sum(rows.num_rows for rows in self._committer.snapshot().pending)
+            raise TableError(
+                f"{pending:,} rows that were read are not in the table: {self._committer.trouble}",
+                hint="nothing is lost: the next sync of this table reads them again",
+            )
+
+    @hinted
+    def wait(self, timeout: float | None = None, *, until_caught_up: bool = True) -> bool:
         """Wait until everything that is in the stream now is in the table.
 
         Parameters
         ----------
+        timeout
+            Seconds; None waits as long as it takes.
         until_caught_up
             False waits until the sync ends, which an open stream never does by itself.
-        timeout
-            Seconds.
 
         Returns
         -------
@@ -120,13 +135,13 @@ class Sync(TableLike):
         """
         caught_up = self._all_caught_up() if until_caught_up else iter(lambda: False, None)
         give_up = self._clock.monotonic() + (float("inf") if timeout is None else timeout)
-        while not self.committer.join(0.05):
+        while not self._committer.join(0.05):
             if next(caught_up):
                 return True
             if self._clock.monotonic() >= give_up:
                 return False
-        if self.committer.error is not None:
-            raise self.committer.error
+        if self._committer.error is not None:
+            raise self._committer.error
         return not self._scheduler.unfinished()
 
     def _all_caught_up(self) -> Iterator[bool]:
@@ -144,28 +159,28 @@ class Sync(TableLike):
                 for shard in self._scheduler.stats()
                 if shard.caught_up_call > before.get(shard.shard_id, 0)
             }
-        received = self.committer.snapshot().received
+        received = self._committer.snapshot().received
         while True:
-            yield self.committer.snapshot().committed >= received
+            yield self._committer.snapshot().committed >= received
 
     def status(self) -> SyncStatus:
         """Return a moment of the sync."""
-        now = self.committer.snapshot()
+        now = self._committer.snapshot()
         pending = sum(rows.num_rows for rows in now.pending)
-        error = str(self.committer.error or self.committer.trouble)
+        error = str(self._committer.error or self._committer.trouble)
         return SyncStatus(self._state(), now.committed, now.commits, pending, tuple(self._scheduler.stats()), error)
 
     def _state(self) -> str:
-        if self.committer.error is not None:
+        if self._committer.error is not None:
             return "failed"
-        if self.committer.is_running and not self.committer.is_stopping:
+        if self._committer.is_running and not self._committer.is_stopping:
             return "running"
         return "stopped" if self._scheduler.unfinished() else "ended"
 
     @property
     def live(self) -> Records:
         """The rows that are read but not committed yet."""
-        return Records(concat(self.committer.snapshot().pending))
+        return Records(concat(self._committer.snapshot().pending))
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
@@ -173,12 +188,12 @@ class Sync(TableLike):
 
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table."""
-        now = self.committer.snapshot()
+        now = self._committer.snapshot()
         committed = self.scan(now.version).collect().to_arrow().cast(TABLE_SCHEMA)
         return pa.concat_tables([committed, concat(now.pending)], promote_options="default")
 
     def __len__(self) -> int:
-        now = self.committer.snapshot()
+        now = self._committer.snapshot()
         committed = self.scan(now.version).select(pl.len()).collect().item()
         return int(committed) + sum(rows.num_rows for rows in now.pending)
 
@@ -187,7 +202,7 @@ class Sync(TableLike):
         trouble = f", {status.error}" if status.error else ""
         return (
             f"<Sync {self.stream} -> {self._table.path.name}: {status.state}, {status.rows:,} rows"
-            f" in {status.commits} commits, {status.pending:,} pending{trouble}>"
+            f" in {status.commits} commits by this run, {status.pending:,} pending{trouble}>"
         )
 
     def _repr_html_(self) -> str:
@@ -212,7 +227,13 @@ _running: dict[tuple[str, Path], Sync] = {}
 
 
 def start_sync(
-    kinesis: Kinesis, stream: str, path: str, start: StartingPosition, *, clock: Clock, commit_interval: float
+    kinesis: Kinesis,
+    stream: str,
+    path: str | PathLike[str],
+    start: StartingPosition,
+    *,
+    clock: Clock,
+    commit_interval: float,
 ) -> Sync:
     """Start a sync, or return the one that is running for this stream and table in this process."""
     _check(path, start, commit_interval)
@@ -231,11 +252,13 @@ def start_sync(
         return sync
 
 
-def _check(path: str, start: StartingPosition, commit_interval: float) -> None:
-    if "://" in path:
+def _check(path: str | PathLike[str], start: StartingPosition, commit_interval: float) -> None:
+    if not isinstance(path, str | PathLike):
+        raise ConfigError(f"a {type(path).__name__} is not the path of a table", hint="give a str or a Path")
+    if "://" in str(path):
         raise ConfigError(f"{path!r} is not a folder of this machine", hint="give a local path")
-    if not 0 < commit_interval <= 3600:  # noqa: PLR2004 - an hour
-        raise ConfigError(f"commit_interval={commit_interval} is no time to wait", hint="give seconds, 0 < s <= 3600")
+    if not isinstance(commit_interval, int | float) or not 0 < commit_interval <= 3600:  # noqa: PLR2004 - an hour
+        raise ConfigError(f"commit_interval={commit_interval!r} is no time to wait", hint="give seconds, 0 < s <= 3600")
     if start.kind is Kind.AFTER_SEQUENCE_NUMBER:
         raise ConfigError("a sequence number is a place in one shard", hint='use "trim_horizon", "latest" or a time')
 
@@ -243,8 +266,9 @@ def _check(path: str, start: StartingPosition, commit_interval: float) -> None:
 @atexit.register
 def _stop_all() -> None:
     """Stop all syncs at once, and wait for all of them together."""
-    for sync in _running.values():
-        sync.committer.request_stop()
+    committers = [sync._committer for sync in _running.values()]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    for committer in committers:
+        committer.request_stop()
     deadline = time.monotonic() + EXIT_SECONDS
-    for sync in _running.values():
-        sync.committer.join(deadline - time.monotonic())
+    for committer in committers:
+        committer.join(deadline - time.monotonic())

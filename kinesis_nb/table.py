@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 TABLE_SCHEMA = SCHEMA.insert(5, pa.field("shard_offset", pa.int64()))
 """The columns of every row, and its gap-free place in the lineage of its shard.
 
-``ORDER BY partition_key, shard_offset``.
+``ORDER BY partition_key, shard_offset``. Unique is ``(shard_id, sequence_number, sub_sequence_number)``: the rows of an
+aggregate share a sequence number. They come in one batch and go into one commit, so no checkpoint lies within them.
 """
 
 _PIECE = 62  # bits; a txn version is an int64 and a sequence number has up to 186 bits
@@ -88,7 +89,7 @@ class SyncTable:
         self._epochs: dict[str, int] = {}
 
     @classmethod
-    def open(cls, path: str | Path, origin: Origin) -> SyncTable:
+    def open(cls, path: str | os.PathLike[str], origin: Origin) -> SyncTable:
         """Open the table of a sync, or make it where there is nothing yet.
 
         Raises

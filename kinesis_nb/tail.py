@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from kinesis_nb.config import check_count, hinted
+from kinesis_nb.display import frame_html
+from kinesis_nb.errors import Closed
 from kinesis_nb.frames import Record, Records, TableLike, concat, in_range, iter_records
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.scheduler import Scheduler
@@ -65,11 +69,17 @@ class Tail(TableLike):
 
     def pause(self) -> None:
         """Make no calls until :meth:`resume`; nothing is missed as long as the stream keeps it."""
+        self._check_running()
         self._scheduler.pause()
 
     def resume(self) -> None:
         """Go on where :meth:`pause` stopped."""
+        self._check_running()
         self._scheduler.resume()
+
+    def _check_running(self) -> None:
+        if self._buffer.is_closed:
+            raise Closed(f"the tail is {self.state}", hint="tail() starts a new one")
 
     def stats(self) -> TailStats:
         """Return exact counts of this moment."""
@@ -99,23 +109,29 @@ class Tail(TableLike):
                 if used < rows.num_rows:  # the loop was left: the rest stays for the next one
                     self._buffer.untake([(shard_id, rows.slice(used))])
 
+    @hinted
     def take(self, rows: int, timeout: float | None = None) -> Records:
         """Take `rows` rows out, or as many as come.
 
         Parameters
         ----------
         timeout
-            Seconds without any new row after which what came so far is returned; None waits for all of them.
+            Seconds after which what came so far is returned; None waits for all of them.
 
         Raises
         ------
         KinesisError
             What the tail failed with, or an interrupt; the rows that came before stay in the tail then.
         """
+        check_count("take", rows)
+        give_up = None if timeout is None else time.monotonic() + timeout
         taken: list[Held] = []
         count = 0
         try:
-            while count < rows and (more := self._buffer.take(timeout, most=rows - count)):
+            while count < rows:
+                left = None if give_up is None else max(0.0, give_up - time.monotonic())
+                if not (more := self._buffer.take(left, most=rows - count)):
+                    break
                 taken += more
                 count += sum(batch.num_rows for _, batch in more)
         except BaseException:
@@ -144,6 +160,9 @@ class Tail(TableLike):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _repr_html_(self) -> str:
+        return frame_html(self.to_arrow(), repr(self), newest=True)
 
     def __repr__(self) -> str:
         stats = self.stats()

@@ -42,6 +42,22 @@ class StreamSummary:
     encryption: str
 
 
+@dataclass(frozen=True, slots=True)
+class StreamExtras:
+    """What only ``DescribeStreamSummary`` says of a stream, which no reader needs; None where the server says nothing.
+
+    Attributes
+    ----------
+    distribution
+        How records find their shard: ``"USER_PARTITION_KEY"`` or ``"AUTO"``.
+    """
+
+    consumers: int | None = None
+    distribution: str | None = None
+    channels: int | None = None
+    queues: int | None = None
+
+
 class ServerTime(NamedTuple):
     """The service's clock stands between these two."""
 
@@ -86,6 +102,10 @@ class Listings(Protocol):
         """Return what the service says of a stream."""
         ...
 
+    def describe_extras(self, stream: str) -> StreamExtras:
+        """Return what a call that a reader's policy need not allow says of a stream."""
+        ...
+
     def list_shards(self, stream: str) -> list[Shard]:
         """Return all shards that hold records or may still take some."""
         ...
@@ -102,8 +122,8 @@ class Kinesis(Listings, Protocol):
         """Return a shard iterator; it lives 5 minutes."""
         ...
 
-    def get_records(self, shard_id: str, iterator: str, limit: int) -> Batch:
-        """Return the next records of a shard, at most `limit` (at most 10,000) and 10 MiB."""
+    def get_records(self, shard: Shard, iterator: str, limit: int) -> Batch:
+        """Return the next records of a shard, at most `limit` (at most 10,000) and 10 MiB; aggregates are unpacked."""
         ...
 
     def put_records(self, stream: str, entries: Sequence[PutEntry]) -> list[PutResult]:

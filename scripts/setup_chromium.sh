@@ -8,7 +8,7 @@ for name in chromium chromium-browser google-chrome; do
     found=${found:-$(command -v "$name" || true)}
 done
 [ -n "$found" ] || missing=chromium
-ls /usr/lib/*/libatomic.so.1 /usr/lib*/libatomic.so.1 >/dev/null 2>&1 || missing="$missing libatomic1"
+ldconfig -p 2>/dev/null | grep -q "libatomic\.so\.1" || missing="${missing:+$missing }libatomic1"
 if [ -z "$missing" ]; then
     echo "browser: $found"
     exit 0

@@ -50,6 +50,19 @@ CALLS: dict[str, tuple[type[kn.KinesisError], Callable[[kn.Source], object]]] = 
     "no shard": (kn.ConfigError, lambda s: s.read("orders", shards=[])),
     "a shard that is no list": (kn.ConfigError, lambda s: s.tail("orders", shards="shardId-000000000000")),
     "interval without end": (kn.ConfigError, lambda s: s.sync("orders", "t", commit_interval=float("inf"))),
+    "limit that is text": (kn.ConfigError, lambda s: s.read("orders", limit="10")),
+    "key that is a number": (kn.ConfigError, lambda s: s.read("orders", key=3)),
+    "where that is text": (kn.ConfigError, lambda s: s.read("orders", where="x > 1")),
+    "shards that are a number": (kn.ConfigError, lambda s: s.read("orders", shards=0)),
+    "max_rows that is text": (kn.ConfigError, lambda s: s.tail("orders", max_rows="many")),
+    "endless ago": (kn.ConfigError, lambda s: s.read("orders", "-99999999d")),
+    "year 1": (kn.ConfigError, lambda s: s.read("orders", datetime(1, 1, 1))),  # noqa: DTZ001
+    "month 13": (kn.ConfigError, lambda s: s.read("orders", "2026-13-01")),
+    "text as a moment": (kn.ConfigError, lambda s: kn.StartingPosition.at("2026-01-01")),
+    "table that is a number": (kn.ConfigError, lambda s: s.sync("orders", 5)),
+    "interval that is text": (kn.ConfigError, lambda s: s.sync("orders", "t", commit_interval="1s")),
+    "no stream": (kn.UnknownOption, lambda s: s.read()),
+    "positional region": (kn.UnknownOption, lambda _: kn.connect("eu-central-1")),
     "start of a sync": (kn.ConfigError, lambda s: s.sync("orders", "t", "never")),
     "commit_interval": (kn.ConfigError, lambda s: s.sync("orders", "t", commit_interval=0)),
     "table elsewhere": (kn.ConfigError, lambda s: s.sync("orders", "ftp://x/y")),
@@ -100,6 +113,13 @@ def test_errors_are_the_builtins_people_catch() -> None:
     assert issubclass(kn.AccessDenied, PermissionError)
     assert issubclass(kn.CredentialsError, PermissionError)
     assert issubclass(kn.TableError, ValueError)
+
+
+def test_a_secret_in_the_wrong_place_is_not_shown() -> None:
+    """Credentials in a form that is not known are refused without showing them."""
+    with pytest.raises(kn.ConfigError) as caught:
+        kn.connect(auth=("AKIA", "hunter2"))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_proxy_password_is_not_shown() -> None:

@@ -11,11 +11,11 @@ from kinesis_nb.errors import IteratorExpired, ServiceError, Throttled
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import THROTTLED_AT_LEAST
 from kinesis_nb.service.wire import decode_batch
+from kinesis_nb.shards import Shard
 from tests.virtual import world
 
 if TYPE_CHECKING:
     from kinesis_nb.frames import Batch
-    from kinesis_nb.shards import Shard
 
 
 class ListSink:
@@ -204,8 +204,8 @@ def test_missing_iterator_of_an_open_shard_is_no_end(bench: Bench) -> None:
     first = bench.put(2)
     get_records = bench.kinesis.get_records
 
-    def without_iterator(shard_id: str, iterator: str, limit: int) -> Batch:
-        batch = get_records(shard_id, iterator, limit)
+    def without_iterator(shard: Shard, iterator: str, limit: int) -> Batch:
+        batch = get_records(shard, iterator, limit)
         bench.kinesis.get_records = get_records  # type: ignore[method-assign]
         return type(batch)(batch.rows, None, 0)
 
@@ -224,8 +224,8 @@ def test_closed_shard_without_listed_children_is_asked_again(bench: Bench) -> No
     bench.model.call("SplitShard", split)
     get_records, list_shards = bench.kinesis.get_records, bench.kinesis.list_shards
 
-    def without_children(shard_id: str, iterator: str, limit: int) -> Batch:
-        batch = get_records(shard_id, iterator, limit)
+    def without_children(shard: Shard, iterator: str, limit: int) -> Batch:
+        batch = get_records(shard, iterator, limit)
         return type(batch)(batch.rows, batch.next_iterator, batch.millis_behind_latest)
 
     bench.kinesis.get_records = without_children  # type: ignore[method-assign]
@@ -245,8 +245,10 @@ def test_absent_lag_is_the_tip_only_without_records(bench: Bench) -> None:
     rows = (
         b'{"Records":[{"SequenceNumber":"1","Data":"YQ==","ApproximateArrivalTimestamp":1.5}],"NextShardIterator":"i"}'
     )
-    assert decode_batch(rows, "s", bench.clock.now()).millis_behind_latest > 0
-    assert decode_batch(b'{"Records":[],"NextShardIterator":"i"}', "s", bench.clock.now()).millis_behind_latest == 0
+    assert decode_batch(rows, Shard("s"), bench.clock.now()).millis_behind_latest > 0
+    assert (
+        decode_batch(b'{"Records":[],"NextShardIterator":"i"}', Shard("s"), bench.clock.now()).millis_behind_latest == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -266,5 +268,5 @@ def test_absent_lag_is_the_tip_only_without_records(bench: Bench) -> None:
 def test_half_an_answer_is_no_answer(bench: Bench, body: bytes) -> None:
     """Whatever is not a whole and well-formed answer is an error to retry, never an empty batch."""
     with pytest.raises(ServiceError) as caught:
-        decode_batch(body, "s", bench.clock.now())
+        decode_batch(body, Shard("s"), bench.clock.now())
     assert caught.value.retryable

@@ -143,6 +143,13 @@ def test_partition_column_encode_and_order(source: kn.Source, streams: Streams) 
     assert report.requests == 1
 
 
+def test_categorical_keys_are_strings(source: kn.Source, streams: Streams) -> None:
+    """A categorical column of strings gives the keys like a plain one."""
+    arn = streams.create()
+    source.export_df(pd.DataFrame({"who": pd.Categorical(["a", "b"]), "n": [1, 2]}), arn, progress=False)
+    assert sorted(by_key(source.read("orders", progress=False)).items()) == [("a", [1]), ("b", [2])]
+
+
 def test_empty_frame_sends_nothing(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
     """A frame without rows gives a report of zero and no request."""
     arn = streams.create()
@@ -166,12 +173,16 @@ def test_gives_up_a_record_after_some_tries(source: kn.Source, streams: Streams,
         (pl.DataFrame({"n": [1]}), {}, "no column of the frame holds strings"),
         (pl.DataFrame({"a": ["x"]}), {"partition_column": "b"}, "has no column 'b'"),
         (pl.DataFrame({"a": ["x"], "n": [1]}), {"partition_column": "n"}, "not strings"),
-        (pl.DataFrame({"a": ["x", None, "", "y" * 257]}), {}, "3 rows .*: 1, 2, 3"),
-        (pl.DataFrame({"a": ["x", "y" * 2**20]}), {"encode": lambda row: row["a"], "partition_column": "a"}, "1 rows"),
-        (pl.DataFrame({"k": ["x"], "a": ["y" * 2**20]}), {}, "1 rows are larger"),
+        (pl.DataFrame({"a": ["x", None, "", "y" * 257]}), {}, r"rows 1, 2, 3 \(3 in all\)"),
+        (pl.DataFrame({"a": ["x", "y" * 2**20]}), {"encode": lambda row: row["a"], "partition_column": "a"}, "rows 1 "),
+        (pl.DataFrame({"k": ["x"], "a": ["y" * 2**20]}), {}, "larger than 1,048,576 bytes.*: rows 0 "),
         (pl.DataFrame({"a": ["x"]}), {"order": "fast"}, "order='fast'"),
         (pl.DataFrame({"a": ["x"]}), {"encode": lambda _row: 5}, "encode= returned int"),
         ([1, 2], {}, "a list is not a table"),
+        (pl.DataFrame({"a": ["x"], "o": [object()]}), {}, "column 'o' holds Python objects"),
+        (pd.DataFrame({"a": ["x", 1]}), {}, "no Arrow form"),
+        (pl.DataFrame({"a": ["x"]}), {"encode": "csv"}, "encode= takes no str"),
+        (pl.DataFrame({"a": ["x"]}), {"encode": lambda row: row["b"]}, "row 0 cannot be encoded: KeyError"),
     ],
 )
 def test_refuses_before_sending(
@@ -228,9 +239,9 @@ class Interrupted(KinesisClient):
 def test_interrupt_reports_what_is_known(source: kn.Source, streams: Streams) -> None:
     """After Ctrl-C the report has the acknowledged rows, and those under way as possible duplicates."""
     arn = streams.create()
-    report = kn.Source(source.config, kinesis=Interrupted(source.config)).export_df(
-        frame(30, keys=10), arn, progress=False
-    )
+    interrupted = kn.Source(source.config, kinesis=Interrupted(source.config))
+    with pytest.warns(UserWarning, match="export was interrupted"):
+        report = interrupted.export_df(frame(30, keys=10), arn, progress=False)
     assert (report.rows, report.note) == (10, "interrupted")
     assert len(source.read("orders", progress=False)) == 10 + report.possible_duplicates > 10
 
@@ -238,7 +249,7 @@ def test_interrupt_reports_what_is_known(source: kn.Source, streams: Streams) ->
 def test_rows_without_data_are_refused(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
     """A null in the data of a synced frame is named; it does not become an empty record."""
     arn = streams.create()
-    with pytest.raises(kn.ConfigError, match="1 rows have no data: 1"):
+    with pytest.raises(kn.ConfigError, match="no data: rows 1 "):
         source.export_df(pl.DataFrame({"partition_key": ["a", "b"], "data": ["x", None]}), arn)
     assert emulator.requests.total() == 0
 

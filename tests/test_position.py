@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 
+import pandas as pd
 import pytest
 
 from kinesis_nb.errors import ConfigError
@@ -26,6 +27,9 @@ NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
         (timedelta(minutes=-5), StartingPosition.at(NOW - timedelta(minutes=5))),
         (NOW.astimezone(timezone(timedelta(hours=5))), StartingPosition.at(NOW)),
         (StartingPosition.after("42"), StartingPosition.after("42")),
+        ("TRIM_HORIZON", StartingPosition.trim_horizon()),
+        ("2026-11-01T12:00:00Z", StartingPosition.at(NOW)),
+        (pd.Timestamp(NOW), StartingPosition.at(NOW)),
         (StartingPosition.latest(), StartingPosition(Kind.LATEST, timestamp=NOW)),
     ],
 )
@@ -38,6 +42,7 @@ def test_naive_datetime_is_local_time() -> None:
     """A datetime without a zone is taken as the local time of this machine."""
     local = datetime(2026, 11, 1, 12)  # noqa: DTZ001 - the point of the test
     assert StartingPosition.parse(local, NOW).timestamp == local.astimezone(UTC)
+    assert StartingPosition.parse(pd.Timestamp(local), NOW).timestamp == local.astimezone(UTC)
 
 
 @pytest.mark.parametrize("value", ["yesterday", "15m", "-15", "", None, 5, "-m"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
@@ -334,3 +336,40 @@ def test_discovery_survives_a_bad_listing(source: kn.Source, streams: Streams, t
     assert sync.status().state == "running"
     assert streams.emulator.delivered.total() == 3
     sync.stop()
+
+
+def test_interrupted_wait_leaves_the_sync_running(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """Ctrl-C in wait() ends the waiting and nothing else: the sync goes on, and the same line returns it."""
+    streams.create()
+    sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
+    interrupt = threading.Timer(0.3, _thread.interrupt_main)
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        sync.wait(until_caught_up=False)
+    interrupt.join()
+    assert sync.status().state == "running"
+    assert source.sync("orders", tmp_path / "t") is sync
+    streams.put(5)
+    assert sync.wait(30)
+    sync.stop()
+    assert len(table_rows(tmp_path / "t")) == 5
+
+
+def test_stop_that_cannot_commit_says_so(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """Rows that stop() could not write are named; the next sync has them."""
+    streams.create()
+    sync = source.sync("orders", tmp_path / "t", commit_interval=0.01)
+    table, away = tmp_path / "t", tmp_path / "away"
+    table.rename(away)
+    table.write_text("a file where the folder was")
+    streams.put(20)
+    while "cannot be written" not in sync.status().error:
+        assert sync.status().state == "running", sync.status().error
+    with pytest.raises(kn.TableError, match="20 rows that were read are not in the table"):
+        sync.stop()
+    table.unlink()
+    away.rename(table)
+    again = source.sync("orders", table)
+    assert again.wait(30)
+    again.stop()
+    assert len(table_rows(table)) == 20

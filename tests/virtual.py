@@ -71,9 +71,9 @@ class VirtualKinesis:
             where["StartingSequenceNumber"] = position.sequence_number
         return self._call("GetShardIterator", StreamName=stream, ShardId=shard_id, **where)["ShardIterator"]
 
-    def get_records(self, shard_id: str, iterator: str, limit: int) -> Batch:
+    def get_records(self, shard: Shard, iterator: str, limit: int) -> Batch:
         answer = self._call("GetRecords", ShardIterator=iterator, Limit=limit)
-        return decode_batch(msgspec.json.encode(answer), shard_id, self.clock.now())
+        return decode_batch(msgspec.json.encode(answer), shard, self.clock.now())
 
     def server_time(self) -> ServerTime:
         return ServerTime(self.clock.now(), self.clock.now())

@@ -28,7 +28,7 @@ from kinesis_nb.errors import (
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.service.wire import ParserFactory, decode_batch
 from kinesis_nb.shards import Shard
-from kinesis_nb.transport import Clock, PutEntry, PutResult, ServerTime, StreamSummary, SystemClock
+from kinesis_nb.transport import Clock, PutEntry, PutResult, ServerTime, StreamExtras, StreamSummary, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,6 +112,13 @@ class KinesisClient:
             encryption=description.get("EncryptionType", "NONE"),
         )
 
+    def describe_extras(self, stream: str) -> StreamExtras:
+        """Return what DescribeStreamSummary says and DescribeStream does not."""
+        answer = self._call("describe_stream_summary", stream, StreamName=stream)
+        summary = _required(answer, "StreamDescriptionSummary", dict)
+        names = ("ConsumerCount", "RecordDistributionStrategy", "ChannelCount", "QueueCount")
+        return StreamExtras(*map(summary.get, names))
+
     def list_shards(self, stream: str) -> list[Shard]:
         """Return all shards of a stream, all pages of them."""
         shards: list[Shard] = []
@@ -133,10 +140,10 @@ class KinesisClient:
         answer = self._call("get_shard_iterator", stream, StreamName=stream, ShardId=shard_id, **where)
         return _required(answer, "ShardIterator", str)
 
-    def get_records(self, shard_id: str, iterator: str, limit: int) -> Batch:
+    def get_records(self, shard: Shard, iterator: str, limit: int) -> Batch:
         """Return the next records of a shard as columns."""
         answer = self._call("get_records", ShardIterator=iterator, Limit=limit)
-        return decode_batch(answer["Body"], shard_id, self._clock.now())
+        return decode_batch(answer["Body"], shard, self._clock.now())
 
     def put_records(self, stream: str, entries: Sequence[PutEntry]) -> list[PutResult]:
         """Write records; raises a retryable ServiceError when the outcome is not known."""

@@ -1,7 +1,7 @@
 """GetRecords bytes -> columnar batch, without boto3's per-record objects, and strictly.
 
 botocore signs and sends as ever; only its parser is told to leave the body of a ``GetRecords`` answer alone. msgspec
-then checks the types, decodes base64 in C, and the columns go straight to Arrow.
+then checks the types, decodes base64 in C, and the columns go straight to Arrow. Aggregates are unpacked on the way.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kinesis_nb.errors import ServiceError
-from kinesis_nb.frames import SCHEMA, TIMESTAMP, Batch, constant, decode_text
+from kinesis_nb.frames import SCHEMA, TIMESTAMP, Batch, as_text, constant, decode_text
+from kinesis_nb.service.aggregation import may_hold_aggregates, unpack
 from kinesis_nb.shards import Shard
 
 if TYPE_CHECKING:
@@ -76,11 +77,13 @@ class ParserFactory(botocore.parsers.ResponseParserFactory):
         return super().create_parser(protocol_name)
 
 
-def decode_batch(body: bytes, shard_id: str, now: datetime) -> Batch:
+def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
     """Turn the body of a ``GetRecords`` answer into a batch.
 
     Parameters
     ----------
+    shard
+        User records of an aggregate whose hash key it does not take are dropped and counted.
     now
         Becomes ``foundry_ingestion_timestamp``.
 
@@ -93,9 +96,9 @@ def decode_batch(body: bytes, shard_id: str, now: datetime) -> Batch:
         try:
             answer = _decoder.decode(body)
         except msgspec.DecodeError as error:
-            msg = f"an answer for {shard_id} was not whole: {error}"
+            msg = f"an answer for {shard.shard_id} was not whole: {error}"
             raise ServiceError(msg, hint="it will be asked for again", retryable=True) from error
-        rows = _columns(answer.Records, shard_id, now)
+        rows, dropped = _columns(answer.Records, shard, now)
     children = tuple(
         Shard(
             child.ShardId,
@@ -107,24 +110,66 @@ def decode_batch(body: bytes, shard_id: str, now: datetime) -> Batch:
     lag = answer.MillisBehindLatest
     if lag is None:  # AWS may leave it out: then only an empty answer says that nothing is left
         lag = 1 if answer.Records else 0
-    return Batch(rows, answer.NextShardIterator, lag, children)
+    read_to = answer.Records[-1].SequenceNumber if dropped else None
+    return Batch(rows, answer.NextShardIterator, lag, children, dropped, read_to)
 
 
-def _columns(records: list[_Record], shard_id: str, now: datetime) -> pa.RecordBatch:
+def _columns(records: list[_Record], shard: Shard, now: datetime) -> tuple[pa.RecordBatch, int]:
+    """Return the rows, and how many user records were dropped."""
+    data, places, dropped = _data(records), constant(0, len(records), pa.int64()), 0
+    text, raw = as_text(data), pa.nulls(len(data), pa.binary())
+    if text is None:  # the magic number is not UTF-8, so a page of text holds no aggregate and pays nothing
+        if may_hold_aggregates(data):
+            records, places, dropped = _unpack(records, shard.hash_range)
+            data = _data(records)
+        text, raw = decode_text(data)
     count = len(records)
-    text, raw = decode_text(pa.array([record.Data for record in records], pa.binary()))
     seconds = pa.array([record.ApproximateArrivalTimestamp for record in records], pa.float64())
     millis = pc.round(pc.multiply(seconds, 1_000.0)).cast(pa.int64())
-    return pa.RecordBatch.from_arrays(
+    rows = pa.RecordBatch.from_arrays(
         [
             pa.array([record.PartitionKey for record in records], pa.string()),
             text,
             millis.cast(pa.timestamp("ms", tz="UTC")).cast(TIMESTAMP),
             constant(now.astimezone(UTC), count, TIMESTAMP),
-            constant(shard_id, count, pa.string()),
+            constant(shard.shard_id, count, pa.string()),
             pa.array([record.SequenceNumber for record in records], pa.string()),
-            constant(0, count, pa.int64()),
+            places,
             raw,
         ],
         schema=SCHEMA,
     )
+    return rows, dropped
+
+
+def _data(records: list[_Record]) -> pa.Array:
+    return pa.array([record.Data for record in records], pa.binary())
+
+
+def _unpack(records: list[_Record], hash_range: tuple[int, int]) -> tuple[list[_Record], pa.Array, int]:
+    """Put the user records of each aggregate in its place.
+
+    Returns
+    -------
+    records, places, dropped
+        `places` holds the place of each record in its aggregate, dropped ones counted too, so that a user record has
+        the same place whatever the range; 0 for plain records.
+    """
+    first, last = hash_range
+    unpacked: list[_Record] = []
+    places: list[int] = []
+    dropped = 0
+    for record in records:
+        users = unpack(record.Data)
+        if users is None:
+            unpacked.append(record)
+            places.append(0)
+            continue
+        for place, user in enumerate(users):
+            if first <= user.hash_key <= last:
+                arrival = record.ApproximateArrivalTimestamp
+                unpacked.append(_Record(record.SequenceNumber, user.data, arrival, user.partition_key))
+                places.append(place)
+            else:
+                dropped += 1
+    return unpacked, pa.array(places, pa.int64()), dropped

@@ -1,0 +1,215 @@
+"""What JSON objects look like: :func:`infer_schema`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from kinesis_nb.display import table_html
+from kinesis_nb.frames import TableLike
+from kinesis_nb.shapes import join
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_FIELDS = 500  # an object with more names is a map, and stays JSON text
+MAX_DEPTH = 16
+
+_KINDS = {bool: "bool", int: "int", float: "float", str: "string", dict: "object", list: "array", type(None): "null"}
+_BIG = "int beyond 64 bits"
+_OBJECT, _ARRAY = frozenset({"object"}), frozenset({"array"})
+_SCALARS: dict[frozenset[str], Any] = {
+    frozenset({"bool"}): pl.Boolean(),
+    frozenset({"int"}): pl.Int64(),
+    frozenset({"float"}): pl.Float64(),
+    frozenset({"int", "float"}): pl.Float64(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a schema.
+
+    Attributes
+    ----------
+    path
+        ``customer.name`` is a field of an object, ``items[].price`` one of the objects in an array.
+    dtype
+        The polars type.
+    presence
+        Share of the objects it belongs to that have it, from 0 to 1; for the items of an array, share of the arrays
+        that have any.
+    types
+        How often which JSON type was seen.
+    conflict
+        Why it is JSON text, else empty.
+    """
+
+    path: str
+    dtype: pl.DataType
+    presence: float
+    types: tuple[tuple[str, int], ...]
+    conflict: str = ""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Schema(TableLike):
+    """What a sample of JSON objects holds; a table with one row per field.
+
+    Attributes
+    ----------
+    dtype
+        The type of the whole object, to give to :func:`kinesis_nb.parse_json` or to polars.
+    rows
+        How many rows were looked at.
+    malformed
+        How many of them were no JSON object.
+    fields
+        The fields in the order in which they were met, those of an object behind it.
+    """
+
+    dtype: pl.Struct
+    rows: int
+    malformed: int
+    fields: tuple[Field, ...]
+
+    @property
+    def text(self) -> frozenset[str]:
+        """The paths of the fields that are JSON text, because of a conflict."""
+        return frozenset(field.path for field in self.fields if field.conflict)
+
+    def to_arrow(self) -> pa.Table:
+        """Return one row per field."""
+        columns = {
+            "field": [field.path for field in self.fields],
+            "dtype": [str(field.dtype) for field in self.fields],
+            "presence": [field.presence for field in self.fields],
+            "types": [", ".join(f"{kind} {count:,}" for kind, count in field.types) for field in self.fields],
+            "conflict": [field.conflict or None for field in self.fields],
+        }
+        return pa.table(columns, _TABLE)
+
+    def _repr_html_(self) -> str:
+        rows = ([_percent(value) for value in row.values()] for row in self.to_arrow().to_pylist())
+        return table_html(_TABLE.names, rows, repr(self).strip("<>"))
+
+    def __repr__(self) -> str:
+        bad = f", {self.malformed:,} malformed" if self.malformed else ""
+        return f"<Schema: {len(self.fields)} fields from {self.rows:,} rows{bad}>"
+
+
+_TABLE = pa.schema(
+    [
+        pa.field("field", pa.string()),
+        pa.field("dtype", pa.string()),
+        pa.field("presence", pa.float64()),
+        pa.field("types", pa.string()),
+        pa.field("conflict", pa.string()),
+    ]
+)
+
+
+def infer_schema(texts: Iterable[str | bytes | None]) -> Schema:
+    """Look at JSON texts and say what they hold; nothing in them is an error.
+
+    None is passed over. Integers and floats together are Float64. Any other two types, integers beyond 64 bits, objects
+    with more than 500 names and what is nested more than 16 deep are String, to hold JSON text; so is a field that was
+    only ever null.
+
+    Examples
+    --------
+    >>> schema = infer_schema(['{"id": 1, "tags": ["a"]}', '{"id": "x"}', '{"id'])
+    >>> schema.dtype
+    Struct({'id': String, 'tags': List(String)})
+    >>> schema
+    <Schema: 2 fields from 3 rows, 1 malformed>
+    """
+    top, malformed = _Seen(), 0
+    for text in texts:
+        if text is None:
+            continue
+        try:
+            top.add(msgspec.json.decode(text, type=dict[str, Any]))
+        except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError):
+            malformed += 1
+    dtype, fields = top.struct(None, 0)
+    return Schema(dtype, top.count + malformed, malformed, tuple(fields))
+
+
+class _Seen:
+    """What was met at one place in the objects."""
+
+    def __init__(self) -> None:
+        self.kinds: Counter[str] = Counter()
+        self.fields: dict[str, _Seen] = {}
+        self.items: _Seen | None = None
+
+    @property
+    def count(self) -> int:
+        return self.kinds.total()
+
+    def add(self, value: Any, depth: int = 0) -> None:
+        kind = _KINDS[type(value)]
+        if kind == "int" and not -(2**63) <= value < 2**63:
+            kind = _BIG
+        self.kinds[kind] += 1
+        if depth >= MAX_DEPTH:
+            return
+        if kind == "object":
+            for name, member in value.items():
+                if "\0" in name:  # Arrow would cut it there; it is reported as not in the schema
+                    continue
+                if (seen := self.fields.get(name)) is None:
+                    seen = self.fields[name] = _Seen()
+                seen.add(member, depth + 1)
+        elif kind == "array":
+            self.items = self.items or _Seen()
+            for item in value:
+                self.items.add(item, depth + 1)
+
+    def struct(self, path: str | None, depth: int) -> tuple[pl.Struct, list[Field]]:
+        """Return the type of these objects and their fields; of too many fields those that are there most often."""
+        kept = sorted(self.fields, key=lambda name: -self.fields[name].count)[:MAX_FIELDS]
+        types: dict[str, Any] = {}
+        found: list[Field] = []
+        for name, seen in self.fields.items():
+            if name in {*kept}:
+                types[name], fields = seen.typed(join(path, name), self.kinds["object"], depth + 1)
+                found += fields
+        return pl.Struct(types), found
+
+    def typed(self, path: str, of: int, depth: int) -> tuple[pl.DataType, list[Field]]:
+        """Return the type of what was met here, and this field and those below it."""
+        below: list[Field] = []
+        kinds = frozenset(self.kinds.keys() - {"null"})
+        dtype: pl.DataType = _SCALARS.get(kinds, pl.String())
+        conflict = self._conflict(kinds, depth)
+        if not conflict and kinds == _OBJECT:
+            dtype, below = self.struct(path, depth)
+        if not conflict and kinds == _ARRAY and self.items is not None:
+            inner, below = self.items.typed(f"{path}[]", self.kinds["array"], depth + 1)
+            dtype = pl.List(inner)
+            below = below if below[0].conflict else below[1:]  # the items of an array are no field of their own
+        field = Field(path, dtype, min(1.0, self.count / of) if of else 0.0, tuple(self.kinds.most_common()), conflict)
+        return dtype, [field, *below]
+
+    def _conflict(self, kinds: frozenset[str], depth: int) -> str:
+        """Say why only JSON text can hold what was met here, if so."""
+        if len(kinds) > 1 and kinds not in _SCALARS:
+            return " or ".join(sorted(kinds))
+        if _BIG in kinds:
+            return _BIG
+        if kinds == _OBJECT and not 0 < len(self.fields) <= MAX_FIELDS and depth < MAX_DEPTH:
+            return f"object with {len(self.fields):,} names"
+        if depth >= MAX_DEPTH and kinds & (_OBJECT | _ARRAY):
+            return f"more than {MAX_DEPTH} deep"
+        return ""
+
+
+def _percent(value: object) -> object:
+    return f"{value:.0%}" if isinstance(value, float) else value

@@ -1,0 +1,278 @@
+"""The types of a schema, each with what reading JSON takes: a type to decode into, and a way back to columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import accumulate, chain
+from operator import attrgetter
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from kinesis_nb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NULL = b"null"
+_MOST = 2**63 - 1  # msgspec takes no larger bound
+_AS_ARROW: dict[Any, pa.DataType] = {
+    pl.Float32(): pa.float32(),
+    pl.Float64(): pa.float64(),
+    pl.Boolean(): pa.bool_(),
+    pl.String(): pa.large_string(),
+}
+_KINDS = {b'"': "string", b"{": "object", b"[": "array", b"t": "bool", b"f": "bool"}
+
+
+@dataclass(slots=True)
+class Misfits:
+    """What did not fit in one row.
+
+    Attributes
+    ----------
+    lost
+        Values that are null now.
+    kept
+        Fields that the schema does not name, and values that became JSON text.
+    """
+
+    lost: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Begin another row."""
+        self.lost.clear()
+        self.kept.clear()
+
+
+class Leaf:
+    """A number, a truth value or a text.
+
+    Parameters
+    ----------
+    as_text
+        For String: anything may come, and what is not a string is taken as its JSON text.
+    """
+
+    def __init__(self, dtype: Any, path: str, *, as_text: bool = False) -> None:
+        self._dtype, self._path, self._as_text = dtype, path, as_text
+        self._range = _integer_range(dtype)
+        self._arrow = _AS_ARROW.get(dtype) or getattr(pa, str(dtype).lower())()
+
+    def annotation(self, *, forbid_unknown: bool) -> Any:  # noqa: ARG002 - the shapes have the same methods
+        """Return the type to decode into."""
+        if self._range:
+            least, most = self._range
+            return Optional[Annotated[int, msgspec.Meta(ge=least, le=min(most, _MOST))]]  # noqa: UP045 - for pyright
+        if self._dtype == pl.String:
+            return msgspec.Raw if self._as_text else str | None
+        return (bool | None) if self._dtype == pl.Boolean else (float | None)
+
+    def fit(self, raw: bytes, misfits: Misfits) -> Any:
+        """Return the value, or None and a word in `misfits`."""
+        if raw == _NULL:
+            return None
+        if self._dtype == pl.String:
+            if not raw.startswith(b'"') and not self._as_text:
+                self._as_text = True
+                misfits.kept.append(f"{self._path}: {_kind(raw)}, not string")
+            return _string(raw)
+        value = self._converted(raw)
+        if value is None:
+            misfits.lost.append(f"{self._path}: {_kind(raw)} does not fit {self._dtype}")
+        return value
+
+    def _converted(self, raw: bytes) -> bool | float | None:
+        try:
+            value = msgspec.json.decode(raw)
+            if isinstance(value, bool) or self._dtype == pl.Boolean:
+                return value if isinstance(value, bool) and self._dtype == pl.Boolean else None
+            if not isinstance(value, int | float):
+                return None
+            if not self._range:
+                return float(value)
+        except (msgspec.ValidationError, OverflowError):  # beyond all floats
+            return None
+        whole = int(value)
+        return whole if whole == value and self._range[0] <= whole <= self._range[1] else None
+
+    def column(self, values: list[Any]) -> pa.Array:
+        """Return the values as an Arrow array."""
+        if self._as_text:
+            values = [_string(bytes(value)) if type(value) is msgspec.Raw else value for value in values]
+        return pa.array(values, self._arrow)
+
+
+class List:
+    """An array."""
+
+    def __init__(self, items: Shape, path: str) -> None:
+        self._items, self._path = items, path
+
+    def annotation(self, *, forbid_unknown: bool) -> Any:
+        """Return the type to decode into."""
+        return list[self._items.annotation(forbid_unknown=forbid_unknown)] | None  # type: ignore[misc]
+
+    def fit(self, raw: bytes, misfits: Misfits) -> Any:
+        """Return the items, or None and a word in `misfits`."""
+        if raw == _NULL:
+            return None
+        if not raw.startswith(b"["):
+            misfits.lost.append(f"{self._path}: {_kind(raw)}, not array")
+            return None
+        return [self._items.fit(bytes(item), misfits) for item in msgspec.json.decode(raw, type=list[msgspec.Raw])]
+
+    def column(self, values: list[Any]) -> pa.Array:
+        """Return the values as an Arrow array."""
+        offsets = pa.array(accumulate(map(len, (value or () for value in values)), initial=0), pa.int64())
+        items = self._items.column(list(chain.from_iterable(value for value in values if value)))
+        missing = pa.array([value is None for value in values], pa.bool_())
+        return pa.LargeListArray.from_arrays(offsets, items, mask=missing)
+
+
+class Object:
+    """An object with known fields; what else it has is named once and then passed over."""
+
+    def __init__(self, fields: dict[str, Shape], path: str | None) -> None:
+        self._fields, self._path = fields, path
+        self._slots = {name: f"f{n}" for n, name in enumerate(fields)}
+        self._unknown: list[str] = []
+        self._empty = SimpleNamespace(**dict.fromkeys(self._slots.values()))
+
+    def annotation(self, *, forbid_unknown: bool) -> Any:
+        """Return the type to decode into.
+
+        Raises
+        ------
+        ValueError
+            For a field name that msgspec does not take.
+        """
+        members: list[Any] = [
+            (self._slots[name], kind := shape.annotation(forbid_unknown=forbid_unknown), _default(kind))
+            for name, shape in self._fields.items()
+        ]
+        extra = {f"x{n}": name for n, name in enumerate(self._unknown)}
+        members += [(slot, msgspec.Raw, msgspec.Raw(_NULL)) for slot in extra]
+        rename = {slot: name for name, slot in self._slots.items()} | extra
+        return msgspec.defstruct("Row", members, rename=rename, forbid_unknown_fields=forbid_unknown, gc=False) | None
+
+    def decoder(self, *, forbid_unknown: bool) -> Callable[[str], Any]:
+        """Return the quick way from a row to an object with a slot per field; it raises for what does not fit."""
+        try:
+            kind = self.annotation(forbid_unknown=forbid_unknown).__args__[0]
+        except ValueError:
+            return _refuse
+        decode: Callable[[str], Any] = msgspec.json.Decoder(kind).decode
+        return decode
+
+    def fit(self, raw: bytes, misfits: Misfits) -> Any:
+        """Return an object with a slot per field, or None and a word in `misfits`.
+
+        Raises
+        ------
+        msgspec.ValidationError
+            When a whole row is not an object.
+        """
+        if self._path is not None and raw == _NULL:
+            return None
+        if self._path is not None and not raw.startswith(b"{"):
+            misfits.lost.append(f"{self._path}: {_kind(raw)}, not object")
+            return None
+        row = SimpleNamespace(**vars(self._empty))
+        for name, value in msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).items():
+            if name in self._fields:
+                setattr(row, self._slots[name], self._fields[name].fit(bytes(value), misfits))
+            else:
+                self._unknown += [name] * (name not in self._unknown)
+                misfits.kept.append(f"new field {join(self._path, name)}")
+        return row
+
+    @property
+    def names(self) -> list[str]:
+        """The fields, in order."""
+        return list(self._fields)
+
+    def columns(self, values: list[Any]) -> list[pa.Array]:
+        """Return an array per field; a value that is None is null in all of them."""
+        rows = [self._empty if value is None else value for value in values]
+        return [shape.column(list(map(attrgetter(self._slots[name]), rows))) for name, shape in self._fields.items()]
+
+    def column(self, values: list[Any]) -> pa.Array:
+        """Return the values as an Arrow array."""
+        missing = pa.array([value is None for value in values], pa.bool_())
+        return pa.StructArray.from_arrays(self.columns(values), names=self.names, mask=missing)
+
+
+Shape = Leaf | List | Object
+
+
+def object_shape(dtype: pl.Struct, path: str | None = None, text: frozenset[str] = frozenset()) -> Object:
+    """Return the shape of an object with the fields of a Struct.
+
+    Parameters
+    ----------
+    path
+        Where it stands in the rows; None for a whole row, because a field may be called "".
+    text
+        The paths of String fields for which anything may come.
+
+    Raises
+    ------
+    ConfigError
+        For a type that JSON has no values of.
+    """
+    if any("\0" in field.name for field in dtype.fields):
+        raise ConfigError("a field name cannot hold a NUL", hint="leave the field out")
+    fields = {field.name: shape_of(field.dtype, join(path, field.name), text) for field in dtype.fields}
+    return Object(fields, path)
+
+
+def shape_of(dtype: Any, path: str, text: frozenset[str]) -> Shape:
+    """Return the shape of a polars type; see :func:`object_shape`."""
+    dtype = dtype() if isinstance(dtype, type) and issubclass(dtype, pl.DataType) else dtype
+    match dtype:
+        case pl.Struct() if dtype.fields:
+            return object_shape(dtype, path, text)
+        case pl.List():
+            return List(shape_of(dtype.inner, f"{path}[]", text), path)
+        case _ if dtype in _AS_ARROW or _integer_range(dtype):
+            return Leaf(dtype, path, as_text=path in text)
+        case _:
+            msg = f"{path} cannot be {dtype}"
+            raise ConfigError(msg, hint="take it as pl.String and convert it afterwards")
+
+
+def join(path: str | None, name: str) -> str:
+    """Return the path of a field of an object; the whole row has none."""
+    return name if path is None else f"{path}.{name}"
+
+
+def _integer_range(dtype: Any) -> tuple[int, int] | None:
+    sign, _, bits = str(dtype).rpartition("Int")
+    if sign not in {"", "U"} or bits not in {"8", "16", "32", "64"}:
+        return None
+    return (0, 2 ** int(bits) - 1) if sign else (-(2 ** (int(bits) - 1)), 2 ** (int(bits) - 1) - 1)
+
+
+def _default(annotation: Any) -> Any:
+    return msgspec.Raw(_NULL) if annotation is msgspec.Raw else None
+
+
+def _string(raw: bytes) -> str | None:
+    """Return a JSON string's value, and anything else as it is written."""
+    if raw.startswith(b'"'):
+        return msgspec.json.decode(raw, type=str)
+    return None if raw == _NULL else raw.decode()
+
+
+def _kind(raw: bytes) -> str:
+    return _KINDS.get(raw[:1], "float" if {*b".eE"} & {*raw} else "int")
+
+
+def _refuse(_row: str) -> Any:
+    """Send every row the careful way."""
+    raise msgspec.ValidationError
