@@ -1,8 +1,9 @@
 # make demo and make test each work as the first command on a fresh checkout: they install what they need.
 PYTHON ?= python3
+SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint bench clean help
+.PHONY: demo test lab lint sim mutants bench clean help
 
 help:          ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -24,6 +25,12 @@ lint: .venv/.test    ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/pyright -p pyproject.toml
 	$(BIN)/lint-imports
+
+sim: .venv/.test    ## the reader in virtual time, SEEDS=10000
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+mutants: .venv/.test    ## seeded defects in the reader: the tests must kill each
+	$(BIN)/python -m tests.mutants
 
 bench: .venv/.test    ## how fast the emulator and the engine are here
 	$(BIN)/python benchmarks/emulator.py

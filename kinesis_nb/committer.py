@@ -107,16 +107,15 @@ class Committer:
     # --- the sink: called by the shard threads ---
 
     def position(self, shard: Shard) -> StartingPosition:
-        """Go on after the last committed record; a child starts at its beginning, a new shard where the sync did."""
+        """Go on after the last committed record; a shard without one starts where the sync did."""
         with self._changed:
             if shard.shard_id not in self._owned:
                 self._requested.add(shard.shard_id)
                 self._wait_for(lambda: shard.shard_id in self._owned)
             checkpoint = self._checkpoints.get(shard.shard_id)
-        if checkpoint is None:
+        if checkpoint is None or checkpoint.sequence_number is None:
+            # for a child born later that is its beginning; one that was there may hold older records
             return decode_start(self._table.origin.start)
-        if checkpoint.sequence_number is None:
-            return StartingPosition.trim_horizon()
         return StartingPosition.after(checkpoint.sequence_number)
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:

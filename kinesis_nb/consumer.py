@@ -95,7 +95,7 @@ class ShardConsumer:
         self._kinesis, self._stream, self._sink, self._clock = kinesis, stream, sink, clock
         self._position: StartingPosition | None = None
         self._iterator: str | None = None
-        self._at_end = self._is_renewed = False
+        self._at_end = self._is_renewed = self._is_closed = False
         self._failures = 0
         self._called_at = 0.0
         self._millis_behind: int | None = None
@@ -123,7 +123,7 @@ class ShardConsumer:
             elif not error.retryable:
                 raise
             return self._back_off(error)
-        self._failures, self._error, self._is_renewed = 0, "", False
+        self._failures, self._error = 0, ""
         return wait
 
     @property
@@ -145,6 +145,7 @@ class ShardConsumer:
         self._called_at = self._clock.monotonic()
         self._calls += 1
         batch = self._kinesis.get_records(self.shard, iterator, PAGE)
+        self._is_renewed = False
         wants_more = self._sink.deliver(self.shard, batch)
         self._advance(batch)
         if not wants_more:
@@ -177,9 +178,12 @@ class ShardConsumer:
         return None
 
     def _check_closed(self, listed: Shard | None) -> None:
-        if listed is not None and listed.is_open:
+        if listed is None or listed.is_open:
             self._at_end = False
-            raise ServiceError(f"{listed.shard_id} gave no next iterator although it is open", retryable=True)
+            raise ServiceError(f"{self.shard.shard_id} gave no next iterator, and is not closed", retryable=True)
+        if not self._is_closed:  # it may have been open, and written to, when it gave none
+            self._is_closed, self._at_end = True, False
+            raise ServiceError(f"{listed.shard_id} is closed: its end is read again", retryable=True)
 
     def _pace(self) -> float:
         caught_up = self._millis_behind == 0
@@ -192,7 +196,8 @@ class ShardConsumer:
     def _renew_iterator(self, error: IteratorExpired) -> None:
         if not error.retryable and self._is_renewed:
             raise error  # unusable, and so was the one before: a third will be no better
-        self._iterator, self._is_renewed = None, True
+        self._iterator = None
+        self._is_renewed = self._is_renewed or not error.retryable
 
     def _back_off(self, error: KinesisError) -> float:
         self.state = State.BACKING_OFF

@@ -106,7 +106,7 @@ class _Collector:
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Keep what is wanted; a shard has given enough when its answer reaches past the end."""
         received = self._feed.kinesis.server_time().earliest
-        rows = self._window.keep(in_range(batch.rows, None, self._window.end))
+        rows = self._window.keep(in_range(batch.rows, self._window.start.timestamp, self._window.end))
         with self._lock:
             self._lineage[shard.shard_id] = shard.parents
             if rows.num_rows:

@@ -192,10 +192,13 @@ class Scheduler:
             self._tracker.finish(consumer.shard.shard_id)
             self._tracker.observe_new(filter(self._feed.wanted, consumer.children))
             is_complete = not self._tracker.unfinished
+            awaits_listing = self._tracker.awaits_listing
         if is_complete:
             self._done(None)
-        else:
-            self._start_runnable()
+            return
+        self._start_runnable()
+        if awaits_listing:
+            self._list()
 
     def _discover(self) -> None:
         next_listing = self._feed.clock.monotonic() + DISCOVERY_SECONDS

@@ -72,16 +72,20 @@ class ShardTracker:
         self._shards: dict[str, Shard] = {}
         self._started: set[str] = set()
         self._finished: set[str] = set()
+        self._unlisted: set[str] = set()  # known from the end of a parent only
 
     def observe(self, shards: Iterable[Shard]) -> None:
         """Take in a listing; what is known already is kept, so a stale listing takes nothing away."""
         for shard in shards:
             self._shards[shard.shard_id] = shard
+            self._unlisted.discard(shard.shard_id)
 
     def observe_new(self, shards: Iterable[Shard]) -> None:
         """Take in children as the last answer of their parent names them; a listing knows more, so it wins."""
         for shard in shards:
-            self._shards.setdefault(shard.shard_id, shard)
+            if shard.shard_id not in self._shards:
+                self._shards[shard.shard_id] = shard
+                self._unlisted.add(shard.shard_id)
 
     def skip(self, shard_id: str) -> None:
         """Count a shard as ended without reading it."""
@@ -98,7 +102,18 @@ class ShardTracker:
     def _is_runnable(self, shard: Shard) -> bool:
         if shard.shard_id in self._started:
             return False
+        if self._has_unknown_parent(shard):
+            return False
         return all(parent in self._finished for parent in shard.parents if parent in self._shards)
+
+    def _has_unknown_parent(self, shard: Shard) -> bool:
+        """Whether a parent may be one that no listing has shown yet; one that a listing lacks has left."""
+        return shard.shard_id in self._unlisted and any(parent not in self._shards for parent in shard.parents)
+
+    @property
+    def awaits_listing(self) -> bool:
+        """Whether a listing may let more shards run."""
+        return any(self._has_unknown_parent(self._shards[shard_id]) for shard_id in self._unlisted)
 
     def finish(self, shard_id: str) -> None:
         """Count a shard as read to its end."""

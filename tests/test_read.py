@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
+from botocore import exceptions as boto_errors
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import CutBody, ErrorReply, Fault, Html, Reset
+from kinesis_nb.service.client import translate
 from kinesis_nb.transport import SystemClock
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 
@@ -208,3 +210,26 @@ def test_shards_may_be_any_iterable(source: kn.Source, streams: Streams) -> None
     first = source.read("orders", progress=False).to_polars()["sequence_number"][0]
     start = kn.StartingPosition.after(first)
     assert len(source.read("orders", start, shards=(f"shardId-{n:012d}" for n in [0]), progress=False)) == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        boto_errors.EndpointConnectionError(endpoint_url="x"),
+        boto_errors.ConnectTimeoutError(endpoint_url="x"),
+        boto_errors.ReadTimeoutError(endpoint_url="x"),
+        boto_errors.ConnectionClosedError(endpoint_url="x"),
+        boto_errors.ProxyConnectionError(proxy_url="x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_network_may_come_back(error: Exception) -> None:
+    """A connection that cannot be made, or breaks, is worth another try."""
+    assert translate(error, "get_records").retryable
+
+
+def test_a_wrong_certificate_is_not_tried_again() -> None:
+    """A certificate that does not check out is fatal, with the hint how to give another authority."""
+    error = translate(boto_errors.SSLError(endpoint_url="x", error="bad"), "get_records")
+    assert not error.retryable
+    assert "verify=" in error.hint

@@ -55,6 +55,21 @@ def test_stale_listing_takes_nothing_away() -> None:
     assert ids(tracker) == ["b"]
 
 
+def test_child_named_by_one_parent_waits_for_the_other_to_be_listed() -> None:
+    """The end of one parent may name a child whose other parent no listing has shown: it is not gone, it is new."""
+    tracker = ShardTracker()
+    tracker.observe([Shard("a")])
+    ids(tracker)
+    tracker.finish("a")
+    tracker.observe_new([Shard("c", parents=("a", "b"))])
+    assert ids(tracker) == []
+    assert tracker.awaits_listing
+    tracker.observe([Shard("a"), Shard("b"), Shard("c", parents=("a", "b"))])
+    assert ids(tracker) == ["b"]
+    tracker.finish("b")
+    assert ids(tracker) == ["c"]
+
+
 def test_hash_key_is_md5() -> None:
     """The hash key of a partition key is its MD5 as a number."""
     assert hash_key("a") == 0x0CC175B9C0F1B6A831C399E269772661

@@ -6,6 +6,7 @@ import _thread
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
@@ -373,3 +374,20 @@ def test_stop_that_cannot_commit_says_so(source: kn.Source, streams: Streams, tm
     assert again.wait(30)
     again.stop()
     assert len(table_rows(table)) == 20
+
+
+def test_start_holds_for_children_that_were_there(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """A sync from a time, of a stream that was split before it, has no record from before that time."""
+    streams.create()
+    streams.split()
+    streams.put(10)
+    rows = source.read("orders", progress=False).to_polars()
+    start = rows["kinesis_ingestion_timestamp"].max() + timedelta(milliseconds=1)
+    while datetime.now(UTC) <= start:
+        pass
+    streams.written.clear()
+    streams.put(10)
+    sync = source.sync("orders", tmp_path / "t", start, commit_interval=0.05)
+    assert sync.wait(30)
+    sync.stop()
+    assert by_key(table_rows(tmp_path / "t").to_arrow()) == written_by_key(streams)

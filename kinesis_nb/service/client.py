@@ -234,7 +234,7 @@ def _translate_local(error: Exception, action: str) -> KinesisError:
             return ServiceError(f"{action}: {error}", hint="pass verify= with the path of your CA bundle")
         case boto_errors.ParamValidationError() | boto_errors.InvalidRegionError():
             return ConfigError(" ".join(str(error).split()))
-        case boto_errors.HTTPClientError():
+        case boto_errors.HTTPClientError() | boto_errors.ConnectionError():
             return ServiceError(f"{action}: {error}", retryable=True)
         case _:
             return ServiceError(f"{action}: {error}")

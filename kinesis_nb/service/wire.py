@@ -109,7 +109,7 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
     )
     lag = answer.MillisBehindLatest
     if lag is None:  # AWS may leave it out: then only an empty answer says that nothing is left
-        lag = 1 if answer.Records else 0
+        lag = 366 * 24 * 3_600_000 if answer.Records else 0  # the longest retention: it may be anywhere
     read_to = answer.Records[-1].SequenceNumber if dropped else None
     return Batch(rows, answer.NextShardIterator, lag, children, dropped, read_to)
 

@@ -1,0 +1,274 @@
+"""Defects put into the reader on purpose: each must be noticed by the simulation, or else by a test.
+
+``python -m tests.mutants`` applies them one by one to a copy of the package and names what killed each. It fails when
+one survives, and when the text that a defect replaces is not found exactly once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+TESTS = [f"tests/test_{name}.py" for name in ("consumer", "shards", "buffer", "read", "tail")]
+PATIENCE = 300  # seconds for one run; a defect may also make it hang
+
+
+class Mutant(NamedTuple):
+    """One defect: in a file of the package, a text and what stands there instead."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS = [
+    Mutant(
+        "an empty answer is the end",
+        "consumer.py",
+        "self._at_end = batch.next_iterator is None",
+        "self._at_end = batch.next_iterator is None or not batch.rows.num_rows",
+    ),
+    Mutant(
+        "a missing Records is an empty list", "service/wire.py", "Records: list[_Record]", "Records: list[_Record] = []"
+    ),
+    Mutant("a null iterator is the end", "consumer.py", "if not self.children:", "if False:"),
+    Mutant(
+        "a closed shard ends before its children are listed",
+        "consumer.py",
+        "if not self.children and self.shard.shard_id in listing:",
+        "if False:",
+    ),
+    Mutant(
+        "only one parent is waited for",
+        "shards.py",
+        "for parent in shard.parents if parent in self._shards)",
+        "for parent in shard.parents[:1] if parent in self._shards)",
+    ),
+    Mutant("a child is read before its parent", "shards.py", "return all(parent in self._finished", "return all(True"),
+    Mutant(
+        "a shard is started twice",
+        "shards.py",
+        "self._started.update(shard.shard_id for shard in ready)",
+        "pass",
+    ),
+    Mutant(
+        "a stale listing removes shards",
+        "shards.py",
+        'a stale listing takes nothing away."""',
+        'a stale listing takes nothing away."""\n        self._shards.clear()',
+    ),
+    Mutant(
+        "a child starts at LATEST",
+        "scheduler.py",
+        "return start if is_listed else StartingPosition.trim_horizon()",
+        "return start if is_listed else StartingPosition.latest()",
+    ),
+    Mutant(
+        "a child starts where the read did",
+        "scheduler.py",
+        "return start if is_listed else StartingPosition.trim_horizon()",
+        "return start",
+    ),
+    Mutant(
+        "children are not observed",
+        "scheduler.py",
+        "self._tracker.observe_new(filter(self._feed.wanted, consumer.children))",
+        "pass",
+    ),
+    Mutant(
+        "a failed listing is the end",
+        "scheduler.py",
+        "if not (isinstance(error, KinesisError) and error.retryable):",
+        "if True:",
+    ),
+    Mutant(
+        "AT in place of AFTER",
+        "position.py",
+        'AFTER_SEQUENCE_NUMBER = "AFTER_SEQUENCE_NUMBER"',
+        'AFTER_SEQUENCE_NUMBER = "AT_SEQUENCE_NUMBER"',
+    ),
+    Mutant(
+        "an expired iterator goes on at LATEST",
+        "consumer.py",
+        "                self._renew_iterator(error)",
+        "                self._renew_iterator(error)\n                self._position = StartingPosition.latest()",
+    ),
+    Mutant(
+        "an expired iterator goes on at TRIM_HORIZON",
+        "consumer.py",
+        "                self._renew_iterator(error)",
+        "                self._renew_iterator(error)\n                self._position = StartingPosition.trim_horizon()",
+    ),
+    Mutant(
+        "the place moves before the delivery",
+        "consumer.py",
+        "wants_more = self._sink.deliver(self.shard, batch)\n        self._advance(batch)",
+        "self._advance(batch)\n        wants_more = self._sink.deliver(self.shard, batch)",
+    ),
+    Mutant(
+        "a retry delivers twice",
+        "consumer.py",
+        "wants_more = self._sink.deliver(self.shard, batch)",
+        "wants_more = self._sink.deliver(self.shard, batch)\n"
+        "        if self._failures:\n            self._sink.deliver(self.shard, batch)",
+    ),
+    Mutant("the position is not moved", "consumer.py", "self._position = StartingPosition.after(last)", "del last"),
+    Mutant(
+        "LATEST is not pinned",
+        "consumer.py",
+        "            self._position = StartingPosition.at(self._position.timestamp)",
+        "            pass",
+    ),
+    Mutant(
+        "a throttle is fatal", "service/client.py", "return Throttled(said, retryable=True)", "return Throttled(said)"
+    ),
+    Mutant(
+        "an answer without its member is empty",
+        "service/client.py",
+        "value = answer.get(member)",
+        "value = answer.get(member, kind())",
+    ),
+    Mutant(
+        "only the first page of a listing counts",
+        "service/client.py",
+        "            if not token:\n                return shards",
+        "            return shards",
+    ),
+    Mutant(
+        "a cut body is fatal",
+        "service/wire.py",
+        'hint="it will be asked for again", retryable=True)',
+        'hint="it will be asked for again")',
+    ),
+    Mutant("an answer names one child", "service/wire.py", "in answer.ChildShards\n", "in answer.ChildShards[:1]\n"),
+    Mutant(
+        "waits grow without bound",
+        "retry.py",
+        "min(CAP_SECONDS, BASE_SECONDS * 2 ** min(failures, 10))",
+        "BASE_SECONDS * 2 ** min(failures, 10)",
+    ),
+    Mutant("a throttled shard is asked at once", "retry.py", "max(wait, THROTTLED_AT_LEAST)", "wait"),
+    Mutant(
+        "a read stops at the first gap",
+        "read.py",
+        "if batch.millis_behind_latest == 0:",
+        "if not batch.rows.num_rows:",
+    ),
+    Mutant(
+        "a read stops before its end",
+        "read.py",
+        "> self._window.end + timedelta(minutes=1)",
+        "> self._window.end - timedelta(minutes=1)",
+    ),
+    Mutant(
+        "a read goes beyond its end",
+        "read.py",
+        "in_range(batch.rows, self._window.start.timestamp, self._window.end)",
+        "in_range(batch.rows, self._window.start.timestamp, None)",
+    ),
+    Mutant("a tail shows rows from before its start", "tail.py", "in_range(batch.rows, earliest, None)", "batch.rows"),
+    Mutant(
+        "the dropped count is wrong",
+        "buffer.py",
+        "self._dropped[shard_id] += min(drop, rows.num_rows)",
+        "self._dropped[shard_id] += drop",
+    ),
+    Mutant(
+        "a batch is cut from the wrong end",
+        "buffer.py",
+        "pa.array(range(drop, rows.num_rows), pa.int64())",
+        "pa.array(range(rows.num_rows - drop), pa.int64())",
+    ),
+    Mutant("rows put back count as taken", "buffer.py", "                self._taken -= rows.num_rows\n", ""),
+]
+
+
+def run(mutant: Mutant | None, seeds: int) -> str:
+    """Return what noticed the defect; an empty string when nothing did."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as place:
+        copy = Path(place)
+        for folder in ("kinesis_nb", "tests"):
+            shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        if mutant is not None:
+            path = copy / "kinesis_nb" / mutant.file
+            path.write_text(path.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
+        return _simulate(copy, seeds) or _test(copy)
+
+
+def _simulate(copy: Path, seeds: int) -> str:
+    code, output = _call(copy, "-m", "tests.simulation", "--seeds", str(seeds), "--stop-after", "1")
+    if code == 0:
+        return ""
+    found = re.search(r"^seed \d+: .*", output, re.MULTILINE)
+    return f"simulation, {found[0]}" if found else f"simulation, {output.strip().splitlines()[-1]}"
+
+
+def _test(copy: Path) -> str:
+    code, output = _call(copy, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=ci", *TESTS)
+    if code == 0:
+        return ""
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    return f"test, {found[1]}" if found else f"test, {output.strip().splitlines()[-1]}"
+
+
+def _call(copy: Path, *command: str) -> tuple[int, str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    try:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=copy,
+            env=environment,
+            timeout=PATIENCE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return 1, f"no end within {PATIENCE} s"
+    return done.returncode, done.stdout + done.stderr
+
+
+def misplaced() -> list[str]:
+    """Name the mutants whose text is not found exactly once."""
+    return [
+        mutant.name
+        for mutant in MUTANTS
+        if (ROOT / "kinesis_nb" / mutant.file).read_text(encoding="utf-8").count(mutant.old) != 1
+    ]
+
+
+def main() -> int:
+    """Try all mutants; return 1 when one survives or has no place."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Seed defects; each must be noticed.")
+    parser.add_argument("--seeds", type=int, default=150, help="of the simulation, per mutant")
+    parser.add_argument("--only", default="", help="mutants with this text in their name")
+    options = parser.parse_args()
+    if lost := misplaced():
+        print("the text is not there exactly once:", *lost, sep="\n  ")
+        return 1
+    if noticed := run(None, options.seeds):
+        print(f"without any mutant: {noticed}")
+        return 1
+    chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    survivors = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for mutant, noticed in zip(chosen, pool.map(lambda m: run(m, options.seeds), chosen), strict=True):
+            survivors += not noticed
+            print(f"{mutant.name:<55} {noticed or 'SURVIVED'}"[:200], flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} killed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
