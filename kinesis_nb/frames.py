@@ -4,6 +4,7 @@
 # (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -151,12 +152,12 @@ def warm_up() -> None:
     pa.array(["x"])
 
 
-class TableLike:
+class TableLike(ABC):
     """What everything that holds rows offers; a subclass only has to give :meth:`to_arrow`."""
 
+    @abstractmethod
     def to_arrow(self) -> pa.Table:
         """Return the rows as an Arrow table."""
-        raise NotImplementedError
 
     def to_polars(self) -> pl.DataFrame:
         """Return the rows as a polars DataFrame."""
