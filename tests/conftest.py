@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -89,9 +91,14 @@ def streams(emulator: Emulator) -> Streams:
 
 
 @pytest.fixture
-def source(emulator: Emulator) -> kn.Source:
+def source(emulator: Emulator) -> Iterator[kn.Source]:
+    """A source on the emulator; when the test is over no thread of the engine may be left."""
     keys = kn.StaticCredentials("emulator", "emulator")
-    return kn.connect(endpoint_url=emulator.endpoint_url, auth=keys, exports_enabled=True)
+    yield kn.connect(endpoint_url=emulator.endpoint_url, auth=keys, exports_enabled=True)
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while engine_threads():
+        assert time.monotonic() < deadline, engine_threads()
 
 
 def engine_threads() -> list[str]:

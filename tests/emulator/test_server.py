@@ -76,8 +76,19 @@ def read(kinesis: Any, **limit: int) -> Any:
     return kinesis.get_records(ShardIterator=iterator["ShardIterator"], **limit)
 
 
+others: set[threading.Thread] = set()  # of emulators that were there before the test
+
+
+@pytest.fixture(autouse=True)
+def _remember_others() -> None:
+    """Other tests of the run keep an emulator of their own for longer than one test."""
+    others.clear()
+    others.update(threading.enumerate())
+
+
 def emulator_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("kinesis_nb emulator")]
+    own = [thread for thread in threading.enumerate() if thread not in others]
+    return [thread.name for thread in own if thread.name.startswith("kinesis_nb emulator")]
 
 
 # -- the protocol ---------------------------------------------------------------------------------------------------
