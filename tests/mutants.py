@@ -130,7 +130,10 @@ MUTANTS = [
         "            pass",
     ),
     Mutant(
-        "a throttle is fatal", "service/client.py", "return Throttled(said, retryable=True)", "return Throttled(said)"
+        "a throttle is fatal",
+        "service/translate.py",
+        "return Throttled(said, retryable=True)",
+        "return Throttled(said)",
     ),
     Mutant(
         "an answer without its member is empty",

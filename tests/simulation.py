@@ -364,7 +364,7 @@ def _refusal(operation: str, code: str, status: int, message: str = "made up") -
 def connect(world: World) -> tuple[client.KinesisClient, Wire]:
     """Return the real client on a wire to the model."""
     wire = Wire(world)
-    with patch.object(client, "_make_client", lambda _config: wire):
+    with patch.object(client, "make_client", lambda _config: wire):
         return client.KinesisClient(SourceConfig(region="us-east-1"), world.clock), wire
 
 

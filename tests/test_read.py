@@ -12,7 +12,7 @@ from botocore import exceptions as boto_errors
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import CutBody, ErrorReply, Fault, Html, Reset
-from kinesis_nb.service.client import translate
+from kinesis_nb.service.translate import translate
 from kinesis_nb.transport import SystemClock
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 

@@ -1,4 +1,4 @@
-"""The calls we make to AWS, and the one place where an AWS error becomes ours."""
+"""The calls we make to AWS."""
 
 from __future__ import annotations
 
@@ -8,69 +8,23 @@ import weakref
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import boto3
-import botocore.session
 from botocore import exceptions as boto_errors
-from botocore.config import Config
 
-from kinesis_nb.config import Profile, SourceConfig, StaticCredentials
-from kinesis_nb.errors import (
-    AccessDenied,
-    ConfigError,
-    CredentialsError,
-    IteratorExpired,
-    KinesisError,
-    ServiceError,
-    StreamNotFound,
-    Throttled,
-    closest,
-)
+from kinesis_nb.errors import KinesisError, ServiceError, StreamNotFound, closest
 from kinesis_nb.position import Kind, StartingPosition
-from kinesis_nb.service.wire import ParserFactory, decode_batch
+from kinesis_nb.service.session import make_client
+from kinesis_nb.service.translate import translate
+from kinesis_nb.service.wire import decode_batch
 from kinesis_nb.shards import Shard
 from kinesis_nb.transport import Clock, PutEntry, PutResult, ServerTime, StreamExtras, StreamSummary, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from kinesis_nb.config import SourceConfig
     from kinesis_nb.frames import Batch
 
 T = TypeVar("T")
-
-CONNECT_SECONDS, READ_SECONDS = 5, 30
-POOL = 64  # connections; one per consumer thread and a few for listings
-
-_THROTTLES = {
-    "ProvisionedThroughputExceededException",
-    "LimitExceededException",
-    "ThrottlingException",
-    "Throttling",
-    "RequestLimitExceeded",
-    "SlowDown",
-    "KMSThrottlingException",
-    "429",
-}
-_FAILURES = {
-    "ExpiredNextTokenException",  # a listing took longer than its token lives; the next one starts over
-    "ResourceInUseException",  # the stream is being created or changed
-    "InternalFailure",
-    "InternalFailureException",
-    "InternalServerError",
-    "ServiceUnavailable",
-    "ServiceUnavailableException",
-}
-_BAD_CREDENTIALS = {
-    "ExpiredTokenException": "the credentials have expired",
-    "ExpiredToken": "the credentials have expired",
-    "RequestExpired": "the credentials have expired",
-    "UnrecognizedClientException": "AWS does not know this access key",
-    "InvalidClientTokenId": "AWS does not know this access key",
-    "MissingAuthenticationTokenException": "the request carried no credentials",
-    "InvalidSignatureException": "the signature does not match: the secret is wrong, or this machine's clock is",
-    "SignatureDoesNotMatch": "the signature does not match: the secret is wrong, or this machine's clock is",
-    "IncompleteSignature": "the signature is incomplete",
-    "IncompleteSignatureException": "the signature is incomplete",
-}
 
 
 class KinesisClient:
@@ -80,7 +34,7 @@ class KinesisClient:
         self._region = config.region
         self._clock = clock or SystemClock()
         self._time = _ServerClock()
-        self._client = _make_client(config)
+        self._client = make_client(config)
         weakref.finalize(
             self, self._client.close
         )  # the pool's sockets would otherwise live until some garbage collection
@@ -181,94 +135,6 @@ class KinesisClient:
             return closest(stream, self.list_streams()) or "source.explore() lists the streams"
         except KinesisError:
             return "check the name and the region"
-
-
-def translate(error: Exception, operation: str, stream: str = "", region: str = "") -> KinesisError:
-    """Turn an exception of botocore into ours: by error code, never by exception class.
-
-    Parameters
-    ----------
-    operation
-        The client's method, for example ``"get_records"``.
-    """
-    action = "".join(word.title() for word in operation.split("_"))
-    if not isinstance(error, boto_errors.ClientError):
-        return _translate_local(error, action)
-    detail = error.response.get("Error", {})
-    code, message = str(detail.get("Code", "")), str(detail.get("Message", ""))
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    said = f"{action}: {code}: {message}" if message else f"{action}: {code}"
-    match code:
-        case "ExpiredIteratorException":
-            return IteratorExpired(said, retryable=True)
-        case "InvalidArgumentException" if operation == "get_records":
-            return IteratorExpired(said)
-        case "ResourceNotFoundException":
-            return StreamNotFound(f"no stream {stream!r} in {region}" if stream else said)
-        case "AccessDeniedException" | "AccessDenied":
-            return AccessDenied(said, hint=f"the policy must allow kinesis:{action}")
-        case _ if code in _THROTTLES:
-            return Throttled(said, retryable=True)
-        case _ if code in _BAD_CREDENTIALS:
-            return CredentialsError(f"{_BAD_CREDENTIALS[code]} ({said})", hint="check auth= of connect()")
-        case _ if code in _FAILURES or status >= 500:  # noqa: PLR2004 - HTTP
-            return ServiceError(said, retryable=True)
-        case _:
-            return ServiceError(said)
-
-
-def _translate_local(error: Exception, action: str) -> KinesisError:
-    """Translate what botocore raised by itself, without an answer of the service."""
-    match error:
-        case boto_errors.NoCredentialsError() | boto_errors.PartialCredentialsError():
-            return CredentialsError(
-                "no AWS credentials were found", hint="pass auth=StaticCredentials(...) or auth=Profile(...), or log in"
-            )
-        case boto_errors.ProfileNotFound():
-            return ConfigError(str(error), hint="`aws configure list-profiles` shows the profiles")
-        case (
-            boto_errors.CredentialRetrievalError() | boto_errors.TokenRetrievalError() | boto_errors.SSOTokenLoadError()
-        ):
-            return CredentialsError(str(error), hint="log in again, for example with `aws sso login`")
-        case boto_errors.SSLError():
-            return ServiceError(f"{action}: {error}", hint="pass verify= with the path of your CA bundle")
-        case boto_errors.ParamValidationError() | boto_errors.InvalidRegionError():
-            return ConfigError(" ".join(str(error).split()))
-        case boto_errors.HTTPClientError() | boto_errors.ConnectionError():
-            return ServiceError(f"{action}: {error}", retryable=True)
-        case _:
-            return ServiceError(f"{action}: {error}")
-
-
-def _make_client(config: SourceConfig) -> Any:
-    session = botocore.session.Session()
-    session.register_component("response_parser_factory", ParserFactory())
-    keys: dict[str, str] = {}
-    match config.auth:
-        case Profile(name):
-            keys["profile_name"] = name
-        case StaticCredentials() as static:
-            keys["aws_access_key_id"] = static.access_key_id
-            keys["aws_secret_access_key"] = static.secret_access_key.reveal()
-            if static.session_token:
-                keys["aws_session_token"] = static.session_token.reveal()
-        case None:
-            pass
-    settings = Config(
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
-        max_pool_connections=POOL,
-        tcp_keepalive=True,
-        retries={"total_max_attempts": 1},  # ours is the only retry loop; botocore's would repeat PutRecords unseen
-        proxies={"http": config.proxy, "https": config.proxy} if config.proxy else None,
-        # a configured endpoint counts only where the user points to the configuration
-        ignore_configured_endpoint_urls=not isinstance(config.auth, Profile),
-    )
-    try:
-        boto = boto3.Session(botocore_session=session, region_name=config.region, **keys)
-        return boto.client("kinesis", endpoint_url=config.endpoint_url, verify=config.verify, config=settings)
-    except boto_errors.BotoCoreError as error:
-        raise _translate_local(error, "connect") from error
 
 
 def _required(answer: Mapping[str, Any], member: str, kind: type[T]) -> T:

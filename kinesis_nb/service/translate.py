@@ -1,0 +1,105 @@
+"""The one place where an error of AWS, or of the way there, becomes ours."""
+
+from __future__ import annotations
+
+from botocore import exceptions as boto_errors
+
+from kinesis_nb.errors import (
+    AccessDenied,
+    ConfigError,
+    CredentialsError,
+    IteratorExpired,
+    KinesisError,
+    ServiceError,
+    StreamNotFound,
+    Throttled,
+)
+
+_THROTTLES = {
+    "ProvisionedThroughputExceededException",
+    "LimitExceededException",
+    "ThrottlingException",
+    "Throttling",
+    "RequestLimitExceeded",
+    "SlowDown",
+    "KMSThrottlingException",
+    "429",
+}
+_FAILURES = {
+    "ExpiredNextTokenException",  # a listing took longer than its token lives; the next one starts over
+    "ResourceInUseException",  # the stream is being created or changed
+    "InternalFailure",
+    "InternalFailureException",
+    "InternalServerError",
+    "ServiceUnavailable",
+    "ServiceUnavailableException",
+}
+_BAD_CREDENTIALS = {
+    "ExpiredTokenException": "the credentials have expired",
+    "ExpiredToken": "the credentials have expired",
+    "RequestExpired": "the credentials have expired",
+    "UnrecognizedClientException": "AWS does not know this access key",
+    "InvalidClientTokenId": "AWS does not know this access key",
+    "MissingAuthenticationTokenException": "the request carried no credentials",
+    "InvalidSignatureException": "the signature does not match: the secret is wrong, or this machine's clock is",
+    "SignatureDoesNotMatch": "the signature does not match: the secret is wrong, or this machine's clock is",
+    "IncompleteSignature": "the signature is incomplete",
+    "IncompleteSignatureException": "the signature is incomplete",
+}
+
+
+def translate(error: Exception, operation: str, stream: str = "", region: str = "") -> KinesisError:
+    """Turn an exception of botocore into ours: by error code, never by exception class.
+
+    Parameters
+    ----------
+    operation
+        The client's method, for example ``"get_records"``.
+    """
+    action = "".join(word.title() for word in operation.split("_"))
+    if not isinstance(error, boto_errors.ClientError):
+        return translate_local(error, action)
+    detail = error.response.get("Error", {})
+    code, message = str(detail.get("Code", "")), str(detail.get("Message", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    said = f"{action}: {code}: {message}" if message else f"{action}: {code}"
+    match code:
+        case "ExpiredIteratorException":
+            return IteratorExpired(said, retryable=True)
+        case "InvalidArgumentException" if operation == "get_records":
+            return IteratorExpired(said)
+        case "ResourceNotFoundException":
+            return StreamNotFound(f"no stream {stream!r} in {region}" if stream else said)
+        case "AccessDeniedException" | "AccessDenied":
+            return AccessDenied(said, hint=f"the policy must allow kinesis:{action}")
+        case _ if code in _THROTTLES:
+            return Throttled(said, retryable=True)
+        case _ if code in _BAD_CREDENTIALS:
+            return CredentialsError(f"{_BAD_CREDENTIALS[code]} ({said})", hint="check auth= of connect()")
+        case _ if code in _FAILURES or status >= 500:  # noqa: PLR2004 - HTTP
+            return ServiceError(said, retryable=True)
+        case _:
+            return ServiceError(said)
+
+
+def translate_local(error: Exception, action: str) -> KinesisError:
+    """Translate what botocore raised by itself, without an answer of the service."""
+    match error:
+        case boto_errors.NoCredentialsError() | boto_errors.PartialCredentialsError():
+            return CredentialsError(
+                "no AWS credentials were found", hint="pass auth=StaticCredentials(...) or auth=Profile(...), or log in"
+            )
+        case boto_errors.ProfileNotFound():
+            return ConfigError(str(error), hint="`aws configure list-profiles` shows the profiles")
+        case (
+            boto_errors.CredentialRetrievalError() | boto_errors.TokenRetrievalError() | boto_errors.SSOTokenLoadError()
+        ):
+            return CredentialsError(str(error), hint="log in again, for example with `aws sso login`")
+        case boto_errors.SSLError():
+            return ServiceError(f"{action}: {error}", hint="pass verify= with the path of your CA bundle")
+        case boto_errors.ParamValidationError() | boto_errors.InvalidRegionError():
+            return ConfigError(" ".join(str(error).split()))
+        case boto_errors.HTTPClientError() | boto_errors.ConnectionError():
+            return ServiceError(f"{action}: {error}", retryable=True)
+        case _:
+            return ServiceError(f"{action}: {error}")
