@@ -45,7 +45,7 @@ class Replay:
         self._pages = pages
         self._bodies = [_records(number, records, size) for number in range(min(pages, DISTINCT_PAGES))]
         self._listing = _body(Shards=[_shard(number, shards) for number in range(shards)])
-        summary = _summary(shards)
+        summary = _summary()
         self._description = _body(StreamDescription={**summary, "Shards": [_shard(0, shards)], "HasMoreShards": False})
         self._summary = _body(StreamDescriptionSummary={**summary, "OpenShardCount": shards, "ConsumerCount": 0})
         self._names = _body(StreamNames=[STREAM], HasMoreStreams=False)
@@ -122,7 +122,7 @@ def _shard(number: int, of: int) -> dict[str, Any]:
     }
 
 
-def _summary(shards: int) -> dict[str, Any]:
+def _summary() -> dict[str, Any]:
     return {
         "StreamName": STREAM,
         "StreamARN": f"arn:aws:kinesis:us-east-1:123456789012:stream/{STREAM}",

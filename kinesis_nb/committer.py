@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from kinesis_nb.buffer import Buffer, Held, OnFull
-from kinesis_nb.errors import Closed
+from kinesis_nb.errors import Closed, DataLoss
 from kinesis_nb.frames import TIMESTAMP, constant
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
+    from kinesis_nb.sink import Gap
     from kinesis_nb.transport import Clock
 
 T = TypeVar("T")
@@ -125,6 +126,10 @@ class Committer:
         if stats.rows > COMMIT_EARLY * PENDING_ROWS or stats.bytes > COMMIT_EARLY * PENDING_BYTES:
             self._wake.set()
         return True
+
+    def lost(self, gap: Gap) -> None:
+        """Stop: a table must not have holes that nobody decided on."""
+        raise DataLoss(str(gap), hint="sync into a new table, which starts with what is left")
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         """Return when the table says that the shard has ended: only then may its children be read."""

@@ -5,22 +5,42 @@ It decides how long to wait and never sleeps, so a test can run hours of it in a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from math import exp
+from typing import TYPE_CHECKING
 
-from kinesis_nb.errors import IteratorExpired, KinesisError, ServiceError, Throttled
+from kinesis_nb.errors import (
+    IteratorExpired,
+    KeyUnavailable,
+    KinesisError,
+    MalformedAnswer,
+    PositionTrimmed,
+    ServiceError,
+    StreamNotFound,
+    Throttled,
+)
+from kinesis_nb.feed import check_same_stream
+from kinesis_nb.frames import UNKNOWN_LAG
+from kinesis_nb.pace import IDLE_SECONDS, Pace
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import backoff
+from kinesis_nb.sink import Gap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
-    from kinesis_nb.transport import Clock, Kinesis
+    from kinesis_nb.sink import Sink
 
-PAGE = 10_000  # AWS: the most that one GetRecords call may ask for
-BEHIND_SECONDS = 0.2  # AWS: 5 GetRecords calls/s per shard, shared by all consumers
-IDLE_SECONDS = 1.0  # caught up: leave most of that quota to others
+DEGRADED_SECONDS = 60.0  # of failures without a success
+LEAST_RETENTION = timedelta(hours=24)  # AWS: no stream keeps its records for less
+MISSING_TRIES = 3  # for a shard that is listed, and yet not found
+RATE_SECONDS = 10.0  # over which the rate of records is averaged
 
 
 class State(StrEnum):
@@ -30,26 +50,9 @@ class State(StrEnum):
     READING = "reading"
     CAUGHT_UP = "caught up"
     BACKING_OFF = "backing off"
+    DEGRADED = "degraded"  # backing off for a minute or more
+    BLOCKED = "blocked"  # the key that the stream is encrypted with cannot be used
     ENDED = "ended"
-
-
-class Sink(Protocol):
-    """Where the records of all shards go: a tail, a bounded read, or a sync."""
-
-    def position(self, shard: Shard) -> StartingPosition:
-        """Return where reading of `shard` starts."""
-        ...
-
-    def deliver(self, shard: Shard, batch: Batch) -> bool:
-        """Take a batch, empty ones too; block while there is no room. Return False when the shard has given enough.
-
-        The consumer moves on only after this returned; if it raises, the batch counts as not delivered.
-        """
-        ...
-
-    def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
-        """Take note that everything in a closed shard was delivered; its children start after this returned."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,12 @@ class ConsumerStats:
         As the last answer said; None before the first.
     records, calls, throttles, retries
         Counts since the start; `retries` includes `throttles`.
+    rate
+        Records per second, about the last ten seconds.
     dropped
         User records of KPL aggregates that were left out, because the shard does not take their hash keys.
+    malformed
+        Answers that were not whole and were asked for again.
     caught_up_call
         Which call was the last one to be answered with "nothing left"; 0 for none.
     error
@@ -74,11 +81,13 @@ class ConsumerStats:
     state: State
     millis_behind_latest: int | None
     records: int
+    rate: float
     dropped: int
     calls: int
     caught_up_call: int
     throttles: int
     retries: int
+    malformed: int
     error: str
 
 
@@ -86,20 +95,31 @@ class ShardConsumer:
     """Reads one shard, in order, into a sink.
 
     Call :meth:`step` again and again, waiting in between as long as it says. One thread at a time.
+
+    Parameters
+    ----------
+    idle
+        Gives the seconds to wait before a shard with nothing left is asked again.
     """
 
-    def __init__(self, kinesis: Kinesis, stream: str, shard: Shard, sink: Sink, clock: Clock) -> None:
+    def __init__(self, feed: Feed, shard: Shard, sink: Sink, idle: Callable[[], float] = lambda: IDLE_SECONDS) -> None:
         self.shard = shard
         self.state = State.STARTING
         self.children: tuple[Shard, ...] = ()
-        self._kinesis, self._stream, self._sink, self._clock = kinesis, stream, sink, clock
+        self._feed, self._sink, self._idle = feed, sink, idle
+        self._kinesis, self._clock = feed.kinesis, feed.clock
+        self._pace = Pace()
         self._position: StartingPosition | None = None
         self._iterator: str | None = None
-        self._at_end = self._is_renewed = self._is_closed = False
-        self._failures = 0
-        self._called_at = 0.0
+        self._seen: datetime | None = None  # by the service's clock; everything up to here was delivered
+        self._gap: Gap | None = None  # that there may be, until the next record shows whether there is
+        self._at_end = self._is_renewed = self._is_closed = self._is_missing = False
+        self._failures = self._missed = 0
+        self._failing_since = self._failed_at = self._called_at = 0.0
         self._millis_behind: int | None = None
         self._records = self._dropped = self._calls = self._caught_up_call = self._throttles = self._retries = 0
+        self._malformed = 0
+        self._rate = 0.0
         self._error = ""
 
     def step(self) -> float | None:
@@ -116,82 +136,166 @@ class ShardConsumer:
             One that no retry can mend, or whatever the sink raised.
         """
         try:
-            wait = self._confirm_end() if self._at_end else self._read()
+            wait = self._next()()
         except KinesisError as error:
-            if isinstance(error, IteratorExpired):
-                self._renew_iterator(error)
-            elif not error.retryable:
-                raise
+            self._failed_at = self._clock.monotonic()
+            self._prepare_retry(error)
             return self._back_off(error)
         self._failures, self._error = 0, ""
         return wait
+
+    def _next(self) -> Callable[[], float | None]:
+        if self._is_missing:
+            return self._look_for_shard
+        return self._confirm_end if self._at_end else self._read
 
     @property
     def has_iterator(self) -> bool:
         """Whether the place in the shard is held by the service, so that nothing that arrives from now on is missed."""
         return self._iterator is not None or self._records > 0 or self.state is State.ENDED
 
-    def _open_iterator(self) -> str:
-        if self._position is None:
-            self._position = self._sink.position(self.shard)
-        if self._position.kind is Kind.LATEST and self._failures and self._position.timestamp:
-            # by now LATEST would skip what arrived since the first attempt
-            self._position = StartingPosition.at(self._position.timestamp)
-        self._iterator = self._kinesis.get_shard_iterator(self._stream, self.shard.shard_id, self._position)
-        return self._iterator
+    # --- reading ---
 
     def _read(self) -> float | None:
+        self._suspect_gap()
         iterator = self._iterator or self._open_iterator()
-        self._called_at = self._clock.monotonic()
+        started = self._clock.monotonic()
+        elapsed, self._called_at = started - self._called_at, started
         self._calls += 1
-        batch = self._kinesis.get_records(self.shard, iterator, PAGE)
-        self._is_renewed = False
+        batch = self._kinesis.get_records(self.shard, iterator, self._pace.limit)
+        self._is_renewed, self._missed = False, 0
+        batch, gap = self._settle_gap(replace(batch, rows=self._feed.unpack(batch.rows)))
         wants_more = self._sink.deliver(self.shard, batch)
-        self._advance(batch)
+        self._gap = gap
+        self._advance(batch, elapsed)
         if not wants_more:
             self.state = State.ENDED
             return None
         if self._at_end:
             return self._confirm_end()
-        return self._pace()
+        return self._wait(batch)
 
-    def _advance(self, batch: Batch) -> None:
+    def _open_iterator(self) -> str:
+        if self._position is None:
+            self._position = self._sink.position(self.shard)
+            if self._position.kind in (Kind.AFTER_SEQUENCE_NUMBER, Kind.LATEST):
+                self._seen = self._position.timestamp
+            self._suspect_gap()
+        if self._position.kind is Kind.LATEST and self._failures and self._position.timestamp:
+            # by now LATEST would skip what arrived since the first attempt
+            self._position = StartingPosition.at(self._position.timestamp)
+        position = self._position
+        if self._gap is not None and position.sequence_number:  # is the record still there that was read last?
+            position = StartingPosition(Kind.AT_SEQUENCE_NUMBER, sequence_number=position.sequence_number)
+        self._iterator = self._kinesis.get_shard_iterator(self._feed.stream, self.shard.shard_id, position)
+        return self._iterator
+
+    def _advance(self, batch: Batch, elapsed: float) -> None:
         self._iterator = batch.next_iterator
         self._at_end = batch.next_iterator is None
         self.children = batch.child_shards
         self._millis_behind = batch.millis_behind_latest
         self._records += batch.rows.num_rows
         self._dropped += batch.dropped
-        if last := batch.last_sequence_number:
-            self._position = StartingPosition.after(last)
+        weight = 1 - exp(-elapsed / RATE_SECONDS) if self._calls > 1 else 0.0
+        self._rate += weight * (batch.rows.num_rows / max(elapsed, 1e-3) - self._rate)
+        if batch.read_to is not None:
+            self._position = StartingPosition.after(batch.read_to)
+        if batch.millis_behind_latest != UNKNOWN_LAG:
+            self._seen = self._kinesis.server_time().earliest - timedelta(milliseconds=batch.millis_behind_latest)
+
+    def _wait(self, batch: Batch) -> float:
+        caught_up = self._millis_behind == 0
+        self.state = State.CAUGHT_UP if caught_up else State.READING
+        if caught_up:
+            self._caught_up_call = self._calls
+        idle = self._idle() if caught_up else None
+        call_at = self._pace.answered(self._called_at, batch.rows.num_rows, batch.size, idle=idle)
+        return max(0.0, call_at - self._clock.monotonic())
+
+    # --- records that the stream may not keep any more ---
+
+    def _suspect_gap(self) -> None:
+        """Ask for the last record once more where the retention may have ended for what follows it."""
+        if self._seen is None or self._gap is not None:
+            return
+        unread = self._kinesis.server_time().latest - self._seen
+        if unread > LEAST_RETENTION and unread > self._feed.lookup.retention():
+            self._gap, self._iterator = self._gap_now("trimmed"), None
+
+    def _gap_now(self, reason: str) -> Gap:
+        after = self._position.sequence_number if self._position else None
+        return Gap(self.shard.shard_id, reason, after, self._seen)
+
+    def _settle_gap(self, batch: Batch) -> tuple[Batch, Gap | None]:
+        """Find out whether there is the gap that there may be, and tell the sink.
+
+        Returns
+        -------
+        tuple of Batch and Gap or None
+            The batch without what was delivered before, and the gap when the next answer must tell.
+        """
+        gap = self._gap
+        if gap is None:
+            return batch, None
+        if batch.read_from is None and batch.millis_behind_latest > 0 and batch.next_iterator:
+            return batch, gap
+        if batch.read_from is not None and batch.read_from == gap.after:
+            return batch.without(gap.after), None
+        self._sink.lost(replace(gap, first=batch.read_from, until=batch.first_arrival))
+        return batch, None
+
+    # --- the end of a shard ---
 
     def _confirm_end(self) -> float | None:
         """Finish the shard if it has ended: children or a listing prove that, a missing iterator alone does not."""
         if not self.children:
-            listing = {shard.shard_id: shard for shard in self._kinesis.list_shards(self._stream)}
+            listing = self._feed.lookup.shards(since=self._called_at)
             self._check_closed(listing.get(self.shard.shard_id))
-            self.children = tuple(shard for shard in listing.values() if self.shard.shard_id in shard.parents)
+            self.children = _children(self.shard, listing)
             if not self.children and self.shard.shard_id in listing:
                 raise ServiceError(f"{self.shard.shard_id} is closed, its children are not listed yet", retryable=True)
+        return self._finish()
+
+    def _finish(self) -> None:
         self._sink.finish(self.shard, self.children)
         self.state = State.ENDED
-        return None
 
     def _check_closed(self, listed: Shard | None) -> None:
         if listed is None or listed.is_open:
-            self._at_end = False
+            self._at_end, self._is_closed = False, listed is None
             raise ServiceError(f"{self.shard.shard_id} gave no next iterator, and is not closed", retryable=True)
         if not self._is_closed:  # it may have been open, and written to, when it gave none
             self._is_closed, self._at_end = True, False
             raise ServiceError(f"{listed.shard_id} is closed: its end is read again", retryable=True)
 
-    def _pace(self) -> float:
-        caught_up = self._millis_behind == 0
-        self.state = State.CAUGHT_UP if caught_up else State.READING
-        if caught_up:
-            self._caught_up_call = self._calls
-        interval = IDLE_SECONDS if caught_up else BEHIND_SECONDS
-        return max(0.0, self._called_at + interval - self._clock.monotonic())
+    def _look_for_shard(self) -> float | None:
+        """Find out why the service does not know the shard: it left the stream, or the stream is another one."""
+        listing = self._feed.lookup.shards(since=self._failed_at)
+        listed = listing.get(self.shard.shard_id)
+        if listed is None:
+            if not self._is_closed:  # else it had given everything
+                self._sink.lost(self._gap_now("shard expired"))
+            self.children = _children(self.shard, listing)
+            return self._finish()
+        check_same_stream(self.shard, listed)
+        self._is_missing = False
+        raise ServiceError(f"{self.shard.shard_id} is listed, and yet not found", retryable=True)
+
+    # --- failures ---
+
+    def _prepare_retry(self, error: KinesisError) -> None:
+        """Get ready to try again, or raise what no retry can mend."""
+        match error:
+            case IteratorExpired():
+                self._renew_iterator(error)
+            case PositionTrimmed():
+                self._gap = self._gap or self._gap_now("trimmed")
+                self._position = StartingPosition.trim_horizon()
+            case StreamNotFound():
+                self._miss(error)
+            case _ if not error.retryable:
+                raise error
 
     def _renew_iterator(self, error: IteratorExpired) -> None:
         if not error.retryable and self._is_renewed:
@@ -199,11 +303,27 @@ class ShardConsumer:
         self._iterator = None
         self._is_renewed = self._is_renewed or not error.retryable
 
+    def _miss(self, error: StreamNotFound) -> None:
+        """Look next whether the shard is still there."""
+        if self._is_missing:  # not even a listing knows the stream
+            raise error
+        self._missed += 1
+        if self._missed > MISSING_TRIES:
+            raise error
+        self._is_missing, self._iterator = True, None
+
     def _back_off(self, error: KinesisError) -> float:
-        self.state = State.BACKING_OFF
+        self._failing_since = self._failing_since if self._failures else self._failed_at
+        is_long = self._failed_at - self._failing_since >= DEGRADED_SECONDS
+        self.state = State.DEGRADED if is_long else State.BACKING_OFF
+        if isinstance(error, KeyUnavailable):
+            self.state = State.BLOCKED
+        if isinstance(error, Throttled):
+            self._throttles += 1
+            self._pace.throttled(self._failed_at, self._failures)
+        self._malformed += isinstance(error, MalformedAnswer)
         self._error = error.message
         self._retries += 1
-        self._throttles += isinstance(error, Throttled)
         wait = backoff(self._failures, error, self._clock)
         self._failures += 1
         return wait
@@ -215,13 +335,19 @@ class ShardConsumer:
             self.state,
             self._millis_behind,
             self._records,
+            self._rate,
             self._dropped,
             self._calls,
             self._caught_up_call,
             self._throttles,
             self._retries,
+            self._malformed,
             self._error,
         )
 
     def __repr__(self) -> str:
         return f"<ShardConsumer {self.shard.shard_id} {self.state}>"
+
+
+def _children(shard: Shard, listing: Mapping[str, Shard]) -> tuple[Shard, ...]:
+    return tuple(listed for listed in listing.values() if shard.shard_id in listed.parents)

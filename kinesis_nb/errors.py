@@ -11,9 +11,14 @@
     ├── CredentialsError (PermissionError) no, expired, unknown or wrong credentials
     ├── ServiceError                       the service or the network, not the caller
     │   ├── Throttled                      a quota is used up for the moment
-    │   └── IteratorExpired                the shard iterator must be made again
+    │   ├── IteratorExpired                the shard iterator must be made again
+    │   ├── PositionTrimmed                the record of a sequence number is not kept any more
+    │   ├── KeyUnavailable                 the stream's encryption key cannot be used now
+    │   └── MalformedAnswer                an answer that was not whole
+    ├── DataLoss                           records were gone before they could be read
     ├── TableError (ValueError)            the sync's target is not a table it may write to
     ├── Fenced                             another writer took this sync over
+    ├── ForkedProcess (RuntimeError)       used in a child of the process that made it
     └── Closed                             your own code stopped it
 
 Retry decisions look at :attr:`KinesisError.retryable` and at nothing else.
@@ -91,12 +96,32 @@ class IteratorExpired(ServiceError):
     """A shard iterator is older than 5 minutes, or unusable; make a new one."""
 
 
+class PositionTrimmed(ServiceError):
+    """The record of a sequence number is older than what the stream keeps."""
+
+
+class KeyUnavailable(ServiceError):
+    """The key that a stream is encrypted with cannot be used; somebody may mend that."""
+
+
+class MalformedAnswer(ServiceError):
+    """An answer that was cut off, or came from something else than the service."""
+
+
+class DataLoss(KinesisError):
+    """The stream's retention ended before records were read; they are gone."""
+
+
 class TableError(KinesisError, ValueError):
     """The target of a sync is not a table this sync may write to."""
 
 
 class Fenced(KinesisError):
     """Another writer took this sync over; this one stopped without writing."""
+
+
+class ForkedProcess(KinesisError, RuntimeError):
+    """Threads and connections do not survive a fork; the child needs a source of its own."""
 
 
 class Closed(KinesisError):

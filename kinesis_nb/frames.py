@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from kinesis_nb.shards import Shard
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+UNKNOWN_LAG = 366 * 24 * 3_600_000  # ms, the longest retention: an answer that does not say it may end anywhere
 
 SCHEMA = pa.schema(
     [
@@ -64,15 +66,17 @@ class Batch:
     next_iterator
         Where to go on; None at the end of a closed shard.
     millis_behind_latest
-        How far the answer's end is behind the tip of the shard, in milliseconds. An empty answer with a value above 0
-        is a gap in the shard, not its end.
+        How far the answer's end is behind the tip of the shard, in milliseconds, or `UNKNOWN_LAG`. An empty answer with
+        a value above 0 is a gap in the shard, not its end.
     child_shards
         Given with the last answer of a closed shard.
     dropped
         User records of KPL aggregates that are not in `rows`, because the shard does not take their hash keys: after a
         reshard the producer writes them once more, to the shard that does.
-    read_to
-        The sequence number of the answer's last record, where rows were dropped and the last row may lie before it.
+    read_from, read_to
+        The sequence numbers of the answer's first and last record, whose rows may have been dropped.
+    size
+        Bytes of data and partition keys, as the service counts them for its quota.
     """
 
     rows: pa.RecordBatch
@@ -80,15 +84,20 @@ class Batch:
     millis_behind_latest: int
     child_shards: tuple[Shard, ...] = ()
     dropped: int = 0
+    read_from: str | None = None
     read_to: str | None = None
+    size: int = 0
 
     @property
-    def last_sequence_number(self) -> str | None:
-        """The sequence number of the last record, None for an answer without records."""
-        if self.read_to is not None:
-            return self.read_to
-        column = self.rows.column("sequence_number")
-        return column[-1].as_py() if len(column) else None
+    def first_arrival(self) -> datetime | None:
+        """When the first row arrived."""
+        column = self.rows.column("kinesis_ingestion_timestamp")
+        return column[0].as_py() if len(column) else None
+
+    def without(self, sequence_number: str) -> Batch:
+        """Return the batch without the rows of one record."""
+        others = pc.not_equal(self.rows.column("sequence_number"), sequence_number)
+        return replace(self, rows=self.rows.filter(others))
 
 
 def decode_text(data: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -135,11 +144,12 @@ def concat(batches: Iterable[pa.RecordBatch]) -> pa.Table:
 def in_range(rows: pa.RecordBatch, start: datetime | None, end: datetime | None) -> pa.RecordBatch:
     """Return the rows that arrived at `start` or later and at `end` or earlier; None leaves that side open."""
     arrival = rows.column("kinesis_ingestion_timestamp")
-    if start is not None:
-        rows = rows.filter(pc.greater_equal(arrival, pa.scalar(start, TIMESTAMP)))
+    seen = pc.min_max(arrival)  # most batches lie within the range as a whole, and need no copy
+    if start is not None and not pc.greater_equal(seen["min"], bound := pa.scalar(start, TIMESTAMP)).as_py():
+        rows = rows.filter(pc.greater_equal(arrival, bound))
         arrival = rows.column("kinesis_ingestion_timestamp")
-    if end is not None:
-        rows = rows.filter(pc.less_equal(arrival, pa.scalar(end, TIMESTAMP)))
+    if end is not None and not pc.less_equal(seen["max"], bound := pa.scalar(end, TIMESTAMP)).as_py():
+        rows = rows.filter(pc.less_equal(arrival, bound))
     return rows
 
 
@@ -163,7 +173,9 @@ class TableLike(ABC):
         """Return the rows as a polars DataFrame."""
         import polars as pl
 
-        return pl.DataFrame(self.to_arrow())
+        frame = pl.from_arrow(self.to_arrow(), rechunk=False)
+        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - for the type checker
+        return frame
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the rows as a pandas DataFrame."""

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     TRIM_HORIZON = "TRIM_HORIZON"
     LATEST = "LATEST"
     AT_TIMESTAMP = "AT_TIMESTAMP"
+    AT_SEQUENCE_NUMBER = "AT_SEQUENCE_NUMBER"
     AFTER_SEQUENCE_NUMBER = "AFTER_SEQUENCE_NUMBER"
 
 
@@ -70,12 +71,19 @@ class StartingPosition:
             raise ConfigError(f"{timestamp!r} is not a moment in a stream", hint="give a datetime") from None
 
     @classmethod
-    def after(cls, sequence_number: str) -> StartingPosition:
-        """Return the place just after one record of one shard (AWS: ``AFTER_SEQUENCE_NUMBER``)."""
+    def after(cls, sequence_number: str, seen: datetime | None = None) -> StartingPosition:
+        """Return the place just after one record of one shard (AWS: ``AFTER_SEQUENCE_NUMBER``).
+
+        Parameters
+        ----------
+        seen
+            When everything up to then is known to have been read: so a shard that was silent for longer than the
+            stream's retention can be told from one whose records were lost.
+        """
         if not sequence_number.isdecimal():
             msg = f"{sequence_number!r} is not a sequence number"
             raise ConfigError(msg, hint="a sequence number is a string of decimal digits")
-        return cls(Kind.AFTER_SEQUENCE_NUMBER, sequence_number=sequence_number)
+        return cls(Kind.AFTER_SEQUENCE_NUMBER, timestamp=seen, sequence_number=sequence_number)
 
     @classmethod
     def parse(cls, value: StartingPosition | str | datetime | timedelta, now: datetime) -> StartingPosition:

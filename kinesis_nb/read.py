@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,10 +22,13 @@ from kinesis_nb.scheduler import Scheduler
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
     from kinesis_nb.position import StartingPosition
-    from kinesis_nb.scheduler import Feed
     from kinesis_nb.shards import Shard
+    from kinesis_nb.sink import Gap
+
+_PIECE_BYTES = 2**28  # of rows that are put in order at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,9 @@ def read_window(feed: Feed, window: Window, progress: Callable[[int], None] = la
     if sink.error is not None:
         raise sink.error
     progress(sink.kept)
+    for gap in sink.gaps:
+        note = f"{note}, {gap}" if note else str(gap)
+        warnings.warn(f"the read has a gap: {gap}", stacklevel=2)
     return Records(sink.merged(), note)
 
 
@@ -94,6 +101,7 @@ class _Collector:
         self.done = threading.Event()
         self.error: BaseException | None = None
         self.kept = 0
+        self.gaps: set[Gap] = set()
         self._feed, self._window = feed, window
         self._lock = threading.Lock()  # guards the two below and `kept`
         self._batches: dict[str, list[pa.RecordBatch]] = {}
@@ -132,6 +140,10 @@ class _Collector:
             return True
         return received - timedelta(milliseconds=batch.millis_behind_latest) > self._window.end + timedelta(minutes=1)
 
+    def lost(self, gap: Gap) -> None:
+        """Keep it for the note."""
+        self.gaps.add(gap)
+
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         """Note nothing: the rows are here already."""
 
@@ -149,18 +161,23 @@ class _Collector:
         for shard_id in _parents_first(lineage):
             floor = max((latest.get(parent, 0) for parent in lineage[shard_id]), default=0)
             table = concat(batches.get(shard_id, []))
-            arrival = table["kinesis_ingestion_timestamp"].cast(pa.int64()).combine_chunks()
-            key = pc.cumulative_max(arrival, start=floor) if len(arrival) else arrival
-            latest[shard_id] = key[-1].as_py() if len(key) else floor
+            arrival = table["kinesis_ingestion_timestamp"].cast(pa.int64()).to_numpy()
+            key = np.maximum.accumulate(np.maximum(arrival, floor))
+            latest[shard_id] = int(key[-1]) if len(key) else floor
             tables.append(table)
             keys.append(key)
         if not tables:
             return concat([])
-        order = pc.sort_indices(
-            pa.table({"key": pa.chunked_array(keys), "n": range(sum(map(len, keys)))}),
-            [("key", "ascending"), ("n", "ascending")],
-        )
-        return pa.concat_tables(tables).take(order[: self._window.limit])
+        return _sorted(pa.concat_tables(tables), np.concatenate(keys)).slice(0, self._window.limit)
+
+
+def _sorted(table: pa.Table, keys: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pa.Table:
+    """Return the rows in the order of their keys; equal ones stay as they are."""
+    if (keys[:-1] <= keys[1:]).all():
+        return table
+    order = pa.array(np.argsort(keys, kind="stable"))
+    step = max(1, _PIECE_BYTES * table.num_rows // max(1, table.nbytes))  # a column of text holds 2 GiB at most
+    return pa.concat_tables(table.take(order.slice(first, step)) for first in range(0, table.num_rows, step))
 
 
 def _parents_first(lineage: dict[str, tuple[str, ...]]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from kinesis_nb.errors import KinesisError, Throttled
+from kinesis_nb.errors import KeyUnavailable, KinesisError, Throttled
 from kinesis_nb.position import StartingPosition
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 BASE_SECONDS, CAP_SECONDS = 0.2, 10.0
 THROTTLED_AT_LEAST = 1.0  # seconds; the service counts per second
+PROBE_SECONDS = 60.0  # for a key that somebody must mend
 PATIENCE_SECONDS = 30.0  # for a call that a cell waits for
 
 
@@ -26,6 +27,8 @@ def backoff(failures: int, error: KinesisError, clock: Clock) -> float:
 
     Full jitter between nothing and an exponential bound; after a throttle the next second in any case.
     """
+    if isinstance(error, KeyUnavailable):
+        return PROBE_SECONDS
     wait = min(CAP_SECONDS, BASE_SECONDS * 2 ** min(failures, 10)) * clock.random()
     return max(wait, THROTTLED_AT_LEAST) if isinstance(error, Throttled) else wait
 

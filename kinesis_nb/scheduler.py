@@ -3,48 +3,27 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kinesis_nb.consumer import ConsumerStats, ShardConsumer, Sink
+from kinesis_nb.consumer import ConsumerStats, ShardConsumer
 from kinesis_nb.errors import Closed, KinesisError
+from kinesis_nb.feed import check_same_stream
 from kinesis_nb.frames import warm_up
-from kinesis_nb.position import StartingPosition
-from kinesis_nb.shards import ShardTracker
+from kinesis_nb.pace import IDLE_SECONDS
+from kinesis_nb.shards import ShardTracker, has_hole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
+    from kinesis_nb.feed import Feed
     from kinesis_nb.shards import Shard
-    from kinesis_nb.transport import Clock, Kinesis
+    from kinesis_nb.sink import Sink
 
 DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; listing only covers what that missed
 TICK_SECONDS = 1.0  # how often the discovery thread looks whether its owner is gone
 JOIN_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Feed:
-    """One stream to read: how to call it, what is there at the beginning, and what of it is wanted.
-
-    Attributes
-    ----------
-    shards
-        The wanted shards of the first listing.
-    wanted
-        Which shards to read, children that appear later included.
-    """
-
-    kinesis: Kinesis
-    stream: str
-    clock: Clock
-    shards: tuple[Shard, ...]
-    wanted: Callable[[Shard], bool] = lambda _shard: True
-
-    def position(self, shard: Shard, start: StartingPosition) -> StartingPosition:
-        """Return where to start a shard: one that was born after the first listing is read from its beginning."""
-        is_listed = any(shard.shard_id == listed.shard_id for listed in self.shards)
-        return start if is_listed else StartingPosition.trim_horizon()
+HOLES = 2  # listings in a row; one alone may just have met a reshard
+IDLE_CALLS_PER_SECOND = 500.0  # of all caught-up shards together; with more shards each is asked less often
 
 
 class Scheduler:
@@ -74,13 +53,14 @@ class Scheduler:
     ) -> None:
         self._feed, self._sink, self._on_done = feed, sink, on_done
         self._lock = threading.Lock()  # guards the four below; never held during I/O
-        self._tracker = ShardTracker()
+        self._tracker = ShardTracker(is_ordered=feed.is_ordered)
         self._tracker.observe(feed.shards)
         for shard_id in skipped:
             self._tracker.skip(shard_id)
         self._consumers: dict[str, ShardConsumer] = {}
         self._threads: list[threading.Thread] = []
         self._is_done = False
+        self._holes = 0  # listings in a row that lacked a shard; only the thread that lists writes it
         self._stop = threading.Event()
         self._is_abandoned = False
         self._may_run = threading.Event()
@@ -140,9 +120,17 @@ class Scheduler:
         with self._lock:
             return self._tracker.unfinished
 
+    @property
+    def warning(self) -> str:
+        """What is odd about the stream as a whole, else an empty string."""
+        return "some hash keys belong to no open shard" if self._holes >= HOLES else ""
+
     def _snapshot(self) -> list[ShardConsumer]:
         with self._lock:
             return list(self._consumers.values())
+
+    def _idle_seconds(self) -> float:
+        return max(IDLE_SECONDS, len(self._consumers) / IDLE_CALLS_PER_SECOND)
 
     def _spawn(self, target: Callable[..., None], name: str, *args: object) -> None:
         thread = threading.Thread(target=target, args=args, name=name, daemon=True)
@@ -156,7 +144,7 @@ class Scheduler:
             if self._stop.is_set():
                 return
             ready = [
-                ShardConsumer(self._feed.kinesis, self._feed.stream, shard, self._sink, self._feed.clock)
+                ShardConsumer(self._feed, shard, self._sink, self._idle_seconds)
                 for shard in self._tracker.start_runnable()
             ]
             self._consumers.update((consumer.shard.shard_id, consumer) for consumer in ready)
@@ -211,13 +199,16 @@ class Scheduler:
 
     def _list(self) -> None:
         try:
-            self._observe(self._feed.kinesis.list_shards(self._feed.stream))
+            self._observe(self._feed.lookup.shards(since=self._feed.clock.monotonic()).values())
         except BaseException as error:  # noqa: BLE001 - as in _consume
             if not (isinstance(error, KinesisError) and error.retryable):
                 self._done(error)
 
-    def _observe(self, shards: Iterable[Shard]) -> None:
+    def _observe(self, shards: Collection[Shard]) -> None:
+        self._holes = self._holes + 1 if has_hole(shards) else 0
         with self._lock:
+            for shard in shards:
+                check_same_stream(self._tracker.known(shard.shard_id) or shard, shard)
             self._tracker.observe(filter(self._feed.wanted, shards))
         self._start_runnable()
 

@@ -48,6 +48,16 @@ def hash_key(partition_key: str) -> int:
     return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest(), "big")
 
 
+def has_hole(listing: Iterable[Shard]) -> bool:
+    """Return whether a listing lacks a shard: some hash keys belong to none that is open."""
+    reached = 0
+    for low, high in sorted(shard.hash_range for shard in listing if shard.is_open):
+        if low > reached:
+            return True
+        reached = max(reached, high + 1)
+    return reached <= MAX_HASH_KEY
+
+
 class ShardTracker:
     """Which shards may be read now: a shard becomes runnable when all of its parents have ended.
 
@@ -55,6 +65,13 @@ class ShardTracker:
     child at a reshard, so the child may only be read after everything in the parent was delivered. A parent that is
     not listed any more has left the stream with its records and counts as ended.
 
+    Parameters
+    ----------
+    is_ordered
+        False lets every shard run at once, for readers that do not need the order.
+
+    Notes
+    -----
     Not thread-safe; the scheduler calls it under its own lock.
 
     Examples
@@ -68,7 +85,8 @@ class ShardTracker:
     ['b']
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_ordered: bool = True) -> None:
+        self._is_ordered = is_ordered
         self._shards: dict[str, Shard] = {}
         self._started: set[str] = set()
         self._finished: set[str] = set()
@@ -79,6 +97,10 @@ class ShardTracker:
         for shard in shards:
             self._shards[shard.shard_id] = shard
             self._unlisted.discard(shard.shard_id)
+
+    def known(self, shard_id: str) -> Shard | None:
+        """Return a shard as it was last observed."""
+        return self._shards.get(shard_id)
 
     def observe_new(self, shards: Iterable[Shard]) -> None:
         """Take in children as the last answer of their parent names them; a listing knows more, so it wins."""
@@ -102,6 +124,8 @@ class ShardTracker:
     def _is_runnable(self, shard: Shard) -> bool:
         if shard.shard_id in self._started:
             return False
+        if not self._is_ordered:
+            return True
         if self._has_unknown_parent(shard):
             return False
         return all(parent in self._finished for parent in shard.parents if parent in self._shards)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from kinesis_nb.explore import Catalog, StreamView
     from kinesis_nb.export import Encode, ExportReport
+    from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Records
-    from kinesis_nb.scheduler import Feed
     from kinesis_nb.shards import Shard
     from kinesis_nb.sync import Sync
     from kinesis_nb.tail import Tail
@@ -119,13 +119,32 @@ class Source:
         end = self._kinesis.server_time().latest
         return read_window(feed, Window(start, end, limit=limit, newest=newest))
 
-    def _feed(self, stream: str, shards: Iterable[str] | None = None, key: str | None = None) -> Feed:
+    def _feed(
+        self,
+        stream: str,
+        shards: Iterable[str] | None = None,
+        key: str | None = None,
+        *,
+        reshard: str = "ordered",
+        decompress: bool = False,
+    ) -> Feed:
         """List a stream; ``shards=`` must be among its shards."""
-        from kinesis_nb.scheduler import Feed
+        from kinesis_nb.feed import Feed
+        from kinesis_nb.payload import decompressed, unchanged
 
+        if reshard not in {"ordered", "relaxed"}:
+            raise ConfigError(f"reshard={reshard!r} is not known", hint='use "ordered" or "relaxed"')
         listing = self._listings.list_shards(stream)
         wanted = _wanted(stream, listing, shards, key)
-        return Feed(self._kinesis, stream, self._clock, tuple(filter(wanted, listing)), wanted)
+        return Feed(
+            self._kinesis,
+            stream,
+            self._clock,
+            tuple(filter(wanted, listing)),
+            wanted,
+            is_ordered=reshard == "ordered",
+            unpack=decompressed if decompress else unchanged,
+        )
 
     @hinted
     def read(
@@ -138,6 +157,8 @@ class Source:
         key: str | None = None,
         where: pl.Expr | None = None,
         limit: int | None = None,
+        reshard: str = "ordered",
+        decompress: bool = False,
         progress: bool = True,
     ) -> Records:
         """Read what lies between two positions, all shards, into memory.
@@ -153,10 +174,13 @@ class Source:
             Only the records of this partition key, from the shards whose hash keys hold it. A record that its producer
             placed elsewhere with an explicit hash key is found with ``where=`` only.
         where
-            A polars expression over the columns; applied batch by batch, so that memory holds only what it lets
-            through.
+            A polars expression over the columns; applied batch by batch, so memory holds only what it lets through.
         limit
             At most so many rows.
+        reshard
+            ``"ordered"`` reads a child shard after its parents; ``"relaxed"`` all at once, without order per key.
+        decompress
+            Turn gzip (CloudWatch Logs) and zstd data into the text that is in it.
         progress
             Show a progress bar.
 
@@ -178,9 +202,8 @@ class Source:
         keep = row_filter(key, where)
         if limit is not None:
             check_count("limit", limit)
-        shards = _chosen(shards)
-        self._check_window(start, end, shards)
-        feed = self._feed(stream, shards, key)
+        self._check_window(start, end, shards := _chosen(shards))
+        feed = self._feed(stream, shards, key, reshard=reshard, decompress=decompress)
         now = self._kinesis.server_time().likely(self._clock.now())
         first = StartingPosition.parse(start, now)
         window = Window(first, check_end(first, StartingPosition.parse(end, now)), keep, limit)
@@ -197,6 +220,8 @@ class Source:
         max_rows: int = 100_000,
         max_bytes: int = 64 * 2**20,
         on_full: str = "drop_oldest",
+        reshard: str = "ordered",
+        decompress: bool = False,
     ) -> Tail:
         """Follow a stream in memory.
 
@@ -213,15 +238,16 @@ class Source:
         on_full
             ``"drop_oldest"`` forgets the oldest rows and counts them; ``"block"`` stops reading until you take rows
             out.
+        reshard, decompress
+            As for :meth:`read`.
         """
         from kinesis_nb.buffer import Buffer
         from kinesis_nb.tail import Tail, replace_running
 
         check_stream_name(stream)
         buffer = Buffer(max_rows, max_bytes, on_full)
-        shards = _chosen(shards)
-        self._check_window(start, "latest", shards)
-        feed = self._feed(stream, shards)
+        self._check_window(start, "latest", shards := _chosen(shards))
+        feed = self._feed(stream, shards, reshard=reshard, decompress=decompress)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
         return replace_running((self.config, stream), lambda: Tail(feed, position, buffer))
 

@@ -21,10 +21,11 @@ from kinesis_nb.config import hinted
 from kinesis_nb.consumer import State
 from kinesis_nb.display import table_html
 from kinesis_nb.errors import ConfigError, TableError
+from kinesis_nb.feed import Feed
 from kinesis_nb.frames import Records, TableLike, concat
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import Patient
-from kinesis_nb.scheduler import Feed, Scheduler
+from kinesis_nb.scheduler import Scheduler
 from kinesis_nb.table import TABLE_SCHEMA, Origin, SyncTable
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -22,19 +23,32 @@ if TYPE_CHECKING:
 
     from kinesis_nb.buffer import Buffer, BufferStats, Held
     from kinesis_nb.consumer import ConsumerStats
+    from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
-    from kinesis_nb.scheduler import Feed
     from kinesis_nb.shards import Shard
+    from kinesis_nb.sink import Gap
 
 OPEN_SECONDS = 2.0  # how long start() waits for the place "latest" in every shard
 
 
 @dataclass(frozen=True, slots=True)
 class TailStats:
-    """A moment of a tail: its buffer, and one entry per shard that was read."""
+    """A moment of a tail.
+
+    Attributes
+    ----------
+    shards
+        One entry per shard that was read.
+    gaps
+        Where the stream's retention ended before the tail came, so that records may be missing.
+    warning
+        What is odd about the stream as a whole, else an empty string.
+    """
 
     buffer: BufferStats
     shards: tuple[ConsumerStats, ...]
+    gaps: tuple[Gap, ...] = ()
+    warning: str = ""
 
 
 class Tail(TableLike):
@@ -55,7 +69,9 @@ class Tail(TableLike):
         is_latest = start.kind is Kind.LATEST
         # nothing new arrives in a closed shard
         skipped = [shard.shard_id for shard in feed.shards if is_latest and not shard.is_open]
-        self._scheduler = Scheduler(feed, _BufferSink(feed, start, buffer), skipped=skipped, on_done=buffer.close)
+        self._sink = _BufferSink(feed, start, buffer)
+        self._told = 0  # of how many gaps the user was warned
+        self._scheduler = Scheduler(feed, self._sink, skipped=skipped, on_done=buffer.close)
         self._stopper = weakref.finalize(self, self._scheduler.abandon)
         self._scheduler.start()
         if is_latest:
@@ -83,7 +99,16 @@ class Tail(TableLike):
 
     def stats(self) -> TailStats:
         """Return exact counts of this moment."""
-        return TailStats(self._buffer.stats(), tuple(self._scheduler.stats()))
+        return TailStats(
+            self._buffer.stats(), tuple(self._scheduler.stats()), tuple(self._sink.gaps), self._scheduler.warning
+        )
+
+    def _warn_of_gaps(self) -> None:
+        """Say it in the user's own thread: what a consumer thread prints lands anywhere."""
+        gaps = self._sink.gaps[self._told :]
+        self._told += len(gaps)
+        for gap in gaps:
+            warnings.warn(f"tail of {self.stream}: {gap}", stacklevel=3)
 
     def to_arrow(self) -> pa.Table:
         """Return the rows that are held now as an Arrow table."""
@@ -96,6 +121,7 @@ class Tail(TableLike):
 
     def _held(self) -> Iterator[Held]:
         while taken := self._buffer.take(batches=1):
+            self._warn_of_gaps()
             yield from taken
 
     def __iter__(self) -> Iterator[Record]:
@@ -137,6 +163,7 @@ class Tail(TableLike):
         except BaseException:
             self._buffer.untake(taken)
             raise
+        self._warn_of_gaps()
         return Records(concat(batch for _, batch in taken))
 
     def __len__(self) -> int:
@@ -167,15 +194,17 @@ class Tail(TableLike):
     def __repr__(self) -> str:
         stats = self.stats()
         lags = [shard.millis_behind_latest or 0 for shard in stats.shards]
-        error = f", {self._buffer.error}" if self._buffer.error else ""
+        told = [f"{len(stats.gaps)} gaps" if stats.gaps else "", stats.warning, str(self._buffer.error or "")]
+        trouble = "".join(f", {text}" for text in told if text)
         return (
             f"<Tail {self.stream}: {self.state}, {len(lags)} shards, {stats.buffer.rows:,} of {stats.buffer.received:,}"
-            f" rows held, {max(lags, default=0) / 1000:.1f} s behind{error}>"
+            f" rows held, {max(lags, default=0) / 1000:.1f} s behind{trouble}>"
         )
 
 
 class _BufferSink:
     def __init__(self, feed: Feed, start: StartingPosition, buffer: Buffer) -> None:
+        self.gaps: list[Gap] = []
         self._feed, self._start, self._buffer = feed, start, buffer
 
     def position(self, shard: Shard) -> StartingPosition:
@@ -187,6 +216,11 @@ class _BufferSink:
         earliest = self._start.timestamp if self._start.kind is Kind.AT_TIMESTAMP else None
         self._buffer.put(shard.shard_id, in_range(batch.rows, earliest, None))
         return True
+
+    def lost(self, gap: Gap) -> None:
+        """Keep it for those who look."""
+        if gap not in self.gaps:
+            self.gaps.append(gap)
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         """Note nothing: memory forgets."""

@@ -69,13 +69,13 @@ MUTANTS = [
     ),
     Mutant(
         "a child starts at LATEST",
-        "scheduler.py",
+        "feed.py",
         "return start if is_listed else StartingPosition.trim_horizon()",
         "return start if is_listed else StartingPosition.latest()",
     ),
     Mutant(
         "a child starts where the read did",
-        "scheduler.py",
+        "feed.py",
         "return start if is_listed else StartingPosition.trim_horizon()",
         "return start",
     ),
@@ -112,8 +112,8 @@ MUTANTS = [
     Mutant(
         "the place moves before the delivery",
         "consumer.py",
-        "wants_more = self._sink.deliver(self.shard, batch)\n        self._advance(batch)",
-        "self._advance(batch)\n        wants_more = self._sink.deliver(self.shard, batch)",
+        "wants_more = self._sink.deliver(self.shard, batch)\n        self._gap = gap\n        self._advance(batch, elapsed)",
+        "self._advance(batch, elapsed)\n        wants_more = self._sink.deliver(self.shard, batch)",
     ),
     Mutant(
         "a retry delivers twice",
@@ -122,7 +122,9 @@ MUTANTS = [
         "wants_more = self._sink.deliver(self.shard, batch)\n"
         "        if self._failures:\n            self._sink.deliver(self.shard, batch)",
     ),
-    Mutant("the position is not moved", "consumer.py", "self._position = StartingPosition.after(last)", "del last"),
+    Mutant(
+        "the position is not moved", "consumer.py", "self._position = StartingPosition.after(batch.read_to)", "pass"
+    ),
     Mutant(
         "LATEST is not pinned",
         "consumer.py",

@@ -40,10 +40,11 @@ from kinesis_nb.config import SourceConfig
 from kinesis_nb.consumer import State
 from kinesis_nb.emulator import AwsError, ManualClock, Model
 from kinesis_nb.errors import ServiceError
+from kinesis_nb.feed import Feed
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.read import Window, _Collector, row_filter
 from kinesis_nb.retry import Patient
-from kinesis_nb.scheduler import DISCOVERY_SECONDS, Feed, Scheduler
+from kinesis_nb.scheduler import DISCOVERY_SECONDS, Scheduler
 from kinesis_nb.service import client
 from kinesis_nb.shards import hash_key
 from kinesis_nb.tail import _BufferSink
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from kinesis_nb.consumer import ShardConsumer
     from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
+    from kinesis_nb.sink import Gap
 
 STREAM = "orders"
 KEYS = [f"key-{number}" for number in range(12)]
@@ -256,7 +258,11 @@ class Wire:
             self._shard_of[answer["ShardIterator"]] = params["ShardId"]
         return answer
 
-    def get_records(self, **params: Any) -> dict[str, Any]:
+    def post(self, operation: str, body: bytes) -> tuple[bytes, str | None]:
+        assert operation == "get_records"
+        return self.get_records(**msgspec.json.decode(body)), None
+
+    def get_records(self, **params: Any) -> bytes:
         shard_id = self._shard_of[params["ShardIterator"]]
         damage = self._damage("GetRecords")
         if damage == "InvalidArgumentException":
@@ -275,7 +281,7 @@ class Wire:
         if body is None:
             self._invalid.discard(shard_id)
             body = msgspec.json.encode(answer)
-        return {"Body": body}
+        return body
 
     def _damage(self, operation: str) -> str:
         if not self.world.chance(FAULT_RATE):
@@ -364,7 +370,11 @@ def _refusal(operation: str, code: str, status: int, message: str = "made up") -
 def connect(world: World) -> tuple[client.KinesisClient, Wire]:
     """Return the real client on a wire to the model."""
     wire = Wire(world)
-    with patch.object(client, "make_client", lambda _config: wire):
+    with (
+        patch.object(client, "make_client", lambda _config: wire),
+        patch.object(client, "set_deadlines", lambda _client: None),
+        patch.object(client, "RawCalls", lambda _client: wire),
+    ):
         return client.KinesisClient(SourceConfig(region="us-east-1"), world.clock), wire
 
 
@@ -434,10 +444,13 @@ class Ledger:
             raise Violation(f"{shard.shard_id} had ended already")
         self.check.take(shard.shard_id, batch.rows)
         self.rows += batch.rows.num_rows
-        if sequence_number := batch.last_sequence_number:
+        if sequence_number := batch.read_to:
             self.checkpoints[shard.shard_id] = sequence_number
         self._crash("after deliver")
         return True
+
+    def lost(self, gap: Gap) -> None:
+        raise Violation(f"a gap where there is none: {gap}")
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         _fail(self.world, "finish")

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinesis_nb import consumer as consumer_module
+from kinesis_nb import pace
 from kinesis_nb.consumer import ShardConsumer
+from kinesis_nb.feed import Feed
 from kinesis_nb.position import StartingPosition
 from kinesis_nb.service.aggregation import unpack
 from kinesis_nb.service.wire import decode_batch
@@ -208,7 +209,7 @@ def test_mixed_page_keeps_its_order() -> None:
     assert [row["kinesis_ingestion_timestamp"] - NOW for row in rows] == [
         timedelta(seconds=s) for s in (0, 1, 1, 1, 2, 3)
     ]
-    assert (batch.dropped, batch.last_sequence_number) == (0, "103")
+    assert (batch.dropped, batch.read_to) == (0, "103")
 
 
 def test_user_records_may_hold_any_bytes_and_keys() -> None:
@@ -232,7 +233,7 @@ def test_hash_range_decides_what_is_kept() -> None:
     ]  # fmt: skip
     assert upper.rows["data"].to_pylist() == ["p", "1", "3", "5"]
     nothing = page(b"p", aggregate([(high, None, b"x")]), shard=LOWER)
-    assert (nothing.dropped, nothing.rows.num_rows, nothing.last_sequence_number) == (1, 1, "101")
+    assert (nothing.dropped, nothing.rows.num_rows, nothing.read_to) == (1, 1, "101")
 
 
 def test_dropped_records_are_counted_once() -> None:
@@ -241,7 +242,8 @@ def test_dropped_records_are_counted_once() -> None:
     foreign = aggregate([(key, None, b"x") for key in keys_of(UPPER, 3)])
     model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "ExplicitHashKey": "0", "Data": foreign})
     sink = ListSink(StartingPosition.trim_horizon())
-    consumer = ShardConsumer(kinesis, "orders", kinesis.list_shards("orders")[0], sink, clock)
+    shards = tuple(kinesis.list_shards("orders"))
+    consumer = ShardConsumer(Feed(kinesis, "orders", clock, shards), shards[0], sink)
     for _ in range(3):
         consumer.step()
         clock.manual.advance(301)
@@ -278,7 +280,7 @@ def test_stop_and_resume_neither_lose_nor_double(
     source: kn.Source, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often a sync stops and goes on, the table has each row of each aggregate once and in order."""
-    monkeypatch.setattr(consumer_module, "PAGE", 2)  # so that a run ends between two aggregates
+    monkeypatch.setattr(pace, "PAGE", 2)  # so that a run ends between two aggregates
     streams.create()
     written: list[tuple[str, str]] = []
     for i in range(16):

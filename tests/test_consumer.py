@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kinesis_nb.consumer import BEHIND_SECONDS, IDLE_SECONDS, ShardConsumer, State
+from kinesis_nb.consumer import ShardConsumer, State
 from kinesis_nb.errors import IteratorExpired, ServiceError, Throttled
+from kinesis_nb.feed import Feed
+from kinesis_nb.pace import BEHIND_SECONDS, IDLE_SECONDS
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import THROTTLED_AT_LEAST
 from kinesis_nb.service.wire import decode_batch
@@ -47,7 +49,8 @@ class Bench:
         self.model, self.clock, self.kinesis = world()
         self.sink = ListSink(start or StartingPosition.trim_horizon())
         (shard,) = self.kinesis.list_shards("orders")
-        self.consumer = ShardConsumer(self.kinesis, "orders", shard, self.sink, self.clock)
+        feed = Feed(self.kinesis, "orders", self.clock, (shard,))
+        self.consumer = ShardConsumer(feed, shard, self.sink)
         self.put_count = 0
 
     def put(self, count: int) -> list[str]:

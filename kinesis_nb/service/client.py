@@ -8,10 +8,13 @@ import weakref
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 from botocore import exceptions as boto_errors
 
 from kinesis_nb.errors import KinesisError, ServiceError, StreamNotFound, closest
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.service.deadline import set_deadlines
+from kinesis_nb.service.raw import RawCalls
 from kinesis_nb.service.session import make_client
 from kinesis_nb.service.translate import translate
 from kinesis_nb.service.wire import decode_batch
@@ -35,6 +38,8 @@ class KinesisClient:
         self._clock = clock or SystemClock()
         self._time = _ServerClock()
         self._client = make_client(config)
+        set_deadlines(self._client)
+        self._raw = RawCalls(self._client)
         weakref.finalize(
             self, self._client.close
         )  # the pool's sockets would otherwise live until some garbage collection
@@ -96,8 +101,8 @@ class KinesisClient:
 
     def get_records(self, shard: Shard, iterator: str, limit: int) -> Batch:
         """Return the next records of a shard as columns."""
-        answer = self._call("get_records", ShardIterator=iterator, Limit=limit)
-        return decode_batch(answer["Body"], shard, self._clock.now())
+        request = msgspec.json.encode({"ShardIterator": iterator, "Limit": limit})
+        return decode_batch(self._post("get_records", request), shard, self._clock.now())
 
     def put_records(self, stream: str, entries: Sequence[PutEntry]) -> list[PutResult]:
         """Write records; raises a retryable ServiceError when the outcome is not known."""
@@ -123,7 +128,17 @@ class KinesisClient:
         )
         return answer
 
-    def _translate(self, error: Exception, operation: str, stream: str) -> KinesisError:
+    def _post(self, operation: str, body: bytes) -> bytes:
+        """Make a call that is too large for botocore's own way of encoding and decoding."""
+        sent = self._clock.now()
+        try:
+            answer, date = self._raw.post(operation, body)
+        except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
+            raise self._translate(error, operation) from error
+        self._time.observe(date, sent, self._clock.now())
+        return answer
+
+    def _translate(self, error: Exception, operation: str, stream: str = "") -> KinesisError:
         translated = translate(error, operation, stream, self._region)
         if isinstance(translated, StreamNotFound) and not translated.hint:
             translated.hint = self._hint_for(stream)

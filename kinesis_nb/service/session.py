@@ -5,22 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import boto3
-import botocore.session
 from botocore import exceptions as boto_errors
 from botocore.config import Config
 
 from kinesis_nb.config import Profile, SourceConfig, StaticCredentials
 from kinesis_nb.service.translate import translate_local
-from kinesis_nb.service.wire import ParserFactory
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30
-POOL = 64  # connections; one per consumer thread and a few for listings
+POOL = 256  # idle connections that are kept; no more calls than that are under way at a time, whatever the threads
 
 
 def make_client(config: SourceConfig) -> Any:
     """Return a client of botocore for Kinesis."""
-    session = botocore.session.Session()
-    session.register_component("response_parser_factory", ParserFactory())
     keys: dict[str, str] = {}
     match config.auth:
         case Profile(name):
@@ -43,7 +39,7 @@ def make_client(config: SourceConfig) -> Any:
         ignore_configured_endpoint_urls=not isinstance(config.auth, Profile),
     )
     try:
-        boto = boto3.Session(botocore_session=session, region_name=config.region, **keys)
+        boto = boto3.Session(region_name=config.region, **keys)
         return boto.client("kinesis", endpoint_url=config.endpoint_url, verify=config.verify, config=settings)
     except boto_errors.BotoCoreError as error:
         raise translate_local(error, "connect") from error

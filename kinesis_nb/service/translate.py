@@ -9,7 +9,9 @@ from kinesis_nb.errors import (
     ConfigError,
     CredentialsError,
     IteratorExpired,
+    KeyUnavailable,
     KinesisError,
+    PositionTrimmed,
     ServiceError,
     StreamNotFound,
     Throttled,
@@ -33,6 +35,12 @@ _FAILURES = {
     "InternalServerError",
     "ServiceUnavailable",
     "ServiceUnavailableException",
+}
+_BLOCKED_KEYS = {
+    "KMSDisabledException": "is disabled",
+    "KMSInvalidStateException": "is in a state in which it cannot be used",
+    "KMSNotFoundException": "was not found",
+    "KMSAccessDeniedException": "may not be used with these credentials",
 }
 _BAD_CREDENTIALS = {
     "ExpiredTokenException": "the credentials have expired",
@@ -66,20 +74,34 @@ def translate(error: Exception, operation: str, stream: str = "", region: str = 
     match code:
         case "ExpiredIteratorException":
             return IteratorExpired(said, retryable=True)
-        case "InvalidArgumentException" if operation == "get_records":
-            return IteratorExpired(said)
+        case "InvalidArgumentException" if operation in {"get_records", "get_shard_iterator"}:
+            return _refused_place(said, operation)
         case "ResourceNotFoundException":
             return StreamNotFound(f"no stream {stream!r} in {region}" if stream else said)
         case "AccessDeniedException" | "AccessDenied":
             return AccessDenied(said, hint=f"the policy must allow kinesis:{action}")
         case _ if code in _THROTTLES:
             return Throttled(said, retryable=True)
+        case _ if code in _BLOCKED_KEYS:
+            why = f"the key that the stream is encrypted with {_BLOCKED_KEYS[code]}: {message}"
+            return KeyUnavailable(why, hint="mend the key before the stream's retention ends", retryable=True)
         case _ if code in _BAD_CREDENTIALS:
             return CredentialsError(f"{_BAD_CREDENTIALS[code]} ({said})", hint="check auth= of connect()")
         case _ if code in _FAILURES or status >= 500:  # noqa: PLR2004 - HTTP
             return ServiceError(said, retryable=True)
         case _:
             return ServiceError(said)
+
+
+def _refused_place(said: str, operation: str) -> KinesisError:
+    """Tell an iterator from a sequence number, and one of another stream from one whose record is not kept any more."""
+    if operation == "get_records":
+        return IteratorExpired(said)
+    if "SequenceNumber" not in said:
+        return ServiceError(said)
+    if "did not come from this stream" in said or "encodes shardId" in said:
+        return ServiceError(said, hint="the position is of another stream, or of an earlier one of the same name")
+    return PositionTrimmed(said)
 
 
 def translate_local(error: Exception, action: str) -> KinesisError:

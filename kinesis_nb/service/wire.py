@@ -1,7 +1,7 @@
 """GetRecords bytes -> columnar batch, without boto3's per-record objects, and strictly.
 
-botocore signs and sends as ever; only its parser is told to leave the body of a ``GetRecords`` answer alone. msgspec
-then checks the types, decodes base64 in C, and the columns go straight to Arrow. Aggregates are unpacked on the way.
+msgspec checks the types and decodes base64 in C, and the columns go straight to Arrow. Aggregates are unpacked on the
+way.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -10,20 +10,15 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
-import botocore.parsers
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kinesis_nb.errors import ServiceError
-from kinesis_nb.frames import SCHEMA, TIMESTAMP, Batch, as_text, constant, decode_text
+from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, as_text, constant, decode_text
 from kinesis_nb.service.aggregation import may_hold_aggregates, unpack
 from kinesis_nb.shards import Shard
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class _HashKeyRange(msgspec.Struct):
@@ -57,26 +52,6 @@ _decode_lock = (
 )  # guards nothing; threads that decode at the same time fight for the GIL and take 2-3 times as long
 
 
-class RawGetRecordsParser(botocore.parsers.JSONParser):
-    """botocore's JSON parser, but the body of a successful ``GetRecords`` answer stays bytes, under ``Body``."""
-
-    def _do_parse(self, response: Mapping[str, Any], shape: Any) -> dict[str, Any]:
-        if shape is not None and shape.name == "GetRecordsOutput":
-            return {"Body": response["body"], "ResponseMetadata": {}}
-        parsed: dict[str, Any] = super()._do_parse(response, shape)
-        return parsed
-
-
-class ParserFactory(botocore.parsers.ResponseParserFactory):
-    """Gives botocore the parser above."""
-
-    def create_parser(self, protocol_name: str) -> Any:
-        """Return the parser for a protocol; Kinesis speaks ``json``, STS another one."""
-        if protocol_name == "json":
-            return RawGetRecordsParser(**self._defaults)
-        return super().create_parser(protocol_name)
-
-
 def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
     """Turn the body of a ``GetRecords`` answer into a batch.
 
@@ -97,8 +72,9 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
             answer = _decoder.decode(body)
         except msgspec.DecodeError as error:
             msg = f"an answer for {shard.shard_id} was not whole: {error}"
-            raise ServiceError(msg, hint="it will be asked for again", retryable=True) from error
-        rows, dropped = _columns(answer.Records, shard, now)
+            raise MalformedAnswer(msg, hint="it will be asked for again", retryable=True) from error
+        records = answer.Records
+        rows, size, dropped = _columns(records, shard, now)
     children = tuple(
         Shard(
             child.ShardId,
@@ -109,26 +85,29 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
     )
     lag = answer.MillisBehindLatest
     if lag is None:  # AWS may leave it out: then only an empty answer says that nothing is left
-        lag = 366 * 24 * 3_600_000 if answer.Records else 0  # the longest retention: it may be anywhere
-    read_to = answer.Records[-1].SequenceNumber if dropped else None
-    return Batch(rows, answer.NextShardIterator, lag, children, dropped, read_to)
+        lag = UNKNOWN_LAG if answer.Records else 0
+    ends = (records[0].SequenceNumber, records[-1].SequenceNumber) if records else (None, None)
+    return Batch(rows, answer.NextShardIterator, lag, children, dropped, *ends, size)
 
 
-def _columns(records: list[_Record], shard: Shard, now: datetime) -> tuple[pa.RecordBatch, int]:
-    """Return the rows, and how many user records were dropped."""
+def _columns(records: list[_Record], shard: Shard, now: datetime) -> tuple[pa.RecordBatch, int, int]:
+    """Return the rows, the bytes of data and keys, and how many user records were dropped."""
     data, places, dropped = _data(records), constant(0, len(records), pa.int64()), 0
+    keys = pa.array([record.PartitionKey for record in records], pa.string())
+    size = _bytes_of(data) + _bytes_of(keys)
     text, raw = as_text(data), pa.nulls(len(data), pa.binary())
     if text is None:  # the magic number is not UTF-8, so a page of text holds no aggregate and pays nothing
         if may_hold_aggregates(data):
             records, places, dropped = _unpack(records, shard.hash_range)
             data = _data(records)
+            keys = pa.array([record.PartitionKey for record in records], pa.string())
         text, raw = decode_text(data)
     count = len(records)
     seconds = pa.array([record.ApproximateArrivalTimestamp for record in records], pa.float64())
     millis = pc.round(pc.multiply(seconds, 1_000.0)).cast(pa.int64())
     rows = pa.RecordBatch.from_arrays(
         [
-            pa.array([record.PartitionKey for record in records], pa.string()),
+            keys,
             text,
             millis.cast(pa.timestamp("ms", tz="UTC")).cast(TIMESTAMP),
             constant(now.astimezone(UTC), count, TIMESTAMP),
@@ -139,7 +118,11 @@ def _columns(records: list[_Record], shard: Shard, now: datetime) -> tuple[pa.Re
         ],
         schema=SCHEMA,
     )
-    return rows, dropped
+    return rows, size, dropped
+
+
+def _bytes_of(values: pa.Array) -> int:
+    return pc.sum(pc.binary_length(values)).as_py() or 0
 
 
 def _data(records: list[_Record]) -> pa.Array:

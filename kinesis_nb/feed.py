@@ -1,0 +1,94 @@
+"""What the readers of one stream's shards share: how to call it, what to read, and what is known of it as a whole."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from kinesis_nb.errors import StreamNotFound
+from kinesis_nb.payload import unchanged
+from kinesis_nb.position import StartingPosition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pyarrow as pa
+
+    from kinesis_nb.shards import Shard
+    from kinesis_nb.transport import Clock, Kinesis
+
+RETENTION_SECONDS = 60.0  # how long an answer to "how long are records kept" is believed
+
+
+class Lookup:
+    """Looks a stream up when a reader needs to know; those who ask meanwhile get the same answer."""
+
+    def __init__(self, kinesis: Kinesis, stream: str, clock: Clock) -> None:
+        self._kinesis, self._stream, self._clock = kinesis, stream, clock
+        self._lock = threading.Lock()  # guards all below; held during the calls, for all want the same answer
+        self._listed_at = self._described_at = float("-inf")
+        self._shards: Mapping[str, Shard] = {}
+        self._retention = timedelta(0)
+
+    def shards(self, since: float) -> Mapping[str, Shard]:
+        """Return a listing by shard id that was asked for later than at `since`, a time of the monotonic clock."""
+        with self._lock:
+            if self._listed_at <= since:
+                asked_at = self._clock.monotonic()
+                self._shards = {shard.shard_id: shard for shard in self._kinesis.list_shards(self._stream)}
+                self._listed_at = asked_at
+            return self._shards
+
+    def retention(self) -> timedelta:
+        """Return how long the stream keeps a record, as it was during the last minute."""
+        with self._lock:
+            asked_at = self._clock.monotonic()
+            if asked_at - self._described_at > RETENTION_SECONDS:
+                self._retention = timedelta(hours=self._kinesis.describe_stream(self._stream).retention)
+                self._described_at = asked_at
+            return self._retention
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One stream to read.
+
+    Attributes
+    ----------
+    shards
+        The wanted shards of the first listing.
+    wanted
+        Which shards to read, children that appear later included.
+    is_ordered
+        Whether a child waits for the end of its parents, so that the records of a key keep their order.
+    unpack
+        Applied to the rows of every answer before they are delivered.
+    """
+
+    kinesis: Kinesis
+    stream: str
+    clock: Clock
+    shards: tuple[Shard, ...]
+    wanted: Callable[[Shard], bool] = lambda _shard: True
+    is_ordered: bool = True
+    unpack: Callable[[pa.RecordBatch], pa.RecordBatch] = unchanged
+    lookup: Lookup = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lookup", Lookup(self.kinesis, self.stream, self.clock))
+
+    def position(self, shard: Shard, start: StartingPosition) -> StartingPosition:
+        """Return where to start a shard: one that was born after the first listing is read from its beginning."""
+        is_listed = any(shard.shard_id == listed.shard_id for listed in self.shards)
+        return start if is_listed else StartingPosition.trim_horizon()
+
+
+def check_same_stream(known: Shard, listed: Shard) -> None:
+    """Raise StreamNotFound when a shard of the same id is another one than it was: the stream was made again."""
+    if known.starting_sequence_number not in ("0", listed.starting_sequence_number):
+        raise StreamNotFound(
+            "the stream was deleted and made again under the same name",
+            hint="what was read came from the old one; start again to read the new one",
+        )

@@ -1,0 +1,68 @@
+"""One call to Kinesis from bytes to bytes.
+
+botocore signs it and sends it over its own connections, with its credentials, proxy and CA settings. Left out are its
+serializer, its parser and its hooks, which take longer than everything else when an answer has thousands of records.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import urllib3.exceptions
+from botocore import exceptions as boto_errors
+from botocore.awsrequest import AWSRequest
+
+_OK = 200
+
+
+class RawCalls:
+    """Calls of one botocore client."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._url = f"{client.meta.endpoint_url}/"
+        self._model = client.meta.service_model
+        self._headers = {
+            "Content-Type": f"application/x-amz-json-{self._model.metadata['jsonVersion']}",
+            "User-Agent": client.meta.config.user_agent,
+        }
+
+    def post(self, operation: str, body: bytes) -> tuple[bytes, str | None]:
+        """Send one request.
+
+        Parameters
+        ----------
+        operation
+            The client's method, for example ``"get_records"``.
+
+        Returns
+        -------
+        tuple of bytes and str or None
+            The body of the answer, and its Date header.
+
+        Raises
+        ------
+        botocore.exceptions.ClientError
+            When the service refuses.
+        botocore.exceptions.BotoCoreError
+            When there is no whole answer.
+        """
+        action = self._client.meta.method_to_api_mapping[operation]
+        headers = {**self._headers, "X-Amz-Target": f"{self._model.metadata['targetPrefix']}.{action}"}
+        request = AWSRequest("POST", self._url, headers, body, stream_output=True)
+        self._client._request_signer.sign(action, request)  # noqa: SLF001 - the one that the client itself calls
+        answer = self._client._endpoint.http_session.send(request.prepare())  # noqa: SLF001 - as above
+        try:
+            content: bytes = answer.raw.read()
+        except urllib3.exceptions.HTTPError as error:
+            raise boto_errors.HTTPClientError(error=error) from error
+        if answer.status_code != _OK:
+            raise self._refusal(action, answer, content)
+        return content, answer.headers.get("date")
+
+    def _refusal(self, action: str, answer: Any, content: bytes) -> boto_errors.ClientError:
+        parsed = self._client._response_parser.parse(  # noqa: SLF001 - as above
+            {"headers": answer.headers, "status_code": answer.status_code, "body": content},
+            self._model.operation_model(action).output_shape,
+        )
+        return boto_errors.ClientError(parsed, action)
