@@ -240,7 +240,7 @@ class ShardConsumer:
             return batch, None
         if batch.read_from is None and batch.millis_behind_latest > 0 and batch.next_iterator:
             return batch, gap
-        if batch.read_from is not None and batch.read_from == gap.after:
+        if gap.after is not None and batch.read_from == gap.after:
             return batch.without(gap.after), None
         self._sink.lost(replace(gap, first=batch.read_from, until=batch.first_arrival))
         return batch, None
@@ -250,12 +250,13 @@ class ShardConsumer:
     def _confirm_end(self) -> float | None:
         """Finish the shard if it has ended: children or a listing prove that, a missing iterator alone does not."""
         if not self.children:
-            listing = self._feed.lookup.shards(since=self._called_at)
+            listing = self._feed.lookup.shards(since=max(self._called_at, self._failed_at))
             self._check_closed(listing.get(self.shard.shard_id))
             self.children = _children(self.shard, listing)
             if not self.children and self.shard.shard_id in listing:
                 raise ServiceError(f"{self.shard.shard_id} is closed, its children are not listed yet", retryable=True)
-        return self._finish()
+        self._finish()
+        return None
 
     def _finish(self) -> None:
         self._sink.finish(self.shard, self.children)
@@ -277,7 +278,8 @@ class ShardConsumer:
             if not self._is_closed:  # else it had given everything
                 self._sink.lost(self._gap_now("shard expired"))
             self.children = _children(self.shard, listing)
-            return self._finish()
+            self._finish()
+            return None
         check_same_stream(self.shard, listed)
         self._is_missing = False
         raise ServiceError(f"{self.shard.shard_id} is listed, and yet not found", retryable=True)
@@ -294,8 +296,9 @@ class ShardConsumer:
                 self._position = StartingPosition.trim_horizon()
             case StreamNotFound():
                 self._miss(error)
-            case _ if not error.retryable:
-                raise error
+            case _:
+                if not error.retryable:
+                    raise error
 
     def _renew_iterator(self, error: IteratorExpired) -> None:
         if not error.retryable and self._is_renewed:

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from os import PathLike
 
     import polars as pl
+    import pyarrow as pa
 
     from kinesis_nb.explore import Catalog, StreamView
     from kinesis_nb.export import Encode, ExportReport
     from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Records
+    from kinesis_nb.read import Window
     from kinesis_nb.shards import Shard
     from kinesis_nb.sync import Sync
     from kinesis_nb.tail import Tail
@@ -196,7 +198,7 @@ class Source:
         StreamNotFound
             When there is no such stream.
         """
-        from kinesis_nb.read import Window, check_end, read_window, row_filter
+        from kinesis_nb.read import read_window, row_filter
 
         check_stream_name(stream)
         keep = row_filter(key, where)
@@ -204,11 +206,18 @@ class Source:
             check_count("limit", limit)
         self._check_window(start, end, shards := _chosen(shards))
         feed = self._feed(stream, shards, key, reshard=reshard, decompress=decompress)
+        with _progress_bar(stream, shown=progress) as bar:
+            return read_window(feed, self._window(start, end, keep, limit), bar)
+
+    def _window(
+        self, start: Position, end: Position, keep: Callable[[pa.RecordBatch], pa.RecordBatch], limit: int | None
+    ) -> Window:
+        """Fix both ends, by the service's clock."""
+        from kinesis_nb.read import Window, check_end
+
         now = self._kinesis.server_time().likely(self._clock.now())
         first = StartingPosition.parse(start, now)
-        window = Window(first, check_end(first, StartingPosition.parse(end, now)), keep, limit)
-        with _progress_bar(stream, shown=progress) as bar:
-            return read_window(feed, window, bar)
+        return Window(first, check_end(first, StartingPosition.parse(end, now)), keep, limit)
 
     @hinted
     def tail(

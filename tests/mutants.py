@@ -112,7 +112,8 @@ MUTANTS = [
     Mutant(
         "the place moves before the delivery",
         "consumer.py",
-        "wants_more = self._sink.deliver(self.shard, batch)\n        self._gap = gap\n        self._advance(batch, elapsed)",
+        "wants_more = self._sink.deliver(self.shard, batch)\n        self._gap = gap\n"
+        "        self._advance(batch, elapsed)",
         "self._advance(batch, elapsed)\n        wants_more = self._sink.deliver(self.shard, batch)",
     ),
     Mutant(

@@ -86,8 +86,8 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
     lag = answer.MillisBehindLatest
     if lag is None:  # AWS may leave it out: then only an empty answer says that nothing is left
         lag = UNKNOWN_LAG if answer.Records else 0
-    ends = (records[0].SequenceNumber, records[-1].SequenceNumber) if records else (None, None)
-    return Batch(rows, answer.NextShardIterator, lag, children, dropped, *ends, size)
+    first, last = (records[0].SequenceNumber, records[-1].SequenceNumber) if records else (None, None)
+    return Batch(rows, answer.NextShardIterator, lag, children, dropped, first, last, size)
 
 
 def _columns(records: list[_Record], shard: Shard, now: datetime) -> tuple[pa.RecordBatch, int, int]:
