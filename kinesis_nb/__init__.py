@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from kinesis_nb.errors import Closed as Closed
     from kinesis_nb.errors import ConfigError as ConfigError
     from kinesis_nb.errors import CredentialsError as CredentialsError
+    from kinesis_nb.errors import DataLoss as DataLoss
     from kinesis_nb.errors import ExportsDisabled as ExportsDisabled
     from kinesis_nb.errors import Fenced as Fenced
+    from kinesis_nb.errors import ForkedProcess as ForkedProcess
     from kinesis_nb.errors import KinesisError as KinesisError
     from kinesis_nb.errors import ServiceError as ServiceError
     from kinesis_nb.errors import StreamNotFound as StreamNotFound
@@ -48,9 +50,11 @@ _HOME_OF = {
     "Closed": "errors",
     "ConfigError": "errors",
     "CredentialsError": "errors",
+    "DataLoss": "errors",
     "ExportReport": "export",
     "ExportsDisabled": "errors",
     "Fenced": "errors",
+    "ForkedProcess": "errors",
     "KinesisError": "errors",
     "Profile": "config",
     "Record": "frames",
@@ -77,9 +81,11 @@ __all__ = [
     "Closed",
     "ConfigError",
     "CredentialsError",
+    "DataLoss",
     "ExportReport",
     "ExportsDisabled",
     "Fenced",
+    "ForkedProcess",
     "KinesisError",
     "Profile",
     "Record",

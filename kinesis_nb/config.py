@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
-from kinesis_nb.errors import ConfigError, UnknownOption, closest
+from kinesis_nb.errors import ConfigError, ForkedProcess, UnknownOption, closest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,6 +188,15 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return call
+
+
+def check_process(made_in: int) -> None:
+    """Raise ForkedProcess in a child of the process with this id, whose threads and locks the child does not have."""
+    if os.getpid() != made_in:
+        raise ForkedProcess(
+            f"this was made in process {made_in}, and is used in its child {os.getpid()}",
+            hint="connect() in the child, or start it with the multiprocessing method 'spawn'",
+        )
 
 
 def check_count(name: str, value: object) -> None:

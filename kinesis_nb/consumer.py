@@ -240,8 +240,8 @@ class ShardConsumer:
             return batch, None
         if batch.read_from is None and batch.millis_behind_latest > 0 and batch.next_iterator:
             return batch, gap
-        if gap.after is not None and batch.read_from == gap.after:
-            return batch.without(gap.after), None
+        if gap.after is not None and batch.read_from is not None and int(batch.read_from) <= int(gap.after):
+            return batch.behind(gap.after), None
         self._sink.lost(replace(gap, first=batch.read_from, until=batch.first_arrival))
         return batch, None
 

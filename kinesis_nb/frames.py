@@ -94,10 +94,13 @@ class Batch:
         column = self.rows.column("kinesis_ingestion_timestamp")
         return column[0].as_py() if len(column) else None
 
-    def without(self, sequence_number: str) -> Batch:
-        """Return the batch without the rows of one record."""
-        others = pc.not_equal(self.rows.column("sequence_number"), sequence_number)
-        return replace(self, rows=self.rows.filter(others))
+    def behind(self, sequence_number: str) -> Batch:
+        """Return the batch without the rows up to a sequence number, that one included."""
+        numbers = self.rows.column("sequence_number").to_pylist()
+        first = next(
+            (place for place, number in enumerate(numbers) if int(number) > int(sequence_number)), len(numbers)
+        )
+        return replace(self, rows=self.rows.slice(first))
 
 
 def decode_text(data: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -66,9 +67,14 @@ class StartingPosition:
         """
         try:
             exact = datetime.fromisoformat(timestamp.isoformat())  # pandas' own kind has no local time
-            return cls(Kind.AT_TIMESTAMP, timestamp=exact.astimezone(UTC))
+            moment = exact.astimezone(UTC)
         except (AttributeError, TypeError, ValueError, OverflowError):
             raise ConfigError(f"{timestamp!r} is not a moment in a stream", hint="give a datetime") from None
+        if exact.tzinfo is None:
+            warnings.warn(
+                f"{exact} has no time zone and is taken as local time: {moment:%Y-%m-%d %H:%M:%S} UTC", stacklevel=3
+            )
+        return cls(Kind.AT_TIMESTAMP, timestamp=moment)
 
     @classmethod
     def after(cls, sequence_number: str, seen: datetime | None = None) -> StartingPosition:

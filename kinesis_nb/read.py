@@ -56,13 +56,15 @@ class Window:
     newest: int | None = None
 
 
-def read_window(feed: Feed, window: Window, progress: Callable[[int], None] = lambda _rows: None) -> Records:
+def read_window(
+    feed: Feed, window: Window, progress: Callable[[int, float], None] = lambda _rows, _share: None
+) -> Records:
     """Read a window of a stream into memory.
 
     Parameters
     ----------
     progress
-        Called several times a second with the rows kept so far.
+        Called several times a second with the rows kept so far, and which share of the window's time is read (0 to 1).
 
     Returns
     -------
@@ -79,7 +81,7 @@ def read_window(feed: Feed, window: Window, progress: Callable[[int], None] = la
         else:
             sink.close(None)
         while not sink.done.wait(0.1):
-            progress(sink.kept)
+            progress(sink.kept, sink.share())
     except KeyboardInterrupt:
         note = "interrupted: not all was read"
         warnings.warn(f"the read was {note}", stacklevel=2)
@@ -87,7 +89,7 @@ def read_window(feed: Feed, window: Window, progress: Callable[[int], None] = la
         scheduler.stop()
     if sink.error is not None:
         raise sink.error
-    progress(sink.kept)
+    progress(sink.kept, 1.0)
     for gap in sink.gaps:
         note = f"{note}, {gap}" if note else str(gap)
         warnings.warn(f"the read has a gap: {gap}", stacklevel=2)
@@ -103,7 +105,8 @@ class _Collector:
         self.kept = 0
         self.gaps: set[Gap] = set()
         self._feed, self._window = feed, window
-        self._lock = threading.Lock()  # guards the two below and `kept`
+        self._lock = threading.Lock()  # guards the three below and `kept`
+        self._spans: dict[str, tuple[datetime, datetime]] = {}  # by shard: from when, and up to when it is read
         self._batches: dict[str, list[pa.RecordBatch]] = {}
         self._lineage: dict[str, tuple[str, ...]] = {}
 
@@ -117,6 +120,7 @@ class _Collector:
         rows = self._window.keep(in_range(batch.rows, self._window.start.timestamp, self._window.end))
         with self._lock:
             self._lineage[shard.shard_id] = shard.parents
+            self._note_reached(shard.shard_id, received - timedelta(milliseconds=batch.millis_behind_latest))
             if rows.num_rows:
                 self._batches.setdefault(shard.shard_id, []).append(rows)
                 self._forget_old(self._batches[shard.shard_id])
@@ -124,6 +128,19 @@ class _Collector:
             if self._window.limit is not None and self.kept >= self._window.limit:
                 self.done.set()
         return not self._is_past_end(batch, received)
+
+    def _note_reached(self, shard_id: str, reached: datetime) -> None:
+        begin, _ = self._spans.get(shard_id, (self._window.start.timestamp or reached, reached))
+        self._spans[shard_id] = (begin, reached)
+
+    def share(self) -> float:
+        """Return which share of the window's time is read, over the shards that were there at the call."""
+        with self._lock:
+            spans = dict(self._spans)
+        shares = [
+            _share(*spans[shard.shard_id], self._window.end) for shard in self._feed.shards if shard.shard_id in spans
+        ]
+        return sum(shares) / max(1, len(self._feed.shards))
 
     def _forget_old(self, batches: list[pa.RecordBatch]) -> None:
         if self._window.newest is not None:
@@ -178,6 +195,12 @@ def _sorted(table: pa.Table, keys: np.ndarray[tuple[int], np.dtype[np.int64]]) -
     order = pa.array(np.argsort(keys, kind="stable"))
     step = max(1, _PIECE_BYTES * table.num_rows // max(1, table.nbytes))  # a column of text holds 2 GiB at most
     return pa.concat_tables(table.take(order.slice(first, step)) for first in range(0, table.num_rows, step))
+
+
+def _share(begin: datetime, reached: datetime, end: datetime) -> float:
+    if reached >= end:
+        return 1.0
+    return max(0.0, (reached - begin) / (end - begin))
 
 
 def _parents_first(lineage: dict[str, tuple[str, ...]]) -> list[str]:

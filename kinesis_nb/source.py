@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
-from kinesis_nb.config import Auth, SourceConfig, check_count, check_stream_name, hinted
+from kinesis_nb.config import Auth, SourceConfig, check_count, check_process, check_stream_name, hinted
 from kinesis_nb.errors import ConfigError, ExportsDisabled
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import Patient
@@ -81,10 +82,12 @@ class Source:
         self._clock = clock or SystemClock()
         self._kinesis_given = kinesis
         self._kinesis_made: Kinesis | None = None
+        self._process = os.getpid()
 
     @property
     def _kinesis(self) -> Kinesis:
         """The transport; made when first needed, because boto3 takes its time."""
+        check_process(self._process)
         if self._kinesis_given is not None:
             return self._kinesis_given
         if self._kinesis_made is None:
@@ -206,7 +209,7 @@ class Source:
             check_count("limit", limit)
         self._check_window(start, end, shards := _chosen(shards))
         feed = self._feed(stream, shards, key, reshard=reshard, decompress=decompress)
-        with _progress_bar(stream, shown=progress) as bar:
+        with _share_bar(stream, shown=progress) as bar:
             return read_window(feed, self._window(start, end, keep, limit), bar)
 
     def _window(
@@ -384,6 +387,21 @@ def _wanted(
         return key is None or shard.hash_range[0] <= hash_key(key) <= shard.hash_range[1]
 
     return wanted
+
+
+@contextmanager
+def _share_bar(title: str, *, shown: bool) -> Generator[Callable[[int, float], None]]:
+    """Give a function that takes the rows so far, and the share of the work that is done."""
+    from tqdm.auto import tqdm
+
+    looks = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+    with tqdm(desc=title, total=1.0, bar_format=looks, disable=not shown, leave=False) as bar:
+
+        def show(rows: int, share: float) -> None:
+            bar.set_postfix_str(f"{rows:,} rows", refresh=False)
+            bar.update(share - bar.n)
+
+        yield show
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from kinesis_nb.config import check_count, hinted
+from kinesis_nb.config import check_count, check_process, hinted
 from kinesis_nb.display import frame_html
 from kinesis_nb.errors import Closed
 from kinesis_nb.frames import Record, Records, TableLike, concat, in_range, iter_records
@@ -65,7 +66,8 @@ class Tail(TableLike):
 
     def __init__(self, feed: Feed, start: StartingPosition, buffer: Buffer) -> None:
         self.stream = feed.stream
-        self._buffer = buffer
+        self._process = os.getpid()
+        self._rows = buffer
         is_latest = start.kind is Kind.LATEST
         # nothing new arrives in a closed shard
         skipped = [shard.shard_id for shard in feed.shards if is_latest and not shard.is_open]
@@ -77,10 +79,15 @@ class Tail(TableLike):
         if is_latest:
             self._scheduler.wait_opened(OPEN_SECONDS)
 
+    @property
+    def _buffer(self) -> Buffer:
+        check_process(self._process)  # a forked child might wait for a lock that nobody will release
+        return self._rows
+
     def stop(self) -> None:
         """Stop reading; the rows that are held stay readable. Stopping twice is fine."""
-        self._stopper.detach()
         self._buffer.close()
+        self._stopper.detach()
         self._scheduler.stop()
 
     def pause(self) -> None:

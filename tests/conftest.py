@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ from kinesis_nb.emulator import Emulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it, and so would ours
 
 
 class Streams:

@@ -19,6 +19,7 @@ from tests.virtual import world
 
 if TYPE_CHECKING:
     from kinesis_nb.frames import Batch
+    from kinesis_nb.sink import Gap
 
 
 class ListSink:
@@ -29,6 +30,8 @@ class ListSink:
         self.data: list[str] = []
         self.finished: list[str] = []
         self.errors: list[Exception] = []
+        self.gaps: list[Gap] = []
+        self.refuses_gaps = False
 
     def position(self, shard: Shard) -> StartingPosition:
         return self.start
@@ -39,6 +42,11 @@ class ListSink:
         self.data += batch.rows.column("data").to_pylist()
         return True
 
+    def lost(self, gap: Gap) -> None:
+        if self.refuses_gaps:
+            raise ServiceError(str(gap))
+        self.gaps.append(gap)
+
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         self.finished += [shard.shard_id, *(child.shard_id for child in children)]
 
@@ -48,11 +56,15 @@ class Bench:
 
     def __init__(self, start: StartingPosition | None = None) -> None:
         self.model, self.clock, self.kinesis = world()
-        self.sink = ListSink(start or StartingPosition.trim_horizon())
+        self.put_count = 0
+        self.resume(start or StartingPosition.trim_horizon())
+
+    def resume(self, position: StartingPosition) -> None:
+        """Begin again with a new consumer."""
+        self.sink = ListSink(position)
         (shard,) = self.kinesis.list_shards("orders")
         feed = Feed(self.kinesis, "orders", self.clock, (shard,))
         self.consumer = ShardConsumer(feed, shard, self.sink)
-        self.put_count = 0
 
     def put(self, count: int) -> list[str]:
         data = [str(self.put_count + i) for i in range(count)]

@@ -39,10 +39,11 @@ def test_parses(value: object, expected: StartingPosition) -> None:
 
 
 def test_naive_datetime_is_local_time() -> None:
-    """A datetime without a zone is taken as the local time of this machine."""
+    """A moment without a zone is taken as the local time of this machine, and that is said."""
     local = datetime(2026, 11, 1, 12)  # noqa: DTZ001 - the point of the test
-    assert StartingPosition.parse(local, NOW).timestamp == local.astimezone(UTC)
-    assert StartingPosition.parse(pd.Timestamp(local), NOW).timestamp == local.astimezone(UTC)
+    for naive in (local, pd.Timestamp(local), local.isoformat()):
+        with pytest.warns(UserWarning, match="taken as local time"):
+            assert StartingPosition.parse(naive, NOW).timestamp == local.astimezone(UTC)
 
 
 @pytest.mark.parametrize("value", ["yesterday", "15m", "-15", "", None, 5, "-m"])

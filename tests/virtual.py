@@ -6,17 +6,19 @@ Answers go through JSON and the engine's own decoder, so only boto3 and HTTP are
 from __future__ import annotations
 
 import random
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from botocore.exceptions import ClientError
 
 from kinesis_nb.emulator import AwsError, ManualClock, Model
-from kinesis_nb.errors import IteratorExpired, ServiceError, StreamNotFound, Throttled
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.service.client import _shard
+from kinesis_nb.service.translate import translate
 from kinesis_nb.service.wire import decode_batch
-from kinesis_nb.transport import ServerTime
+from kinesis_nb.transport import ServerTime, StreamSummary
 
 if TYPE_CHECKING:
     from kinesis_nb.frames import Batch
@@ -58,7 +60,20 @@ class VirtualKinesis:
         try:
             return self.model.call(operation, params)
         except AwsError as error:
-            raise _translated(error) from error
+            answer = {
+                "Error": {"Code": error.code, "Message": error.message},
+                "ResponseMetadata": {"HTTPStatusCode": error.status},
+            }
+            method = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
+            raise translate(ClientError(answer, operation), method, params.get("StreamName", "")) from error
+
+    def describe_stream(self, stream: str) -> StreamSummary:
+        found = self._call("DescribeStream", StreamName=stream)["StreamDescription"]
+        created_at = datetime.fromtimestamp(found["StreamCreationTimestamp"], UTC)
+        retention = found["RetentionPeriodHours"]
+        return StreamSummary(
+            stream, found["StreamARN"], found["StreamStatus"], "PROVISIONED", created_at, retention, "NONE"
+        )
 
     def list_shards(self, stream: str) -> list[Shard]:
         return [_shard(shard) for shard in self._call("ListShards", StreamName=stream)["Shards"]]
@@ -67,7 +82,7 @@ class VirtualKinesis:
         where: dict[str, Any] = {"ShardIteratorType": position.kind.value}
         if position.kind is Kind.AT_TIMESTAMP:
             where["Timestamp"] = position.timestamp.timestamp()
-        if position.kind is Kind.AFTER_SEQUENCE_NUMBER:
+        if position.sequence_number is not None:
             where["StartingSequenceNumber"] = position.sequence_number
         return self._call("GetShardIterator", StreamName=stream, ShardId=shard_id, **where)["ShardIterator"]
 
@@ -77,18 +92,6 @@ class VirtualKinesis:
 
     def server_time(self) -> ServerTime:
         return ServerTime(self.clock.now(), self.clock.now())
-
-
-def _translated(error: AwsError) -> Exception:
-    match error.code:
-        case "ExpiredIteratorException":
-            return IteratorExpired(error.message, retryable=True)
-        case "ProvisionedThroughputExceededException":
-            return Throttled(error.message, retryable=True)
-        case "ResourceNotFoundException":
-            return StreamNotFound(error.message)
-        case _:
-            return ServiceError(f"{error.code}: {error.message}")
 
 
 def world(shards: int = 1) -> tuple[Model, VirtualClock, VirtualKinesis]:

@@ -94,7 +94,7 @@ class KinesisClient:
         where: dict[str, Any] = {"ShardIteratorType": position.kind.value}
         if position.kind is Kind.AT_TIMESTAMP:
             where["Timestamp"] = position.timestamp
-        if position.kind is Kind.AFTER_SEQUENCE_NUMBER:
+        if position.sequence_number is not None:
             where["StartingSequenceNumber"] = position.sequence_number
         answer = self._call("get_shard_iterator", stream, StreamName=stream, ShardId=shard_id, **where)
         return _required(answer, "ShardIterator", str)
