@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 DEGRADED_SECONDS = 60.0  # of failures without a success
 LEAST_RETENTION = timedelta(hours=24)  # AWS: no stream keeps its records for less
+GRACE = timedelta(minutes=10)  # so long a reading from the horizon may take to reach a shard, while the horizon moves
 MISSING_TRIES = 3  # for a shard that is listed, and yet not found
 RATE_SECONDS = 10.0  # over which the rate of records is averaged
 
@@ -100,9 +101,18 @@ class ShardConsumer:
     ----------
     idle
         Gives the seconds to wait before a shard with nothing left is asked again.
+    seen
+        For a child: up to when its parents were read.
     """
 
-    def __init__(self, feed: Feed, shard: Shard, sink: Sink, idle: Callable[[], float] = lambda: IDLE_SECONDS) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        shard: Shard,
+        sink: Sink,
+        idle: Callable[[], float] = lambda: IDLE_SECONDS,
+        seen: datetime | None = None,
+    ) -> None:
         self.shard = shard
         self.state = State.STARTING
         self.children: tuple[Shard, ...] = ()
@@ -111,7 +121,7 @@ class ShardConsumer:
         self._pace = Pace()
         self._position: StartingPosition | None = None
         self._iterator: str | None = None
-        self._seen: datetime | None = None  # by the service's clock; everything up to here was delivered
+        self._seen = seen  # by the service's clock; everything up to here was delivered
         self._gap: Gap | None = None  # that there may be, until the next record shows whether there is
         self._at_end = self._is_renewed = self._is_closed = self._is_missing = False
         self._failures = self._missed = 0
@@ -154,6 +164,11 @@ class ShardConsumer:
         """Whether the place in the shard is held by the service, so that nothing that arrives from now on is missed."""
         return self._iterator is not None or self._records > 0 or self.state is State.ENDED
 
+    @property
+    def seen(self) -> datetime | None:
+        """Up to when, by the service's clock, everything in the shard was delivered; None when that is not known."""
+        return self._seen
+
     # --- reading ---
 
     def _read(self) -> float | None:
@@ -164,7 +179,8 @@ class ShardConsumer:
         self._calls += 1
         batch = self._kinesis.get_records(self.shard, iterator, self._pace.limit)
         self._is_renewed, self._missed = False, 0
-        batch, gap = self._settle_gap(replace(batch, rows=self._feed.unpack(batch.rows)))
+        batch = replace(batch, rows=self._feed.unpack(batch.rows), seen=self._seen_with(batch))
+        batch, gap = self._settle_gap(batch)
         wants_more = self._sink.deliver(self.shard, batch)
         self._gap = gap
         self._advance(batch, elapsed)
@@ -178,8 +194,8 @@ class ShardConsumer:
     def _open_iterator(self) -> str:
         if self._position is None:
             self._position = self._sink.position(self.shard)
-            if self._position.kind in (Kind.AFTER_SEQUENCE_NUMBER, Kind.LATEST):
-                self._seen = self._position.timestamp
+            is_latest = self._position.kind is Kind.LATEST
+            self._seen = (self._position.timestamp if is_latest else self._position.seen) or self._seen
             self._suspect_gap()
         if self._position.kind is Kind.LATEST and self._failures and self._position.timestamp:
             # by now LATEST would skip what arrived since the first attempt
@@ -201,8 +217,15 @@ class ShardConsumer:
         self._rate += weight * (batch.rows.num_rows / max(elapsed, 1e-3) - self._rate)
         if batch.read_to is not None:
             self._position = StartingPosition.after(batch.read_to)
-        if batch.millis_behind_latest != UNKNOWN_LAG:
-            self._seen = self._kinesis.server_time().earliest - timedelta(milliseconds=batch.millis_behind_latest)
+        self._seen = batch.seen
+
+    def _seen_with(self, batch: Batch) -> datetime | None:
+        """Return up to when everything was delivered once this batch is."""
+        is_silent_end = batch.next_iterator is None and batch.millis_behind_latest == 0
+        if batch.millis_behind_latest == UNKNOWN_LAG or is_silent_end:  # a closed shard need not say since when
+            return self._seen
+        lag = timedelta(milliseconds=batch.millis_behind_latest + 1)  # it has no more digits, and may be rounded
+        return self._kinesis.server_time().earliest - lag
 
     def _wait(self, batch: Batch) -> float:
         caught_up = self._millis_behind == 0
@@ -217,11 +240,21 @@ class ShardConsumer:
 
     def _suspect_gap(self) -> None:
         """Ask for the last record once more where the retention may have ended for what follows it."""
-        if self._seen is None or self._gap is not None:
+        if self._position is None or self._gap is not None:
             return
-        unread = self._kinesis.server_time().latest - self._seen
-        if unread > LEAST_RETENTION and unread > self._feed.lookup.retention():
+        now = self._kinesis.server_time().latest
+        is_known = self._position.sequence_number is not None or self._position.seen is not None
+        if not is_known and now - self._feed.began < GRACE:
+            return
+        if self._seen is None:
+            self._seen = self._promised_from(self._position)
+        if now - self._seen > LEAST_RETENTION and now - self._seen > self._feed.lookup.retention():
             self._gap, self._iterator = self._gap_now("trimmed"), None
+
+    def _promised_from(self, start: StartingPosition) -> datetime:
+        """Return from when on a reader that has not read anything yet must miss nothing."""
+        horizon = self._feed.began - self._feed.lookup.retention()
+        return horizon if start.timestamp is None else max(horizon, start.timestamp)
 
     def _gap_now(self, reason: str) -> Gap:
         after = self._position.sequence_number if self._position else None

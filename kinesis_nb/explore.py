@@ -257,7 +257,7 @@ class Catalog(Mapping[str, StreamView]):
 
     def __init__(self, kinesis: Patient, region: str, read: ReadWindow) -> None:
         self._kinesis, self._region, self._read = kinesis, region, read
-        self._views = {name: StreamView(kinesis, name, read) for name in kinesis.list_streams()}
+        self._views = {name: StreamView(kinesis, name, read) for name in _names(kinesis)}
 
     def __getitem__(self, name: str) -> StreamView:
         try:
@@ -298,6 +298,14 @@ class Catalog(Mapping[str, StreamView]):
 
     def __repr__(self) -> str:
         return f"<Catalog {self._region}: {', '.join(self._views) or 'no streams'}>"
+
+
+def _names(kinesis: Patient) -> list[str]:
+    try:
+        return kinesis.list_streams()
+    except AccessDenied as error:
+        error.hint += '; or name a stream, as in explore("orders"), which needs no list'
+        raise
 
 
 _CATALOG = pa.schema(

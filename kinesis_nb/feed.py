@@ -13,6 +13,7 @@ from kinesis_nb.position import StartingPosition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     import pyarrow as pa
 
@@ -65,6 +66,9 @@ class Feed:
         Whether a child waits for the end of its parents, so that the records of a key keep their order.
     unpack
         Applied to the rows of every answer before they are delivered.
+    began
+        By the service's clock, when reading began, maybe in an earlier process: what was trimmed before that was never
+        promised to anybody. By default it begins now.
     """
 
     kinesis: Kinesis
@@ -74,9 +78,12 @@ class Feed:
     wanted: Callable[[Shard], bool] = lambda _shard: True
     is_ordered: bool = True
     unpack: Callable[[pa.RecordBatch], pa.RecordBatch] = unchanged
+    began: datetime = field(default=None)  # type: ignore[assignment] # None becomes the moment of its making
     lookup: Lookup = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.began is None:
+            object.__setattr__(self, "began", self.kinesis.server_time().earliest)
         object.__setattr__(self, "lookup", Lookup(self.kinesis, self.stream, self.clock))
 
     def position(self, shard: Shard, start: StartingPosition) -> StartingPosition:

@@ -75,6 +75,8 @@ class Batch:
         reshard the producer writes them once more, to the shard that does.
     read_from, read_to
         The sequence numbers of the answer's first and last record, whose rows may have been dropped.
+    seen
+        Up to when, by the service's clock, everything in the shard is delivered with this batch; None when not known.
     size
         Bytes of data and partition keys, as the service counts them for its quota.
     """
@@ -87,6 +89,7 @@ class Batch:
     read_from: str | None = None
     read_to: str | None = None
     size: int = 0
+    seen: datetime | None = None
 
     @property
     def first_arrival(self) -> datetime | None:

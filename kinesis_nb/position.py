@@ -41,6 +41,7 @@ class StartingPosition:
     kind: Kind
     timestamp: datetime | None = None
     sequence_number: str | None = None
+    seen: datetime | None = None
 
     @classmethod
     def trim_horizon(cls) -> StartingPosition:
@@ -89,7 +90,7 @@ class StartingPosition:
         if not sequence_number.isdecimal():
             msg = f"{sequence_number!r} is not a sequence number"
             raise ConfigError(msg, hint="a sequence number is a string of decimal digits")
-        return cls(Kind.AFTER_SEQUENCE_NUMBER, timestamp=seen, sequence_number=sequence_number)
+        return cls(Kind.AFTER_SEQUENCE_NUMBER, sequence_number=sequence_number, seen=seen)
 
     @classmethod
     def parse(cls, value: StartingPosition | str | datetime | timedelta, now: datetime) -> StartingPosition:

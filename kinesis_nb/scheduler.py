@@ -14,6 +14,7 @@ from kinesis_nb.shards import ShardTracker, has_hole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+    from datetime import datetime
 
     from kinesis_nb.feed import Feed
     from kinesis_nb.shards import Shard
@@ -52,12 +53,13 @@ class Scheduler:
         on_done: Callable[[BaseException | None], None],
     ) -> None:
         self._feed, self._sink, self._on_done = feed, sink, on_done
-        self._lock = threading.Lock()  # guards the four below; never held during I/O
+        self._lock = threading.Lock()  # guards the five below; never held during I/O
         self._tracker = ShardTracker(is_ordered=feed.is_ordered)
         self._tracker.observe(feed.shards)
         for shard_id in skipped:
             self._tracker.skip(shard_id)
         self._consumers: dict[str, ShardConsumer] = {}
+        self._seen: dict[str, datetime] = {}  # by child: up to when its parents were read
         self._threads: list[threading.Thread] = []
         self._is_done = False
         self._holes = 0  # listings in a row that lacked a shard; only the thread that lists writes it
@@ -144,7 +146,7 @@ class Scheduler:
             if self._stop.is_set():
                 return
             ready = [
-                ShardConsumer(self._feed, shard, self._sink, self._idle_seconds)
+                ShardConsumer(self._feed, shard, self._sink, self._idle_seconds, self._seen.get(shard.shard_id))
                 for shard in self._tracker.start_runnable()
             ]
             self._consumers.update((consumer.shard.shard_id, consumer) for consumer in ready)
@@ -178,6 +180,9 @@ class Scheduler:
     def _finished(self, consumer: ShardConsumer) -> None:
         with self._lock:
             self._tracker.finish(consumer.shard.shard_id)
+            if consumer.seen is not None:
+                for child in consumer.children:
+                    self._seen[child.shard_id] = min(consumer.seen, self._seen.get(child.shard_id, consumer.seen))
             self._tracker.observe_new(filter(self._feed.wanted, consumer.children))
             is_complete = not self._tracker.unfinished
             awaits_listing = self._tracker.awaits_listing

@@ -13,6 +13,7 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import Emulator
+from tests.virtual import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +82,12 @@ def written_by_key(streams: Streams) -> dict[str, list[int]]:
     for key, number in streams.written:
         expected.setdefault(key, []).append(number)
     return expected
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A consumer in virtual time, and everything around it."""
+    return Bench()
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ import time
 import traceback
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -46,18 +46,17 @@ from kinesis_nb.read import Window, _Collector, row_filter
 from kinesis_nb.retry import Patient
 from kinesis_nb.scheduler import DISCOVERY_SECONDS, Scheduler
 from kinesis_nb.service import client
-from kinesis_nb.shards import hash_key
+from kinesis_nb.shards import Shard, hash_key
 from kinesis_nb.tail import _BufferSink
 from tests.virtual import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import pyarrow as pa
 
     from kinesis_nb.consumer import ShardConsumer
     from kinesis_nb.frames import Batch
-    from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Gap
 
 STREAM = "orders"
@@ -65,6 +64,7 @@ KEYS = [f"key-{number}" for number in range(12)]
 MAX_OPEN = 8  # shards; more would only make a run longer
 TURBULENT = 260  # rounds in which anything may happen
 FAULT_RATE = 0.15  # of all calls
+RETENTION = 24 * 3_600.0  # seconds; of a stream of the model
 LONG_JUMP = 400.0  # seconds; an iterator lives 300
 CALM_STEPS = 150  # once nothing fails: so many steps for the reader, and
 CALM_STEPS_PER_SHARD = 60  # so many more for each shard that was ever there
@@ -165,9 +165,13 @@ class World:
             self.count("reshard: rescale")
 
     def gap(self) -> None:
-        shard = self.random.choice(self.listings[-1])
+        shard = self.random.choice(self.listing())
         self.model.gap(STREAM, shard["ShardId"], calls=self.random.randint(1, 3))
         self.count("gap")
+
+    def sleep_past_retention(self) -> None:
+        self.manual.advance(RETENTION + self.random.uniform(60, 7_200))
+        self.count("clock: over a day")
 
     def jump(self) -> None:
         seconds = self.random.choice([5.0, 60.0, self.random.uniform(301, LONG_JUMP)])
@@ -249,6 +253,14 @@ class Wire:
             self.world.count("listing in pages")
         return answer
 
+    def list_streams(self) -> dict[str, Any]:
+        return {"StreamNames": [STREAM], "HasMoreStreams": False}
+
+    def describe_stream(self, **params: Any) -> dict[str, Any]:
+        answer = self._ask("DescribeStream", "", **params)["StreamDescription"]
+        created_at = self.world.time_at(round(answer["StreamCreationTimestamp"] * 1000))
+        return {"StreamDescription": {**answer, "StreamCreationTimestamp": created_at}}
+
     def get_shard_iterator(self, **params: Any) -> dict[str, Any]:
         if "Timestamp" in params:
             params["Timestamp"] = params["Timestamp"].timestamp()
@@ -289,7 +301,7 @@ class Wire:
         return self.world.random.choice([*_CODES[operation], *_DAMAGES[operation]])
 
     def _ask(self, operation: str, damage: str, **params: Any) -> dict[str, Any]:
-        if damage in _CODES[operation]:
+        if damage in _CODES.get(operation, {}):
             self.world.count(f"fault: {operation} {damage}")
             raise _refusal(operation, damage, _CODES[operation][damage])
         if damage in ("reset before", "no connection", "connect timeout"):
@@ -396,6 +408,23 @@ class Check:
         self.world, self.bounds, self.keys = world, bounds, keys
         self.first: dict[str, int] = {}
         self.next: dict[str, int] = {}
+        self.gaps: set[Gap] = set()
+
+    def lose(self, gap: Gap) -> None:
+        """Take note of a gap that a reader tells of."""
+        if gap not in self.gaps:
+            self.world.count(f"gap told: {gap.reason}")
+        self.gaps.add(gap)
+
+    def _is_told(self, key: str, number: int) -> bool:
+        """Return whether a record is gone from the stream, and a gap that was told covers it."""
+        arrival = self.world.arrivals[key][number - 1]
+        if arrival > self.world.now_ms() - RETENTION * 1000:
+            return False
+        moment = self.world.time_at(arrival)
+        return any(
+            (gap.seen is None or gap.seen <= moment) and (gap.until is None or moment <= gap.until) for gap in self.gaps
+        )
 
     def take(self, shard_id: str, rows: pa.RecordBatch | pa.Table) -> None:
         keys, data = (rows.column(name).to_pylist() for name in ("partition_key", "data"))
@@ -405,6 +434,9 @@ class Check:
                 self.first[key] = due = number
                 if number < self.bounds.least[key]:
                     raise Violation(f"{key} {number} of {shard_id} lies before the start")
+            while due < number and self._is_told(key, due):
+                self.world.count("record lost, and told")
+                due += 1
             if number != due:
                 word = "doubled or out of order" if number < due else "lost or out of order"
                 raise Violation(f"{word}: {key} {number} came from {shard_id}, {due} was due")
@@ -415,8 +447,14 @@ class Check:
         return [
             f"{key}: {self.next.get(key, self.bounds.most[key])} to {until[key]}"
             for key in self.keys
-            if self.next.get(key, self.bounds.most[key]) <= until[key] or self.first.get(key, 0) > self.bounds.most[key]
+            if not all(self._is_told(key, number) for number in self._unread(key, until[key]))
         ]
+
+    def _unread(self, key: str, until: int) -> Iterator[int]:
+        """Yield the numbers that did not come although they should: before the first, and behind the last."""
+        most = self.bounds.most[key]
+        yield from range(most, self.first.get(key, most))
+        yield from range(self.next.get(key, most), until + 1)
 
 
 # --- the sinks
@@ -429,14 +467,25 @@ class Ledger:
         self.world, self.start, self.check = world, start, check
         self.feed = feed  # of the first listing, for good
         self.checkpoints: dict[str, str] = {}
+        self.seen: dict[str, datetime] = {}
         self.ended: set[str] = set()
         self.rows = 0
 
+    def with_vanished(self, feed: Feed) -> Feed:
+        """Add the shards that are not read to their end and that a listing has no more, as `Sync` does."""
+        listed = {shard.shard_id for shard in feed.shards}
+        vanished = sorted(self.seen.keys() - self.ended - listed)
+        if vanished:
+            self.world.count("shard vanished before a restart")
+        shards = (*feed.shards, *map(Shard, vanished))
+        return replace(feed, shards=shards, began=self.feed.began)
+
     def position(self, shard: Shard) -> StartingPosition:
         _fail(self.world, "position")
+        seen = self.seen.get(shard.shard_id)
         if sequence_number := self.checkpoints.get(shard.shard_id):
-            return StartingPosition.after(sequence_number)
-        return self.feed.position(shard, self.start)
+            return StartingPosition.after(sequence_number, seen)
+        return replace(self.feed.position(shard, self.start), seen=seen)
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         _fail(self.world, "deliver")
@@ -446,18 +495,25 @@ class Ledger:
         self.rows += batch.rows.num_rows
         if sequence_number := batch.read_to:
             self.checkpoints[shard.shard_id] = sequence_number
+        if batch.seen is not None:
+            self.seen[shard.shard_id] = batch.seen
         self._crash("after deliver")
         return True
 
     def lost(self, gap: Gap) -> None:
-        raise Violation(f"a gap where there is none: {gap}")
+        _fail(self.world, "lost")
+        self.check.lose(gap)
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         _fail(self.world, "finish")
-        true = {s["ShardId"] for s in self.world.listings[-1] if shard.shard_id in _parents(s)}
-        if {child.shard_id for child in children} != true:
+        true = {s["ShardId"] for s in self.world.listing() if shard.shard_id in _parents(s)}
+        is_expired = any(gap.shard_id == shard.shard_id and gap.first is None for gap in self.check.gaps)
+        if not is_expired and not true <= {child.shard_id for child in children}:
             raise Violation(f"the children of {shard.shard_id} are {true}, not {children}")
         self.ended.add(shard.shard_id)
+        for child in children:
+            if (seen := self.seen.get(shard.shard_id)) and child.shard_id not in self.checkpoints:
+                self.seen[child.shard_id] = min(seen, self.seen.get(child.shard_id, seen))
         if self.world.chance(0.1):
             self.world.count("sink: finish fails after it was done")
             raise ServiceError("the disk came back too late", retryable=True)
@@ -536,6 +592,16 @@ class WatchedBuffer(Buffer):
             raise Violation(f"the buffer is over its budget: {stats}")
 
 
+class WatchedSink(_BufferSink):
+    """The sink of a tail, whose gaps are compared with the truth."""
+
+    check: Check
+
+    def lost(self, gap: Gap) -> None:
+        super().lost(gap)
+        self.check.lose(gap)
+
+
 class FailingCollector(_Collector):
     """The sink of a bounded read, which now and then fails before it takes anything."""
 
@@ -595,6 +661,7 @@ class Reader:
     begin: Callable[[], Turns]
     missing: Callable[[], list[str]]
     can_crash: bool = False
+    may_sleep: bool = False  # for longer than the stream keeps its records
     is_over: Callable[[], bool] = lambda: False
     idle: Callable[[], None] = lambda: None
     opened: Callable[[], None] = lambda: None
@@ -648,7 +715,7 @@ def durable(world: World) -> Reader:
         if begun and ledger.start.kind is Kind.LATEST:
             ledger.start = StartingPosition.at(ledger.start.timestamp)
         begun.append(ledger.rows)
-        known = feed if len(begun) == 1 else _list(world, may_be_stale=True)
+        known = feed if len(begun) == 1 else ledger.with_vanished(_list(world, may_be_stale=True))
         return Turns(world, known, ledger, sorted(ledger.ended))
 
     def opened() -> None:
@@ -659,6 +726,7 @@ def durable(world: World) -> Reader:
         begin,
         lambda: check.missing(_counts(world)),
         can_crash=True,
+        may_sleep=True,
         opened=opened,
         delivered=lambda: ledger.rows - begun[-1],
     )
@@ -683,10 +751,13 @@ def tail(world: World) -> Reader:
     def opened() -> None:
         bounds.most = {key: min(bounds.most[key], count + 1) for key, count in _counts(world).items()}
 
-    def begin() -> Turns:
-        return Turns(world, feed, _BufferSink(feed, start, buffer), _skipped(feed, start))
+    sink = WatchedSink(feed, start, buffer)
+    sink.check = check
 
-    return Reader("tail", begin, lambda: check.missing(_counts(world)), idle=idle, opened=opened)
+    def begin() -> Turns:
+        return Turns(world, feed, sink, _skipped(feed, start))
+
+    return Reader("tail", begin, lambda: check.missing(_counts(world)), may_sleep=True, idle=idle, opened=opened)
 
 
 def bounded(world: World) -> Reader:
@@ -777,8 +848,10 @@ class Run:
                 world.reshard()
             case x if x < 0.31:
                 world.gap()
-            case x if x < 0.32:
+            case x if x < 0.3175:
                 world.jump()
+            case x if x < 0.32:
+                self._sleep()
             case x if x < 0.33:
                 self._pause()
             case x if x < 0.34 and self.reader.can_crash:
@@ -815,6 +888,10 @@ class Run:
         self.turns = self.reader.begin()
         self.fresh.clear()
         self._check_opened()
+
+    def _sleep(self) -> None:
+        if self.reader.may_sleep:
+            self.world.sleep_past_retention()
 
     def _pause(self) -> None:
         if self.turns.is_paused:
@@ -888,11 +965,17 @@ _HAPPENS = [
     "pause",
     "clock: some seconds",
     "clock: over five minutes",
+    "clock: over a day",
+    "gap told: trimmed",
+    "gap told: shard expired",
+    "record lost, and told",
+    "shard vanished before a restart",
     "listing in pages",
     "answer without lag",
     "end of a shard",
     "end of a shard with records",
     "sink: position fails",
+    "sink: lost fails",
     "sink: deliver fails",
     "sink: finish fails",
     "sink: finish fails after it was done",

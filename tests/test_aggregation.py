@@ -20,8 +20,7 @@ from kinesis_nb.service.aggregation import unpack
 from kinesis_nb.service.wire import decode_batch
 from kinesis_nb.shards import MAX_HASH_KEY, Shard, hash_key
 from tests.kpl import MAGIC, Row, aggregate, content, number, sealed
-from tests.test_consumer import ListSink
-from tests.virtual import world
+from tests.virtual import ListSink, world
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,84 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kinesis_nb.consumer import ShardConsumer, State
+from kinesis_nb.consumer import State
 from kinesis_nb.errors import IteratorExpired, ServiceError, Throttled
-from kinesis_nb.feed import Feed
 from kinesis_nb.pace import BEHIND_SECONDS, IDLE_SECONDS
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import THROTTLED_AT_LEAST
 from kinesis_nb.service.wire import decode_batch
 from kinesis_nb.shards import Shard
-from tests.virtual import world
+from tests.virtual import Bench
 
 if TYPE_CHECKING:
     from kinesis_nb.frames import Batch
-    from kinesis_nb.sink import Gap
-
-
-class ListSink:
-    """Keeps what is delivered; raises the next of `errors` instead of taking a batch."""
-
-    def __init__(self, start: StartingPosition) -> None:
-        self.start = start
-        self.data: list[str] = []
-        self.finished: list[str] = []
-        self.errors: list[Exception] = []
-        self.gaps: list[Gap] = []
-        self.refuses_gaps = False
-
-    def position(self, shard: Shard) -> StartingPosition:
-        return self.start
-
-    def deliver(self, shard: Shard, batch: Batch) -> bool:
-        if self.errors:
-            raise self.errors.pop(0)
-        self.data += batch.rows.column("data").to_pylist()
-        return True
-
-    def lost(self, gap: Gap) -> None:
-        if self.refuses_gaps:
-            raise ServiceError(str(gap))
-        self.gaps.append(gap)
-
-    def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
-        self.finished += [shard.shard_id, *(child.shard_id for child in children)]
-
-
-class Bench:
-    """A consumer of the only shard of ``orders``, and everything around it."""
-
-    def __init__(self, start: StartingPosition | None = None) -> None:
-        self.model, self.clock, self.kinesis = world()
-        self.put_count = 0
-        self.resume(start or StartingPosition.trim_horizon())
-
-    def resume(self, position: StartingPosition) -> None:
-        """Begin again with a new consumer."""
-        self.sink = ListSink(position)
-        (shard,) = self.kinesis.list_shards("orders")
-        feed = Feed(self.kinesis, "orders", self.clock, (shard,))
-        self.consumer = ShardConsumer(feed, shard, self.sink)
-
-    def put(self, count: int) -> list[str]:
-        data = [str(self.put_count + i) for i in range(count)]
-        self.put_count += count
-        for text in data:
-            self.model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": text.encode()})
-        return data
-
-    def step(self) -> float | None:
-        wait = self.consumer.step()
-        self.clock.manual.advance(wait or 0)
-        return wait
-
-    def operations(self) -> list[str]:
-        return [operation for operation, _ in self.kinesis.calls]
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
 
 
 def test_reads_what_is_there_then_what_comes(bench: Bench) -> None:

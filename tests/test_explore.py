@@ -56,6 +56,30 @@ def test_sample_from_both_ends(source: kn.Source, streams: Streams) -> None:
     assert len(view.sample(100)) == 50
 
 
+def test_four_actions_are_enough(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
+    """With nothing but the connector's policy for readers every look at a named stream works."""
+    streams.create(shards=2)
+    streams.put(50)
+    denied = [ErrorReply("AccessDeniedException")] * 30
+    for action in ("ListStreams", "DescribeStreamSummary", "ListStreamConsumers", "DescribeAccountSettings"):
+        emulator.on(action, *denied)
+    view = source.explore("orders")
+    assert set(view.extras.values()) == {"not permitted"}
+    assert (view.summary.name, view.shards.height, len(view.sample(10))) == ("orders", 2, 10)
+    assert view.lag().height == 2
+    assert view.schema(20)
+    assert view.heat(20)
+    assert view.shard_for("key-1")
+    assert "svg" in view.lineage._repr_html_()
+    assert len(source.read("orders", progress=False)) == 50
+    with source.tail("orders", start="trim_horizon") as tail:
+        assert len(tail.take(50, timeout=10)) == 50
+    used = {"ListShards", "GetShardIterator", "GetRecords", "DescribeStream", "DescribeStreamSummary"}
+    assert set(emulator.requests) <= used
+    with pytest.raises(kn.AccessDenied, match=r"ListStreams[\s\S]*name a stream"):
+        source.explore()
+
+
 def test_what_is_not_permitted_is_said(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
     """A stream that may be listed but not described is a row that says so."""
     streams.create("a")

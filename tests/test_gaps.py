@@ -10,7 +10,7 @@ import pytest
 from kinesis_nb.consumer import State
 from kinesis_nb.errors import PositionTrimmed, ServiceError, StreamNotFound
 from kinesis_nb.position import StartingPosition
-from tests.test_consumer import Bench
+from tests.virtual import Bench
 
 if TYPE_CHECKING:
     from kinesis_nb.shards import Shard

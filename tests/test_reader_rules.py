@@ -15,10 +15,11 @@ import kinesis_nb as kn
 from kinesis_nb.consumer import State
 from kinesis_nb.emulator import ErrorReply, Html, SlowDrip
 from kinesis_nb.errors import KeyUnavailable, ServiceError, Throttled
+from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import PROBE_SECONDS, backoff
 from kinesis_nb.service import deadline
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
-from tests.test_consumer import Bench
+from tests.virtual import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +93,17 @@ def test_blocked_key_is_probed_once_a_minute(bench: Bench) -> None:
     assert bench.sink.data == data
 
 
+def test_place_of_a_record_is_a_place_for_the_service(source: kn.Source, streams: Streams) -> None:
+    """The record that proves that nothing was lost can be asked for by its number."""
+    streams.create()
+    streams.put(3, keys=1)
+    numbers = source.read("orders", progress=False).to_polars()["sequence_number"]
+    (shard,) = source._kinesis.list_shards("orders")
+    place = StartingPosition(Kind.AT_SEQUENCE_NUMBER, sequence_number=numbers[1])
+    iterator = source._kinesis.get_shard_iterator("orders", shard.shard_id, place)
+    assert source._kinesis.get_records(shard, iterator, 10).read_from == numbers[1]
+
+
 def test_malformed_answers_are_counted(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
     """A proxy's page with status 200 is no answer: it is counted and asked for again."""
     streams.create()
@@ -162,19 +174,9 @@ def test_child_of_a_fork_is_told(source: kn.Source, streams: Streams) -> None:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
-            told = 0
-            for use in (
-                tail.stats,
-                lambda: tail.take(1, timeout=1),
-                lambda: len(tail),
-                lambda: source.explore("orders"),
-            ):
-                try:
-                    use()
-                except kn.ForkedProcess:
-                    told += 1
-            os.write(writer, bytes([told]))
-            os._exit(0)
+            _use_in_child(
+                writer, [tail.stats, lambda: tail.take(1), lambda: len(tail), lambda: source.explore("orders")]
+            )
         os.waitpid(child, 0)
         assert os.read(reader, 1) == bytes([4])
         os.close(reader)
