@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 DEGRADED_SECONDS = 60.0  # of failures without a success
 LEAST_RETENTION = timedelta(hours=24)  # AWS: no stream keeps its records for less
 GRACE = timedelta(minutes=10)  # so long a reading from the horizon may take to reach a shard, while the horizon moves
+LATEST_LASTS = timedelta(seconds=5)  # between the call of a tail and the first call for a shard
 MISSING_TRIES = 3  # for a shard that is listed, and yet not found
 RATE_SECONDS = 10.0  # over which the rate of records is averaged
 
@@ -123,6 +124,7 @@ class ShardConsumer:
         self._iterator: str | None = None
         self._seen = seen  # by the service's clock; everything up to here was delivered
         self._gap: Gap | None = None  # that there may be, until the next record shows whether there is
+        self.is_expired = False  # the stream has dropped the shard
         self._at_end = self._is_renewed = self._is_closed = self._is_missing = False
         self._failures = self._missed = 0
         self._failing_since = self._failed_at = self._called_at = 0.0
@@ -178,9 +180,11 @@ class ShardConsumer:
         elapsed, self._called_at = started - self._called_at, started
         self._calls += 1
         batch = self._kinesis.get_records(self.shard, iterator, self._pace.limit)
+        received = self._clock.monotonic()
         self._is_renewed, self._missed = False, 0
-        batch = replace(batch, rows=self._feed.unpack(batch.rows), seen=self._seen_with(batch))
-        batch, gap = self._settle_gap(batch)
+        batch, gap = self._settle_gap(replace(batch, rows=self._feed.unpack(batch.rows)))
+        # while a gap is not told yet nothing behind it counts as seen, or a restart would forget it
+        batch = replace(batch, seen=self._seen if gap else self._seen_with(batch))
         wants_more = self._sink.deliver(self.shard, batch)
         self._gap = gap
         self._advance(batch, elapsed)
@@ -189,7 +193,7 @@ class ShardConsumer:
             return None
         if self._at_end:
             return self._confirm_end()
-        return self._wait(batch)
+        return self._wait(batch, received)
 
     def _open_iterator(self) -> str:
         if self._position is None:
@@ -197,14 +201,18 @@ class ShardConsumer:
             is_latest = self._position.kind is Kind.LATEST
             self._seen = (self._position.timestamp if is_latest else self._position.seen) or self._seen
             self._suspect_gap()
-        if self._position.kind is Kind.LATEST and self._failures and self._position.timestamp:
-            # by now LATEST would skip what arrived since the first attempt
-            self._position = StartingPosition.at(self._position.timestamp)
-        position = self._position
+        position = self._position = self._pinned(self._position)
         if self._gap is not None and position.sequence_number:  # is the record still there that was read last?
             position = StartingPosition(Kind.AT_SEQUENCE_NUMBER, sequence_number=position.sequence_number)
         self._iterator = self._kinesis.get_shard_iterator(self._feed.stream, self.shard.shard_id, position)
         return self._iterator
+
+    def _pinned(self, position: StartingPosition) -> StartingPosition:
+        """Return the moment of LATEST in its place once LATEST would skip what arrived since then."""
+        if position.kind is not Kind.LATEST or position.timestamp is None:
+            return position
+        is_late = self._kinesis.server_time().latest - position.timestamp > LATEST_LASTS
+        return StartingPosition.at(position.timestamp) if is_late or self._failures else position
 
     def _advance(self, batch: Batch, elapsed: float) -> None:
         self._iterator = batch.next_iterator
@@ -227,13 +235,13 @@ class ShardConsumer:
         lag = timedelta(milliseconds=batch.millis_behind_latest + 1)  # it has no more digits, and may be rounded
         return self._kinesis.server_time().earliest - lag
 
-    def _wait(self, batch: Batch) -> float:
+    def _wait(self, batch: Batch, received: float) -> float:
         caught_up = self._millis_behind == 0
         self.state = State.CAUGHT_UP if caught_up else State.READING
         if caught_up:
             self._caught_up_call = self._calls
         idle = self._idle() if caught_up else None
-        call_at = self._pace.answered(self._called_at, batch.rows.num_rows, batch.size, idle=idle)
+        call_at = self._pace.answered(self._called_at, received, batch.rows.num_rows, batch.size, idle=idle)
         return max(0.0, call_at - self._clock.monotonic())
 
     # --- records that the stream may not keep any more ---
@@ -311,6 +319,7 @@ class ShardConsumer:
             if not self._is_closed:  # else it had given everything
                 self._sink.lost(self._gap_now("shard expired"))
             self.children = _children(self.shard, listing)
+            self.is_expired = True
             self._finish()
             return None
         check_same_stream(self.shard, listed)

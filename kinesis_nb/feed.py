@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from kinesis_nb.errors import StreamNotFound
@@ -13,13 +13,13 @@ from kinesis_nb.position import StartingPosition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
 
     import pyarrow as pa
 
     from kinesis_nb.shards import Shard
     from kinesis_nb.transport import Clock, Kinesis
 
+NOW = datetime.min.replace(tzinfo=UTC)  # as the beginning of a feed: the moment of its making
 RETENTION_SECONDS = 60.0  # how long an answer to "how long are records kept" is believed
 
 
@@ -78,11 +78,11 @@ class Feed:
     wanted: Callable[[Shard], bool] = lambda _shard: True
     is_ordered: bool = True
     unpack: Callable[[pa.RecordBatch], pa.RecordBatch] = unchanged
-    began: datetime = field(default=None)  # type: ignore[assignment] # None becomes the moment of its making
+    began: datetime = NOW
     lookup: Lookup = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.began is None:
+        if self.began is NOW:
             object.__setattr__(self, "began", self.kinesis.server_time().earliest)
         object.__setattr__(self, "lookup", Lookup(self.kinesis, self.stream, self.clock))
 

@@ -173,3 +173,21 @@ def _not_a_position(value: object) -> ConfigError:
         f"{value!r} is not a position in a stream",
         hint='use "trim_horizon", "latest", "now", a datetime, an ISO time, "-15m" (s, m, h, d) or a timedelta',
     )
+
+
+def check_end(start: StartingPosition, end: StartingPosition) -> datetime:
+    """Return the time at which a read ends.
+
+    Raises
+    ------
+    ConfigError
+        When the end is not a time, or lies before the start.
+    """
+    if end.timestamp is None:
+        raise ConfigError(f"a read cannot end at {end!r}", hint='use "now", a datetime or a text like "-5m"')
+    if start.timestamp is not None and start.timestamp > end.timestamp:
+        raise ConfigError(
+            f"the start {start.timestamp.astimezone(UTC)} lies after the end {end.timestamp.astimezone(UTC)}",
+            hint="swap them, or leave end out to read up to now",
+        )
+    return end.timestamp

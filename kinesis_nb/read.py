@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 import warnings
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -215,24 +215,6 @@ def _parents_first(lineage: dict[str, tuple[str, ...]]) -> list[str]:
     for shard_id in sorted(lineage):
         visit(shard_id)
     return list(ordered)
-
-
-def check_end(start: StartingPosition, end: StartingPosition) -> datetime:
-    """Return the time at which a read ends.
-
-    Raises
-    ------
-    ConfigError
-        When the end is not a time, or lies before the start.
-    """
-    if end.timestamp is None:
-        raise ConfigError(f"a read cannot end at {end!r}", hint='use "now", a datetime or a text like "-5m"')
-    if start.timestamp is not None and start.timestamp > end.timestamp:
-        raise ConfigError(
-            f"the start {start.timestamp.astimezone(UTC)} lies after the end {end.timestamp.astimezone(UTC)}",
-            hint="swap them, or leave end out to read up to now",
-        )
-    return end.timestamp
 
 
 def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBatch], pa.RecordBatch]:

@@ -137,7 +137,6 @@ class Scheduler:
     def _spawn(self, target: Callable[..., None], name: str, *args: object) -> None:
         thread = threading.Thread(target=target, args=args, name=name, daemon=True)
         with self._lock:
-            self._threads = [known for known in self._threads if known.is_alive()]
             self._threads.append(thread)
             thread.start()
 
@@ -186,11 +185,11 @@ class Scheduler:
             self._tracker.observe_new(filter(self._feed.wanted, consumer.children))
             is_complete = not self._tracker.unfinished
             awaits_listing = self._tracker.awaits_listing
-        if is_complete:
+        if is_complete and not consumer.is_expired:
             self._done(None)
             return
         self._start_runnable()
-        if awaits_listing:
+        if awaits_listing or consumer.is_expired:  # nobody may know yet what came after a shard that is gone
             self._list()
 
     def _discover(self) -> None:
@@ -199,6 +198,8 @@ class Scheduler:
             if self._is_abandoned:
                 self._done(None)
             elif self._feed.clock.monotonic() >= next_listing:
+                with self._lock:
+                    self._threads = [known for known in self._threads if known.is_alive()]
                 self._list()
                 next_listing = self._feed.clock.monotonic() + DISCOVERY_SECONDS
 
@@ -214,7 +215,13 @@ class Scheduler:
         with self._lock:
             for shard in shards:
                 check_same_stream(self._tracker.known(shard.shard_id) or shard, shard)
-            self._tracker.observe(filter(self._feed.wanted, shards))
+            wanted = list(filter(self._feed.wanted, shards))
+            self._tracker.observe(wanted)
+            is_complete = not self._tracker.unfinished
+        if is_complete and not any(
+            shard.is_open for shard in wanted
+        ):  # one that has ended, and is open: an old listing
+            self._done(None)
         self._start_runnable()
 
     def _done(self, error: BaseException | None) -> None:

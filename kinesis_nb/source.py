@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from kinesis_nb.config import Auth, SourceConfig, check_count, check_process, check_stream_name, hinted
 from kinesis_nb.errors import ConfigError, ExportsDisabled
-from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.position import Kind, StartingPosition, check_end
 from kinesis_nb.retry import Patient
 from kinesis_nb.shards import hash_key
 from kinesis_nb.transport import Clock, Kinesis, SystemClock
@@ -216,7 +216,7 @@ class Source:
         self, start: Position, end: Position, keep: Callable[[pa.RecordBatch], pa.RecordBatch], limit: int | None
     ) -> Window:
         """Fix both ends, by the service's clock."""
-        from kinesis_nb.read import Window, check_end
+        from kinesis_nb.read import Window
 
         now = self._kinesis.server_time().likely(self._clock.now())
         first = StartingPosition.parse(start, now)
@@ -346,8 +346,6 @@ class Source:
 
     def _check_window(self, start: Position, end: Position, shards: tuple[str, ...] | None) -> None:
         """Refuse a start or an end that cannot be right before anything is sent."""
-        from kinesis_nb.read import check_end
-
         now = self._clock.now()
         position = StartingPosition.parse(start, now)
         check_end(position, StartingPosition.parse(end, now))

@@ -46,7 +46,7 @@ from kinesis_nb.read import Window, _Collector, row_filter
 from kinesis_nb.retry import Patient
 from kinesis_nb.scheduler import DISCOVERY_SECONDS, Scheduler
 from kinesis_nb.service import client
-from kinesis_nb.shards import Shard, hash_key
+from kinesis_nb.shards import hash_key
 from kinesis_nb.tail import _BufferSink
 from tests.virtual import VirtualClock
 
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.consumer import ShardConsumer
     from kinesis_nb.frames import Batch
+    from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Gap
 
 STREAM = "orders"
@@ -414,6 +415,7 @@ class Check:
         """Take note of a gap that a reader tells of."""
         if gap not in self.gaps:
             self.world.count(f"gap told: {gap.reason}")
+            self.world.note(str(gap))
         self.gaps.add(gap)
 
     def _is_told(self, key: str, number: int) -> bool:
@@ -468,17 +470,20 @@ class Ledger:
         self.feed = feed  # of the first listing, for good
         self.checkpoints: dict[str, str] = {}
         self.seen: dict[str, datetime] = {}
+        self.known = {shard.shard_id: shard for shard in feed.shards}
         self.ended: set[str] = set()
         self.rows = 0
 
     def with_vanished(self, feed: Feed) -> Feed:
-        """Add the shards that are not read to their end and that a listing has no more, as `Sync` does."""
-        listed = {shard.shard_id for shard in feed.shards}
-        vanished = sorted(self.seen.keys() - self.ended - listed)
+        """Add the shards that were known, not read to their end, and are not listed any more, as `Sync` does."""
+        listed = {shard.shard_id: shard for shard in feed.shards}
+        vanished = [shard for shard in self.known.values() if shard.shard_id not in self.ended | listed.keys()]
+        if not self.world.happened["clock: over a day"]:
+            vanished = []
+        self.known |= listed
         if vanished:
             self.world.count("shard vanished before a restart")
-        shards = (*feed.shards, *map(Shard, vanished))
-        return replace(feed, shards=shards, began=self.feed.began)
+        return replace(feed, shards=(*feed.shards, *vanished), began=self.feed.began)
 
     def position(self, shard: Shard) -> StartingPosition:
         _fail(self.world, "position")
@@ -512,6 +517,7 @@ class Ledger:
             raise Violation(f"the children of {shard.shard_id} are {true}, not {children}")
         self.ended.add(shard.shard_id)
         for child in children:
+            self.known.setdefault(child.shard_id, child)
             if (seen := self.seen.get(shard.shard_id)) and child.shard_id not in self.checkpoints:
                 self.seen[child.shard_id] = min(seen, self.seen.get(child.shard_id, seen))
         if self.world.chance(0.1):
@@ -715,7 +721,9 @@ def durable(world: World) -> Reader:
         if begun and ledger.start.kind is Kind.LATEST:
             ledger.start = StartingPosition.at(ledger.start.timestamp)
         begun.append(ledger.rows)
-        known = feed if len(begun) == 1 else ledger.with_vanished(_list(world, may_be_stale=True))
+        # once shards may vanish, one that a stale listing lacks could not be told from one that is gone
+        may_be_stale = not world.happened["clock: over a day"]
+        known = feed if len(begun) == 1 else ledger.with_vanished(_list(world, may_be_stale=may_be_stale))
         return Turns(world, known, ledger, sorted(ledger.ended))
 
     def opened() -> None:

@@ -26,6 +26,7 @@ class _UntilDeadline(io.RawIOBase):
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         self._sock, self._raw = sock, sock.makefile("rb", buffering=0)
         self._deadline = time.monotonic() + seconds
+        self._timeout = float("inf")
 
     def readable(self) -> bool:
         return True
@@ -34,7 +35,9 @@ class _UntilDeadline(io.RawIOBase):
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("the answer took too long as a whole")
-        self._sock.settimeout(left)
+        if left < self._timeout - 1:  # a second too long does no harm, and a page comes in a hundred pieces
+            self._sock.settimeout(left)
+            self._timeout = left
         return self._raw.readinto(buffer)
 
     def close(self) -> None:

@@ -52,6 +52,9 @@ _decode_lock = (
 )  # guards nothing; threads that decode at the same time fight for the GIL and take 2-3 times as long
 
 
+_NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
+
+
 def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
     """Turn the body of a ``GetRecords`` answer into a batch.
 
@@ -68,13 +71,17 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
         Retryable, when the body is not a whole and well-formed answer: cut off, HTML, bad base64, wrong types.
     """
     with _decode_lock:
-        try:
-            answer = _decoder.decode(body)
-        except msgspec.DecodeError as error:
-            msg = f"an answer for {shard.shard_id} was not whole: {error}"
-            raise MalformedAnswer(msg, hint="it will be asked for again", retryable=True) from error
-        records = answer.Records
-        rows, size, dropped = _columns(records, shard, now)
+        return _decode(body, shard, now)  # the records die in there as well, which takes as long as making them
+
+
+def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
+    try:
+        answer = _decoder.decode(body)
+    except msgspec.DecodeError as error:
+        msg = f"an answer for {shard.shard_id} was not whole: {error}"
+        raise MalformedAnswer(msg, hint="it will be asked for again", retryable=True) from error
+    records = answer.Records
+    rows, size, dropped = _columns(records, shard, now) if records else (_NOTHING, 0, 0)
     children = tuple(
         Shard(
             child.ShardId,
