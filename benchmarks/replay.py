@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 STREAM = "replay"
-DISTINCT_PAGES = 4  # per server; more would only cost memory
+DISTINCT_PAGES = 32  # per server, then they come again; more would only cost memory
 FIRST_NUMBER = 49590338271490256608559692538361571095921575989136588898  # a sequence number has 56 digits
 ALL_KEYS = 2**128
 
@@ -44,9 +44,10 @@ class Replay:
     def __init__(self, shards: int, pages: int, records: int, size: int) -> None:
         self._pages = pages
         self._bodies = [_records(number, records, size) for number in range(min(pages, DISTINCT_PAGES))]
-        self._listing = _body(Shards=[_shard(number, shards) for number in range(shards)])
+        listing = [_shard(number, shards) for number in range(shards)]
+        self._listing = _body(Shards=listing)
         summary = _summary()
-        self._description = _body(StreamDescription={**summary, "Shards": [_shard(0, shards)], "HasMoreShards": False})
+        self._description = _body(StreamDescription={**summary, "Shards": listing, "HasMoreShards": False})
         self._summary = _body(StreamDescriptionSummary={**summary, "OpenShardCount": shards, "ConsumerCount": 0})
         self._names = _body(StreamNames=[STREAM], HasMoreStreams=False)
 
@@ -153,7 +154,12 @@ def _accept(listener: socket.socket, replay: Replay) -> None:
     while True:
         connection, _ = listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=_talk, args=(connection, replay), daemon=True).start()
+        threading.Thread(target=_serve, args=(connection, replay), daemon=True).start()
+
+
+def _serve(connection: socket.socket, replay: Replay) -> None:
+    with suppress(ConnectionError):  # a client that was ended says no goodbye
+        _talk(connection, replay)
 
 
 def _talk(connection: socket.socket, replay: Replay) -> None:
