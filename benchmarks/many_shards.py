@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def _watch(tail: Tail, seconds: int) -> tuple[int, float, float]:
-    """Return the most calls that one shard had in one second, and on average: all calls per second, CPU cores in use."""
+    """Return the most calls one shard had in one second, and averages: all calls per second, CPU cores in use."""
     most, first = 0, {shard.shard_id: shard.calls for shard in tail.stats().shards}
     before = first
     wall, cpu = time.perf_counter(), time.process_time()
