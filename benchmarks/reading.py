@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 CONTENDERS = Path(__file__).parent / "contenders"
 PAGE = 10_000  # records
 MANY = 16  # shards
-WARM_RECORDS = 1_000
 RUN_SECONDS = 300  # at most, for one run of one contender
 
 OURS, OURS_PANDAS, BOTO3, CEILING = (
@@ -84,24 +83,23 @@ def _python(peer: str | None) -> str | None:
 def _measure(names: list[str], pythons: dict[str, str | None], rounds: int, records: int) -> Runs:
     runs: Runs = {}
     with ExitStack() as servers:
-        warm = servers.enter_context(replay.running(1, 1, WARM_RECORDS))
         endpoints = {
             shards: servers.enter_context(replay.running(shards, records // PAGE // shards)) for shards in (1, MANY)
         }
         for number in range(rounds):
             for shards, endpoint in endpoints.items():
                 for name in names:
-                    places = {"--endpoint": endpoint, "--warm-endpoint": warm, "--warm-records": WARM_RECORDS}
-                    run = _run(str(pythons[name]), name, {**places, "--shards": shards, "--records": records})
+                    run = _run(str(pythons[name]), name, endpoint, records)
                     print(f"round {number + 1}, {shards:2} shards, {name:20} {_shown(run)}", file=sys.stderr)
                     if run is not None:
                         runs.setdefault((name, shards), []).append(run)
     return runs
 
 
-def _run(python: str, name: str, settings: dict[str, object]) -> Run | None:
+def _run(python: str, name: str, endpoint: str, records: int) -> Run | None:
     script = str(CONTENDERS / f"{SCRIPTS[name][0]}.py")
-    command = [python, script, *(str(part) for setting in settings.items() for part in setting)]
+    streams = (replay.WARM, str(replay.WARM_RECORDS), replay.STREAM, str(records))
+    command = [python, script, endpoint, *streams]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

@@ -9,16 +9,16 @@ from kinesis import Consumer
 from kinesis.processors import StringProcessor
 
 
-def read(job: measure.Job) -> int:
-    """Count what the consumer yields."""
-    return asyncio.run(_count(job))
+def connect(endpoint: str) -> measure.Read:
+    """Return what counts the records that the consumer yields."""
+    return lambda stream, records: asyncio.run(count(endpoint, stream, records))
 
 
-async def _count(job: measure.Job) -> int:
+async def count(endpoint: str, stream: str, records: int) -> int:
     seen = 0
     async with Consumer(
-        measure.STREAM,
-        endpoint_url=job.endpoint,
+        stream,
+        endpoint_url=endpoint,
         region_name=measure.REGION,
         processor=StringProcessor(),
         shard_fetch_rate=1_000,  # default: 1 a second
@@ -27,10 +27,10 @@ async def _count(job: measure.Job) -> int:
     ) as consumer:
         async for _ in consumer:
             seen += 1
-            if seen == job.records:
+            if seen == records:
                 break
     return seen
 
 
 if __name__ == "__main__":
-    measure.main(read)
+    measure.main(connect)

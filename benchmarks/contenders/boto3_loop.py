@@ -9,14 +9,18 @@ import measure
 import pandas as pd
 
 
-def read(job: measure.Job) -> int:
-    """Read all shards into a pandas DataFrame."""
+def connect(endpoint: str) -> measure.Read:
+    """Return what reads a stream into a pandas DataFrame."""
     aws: Any = boto3
-    client = aws.client("kinesis", endpoint_url=job.endpoint)
+    client = aws.client("kinesis", endpoint_url=endpoint)
+    return lambda stream, _records: len(read(client, stream))
+
+
+def read(client: Any, stream: str) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    for shard in client.list_shards(StreamName=measure.STREAM)["Shards"]:
+    for shard in client.list_shards(StreamName=stream)["Shards"]:
         iterator = client.get_shard_iterator(
-            StreamName=measure.STREAM, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+            StreamName=stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
         )["ShardIterator"]
         while iterator:
             reply = client.get_records(ShardIterator=iterator, Limit=10_000)
@@ -30,8 +34,8 @@ def read(job: measure.Job) -> int:
                     }
                 )
             iterator = reply["NextShardIterator"] if reply["MillisBehindLatest"] else None
-    return len(pd.DataFrame(rows))
+    return pd.DataFrame(rows)
 
 
 if __name__ == "__main__":
-    measure.main(read)
+    measure.main(connect)

@@ -34,17 +34,22 @@ _decoder = msgspec.json.Decoder(Answer)
 _decode_lock = threading.Lock()  # threads that decode at once would fight for the GIL
 
 
-def read(job: measure.Job) -> int:
-    """Read all shards into an Arrow table of the connector's four columns."""
-    listing = json.loads(_post(_connect(job), "ListShards", StreamName=measure.STREAM))
-    with ThreadPoolExecutor(job.shards) as threads:
-        shards = threads.map(lambda shard: _read_shard(job, shard["ShardId"]), listing["Shards"])
-        return int(pa.concat_tables([pa.Table.from_batches(batches) for batches in shards]).num_rows)
+def connect(endpoint: str) -> measure.Read:
+    """Return what reads a stream into an Arrow table of the connector's four columns."""
+    address = urlsplit(endpoint)
+    return lambda stream, _records: read(f"{address.hostname}:{address.port}", stream).num_rows
 
 
-def _read_shard(job: measure.Job, shard_id: str) -> list[pa.RecordBatch]:
-    connection = _connect(job)
-    where = {"StreamName": measure.STREAM, "ShardId": shard_id, "ShardIteratorType": "TRIM_HORIZON"}
+def read(host: str, stream: str) -> pa.Table:
+    listing = json.loads(_post(http.client.HTTPConnection(host), "ListShards", StreamName=stream))["Shards"]
+    with ThreadPoolExecutor(len(listing)) as threads:
+        shards = threads.map(lambda shard: _read_shard(host, stream, shard["ShardId"]), listing)
+        return pa.concat_tables([pa.Table.from_batches(batches) for batches in shards])
+
+
+def _read_shard(host: str, stream: str, shard_id: str) -> list[pa.RecordBatch]:
+    connection = http.client.HTTPConnection(host)
+    where = {"StreamName": stream, "ShardId": shard_id, "ShardIteratorType": "TRIM_HORIZON"}
     iterator = json.loads(_post(connection, "GetShardIterator", **where))["ShardIterator"]
     batches = []
     while iterator:
@@ -69,11 +74,6 @@ def _columns(records: list[Record]) -> pa.RecordBatch:
     )
 
 
-def _connect(job: measure.Job) -> http.client.HTTPConnection:
-    address = urlsplit(job.endpoint)
-    return http.client.HTTPConnection(address.hostname or "", address.port)
-
-
 def _post(connection: http.client.HTTPConnection, operation: str, **params: object) -> bytes:
     headers = {"X-Amz-Target": f"Kinesis_20131202.{operation}", "Content-Type": "application/x-amz-json-1.1"}
     connection.request("POST", "/", json.dumps(params), headers)
@@ -81,4 +81,4 @@ def _post(connection: http.client.HTTPConnection, operation: str, **params: obje
 
 
 if __name__ == "__main__":
-    measure.main(read)
+    measure.main(connect)

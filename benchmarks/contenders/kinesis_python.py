@@ -28,15 +28,19 @@ class FromTheBeginning:
         """Keep nothing."""
 
 
-def read(job: measure.Job) -> int:
-    """Count what the consumer yields."""
-    os.environ["AWS_ENDPOINT_URL_KINESIS"] = job.endpoint  # it has no setting for it
+def connect(endpoint: str) -> measure.Read:
+    """Return what counts the records that the consumer yields."""
+    os.environ["AWS_ENDPOINT_URL_KINESIS"] = endpoint  # it has no setting for it
+    return count
+
+
+def count(stream: str, records: int) -> int:
     aws: Any = boto3
-    consumer = KinesisConsumer(measure.STREAM, aws.Session(), FromTheBeginning(), reader_sleep_time=POLL_SECONDS)
+    consumer = KinesisConsumer(stream, aws.Session(), FromTheBeginning(), reader_sleep_time=POLL_SECONDS)
     seen = 0
     for _ in consumer:
         seen += 1
-        if seen == job.records:
+        if seen == records:
             for reader in consumer.shards.values():
                 reader.process.kill()  # its own shutdown waits forever for readers that wait for room in the queue
             consumer.run = False
@@ -44,4 +48,4 @@ def read(job: measure.Job) -> int:
 
 
 if __name__ == "__main__":
-    measure.main(read)
+    measure.main(connect)

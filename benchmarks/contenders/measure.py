@@ -12,47 +12,39 @@ import os
 import resource
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-STREAM = "replay"
+    Read = Callable[[str, int], int]  # stream and how many records it holds -> how many were read
+
 REGION = "us-east-1"
 KEY = "benchmark"  # both of the access key's halves; nobody checks them
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is to be read: `records` records in all, spread evenly over `shards` shards."""
-
-    endpoint: str
-    shards: int
-    records: int
-
-
-def main(read: Callable[[Job], int]) -> None:
+def main(connect: Callable[[str], Read]) -> None:
     """Run one contender.
 
     Parameters
     ----------
-    read
-        Reads everything and returns how many records it saw; called twice, first with a small job.
+    connect
+        Takes the endpoint and returns what reads a stream.
     """
     parser = argparse.ArgumentParser()
-    parser.add_argument("--endpoint", required=True)
-    parser.add_argument("--shards", type=int, required=True)
-    parser.add_argument("--records", type=int, required=True)
-    parser.add_argument("--warm-endpoint", required=True)
-    parser.add_argument("--warm-records", type=int, required=True)
+    parser.add_argument("endpoint")
+    parser.add_argument("warm", help="a small stream, and its number of records")
+    parser.add_argument("warm_records", type=int)
+    parser.add_argument("stream", help="the stream that counts, and its number of records")
+    parser.add_argument("records", type=int)
     options = parser.parse_args()
     os.environ.update(AWS_ACCESS_KEY_ID=KEY, AWS_SECRET_ACCESS_KEY=KEY, AWS_DEFAULT_REGION=REGION)
-    read(Job(options.warm_endpoint, 1, options.warm_records))  # imports, service models, first connections
+    read = connect(options.endpoint)
+    read(options.warm, options.warm_records)  # imports, service models, connections
     gc.collect()
     wall, cpu = time.perf_counter(), _cpu()
-    seen = read(Job(options.endpoint, options.shards, options.records))
+    seen = read(options.stream, options.records)
     wall, cpu = time.perf_counter() - wall, _cpu() - cpu
     if seen != options.records:
         sys.exit(f"{seen:,} records instead of {options.records:,}")

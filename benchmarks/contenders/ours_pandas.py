@@ -6,10 +6,11 @@ import measure
 import ours
 
 
-def read(job: measure.Job) -> int:
-    """Read all shards into a pandas DataFrame."""
-    return len(ours.records(job).to_pandas())
+def connect(endpoint: str) -> measure.Read:
+    """Return what reads a stream into a pandas DataFrame."""
+    source = ours.unpaced(endpoint)
+    return lambda stream, _records: len(source.read(stream, progress=False).to_pandas())
 
 
 if __name__ == "__main__":
-    measure.main(read)
+    measure.main(connect)

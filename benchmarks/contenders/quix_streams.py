@@ -23,33 +23,37 @@ class _State(dict[str, Any]):
         self[key] = value
 
 
-def read(job: measure.Job) -> int:
-    """Count what the consumer hands to its message processor."""
+def connect(endpoint: str) -> measure.Read:
+    """Return what counts the records that the consumer hands to its message processor."""
+    return lambda stream, records: count(endpoint, stream, records)
+
+
+def count(endpoint: str, stream: str, records: int) -> int:
     seen = 0
 
-    def count(_record: Any) -> None:
+    def process(_record: Any) -> None:
         nonlocal seen
         seen += 1
 
     credentials = {
-        "endpoint_url": job.endpoint,
+        "endpoint_url": endpoint,
         "region_name": measure.REGION,
         "aws_access_key_id": measure.KEY,
         "aws_secret_access_key": measure.KEY,
     }
     with KinesisConsumer(
-        measure.STREAM,
+        stream,
         credentials,
-        count,
+        process,
         KinesisCheckpointer(InMemory()),
         auto_offset_reset="earliest",
         max_records_per_shard=10_000,  # default: 1,000
     ) as consumer:
-        while seen < job.records:
+        while seen < records:
             consumer.process_shards()
             consumer.commit()
     return seen
 
 
 if __name__ == "__main__":
-    measure.main(read)
+    measure.main(connect)
