@@ -55,10 +55,15 @@ def _read_shard(host: str, stream: str, shard_id: str) -> list[pa.RecordBatch]:
     while iterator:
         body = _post(connection, "GetRecords", ShardIterator=iterator, Limit=10_000)
         with _decode_lock:
-            answer = _decoder.decode(body)
-            batches.append(_columns(answer.Records))
-        iterator = answer.NextShardIterator if answer.MillisBehindLatest else None
+            rows, iterator = _decode(body)
+        batches.append(rows)
     return batches
+
+
+def _decode(body: bytes) -> tuple[pa.RecordBatch, str | None]:
+    """Return the rows and where to go on; the records are freed when this returns, so under the lock too."""
+    answer = _decoder.decode(body)
+    return _columns(answer.Records), answer.NextShardIterator if answer.MillisBehindLatest else None
 
 
 def _columns(records: list[Record]) -> pa.RecordBatch:
