@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import http.client
 import json
 import subprocess
@@ -20,17 +21,29 @@ AWS_QUOTAS = "True"
 AWS_READ_QUOTAS = "Quotas(write_records_per_second=None, write_bytes_per_second=None)"  # so that filling takes no time
 
 
+LIMIT_SECONDS = 300  # a benchmark that takes longer is ended, and shows where it hangs
+
+_SERVE = """
+import os, sys, threading
+from kinesis_nb.emulator import Quotas, serve
+threading.Thread(target=lambda: sys.stdin.read() or os._exit(0), daemon=True).start()  # end with the benchmark
+serve(0, streams={streams!r}, quotas={quotas})
+"""
+
+
 @contextmanager
 def running(streams: Mapping[str, int], quotas: str = NO_QUOTAS) -> Generator[int]:
     """Serve streams (name -> number of shards) until the block ends; give the port."""
-    code = f"from kinesis_nb.emulator import Quotas, serve; serve(0, streams={dict(streams)!r}, quotas={quotas})"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+    faulthandler.dump_traceback_later(LIMIT_SECONDS, exit=True)
+    command = [sys.executable, "-c", _SERVE.format(streams=dict(streams), quotas=quotas)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         welcome = process.stdout.readline()
         try:
             yield int(welcome.split("127.0.0.1:")[1].split()[0])
         finally:
             process.terminate()
+            faulthandler.cancel_dump_traceback_later()
 
 
 def connect(port: int) -> kn.Source:
