@@ -34,6 +34,7 @@ mutants: .venv/.test    ## seeded defects in the reader: the tests must kill eac
 
 bench: .venv/.test    ## how fast the emulator and the engine are here
 	$(BIN)/python benchmarks/emulator.py
+	$(BIN)/python benchmarks/reading.py
 
 .PHONY: servers
 servers: .venv/.test    # the Kinesis servers from npm, and a browser; both say what they could not get

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import argparse
 import base64
-import http.client
 import json
-import subprocess
 import sys
-from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import emulated
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
 REQUIRED = 20_000  # records per second
 STREAM = "benchmark"
 SHARDS = 4
 BATCH = 500  # records per PutRecords request
 PAYLOAD = bytes(range(256)) * 4  # 1 KiB
-AUTHORIZATION = "AWS4-HMAC-SHA256 Credential=emulator/20260101/us-east-1/kinesis/aws4_request, Signature=0"
 
 
 def main() -> int:
@@ -34,8 +32,8 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=100_000, help="how many to put, and to get (default: 100000)")
     parser.add_argument("--boto3", action="store_true", help="also measure a boto3 client")
     options = parser.parse_args()
-    with _emulator() as port:
-        client = RawClient(port)
+    with emulated.running({STREAM: SHARDS}) as port:
+        client = emulated.RawClient(port)
         puts = _rate(lambda: _put(client, options.records))
         gets = _rate(lambda: _get(client, options.records))
     print(f"raw http.client  put {puts:10,.0f} records/s   get {gets:10,.0f} records/s   (1 KiB each)")
@@ -46,50 +44,12 @@ def main() -> int:
     return 0 if passed else 1
 
 
-class RawClient:
-    """AWS JSON 1.1 without an SDK."""
-
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port)
-
-    def post(self, operation: str, body: bytes) -> bytes:
-        """Send a prebuilt body and return the reply's."""
-        headers = {
-            "X-Amz-Target": f"Kinesis_20131202.{operation}",
-            "Content-Type": "application/x-amz-json-1.1",
-            "Authorization": AUTHORIZATION,
-        }
-        self._connection.request("POST", "/", body, headers)
-        reply = self._connection.getresponse()
-        data = reply.read()
-        if reply.status != 200:
-            raise RuntimeError(data.decode())
-        return data
-
-    def call(self, operation: str, **params: Any) -> dict[str, Any]:
-        """Send and decode: for what is not measured."""
-        result: dict[str, Any] = json.loads(self.post(operation, json.dumps(params).encode()) or b"{}")
-        return result
-
-
-@contextmanager
-def _emulator() -> Generator[int]:
-    code = f"from kinesis_nb.emulator import serve; serve(0, streams={{{STREAM!r}: {SHARDS}}})"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        welcome = process.stdout.readline()
-        try:
-            yield int(welcome.split("127.0.0.1:")[1].split()[0])
-        finally:
-            process.terminate()
-
-
 def _rate(work: Callable[[], int]) -> float:
     started = perf_counter()
     return work() / (perf_counter() - started)
 
 
-def _put(client: RawClient, records: int) -> int:
+def _put(client: emulated.RawClient, records: int) -> int:
     data = base64.b64encode(PAYLOAD).decode()
     entries = [{"Data": data, "PartitionKey": f"key-{number}"} for number in range(BATCH)]
     body = json.dumps({"StreamName": STREAM, "Records": entries}).encode()
@@ -99,7 +59,7 @@ def _put(client: RawClient, records: int) -> int:
     return records // BATCH * BATCH
 
 
-def _get(client: RawClient, records: int) -> int:
+def _get(client: emulated.RawClient, records: int) -> int:
     seen = 0
     for number in range(SHARDS):
         seen += _drain(client, f"shardId-{number:012d}")
@@ -107,7 +67,7 @@ def _get(client: RawClient, records: int) -> int:
     return seen
 
 
-def _drain(client: RawClient, shard_id: str) -> int:
+def _drain(client: emulated.RawClient, shard_id: str) -> int:
     result = client.call("GetShardIterator", StreamName=STREAM, ShardId=shard_id, ShardIteratorType="TRIM_HORIZON")
     iterator, seen = result["ShardIterator"], 0
     while True:
@@ -124,7 +84,7 @@ def _boto3(records: int) -> None:
 
     aws: Any = boto3
 
-    with _emulator() as port:
+    with emulated.running({STREAM: SHARDS}) as port:
         keys = {"aws_access_key_id": "emulator", "aws_secret_access_key": "emulator"}
         url = f"http://127.0.0.1:{port}"
         settings: dict[str, Any] = {"region_name": "us-east-1", "endpoint_url": url, **keys}

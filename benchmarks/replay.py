@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +24,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-STREAM = "replay"
-DISTINCT_PAGES = 4  # per server; more would only cost memory
+STREAM, WARM = "replay", "warm"
+WARM_RECORDS = 1_000
+DISTINCT_PAGES = 32  # per server, then they come again; more would only cost memory
 FIRST_NUMBER = 49590338271490256608559692538361571095921575989136588898  # a sequence number has 56 digits
 ALL_KEYS = 2**128
 
 
 class Replay:
-    """The prebuilt answers of one stream.
+    """Two streams of prebuilt answers: the one to measure, and a small one to warm up with.
 
     Parameters
     ----------
@@ -42,48 +43,61 @@ class Replay:
     """
 
     def __init__(self, shards: int, pages: int, records: int, size: int) -> None:
-        self._pages = pages
-        self._bodies = [_records(number, records, size) for number in range(min(pages, DISTINCT_PAGES))]
-        self._listing = _body(Shards=[_shard(number, shards) for number in range(shards)])
-        summary = _summary()
-        self._description = _body(StreamDescription={**summary, "Shards": [_shard(0, shards)], "HasMoreShards": False})
-        self._summary = _body(StreamDescriptionSummary={**summary, "OpenShardCount": shards, "ConsumerCount": 0})
-        self._names = _body(StreamNames=[STREAM], HasMoreStreams=False)
+        self._streams = {
+            STREAM: _Stream(
+                STREAM, shards, [_records(n, records, size) for n in range(min(pages, DISTINCT_PAGES))], pages
+            ),
+            WARM: _Stream(WARM, 1, [_records(0, WARM_RECORDS, size)], 1),
+        }
+        self._names = _body(StreamNames=[*self._streams], HasMoreStreams=False)
 
     def answer(self, operation: str, body: bytes) -> list[bytes]:
         """Return the pieces of an answer."""
         match operation:
-            case "GetRecords":
-                return self._get_records(json.loads(body))
-            case "GetShardIterator":
-                return [_body(ShardIterator=_iterator(json.loads(body)["ShardId"], 0))]
-            case "ListShards":
-                return [self._listing]
-            case "DescribeStream":
-                return [self._description]
-            case "DescribeStreamSummary":
-                return [self._summary]
-            case "ListStreams":
-                return [self._names]
             case "PutRecords":
                 return [_put(body)]
+            case "ListStreams":
+                return [self._names]
+            case "GetRecords":
+                params = json.loads(body)
+                return self._streams[params["ShardIterator"].partition("/")[0]].get_records(params["ShardIterator"])
             case _:
-                raise ValueError(operation)
+                params = json.loads(body)
+                return self._streams[params["StreamName"]].answer(operation, params)
 
-    def _get_records(self, params: dict[str, Any]) -> list[bytes]:
-        shard_id, _, page = params["ShardIterator"].partition(":")
-        number = int(page.partition(":")[0])
+
+class _Stream:
+    def __init__(self, name: str, shards: int, bodies: list[bytes], pages: int) -> None:
+        self._name, self._bodies, self._pages = name, bodies, pages
+        listing = [_shard(number, shards) for number in range(shards)]
+        summary = _summary(name)
+        self._answers = {
+            "ListShards": _body(Shards=listing),
+            "DescribeStream": _body(StreamDescription={**summary, "Shards": listing, "HasMoreShards": False}),
+            "DescribeStreamSummary": _body(
+                StreamDescriptionSummary={**summary, "OpenShardCount": shards, "ConsumerCount": 0}
+            ),
+        }
+
+    def answer(self, operation: str, params: dict[str, Any]) -> list[bytes]:
+        if operation == "GetShardIterator":
+            return [_body(ShardIterator=self._iterator(params["ShardId"], 0))]
+        return [self._answers[operation]]
+
+    def get_records(self, iterator: str) -> list[bytes]:
+        shard_id, page, _ = iterator.rpartition("/")[2].split(":")
+        number = int(page)
         if number >= self._pages:
-            return [
-                b'{"Records":[],"NextShardIterator":"',
-                params["ShardIterator"].encode(),
-                b'","MillisBehindLatest":0}',
-            ]
+            return [b'{"Records":[],"NextShardIterator":"', iterator.encode(), b'","MillisBehindLatest":0}']
         left = 1_000 * (self._pages - number - 1)
+        next_iterator = self._iterator(shard_id, number + 1)
         return [
             self._bodies[number % len(self._bodies)],
-            f',"NextShardIterator":"{_iterator(shard_id, number + 1)}","MillisBehindLatest":{left}}}'.encode(),
+            f',"NextShardIterator":"{next_iterator}","MillisBehindLatest":{left}}}'.encode(),
         ]
+
+    def _iterator(self, shard_id: str, page: int) -> str:
+        return f"{self._name}/{shard_id}:{page}:".ljust(224, "A")  # as long as a real one
 
 
 def _records(page: int, count: int, size: int) -> bytes:
@@ -109,10 +123,6 @@ def _body(**members: Any) -> bytes:
     return json.dumps(members, separators=(",", ":")).encode()
 
 
-def _iterator(shard_id: str, page: int) -> str:
-    return f"{shard_id}:{page}:".ljust(224, "A")  # as long as a real one
-
-
 def _shard(number: int, of: int) -> dict[str, Any]:
     low, high = list(pairwise(ALL_KEYS * n // of for n in range(of + 1)))[number]
     return {
@@ -122,10 +132,10 @@ def _shard(number: int, of: int) -> dict[str, Any]:
     }
 
 
-def _summary() -> dict[str, Any]:
+def _summary(name: str) -> dict[str, Any]:
     return {
-        "StreamName": STREAM,
-        "StreamARN": f"arn:aws:kinesis:us-east-1:123456789012:stream/{STREAM}",
+        "StreamName": name,
+        "StreamARN": f"arn:aws:kinesis:us-east-1:123456789012:stream/{name}",
         "StreamStatus": "ACTIVE",
         "StreamModeDetails": {"StreamMode": "PROVISIONED"},
         "RetentionPeriodHours": 24,
@@ -153,7 +163,12 @@ def _accept(listener: socket.socket, replay: Replay) -> None:
     while True:
         connection, _ = listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=_talk, args=(connection, replay), daemon=True).start()
+        threading.Thread(target=_serve, args=(connection, replay), daemon=True).start()
+
+
+def _serve(connection: socket.socket, replay: Replay) -> None:
+    with suppress(ConnectionError):  # a client that was ended says no goodbye
+        _talk(connection, replay)
 
 
 def _talk(connection: socket.socket, replay: Replay) -> None:
@@ -196,7 +211,7 @@ def running(shards: int, pages: int, records: int = 10_000, size: int = 200) -> 
 
 
 def main() -> None:
-    """Serve one stream."""
+    """Serve until standard input ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--pages", type=int, default=20, help="full pages per shard")
