@@ -218,9 +218,8 @@ class Scheduler:
             wanted = list(filter(self._feed.wanted, shards))
             self._tracker.observe(wanted)
             is_complete = not self._tracker.unfinished
-        if is_complete and not any(
-            shard.is_open for shard in wanted
-        ):  # one that has ended, and is open: an old listing
+        is_old = any(shard.is_open for shard in wanted)  # if a shard that has ended is open in it
+        if is_complete and not is_old:
             self._done(None)
         self._start_runnable()
 

@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-TESTS = [f"tests/test_{name}.py" for name in ("consumer", "shards", "buffer", "read", "tail")]
+TESTS = [
+    f"tests/test_{name}.py"
+    for name in ("consumer", "pace", "gaps", "payload", "shards", "buffer", "reader_rules", "read", "tail")
+]
 PATIENCE = 300  # seconds for one run; a defect may also make it hang
 
 
@@ -129,8 +132,8 @@ MUTANTS = [
     Mutant(
         "LATEST is not pinned",
         "consumer.py",
-        "            self._position = StartingPosition.at(self._position.timestamp)",
-        "            pass",
+        "return StartingPosition.at(position.timestamp) if is_late or self._failures else position",
+        "return position",
     ),
     Mutant(
         "a throttle is fatal",
@@ -196,6 +199,85 @@ MUTANTS = [
         "pa.array(range(rows.num_rows - drop), pa.int64())",
     ),
     Mutant("rows put back count as taken", "buffer.py", "                self._taken -= rows.num_rows\n", ""),
+    Mutant("bytes cost nothing", "pace.py", "+ size / BYTES_PER_SECOND", "+ 0 * size"),
+    Mutant(
+        "a full answer is not waited for", "pace.py", "counted_at + FULL_REPLY_SECONDS if is_full", "0.0 if is_full"
+    ),
+    Mutant(
+        "who is throttled keeps what was saved up", "pace.py", "self._paid_at = max(self._paid_at, now)\n", "pass\n"
+    ),
+    Mutant("the page never shrinks", "pace.py", "max(LEAST_PAGE, self.limit // 2)", "PAGE"),
+    Mutant(
+        "nobody looks for a gap",
+        "consumer.py",
+        'self._gap, self._iterator = self._gap_now("trimmed"), None',
+        "pass",
+    ),
+    Mutant(
+        "the record that proves comes twice",
+        "consumer.py",
+        "return batch.behind(gap.after), None",
+        "return batch, None",
+    ),
+    Mutant(
+        "a gap is settled before the delivery",
+        "consumer.py",
+        "        wants_more = self._sink.deliver(self.shard, batch)\n        self._gap = gap\n",
+        "        self._gap = gap\n        wants_more = self._sink.deliver(self.shard, batch)\n",
+    ),
+    Mutant(
+        "what lies behind an untold gap counts as seen",
+        "consumer.py",
+        "seen=self._seen if gap else self._seen_with(batch)",
+        "seen=self._seen_with(batch)",
+    ),
+    Mutant(
+        "a gap is only told when its end is known",
+        "consumer.py",
+        "batch.millis_behind_latest > 0 and batch.next",
+        "batch.next",
+    ),
+    Mutant(
+        "a child does not know up to when its parents were read",
+        "scheduler.py",
+        "self._seen.get(shard.shard_id))",
+        "None)",
+    ),
+    Mutant(
+        "a shard that is gone ends without a word",
+        "consumer.py",
+        "            if not self._is_closed:  # else it had given everything",
+        "            if False:",
+    ),
+    Mutant(
+        "a number that is refused is no gap", "consumer.py", 'self._gap = self._gap or self._gap_now("trimmed")', "pass"
+    ),
+    Mutant("a listing is believed for ever", "feed.py", "if self._listed_at <= since:", "if not self._shards:"),
+    Mutant(
+        "a stream that was made again goes on",
+        "feed.py",
+        'if known.starting_sequence_number not in ("0", listed.starting_sequence_number):',
+        "if False:",
+    ),
+    Mutant("a missing shard is looked for without end", "consumer.py", "if self._missed > MISSING_TRIES:", "if False:"),
+    Mutant(
+        "LATEST is asked for however late",
+        "consumer.py",
+        "is_late = self._kinesis.server_time().latest - position.timestamp > LATEST_LASTS",
+        "is_late = False",
+    ),
+    Mutant("an old listing ends the reading", "scheduler.py", "if is_complete and not is_old:", "if is_complete:"),
+    Mutant(
+        "a key that is blocked is fatal",
+        "service/translate.py",
+        "before the stream's retention ends\", retryable=True)",
+        "before the stream's retention ends\")",
+    ),
+    Mutant("a blocked key is hammered", "retry.py", "return PROBE_SECONDS", "return 0.0"),
+    Mutant("an answer may drip for ever", "service/deadline.py", "if left <= 0:", "if False:"),
+    Mutant("relaxed waits for parents", "shards.py", "if not self._is_ordered:", "if False:"),
+    Mutant("a bomb goes off", "payload.py", "return content if len(content) <= most else None", "return content"),
+    Mutant("a fork is not noticed", "config.py", "if os.getpid() != made_in:", "if False:"),
 ]
 
 
