@@ -20,7 +20,7 @@ from kinesis_nb.frames import SCHEMA, Records, concat, in_range
 from kinesis_nb.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Gap
 
-_PIECE_BYTES = 2**28  # of rows that are put in order at a time
+Keys = np.ndarray[tuple[int], np.dtype[np.int64]]
+_PIECE_BYTES = 2**26  # of rows that are put in order at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,18 +184,35 @@ class _Collector:
             latest[shard_id] = int(key[-1]) if len(key) else floor
             tables.append(table)
             keys.append(key)
-        if not tables:
-            return concat([])
-        return _sorted(pa.concat_tables(tables), np.concatenate(keys)).slice(0, self._window.limit)
+        return pa.concat_tables([concat([]), *_merge(tables, keys)]).slice(0, self._window.limit)
 
 
-def _sorted(table: pa.Table, keys: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pa.Table:
-    """Return the rows in the order of their keys; equal ones stay as they are."""
-    if (keys[:-1] <= keys[1:]).all():
-        return table
-    order = pa.array(np.argsort(keys, kind="stable"))
-    step = max(1, _PIECE_BYTES * table.num_rows // max(1, table.nbytes))  # a column of text holds 2 GiB at most
-    return pa.concat_tables(table.take(order.slice(first, step)) for first in range(0, table.num_rows, step))
+def _merge(tables: list[pa.Table], keys: list[Keys]) -> Iterator[pa.Table]:
+    """Yield the rows of tables that are each in the order of their keys, all in that order; equal ones as they come.
+
+    Piece by piece, because Arrow puts the whole of a table into one array to take rows out of it, and that holds 2 GiB
+    of text at most.
+    """
+    if not tables:
+        return
+    everything = np.sort(np.concatenate(keys))
+    pieces = 1 + sum(table.nbytes for table in tables) // _PIECE_BYTES
+    starts = [0] * len(tables)
+    for n in range(1, pieces + 1):
+        ends = [len(key) for key in keys]
+        if n < pieces:
+            bound = everything[n * len(everything) // pieces]
+            ends = [int(np.searchsorted(key, bound)) for key in keys]
+        spans = list(zip(starts, ends, strict=True))
+        piece = [table.slice(start, end - start) for table, (start, end) in zip(tables, spans, strict=True)]
+        yield _sorted(pa.concat_tables(piece), [key[start:end] for key, (start, end) in zip(keys, spans, strict=True)])
+        starts = ends
+
+
+def _sorted(table: pa.Table, keys: list[Keys]) -> pa.Table:
+    key = np.concatenate(keys)
+    is_sorted = bool((key[:-1] <= key[1:]).all())
+    return table if is_sorted else table.take(pa.array(np.argsort(key, kind="stable")))
 
 
 def _share(begin: datetime, reached: datetime, end: datetime) -> float:

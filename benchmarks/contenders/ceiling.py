@@ -17,6 +17,7 @@ import pyarrow as pa
 class Record(msgspec.Struct, gc=False):
     """One record of an answer."""
 
+    SequenceNumber: str
     Data: bytes
     ApproximateArrivalTimestamp: float
     PartitionKey: str | None = None
@@ -35,7 +36,7 @@ _decode_lock = threading.Lock()  # threads that decode at once would fight for t
 
 
 def connect(endpoint: str) -> measure.Read:
-    """Return what reads a stream into an Arrow table of the connector's four columns."""
+    """Return what reads a stream into an Arrow table of the connector's four columns and the sequence numbers."""
     address = urlsplit(endpoint)
     return lambda stream, _records: read(f"{address.hostname}:{address.port}", stream).num_rows
 
@@ -75,6 +76,7 @@ def _columns(records: list[Record]) -> pa.RecordBatch:
             "data": pa.array([record.Data for record in records], pa.binary()).cast(pa.string()),
             "kinesis_ingestion_timestamp": pa.compute.multiply(arrival, 1e6).cast(pa.int64(), safe=False).cast(kind),
             "foundry_ingestion_timestamp": pa.repeat(pa.scalar(time.time_ns() // 1_000, kind), len(records)),
+            "sequence_number": pa.array([record.SequenceNumber for record in records], pa.string()),
         }
     )
 
