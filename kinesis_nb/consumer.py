@@ -22,11 +22,10 @@ from kinesis_nb.errors import (
     Throttled,
 )
 from kinesis_nb.feed import check_same_stream
-from kinesis_nb.frames import UNKNOWN_LAG
+from kinesis_nb.gaps import GapWatch
 from kinesis_nb.pace import IDLE_SECONDS, Pace
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import backoff
-from kinesis_nb.sink import Gap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from kinesis_nb.sink import Sink
 
 DEGRADED_SECONDS = 60.0  # of failures without a success
-LEAST_RETENTION = timedelta(hours=24)  # AWS: no stream keeps its records for less
-GRACE = timedelta(minutes=10)  # so long a reading from the horizon may take to reach a shard, while the horizon moves
 LATEST_LASTS = timedelta(seconds=5)  # between the call of a tail and the first call for a shard
 MISSING_TRIES = 3  # for a shard that is listed, and yet not found
 RATE_SECONDS = 10.0  # over which the rate of records is averaged
@@ -122,8 +119,7 @@ class ShardConsumer:
         self._pace = Pace()
         self._position: StartingPosition | None = None
         self._iterator: str | None = None
-        self._seen = seen  # by the service's clock; everything up to here was delivered
-        self._gap: Gap | None = None  # that there may be, until the next record shows whether there is
+        self._gaps = GapWatch(feed, shard.shard_id, sink, seen)
         self.is_expired = False  # the stream has dropped the shard
         self._at_end = self._is_renewed = self._is_closed = self._is_missing = False
         self._failures = self._missed = 0
@@ -169,24 +165,21 @@ class ShardConsumer:
     @property
     def seen(self) -> datetime | None:
         """Up to when, by the service's clock, everything in the shard was delivered; None when that is not known."""
-        return self._seen
+        return self._gaps.seen
 
     # --- reading ---
 
     def _read(self) -> float | None:
-        self._suspect_gap()
-        iterator = self._iterator or self._open_iterator()
+        iterator = self._current_iterator()
         started = self._clock.monotonic()
         elapsed, self._called_at = started - self._called_at, started
         self._calls += 1
         batch = self._kinesis.get_records(self.shard, iterator, self._pace.limit)
         received = self._clock.monotonic()
         self._is_renewed, self._missed = False, 0
-        batch, gap = self._settle_gap(replace(batch, rows=self._feed.unpack(batch.rows)))
-        # while a gap is not told yet nothing behind it counts as seen, or a restart would forget it
-        batch = replace(batch, seen=self._seen if gap else self._seen_with(batch))
+        batch, gap = self._gaps.settle(replace(batch, rows=self._feed.unpack(batch.rows)))
         wants_more = self._sink.deliver(self.shard, batch)
-        self._gap = gap
+        self._gaps.delivered(batch, gap)
         self._advance(batch, elapsed)
         if not wants_more:
             self.state = State.ENDED
@@ -195,16 +188,16 @@ class ShardConsumer:
             return self._confirm_end()
         return self._wait(batch, received)
 
-    def _open_iterator(self) -> str:
+    def _current_iterator(self) -> str:
         if self._position is None:
             self._position = self._sink.position(self.shard)
-            is_latest = self._position.kind is Kind.LATEST
-            self._seen = (self._position.timestamp if is_latest else self._position.seen) or self._seen
-            self._suspect_gap()
-        position = self._position = self._pinned(self._position)
-        if self._gap is not None and position.sequence_number:  # is the record still there that was read last?
-            position = StartingPosition(Kind.AT_SEQUENCE_NUMBER, sequence_number=position.sequence_number)
-        self._iterator = self._kinesis.get_shard_iterator(self._feed.stream, self.shard.shard_id, position)
+            self._gaps.begin(self._position)
+        if self._gaps.suspects(self._position):
+            self._iterator = None
+        if self._iterator is None:
+            self._position = self._pinned(self._position)
+            place = self._gaps.place(self._position)
+            self._iterator = self._kinesis.get_shard_iterator(self._feed.stream, self.shard.shard_id, place)
         return self._iterator
 
     def _pinned(self, position: StartingPosition) -> StartingPosition:
@@ -225,15 +218,6 @@ class ShardConsumer:
         self._rate += weight * (batch.rows.num_rows / max(elapsed, 1e-3) - self._rate)
         if batch.read_to is not None:
             self._position = StartingPosition.after(batch.read_to)
-        self._seen = batch.seen
-
-    def _seen_with(self, batch: Batch) -> datetime | None:
-        """Return up to when everything was delivered once this batch is."""
-        is_silent_end = batch.next_iterator is None and batch.millis_behind_latest == 0
-        if batch.millis_behind_latest == UNKNOWN_LAG or is_silent_end:  # a closed shard need not say since when
-            return self._seen
-        lag = timedelta(milliseconds=batch.millis_behind_latest + 1)  # it has no more digits, and may be rounded
-        return self._kinesis.server_time().earliest - lag
 
     def _wait(self, batch: Batch, received: float) -> float:
         caught_up = self._millis_behind == 0
@@ -243,48 +227,6 @@ class ShardConsumer:
         idle = self._idle() if caught_up else None
         call_at = self._pace.answered(self._called_at, received, batch.rows.num_rows, batch.size, idle=idle)
         return max(0.0, call_at - self._clock.monotonic())
-
-    # --- records that the stream may not keep any more ---
-
-    def _suspect_gap(self) -> None:
-        """Ask for the last record once more where the retention may have ended for what follows it."""
-        if self._position is None or self._gap is not None:
-            return
-        now = self._kinesis.server_time().latest
-        is_known = self._position.sequence_number is not None or self._position.seen is not None
-        if not is_known and now - self._feed.began < GRACE:
-            return
-        if self._seen is None:
-            self._seen = self._promised_from(self._position)
-        if now - self._seen > LEAST_RETENTION and now - self._seen > self._feed.lookup.retention():
-            self._gap, self._iterator = self._gap_now("trimmed"), None
-
-    def _promised_from(self, start: StartingPosition) -> datetime:
-        """Return from when on a reader that has not read anything yet must miss nothing."""
-        horizon = self._feed.began - self._feed.lookup.retention()
-        return horizon if start.timestamp is None else max(horizon, start.timestamp)
-
-    def _gap_now(self, reason: str) -> Gap:
-        after = self._position.sequence_number if self._position else None
-        return Gap(self.shard.shard_id, reason, after, self._seen)
-
-    def _settle_gap(self, batch: Batch) -> tuple[Batch, Gap | None]:
-        """Find out whether there is the gap that there may be, and tell the sink.
-
-        Returns
-        -------
-        tuple of Batch and Gap or None
-            The batch without what was delivered before, and the gap when the next answer must tell.
-        """
-        gap = self._gap
-        if gap is None:
-            return batch, None
-        if batch.read_from is None and batch.millis_behind_latest > 0 and batch.next_iterator:
-            return batch, gap
-        if gap.after is not None and batch.read_from is not None and int(batch.read_from) <= int(gap.after):
-            return batch.behind(gap.after), None
-        self._sink.lost(replace(gap, first=batch.read_from, until=batch.first_arrival))
-        return batch, None
 
     # --- the end of a shard ---
 
@@ -317,7 +259,7 @@ class ShardConsumer:
         listed = listing.get(self.shard.shard_id)
         if listed is None:
             if not self._is_closed:  # else it had given everything
-                self._sink.lost(self._gap_now("shard expired"))
+                self._gaps.lose_shard(self._position)
             self.children = _children(self.shard, listing)
             self.is_expired = True
             self._finish()
@@ -334,7 +276,8 @@ class ShardConsumer:
             case IteratorExpired():
                 self._renew_iterator(error)
             case PositionTrimmed():
-                self._gap = self._gap or self._gap_now("trimmed")
+                if self._position is not None:
+                    self._gaps.refuse(self._position)
                 self._position = StartingPosition.trim_horizon()
             case StreamNotFound():
                 self._miss(error)

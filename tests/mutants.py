@@ -115,7 +115,7 @@ MUTANTS = [
     Mutant(
         "the place moves before the delivery",
         "consumer.py",
-        "wants_more = self._sink.deliver(self.shard, batch)\n        self._gap = gap\n"
+        "wants_more = self._sink.deliver(self.shard, batch)\n        self._gaps.delivered(batch, gap)\n"
         "        self._advance(batch, elapsed)",
         "self._advance(batch, elapsed)\n        wants_more = self._sink.deliver(self.shard, batch)",
     ),
@@ -209,31 +209,31 @@ MUTANTS = [
     Mutant("the page never shrinks", "pace.py", "max(LEAST_PAGE, self.limit // 2)", "PAGE"),
     Mutant(
         "nobody looks for a gap",
-        "consumer.py",
-        'self._gap, self._iterator = self._gap_now("trimmed"), None',
-        "pass",
+        "gaps.py",
+        "return self._pending is not None",
+        "self._pending = None\n        return False",
     ),
     Mutant(
         "the record that proves comes twice",
-        "consumer.py",
+        "gaps.py",
         "return batch.behind(gap.after), None",
         "return batch, None",
     ),
     Mutant(
         "a gap is settled before the delivery",
         "consumer.py",
-        "        wants_more = self._sink.deliver(self.shard, batch)\n        self._gap = gap\n",
-        "        self._gap = gap\n        wants_more = self._sink.deliver(self.shard, batch)\n",
+        "        wants_more = self._sink.deliver(self.shard, batch)\n        self._gaps.delivered(batch, gap)\n",
+        "        self._gaps.delivered(batch, gap)\n        wants_more = self._sink.deliver(self.shard, batch)\n",
     ),
     Mutant(
         "what lies behind an untold gap counts as seen",
-        "consumer.py",
-        "seen=self._seen if gap else self._seen_with(batch)",
+        "gaps.py",
+        "seen=self.seen if gap else self._seen_with(batch)",
         "seen=self._seen_with(batch)",
     ),
     Mutant(
         "a gap is only told when its end is known",
-        "consumer.py",
+        "gaps.py",
         "batch.millis_behind_latest > 0 and batch.next",
         "batch.next",
     ),
@@ -249,9 +249,7 @@ MUTANTS = [
         "            if not self._is_closed:  # else it had given everything",
         "            if False:",
     ),
-    Mutant(
-        "a number that is refused is no gap", "consumer.py", 'self._gap = self._gap or self._gap_now("trimmed")', "pass"
-    ),
+    Mutant("a number that is refused is no gap", "consumer.py", "self._gaps.refuse(self._position)", "pass"),
     Mutant("a listing is believed for ever", "feed.py", "if self._listed_at <= since:", "if not self._shards:"),
     Mutant(
         "a stream that was made again goes on",

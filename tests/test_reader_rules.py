@@ -121,7 +121,7 @@ def test_gap_reaches_the_user_of_a_tail(source: kn.Source, streams: Streams, emu
     with source.tail("orders", start="trim_horizon") as tail:
         assert len(tail.take(3, timeout=10)) == 3
         consumer = next(iter(tail._scheduler._consumers.values()))
-        consumer._sink.lost(consumer._gap_now("trimmed"))
+        consumer._gaps.lose_shard(consumer._position)
         streams.put(1, keys=1)
         with pytest.warns(UserWarning, match="may be lost"):
             tail.take(1, timeout=10)

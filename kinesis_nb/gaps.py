@@ -1,0 +1,117 @@
+"""Whether the stream dropped records of a shard before they were read.
+
+A shard that was silent and one whose records were trimmed look the same. What tells them apart is up to which moment
+everything is known to have been read, and whether the record read last is still there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from kinesis_nb.frames import UNKNOWN_LAG
+from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.sink import Gap
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from kinesis_nb.feed import Feed
+    from kinesis_nb.frames import Batch
+    from kinesis_nb.sink import Sink
+
+LEAST_RETENTION = timedelta(hours=24)  # AWS: no stream keeps its records for less
+GRACE = timedelta(minutes=10)  # so long a reading from the horizon may take to reach a shard, while the horizon moves
+
+
+class GapWatch:
+    """Follows one shard.
+
+    Parameters
+    ----------
+    seen
+        By the service's clock, up to when everything was delivered: of a child, up to when its parents were.
+    """
+
+    def __init__(self, feed: Feed, shard_id: str, sink: Sink, seen: datetime | None = None) -> None:
+        self.seen = seen
+        self._feed, self._shard_id, self._sink = feed, shard_id, sink
+        self._pending: Gap | None = None  # that there may be; the next record shows whether there is
+
+    def begin(self, start: StartingPosition) -> None:
+        """Take in what the sink knows of the time before."""
+        known = start.timestamp if start.kind is Kind.LATEST else start.seen
+        self.seen = known or self.seen
+
+    def suspects(self, position: StartingPosition) -> bool:
+        """Return whether the retention may have ended for what follows `position`: then its iterator is made anew."""
+        if self._pending is not None:
+            return False
+        now = self._feed.kinesis.server_time().latest
+        is_known = position.sequence_number is not None or position.seen is not None
+        if not is_known and now - self._feed.began < GRACE:
+            return False
+        if self.seen is None:
+            self.seen = self._promised_from(position)
+        if now - self.seen > LEAST_RETENTION and now - self.seen > self._feed.lookup.retention():
+            self._pending = self._gap_behind(position, "trimmed")
+        return self._pending is not None
+
+    def _promised_from(self, start: StartingPosition) -> datetime:
+        """Return from when on a reader that has not read anything yet must miss nothing."""
+        horizon = self._feed.began - self._feed.lookup.retention()
+        return horizon if start.timestamp is None else max(horizon, start.timestamp)
+
+    def _gap_behind(self, position: StartingPosition | None, reason: str) -> Gap:
+        return Gap(self._shard_id, reason, position.sequence_number if position else None, self.seen)
+
+    def refuse(self, position: StartingPosition) -> None:
+        """Take note that the service does not know the record at `position` any more."""
+        self._pending = self._pending or self._gap_behind(position, "trimmed")
+
+    def lose_shard(self, position: StartingPosition | None) -> None:
+        """Tell that the shard is gone, with whatever it held behind `position`."""
+        self._sink.lost(self._gap_behind(position, "shard expired"))
+
+    def place(self, position: StartingPosition) -> StartingPosition:
+        """Return where to go on: at the record that was read last, while it has to prove that nothing was lost."""
+        if self._pending is None or position.sequence_number is None:
+            return position
+        return StartingPosition(Kind.AT_SEQUENCE_NUMBER, sequence_number=position.sequence_number)
+
+    def settle(self, batch: Batch) -> tuple[Batch, Gap | None]:
+        """Find out whether there is the gap that there may be, and tell the sink.
+
+        Returns
+        -------
+        tuple of Batch and Gap or None
+            The batch without what was delivered before; and the gap when only the next answer can tell. Both go to
+            :meth:`delivered` once the sink has the batch.
+        """
+        batch, gap = self._check(batch)
+        # while a gap is not told yet nothing behind it counts as seen, or a restart would forget it
+        return replace(batch, seen=self.seen if gap else self._seen_with(batch)), gap
+
+    def _check(self, batch: Batch) -> tuple[Batch, Gap | None]:
+        gap = self._pending
+        if gap is None:
+            return batch, None
+        if batch.read_from is None and batch.millis_behind_latest > 0 and batch.next_iterator:
+            return batch, gap
+        if gap.after is not None and batch.read_from is not None and int(batch.read_from) <= int(gap.after):
+            return batch.behind(gap.after), None
+        self._sink.lost(replace(gap, first=batch.read_from, until=batch.first_arrival))
+        return batch, None
+
+    def _seen_with(self, batch: Batch) -> datetime | None:
+        """Return up to when everything is delivered once this batch is."""
+        is_silent_end = batch.next_iterator is None and batch.millis_behind_latest == 0
+        if batch.millis_behind_latest == UNKNOWN_LAG or is_silent_end:  # a closed shard need not say since when
+            return self.seen
+        lag = timedelta(milliseconds=batch.millis_behind_latest + 1)  # it has no more digits, and may be rounded
+        return self._feed.kinesis.server_time().earliest - lag
+
+    def delivered(self, batch: Batch, gap: Gap | None) -> None:
+        """Take note that the sink has a batch that :meth:`settle` gave."""
+        self.seen, self._pending = batch.seen, gap
