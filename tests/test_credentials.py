@@ -292,6 +292,27 @@ def test_an_sso_profile_signs_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert gate.expired == 0
 
 
+def test_a_broken_configuration_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A configuration file that cannot be read is the user's to mend: two lines."""
+    (tmp_path / "config").write_text("[profile dev\nregion=x")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(kn.ConfigError, match=r"\nhint: mend the AWS configuration"):
+        kn.connect(auth=kn.Profile("dev")).explore()
+
+
+def test_sts_that_answers_html_may_come_back(clock: VirtualClock) -> None:
+    """A page instead of credentials is no credentials, and worth another try."""
+
+    class Page(Quiet):
+        def do_POST(self) -> None:
+            self.body()
+            self.answer(200, b"<html>please wait</html>", Content_Type="text/html")
+
+    with serving(Page) as url, pytest.raises(kn.ServiceError, match="AssumeRole") as caught:
+        KinesisClient(config(url, url), clock).list_streams()
+    assert caught.value.retryable
+
+
 def test_a_renewal_never_shows_what_it_holds(clock: VirtualClock) -> None:
     """Neither the credentials nor their repr show the secret."""
     held = sign_in(STATIC, "us-east-1", clock)

@@ -177,6 +177,13 @@ def test_a_proxy_that_is_not_there_may_come_back() -> None:
     assert PASSWORD not in str(caught.value)
 
 
+def test_a_proxy_that_needs_a_password_on_the_way_to_sts() -> None:
+    """The error names the proxy that was given, and the call that could not be made."""
+    with serving(Demanding) as url:
+        lines = lines_of(kn.connect(auth=KEYS, proxy=url, sts_role=ROLE), kn.ServiceError)
+    assert lines[0].startswith(f"AssumeRole: proxy {url} wants a user and a password")
+
+
 class Forbidding(Quiet):
     """A proxy that does not know the host."""
 

@@ -16,6 +16,7 @@ from botocore.credentials import (
     InstanceMetadataProvider,
     ReadOnlyCredentials,
 )
+from botocore.parsers import ResponseParserError
 from botocore.utils import InstanceMetadataFetcher
 
 from kinesis_nb.credentials import Auth, AwsInstance, Profile, StaticCredentials, StsRole
@@ -25,10 +26,12 @@ from kinesis_nb.service.translate import RENEWABLE, translate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kinesis_nb.config import Proxy
     from kinesis_nb.transport import Clock
 
 T = TypeVar("T")
 
+NOT_WHOLE = (KeyError, ResponseParserError)  # what botocore makes of a page of HTML in place of STS's answer
 # renewed so long before they expire; botocore's 900 would be all of a role's default life
 EARLY = timedelta(seconds=300)
 LATE = timedelta(seconds=60)  # from here on nobody goes on with the old ones
@@ -174,7 +177,7 @@ def sign_in(auth: Auth | AwsInstance, region: str, clock: Clock) -> Renewable:
     return Renewable(load, clock)
 
 
-def assume(role: StsRole, base: Renewable, sts: Any, clock: Clock) -> Renewable:
+def assume(role: StsRole, base: Renewable, sts: Any, clock: Clock, proxy: Proxy | None) -> Renewable:
     """Return the credentials of a role.
 
     Parameters
@@ -183,6 +186,8 @@ def assume(role: StsRole, base: Renewable, sts: Any, clock: Clock) -> Renewable:
         Who assumes the role.
     sts
         botocore's client, signing with `base`.
+    proxy
+        The way to STS, for errors.
     """
     external = {"ExternalId": role.external_id} if role.external_id else {}
 
@@ -194,11 +199,14 @@ def assume(role: StsRole, base: Renewable, sts: Any, clock: Clock) -> Renewable:
                     RoleArn=role.role_arn, RoleSessionName=role.session_name, DurationSeconds=role.duration, **external
                 ),
             )
+            given = answer["Credentials"]
         except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
-            raise translate(error, "assume_role", now=clock.now(), resource=role.role_arn) from error
-        given = answer.get("Credentials")
-        if not given:  # as botocore takes a page of HTML
-            raise ServiceError("AssumeRole: the answer was not whole", hint="it can be asked for again", retryable=True)
+            raise translate(error, "assume_role", now=clock.now(), resource=role.role_arn, proxy=proxy) from error
+        except NOT_WHOLE as error:
+            forget_frames(error)
+            raise ServiceError(
+                "AssumeRole: the answer was not whole", hint="it can be asked for again", retryable=True
+            ) from error
         credentials = Credentials(
             given["AccessKeyId"],
             given["SecretAccessKey"],

@@ -13,7 +13,7 @@ from botocore.config import Config
 
 from kinesis_nb.config import SourceConfig, check_endpoint
 from kinesis_nb.credentials import Profile
-from kinesis_nb.service.credentials import Renewable, assume, sign_in, signed
+from kinesis_nb.service.credentials import NOT_WHOLE, Renewable, assume, sign_in, signed
 from kinesis_nb.service.redact import install
 from kinesis_nb.service.translate import translate_local
 
@@ -32,7 +32,7 @@ def make_credentials(config: SourceConfig, clock: Clock) -> Renewable:
     base = sign_in(config.auth, config.region, clock)
     if config.sts_role is None:
         return base
-    return assume(config.sts_role, base, make_client(config, base, "sts"), clock)
+    return assume(config.sts_role, base, make_client(config, base, "sts"), clock, config.proxy)
 
 
 def make_client(config: SourceConfig, credentials: Renewable, service: str = "kinesis") -> Any:
@@ -81,8 +81,8 @@ def caller_arn(config: SourceConfig, credentials: Renewable) -> str | None:
         return None
     sts = make_client(config, credentials, "sts")
     try:
-        return str(signed(credentials, sts.get_caller_identity).get("Arn", "")) or None
-    except (boto_errors.BotoCoreError, boto_errors.ClientError):
+        return str(signed(credentials, sts.get_caller_identity)["Arn"])
+    except (boto_errors.BotoCoreError, boto_errors.ClientError, *NOT_WHOLE):
         return None
     finally:
         sts.close()

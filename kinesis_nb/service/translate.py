@@ -181,6 +181,8 @@ def translate_local(error: Exception, action: str, proxy: Proxy | None = None) -
             )
         case boto_errors.ProfileNotFound():
             return ConfigError(str(error), hint="`aws configure list-profiles` shows the profiles")
+        case boto_errors.ConfigParseError() | boto_errors.ConfigNotFound() | boto_errors.InvalidConfigError():
+            return ConfigError(_one_line(error), hint="mend the AWS configuration, ~/.aws/config")
         case (
             boto_errors.CredentialRetrievalError()
             | boto_errors.TokenRetrievalError()
