@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint sim mutants bench clean help
+.PHONY: demo test lab lint sim least mutants bench clean help
 
 help:          ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -29,6 +29,11 @@ lint: .venv/.test    ## format, lint, types, layers
 sim: .venv/.test    ## the reader in virtual time, SEEDS=10000
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
+least: .venv/.test    ## the reader's tests where AWS allows a reader's four actions and nothing else
+	$(BIN)/python -m pytest tests/test_read.py tests/test_tail.py tests/test_sync.py tests/test_explore.py \
+	    --allow-only ListShards,GetShardIterator,GetRecords,DescribeStream \
+	    -k 'not catalog and not extras and not test_unknown_stream and not not_permitted'    # these are about more
+
 mutants: .venv/.test    ## seeded defects in the reader: the tests must kill each
 	$(BIN)/python -m tests.mutants
 
@@ -37,8 +42,9 @@ bench: .venv/.test    ## how fast the emulator and the engine are here
 	$(BIN)/python benchmarks/reading.py
 
 .PHONY: servers
-servers: .venv/.test    # the Kinesis servers from npm, and a browser; both say what they could not get
+servers: .venv/.test    # the Kinesis servers from npm, ministack, and a browser; each says what it could not get
 	$(BIN)/python scripts/setup_node.py
+	sh scripts/setup_ministack.sh
 	sh scripts/setup_chromium.sh
 
 .venv/bin/python:
@@ -60,4 +66,4 @@ servers: .venv/.test    # the Kinesis servers from npm, and a browser; both say 
 	@touch $@ .venv/.lab
 
 clean:    ## remove what was installed
-	rm -rf .venv .node
+	rm -rf .venv .node .ministack

@@ -13,8 +13,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kinesis_nb.config import Profile as Profile
-    from kinesis_nb.config import StaticCredentials as StaticCredentials
+    from kinesis_nb.connection import connect as connect
+    from kinesis_nb.credentials import AwsInstance as AwsInstance
+    from kinesis_nb.credentials import Profile as Profile
+    from kinesis_nb.credentials import Secret as Secret
+    from kinesis_nb.credentials import StaticCredentials as StaticCredentials
+    from kinesis_nb.credentials import StsRole as StsRole
     from kinesis_nb.errors import AccessDenied as AccessDenied
     from kinesis_nb.errors import Closed as Closed
     from kinesis_nb.errors import ConfigError as ConfigError
@@ -35,10 +39,14 @@ if TYPE_CHECKING:
     from kinesis_nb.frames import Record as Record
     from kinesis_nb.frames import Records as Records
     from kinesis_nb.parse import parse_json as parse_json
+    from kinesis_nb.permissions import IamPolicy as IamPolicy
+    from kinesis_nb.permissions import Permission as Permission
+    from kinesis_nb.permissions import PermissionReport as PermissionReport
+    from kinesis_nb.permissions import Verdict as Verdict
     from kinesis_nb.position import StartingPosition as StartingPosition
     from kinesis_nb.samples import demo as demo
+    from kinesis_nb.saved import sources as sources
     from kinesis_nb.source import Source as Source
-    from kinesis_nb.source import connect as connect
     from kinesis_nb.sync import Sync as Sync
     from kinesis_nb.tail import Tail as Tail
 
@@ -46,6 +54,7 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "AccessDenied": "errors",
+    "AwsInstance": "credentials",
     "Catalog": "explore",
     "Closed": "errors",
     "ConfigError": "errors",
@@ -55,28 +64,36 @@ _HOME_OF = {
     "ExportsDisabled": "errors",
     "Fenced": "errors",
     "ForkedProcess": "errors",
+    "IamPolicy": "permissions",
     "KinesisError": "errors",
-    "Profile": "config",
+    "Permission": "permissions",
+    "PermissionReport": "permissions",
+    "Profile": "credentials",
     "Record": "frames",
     "Records": "frames",
+    "Secret": "credentials",
     "ServiceError": "errors",
     "Source": "source",
     "StartingPosition": "position",
-    "StaticCredentials": "config",
+    "StaticCredentials": "credentials",
     "StreamNotFound": "errors",
     "StreamView": "explore",
+    "StsRole": "credentials",
     "Sync": "sync",
     "TableError": "errors",
     "Tail": "tail",
     "Throttled": "errors",
     "UnknownOption": "errors",
-    "connect": "source",
+    "Verdict": "permissions",
+    "connect": "connection",
     "demo": "samples",
     "parse_json": "parse",
+    "sources": "saved",
 }
 
 __all__ = [
     "AccessDenied",
+    "AwsInstance",
     "Catalog",
     "Closed",
     "ConfigError",
@@ -86,24 +103,31 @@ __all__ = [
     "ExportsDisabled",
     "Fenced",
     "ForkedProcess",
+    "IamPolicy",
     "KinesisError",
+    "Permission",
+    "PermissionReport",
     "Profile",
     "Record",
     "Records",
+    "Secret",
     "ServiceError",
     "Source",
     "StartingPosition",
     "StaticCredentials",
     "StreamNotFound",
     "StreamView",
+    "StsRole",
     "Sync",
     "TableError",
     "Tail",
     "Throttled",
     "UnknownOption",
+    "Verdict",
     "connect",
     "demo",
     "parse_json",
+    "sources",
 ]
 
 

@@ -4,106 +4,63 @@ from __future__ import annotations
 
 import functools
 import inspect
+import ipaddress
 import os
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
+from kinesis_nb.credentials import Auth, AwsInstance, Profile, Secret, StaticCredentials, StsRole
 from kinesis_nb.errors import ConfigError, ForkedProcess, UnknownOption, closest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from urllib.parse import SplitResult
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_REGION = re.compile(r"[a-z]{2,4}(-[a-z]+){1,3}-\d{1,2}")
+REGION = re.compile(r"[a-z]{2,4}(-[a-z]+){1,3}-\d{1,2}")
 _STREAM = re.compile(r"[a-zA-Z0-9_.-]{1,128}")  # AWS: StreamName
+_STREAM_ARN = re.compile(
+    r"arn:(?P<partition>aws[a-z-]*):kinesis:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):stream/(?P<stream>[a-zA-Z0-9_.-]{1,128})",
+    re.ASCII,
+)
 
 
-class Secret:
-    """A text that does not show itself: not in a repr, a format, a log, a pickle or a copy.
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """The address of an HTTP proxy; shown without its password.
 
     Examples
     --------
-    >>> Secret("hunter2")
-    Secret('********')
-    >>> f"{Secret('hunter2')}"
-    '********'
+    >>> print(Proxy.parse("http://ada:hunter2@proxy.example.com:3128"))
+    http://ada:********@proxy.example.com:3128
     """
 
-    __slots__ = ("_value",)
+    address: str
+    user: str = ""
+    password: Secret | None = None
 
-    def __init__(self, value: str) -> None:
-        self._value = value
+    @classmethod
+    def parse(cls, url: str) -> Proxy:
+        """Take an address apart; raise ConfigError, without showing it, when it is none."""
+        parts = _address("proxy", url)
+        host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+        address = f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}"
+        return cls(address, parts.username or "", Secret(parts.password) if parts.password else None)
 
     def reveal(self) -> str:
-        """Return the text itself; for the signer only."""
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._value == other._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __repr__(self) -> str:
-        return "Secret('********')"
+        """Return the whole address; for the connection only."""
+        return self._with(f":{self.password.reveal()}" if self.password else "")
 
     def __str__(self) -> str:
-        return "********"
+        return self._with(f":{self.password}" if self.password else "")
 
-    def __format__(self, spec: str) -> str:
-        return format(str(self), spec)
-
-    def __reduce__(self) -> NoReturn:
-        msg = "a Secret cannot be pickled or copied"
-        raise TypeError(msg)
-
-
-@dataclass(frozen=True, slots=True)
-class StaticCredentials:
-    """An access key of AWS, given here and now; the connector's "Static Credentials".
-
-    Parameters
-    ----------
-    access_key_id
-        Not secret by itself.
-    secret_access_key, session_token
-        Text or :class:`Secret`; kept as Secret.
-    """
-
-    access_key_id: str
-    secret_access_key: Secret = field()
-    session_token: Secret | None = None
-
-    def __init__(
-        self, access_key_id: str, secret_access_key: str | Secret, session_token: str | Secret | None = None
-    ) -> None:
-        if not access_key_id or not secret_access_key:
-            msg = "static credentials need an access key id and a secret access key"
-            raise ConfigError(msg, hint="leave auth out to use the credentials of your environment")
-        object.__setattr__(self, "access_key_id", access_key_id)
-        object.__setattr__(self, "secret_access_key", _secret(secret_access_key))
-        object.__setattr__(self, "session_token", _secret(session_token) if session_token else None)
-
-    def __str__(self) -> str:
-        return f"static credentials {self.access_key_id!r}"
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """A named profile of the AWS configuration (SSO and role profiles included)."""
-
-    name: str
-
-
-Auth = StaticCredentials | Profile | None
-"""None stands for boto3's default credential chain."""
+    def _with(self, password: str) -> str:
+        scheme, _, host = self.address.partition("://")
+        return f"{scheme}://{self.user}{password}@{host}" if self.user else self.address
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,47 +70,102 @@ class SourceConfig:
     Raises
     ------
     ConfigError
-        For a region, an endpoint or a proxy that cannot be right.
+        For what cannot be right: a region, an address, a file of certificates, a way to sign in.
     """
 
     region: str = "us-east-1"
     auth: Auth = None
+    sts_role: StsRole | None = None
     exports_enabled: bool = False
     endpoint_url: str | None = None
-    proxy: str | None = field(default=None, repr=False)
+    sts_endpoint_url: str | None = None
+    proxy: Proxy | None = None  # given as text too
     verify: bool | str = True
+    use_fips_endpoint: bool | None = None
+    use_dualstack_endpoint: bool | None = None
+    allow_http: bool = False
 
     def __post_init__(self) -> None:
-        if not _REGION.fullmatch(str(self.region)):
+        if not isinstance(self.region, str) or not REGION.fullmatch(self.region):
             msg = f"{self.region!r} is not the name of a region"
             raise ConfigError(msg, hint='regions look like "us-east-1" or "eu-central-1"')
+        self._check_auth()
+        for name, url in (("endpoint_url", self.endpoint_url), ("sts_endpoint_url", self.sts_endpoint_url)):
+            if url is not None:
+                check_endpoint(name, url, allow_http=self.allow_http)
+        if isinstance(self.proxy, str):
+            object.__setattr__(self, "proxy", Proxy.parse(self.proxy))
+        self._check_verify()
+        for name in ("exports_enabled", "allow_http", "use_fips_endpoint", "use_dualstack_endpoint"):
+            value = getattr(self, name)
+            if not isinstance(value, bool | None):
+                raise ConfigError(f"{name}={value!r} is neither True nor False", hint=f"write {name}=True")
+
+    def _check_auth(self) -> None:
+        if isinstance(self.auth, AwsInstance):
+            raise ConfigError(
+                "AwsInstance() is for connections through agents",
+                hint="leave auth out: the default chain finds the role of this instance",
+            )
         if not isinstance(self.auth, StaticCredentials | Profile | None):
             # the value itself may be a secret
             raise ConfigError(
-                f"auth= takes no {type(self.auth).__name__}", hint="use StaticCredentials(...), Profile(...) or None"
+                f"auth= takes no {_kind(self.auth)}", hint="use StaticCredentials(...), Profile(...) or leave it out"
             )
-        for name, url in (("endpoint_url", self.endpoint_url), ("proxy", self.proxy)):
-            _check_url(name, url)
+        if not isinstance(self.sts_role, StsRole | None):
+            raise ConfigError(f"sts_role= takes no {_kind(self.sts_role)}", hint="use StsRole(role_arn, session_name)")
+
+    def _check_verify(self) -> None:
+        if isinstance(self.verify, bool):
+            return
+        import ssl
+
+        try:
+            ssl.create_default_context(cafile=str(self.verify))
+        except OSError as error:
+            shown = self.verify if isinstance(self.verify, str) else _kind(self.verify)
+            raise ConfigError(
+                f"verify: {shown!r} is no CA bundle ({error.strerror or error})",
+                hint="give the path of a file of PEM certificates",
+            ) from None
 
 
-def _secret(value: str | Secret) -> Secret:
-    return value if isinstance(value, Secret) else Secret(value)
+def _kind(value: object) -> str:
+    return value.__name__ if isinstance(value, type) else type(value).__name__
 
 
-def _check_url(name: str, url: str | None) -> None:
-    """Refuse what is no address. The value is not shown: it may hold a password."""
-    if url is None:
-        return
+def _address(name: str, url: object) -> SplitResult:
+    """Take the address of a server apart. What is none is not shown: it may hold a password."""
     try:
-        parts = urlsplit(url)
-        is_good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        has_user = parts.username is not None
+        parts = urlsplit(url) if isinstance(url, str) else None
+        if parts and parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and _is_clean(url):
+            return parts
     except ValueError:
-        is_good = has_user = False
-    if not is_good:
-        raise ConfigError(f"{name} is not the address of a server", hint="it looks like https://host:443")
-    if has_user and name == "endpoint_url":
-        raise ConfigError("endpoint_url must not hold a user or a password", hint="credentials belong into auth=")
+        pass
+    raise ConfigError(f"{name} is not the address of a server", hint="it looks like https://host:443")
+
+
+def _is_clean(url: object) -> bool:
+    return str(url).isascii() and str(url).isprintable() and " " not in str(url)
+
+
+def check_endpoint(name: str, url: str, *, allow_http: bool) -> None:
+    """Raise ConfigError for what is no endpoint: it holds no password, and is encrypted unless it is this machine."""
+    parts = _address(name, url)
+    if parts.username is not None:
+        raise ConfigError(f"{name} must not hold a user or a password", hint="credentials belong into auth=")
+    if parts.scheme == "http" and not allow_http and not _is_loopback(str(parts.hostname)):
+        raise ConfigError(
+            f"{name} {url!r} is not encrypted: everybody on the way could read the records",
+            hint="use https://, or say allow_http=True if you mean it",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def check_stream_name(stream: object) -> str:
@@ -165,6 +177,52 @@ def check_stream_name(stream: object) -> str:
         msg = f"{stream!r} is not the name of a stream"
         raise ConfigError(msg, hint="1 to 128 letters, digits, '_', '.' and '-', without '..'")
     return stream
+
+
+@dataclass(frozen=True, slots=True)
+class StreamArn:
+    """The parts of a stream's ARN that count."""
+
+    partition: str
+    region: str
+    account: str
+    stream: str
+
+    @classmethod
+    def parse(cls, arn: object, region: str) -> StreamArn:
+        """Take an ARN apart, or raise ConfigError when it is none, or of another region than the source's."""
+        match = _STREAM_ARN.fullmatch(str(arn))
+        if match is None:
+            msg = f"{arn!r} is not the ARN of a stream"
+            raise ConfigError(msg, hint="it looks like arn:aws:kinesis:us-east-1:123456789012:stream/orders")
+        found = cls(**match.groupdict())
+        if found.region != region:
+            msg = f"stream {found.stream!r} is in {found.region}, the source in {region}"
+            raise ConfigError(msg, hint=f'connect a source with region="{found.region}" for it')
+        return found
+
+    def __str__(self) -> str:
+        return f"arn:{self.partition}:kinesis:{self.region}:{self.account}:stream/{self.stream}"
+
+
+class _Default:
+    """Stands for an option that was not given; looks like its default in a signature."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+
+def default(value: R) -> R:
+    """Mark the default of an option, so that :func:`given` can tell it from the same value given by the caller."""
+    return cast("R", _Default(value))
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given by the caller."""
+    return {name: value for name, value in options.items() if not isinstance(value, _Default)}
 
 
 def hinted(function: Callable[P, R]) -> Callable[P, R]:

@@ -7,9 +7,10 @@ Everything shown may come from a stream and is hostile until proven otherwise, s
 from __future__ import annotations
 
 import html
-import unicodedata
 from datetime import datetime
 from typing import TYPE_CHECKING
+
+from kinesis_nb.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,11 +43,7 @@ def plain(value: object) -> str:
     text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
     if len(text) > _LONGEST:
         text = text[: _LONGEST - 1] + "…"
-    return "".join(_visible(char) for char in text)
-
-
-def _visible(char: str) -> str:
-    return f"\\u{ord(char):04x}" if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else char
+    return visible(text)
 
 
 def cell(value: object) -> str:

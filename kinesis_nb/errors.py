@@ -27,10 +27,16 @@ Retry decisions look at :attr:`KinesisError.retryable` and at nothing else.
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from kinesis_nb.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class KinesisError(Exception):
@@ -44,12 +50,19 @@ class KinesisError(Exception):
         What the reader can do about it; empty if nothing is known to help.
     retryable
         Whether the same call may succeed later without a change by the user.
+
+    Attributes
+    ----------
+    code
+        The service's own code for it, such as ``"AccessDeniedException"``; empty when it is not the service's error.
     """
 
+    code: str = ""
+
     def __init__(self, message: str, *, hint: str = "", retryable: bool = False) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = one_line(message)  # may quote a record or a server
+        self.hint = one_line(hint)
+        super().__init__(self.message)
         self.retryable = retryable
 
     def __str__(self) -> str:
@@ -77,7 +90,15 @@ class StreamNotFound(KinesisError, LookupError):
 
 
 class AccessDenied(KinesisError, PermissionError):
-    """The credentials are accepted, but no policy allows the action."""
+    """The credentials are accepted, but no policy allows the action.
+
+    Attributes
+    ----------
+    action
+        Such as ``"kinesis:GetRecords"``.
+    """
+
+    action: str = ""
 
 
 class CredentialsError(KinesisError, PermissionError):
@@ -126,6 +147,30 @@ class ForkedProcess(KinesisError, RuntimeError):
 
 class Closed(KinesisError):
     """Your own code stopped it."""
+
+
+def forget_frames(error: BaseException) -> None:
+    """Drop the tracebacks of an error and of all that led to it: their frames hold keys, headers and passwords."""
+    led: BaseException | None = error
+    while led is not None:
+        led.__traceback__ = None
+        led = led.__cause__ or led.__context__
+
+
+def forgetful(function: Callable[P, R]) -> Callable[P, R]:
+    """Let no error of ours out with the arguments of a function that takes secrets in its frames."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except KinesisError as error:
+            failed = error
+        del args, kwargs
+        forget_frames(failed)
+        raise failed
+
+    return call
 
 
 def closest(name: str, known: Iterable[str]) -> str:

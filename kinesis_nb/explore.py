@@ -297,7 +297,9 @@ class Catalog(Mapping[str, StreamView]):
         return table_html(_CATALOG.names, rows, f"{len(self)} streams in {self._region}")
 
     def __repr__(self) -> str:
-        return f"<Catalog {self._region}: {', '.join(self._views) or 'no streams'}>"
+        names = [plain(name) for name in self._views]
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        return f"<Catalog {self._region}: {', '.join(names[:_MOST_NAMES]) or 'no streams'}{more}>"
 
 
 def _names(kinesis: Patient) -> list[str]:
@@ -308,6 +310,7 @@ def _names(kinesis: Patient) -> list[str]:
         raise
 
 
+_MOST_NAMES = 20  # in a repr
 _CATALOG = pa.schema(
     [
         pa.field("stream", pa.string()),

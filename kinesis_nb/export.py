@@ -8,7 +8,6 @@ holds two rows of one partition key, and the next row of a key is sent only afte
 # (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
-import re
 import warnings
 from collections import deque
 from dataclasses import dataclass, field
@@ -37,9 +36,6 @@ RECORD_BYTES = 2**20  # AWS: the default limit of a stream, data and key
 KEY_CHARACTERS = 256  # AWS: characters, not bytes
 TRIES = 5  # for a record that is refused with a code we do not know
 _TRY_AGAIN = {"ProvisionedThroughputExceededException", "InternalFailure", "KMSThrottlingException"}
-_ARN = re.compile(
-    r"arn:aws[a-z-]*:kinesis:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):stream/(?P<stream>[a-zA-Z0-9_.-]+)"
-)
 _json = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -86,24 +82,6 @@ class ExportReport:
         rows: list[tuple[str, object]] = [(name.replace("_", " "), getattr(self, name)) for name in names]
         rows += [("failed", len(self.failed)), ("seconds", round(self.duration, 2))]
         return table_html(("export", self.note or "finished"), [(name, f"{value:,}") for name, value in rows])
-
-
-def parse_arn(arn: str, region: str) -> str:
-    """Return the stream that an output stream ARN names.
-
-    Raises
-    ------
-    ConfigError
-        When it is not the ARN of a stream, or of another region than the source's.
-    """
-    match = _ARN.fullmatch(str(arn))
-    if match is None:
-        msg = f"{arn!r} is not the ARN of a stream"
-        raise ConfigError(msg, hint="it looks like arn:aws:kinesis:us-east-1:123456789012:stream/orders")
-    if match["region"] != region:
-        msg = f"the output stream is in {match['region']}, the source in {region}"
-        raise ConfigError(msg, hint=f'connect a source with region="{match["region"]}" for this export')
-    return match["stream"]
 
 
 def export_frame(

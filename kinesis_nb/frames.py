@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kinesis_nb.display import frame_html
+from kinesis_nb.display import frame_html, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,6 +53,11 @@ class Record(NamedTuple):
     sequence_number: str
     sub_sequence_number: int
     data_raw: bytes | None
+
+    def __repr__(self) -> str:
+        """As a named tuple's, but a megabyte of data does not flood the screen."""
+        shown = (f"{name}={plain(repr(value))}" for name, value in zip(self._fields, self, strict=True))
+        return f"Record({', '.join(shown)})"
 
 
 @dataclass(frozen=True, slots=True)

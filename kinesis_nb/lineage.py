@@ -101,7 +101,7 @@ class Lineage:
 
     def __str__(self) -> str:
         closed = sum(not shard.is_open for shard in self._shards.values())
-        return f"{self._stream}: {len(self._shards) - closed:,} open and {closed:,} closed shards"
+        return f"{plain(self._stream)}: {len(self._shards) - closed:,} open and {closed:,} closed shards"
 
     def __repr__(self) -> str:
         lines = [f"<Lineage {plain(self)}>"]

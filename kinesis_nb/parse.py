@@ -21,6 +21,7 @@ from kinesis_nb.errors import ConfigError, closest
 from kinesis_nb.frames import TableLike
 from kinesis_nb.infer import Schema, infer_schema
 from kinesis_nb.shapes import Misfits, Object, object_shape
+from kinesis_nb.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -131,7 +132,7 @@ def _parse(slices: Callable[[int], Iterator[list[Any]]], schema: SchemaLike) -> 
     parsed = pa.concat_tables([reader.read([]), *map(reader.read, slices(_CHUNK))])
     if isinstance(schema, Schema) and (changes := reader.changes()):
         message = f"not in the {schema.rows:,} rows of the schema: {changes}"
-        warnings.warn(message, UserWarning, stacklevel=4)  # the caller of parse_json, behind `hinted`
+        warnings.warn(one_line(message), UserWarning, stacklevel=4)  # the caller of parse_json, behind `hinted`
     return parsed
 
 

@@ -10,7 +10,8 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.config import SourceConfig, StaticCredentials
+from kinesis_nb.config import SourceConfig
+from kinesis_nb.credentials import StaticCredentials
 from kinesis_nb.source import Source
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The front door: :func:`connect` and :class:`Source`, one short method per capability."""
+"""The front door: :class:`Source`, one short method per capability."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
-from kinesis_nb.config import Auth, SourceConfig, check_count, check_process, check_stream_name, hinted
+from kinesis_nb.config import SourceConfig, StreamArn, check_count, check_process, check_stream_name, hinted
 from kinesis_nb.errors import ConfigError, ExportsDisabled
 from kinesis_nb.position import Kind, StartingPosition, check_end
 from kinesis_nb.retry import Patient
+from kinesis_nb.saved import save
 from kinesis_nb.shards import hash_key
 from kinesis_nb.transport import Clock, Kinesis, SystemClock
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kinesis_nb.export import Encode, ExportReport
     from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Records
+    from kinesis_nb.permissions import IamPolicy, PermissionReport
     from kinesis_nb.read import Window
     from kinesis_nb.shards import Shard
     from kinesis_nb.sync import Sync
@@ -34,48 +36,8 @@ if TYPE_CHECKING:
     Position = StartingPosition | str | datetime | timedelta
 
 
-@hinted
-def connect(
-    *,
-    region: str = "us-east-1",
-    auth: Auth = None,
-    exports_enabled: bool = False,
-    endpoint_url: str | None = None,
-    proxy: str | None = None,
-    verify: bool | str = True,
-) -> Source:
-    """Describe a source of streams. Nothing is sent before you ask it for something.
-
-    Parameters
-    ----------
-    region
-        The AWS region.
-    auth
-        ``StaticCredentials(...)``, ``Profile("name")``, or None for boto3's default chain (environment, SSO, instance
-        role …).
-    exports_enabled
-        Whether :meth:`Source.export_df` may write.
-    endpoint_url
-        Another server than AWS, for example the emulator or a VPC endpoint. ``AWS_ENDPOINT_URL`` and its kin count only
-        with ``auth=Profile(...)``: where data goes is said here, not by what happens to be in the environment.
-    proxy
-        The address of an HTTP proxy.
-    verify
-        The path of a CA bundle to check the server's certificate with; False checks nothing.
-
-    Raises
-    ------
-    ConfigError
-        For a value that cannot be right.
-    UnknownOption
-        For a keyword that does not exist.
-    """
-    config = SourceConfig(region, auth, exports_enabled, endpoint_url, proxy, verify)
-    return Source(config)
-
-
 class Source:
-    """Streams of one account and region; made by :func:`connect`."""
+    """Streams of one account and region; made by :func:`~kinesis_nb.connection.connect`."""
 
     def __init__(self, config: SourceConfig, *, kinesis: Kinesis | None = None, clock: Clock | None = None) -> None:
         self.config = config
@@ -326,12 +288,12 @@ class Source:
         ConfigError
             For a frame, column, key, size or ARN that cannot be right; nothing was sent then.
         """
-        from kinesis_nb.export import export_frame, parse_arn
+        from kinesis_nb.export import export_frame
 
         if not self.config.exports_enabled:
             msg = "exports are not enabled on this source"
             raise ExportsDisabled(msg, hint="connect it with exports_enabled=True")
-        stream = parse_arn(output_stream_arn, self.config.region)
+        stream = self._own_stream(output_stream_arn)
         with _progress_bar(stream, shown=progress) as bar:
             return export_frame(
                 self._kinesis,
@@ -344,6 +306,15 @@ class Source:
                 progress=bar,
             )
 
+    def _own_stream(self, output_stream_arn: str) -> str:
+        """Return the stream's name: streams go by name, so one of another account would be taken for our own."""
+        arn = StreamArn.parse(output_stream_arn, self.config.region)
+        caller = self._kinesis.caller_arn()
+        if caller is not None and (account := caller.split(":")[4]) != arn.account:
+            msg = f"stream {arn.stream!r} is of account {arn.account}, these credentials are of {account}"
+            raise ConfigError(msg, hint="connect with sts_role=StsRole(...), a role of that account")
+        return arn.stream
+
     def _check_window(self, start: Position, end: Position, shards: tuple[str, ...] | None) -> None:
         """Refuse a start or an end that cannot be right before anything is sent."""
         now = self._clock.now()
@@ -352,9 +323,91 @@ class Source:
         if position.kind is Kind.AFTER_SEQUENCE_NUMBER and (shards is None or len(shards) != 1):
             raise ConfigError("a sequence number is a place in one shard", hint="name that shard with shards=[...]")
 
+    @hinted
+    def save(self, name: str) -> None:
+        """Save the settings under a name, for ``kn.connect(name)``; an earlier source of that name is replaced.
+
+        Secrets go to the keyring of the system if there is one, and never into the file; otherwise they are asked for
+        when the source is connected.
+        """
+        save(self.config, name)
+
+    @hinted
+    def iam_policy(
+        self,
+        read: Iterable[str] = (),
+        write: Iterable[str] = (),
+        *,
+        list_streams: bool = False,
+        summary: bool = False,
+        fan_out: bool = False,
+        kms_key: str | None = None,
+        cross_account: str | None = None,
+        trust: str | None = None,
+    ) -> IamPolicy:
+        """Write the policy that allows reading and writing streams, and nothing else.
+
+        Parameters
+        ----------
+        read, write
+            Names or ARNs of streams. For a name the stream, or else STS, is asked for the account.
+        list_streams, summary
+            Also what :meth:`explore` shows beyond a reader's needs: all streams; consumers, channels and queues.
+        fan_out
+            Also enhanced fan-out: registering a consumer, and its subscriptions.
+        kms_key
+            Also the key, by its ARN, of streams that a customer's own key encrypts.
+        cross_account
+            The ARN of a role or user of another account that is to use the streams: ``resource_policies`` holds what
+            the streams' own account attaches to them.
+        trust
+            The ARN of who may assume the role of this source: ``trust_policy`` holds what the role's own account sets,
+            with this source's external id.
+
+        Raises
+        ------
+        ConfigError
+            For what is no stream, ARN or principal, and when nobody knows the account of a name.
+        """
+        from kinesis_nb.permissions import stream_arns, write_policy
+
+        return write_policy(
+            stream_arns(self._kinesis, self.config.region, "read", read),
+            stream_arns(self._kinesis, self.config.region, "write", write),
+            list_streams=list_streams,
+            summary=summary,
+            fan_out=fan_out,
+            kms_key=kms_key,
+            cross_account=cross_account,
+            trust=trust,
+            external_id=self.config.sts_role.external_id if self.config.sts_role else None,
+        )
+
+    @hinted
+    def check(self, *, read: Iterable[str] = (), write: Iterable[str] = ()) -> PermissionReport:
+        """Ask AWS, action by action, whether these credentials may read and write streams. Nothing is changed.
+
+        Parameters
+        ----------
+        read, write
+            Names or ARNs of streams.
+
+        Returns
+        -------
+        PermissionReport
+            What is allowed, denied or not known, what each denial disables, and the policy that would fix it.
+        """
+        from kinesis_nb.permissions import check, stream_arns
+
+        return check(
+            self._kinesis,
+            stream_arns(self._kinesis, self.config.region, "read", read),
+            stream_arns(self._kinesis, self.config.region, "write", write),
+        )
+
     def __repr__(self) -> str:
         place = f" at {self.config.endpoint_url}" if self.config.endpoint_url else ""
-        auth = self.config.auth or "default credentials"
+        auth = f"{self.config.auth or 'default credentials'}{f', {role}' if (role := self.config.sts_role) else ''}"
         return (
             f"<Source {self.config.region}{place}, {auth}{', exports enabled' if self.config.exports_enabled else ''}>"
         )

@@ -20,7 +20,7 @@ from kinesis_nb.committer import Committer, encode_start
 from kinesis_nb.config import hinted
 from kinesis_nb.consumer import State
 from kinesis_nb.display import table_html
-from kinesis_nb.errors import ConfigError, TableError
+from kinesis_nb.errors import ConfigError, KinesisError, TableError
 from kinesis_nb.feed import Feed
 from kinesis_nb.frames import Records, TableLike, concat
 from kinesis_nb.position import Kind, StartingPosition
@@ -248,6 +248,8 @@ def start_sync(
         table = SyncTable.open(path, Origin(summary.arn, summary.created_at.isoformat(), begin))
         try:
             sync = _running[key] = Sync(kinesis, stream, table, clock, commit_interval)
+        except KinesisError:  # some of them are an OSError as well
+            raise
         except OSError as error:
             raise TableError(f"{path} cannot be written: {error}", hint="check its permissions and the disk") from error
         return sync

@@ -115,7 +115,23 @@ class Listings(Protocol):
         ...
 
 
-class Kinesis(Listings, Protocol):
+class Prober(Protocol):
+    """Tells what is allowed, and what a stream is called in a policy."""
+
+    def may(self, action: str, stream: str) -> bool | None:
+        """Return whether an action on a stream is allowed, without doing it; None when that cannot be asked."""
+        ...
+
+    def stream_arn(self, stream: str) -> str | None:
+        """Return the ARN of a stream, of the caller's account when it may not be described; None when unknown."""
+        ...
+
+    def caller_arn(self) -> str | None:
+        """Return the ARN of who signs the calls; None when nobody can tell."""
+        ...
+
+
+class Kinesis(Listings, Prober, Protocol):
     """All calls the engine makes."""
 
     def get_shard_iterator(self, stream: str, shard_id: str, position: StartingPosition) -> str:

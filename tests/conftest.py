@@ -7,12 +7,14 @@ import json
 import signal
 import threading
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import Emulator
+from tests.aws import Gate
 from tests.virtual import Bench
 
 if TYPE_CHECKING:
@@ -101,11 +103,18 @@ def streams(emulator: Emulator) -> Streams:
     return Streams(emulator)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    what = "let the source of every test do only these actions, given with commas between them"
+    parser.addoption("--allow-only", help=what)
+
+
 @pytest.fixture
-def source(emulator: Emulator) -> Iterator[kn.Source]:
+def source(emulator: Emulator, request: pytest.FixtureRequest) -> Iterator[kn.Source]:
     """A source on the emulator; when the test is over no thread of the engine may be left."""
     keys = kn.StaticCredentials("emulator", "emulator")
-    yield kn.connect(endpoint_url=emulator.endpoint_url, auth=keys, exports_enabled=True)
+    allowed = request.config.getoption("--allow-only")
+    with Gate(emulator.endpoint_url, set(allowed.split(","))).open() if allowed else nullcontext() as gate:
+        yield kn.connect(endpoint_url=gate or emulator.endpoint_url, auth=keys, exports_enabled=True)
     gc.collect()
     deadline = time.monotonic() + 5
     while engine_threads():

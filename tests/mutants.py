@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.mutants_access import ACCESS_MUTANTS, AccessMutant
+
 ROOT = Path(__file__).parent.parent
 TESTS = [
     f"tests/test_{name}.py"
@@ -279,7 +281,10 @@ MUTANTS = [
 ]
 
 
-def run(mutant: Mutant | None, seeds: int) -> str:
+ALL_MUTANTS: list[Mutant | AccessMutant] = [*MUTANTS, *ACCESS_MUTANTS]
+
+
+def run(mutant: Mutant | AccessMutant | None, seeds: int) -> str:
     """Return what noticed the defect; an empty string when nothing did."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as place:
         copy = Path(place)
@@ -289,7 +294,9 @@ def run(mutant: Mutant | None, seeds: int) -> str:
         if mutant is not None:
             path = copy / "kinesis_nb" / mutant.file
             path.write_text(path.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
-        return _simulate(copy, seeds) or _test(copy)
+        if isinstance(mutant, AccessMutant):
+            return _test(copy, [mutant.tests, "-k", "not active_node and not kinesalites"])
+        return _simulate(copy, seeds) or _test(copy, TESTS)
 
 
 def _simulate(copy: Path, seeds: int) -> str:
@@ -300,8 +307,8 @@ def _simulate(copy: Path, seeds: int) -> str:
     return f"simulation, {found[0]}" if found else f"simulation, {output.strip().splitlines()[-1]}"
 
 
-def _test(copy: Path) -> str:
-    code, output = _call(copy, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=ci", *TESTS)
+def _test(copy: Path, tests: list[str]) -> str:
+    code, output = _call(copy, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=ci", *tests)
     if code == 0:
         return ""
     found = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
@@ -329,7 +336,7 @@ def misplaced() -> list[str]:
     """Name the mutants whose text is not found exactly once."""
     return [
         mutant.name
-        for mutant in MUTANTS
+        for mutant in ALL_MUTANTS
         if (ROOT / "kinesis_nb" / mutant.file).read_text(encoding="utf-8").count(mutant.old) != 1
     ]
 
@@ -346,7 +353,7 @@ def main() -> int:
     if noticed := run(None, options.seeds):
         print(f"without any mutant: {noticed}")
         return 1
-    chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    chosen = [mutant for mutant in ALL_MUTANTS if options.only in mutant.name]
     survivors = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for mutant, noticed in zip(chosen, pool.map(lambda m: run(m, options.seeds), chosen), strict=True):

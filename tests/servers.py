@@ -75,15 +75,15 @@ def kinesis_mock() -> Generator[str]:
 
 
 @contextmanager
-def kinesalite() -> Generator[str]:
-    """Run kinesalite (npm) in memory and yield its endpoint URL."""
+def kinesalite(*, ssl: bool = False) -> Generator[str]:
+    """Run kinesalite (npm) in memory and yield its endpoint URL; with `ssl` behind a certificate it signed itself."""
     package = _npm_package("kinesalite")
     port = free_port()
     command = [*_node(), str(package / "cli.js"), "--port", str(port), "--shardLimit", str(SHARD_LIMIT)]
     for transition in ("create", "delete", "update"):
         command += [f"--{transition}StreamMs", str(STATE_CHANGE_MS)]
-    with _process("kinesalite", command, port) as url:
-        yield url
+    with _process("kinesalite", [*command, *(["--ssl"] if ssl else [])], port) as url:
+        yield url.replace("http:", "https:") if ssl else url
 
 
 @contextmanager
@@ -92,6 +92,28 @@ def moto() -> Generator[str]:
     port = free_port()
     # A process of its own keeps its threads, its global backends and its warnings out of the test run.
     with _process("moto", [sys.executable, "-c", _RUN_MOTO, str(port)], port) as url:
+        yield url
+
+
+@contextmanager
+def ministack(*, auth: bool = True) -> Generator[str]:
+    """Run ministack and yield its endpoint URL; the root user's keys are ``root`` and ``root``.
+
+    With `auth` it checks signatures, tokens and policies, and its IAM, STS, Kinesis, S3 refuse what AWS would refuse.
+    """
+    program = ROOT / ".ministack" / "bin" / "ministack"
+    if not program.exists():
+        msg = f"there is no {program}; hint: run scripts/setup_ministack.sh"
+        raise ServerNotStarted(msg)
+    port = free_port()
+    settings = {
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "AUTH": str(auth).lower(),
+        "AWS_ACCESS_KEY_ID": "root",
+        "AWS_SECRET_ACCESS_KEY": "root",
+    }
+    with _process("ministack", [str(program)], port, settings) as url:
         yield url
 
 

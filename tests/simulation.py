@@ -384,7 +384,7 @@ def connect(world: World) -> tuple[client.KinesisClient, Wire]:
     """Return the real client on a wire to the model."""
     wire = Wire(world)
     with (
-        patch.object(client, "make_client", lambda _config: wire),
+        patch.object(client, "make_client", lambda *_: wire),
         patch.object(client, "set_deadlines", lambda _client: None),
         patch.object(client, "RawCalls", lambda _client: wire),
     ):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kinesis_nb.emulator import Emulator
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
+ROLE = "arn:aws:iam::123456789012:role/reader"
+STREAM = "arn:aws:kinesis:us-east-1:123456789012:stream/orders"
 
 CALLS: dict[str, tuple[type[kn.KinesisError], Callable[[kn.Source], object]]] = {
     "unknown option of connect": (kn.UnknownOption, lambda _: kn.connect(regoin="us-east-1")),
@@ -62,10 +64,49 @@ CALLS: dict[str, tuple[type[kn.KinesisError], Callable[[kn.Source], object]]] = 
     "table that is a number": (kn.ConfigError, lambda s: s.sync("orders", 5)),
     "interval that is text": (kn.ConfigError, lambda s: s.sync("orders", "t", commit_interval="1s")),
     "no stream": (kn.UnknownOption, lambda s: s.read()),
-    "positional region": (kn.UnknownOption, lambda _: kn.connect("eu-central-1")),
+    "positional region": (kn.ConfigError, lambda _: kn.connect("eu-central-1")),
     "start of a sync": (kn.ConfigError, lambda s: s.sync("orders", "t", "never")),
     "commit_interval": (kn.ConfigError, lambda s: s.sync("orders", "t", commit_interval=0)),
     "table elsewhere": (kn.ConfigError, lambda s: s.sync("orders", "ftp://x/y")),
+    "instance without agents": (kn.ConfigError, lambda _: kn.connect(auth=kn.AwsInstance())),
+    "class as auth": (kn.ConfigError, lambda _: kn.connect(auth=kn.AwsInstance)),
+    "role as text": (kn.ConfigError, lambda _: kn.connect(sts_role="arn:aws:iam::123456789012:role/r")),
+    "role that is a user": (kn.ConfigError, lambda _: kn.StsRole("arn:aws:iam::123456789012:user/u", "me")),
+    "role of a short account": (kn.ConfigError, lambda _: kn.StsRole("arn:aws:iam::12345:role/r", "me")),
+    "session name with a space": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "a b")),
+    "session name of one letter": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "a")),
+    "session name of 65 letters": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "a" * 65)),
+    "duration too short": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", 899)),
+    "duration too long": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", 43_201)),
+    "duration with a fraction": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", 900.0)),
+    "duration that is a truth": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", duration=True)),
+    "external id of one letter": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", external_id="x")),
+    "empty external id": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", external_id="")),
+    "external id with a space": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", external_id="a b")),
+    "external id too long": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", external_id="x" * 1225)),
+    "secret with a line break": (kn.ConfigError, lambda _: kn.StaticCredentials("AKIA", "hunter2\n")),
+    "secret that is bytes": (kn.ConfigError, lambda _: kn.StaticCredentials("AKIA", b"hunter2")),
+    "key id with a letter that no key has": (kn.ConfigError, lambda _: kn.StaticCredentials("AKIÄ", "x")),
+    "profile without a name": (kn.ConfigError, lambda _: kn.Profile("")),
+    "http to another machine": (kn.ConfigError, lambda _: kn.connect(endpoint_url="http://10.1.2.3:4567")),
+    "STS by http": (kn.ConfigError, lambda _: kn.connect(sts_endpoint_url="http://sts.example.com")),
+    "endpoint with a line break": (kn.ConfigError, lambda _: kn.connect(endpoint_url="https://x\r\nHost: y")),
+    "no such CA bundle": (kn.ConfigError, lambda _: kn.connect(verify="/no/such/file.pem")),
+    "CA bundle that is a number": (kn.ConfigError, lambda _: kn.connect(verify=1.5)),
+    "exports_enabled as text": (kn.ConfigError, lambda _: kn.connect(exports_enabled="no")),
+    "region that is a number": (kn.ConfigError, lambda _: kn.connect(region=1)),
+    "saved source with a path": (kn.ConfigError, lambda s: s.save("../orders")),
+    "saved source that is not there": (kn.ConfigError, lambda _: kn.connect("no-such-source")),
+    "policy for text": (kn.ConfigError, lambda s: s.iam_policy(read="orders")),
+    "policy for another region": (
+        kn.ConfigError,
+        lambda s: s.iam_policy(["arn:aws:kinesis:eu-west-1:123456789012:stream/orders"]),
+    ),
+    "policy for a stream that cannot be": (kn.ConfigError, lambda s: s.iam_policy(["a b"])),
+    "policy with an alias": (kn.ConfigError, lambda s: s.iam_policy([STREAM], kms_key="alias/mine")),
+    "policy for a stranger": (kn.ConfigError, lambda s: s.iam_policy([STREAM], cross_account="*")),
+    "trust in everybody": (kn.ConfigError, lambda s: s.iam_policy([STREAM], trust="*")),
+    "check of a number": (kn.ConfigError, lambda s: s.check(read=3)),
 }
 
 
@@ -75,6 +116,7 @@ def test_refused_before_any_request(
 ) -> None:
     """Two lines, the second a hint; no request, no file, no thread."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     expected, call = CALLS[name]
     with pytest.raises(expected) as caught:
         call(source)

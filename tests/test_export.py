@@ -206,7 +206,7 @@ def test_keys_of_256_characters_are_allowed(source: kn.Source, streams: Streams)
     [
         ("orders", "is not the ARN of a stream"),
         ("arn:aws:sqs:us-east-1:000000000000:orders", "is not the ARN of a stream"),
-        ("arn:aws:kinesis:eu-west-1:000000000000:stream/orders", "the output stream is in eu-west-1"),
+        ("arn:aws:kinesis:eu-west-1:000000000000:stream/orders", "stream 'orders' is in eu-west-1"),
     ],
 )
 def test_refuses_bad_arns(source: kn.Source, emulator: Emulator, arn: str, says: str) -> None:

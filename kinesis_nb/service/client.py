@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from botocore import exceptions as boto_errors
 
-from kinesis_nb.errors import KinesisError, ServiceError, StreamNotFound, closest
+from kinesis_nb.errors import AccessDenied, KinesisError, ServiceError, StreamNotFound, closest
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.service.credentials import signed
 from kinesis_nb.service.deadline import set_deadlines
+from kinesis_nb.service.probe import Probe
 from kinesis_nb.service.raw import RawCalls
-from kinesis_nb.service.session import make_client
+from kinesis_nb.service.session import caller_arn, is_aws, make_client, make_credentials
 from kinesis_nb.service.translate import translate
 from kinesis_nb.service.wire import decode_batch
 from kinesis_nb.shards import Shard
@@ -34,12 +36,15 @@ class KinesisClient:
     """Kinesis over boto3; implements :class:`~kinesis_nb.transport.Kinesis`."""
 
     def __init__(self, config: SourceConfig, clock: Clock | None = None) -> None:
-        self._region = config.region
+        self._config = config
         self._clock = clock or SystemClock()
         self._time = _ServerClock()
-        self._client = make_client(config)
+        self._credentials = make_credentials(config, self._clock)
+        self._client = make_client(config, self._credentials)
         set_deadlines(self._client)
         self._raw = RawCalls(self._client)
+        self._caller: str | None = None
+        self._probe = Probe(self._call, trusts_dry_run=is_aws(config))
         weakref.finalize(
             self, self._client.close
         )  # the pool's sockets would otherwise live until some garbage collection
@@ -117,10 +122,32 @@ class KinesisClient:
         """Return between which two moments the service's clock stands, from the Date headers seen so far."""
         return self._time.at(self._clock.now())
 
+    def may(self, action: str, stream: str) -> bool | None:
+        """Return whether an action on a stream is allowed, without doing it; None when that cannot be asked."""
+        return self._probe.may(action, stream)
+
+    def stream_arn(self, stream: str) -> str | None:
+        """Return the ARN of a stream, of the caller's account when it may not be described; None when unknown."""
+        try:
+            return self.describe_stream(stream).arn
+        except (AccessDenied, StreamNotFound):
+            caller = self.caller_arn()
+        if caller is None:
+            return None
+        _, partition, _, _, account, *_ = caller.split(":")
+        return f"arn:{partition}:kinesis:{self._config.region}:{account}:stream/{stream}"
+
+    def caller_arn(self) -> str | None:
+        """Return who signs the calls; None when nobody can tell."""
+        if self._caller is None:
+            self._caller = caller_arn(self._config, self._credentials)
+        return self._caller
+
     def _call(self, operation: str, stream: str = "", **params: Any) -> Mapping[str, Any]:
         sent = self._clock.now()
+        method = getattr(self._client, operation)
         try:
-            answer: Mapping[str, Any] = getattr(self._client, operation)(**params)
+            answer: Mapping[str, Any] = signed(self._credentials, lambda: method(**params))
         except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
             raise self._translate(error, operation, stream) from error
         self._time.observe(
@@ -132,14 +159,16 @@ class KinesisClient:
         """Make a call that is too large for botocore's own way of encoding and decoding."""
         sent = self._clock.now()
         try:
-            answer, date = self._raw.post(operation, body)
+            answer, date = signed(self._credentials, lambda: self._raw.post(operation, body))
         except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
             raise self._translate(error, operation) from error
         self._time.observe(date, sent, self._clock.now())
         return answer
 
     def _translate(self, error: Exception, operation: str, stream: str = "") -> KinesisError:
-        translated = translate(error, operation, stream, self._region)
+        translated = translate(
+            error, operation, stream, self._config.region, now=self._clock.now(), proxy=self._config.proxy
+        )
         if isinstance(translated, StreamNotFound) and not translated.hint:
             translated.hint = self._hint_for(stream)
         return translated

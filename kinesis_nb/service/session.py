@@ -1,45 +1,98 @@
-"""Credentials, role and networking of a source -> a client of botocore."""
+"""Networking of a source: how a client of botocore reaches Kinesis and STS, and no other host."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-import boto3
+import botocore.loaders
+import botocore.session
 from botocore import exceptions as boto_errors
 from botocore.config import Config
 
-from kinesis_nb.config import Profile, SourceConfig, StaticCredentials
+from kinesis_nb.config import SourceConfig, check_endpoint
+from kinesis_nb.credentials import Profile
+from kinesis_nb.service.credentials import NOT_WHOLE, Renewable, assume, sign_in, signed
+from kinesis_nb.service.redact import install
 from kinesis_nb.service.translate import translate_local
+
+if TYPE_CHECKING:
+    from kinesis_nb.transport import Clock
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 POOL = 256  # idle connections that are kept; no more calls than that are under way at a time, whatever the threads
 
+# botocore's sessions would each read their JSON again: 25 ms for a client instead of 200
+_models = functools.cache(botocore.loaders.create_loader)
 
-def make_client(config: SourceConfig) -> Any:
-    """Return a client of botocore for Kinesis."""
-    keys: dict[str, str] = {}
-    match config.auth:
-        case Profile(name):
-            keys["profile_name"] = name
-        case StaticCredentials() as static:
-            keys["aws_access_key_id"] = static.access_key_id
-            keys["aws_secret_access_key"] = static.secret_access_key.reveal()
-            if static.session_token:
-                keys["aws_session_token"] = static.session_token.reveal()
-        case None:
-            pass
+
+def make_credentials(config: SourceConfig, clock: Clock) -> Renewable:
+    """Return what the calls of a source are signed with: who signs in, through the role if there is one."""
+    base = sign_in(config.auth, config.region, clock)
+    if config.sts_role is None:
+        return base
+    return assume(config.sts_role, base, make_client(config, base, "sts"), clock, config.proxy)
+
+
+def make_client(config: SourceConfig, credentials: Renewable, service: str = "kinesis") -> Any:
+    """Return botocore's client for ``"kinesis"`` or ``"sts"``."""
+    install()
+    endpoint = config.endpoint_url if service == "kinesis" else config.sts_endpoint_url
     settings = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         max_pool_connections=POOL,
         tcp_keepalive=True,
         retries={"total_max_attempts": 1},  # ours is the only retry loop; botocore's would repeat PutRecords unseen
-        proxies={"http": config.proxy, "https": config.proxy} if config.proxy else None,
+        proxies=dict.fromkeys(("http", "https"), config.proxy.reveal()) if config.proxy else None,
         # a configured endpoint counts only where the user points to the configuration
         ignore_configured_endpoint_urls=not isinstance(config.auth, Profile),
+        use_fips_endpoint=config.use_fips_endpoint,
+        use_dualstack_endpoint=config.use_dualstack_endpoint,
     )
     try:
-        boto = boto3.Session(region_name=config.region, **keys)
-        return boto.client("kinesis", endpoint_url=config.endpoint_url, verify=config.verify, config=settings)
+        session = botocore.session.Session(profile=config.auth.name if isinstance(config.auth, Profile) else None)
+        session.register_component("data_loader", _models())
+        session.set_config_variable("sts_regional_endpoints", "regional")  # not the global sts.amazonaws.com
+        session.register_component("credential_provider", _Given(credentials))
+        client = session.create_client(
+            service,
+            region_name=config.region,
+            endpoint_url=endpoint,
+            verify=None if config.verify is True else config.verify,  # None: AWS_CA_BUNDLE counts
+            config=settings,
+        )
     except boto_errors.BotoCoreError as error:
         raise translate_local(error, "connect") from error
+    check_endpoint("the configured endpoint_url", client.meta.endpoint_url, allow_http=config.allow_http)
+    return client
+
+
+def is_aws(config: SourceConfig) -> bool:
+    """Return whether the endpoint is Amazon's own, a VPC endpoint included."""
+    host = urlsplit(config.endpoint_url or "").hostname or ""
+    return config.endpoint_url is None or host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
+
+
+def caller_arn(config: SourceConfig, credentials: Renewable) -> str | None:
+    """Return who signs, as STS says; needs no permission. None where there is no STS to ask."""
+    if not is_aws(config) and config.sts_endpoint_url is None:
+        return None
+    sts = make_client(config, credentials, "sts")
+    try:
+        return str(signed(credentials, sts.get_caller_identity)["Arn"])
+    except (boto_errors.BotoCoreError, boto_errors.ClientError, *NOT_WHOLE):
+        return None
+    finally:
+        sts.close()
+
+
+class _Given:
+    """Gives botocore's session the credentials that we hold."""
+
+    def __init__(self, credentials: Renewable) -> None:
+        self._credentials = credentials
+
+    def load_credentials(self) -> Renewable:
+        return self._credentials

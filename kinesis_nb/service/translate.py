@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import email.utils
+import json
+import re
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
 from botocore import exceptions as boto_errors
 
 from kinesis_nb.errors import (
@@ -15,7 +22,12 @@ from kinesis_nb.errors import (
     ServiceError,
     StreamNotFound,
     Throttled,
+    forget_frames,
 )
+from kinesis_nb.permissions import SERVICE_OF, statement
+
+if TYPE_CHECKING:
+    from kinesis_nb.config import Proxy
 
 _THROTTLES = {
     "ProvisionedThroughputExceededException",
@@ -42,60 +54,109 @@ _BLOCKED_KEYS = {
     "KMSNotFoundException": "was not found",
     "KMSAccessDeniedException": "may not be used with these credentials",
 }
+_EXPIRED = "the credentials have expired"
+_UNKNOWN_KEY = "AWS does not know this access key"
+_WRONG_SECRET = "the secret access key does not belong to the access key id"  # noqa: S105 - a message
 _BAD_CREDENTIALS = {
-    "ExpiredTokenException": "the credentials have expired",
-    "ExpiredToken": "the credentials have expired",
-    "RequestExpired": "the credentials have expired",
-    "UnrecognizedClientException": "AWS does not know this access key",
-    "InvalidClientTokenId": "AWS does not know this access key",
-    "MissingAuthenticationTokenException": "the request carried no credentials",
-    "InvalidSignatureException": "the signature does not match: the secret is wrong, or this machine's clock is",
-    "SignatureDoesNotMatch": "the signature does not match: the secret is wrong, or this machine's clock is",
-    "IncompleteSignature": "the signature is incomplete",
-    "IncompleteSignatureException": "the signature is incomplete",
+    "ExpiredTokenException": (_EXPIRED, "log in again, or give auth= fresh credentials"),
+    "ExpiredToken": (_EXPIRED, "log in again, or give auth= fresh credentials"),
+    "RequestExpired": (_EXPIRED, "log in again, or give auth= fresh credentials"),
+    "UnrecognizedClientException": (_UNKNOWN_KEY, "check the access key id; a temporary key needs its session token"),
+    "InvalidClientTokenId": (_UNKNOWN_KEY, "check the access key id; a temporary key needs its session token"),
+    "MissingAuthenticationTokenException": ("the request carried no credentials", "check auth= of connect()"),
+    "InvalidSignatureException": (_WRONG_SECRET, "copy the secret access key again, whole and without spaces"),
+    "SignatureDoesNotMatch": (_WRONG_SECRET, "copy the secret access key again, whole and without spaces"),
+    "RequestTimeTooSkewed": ("AWS and this machine do not agree on the time", "set this machine's clock"),
+    "IncompleteSignature": ("the signature is incomplete", "look for a proxy that changes headers on the way"),
+    "IncompleteSignatureException": ("the signature is incomplete", "look for a proxy that changes headers on the way"),
 }
+RENEWABLE = {
+    "ExpiredTokenException",
+    "ExpiredToken",
+    "RequestExpired",
+    "UnrecognizedClientException",
+    "InvalidClientTokenId",
+}
+_SIGNATURE = {"InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", *RENEWABLE}
+_SKEW = timedelta(minutes=4)  # AWS takes signatures that are 5 minutes off
+_NOT_OPTED_IN = {"OptInRequired", "KMSOptInRequired", "SubscriptionRequiredException"}
+_DENIED = {"AccessDeniedException", "AccessDenied"}
+_ARN = re.compile(r"on resource: (arn:[^\s\"]+)")
+_CALLER = re.compile(r"User: (arn:\S+)")
 
 
-def translate(error: Exception, operation: str, stream: str = "", region: str = "") -> KinesisError:
+def translate(
+    error: Exception,
+    operation: str,
+    stream: str = "",
+    region: str = "",
+    *,
+    now: datetime | None = None,
+    resource: str = "",
+    proxy: Proxy | None = None,
+) -> KinesisError:
     """Turn an exception of botocore into ours: by error code, never by exception class.
+
+    The frames in its traceback hold what was signed with, so the traceback is dropped.
 
     Parameters
     ----------
     operation
         The client's method, for example ``"get_records"``.
+    now
+        The time by this machine, to be compared with the answer's; None skips the comparison.
+    resource
+        The ARN that was asked for, where it is known.
     """
+    forget_frames(error)
     action = "".join(word.title() for word in operation.split("_"))
     if not isinstance(error, boto_errors.ClientError):
-        return translate_local(error, action)
-    detail = error.response.get("Error", {})
-    code, message = str(detail.get("Code", "")), str(detail.get("Message", ""))
+        return translate_local(error, action, proxy)
+    code = _code(error)
+    if code in _DENIED:
+        message = str(error.response.get("Error", {}).get("Message", ""))
+        translated: KinesisError = _denied(action, message, resource or _arn(action, stream, region, message))
+    elif code in _BAD_CREDENTIALS:
+        translated = _bad_credentials(error, action, now)
+    elif code == "407":
+        translated = _proxy_wants_login(action, proxy)
+    else:
+        translated = _refused(error, action, f"no stream {stream!r} in {region}" if stream else "")
+    translated.code = code
+    return translated
+
+
+def _refused(error: boto_errors.ClientError, action: str, no_stream: str) -> KinesisError:
+    code, message = _code(error), str(error.response.get("Error", {}).get("Message", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     said = f"{action}: {code}: {message}" if message else f"{action}: {code}"
     match code:
         case "ExpiredIteratorException":
             return IteratorExpired(said, retryable=True)
-        case "InvalidArgumentException" if operation in {"get_records", "get_shard_iterator"}:
-            return _refused_place(said, operation)
+        case "InvalidArgumentException" if action in {"GetRecords", "GetShardIterator"}:
+            return _refused_place(said, action)
         case "ResourceNotFoundException":
-            return StreamNotFound(f"no stream {stream!r} in {region}" if stream else said)
-        case "AccessDeniedException" | "AccessDenied":
-            return AccessDenied(said, hint=f"the policy must allow kinesis:{action}")
+            return StreamNotFound(no_stream or said)
         case _ if code in _THROTTLES:
             return Throttled(said, retryable=True)
         case _ if code in _BLOCKED_KEYS:
             why = f"the key that the stream is encrypted with {_BLOCKED_KEYS[code]}: {message}"
             return KeyUnavailable(why, hint="mend the key before the stream's retention ends", retryable=True)
-        case _ if code in _BAD_CREDENTIALS:
-            return CredentialsError(f"{_BAD_CREDENTIALS[code]} ({said})", hint="check auth= of connect()")
+        case "403":  # without a code of AWS
+            return ServiceError(
+                said, hint="a proxy or a firewall on the way refused it; ask for the host to be allowed"
+            )
+        case _ if code in _NOT_OPTED_IN:
+            return ServiceError(said, hint="this account has not subscribed to the service; sign up in the AWS console")
         case _ if code in _FAILURES or status >= 500:  # noqa: PLR2004 - HTTP
             return ServiceError(said, retryable=True)
         case _:
             return ServiceError(said)
 
 
-def _refused_place(said: str, operation: str) -> KinesisError:
+def _refused_place(said: str, action: str) -> KinesisError:
     """Tell an iterator from a sequence number, and one of another stream from one whose record is not kept any more."""
-    if operation == "get_records":
+    if action == "GetRecords":
         return IteratorExpired(said)
     if "SequenceNumber" not in said:
         return ServiceError(said)
@@ -104,7 +165,14 @@ def _refused_place(said: str, operation: str) -> KinesisError:
     return PositionTrimmed(said)
 
 
-def translate_local(error: Exception, action: str) -> KinesisError:
+def _bad_credentials(error: boto_errors.ClientError, action: str, now: datetime | None) -> CredentialsError:
+    code = _code(error)
+    skew = _skew(error, now) if code in _SIGNATURE else None
+    what, hint = _BAD_CREDENTIALS[code] if skew is None else _wrong_clock(skew)
+    return CredentialsError(f"{what} ({action}: {code})", hint=hint)
+
+
+def translate_local(error: Exception, action: str, proxy: Proxy | None = None) -> KinesisError:
     """Translate what botocore raised by itself, without an answer of the service."""
     match error:
         case boto_errors.NoCredentialsError() | boto_errors.PartialCredentialsError():
@@ -113,15 +181,107 @@ def translate_local(error: Exception, action: str) -> KinesisError:
             )
         case boto_errors.ProfileNotFound():
             return ConfigError(str(error), hint="`aws configure list-profiles` shows the profiles")
+        case boto_errors.ConfigParseError() | boto_errors.ConfigNotFound() | boto_errors.InvalidConfigError():
+            return ConfigError(_one_line(error), hint="mend the AWS configuration, ~/.aws/config")
         case (
-            boto_errors.CredentialRetrievalError() | boto_errors.TokenRetrievalError() | boto_errors.SSOTokenLoadError()
+            boto_errors.CredentialRetrievalError()
+            | boto_errors.TokenRetrievalError()
+            | boto_errors.SSOError()
+            | boto_errors.MetadataRetrievalError()
         ):
-            return CredentialsError(str(error), hint="log in again, for example with `aws sso login`")
+            return CredentialsError(_one_line(error), hint="log in again, for example with `aws sso login`")
         case boto_errors.SSLError():
-            return ServiceError(f"{action}: {error}", hint="pass verify= with the path of your CA bundle")
+            return ServiceError(
+                f"{action}: the server's certificate cannot be trusted ({_one_line(error)})",
+                hint="give verify= the path of the CA bundle that signed it, for example your company's",
+            )
         case boto_errors.ParamValidationError() | boto_errors.InvalidRegionError():
-            return ConfigError(" ".join(str(error).split()))
+            return ConfigError(_one_line(error))
+        case boto_errors.ProxyConnectionError() if "407" in str(error.kwargs.get("error")):
+            return _proxy_wants_login(action, proxy)
+        case boto_errors.ProxyConnectionError() if " 403 " in str(error.kwargs.get("error")):
+            return ServiceError(
+                f"{action}: proxy {_proxy_used(proxy)} does not let this through (403)",
+                hint="ask for the hosts of Kinesis and STS to be allowed, see docs/access.md",
+            )
         case boto_errors.HTTPClientError() | boto_errors.ConnectionError():
-            return ServiceError(f"{action}: {error}", retryable=True)
+            way = f" through proxy {_proxy_used(proxy)}" if isinstance(error, boto_errors.ProxyConnectionError) else ""
+            return ServiceError(f"{action}{way}: {_masked(_one_line(error))}", retryable=True)
         case _:
-            return ServiceError(f"{action}: {error}")
+            return ServiceError(f"{action}: {_masked(_one_line(error))}")
+
+
+def _code(error: boto_errors.ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _denied(action: str, message: str, resource: str) -> AccessDenied:
+    """Name the action, the resource, who asked, and what would allow it."""
+    name = f"{SERVICE_OF.get(action, 'kinesis')}:{action}"
+    caller = f" to {found[1]}" if (found := _CALLER.search(message)) else ""
+    said, wanted = f"{name} on {resource} is denied{caller}", statement([action], resource)
+    hint = f"add to its policy: {json.dumps(wanted)}"
+    if "VPC endpoint polic" in message:
+        said, hint = f"{said} by the policy of the VPC endpoint", f"add to that policy: {json.dumps(wanted)}"
+    elif "explicit deny" in message:
+        where = message.partition("explicit deny in ")[2].rstrip(".") or "a policy"
+        said, hint = f"{said} by an explicit Deny in {where}", "ask whoever wrote that policy: no Allow outweighs it"
+    elif action == "AssumeRole":
+        hint = (
+            f"the trust policy of the role must name the caller, and its external id if it asks for one; "
+            f"add to the caller's policy: {json.dumps(wanted)}"
+        )
+    denied = AccessDenied(said, hint=hint)
+    denied.action = name
+    return denied
+
+
+def _arn(action: str, stream: str, region: str, message: str) -> str:
+    """Return the ARN that was asked for: as AWS names it, else of the caller's account, else of any."""
+    if found := _ARN.search(message):
+        return found[1]
+    if action == "ListStreams":
+        return "*"  # has no resource
+    caller = _CALLER.search(message)
+    _, partition, _, _, account, *_ = f"{caller[1]}:::::".split(":") if caller else ("arn", "aws", "", "", "*")
+    return f"arn:{partition}:kinesis:{region}:{account}:stream/{stream or 'NAME-OF-THE-STREAM'}"
+
+
+def _skew(error: boto_errors.ClientError, now: datetime | None) -> timedelta | None:
+    """Return how far this machine's clock is ahead of the answer's Date, when that is too far."""
+    date = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    if now is None or not date:
+        return None
+    try:
+        ahead = now - email.utils.parsedate_to_datetime(date).astimezone(UTC)
+    except ValueError:
+        return None
+    return ahead if abs(ahead) > _SKEW else None
+
+
+def _wrong_clock(ahead: timedelta) -> tuple[str, str]:
+    minutes = abs(ahead).total_seconds() / 60
+    side = "ahead of" if ahead > timedelta(0) else "behind"
+    return f"this machine's clock is {minutes:.1f} minutes {side} AWS's", "set the clock; AWS tolerates 5 minutes"
+
+
+def _proxy_wants_login(action: str, proxy: Proxy | None) -> ServiceError:
+    return ServiceError(
+        f"{action}: proxy {_proxy_used(proxy)} wants a user and a password (407)",
+        hint='give connect() proxy="http://user:password@host:port"',
+    )
+
+
+def _proxy_used(proxy: Proxy | None) -> str:
+    """Return the proxy that was used, without its password: ours, or what the environment says."""
+    if proxy is not None:
+        return str(proxy)
+    return _masked(urllib.request.getproxies().get("https", "of the environment"))
+
+
+def _masked(text: str) -> str:
+    return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:********@", text)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

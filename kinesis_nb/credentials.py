@@ -1,0 +1,193 @@
+"""Who asks: the ways to sign in to AWS, and :class:`Secret`. Values only; nothing is sent."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from kinesis_nb.errors import ConfigError, forgetful
+
+_ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}", re.ASCII)
+_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)  # AWS STS: RoleSessionName
+_EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # AWS STS: ExternalId
+_DURATION = range(900, 43_200 + 1)  # seconds; AWS STS: DurationSeconds
+
+
+class Secret:
+    """A text that does not show itself: not in a repr, a format, a log, JSON, a pickle or a copy.
+
+    Examples
+    --------
+    >>> Secret("hunter2")
+    Secret('********')
+    >>> f"{Secret('hunter2')}"
+    '********'
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the text itself; for the signer only."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('********')"
+
+    def __str__(self) -> str:
+        return "********"
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+    def __reduce__(self) -> NoReturn:
+        msg = "a Secret cannot be pickled or copied"
+        raise TypeError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class StaticCredentials:
+    """An access key of AWS, given here and now; the connector's "Static Credentials".
+
+    Nothing else is looked up: neither the environment nor the files of the AWS configuration.
+
+    Parameters
+    ----------
+    access_key_id
+        Not secret by itself.
+    secret_access_key, session_token
+        Text or :class:`Secret`; kept as Secret.
+    """
+
+    access_key_id: str
+    secret_access_key: Secret = field()
+    session_token: Secret | None = None
+
+    @forgetful
+    def __init__(
+        self, access_key_id: str, secret_access_key: str | Secret, session_token: str | Secret | None = None
+    ) -> None:
+        if not access_key_id or not secret_access_key:
+            msg = "static credentials need an access key id and a secret access key"
+            raise ConfigError(msg, hint="leave auth out to use the credentials of your environment")
+        if not isinstance(access_key_id, str) or not access_key_id.isascii() or not access_key_id.isprintable():
+            # the value itself may be a secret in the wrong place
+            raise ConfigError("the access key id is not one", hint='it looks like "AKIA..." or "ASIA..."')
+        object.__setattr__(self, "access_key_id", access_key_id)
+        object.__setattr__(self, "secret_access_key", as_secret("secret_access_key", secret_access_key))
+        token = as_secret("session_token", session_token) if session_token else None
+        object.__setattr__(self, "session_token", token)
+
+    def __str__(self) -> str:
+        return f"static credentials {self.access_key_id!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class AwsInstance:
+    """The role of the container or the instance that the work runs on; the connector's "AWS Instance".
+
+    Only their metadata services are asked (ECS and EKS containers; EC2 with IMDSv2), never the environment's keys or
+    the files of the AWS configuration. For connections through agents: on a direct connection leave ``auth`` out.
+    """
+
+    def __str__(self) -> str:
+        return "the role of the instance"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A named profile of the AWS configuration (SSO and role profiles included)."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError("a profile has a name", hint="`aws configure list-profiles` shows the profiles")
+
+    def __str__(self) -> str:
+        return f"profile {self.name!r}"
+
+
+Auth = StaticCredentials | AwsInstance | Profile | None
+"""None stands for boto3's default credential chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class StsRole:
+    """A role that is assumed before anything else is asked, and assumed again before its credentials expire.
+
+    Parameters
+    ----------
+    role_arn
+        ``arn:aws:iam::<account>:role/<path and name>``.
+    session_name
+        Shows up in the account's logs; 2 to 64 letters, digits and ``_+=,.@-``.
+    duration
+        How long the role's credentials last, in seconds: 900 to 43,200, and at most what the role allows.
+    external_id
+        What the role's trust policy may demand of a third party; 2 to 1,224 letters, digits and ``_+=,.@:/-``.
+
+    Raises
+    ------
+    ConfigError
+        For what STS would refuse.
+    """
+
+    role_arn: str
+    session_name: str
+    duration: int = 900
+    external_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.role_arn, str) or not _ROLE.fullmatch(self.role_arn):
+            raise ConfigError(
+                f"role_arn: {self.role_arn!r} is not the ARN of a role",
+                hint="it looks like arn:aws:iam::123456789012:role/reader",
+            )
+        if not isinstance(self.session_name, str) or not _SESSION_NAME.fullmatch(self.session_name):
+            raise ConfigError(
+                f"session_name: {self.session_name!r} cannot name a session",
+                hint="2 to 64 letters, digits and _+=,.@-, without spaces",
+            )
+        if type(self.duration) is not int or self.duration not in _DURATION:
+            raise ConfigError(
+                f"duration: {self.duration!r} is not how long a role can last",
+                hint=f"give whole seconds from {_DURATION[0]} to {_DURATION[-1]}; 900 is the default",
+            )
+        if self.external_id is None:
+            return
+        if not isinstance(self.external_id, str) or not _EXTERNAL_ID.fullmatch(self.external_id):
+            raise ConfigError(
+                f"external_id: {self.external_id!r} is not one",
+                hint="2 to 1,224 letters, digits and _+=,.@:/-; leave it out when the role asks for none",
+            )
+
+    def __str__(self) -> str:
+        return f"role {self.role_arn}"
+
+
+def as_secret(name: str, value: object) -> Secret:
+    """Return a text as Secret; anything else is refused without being shown."""
+    if isinstance(value, Secret):
+        return value
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} takes text, no {type(value).__name__}", hint=f"give {name} as a str or a Secret")
+    if value != value.strip() or not value.isascii() or not value.isprintable():
+        raise ConfigError(
+            f"{name} has a space, a line break or a letter that no key has",
+            hint="copy it again, without what is around",
+        )
+    return Secret(value)

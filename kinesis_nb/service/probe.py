@@ -1,0 +1,89 @@
+"""Whether an action is allowed, found out without doing it: DryRun where the API has it, harmless calls elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kinesis_nb.errors import AccessDenied, KinesisError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_ALLOWED = "DryRunOperationException"  # the API's way to say yes to a call with DryRun
+
+
+class Call(Protocol):
+    """One call of the API."""
+
+    def __call__(self, operation: str, stream: str = "", **params: Any) -> Mapping[str, Any]:
+        """Return the answer, or raise a KinesisError."""
+        ...
+
+
+class Probe:
+    """Asks for one action at a time.
+
+    Parameters
+    ----------
+    trusts_dry_run
+        Whether the server is AWS. Another one must first answer a harmless call as AWS would: a server that does not
+        know DryRun would write.
+    """
+
+    def __init__(self, call: Call, *, trusts_dry_run: bool) -> None:
+        self._call = call
+        self._trusts_dry_run = trusts_dry_run
+
+    def may(self, action: str, stream: str) -> bool | None:
+        """Return whether the action is allowed; None when that cannot be asked."""
+        try:
+            return self._ask(action, stream)
+        except AccessDenied as error:
+            return False if error.action in {"", f"kinesis:{action}"} else None
+        except KinesisError as error:
+            if error.code != _ALLOWED:
+                raise
+            return True
+
+    def _ask(self, action: str, stream: str) -> bool | None:
+        match action:
+            case "ListStreams":
+                self._call("list_streams", Limit=1)
+            case "DescribeStream":
+                self._call("describe_stream", stream, StreamName=stream, Limit=1)
+            case "DescribeStreamSummary":
+                self._call("describe_stream_summary", stream, StreamName=stream)
+            case "ListShards":
+                self._first_shard(stream)
+            case "GetShardIterator":
+                self._iterator(stream, DryRun=True)
+            case "GetRecords":
+                self._call("get_records", stream, ShardIterator=self._iterator(stream), Limit=1, DryRun=True)
+            case "PutRecords" if self._knows_dry_run(stream):
+                nothing = [{"Data": b"", "PartitionKey": "0"}]
+                self._call("put_records", stream, StreamName=stream, Records=nothing, DryRun=True)
+            case _:
+                return None
+        return True
+
+    def _knows_dry_run(self, stream: str) -> bool:
+        if self._trusts_dry_run:
+            return True
+        try:
+            self._iterator(stream, DryRun=True)
+        except KinesisError as error:
+            return error.code == _ALLOWED
+        return False
+
+    def _iterator(self, stream: str, **dry: bool) -> str:
+        try:
+            shard = self._first_shard(stream)
+        except AccessDenied:
+            shard = "shardId-000000000000"  # the first of every stream; may have expired
+        answer = self._call(
+            "get_shard_iterator", stream, StreamName=stream, ShardId=shard, ShardIteratorType="LATEST", **dry
+        )
+        return str(answer["ShardIterator"])
+
+    def _first_shard(self, stream: str) -> str:
+        return str(self._call("list_shards", stream, StreamName=stream, MaxResults=1)["Shards"][0]["ShardId"])

@@ -1,0 +1,230 @@
+"""Sources by name: what is saved, what is never in the file, and who may read it."""
+
+from __future__ import annotations
+
+import stat
+import sys
+import tomllib
+import types
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import keyring
+import pytest
+from keyring.backend import KeyringBackend
+from keyring.backends import fail, null
+
+import kinesis_nb as kn
+from kinesis_nb.config import SourceConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SECRET, TOKEN, PASSWORD = "s3cret/KEY+1", "t0ken==", "pr0xy"
+ROLE = kn.StsRole("arn:aws:iam::123456789012:role/reader", "me", 1800, "ext-42")
+
+
+class MemoryKeyring(KeyringBackend):
+    """A real back end as keyring defines one, in memory."""
+
+    priority = 5.0  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[tuple[str, str], str] = {}
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return self.held.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.held[service, username] = password
+
+    def delete_password(self, service: str, username: str) -> None:
+        del self.held[service, username]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's config directory is a fresh one."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return tmp_path / "kinesis_nb" / "sources"
+
+
+@pytest.fixture
+def ring() -> Iterator[MemoryKeyring]:
+    before = keyring.get_keyring()
+    keyring.set_keyring(ring := MemoryKeyring())
+    yield ring
+    keyring.set_keyring(before)
+
+
+@pytest.fixture
+def no_ring() -> Iterator[None]:
+    before = keyring.get_keyring()
+    keyring.set_keyring(fail.Keyring())
+    yield
+    keyring.set_keyring(before)
+
+
+def full(certificate: str | bool = True) -> kn.Source:  # noqa: FBT001, FBT002
+    return kn.connect(
+        region="eu-central-1",
+        auth=kn.StaticCredentials("AKIATEST", SECRET, TOKEN),
+        sts_role=ROLE,
+        exports_enabled=True,
+        endpoint_url="https://vpce.example.com",
+        sts_endpoint_url="https://sts.example.com",
+        proxy=f"http://ada:{PASSWORD}@proxy.example.com:3128",
+        verify=certificate,
+        use_fips_endpoint=True,
+        use_dualstack_endpoint=False,
+        allow_http=True,
+    )
+
+
+def test_everything_comes_back(folder: Path, ring: MemoryKeyring) -> None:
+    """Every option of a source survives being saved, secrets by way of the keyring."""
+    full(certificate=False).save("orders-prod")
+    assert kn.sources() == ["orders-prod"]
+    assert kn.connect("orders-prod").config == full(certificate=False).config
+    assert kn.connect("orders-prod").config.proxy.reveal() == f"http://ada:{PASSWORD}@proxy.example.com:3128"  # type: ignore[union-attr]
+    changed = [one.name for one in fields(SourceConfig) if getattr(full(False).config, one.name) != one.default]
+    assert set(changed) == {one.name for one in fields(SourceConfig)}  # so that a new option cannot be forgotten
+
+
+def test_no_secret_is_in_the_file(folder: Path, ring: MemoryKeyring) -> None:
+    """The file says which secrets there are, and none of them; it is TOML."""
+    full().save("orders-prod")
+    text = (folder / "orders-prod.toml").read_text()
+    assert not [secret for secret in (SECRET, TOKEN, PASSWORD) if secret in text]
+    assert tomllib.loads(text)["secrets"] == ["proxy_password", "secret_access_key", "session_token"]
+    assert sorted(ring.held.values()) == sorted([SECRET, TOKEN, PASSWORD])
+
+
+def test_keywords_override_what_was_saved(ring: MemoryKeyring) -> None:
+    """Also a keyword that is given as its own default."""
+    full().save("orders-prod")
+    other = kn.connect("orders-prod", exports_enabled=False, region="us-east-1", auth=None, proxy=None).config
+    assert (other.exports_enabled, other.region, other.auth, other.proxy) == (False, "us-east-1", None, None)
+    assert other.endpoint_url == "https://vpce.example.com"
+
+
+def test_a_profile_and_the_default_chain_need_no_secret(folder: Path, no_ring: None) -> None:
+    """Nothing is asked for where there is no secret."""
+    kn.connect(auth=kn.Profile("dev")).save("dev")
+    kn.connect().save("plain")
+    assert kn.connect("dev").config.auth == kn.Profile("dev")
+    assert kn.connect("plain").config == kn.connect().config
+    assert kn.sources() == ["dev", "plain"]
+
+
+def test_without_a_keyring_the_secret_is_asked_for(no_ring: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each secret once, by name; what was typed is used."""
+    kn.connect(auth=kn.StaticCredentials("AKIATEST", SECRET)).save("orders")
+    asked: list[str] = []
+
+    def type_in(prompt: str) -> str:
+        asked.append(prompt)
+        return SECRET
+
+    monkeypatch.setattr("getpass.getpass", type_in)
+    assert kn.connect("orders").config.auth == kn.StaticCredentials("AKIATEST", SECRET)
+    assert asked == ["secret access key of source 'orders': "]
+    kn.connect("orders", auth=None)
+    assert len(asked) == 1
+
+
+def test_with_nobody_to_ask_it_is_an_error(no_ring: None) -> None:
+    """Without a terminal: two lines that say how, and no echo, no hanging."""
+    full().save("orders")
+    with pytest.raises(kn.ConfigError, match=r"secret access key of source 'orders' is not known here\nhint: .*auth="):
+        kn.connect("orders")
+
+
+@pytest.mark.parametrize("backend", [fail.Keyring(), null.Keyring()], ids=lambda one: type(one).__module__)
+def test_a_keyring_that_keeps_nothing_is_none(backend: KeyringBackend) -> None:
+    """The back ends that fail, or forget, get no secret."""
+    before = keyring.get_keyring()
+    keyring.set_keyring(backend)
+    try:
+        full().save("orders")  # must not raise
+    finally:
+        keyring.set_keyring(before)
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package works where keyring is not installed."""
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    full().save("orders")
+    assert kn.sources() == ["orders"]
+    assert isinstance(sys.modules["kinesis_nb.saved"], types.ModuleType)
+
+
+def test_the_files_are_the_users_alone(folder: Path) -> None:
+    """0700 and 0600, also where the folder was open before."""
+    folder.mkdir(parents=True, mode=0o777)
+    folder.chmod(0o777)
+    kn.connect().save("orders")
+    kn.connect(region="eu-west-1").save("orders")
+    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "orders.toml").stat().st_mode) == 0o600
+    assert [path.name for path in folder.iterdir()] == ["orders.toml"]
+    assert kn.connect("orders").config.region == "eu-west-1"
+
+
+def test_no_link_is_followed(folder: Path, tmp_path: Path) -> None:
+    """Neither when reading nor when writing, for the file or its folder."""
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    kn.connect().save("orders")
+    (folder / "orders.toml").unlink()
+    (folder / "orders.toml").symlink_to(victim)
+    with pytest.raises(kn.ConfigError, match="cannot be opened"):
+        kn.connect("orders")
+    kn.connect().save("orders")
+    assert victim.read_text() == "untouched"
+    assert not (folder / "orders.toml").is_symlink()
+    elsewhere = tmp_path / "elsewhere"
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    with pytest.raises(kn.ConfigError, match="is not a folder of yours"):
+        kn.connect().save("more")
+    assert not (elsewhere / "more.toml").exists()
+
+
+def test_a_file_that_others_may_write_is_not_trusted(folder: Path) -> None:
+    """Who can write it decides where requests go."""
+    kn.connect().save("orders")
+    (folder / "orders.toml").chmod(0o666)
+    with pytest.raises(kn.ConfigError, match=r"others may write.*\nhint: check it, then chmod 600"):
+        kn.connect("orders")
+
+
+@pytest.mark.parametrize(
+    "text", ["region = ", "region = 1\nsecrets=[]", "\xff", "[auth]\nx=1", "secrets=[]\n[sts_role]\nx=1"]
+)
+def test_a_damaged_file_is_an_error(folder: Path, text: str) -> None:
+    """Two lines, whatever is wrong with it."""
+    kn.connect().save("orders")
+    (folder / "orders.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(kn.ConfigError) as caught:
+        kn.connect("orders")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "a\0b", "x" * 65, ".hidden", "ä", 3, None])
+def test_a_name_that_is_none(name: object) -> None:
+    """A name that could leave the folder, or be no file, is refused."""
+    with pytest.raises(kn.ConfigError):
+        kn.connect().save(name)  # type: ignore[arg-type]
+    assert kn.sources() == []
+
+
+def test_a_misspelt_name(ring: MemoryKeyring) -> None:
+    """The nearest saved name is offered; a region is recognised."""
+    kn.connect().save("orders-prod")
+    with pytest.raises(kn.ConfigError, match="did you mean 'orders-prod'"):
+        kn.connect("orders-prd")
+    with pytest.raises(kn.ConfigError, match='write region="eu-central-1"'):
+        kn.connect("eu-central-1")
