@@ -11,6 +11,7 @@
     ├── CredentialsError (PermissionError) no, expired, unknown or wrong credentials
     ├── ServiceError                       the service or the network, not the caller
     │   ├── Throttled                      a quota is used up for the moment
+    │   ├── InvalidRequest                 the service will never take this request as it is
     │   ├── IteratorExpired                the shard iterator must be made again
     │   ├── PositionTrimmed                the record of a sequence number is not kept any more
     │   ├── KeyUnavailable                 the stream's encryption key cannot be used now
@@ -27,7 +28,7 @@ Retry decisions look at :attr:`KinesisError.retryable` and at nothing else.
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +45,14 @@ class KinesisError(Exception):
         What the reader can do about it; empty if nothing is known to help.
     retryable
         Whether the same call may succeed later without a change by the user.
+
+    Attributes
+    ----------
+    report
+        The :class:`~kinesis_nb.report.ExportReport` of what an export had done before; None for everything else.
     """
+
+    report: Any = None
 
     def __init__(self, message: str, *, hint: str = "", retryable: bool = False) -> None:
         super().__init__(message)
@@ -90,6 +98,10 @@ class ServiceError(KinesisError):
 
 class Throttled(ServiceError):
     """A quota of the shard, the stream or the account is used up for the moment."""
+
+
+class InvalidRequest(ServiceError):
+    """The service will never take this request as it is; parts of it perhaps."""
 
 
 class IteratorExpired(ServiceError):

@@ -95,6 +95,28 @@ def moto() -> Generator[str]:
         yield url
 
 
+@contextmanager
+def ministack(*, auth: bool = True) -> Generator[str]:
+    """Run ministack and yield its endpoint URL; the root user's keys are ``root`` and ``root``.
+
+    With `auth` it checks signatures, tokens and policies, and its IAM, STS, Kinesis, S3 refuse what AWS would refuse.
+    """
+    program = ROOT / ".ministack" / "bin" / "ministack"
+    if not program.exists():
+        msg = f"there is no {program}; hint: run scripts/setup_ministack.sh"
+        raise ServerNotStarted(msg)
+    port = free_port()
+    settings = {
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "AUTH": str(auth).lower(),
+        "AWS_ACCESS_KEY_ID": "root",
+        "AWS_SECRET_ACCESS_KEY": "root",
+    }
+    with _process("ministack", [str(program)], port, settings) as url:
+        yield url
+
+
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nobody listens on right now."""
     with socket.socket() as probe:

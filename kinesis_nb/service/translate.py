@@ -8,6 +8,7 @@ from kinesis_nb.errors import (
     AccessDenied,
     ConfigError,
     CredentialsError,
+    InvalidRequest,
     IteratorExpired,
     KeyUnavailable,
     KinesisError,
@@ -36,6 +37,7 @@ _FAILURES = {
     "ServiceUnavailable",
     "ServiceUnavailableException",
 }
+_INVALID = {"InvalidArgumentException", "ValidationException", "SerializationException"}
 _BLOCKED_KEYS = {
     "KMSDisabledException": "is disabled",
     "KMSInvalidStateException": "is in a state in which it cannot be used",
@@ -90,7 +92,13 @@ def translate(error: Exception, operation: str, stream: str = "", region: str = 
         case _ if code in _FAILURES or status >= 500:  # noqa: PLR2004 - HTTP
             return ServiceError(said, retryable=True)
         case _:
-            return ServiceError(said)
+            return _refused(said, operation, code, status)
+
+
+def _refused(said: str, operation: str, code: str, status: int) -> KinesisError:
+    """Tell records that the service will never take from other refusals."""
+    is_about_records = operation == "put_records" and (code in _INVALID or status == 413)  # noqa: PLR2004 - HTTP
+    return InvalidRequest(said) if is_about_records else ServiceError(said)
 
 
 def _refused_place(said: str, operation: str) -> KinesisError:
