@@ -3,10 +3,10 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint sim least mutants bench clean help
+.PHONY: demo test lab lint sim sim-export kill-export least mutants bench bench-export clean help
 
 help:          ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 demo: .venv/.run    ## the whole job on an embedded Kinesis, checked
 	$(BIN)/kinesis-nb demo
@@ -34,12 +34,22 @@ least: .venv/.test    ## the reader's tests where AWS allows a reader's four act
 	    --allow-only ListShards,GetShardIterator,GetRecords,DescribeStream \
 	    -k 'not catalog and not extras and not test_unknown_stream and not not_permitted'    # these are about more
 
-mutants: .venv/.test    ## seeded defects in the reader: the tests must kill each
+sim-export: .venv/.test    ## 1,000 exports in virtual time
+	$(BIN)/python -m tests.export_simulation --seeds 1000
+
+kill-export: .venv/.test    ## a streaming export that is killed 100 times
+	$(BIN)/python -m tests.kill_export --kills 100
+
+mutants: .venv/.test    ## seeded defects in the reader and the exporter: the tests must kill each
 	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.export_mutants
 
 bench: .venv/.test    ## how fast the emulator and the engine are here
 	$(BIN)/python benchmarks/emulator.py
 	$(BIN)/python benchmarks/reading.py
+
+bench-export: .venv/.test    ## exports against a boto3 loop and other libraries
+	$(BIN)/python benchmarks/export.py
 
 .PHONY: servers
 servers: .venv/.test    # the Kinesis servers from npm, ministack, and a browser; each says what it could not get

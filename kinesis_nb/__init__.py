@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from kinesis_nb.errors import UnknownOption as UnknownOption
     from kinesis_nb.explore import Catalog as Catalog
     from kinesis_nb.explore import StreamView as StreamView
-    from kinesis_nb.export import ExportReport as ExportReport
     from kinesis_nb.frames import Record as Record
     from kinesis_nb.frames import Records as Records
     from kinesis_nb.parse import parse_json as parse_json
@@ -44,9 +43,11 @@ if TYPE_CHECKING:
     from kinesis_nb.permissions import PermissionReport as PermissionReport
     from kinesis_nb.permissions import Verdict as Verdict
     from kinesis_nb.position import StartingPosition as StartingPosition
+    from kinesis_nb.report import ExportReport as ExportReport
     from kinesis_nb.samples import demo as demo
     from kinesis_nb.saved import sources as sources
     from kinesis_nb.source import Source as Source
+    from kinesis_nb.streaming_export import StreamingExport as StreamingExport
     from kinesis_nb.sync import Sync as Sync
     from kinesis_nb.tail import Tail as Tail
 
@@ -60,7 +61,7 @@ _HOME_OF = {
     "ConfigError": "errors",
     "CredentialsError": "errors",
     "DataLoss": "errors",
-    "ExportReport": "export",
+    "ExportReport": "report",
     "ExportsDisabled": "errors",
     "Fenced": "errors",
     "ForkedProcess": "errors",
@@ -79,6 +80,7 @@ _HOME_OF = {
     "StreamNotFound": "errors",
     "StreamView": "explore",
     "StsRole": "credentials",
+    "StreamingExport": "streaming_export",
     "Sync": "sync",
     "TableError": "errors",
     "Tail": "tail",
@@ -117,6 +119,7 @@ __all__ = [
     "StaticCredentials",
     "StreamNotFound",
     "StreamView",
+    "StreamingExport",
     "StsRole",
     "Sync",
     "TableError",

@@ -11,6 +11,7 @@
     ├── CredentialsError (PermissionError) no, expired, unknown or wrong credentials
     ├── ServiceError                       the service or the network, not the caller
     │   ├── Throttled                      a quota is used up for the moment
+    │   ├── InvalidRequest                 the service will never take this request as it is
     │   ├── IteratorExpired                the shard iterator must be made again
     │   ├── PositionTrimmed                the record of a sequence number is not kept any more
     │   ├── KeyUnavailable                 the stream's encryption key cannot be used now
@@ -28,7 +29,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from kinesis_nb.text import one_line
 
@@ -55,9 +56,12 @@ class KinesisError(Exception):
     ----------
     code
         The service's own code for it, such as ``"AccessDeniedException"``; empty when it is not the service's error.
+    report
+        The :class:`~kinesis_nb.report.ExportReport` of what an export had done before; None for everything else.
     """
 
     code: str = ""
+    report: Any = None
 
     def __init__(self, message: str, *, hint: str = "", retryable: bool = False) -> None:
         self.message = one_line(message)  # may quote a record or a server
@@ -111,6 +115,10 @@ class ServiceError(KinesisError):
 
 class Throttled(ServiceError):
     """A quota of the shard, the stream or the account is used up for the moment."""
+
+
+class InvalidRequest(ServiceError):
+    """The service will never take this request as it is; parts of it perhaps."""
 
 
 class IteratorExpired(ServiceError):

@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from kinesis_nb.encode import Encode
     from kinesis_nb.explore import Catalog, StreamView
-    from kinesis_nb.export import Encode, ExportReport
     from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Records
     from kinesis_nb.permissions import IamPolicy, PermissionReport
     from kinesis_nb.read import Window
+    from kinesis_nb.report import ExportReport
     from kinesis_nb.shards import Shard
+    from kinesis_nb.streaming_export import StreamingExport
     from kinesis_nb.sync import Sync
     from kinesis_nb.tail import Tail
 
@@ -262,7 +264,12 @@ class Source:
         *,
         partition_column: str | None = None,
         encode: Encode | None = None,
+        data_column: str | None = None,
         order: str = "per_key",
+        aggregate: bool = False,
+        on_bad_key: str = "fail",
+        on_ambiguous: str = "resend",
+        resume: ExportReport | None = None,
         progress: bool = True,
     ) -> ExportReport:
         """Write every row of a frame to another stream.
@@ -270,41 +277,115 @@ class Source:
         Parameters
         ----------
         df
-            A polars or pandas frame, an Arrow table, or anything with ``__arrow_c_stream__``.
+            A polars or pandas frame, an Arrow table, or anything with ``__arrow_c_stream__``. A LazyFrame and a stream
+            of Arrow batches are read as they are sent, in bounded memory.
+        output_stream_arn, partition_column
+            An ARN of this source's region; what gives the partition key, the first string column by default.
+        encode, data_column
+            A function from a row (a dict) to its data, or a column to send as it is. By default one JSON object per
+            row; a frame with the columns ``partition_key`` and ``data``, such as a synced table, goes out as it came.
+        order, aggregate
+            ``"per_key"`` keeps the order of the rows of a key; ``"none"`` is faster. For few keys, KPL aggregates are
+            fast and keep it; readers must unpack them, as ours do.
+        on_bad_key
+            What becomes of a key that is null, empty or over 256 characters: ``"fail"``, ``"skip"`` the row and report
+            it, or ``"hash"``: a SHA-256 of the key, or of the data where there is no key.
+        on_ambiguous
+            When an answer is lost: ``"resend"`` and count possible duplicates, or ``"stop"``.
+        resume
+            The report of an export of this frame that did not end; only what it did not settle is sent.
+
+        Returns
+        -------
+        ExportReport
+            Of this call; after an interrupt, of what was sent.
+
+        Raises
+        ------
+        ConfigError
+            For a frame, column, key, size or ARN that cannot be right, and ExportsDisabled; nothing was sent, but of
+            what is read as it is sent the earlier batches (see ``error.report``).
+        StreamNotFound, ServiceError
+            No such stream; the service refuses for good: ``error.report`` can be resumed.
+        """
+        from kinesis_nb.entries import Options
+        from kinesis_nb.export import Delivery, export_frame
+
+        stream = self._output_stream(output_stream_arn)
+        options = Options(partition_column, encode, data_column, on_bad_key, aggregate)
+        delivery = Delivery(order, on_ambiguous, resume)
+        with _progress_bar(stream, shown=progress) as bar:
+            return export_frame(
+                self._kinesis, stream, output_stream_arn, df, options, delivery, clock=self._clock, progress=bar
+            )
+
+    @hinted
+    def export_stream(
+        self,
+        table_or_tail: Sync | Tail | str | PathLike[str],
+        output_stream_arn: str,
+        *,
+        partition_column: str | None = None,
+        start: Position = "trim_horizon",
+        end: Position | None = None,
+        rate: float | None = None,
+        aggregate: bool = False,
+        on_bad_key: str = "fail",
+        journal: str | PathLike[str] | None = None,
+    ) -> StreamingExport:
+        """Write a synced table to another stream as it grows, byte for byte and in order per partition key.
+
+        The export is running when you get it. Calling it again, in this process or another one, goes on where it was:
+        after a crash only the records whose answers were not there yet are sent again, and counted.
+
+        Parameters
+        ----------
+        table_or_tail
+            A :class:`Sync`, the path of its table, or a :class:`Tail`. A tail's rows are taken out of it; they are
+            nowhere else, so only a table can be resumed.
         output_stream_arn
             Required, and of this source's region.
         partition_column
-            Gives the partition key; the first string column by default.
-        encode
-            Makes the data of a record from a row (a dict); by default one JSON object per row. A frame with the columns
-            ``partition_key`` and ``data``, such as a synced table, is sent as it is, byte for byte.
-        order
-            ``"per_key"`` keeps the order of the rows of a partition key; ``"none"`` is faster.
+            Gives the partition key; the records' own keys by default.
+        start
+            Where to start when the export is made, by arrival in the source stream; later ignored.
+        end
+            Export what arrived until then, and end; with `start`, a replay of a time range. Ranges that differ are
+            exports of their own.
+        rate
+            At most so many rows per second.
+        aggregate, on_bad_key
+            As for :meth:`export_df`.
+        journal
+            The file that keeps the position; by default in the folder ``_exports`` of the table.
 
         Raises
         ------
         ExportsDisabled
             When the source was connected without ``exports_enabled=True``.
         ConfigError
-            For a frame, column, key, size or ARN that cannot be right; nothing was sent then.
+            For an argument that cannot be right; nothing was sent.
+        TableError
+            When there is no synced table.
+        Fenced
+            When another process runs this export.
         """
-        from kinesis_nb.export import export_frame
+        from kinesis_nb.entries import Options
+        from kinesis_nb.export_stream import Range, start_export
 
+        stream = self._output_stream(output_stream_arn)
+        now = self._clock.now()
+        first = StartingPosition.parse(start, now)
+        last = None if end is None else check_end(first, StartingPosition.parse(end, now))
+        span = Range(first, last, rate, journal)
+        options = Options(partition_column, None, None, on_bad_key, aggregate)
+        return start_export(self._kinesis, self._clock, table_or_tail, stream, output_stream_arn, options, span)
+
+    def _output_stream(self, arn: str) -> str:
+        """Return the stream that an export may write to."""
         if not self.config.exports_enabled:
-            msg = "exports are not enabled on this source"
-            raise ExportsDisabled(msg, hint="connect it with exports_enabled=True")
-        stream = self._own_stream(output_stream_arn)
-        with _progress_bar(stream, shown=progress) as bar:
-            return export_frame(
-                self._kinesis,
-                stream,
-                df,
-                clock=self._clock,
-                partition_column=partition_column,
-                encode=encode,
-                order=order,
-                progress=bar,
-            )
+            raise ExportsDisabled("exports are not enabled on this source", hint="connect it with exports_enabled=True")
+        return self._own_stream(arn)
 
     def _own_stream(self, output_stream_arn: str) -> str:
         """Return the stream's name: streams go by name, so one of another account would be taken for our own."""

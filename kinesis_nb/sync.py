@@ -183,6 +183,16 @@ class Sync(TableLike):
         """The rows that are read but not committed yet."""
         return Records(concat(self._committer.snapshot().pending))
 
+    @property
+    def uri(self) -> str:
+        """Where the table is."""
+        return str(self._table.path)
+
+    @property
+    def storage_options(self) -> dict[str, str] | None:
+        """What a reader of the table needs to reach it."""
+        return None
+
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
         return pl.scan_delta(str(self._table.path), version=version)

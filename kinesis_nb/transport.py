@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import polars as pl
 
     from kinesis_nb.frames import Batch
     from kinesis_nb.position import StartingPosition
@@ -50,12 +54,16 @@ class StreamExtras:
     ----------
     distribution
         How records find their shard: ``"USER_PARTITION_KEY"`` or ``"AUTO"``.
+    max_record_bytes
+        The largest record, data and key, that the stream takes.
     """
 
     consumers: int | None = None
     distribution: str | None = None
     channels: int | None = None
     queues: int | None = None
+    arn: str | None = None
+    max_record_bytes: int | None = None
 
 
 class ServerTime(NamedTuple):
@@ -69,24 +77,10 @@ class ServerTime(NamedTuple):
         return min(max(now, self.earliest), self.latest)
 
 
-@dataclass(frozen=True, slots=True)
-class PutEntry:
-    """One record to write, already encoded."""
-
-    partition_key: str
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        """Bytes that count against the limits of the service: the data and the UTF-8 partition key."""
-        return len(self.data) + len(self.partition_key.encode())
-
-
-@dataclass(frozen=True, slots=True)
-class PutResult:
+class PutResult(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
     """What became of one record of a ``PutRecords`` request: written (no error code) or refused."""
 
-    shard_id: str | None
+    shard_id: str | None = None
     error_code: str | None = None
     error_message: str | None = None
 
@@ -142,8 +136,20 @@ class Kinesis(Listings, Prober, Protocol):
         """Return the next records of a shard, at most `limit` (at most 10,000) and 10 MiB; aggregates are unpacked."""
         ...
 
-    def put_records(self, stream: str, entries: Sequence[PutEntry]) -> list[PutResult]:
-        """Write up to 500 records; the results are in the order of the entries."""
+    def encode_records(self, keys: pl.Series, data: pl.Series) -> list[bytes]:
+        """Return records in the form that :meth:`put_records` takes; no call is made."""
+        ...
+
+    def aggregate(self, partition_key: str, data: Sequence[bytes]) -> bytes:
+        """Return the data of one record that holds several of the same key (KPL format); no call is made."""
+        ...
+
+    def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:
+        """Write up to 500 encoded records; the results are in their order.
+
+        Raises a retryable ServiceError when the outcome is not known, and InvalidRequest for records that the service
+        will never take.
+        """
         ...
 
 

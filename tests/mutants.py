@@ -15,16 +15,31 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tests.mutants_access import ACCESS_MUTANTS, AccessMutant
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 ROOT = Path(__file__).parent.parent
-TESTS = [
-    f"tests/test_{name}.py"
-    for name in ("consumer", "pace", "gaps", "payload", "shards", "buffer", "reader_rules", "read", "tail")
-]
 PATIENCE = 300  # seconds for one run; a defect may also make it hang
+
+
+class Suite(NamedTuple):
+    """What must notice a defect: a simulation (a module with ``--seeds``), or else tests."""
+
+    simulation: str
+    tests: tuple[str, ...]
+
+
+SUITE = Suite(
+    "tests.simulation",
+    tuple(
+        f"tests/test_{name}.py"
+        for name in ("consumer", "pace", "gaps", "payload", "shards", "buffer", "reader_rules", "read", "tail")
+    ),
+)
 
 
 class Mutant(NamedTuple):
@@ -284,7 +299,7 @@ MUTANTS = [
 ALL_MUTANTS: list[Mutant | AccessMutant] = [*MUTANTS, *ACCESS_MUTANTS]
 
 
-def run(mutant: Mutant | AccessMutant | None, seeds: int) -> str:
+def run(mutant: Mutant | AccessMutant | None, seeds: int, suite: Suite = SUITE) -> str:
     """Return what noticed the defect; an empty string when nothing did."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as place:
         copy = Path(place)
@@ -295,19 +310,19 @@ def run(mutant: Mutant | AccessMutant | None, seeds: int) -> str:
             path = copy / "kinesis_nb" / mutant.file
             path.write_text(path.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
         if isinstance(mutant, AccessMutant):
-            return _test(copy, [mutant.tests, "-k", "not active_node and not kinesalites"])
-        return _simulate(copy, seeds) or _test(copy, TESTS)
+            return _test(copy, (mutant.tests, "-k", "not active_node and not kinesalites"))
+        return _simulate(copy, seeds, suite.simulation) or _test(copy, suite.tests)
 
 
-def _simulate(copy: Path, seeds: int) -> str:
-    code, output = _call(copy, "-m", "tests.simulation", "--seeds", str(seeds), "--stop-after", "1")
+def _simulate(copy: Path, seeds: int, module: str) -> str:
+    code, output = _call(copy, "-m", module, "--seeds", str(seeds), "--stop-after", "1")
     if code == 0:
         return ""
     found = re.search(r"^seed \d+: .*", output, re.MULTILINE)
     return f"simulation, {found[0]}" if found else f"simulation, {output.strip().splitlines()[-1]}"
 
 
-def _test(copy: Path, tests: list[str]) -> str:
+def _test(copy: Path, tests: tuple[str, ...]) -> str:
     code, output = _call(copy, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=ci", *tests)
     if code == 0:
         return ""
@@ -332,31 +347,31 @@ def _call(copy: Path, *command: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def misplaced() -> list[str]:
+def misplaced(mutants: Sequence[Mutant | AccessMutant] = ALL_MUTANTS) -> list[str]:
     """Name the mutants whose text is not found exactly once."""
     return [
         mutant.name
-        for mutant in ALL_MUTANTS
+        for mutant in mutants
         if (ROOT / "kinesis_nb" / mutant.file).read_text(encoding="utf-8").count(mutant.old) != 1
     ]
 
 
-def main() -> int:
+def main(mutants: Sequence[Mutant | AccessMutant] = ALL_MUTANTS, suite: Suite = SUITE) -> int:
     """Try all mutants; return 1 when one survives or has no place."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Seed defects; each must be noticed.")
     parser.add_argument("--seeds", type=int, default=150, help="of the simulation, per mutant")
     parser.add_argument("--only", default="", help="mutants with this text in their name")
     options = parser.parse_args()
-    if lost := misplaced():
+    if lost := misplaced(mutants):
         print("the text is not there exactly once:", *lost, sep="\n  ")
         return 1
-    if noticed := run(None, options.seeds):
+    if noticed := run(None, options.seeds, suite):
         print(f"without any mutant: {noticed}")
         return 1
-    chosen = [mutant for mutant in ALL_MUTANTS if options.only in mutant.name]
+    chosen = [mutant for mutant in mutants if options.only in mutant.name]
     survivors = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for mutant, noticed in zip(chosen, pool.map(lambda m: run(m, options.seeds), chosen), strict=True):
+        for mutant, noticed in zip(chosen, pool.map(lambda m: run(m, options.seeds, suite), chosen), strict=True):
             survivors += not noticed
             print(f"{mutant.name:<55} {noticed or 'SURVIVED'}"[:200], flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} killed")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from kinesis_nb.emulator import Emulator
 
+ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/orders"
+ROW = pl.DataFrame({"key": ["a"]})
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 ROLE = "arn:aws:iam::123456789012:role/reader"
 STREAM = "arn:aws:kinesis:us-east-1:123456789012:stream/orders"
@@ -27,6 +29,25 @@ CALLS: dict[str, tuple[type[kn.KinesisError], Callable[[kn.Source], object]]] = 
     "unknown option of tail": (kn.UnknownOption, lambda s: s.tail("orders", maxrows=1)),
     "unknown option of sync": (kn.UnknownOption, lambda s: s.sync("orders", "t", interval=1)),
     "unknown option of export_df": (kn.UnknownOption, lambda s: s.export_df(pl.DataFrame(), "arn", column="a")),
+    "unknown option of export_stream": (kn.UnknownOption, lambda s: s.export_stream("t", ARN, column="a")),
+    "ARN of an export": (kn.ConfigError, lambda s: s.export_stream("t", "orders")),
+    "region of an export": (kn.ConfigError, lambda s: s.export_df(ROW, ARN.replace("us-east-1", "eu-west-1"))),
+    "stream name in an ARN": (kn.ConfigError, lambda s: s.export_df(ROW, ARN + "/../x")),
+    "export without string column": (kn.ConfigError, lambda s: s.export_df(pl.DataFrame({"n": [1]}), ARN)),
+    "export of no table": (kn.ConfigError, lambda s: s.export_df("rows", ARN)),
+    "export_stream of no table": (kn.ConfigError, lambda s: s.export_stream(ROW, ARN)),
+    "table that is not there": (kn.TableError, lambda s: s.export_stream("nowhere", ARN)),
+    "order of an export": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, order="any")),
+    "on_bad_key": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, on_bad_key="cut")),
+    "on_ambiguous": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, on_ambiguous="guess")),
+    "resume": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, resume=5)),
+    "data_column": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, data_column="none")),
+    "rate of an export": (kn.ConfigError, lambda s: s.export_stream("t", ARN, rate=0)),
+    "end of an export": (kn.ConfigError, lambda s: s.export_stream("t", ARN, end="trim_horizon")),
+    "sequence number for an export": (
+        kn.ConfigError,
+        lambda s: s.export_stream("t", ARN, start=kn.StartingPosition.after("5")),
+    ),
     "region": (kn.ConfigError, lambda _: kn.connect(region="us east")),
     "empty region": (kn.ConfigError, lambda _: kn.connect(region="")),
     "endpoint": (kn.ConfigError, lambda _: kn.connect(endpoint_url="localhost:4567")),

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from kinesis_nb.shards import MAX_HASH_KEY, hash_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import pyarrow as pa
 
@@ -62,6 +62,33 @@ def unpack(data: bytes) -> list[UserRecord] | None:
         return _user_records(message) or None
     except (ValueError, IndexError):  # an IndexError is an index out of a table, or a message that ends too early
         return None
+
+
+def pack(partition_key: str, data: Iterable[bytes]) -> bytes:
+    """Return an aggregate of records that all have the same partition key, in their order.
+
+    Examples
+    --------
+    >>> unpack(pack("a", [b"1", b"2"]))[1].data
+    b'2'
+    """
+    message = bytearray(_field(_KEYS, partition_key.encode()))
+    for content in data:
+        message += _field(_RECORDS, bytes([_KEY_INDEX, 0]) + _field(_DATA, content))
+    return MAGIC + message + hashlib.md5(message, usedforsecurity=False).digest()
+
+
+def _field(tag: int, content: bytes) -> bytes:
+    return bytes([tag]) + _as_varint(len(content)) + content
+
+
+def _as_varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:  # noqa: PLR2004 - seven bits a byte, the eighth says "more follows"
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def _user_records(message: bytes) -> list[UserRecord]:

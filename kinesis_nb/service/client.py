@@ -13,18 +13,22 @@ from botocore import exceptions as boto_errors
 
 from kinesis_nb.errors import AccessDenied, KinesisError, ServiceError, StreamNotFound, closest
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.service.aggregation import pack
 from kinesis_nb.service.credentials import signed
 from kinesis_nb.service.deadline import set_deadlines
 from kinesis_nb.service.probe import Probe
+from kinesis_nb.service.putting import decode_results, encode_records, request_body
 from kinesis_nb.service.raw import RawCalls
 from kinesis_nb.service.session import caller_arn, is_aws, make_client, make_credentials
 from kinesis_nb.service.translate import translate
 from kinesis_nb.service.wire import decode_batch
 from kinesis_nb.shards import Shard
-from kinesis_nb.transport import Clock, PutEntry, PutResult, ServerTime, StreamExtras, StreamSummary, SystemClock
+from kinesis_nb.transport import Clock, PutResult, ServerTime, StreamExtras, StreamSummary, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import polars as pl
 
     from kinesis_nb.config import SourceConfig
     from kinesis_nb.frames import Batch
@@ -80,8 +84,15 @@ class KinesisClient:
         """Return what DescribeStreamSummary says and DescribeStream does not."""
         answer = self._call("describe_stream_summary", stream, StreamName=stream)
         summary = _required(answer, "StreamDescriptionSummary", dict)
-        names = ("ConsumerCount", "RecordDistributionStrategy", "ChannelCount", "QueueCount")
-        return StreamExtras(*map(summary.get, names))
+        kib = summary.get("MaxRecordSizeInKiB")
+        return StreamExtras(
+            consumers=summary.get("ConsumerCount"),
+            distribution=summary.get("RecordDistributionStrategy"),
+            channels=summary.get("ChannelCount"),
+            queues=summary.get("QueueCount"),
+            arn=summary.get("StreamARN"),
+            max_record_bytes=kib * 1024 if kib else None,
+        )
 
     def list_shards(self, stream: str) -> list[Shard]:
         """Return all shards of a stream, all pages of them."""
@@ -109,14 +120,18 @@ class KinesisClient:
         request = msgspec.json.encode({"ShardIterator": iterator, "Limit": limit})
         return decode_batch(self._post("get_records", request), shard, self._clock.now())
 
-    def put_records(self, stream: str, entries: Sequence[PutEntry]) -> list[PutResult]:
+    def encode_records(self, keys: pl.Series, data: pl.Series) -> list[bytes]:
+        """Return records in the form that :meth:`put_records` takes."""
+        return encode_records(keys, data)
+
+    def aggregate(self, partition_key: str, data: Sequence[bytes]) -> bytes:
+        """Return the data of one record that holds several of the same key (KPL format)."""
+        return pack(partition_key, data)
+
+    def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:
         """Write records; raises a retryable ServiceError when the outcome is not known."""
-        records = [{"Data": entry.data, "PartitionKey": entry.partition_key} for entry in entries]
-        results = _required(self._call("put_records", stream, StreamName=stream, Records=records), "Records", list)
-        if len(results) != len(entries):
-            msg = f"PutRecords answered for {len(results)} of {len(entries)} records"
-            raise ServiceError(msg, retryable=True)
-        return [PutResult(r.get("ShardId"), r.get("ErrorCode"), r.get("ErrorMessage")) for r in results]
+        answer = self._post("put_records", request_body(stream, records), stream)
+        return decode_results(answer, len(records))
 
     def server_time(self) -> ServerTime:
         """Return between which two moments the service's clock stands, from the Date headers seen so far."""
@@ -155,13 +170,13 @@ class KinesisClient:
         )
         return answer
 
-    def _post(self, operation: str, body: bytes) -> bytes:
+    def _post(self, operation: str, body: bytes, stream: str = "") -> bytes:
         """Make a call that is too large for botocore's own way of encoding and decoding."""
         sent = self._clock.now()
         try:
             answer, date = signed(self._credentials, lambda: self._raw.post(operation, body))
         except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
-            raise self._translate(error, operation) from error
+            raise self._translate(error, operation, stream) from error
         self._time.observe(date, sent, self._clock.now())
         return answer
 

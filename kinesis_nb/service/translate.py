@@ -15,6 +15,7 @@ from kinesis_nb.errors import (
     AccessDenied,
     ConfigError,
     CredentialsError,
+    InvalidRequest,
     IteratorExpired,
     KeyUnavailable,
     KinesisError,
@@ -48,6 +49,7 @@ _FAILURES = {
     "ServiceUnavailable",
     "ServiceUnavailableException",
 }
+_INVALID = {"InvalidArgumentException", "ValidationException", "SerializationException"}
 _BLOCKED_KEYS = {
     "KMSDisabledException": "is disabled",
     "KMSInvalidStateException": "is in a state in which it cannot be used",
@@ -151,7 +153,13 @@ def _refused(error: boto_errors.ClientError, action: str, no_stream: str) -> Kin
         case _ if code in _FAILURES or status >= 500:  # noqa: PLR2004 - HTTP
             return ServiceError(said, retryable=True)
         case _:
-            return ServiceError(said)
+            return _refused_request(said, action, code, status)
+
+
+def _refused_request(said: str, action: str, code: str, status: int) -> KinesisError:
+    """Tell records that the service will never take from other refusals."""
+    is_about_records = action == "PutRecords" and (code in _INVALID or status == 413)  # noqa: PLR2004 - HTTP
+    return InvalidRequest(said) if is_about_records else ServiceError(said)
 
 
 def _refused_place(said: str, action: str) -> KinesisError:

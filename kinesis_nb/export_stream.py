@@ -1,0 +1,177 @@
+"""Follows a synced table, or a tail, and writes what comes to another stream: resumable, and in order per key."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import threading
+import time
+import warnings
+from dataclasses import dataclass
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from kinesis_nb.errors import ConfigError
+from kinesis_nb.feeders import TableFeeder, TailFeeder
+from kinesis_nb.frames import SCHEMA
+from kinesis_nb.growing import GrowingTable
+from kinesis_nb.journal import Journal
+from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.streaming_export import StreamingExport
+from kinesis_nb.sync import Sync
+from kinesis_nb.tail import Tail
+from kinesis_nb.target import look_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kinesis_nb.entries import Options
+    from kinesis_nb.transport import Clock, Kinesis
+
+EXIT_SECONDS = 2.0  # for all exports together when the process ends
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which rows of a table are exported; see :meth:`kinesis_nb.source.Source.export_stream`."""
+
+    start: StartingPosition
+    end: datetime | None = None
+    rate: float | None = None
+    journal: str | PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.start.kind is Kind.AFTER_SEQUENCE_NUMBER:
+            raise ConfigError(
+                "a sequence number is a place in one shard", hint='use "trim_horizon", "latest" or a time'
+            )
+        if self.rate is not None and not (isinstance(self.rate, int | float) and 0 < self.rate < float("inf")):
+            raise ConfigError(f"rate={self.rate!r} is no rate", hint="give rows per second, more than 0")
+
+
+_lock = threading.Lock()  # guards _running; held while an export starts, so that two threads never start the same one
+_running: dict[object, StreamingExport] = {}
+
+
+def start_export(
+    kinesis: Kinesis, clock: Clock, rows: Any, stream: str, arn: str, options: Options, span: Range
+) -> StreamingExport:
+    """Start an export, or return the one that runs already in this process."""
+    if isinstance(rows, Tail):
+        return _start(("tail", id(rows), arn), lambda: _follow_tail(kinesis, clock, rows, stream, arn, options, span))
+    uri, storage_options = _address(rows)
+    table = GrowingTable(uri, storage_options)
+    path = _journal_path(uri, arn, span)
+    return _start(path, lambda: _follow_table(kinesis, clock, table, path, stream, arn, options, span))
+
+
+def _start(key: object, begin: Callable[[], StreamingExport]) -> StreamingExport:
+    with _lock:
+        running = _running.get(key)
+        if running is not None and running.is_running:
+            return running
+        export = _running[key] = begin()
+        return export
+
+
+def _follow_table(
+    kinesis: Kinesis,
+    clock: Clock,
+    table: GrowingTable,
+    path: Path,
+    stream: str,
+    arn: str,
+    options: Options,
+    span: Range,
+) -> StreamingExport:
+    origin = table.origin
+    if origin.stream_arn == arn:
+        _warn_of_loop(stream)
+    target = look_up(kinesis, clock, stream, arn)
+    header = {"table": origin.stream_arn, "created_at": origin.created_at, "output": arn}
+    begin = span.start.timestamp.isoformat() if span.start.kind is Kind.AT_TIMESTAMP and span.start.timestamp else None
+    starts = table.ends if span.start.kind is Kind.LATEST else dict[str, int]
+    journal = Journal.open(path, header, begin, starts)
+    start = None if journal.begin is None else datetime.fromisoformat(journal.begin)
+    try:
+        return StreamingExport(
+            kinesis,
+            clock,
+            target,
+            lambda number: TableFeeder(table, journal, start, span.end, number, clock),
+            options,
+            schema=table.schema,
+            journal=journal,
+            rate=span.rate,
+        )
+    except BaseException:
+        journal.close()
+        raise
+
+
+def _follow_tail(
+    kinesis: Kinesis, clock: Clock, tail: Tail, stream: str, arn: str, options: Options, span: Range
+) -> StreamingExport:
+    if span.end is not None or span.start.kind is not Kind.TRIM_HORIZON or span.journal is not None:
+        raise ConfigError(
+            "a tail is exported from where it stands",
+            hint="leave out start=, end= and journal=, or export a synced table",
+        )
+    if tail.stream == stream:
+        _warn_of_loop(stream)
+    target = look_up(kinesis, clock, stream, arn)
+    schema = pl.DataFrame(SCHEMA.empty_table()).schema
+    return StreamingExport(
+        kinesis,
+        clock,
+        target,
+        lambda number: TailFeeder(tail, number),
+        options,
+        schema=schema,
+        journal=None,
+        rate=span.rate,
+    )
+
+
+def _warn_of_loop(stream: str) -> None:
+    warnings.warn(f"{stream} is exported into itself: every record comes round again, without end", stacklevel=2)
+
+
+def _address(rows: Any) -> tuple[str, dict[str, str] | None]:
+    if isinstance(rows, Sync):
+        return rows.uri, rows.storage_options
+    if isinstance(rows, str | PathLike):
+        return str(rows), None
+    raise ConfigError(
+        f"a {type(rows).__name__} is neither a synced table nor a tail",
+        hint="give a Sync, the path of its table, or a Tail",
+    )
+
+
+def _journal_path(uri: str, arn: str, span: Range) -> Path:
+    if span.journal is not None:
+        return Path(span.journal)
+    if "://" in uri:
+        raise ConfigError(
+            f"{uri} is no folder of this machine, so the position needs a place", hint="give journal= with a local path"
+        )
+    name = arn
+    if span.end is not None:  # a time range is an export of its own
+        name += f" {span.start!r} {span.end.isoformat()}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return Path(uri) / "_exports" / f"{arn.rpartition('/')[2]}-{digest}.journal"
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Stop all exports at once, and wait for all of them together."""
+    exports = [export for export in _running.values() if export.is_running]
+    for export in exports:
+        export.request_stop()
+    deadline = time.monotonic() + EXIT_SECONDS
+    for export in exports:
+        export.join(deadline - time.monotonic())

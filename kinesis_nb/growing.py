@@ -1,0 +1,113 @@
+"""A synced Delta table as it grows: the rows that are new, in an order that keeps the order of every key."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from kinesis_nb.errors import TableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+BAND_ROWS, BAND_BYTES = 50_000, 32 * 2**20  # what is read at once
+NEEDED = ("partition_key", "data", "kinesis_ingestion_timestamp", "shard_id", "shard_offset")
+SHARD, OFFSET = "shard_id", "shard_offset"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The stream whose records a table holds, and when that stream was made; empty where the table does not say."""
+
+    stream_arn: str = ""
+    created_at: str = ""
+
+
+class GrowingTable:
+    """Gives each row of a table once, more or less: rows of files that were rewritten come again."""
+
+    def __init__(self, uri: str, storage_options: dict[str, str] | None = None) -> None:
+        self.uri, self._options = uri, storage_options
+        try:
+            self._table = DeltaTable(uri, storage_options=storage_options)
+        except (DeltaError, OSError) as error:
+            why = str(error).partition("\n")[0]
+            raise TableError(f"{uri} is not a Delta table: {why}", hint="give the path of a synced table") from error
+        names = {field.name for field in self._table.schema().fields}
+        if missing := [name for name in NEEDED if name not in names]:
+            raise TableError(
+                f"{uri} has no column {missing[0]!r}, so it is not a synced table",
+                hint="export_df() takes any frame; sync() makes such tables",
+            )
+        self._seen: set[str] = set()
+
+    @property
+    def origin(self) -> Origin:
+        """Where the rows came from, as the sync wrote it into the table."""
+        try:
+            found = json.loads(self._table.metadata().description or "")["kinesis_nb"]
+            return Origin(found["stream_arn"], found["created_at"])
+        except (ValueError, KeyError, TypeError):
+            return Origin()
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The columns."""
+        return pl.scan_delta(self._table).collect_schema()
+
+    def ends(self) -> dict[str, int]:
+        """Return, per shard, the offset behind its last row."""
+        rows = self._scan(self._table.file_uris())
+        if rows is None:
+            return {}
+        last = rows.group_by(SHARD).agg(pl.col(OFFSET).max() + 1).collect()
+        return dict(last.iter_rows())
+
+    def bands(self, low: Mapping[str, int]) -> Iterator[pl.DataFrame]:
+        """Yield the rows of new files that are not before `low`, in bounded pieces.
+
+        The rows of a key are in the order of their offsets: the children of a shard go on with its numbers, so that
+        order is right across reshards too.
+        """
+        try:
+            self._table.update_incremental()
+            files = self._table.file_uris()
+        except (DeltaError, OSError) as error:
+            why = str(error).partition("\n")[0]
+            raise TableError(f"{self.uri} cannot be read: {why}", hint="it is read again") from error
+        new = [file for file in files if file not in self._seen]
+        rows = self._scan(new)
+        if rows is not None:
+            yield from _in_bands(rows.filter(_pending(low)))
+        self._seen = set(files)
+
+    def _scan(self, files: list[str]) -> pl.LazyFrame | None:
+        return pl.scan_parquet(files, storage_options=self._options, missing_columns="insert") if files else None
+
+
+def _pending(low: Mapping[str, int]) -> pl.Expr:
+    if not low:
+        return pl.lit(value=True)
+    first = pl.col(SHARD).replace_strict(list(low), list(low.values()), default=-1, return_dtype=pl.Int64)
+    return pl.col(OFFSET) >= first
+
+
+def _in_bands(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    size = pl.col("data").str.len_bytes().sum()
+    count, least, most, total = (
+        rows.select(pl.len(), pl.col(OFFSET).min().alias("a"), pl.col(OFFSET).max().alias("b"), size)
+        .collect(engine="streaming")
+        .row(0)
+    )
+    if not count:
+        return
+    pieces = max(1, -(-count // BAND_ROWS), -(-(total or 0) // BAND_BYTES))
+    width = max(1, -(-(most - least + 1) // pieces))
+    for start in range(least, most + 1, width):
+        within = pl.col(OFFSET).is_between(start, start + width - 1)
+        yield rows.filter(within).sort(OFFSET).collect()

@@ -1,0 +1,157 @@
+"""Defects put into the exporter on purpose: each must be noticed by its simulation, or else by a test.
+
+``python -m tests.export_mutants`` does for exports what ``tests.mutants`` does for reading.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tests import mutants
+from tests.mutants import Mutant
+
+SUITE = mutants.Suite(
+    "tests.export_simulation",
+    tuple(f"tests/test_{name}.py" for name in ("export_parts", "encode")),
+)
+
+MUTANTS = [
+    Mutant(
+        "two rows of a key in one request",
+        "lane.py",
+        "            if self._ordered:\n                entries",
+        "            if False:\n                entries",
+    ),
+    Mutant(
+        "rows that had to wait go to the end",
+        "lane.py",
+        "self._queue.extendleft(reversed(later))",
+        "self._queue.extend(later)",
+    ),
+    Mutant(
+        "rows that had to wait change places",
+        "lane.py",
+        "self._queue.extendleft(reversed(later))",
+        "self._queue.extendleft(later)",
+    ),
+    Mutant(
+        "refused records go to the end",
+        "lane.py",
+        "self._queue.extendleft(reversed(list(entries)))",
+        "self._queue.extend(entries)",
+    ),
+    Mutant(
+        "rows are put in an order of their own",
+        "entries.py",
+        'sort("wave", maintain_order=True)',
+        'sort("wave", "row", descending=True)',
+    ),
+    Mutant(
+        "refused records are taken for written",
+        "lane.py",
+        "zip(entries, results, strict=True) if result.error_code is None]",
+        "zip(entries, results, strict=True)]",
+    ),
+    Mutant("refused records are forgotten", "lane.py", "        self._again(refused)\n", ""),
+    Mutant("an unknown outcome is taken for a failure", "lane.py", "        self._again(entries)\n", ""),
+    Mutant(
+        "possible duplicates are not counted", "report.py", "            report.possible_duplicates += unknown\n", ""
+    ),
+    Mutant(
+        "a throttled request counts as unknown",
+        "lane.py",
+        "is_unknown = error.retryable and not is_refusal",
+        "is_unknown = error.retryable",
+    ),
+    Mutant(
+        "an answer for fewer records is taken",
+        "service/putting.py",
+        "    if len(results) != count:",
+        "    if len(results) > count:",
+    ),
+    Mutant(
+        "a key belongs to two lanes",
+        "exporter.py",
+        "self._lane_of(entry.key)",
+        "self._lane_of(entry.key * (1 + entry.rows[0] % 2))",
+    ),
+    Mutant("bisecting drops the second half", "lane.py", "[entries[middle:], entries[:middle]]", "[entries[:middle]]"),
+    Mutant("a spoilt record is tried for ever", "lane.py", "return tries < TRIES", "return True"),
+    Mutant("an unknown code is given up at once", "lane.py", "return tries < TRIES", "return False"),
+    Mutant("resuming sends everything", "entries.py", "        if first_row < done.end:", "        if False:"),
+    Mutant(
+        "resuming leaves too much out", "report.py", "        return place < 0 or (", "        return place <= 0 or ("
+    ),
+    Mutant(
+        "aggregates mix keys",
+        "entries.py",
+        "            run = latest.get(key)",
+        '            run = latest.get("")\n            key, latest = key, latest',
+    ),
+    Mutant(
+        "aggregates join what does not follow",
+        "entries.py",
+        "run = latest[key] = _Run(key)",
+        "run = _Run(key)\n                latest.setdefault(key, run)",
+    ),
+    Mutant(
+        "keys are cut",
+        "service/putting.py",
+        '"key": quoted(keys)',
+        '"key": quoted(keys.str.head(6))',
+    ),
+    Mutant("long keys pass", "encode.py", "return (length < 1) | (length > KEY_CHARACTERS)", "return length < 1"),
+    Mutant(
+        "empty keys pass",
+        "encode.py",
+        "return (length < 1) | (length > KEY_CHARACTERS)",
+        "return length > KEY_CHARACTERS",
+    ),
+    Mutant(
+        "keys are counted in bytes",
+        "encode.py",
+        "length = keys.str.len_chars().fill_null(0)",
+        "length = keys.str.len_bytes().fill_null(0)",
+    ),
+    Mutant(
+        "large records pass",
+        "entries.py",
+        'records.filter(pl.col("size") > most)',
+        'records.filter(pl.col("size") > 2 * most)',
+    ),
+    Mutant(
+        "the limit does not count keys",
+        "entries.py",
+        "size = data.bin.size().cast(pl.Int64) + key_bytes",
+        "size = data.bin.size().cast(pl.Int64)",
+    ),
+    Mutant(
+        "a request holds too many bytes",
+        "lane.py",
+        "            while excess > 0 and len(entries) > 1:",
+        "            while False:",
+    ),
+    Mutant("a request holds too many records", "throughput.py", "MOST_RECORDS = 500", "MOST_RECORDS = 501"),
+    Mutant(
+        "NaN becomes NaN",
+        "encode.py",
+        "pl.when(column.is_finite()).then(column.cast(pl.String))",
+        "column.cast(pl.String)",
+    ),
+    Mutant("quotes are not escaped", "quoting.py", " | (found == _QUOTE)", ""),
+    Mutant("backslashes are not escaped", "quoting.py", " | (found == _BACKSLASH)", ""),
+    Mutant("control characters are not escaped", "quoting.py", "_PRINTABLE = 0x20 ", "_PRINTABLE = 0x1F "),
+    Mutant("the raw bytes are forgotten", "encode.py", "        if self._raw is not None:", "        if False:"),
+    Mutant("a throttled shard is not spared", "throughput.py", "            self._slow_down(now)", "            pass"),
+    Mutant("the rate never rises again", "throughput.py", "_STEP = 0.1 ", "_STEP = 0.0 "),
+    Mutant("the rate falls too far", "throughput.py", "_CUT = 0.85 ", "_CUT = 0.1 "),
+]
+
+
+def misplaced() -> list[str]:
+    """Name the mutants whose text is not found exactly once."""
+    return mutants.misplaced(MUTANTS)
+
+
+if __name__ == "__main__":
+    sys.exit(mutants.main(MUTANTS, SUITE))

@@ -1,0 +1,235 @@
+"""Streaming exports: a synced table follows into another stream, resumable, in order, nothing lost."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+
+import kinesis_nb as kn
+from kinesis_nb.emulator import ErrorReply, PartialFailure, Reset
+from tests.conftest import Streams, by_key, written_by_key
+from tests.kill_export import kill_again_and_again
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kinesis_nb.emulator import Emulator
+
+
+@pytest.fixture
+def table(source: kn.Source, streams: Streams, tmp_path: Path) -> Iterator[kn.Sync]:
+    """A running sync of the stream orders."""
+    streams.create("orders", shards=2)
+    sync = source.sync("orders", tmp_path / "orders", commit_interval=0.05)
+    yield sync
+    sync.stop()
+
+
+def finish(export: kn.StreamingExport) -> None:
+    assert export.wait(timeout=30)
+    export.stop()
+
+
+def test_follows_a_table_as_it_grows(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
+    """Rows that are there and rows that come later are exported once, with their own keys, bytes and order."""
+    arn = streams.create("copy", shards=3)
+    streams.put(200)
+    assert table.wait(timeout=30)
+    export = source.export_stream(table, arn)
+    streams.split("orders")
+    streams.put(200)
+    assert table.wait(timeout=30)
+    finish(export)
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+    status = export.status()
+    assert (status.state, status.rows, status.possible_duplicates, status.pending) == ("stopped", 400, 0, 0)
+    assert "400 rows" in repr(export)
+    assert "shardId" in export._repr_html_()
+
+
+def test_goes_on_where_it_stopped(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
+    """A second export of the same table to the same stream sends only what the first did not."""
+    arn = streams.create("copy")
+    streams.put(50)
+    assert table.wait(timeout=30)
+    finish(source.export_stream(table.uri, arn))
+    streams.put(50)
+    assert table.wait(timeout=30)
+    second = source.export_stream(table.uri, arn)
+    assert source.export_stream(table.uri, arn) is second
+    finish(second)
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+    assert second.status().rows == 100
+    assert second.status().report.rows == 50
+
+
+def test_faults_double_at_most_what_is_reported(
+    source: kn.Source, streams: Streams, table: kn.Sync, emulator: Emulator
+) -> None:
+    """Throttles, partial failures and lost answers lose nothing and keep the order of every key."""
+    arn = streams.create("copy", shards=2)
+    streams.put(100)
+    assert table.wait(timeout=30)
+    emulator.on(
+        "PutRecords", PartialFailure(0.5, "InternalFailure"), Reset(before=False), ErrorReply("InternalFailure")
+    )
+    export = source.export_stream(table, arn)
+    finish(export)
+    found = by_key(source.read("copy", progress=False))
+    doubled = sum(len(numbers) - len(set(numbers)) for numbers in found.values())
+    assert all(numbers == sorted(numbers) for numbers in found.values())
+    assert {key: sorted(set(numbers)) for key, numbers in found.items()} == written_by_key(streams)
+    assert 0 < doubled <= export.status().possible_duplicates
+    assert emulator.delivered.total() == 3
+
+
+def test_latest_sends_only_what_comes(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
+    """With start="latest" the rows that are in the table already are left out, in a resumed export too."""
+    arn = streams.create("copy")
+    streams.put(30)
+    assert table.wait(timeout=30)
+    export = source.export_stream(table, arn, start="latest")
+    assert export.wait(timeout=30)
+    export.stop()
+    streams.put(10)
+    assert table.wait(timeout=30)
+    finish(source.export_stream(table, arn))
+    assert len(source.read("copy", progress=False)) == 10
+
+
+def test_replays_a_time_range_at_a_rate(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
+    """A range of arrival times goes into another stream at the rate that was asked for, and then the export ends."""
+    arn = streams.create("copy")
+    streams.put(60)
+    assert table.wait(timeout=30)
+    times = table.scan().select("kinesis_ingestion_timestamp").collect().to_series()
+    end = times.max()
+    export = source.export_stream(table.uri, arn, start=times.min(), end=end, rate=60)
+    assert export.wait(timeout=30, until_caught_up=False)
+    assert export.status().state == "ended"
+    assert export.status().report.duration >= 0.7
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+    later = source.export_stream(table.uri, arn, start=end + timedelta(seconds=1), end=end + timedelta(seconds=2))
+    later.stop()
+    assert later.status().rows == 0
+
+
+def test_follows_a_tail(source: kn.Source, streams: Streams) -> None:
+    """Rows of a tail are exported until it is stopped, and everything it took is sent then."""
+    streams.create("orders", shards=2)
+    arn = streams.create("copy")
+    with source.tail("orders", "trim_horizon", on_full="block") as tail:
+        export = source.export_stream(tail, arn)
+        streams.put(150)
+        while export.status().rows < 150:
+            assert not export.wait(timeout=0.1, until_caught_up=False)
+    assert export.wait(timeout=30, until_caught_up=False)
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+    assert (export.status().state, export.status().dropped) == ("ended", 0)
+
+
+def test_a_row_that_is_given_up_is_named(
+    source: kn.Source, streams: Streams, table: kn.Sync, emulator: Emulator
+) -> None:
+    """A record that the service never takes is listed with its place and reason; the others go on."""
+    arn = streams.create("copy")
+    streams.put(20)
+    assert table.wait(timeout=30)
+    emulator.on("PutRecords", *(PartialFailure(0.01, "SomethingNew") for _ in range(40)))
+    export = source.export_stream(table, arn)
+    finish(export)
+    assert export.status().rows + export.failed.height == 20
+    assert set(export.failed["reason"].str.split(":").list.first()) <= {"SomethingNew"}
+
+
+def test_only_one_process_runs_an_export(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
+    """The journal of an export belongs to one process; a second one is refused and sends nothing."""
+    from kinesis_nb.journal import Journal
+
+    arn = streams.create("copy")
+    export = source.export_stream(table, arn)
+    assert export.wait(timeout=30)
+    path = next((Path(table.uri) / "_exports").glob("*.journal"))
+    with pytest.raises(kn.Fenced, match="another process runs this export"):
+        Journal.open(path, {}, None, dict)
+    export.stop()
+
+
+def test_warns_of_a_loop(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
+    """A target that is the synced stream itself is warned of."""
+    arn = source.explore("orders").summary.arn
+    with pytest.warns(UserWarning, match="exported into itself"):
+        export = source.export_stream(table, arn)
+    export.stop()
+
+
+def test_refuses_what_is_no_synced_table(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """A folder without a table, a table without the columns, and an unknown stream are refused; nothing is sent."""
+    arn = streams.create("copy")
+    with pytest.raises(kn.TableError, match="is not a Delta table"):
+        source.export_stream(tmp_path, arn)
+    pl.DataFrame({"a": [1]}).write_delta(tmp_path / "other")
+    with pytest.raises(kn.TableError, match="no column 'partition_key'"):
+        source.export_stream(tmp_path / "other", arn)
+    with pytest.raises(kn.ConfigError, match="neither a synced table nor a tail"):
+        source.export_stream(pl.DataFrame(), arn)
+    assert len(source.read("copy", progress=False)) == 0
+
+
+def test_refuses_a_journal_of_another_export(
+    source: kn.Source, streams: Streams, table: kn.Sync, tmp_path: Path
+) -> None:
+    """A journal says what it is for, and another export does not go on from it."""
+    first, second = streams.create("copy"), streams.create("other")
+    finish(source.export_stream(table, first, journal=tmp_path / "place"))
+    with pytest.raises(kn.ConfigError, match="is of another export"):
+        source.export_stream(table, second, journal=tmp_path / "place")
+
+
+def synced(keys: list[str | None], data: list[str]) -> pl.DataFrame:
+    """Return rows as they stand in a synced table."""
+    now = datetime.now(UTC)
+    count = len(keys)
+    return pl.DataFrame(
+        {
+            "partition_key": keys,
+            "data": data,
+            "kinesis_ingestion_timestamp": [now] * count,
+            "shard_id": ["s"] * count,
+            "shard_offset": range(count),
+        }
+    )
+
+
+def test_a_row_that_is_too_large_is_given_up(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """A record that the output stream does not take is named with its size, and the others go on."""
+    synced(["a", "a", "b"], ['{"n": 1}', "x" * 2**20, '{"n": 3}']).write_delta(tmp_path / "table")
+    export = source.export_stream(tmp_path / "table", streams.create("copy"))
+    finish(export)
+    assert export.failed.rows() == [("s", 1, "larger than 1,048,576 bytes with the key")]
+    assert by_key(source.read("copy", progress=False)) == {"a": [1], "b": [3]}
+    assert (export.status().rows, export.status().failed) == (2, 1)
+
+
+def test_a_null_key_stops_it_unless_told_otherwise(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """A row without a partition key fails the export with its reason; on_bad_key says what to do instead."""
+    rows = synced(["a", None], ['{"n": 1}', '{"n": 2}'])
+    rows.write_delta(tmp_path / "table")
+    arn = streams.create("copy")
+    with pytest.raises(kn.ConfigError, match="no usable partition key"):
+        source.export_stream(tmp_path / "table", arn).wait(timeout=30)
+    export = source.export_stream(tmp_path / "table", arn, on_bad_key="skip")
+    finish(export)
+    assert export.failed.rows() == [("s", 1, "no usable partition key in 'partition_key'")]
+    assert [json.loads(record.data)["n"] for record in source.read("copy", progress=False)] == [1]
+
+
+def test_survives_kill_9() -> None:
+    """Killed again and again with requests under way, it loses nothing, keeps the order, and counts what came twice."""
+    killed = kill_again_and_again(4)
+    assert killed.useful == killed.kills
