@@ -38,6 +38,7 @@ from botocore import exceptions as boto_errors
 from kinesis_nb.buffer import Buffer, OnFull
 from kinesis_nb.config import SourceConfig
 from kinesis_nb.consumer import State
+from kinesis_nb.credentials import StaticCredentials
 from kinesis_nb.emulator import AwsError, ManualClock, Model
 from kinesis_nb.errors import ServiceError
 from kinesis_nb.feed import Feed
@@ -388,7 +389,7 @@ def connect(world: World) -> tuple[client.KinesisClient, Wire]:
         patch.object(client, "set_deadlines", lambda _client: None),
         patch.object(client, "RawCalls", lambda _client: wire),
     ):
-        return client.KinesisClient(SourceConfig(region="us-east-1"), world.clock), wire
+        return client.KinesisClient(SourceConfig(auth=StaticCredentials("simulated", "simulated")), world.clock), wire
 
 
 # --- what a reader must deliver
