@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from kinesis_nb.buffer import Buffer, Held, OnFull
-from kinesis_nb.errors import Closed, DataLoss
+from kinesis_nb.errors import Closed, DataLoss, Fenced
 from kinesis_nb.frames import TIMESTAMP, constant
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable
@@ -146,10 +146,21 @@ class Committer:
 
     # --- the committer's thread ---
 
-    def start(self, name: str) -> None:
-        """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+    def start(self, name: str, first: Callable[[], None] = lambda: None) -> None:
+        """Start the thread; it calls `first` before anything else."""
+        self._thread = threading.Thread(target=self._run, args=(first,), name=name, daemon=True)
         self._thread.start()
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; return at once, and True, when the end was asked for."""
+        return self._stopping.wait(seconds)
+
+    def hand_over(self, successor: str) -> None:
+        """Commit what was read, and end: another writer goes on from there."""
+        self.error = Fenced(
+            f"{successor} took this sync over", hint="only one sync may write a table; this one stopped and lost nothing"
+        )
+        self.request_stop()
 
     def request_stop(self) -> None:
         """Let the thread commit what was read, and end."""
@@ -179,8 +190,9 @@ class Committer:
         self.error = error
         self.request_stop()
 
-    def _run(self) -> None:
+    def _run(self, first: Callable[[], None]) -> None:
         try:
+            first()
             while not self._stopping.is_set():
                 self._wake.wait(self._interval)
                 self._wake.clear()
@@ -204,7 +216,7 @@ class Committer:
             self._in_flight = self._buffer.take(0)
             held = list(self._in_flight)
         if requested:
-            self._insist(lambda: self.take_over(requested))
+            self.insist(lambda: self.take_over(requested))
         if held or ended:
             self._commit(held, ended)
         with self._changed:
@@ -214,9 +226,9 @@ class Committer:
     def _commit(self, held: list[Held], ended: dict[str, tuple[Shard, ...]]) -> None:
         unowned = {child.shard_id for children in ended.values() for child in children} - self._owned
         if unowned:
-            self._insist(lambda: self.take_over(unowned))
+            self.insist(lambda: self.take_over(unowned))
         rows, checkpoints = self._prepare(held, ended)
-        self._insist(lambda: self._write(rows, checkpoints))
+        self.insist(lambda: self._write(rows, checkpoints))
         with self._changed:
             self._version = self._table.version
             self._in_flight = []
@@ -248,9 +260,9 @@ class Committer:
     def _write(self, rows: pa.Table, checkpoints: dict[str, Checkpoint]) -> None:
         file = self._table.write_rows(rows)
         while not self._table.commit(file, checkpoints):
-            self._pause("the commit did not go through")
+            self._rest("the commit did not go through")
 
-    def _insist(self, action: Callable[[], T]) -> T:
+    def insist(self, action: Callable[[], T]) -> T:
         """Do something with the table, as often as it takes.
 
         Storage that is away for a while only makes the shard threads wait.
@@ -259,14 +271,14 @@ class Committer:
             try:
                 result = action()
             except OSError as error:
-                self._pause(f"the table cannot be written: {error}")
+                self._rest(f"the table cannot be written: {error}")
             else:
                 self.trouble = ""
                 return result
 
-    def _pause(self, trouble: str) -> None:
+    def _rest(self, trouble: str) -> None:
         self.trouble = trouble
-        if self._stopping.wait(RETRY_SECONDS):
+        if self.pause(RETRY_SECONDS):
             raise Closed(trouble)
 
     # --- the view ---
@@ -281,7 +293,7 @@ class Committer:
 def _numbered(batch: pa.RecordBatch, first: int, stamp: datetime) -> pa.RecordBatch:
     """Return a batch with its place in the shard and the time of its commit."""
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    columns["shard_offset"] = pa.array(range(first, first + batch.num_rows), pa.int64())
+    columns["shard_offset"] = pa.arange(first, first + batch.num_rows)
     columns["foundry_ingestion_timestamp"] = constant(stamp, batch.num_rows, TIMESTAMP)
     return pa.RecordBatch.from_arrays([columns[name] for name in TABLE_SCHEMA.names], schema=TABLE_SCHEMA)
 

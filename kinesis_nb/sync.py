@@ -9,8 +9,6 @@ import atexit
 import threading
 import time
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -23,13 +21,17 @@ from kinesis_nb.display import table_html
 from kinesis_nb.errors import ConfigError, KinesisError, TableError
 from kinesis_nb.feed import Feed
 from kinesis_nb.frames import Records, TableLike, concat
+from kinesis_nb.lease import LEASE_SECONDS, POLL_SECONDS, Lease
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import Patient
 from kinesis_nb.scheduler import Scheduler
+from kinesis_nb.storage import Storage, explain, storage_errors
 from kinesis_nb.table import TABLE_SCHEMA, Origin, SyncTable
+from kinesis_nb.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from os import PathLike
 
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.shards import Shard
@@ -69,16 +71,55 @@ class Sync(TableLike):
     Made by :meth:`Source.sync`. ``to_polars()`` and the like give committed and pending rows, none twice.
     """
 
-    def __init__(self, kinesis: Kinesis, stream: str, table: SyncTable, clock: Clock, commit_interval: float) -> None:
+    def __init__(
+        self,
+        kinesis: Kinesis,
+        stream: str,
+        table: SyncTable,
+        clock: Clock,
+        commit_interval: float,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
         self.stream = stream
-        self._table, self._clock = table, clock
-        self._committer = Committer(table, clock, commit_interval, self._stop_reading)
-        feed = Feed(kinesis, stream, clock, self._take_over(Patient(kinesis, clock)))
+        self._kinesis, self._table, self._clock, self._lease_seconds = kinesis, table, clock, lease_seconds
+        self._scheduler: Scheduler | None = None  # none before the table is ours
+        self._committer = Committer(table, clock, commit_interval, self._end)
+        self._lease = Lease(table.storage)
+        self._upkeep = Upkeep(
+            table.storage,
+            self._lease,
+            lambda: self._committer.snapshot().version,
+            lambda rival: self._committer.hand_over(str(rival)),
+        )
+        name = f"kinesis_nb {stream} commit"
+        if self._lease.other() is None:
+            self._begin()
+            self._committer.start(name)
+        else:
+            self._committer.start(name, self._wait_and_begin)
+
+    def _wait_and_begin(self) -> None:
+        """Ask the owner for the table, and pass it over when it does not answer within the lease."""
+        while owner := self._lease.other():
+            self._lease.request()
+            give_up = self._clock.monotonic() + self._lease_seconds
+            while self._lease.other() == owner and self._clock.monotonic() < give_up:
+                if self._committer.pause(POLL_SECONDS):
+                    return
+            if self._lease.other() == owner:
+                break
+        self._committer.insist(self._begin)
+
+    def _begin(self) -> None:
+        shards = self._take_over(Patient(self._kinesis, self._clock))
+        self._lease.take()
+        feed = Feed(self._kinesis, self.stream, self._clock, shards)
         self._scheduler = Scheduler(
             feed, self._committer, skipped=self._committer.ended, on_done=self._committer.reading_done
         )
-        self._committer.start(f"kinesis_nb {stream} commit")
         self._scheduler.start()
+        self._upkeep.start(f"kinesis_nb {self.stream} upkeep")
 
     def _take_over(self, listings: Listings) -> tuple[Shard, ...]:
         """Own every shard that is listed after the last take-over.
@@ -92,8 +133,12 @@ class Sync(TableLike):
                 return tuple(shards)
             self._committer.take_over(unowned)
 
-    def _stop_reading(self) -> None:
-        self._scheduler.stop(0)
+    def _end(self) -> None:
+        """Stop everything else, and let the next writer begin without waiting: the committer has ended."""
+        self._upkeep.stop()
+        if self._scheduler is not None:
+            self._scheduler.stop(0)
+        self._lease.release()
 
     def stop(self) -> None:
         """Commit what was read, then stop. Stopping twice is fine.
@@ -105,7 +150,8 @@ class Sync(TableLike):
         """
         self._committer.request_stop()
         self._committer.join(STOP_SECONDS)
-        self._scheduler.stop()
+        if self._scheduler is not None:
+            self._scheduler.stop()
         if self._committer.trouble:
             pending = sum(rows.num_rows for rows in self._committer.snapshot().pending)
             raise TableError(
@@ -143,7 +189,7 @@ class Sync(TableLike):
                 return False
         if self._committer.error is not None:
             raise self._committer.error
-        return not self._scheduler.unfinished()
+        return self._scheduler is not None and not self._scheduler.unfinished()
 
     def _all_caught_up(self) -> Iterator[bool]:
         """Yield whether everything that was in the stream at the first look is committed by now.
@@ -151,6 +197,8 @@ class Sync(TableLike):
         First every shard that is not finished must have answered "nothing left" to a call made after that look; then
         what was received up to there must be in the table.
         """
+        while self._scheduler is None:
+            yield False
         before = {shard.shard_id: shard.calls for shard in self._scheduler.stats()}
         caught_up: set[str] = set()
         while not self._scheduler.unfinished() <= caught_up:
@@ -168,15 +216,23 @@ class Sync(TableLike):
         """Return a moment of the sync."""
         now = self._committer.snapshot()
         pending = sum(rows.num_rows for rows in now.pending)
-        error = str(self._committer.error or self._committer.trouble)
-        return SyncStatus(self._state(), now.committed, now.commits, pending, tuple(self._scheduler.stats()), error)
+        error = str(self._committer.error or self._committer.trouble or self._upkeep.trouble)
+        shards = tuple(self._scheduler.stats()) if self._scheduler else ()
+        return SyncStatus(self._state(), now.committed, now.commits, pending, shards, error)
 
     def _state(self) -> str:
         if self._committer.error is not None:
             return "failed"
-        if self._committer.is_running and not self._committer.is_stopping:
-            return "running"
-        return "stopped" if self._scheduler.unfinished() else "ended"
+        if self.is_active:
+            if self._scheduler is None:
+                return "waiting"
+            return "storage unavailable" if self._committer.trouble else "running"
+        return "stopped" if self._scheduler is None or self._scheduler.unfinished() else "ended"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it runs, or waits for the table."""
+        return self._committer.is_running and not self._committer.is_stopping
 
     @property
     def live(self) -> Records:
@@ -185,7 +241,8 @@ class Sync(TableLike):
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
-        return pl.scan_delta(str(self._table.path), version=version)
+        storage = self._table.storage
+        return pl.scan_delta(storage.uri, version=version, storage_options=storage.options() or None)
 
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table."""
@@ -202,7 +259,7 @@ class Sync(TableLike):
         status = self.status()
         trouble = f", {status.error}" if status.error else ""
         return (
-            f"<Sync {self.stream} -> {self._table.path.name}: {status.state}, {status.rows:,} rows"
+            f"<Sync {self.stream} -> {self._table.storage.name}: {status.state}, {status.rows:,} rows"
             f" in {status.commits} commits by this run, {status.pending:,} pending{trouble}>"
         )
 
@@ -224,42 +281,38 @@ class Sync(TableLike):
 
 
 _lock = threading.Lock()  # guards _running; held while a sync starts, so that two threads never start the same one
-_running: dict[tuple[str, Path], Sync] = {}
+_running: dict[tuple[str, str], Sync] = {}
 
 
 def start_sync(
     kinesis: Kinesis,
     stream: str,
-    path: str | PathLike[str],
+    storage: Storage,
     start: StartingPosition,
     *,
     clock: Clock,
     commit_interval: float,
 ) -> Sync:
     """Start a sync, or return the one that is running for this stream and table in this process."""
-    _check(path, start, commit_interval)
+    _check(start, commit_interval)
     summary = Patient(kinesis, clock).describe_stream(stream)
-    key = (summary.arn, Path(path).resolve())
+    key = (summary.arn, storage.uri)
     with _lock:
         running = _running.get(key)
-        if running is not None and running.status().state == "running":
+        if running is not None and running.is_active:
             return running
         begin = encode_start(start, kinesis.server_time().earliest)
-        table = SyncTable.open(path, Origin(summary.arn, summary.created_at.isoformat(), begin))
+        table = SyncTable.open(storage, Origin(summary.arn, summary.created_at.isoformat(), begin))
         try:
             sync = _running[key] = Sync(kinesis, stream, table, clock, commit_interval)
         except KinesisError:  # some of them are an OSError as well
             raise
         except OSError as error:
-            raise TableError(f"{path} cannot be written: {error}", hint="check its permissions and the disk") from error
+            raise explain(storage.uri, error) from error
         return sync
 
 
-def _check(path: str | PathLike[str], start: StartingPosition, commit_interval: float) -> None:
-    if not isinstance(path, str | PathLike):
-        raise ConfigError(f"a {type(path).__name__} is not the path of a table", hint="give a str or a Path")
-    if "://" in str(path):
-        raise ConfigError(f"{path!r} is not a folder of this machine", hint="give a local path")
+def _check(start: StartingPosition, commit_interval: float) -> None:
     if not isinstance(commit_interval, int | float) or not 0 < commit_interval <= 3600:  # noqa: PLR2004 - an hour
         raise ConfigError(f"commit_interval={commit_interval!r} is no time to wait", hint="give seconds, 0 < s <= 3600")
     if start.kind is Kind.AFTER_SEQUENCE_NUMBER:

@@ -142,6 +142,10 @@ class Kinesis(Listings, Prober, Protocol):
         """Return the next records of a shard, at most `limit` (at most 10,000) and 10 MiB; aggregates are unpacked."""
         ...
 
+    def storage_options(self) -> dict[str, str]:
+        """Return the region and the credentials of this moment, by the names that object stores take them by."""
+        ...
+
     def put_records(self, stream: str, entries: Sequence[PutEntry]) -> list[PutResult]:
         """Write up to 500 records; the results are in the order of the entries."""
         ...

@@ -16,9 +16,10 @@ import pytest
 from deltalake import DeltaTable
 
 import kinesis_nb as kn
-from kinesis_nb import table as table_module
 from kinesis_nb.emulator import ErrorReply, Stall
+from kinesis_nb.lease import _OWNER as OWNER
 from kinesis_nb.service.client import KinesisClient
+from kinesis_nb.storage import Storage
 from kinesis_nb.sync import Sync
 from kinesis_nb.table import Checkpoint, Origin, SyncTable
 from kinesis_nb.transport import SystemClock
@@ -37,6 +38,10 @@ BIG = 49590338271490256608559692538361571095921575989136588898
 
 def table_rows(path: Path) -> pl.DataFrame:
     return pl.scan_delta(str(path)).collect().sort("partition_key", "shard_offset")
+
+
+def open_table(folder: Path, origin: Origin = ORIGIN) -> SyncTable:
+    return SyncTable.open(Storage.at(folder / "t"), origin)
 
 
 def test_every_record_once_in_order_through_reshards(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
@@ -140,10 +145,10 @@ def test_faults_neither_lose_nor_double(
 
 def test_second_writer_fences_the_first(tmp_path: Path) -> None:
     """After a take-over the old writer cannot commit, neither at once nor after it looked at the table again."""
-    old = SyncTable.open(tmp_path / "t", ORIGIN)
+    old = open_table(tmp_path)
     old.acquire(["s"])
     assert old.commit(None, {"s": Checkpoint(1, str(BIG))})
-    new = SyncTable.open(tmp_path / "t", ORIGIN)
+    new = open_table(tmp_path)
     new.acquire(["s"])
     for _ in range(2):
         with pytest.raises(kn.Fenced):
@@ -154,23 +159,23 @@ def test_second_writer_fences_the_first(tmp_path: Path) -> None:
 
 def test_writer_of_other_shards_does_not_disturb(tmp_path: Path) -> None:
     """Two writers of one table that own different shards commit side by side."""
-    first, second = (SyncTable.open(tmp_path / "t", ORIGIN) for _ in range(2))
+    first, second = (open_table(tmp_path) for _ in range(2))
     first.acquire(["a"])
     second.acquire(["b"])
     for offset in range(1, 4):
         assert first.commit(None, {"a": Checkpoint(offset, str(BIG + offset))})
         assert second.commit(None, {"b": Checkpoint(offset, str(BIG + offset))})
-    assert SyncTable.open(tmp_path / "t", ORIGIN).checkpoint("a") == Checkpoint(3, str(BIG + 3))
+    assert open_table(tmp_path).checkpoint("a") == Checkpoint(3, str(BIG + 3))
 
 
 @pytest.mark.parametrize("number", ["1", str(BIG), str(2**186 - 1)])
 def test_checkpoint_survives_the_table(tmp_path: Path, number: str) -> None:
     """A sequence number of up to 186 bits comes back from the table as it went in."""
-    table = SyncTable.open(tmp_path / "t", ORIGIN)
+    table = open_table(tmp_path)
     table.acquire(["s"])
     wanted = Checkpoint(7, number, ended=True)
     assert table.commit(None, {"s": wanted})
-    assert SyncTable.open(tmp_path / "t", ORIGIN).checkpoint("s") == wanted
+    assert open_table(tmp_path).checkpoint("s") == wanted
     assert table.checkpoint("other") is None
 
 
@@ -216,7 +221,7 @@ def test_storage_that_comes_back(source: kn.Source, streams: Streams, tmp_path: 
     table.write_text("a file where the folder was: nothing can be written below it")
     streams.put(20)
     while "cannot be written" not in sync.status().error:
-        assert sync.status().state == "running", sync.status().error
+        assert sync.is_active, sync.status().error
     assert sync.status().pending == 20
     table.unlink()
     away.rename(table)
@@ -227,12 +232,12 @@ def test_storage_that_comes_back(source: kn.Source, streams: Streams, tmp_path: 
 
 def test_log_is_checkpointed(tmp_path: Path) -> None:
     """After a hundred commits the Delta log has a checkpoint, and the numbers survive it."""
-    table = SyncTable.open(tmp_path / "t", ORIGIN)
+    table = open_table(tmp_path)
     table.acquire(["s"])
     for offset in range(1, 111):
         assert table.commit(None, {"s": Checkpoint(offset, str(offset))})
     assert list((tmp_path / "t" / "_delta_log").glob("*.checkpoint.parquet"))
-    assert SyncTable.open(tmp_path / "t", ORIGIN).checkpoint("s") == Checkpoint(110, "110")
+    assert open_table(tmp_path).checkpoint("s") == Checkpoint(110, "110")
     assert DeltaTable(str(tmp_path / "t")).version() == 111
 
 
@@ -263,7 +268,8 @@ def test_take_over_during_a_reshard_doubles_nothing(source: kn.Source, streams: 
 
     client = StaleListing(source.config)
     client.meanwhile = reshard_and_commit
-    origin = SyncTable.open(tmp_path / "t", old._table.origin)
+    (tmp_path / "t" / OWNER).unlink()  # so the new writer does not ask first
+    origin = open_table(tmp_path, old._table.origin)
     new = Sync(client, "orders", origin, SystemClock(), 0.05)
     streams.put(20)
     assert new.wait(timeout=30)
@@ -298,11 +304,11 @@ def test_wait_after_stop_does_not_claim_to_have_caught_up(source: kn.Source, str
 
 def test_storage_hiccup_is_no_take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that fails, and cannot be looked up either, is tried again; nobody is called Fenced without a rival."""
-    table = SyncTable.open(tmp_path / "t", ORIGIN)
+    table = open_table(tmp_path)
     table.acquire(["parent", "child"])
     children = {"parent": Checkpoint(3, str(BIG), ended=True), "child": Checkpoint(3)}
     with monkeypatch.context() as broken:
-        broken.setattr(table_module, "DeltaTable", Mock(side_effect=OSError("EIO")))
+        broken.setattr(table.storage, "open", Mock(side_effect=OSError("EIO")))
         broken.setattr(table, "_write", Mock(side_effect=OSError("EIO")))
         assert not table.commit(None, children)
     assert table.commit(None, children)
@@ -311,7 +317,7 @@ def test_storage_hiccup_is_no_take_over(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that could not be written whole is removed: a full disk must not fill up further with every try."""
-    table = SyncTable.open(tmp_path / "t", ORIGIN)
+    table = open_table(tmp_path)
     monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError("ENOSPC")))
     with pytest.raises(OSError, match="ENOSPC"):
         table.write_rows(pa.table({"a": [1]}))
@@ -365,7 +371,7 @@ def test_stop_that_cannot_commit_says_so(source: kn.Source, streams: Streams, tm
     table.write_text("a file where the folder was")
     streams.put(20)
     while "cannot be written" not in sync.status().error:
-        assert sync.status().state == "running", sync.status().error
+        assert sync.is_active, sync.status().error
     with pytest.raises(kn.TableError, match="20 rows that were read are not in the table"):
         sync.stop()
     table.unlink()

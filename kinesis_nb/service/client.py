@@ -118,6 +118,16 @@ class KinesisClient:
             raise ServiceError(msg, retryable=True)
         return [PutResult(r.get("ShardId"), r.get("ErrorCode"), r.get("ErrorMessage")) for r in results]
 
+    def storage_options(self) -> dict[str, str]:
+        """Return the region and the credentials of this moment; without any, what the environment holds decides."""
+        credentials = self._client._get_credentials()  # noqa: SLF001 - botocore has no public way from a client to them
+        options = {"region": self._region}
+        if credentials is not None:
+            key = credentials.get_frozen_credentials()
+            options |= {"access_key_id": key.access_key, "secret_access_key": key.secret_key}
+            options |= {"session_token": key.token} if key.token else {}
+        return options
+
     def server_time(self) -> ServerTime:
         """Return between which two moments the service's clock stands, from the Date headers seen so far."""
         return self._time.at(self._clock.now())

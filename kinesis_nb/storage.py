@@ -1,0 +1,239 @@
+"""Where a table is: a folder of this machine, or a prefix in S3. The one place that knows the difference."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import uuid
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from deltalake.fs import DeltaStorageHandler
+
+from kinesis_nb.errors import ConfigError, TableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from pyarrow import Table
+
+LOG = "_delta_log"
+NOTES = "_kinesis_nb"  # Delta leaves folders alone whose name begins so
+
+# The object store's own retries must end before ours are of use: nobody can see what it is waiting for.
+_PATIENCE = {"timeout": "30s", "connect_timeout": "5s", "max_retries": "2", "retry_timeout": "10s"}
+# What a sync appends is written once and compacted later: fast beats small.
+_PARQUET = {"compression": "lz4", "use_dictionary": ["partition_key", "shard_id"], "write_statistics": ["shard_offset"]}
+_NOISE = re.compile(r"\x1b\[[0-9;]*m|↳")
+
+
+class Storage:
+    """A place for one table.
+
+    Parameters
+    ----------
+    uri
+        An absolute path, or ``s3://bucket/prefix``.
+    options
+        Gives what the object store needs at this moment, by the names of ``deltalake`` and ``polars``; credentials
+        that are refreshed change them.
+    """
+
+    def __init__(self, uri: str, options: Callable[[], Mapping[str, str]] = dict) -> None:
+        self.uri = uri
+        self.folder = None if "://" in uri else Path(uri)
+        self._give_options = options
+        self._files: tuple[dict[str, str], pafs.FileSystem] | None = None
+
+    @classmethod
+    def at(cls, table: str | os.PathLike[str], options: Callable[[], Mapping[str, str]] = dict) -> Storage:
+        """Read what a user may write for the place of a table.
+
+        Raises
+        ------
+        ConfigError
+            For anything but a path or an ``s3://`` address.
+        """
+        if not isinstance(table, str | os.PathLike) or not str(table):
+            raise ConfigError(f"a {type(table).__name__} is not the place of a table", hint="give a path or s3://…")
+        uri = os.fspath(table)
+        if "://" not in uri:
+            return cls(str(Path(uri).resolve()))
+        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*[^/].*", uri):
+            raise ConfigError(f"{uri!r} is not the place of a table", hint="give a path, or s3://bucket/prefix")
+        return cls(uri.rstrip("/"), options)
+
+    @property
+    def name(self) -> str:
+        """The last part of the address."""
+        return self.uri.rpartition("/")[2]
+
+    def options(self) -> dict[str, str]:
+        """Return what the object store needs now; empty for a folder."""
+        if self.folder is not None:
+            return {}
+        given = dict(self._give_options())
+        endpoint = given.get("endpoint_url") or given.get("endpoint") or _endpoint_of_environment()
+        http = {"allow_http": "true"} if endpoint.startswith("http://") else {}
+        return {**_PATIENCE, **http, **given}
+
+    def open(self, version: int | None = None) -> DeltaTable:
+        """Open the table, the newest version by default.
+
+        Raises
+        ------
+        OSError
+            When that is not possible now.
+        """
+        with storage_errors():
+            return DeltaTable(self.uri, version, self.options())
+
+    def exists(self) -> bool:
+        """Whether there is a Delta table."""
+        with storage_errors():
+            return DeltaTable.is_deltatable(self.uri, self.options())
+
+    def refuse_foreign(self) -> None:
+        """Accept a table, an empty place, or nothing at all; raise TableError for anything else."""
+        with storage_errors():
+            found = self._listing()
+        if found and LOG not in found:
+            msg = f"{self.uri} is not a Delta table, and not empty"
+            raise TableError(msg, hint="give a new place, or the place of a table that this sync made before")
+
+    def _listing(self) -> set[str]:
+        if self.folder is not None:
+            if self.folder.exists() and not self.folder.is_dir():
+                return {self.folder.name}
+            return {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
+        return {info.path for info in self._file_system().get_file_info(pafs.FileSelector(""))}
+
+    # --- files
+
+    def write_parquet(self, rows: Table) -> tuple[str, int]:
+        """Write rows to a durable file of a new name; return the name and its size in bytes."""
+        name = f"part-{uuid.uuid4()}.parquet"
+        if self.folder is None:
+            body = io.BytesIO()
+            pq.write_table(rows, body, **_PARQUET)
+            self.write(name, body.getbuffer())
+            return name, body.tell()
+        path = self.folder / name
+        try:
+            with path.open("wb") as file:
+                pq.write_table(rows, file, **_PARQUET)
+                file.flush()
+                os.fsync(file.fileno())
+                size = file.tell()
+            _sync_folder(self.folder)
+        except BaseException:
+            with suppress(OSError):  # on a full disk every try would leave another piece
+                path.unlink(missing_ok=True)
+            raise
+        return name, size
+
+    def write(self, name: str, body: bytes | memoryview) -> None:
+        """Write a small file whole or not at all, over what is there."""
+        if self.folder is None:
+            with self._file_system().open_output_stream(name) as file:
+                file.write(body)
+            return
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        try:
+            draft.write_bytes(body)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a small file, None when there is none."""
+        try:
+            if self.folder is not None:
+                return (self.folder / name).read_bytes()
+            with self._file_system().open_input_file(name) as file:
+                body: bytes = file.read()
+                return body
+        except FileNotFoundError:
+            return None
+
+    def last_log_checkpoint(self) -> int:
+        """Return the version of the newest checkpoint of the log, 0 when there is none."""
+        found = self.read(f"{LOG}/_last_checkpoint")
+        return int(json.loads(found)["version"]) if found else 0
+
+    def make_durable(self, versions: range) -> None:
+        """Make log entries survive a power cut; an object store does that before it answers."""
+        if self.folder is None:
+            return
+        for version in versions:
+            with suppress(FileNotFoundError):  # cleaned up already: a checkpoint of the log holds it
+                _fsync(self.folder / LOG / f"{version:020d}.json")
+        _sync_folder(self.folder / LOG)
+
+    def _file_system(self) -> pafs.FileSystem:
+        options = self.options()
+        if self._files is None or self._files[0] != options:
+            self._files = options, pafs.PyFileSystem(DeltaStorageHandler(self.uri, options))
+        return self._files[1]
+
+    def __repr__(self) -> str:
+        return f"<Storage {self.uri}>"
+
+
+def _endpoint_of_environment() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+@contextmanager
+def storage_errors() -> Generator[None]:
+    """Raise what Delta and the object store say of their storage as one line and as the OSError that it is."""
+    try:
+        yield
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        raise OSError(one_line(error)) from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an object store, which is drawn as a tree of many lines, in one."""
+    text = " ".join(_NOISE.sub(" ", str(error)).split())
+    return text if len(text) <= 400 else f"{text[:399]}…"  # noqa: PLR2004 - a few lines of a screen
+
+
+def explain(uri: str, error: OSError) -> TableError:
+    """Return what a user can do about a place that cannot be used."""
+    said = str(error)
+    if "NoSuchBucket" in said:
+        return TableError(f"{uri}: there is no such bucket", hint="make the bucket first, and check its region")
+    if any(word in said for word in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch")):
+        return TableError(
+            f"{uri}: access denied ({said})",
+            hint="the credentials need s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject there",
+        )
+    return TableError(f"{uri} cannot be used: {said}", hint="check the place and its permissions")
+
+
+def _fsync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in a folder survive a power cut.
+
+    Where folders cannot be opened (Windows) there is nothing to do.
+    """
+    with suppress(PermissionError):
+        _fsync(folder)
