@@ -77,6 +77,7 @@ class Committer:
         self._in_flight: list[Held] = []
         self._checkpoints: dict[str, Checkpoint] = {}
         self._owned: set[str] = set()
+        self._settled: set[str] = set()  # ended in the table before they were owned
         self._requested: set[str] = set()  # shards that a thread wants to read and that are not owned yet
         self._ended: dict[str, tuple[Shard, ...]] = {}  # read to their end, not committed as such yet -> children
         self._committed = self._commits = 0
@@ -92,17 +93,24 @@ class Committer:
         return self._owned
 
     @property
-    def ended(self) -> list[str]:
-        """The ids of the owned shards that are in the table to their end."""
-        return [shard_id for shard_id, checkpoint in self._checkpoints.items() if checkpoint.ended]
+    def ended(self) -> Collection[str]:
+        """The ids of the shards that are in the table to their end."""
+        return self._settled
 
     def take_over(self, shard_ids: Collection[str]) -> None:
-        """Fence whoever wrote these shards before, then read how far they got; in that order, so that it is final."""
-        self._table.acquire(shard_ids)
-        found = {shard_id: self._table.checkpoint(shard_id) for shard_id in shard_ids}
+        """Fence whoever wrote these shards before, then read how far they got; in that order, so that it is final.
+
+        A shard that has ended in the table is final already, and nobody has to own it.
+        """
+        settled = self._table.ended(shard_ids)
+        wanted = set(shard_ids) - settled
+        if wanted:
+            self._table.acquire(wanted)
+        found = self._table.checkpoints(wanted)
         with self._changed:
             self._owned.update(shard_ids)
-            self._checkpoints |= {shard_id: checkpoint for shard_id, checkpoint in found.items() if checkpoint}
+            self._settled |= settled | {shard_id for shard_id, checkpoint in found.items() if checkpoint.ended}
+            self._checkpoints |= found
             self._changed.notify_all()
 
     # --- the sink: called by the shard threads ---
@@ -113,8 +121,8 @@ class Committer:
             if shard.shard_id not in self._owned:
                 self._requested.add(shard.shard_id)
                 self._wait_for(lambda: shard.shard_id in self._owned)
-            checkpoint = self._checkpoints.get(shard.shard_id)
-        if checkpoint is None or checkpoint.sequence_number is None:
+            checkpoint = self._checkpoints[shard.shard_id]
+        if checkpoint.sequence_number is None:
             # for a child born later that is its beginning; one that was there may hold older records
             return decode_start(self._table.origin.start)
         return StartingPosition.after(checkpoint.sequence_number)
@@ -255,7 +263,7 @@ class Committer:
         return pa.Table.from_batches(numbered, TABLE_SCHEMA), new
 
     def _reached(self, shard_id: str, new: dict[str, Checkpoint]) -> Checkpoint:
-        return new.get(shard_id) or self._checkpoints.get(shard_id) or Checkpoint()
+        return new.get(shard_id) or self._checkpoints.get(shard_id, Checkpoint())
 
     def _write(self, rows: pa.Table, checkpoints: dict[str, Checkpoint]) -> None:
         file = self._table.write_rows(rows)

@@ -16,7 +16,6 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
-from deltalake.fs import DeltaStorageHandler
 
 from kinesis_nb.errors import ConfigError, TableError
 
@@ -29,7 +28,13 @@ LOG = "_delta_log"
 NOTES = "_kinesis_nb"  # Delta leaves folders alone whose name begins so
 
 # The object store's own retries must end before ours are of use: nobody can see what it is waiting for.
-_PATIENCE = {"timeout": "30s", "connect_timeout": "5s", "max_retries": "2", "retry_timeout": "10s"}
+CONNECT_SECONDS, REQUEST_SECONDS = 5, 30
+_PATIENCE = {
+    "connect_timeout": f"{CONNECT_SECONDS}s",
+    "timeout": f"{REQUEST_SECONDS}s",
+    "max_retries": "2",
+    "retry_timeout": "10s",
+}
 # What a sync appends is written once and compacted later: fast beats small.
 _PARQUET = {"compression": "lz4", "use_dictionary": ["partition_key", "shard_id"], "write_statistics": ["shard_offset"]}
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|↳")
@@ -99,7 +104,7 @@ class Storage:
     def exists(self) -> bool:
         """Whether there is a Delta table."""
         with storage_errors():
-            return DeltaTable.is_deltatable(self.uri, self.options())
+            return any(name.endswith((".json", ".parquet")) for name in self._listing(LOG))
 
     def refuse_foreign(self) -> None:
         """Accept a table, an empty place, or nothing at all; raise TableError for anything else."""
@@ -109,12 +114,15 @@ class Storage:
             msg = f"{self.uri} is not a Delta table, and not empty"
             raise TableError(msg, hint="give a new place, or the place of a table that this sync made before")
 
-    def _listing(self) -> set[str]:
+    def _listing(self, within: str = "") -> set[str]:
         if self.folder is not None:
-            if self.folder.exists() and not self.folder.is_dir():
-                return {self.folder.name}
-            return {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
-        return {info.path for info in self._file_system().get_file_info(pafs.FileSelector(""))}
+            folder = self.folder / within
+            if folder.exists() and not folder.is_dir():
+                return {folder.name}
+            return {path.name for path in folder.iterdir()} if folder.exists() else set()
+        files, root = self._file_system()
+        found = files.get_file_info(pafs.FileSelector(f"{root}/{within}".rstrip("/"), allow_not_found=True))
+        return {info.base_name for info in found}
 
     # --- files
 
@@ -124,7 +132,7 @@ class Storage:
         if self.folder is None:
             body = io.BytesIO()
             pq.write_table(rows, body, **_PARQUET)
-            self.write(name, body.getbuffer())
+            self.write(name, body.getvalue())
             return name, body.tell()
         path = self.folder / name
         try:
@@ -140,10 +148,11 @@ class Storage:
             raise
         return name, size
 
-    def write(self, name: str, body: bytes | memoryview) -> None:
+    def write(self, name: str, body: bytes) -> None:
         """Write a small file whole or not at all, over what is there."""
         if self.folder is None:
-            with self._file_system().open_output_stream(name) as file:
+            files, root = self._file_system()
+            with files.open_output_stream(f"{root}/{name}") as file:
                 file.write(body)
             return
         path = self.folder / name
@@ -160,7 +169,8 @@ class Storage:
         try:
             if self.folder is not None:
                 return (self.folder / name).read_bytes()
-            with self._file_system().open_input_file(name) as file:
+            files, root = self._file_system()
+            with files.open_input_file(f"{root}/{name}") as file:
                 body: bytes = file.read()
                 return body
         except FileNotFoundError:
@@ -180,14 +190,33 @@ class Storage:
                 _fsync(self.folder / LOG / f"{version:020d}.json")
         _sync_folder(self.folder / LOG)
 
-    def _file_system(self) -> pafs.FileSystem:
+    def _file_system(self) -> tuple[pafs.FileSystem, str]:
+        """Return the bucket as Arrow reaches it, and the prefix of the table there.
+
+        Not as deltalake does: its files are read and written with the interpreter locked.
+        """
         options = self.options()
         if self._files is None or self._files[0] != options:
-            self._files = options, pafs.PyFileSystem(DeltaStorageHandler(self.uri, options))
-        return self._files[1]
+            self._files = options, _s3(options)
+        return self._files[1], self.uri.removeprefix("s3://")
 
     def __repr__(self) -> str:
         return f"<Storage {self.uri}>"
+
+
+def _s3(options: Mapping[str, str]) -> pafs.FileSystem:
+    endpoint = options.get("endpoint_url") or options.get("endpoint") or _endpoint_of_environment() or None
+    return pafs.S3FileSystem(
+        access_key=options.get("access_key_id"),
+        secret_key=options.get("secret_access_key"),
+        session_token=options.get("session_token") or options.get("token"),
+        region=options.get("region"),
+        endpoint_override=endpoint,
+        scheme=endpoint.partition("://")[0] if endpoint else "https",
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=REQUEST_SECONDS,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=3),
+    )
 
 
 def _endpoint_of_environment() -> str:

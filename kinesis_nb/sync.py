@@ -71,18 +71,9 @@ class Sync(TableLike):
     Made by :meth:`Source.sync`. ``to_polars()`` and the like give committed and pending rows, none twice.
     """
 
-    def __init__(
-        self,
-        kinesis: Kinesis,
-        stream: str,
-        table: SyncTable,
-        clock: Clock,
-        commit_interval: float,
-        *,
-        lease_seconds: float = LEASE_SECONDS,
-    ) -> None:
+    def __init__(self, kinesis: Kinesis, stream: str, table: SyncTable, clock: Clock, commit_interval: float) -> None:
         self.stream = stream
-        self._kinesis, self._table, self._clock, self._lease_seconds = kinesis, table, clock, lease_seconds
+        self._kinesis, self._table, self._clock = kinesis, table, clock
         self._scheduler: Scheduler | None = None  # none before the table is ours
         self._committer = Committer(table, clock, commit_interval, self._end)
         self._lease = Lease(table.storage)
@@ -103,7 +94,7 @@ class Sync(TableLike):
         """Ask the owner for the table, and pass it over when it does not answer within the lease."""
         while owner := self._lease.other():
             self._lease.request()
-            give_up = self._clock.monotonic() + self._lease_seconds
+            give_up = self._clock.monotonic() + LEASE_SECONDS
             while self._lease.other() == owner and self._clock.monotonic() < give_up:
                 if self._committer.pause(POLL_SECONDS):
                     return

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from kinesis_nb.frames import SCHEMA
 from kinesis_nb.storage import Storage, explain, storage_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 TABLE_SCHEMA = SCHEMA.insert(5, pa.field("shard_offset", pa.int64()))
 """The columns of every row, and its gap-free place in the lineage of its shard.
@@ -36,6 +37,8 @@ aggregate share a sequence number. They come in one batch and go into one commit
 
 _PIECE = 62  # bits; a txn version is an int64 and a sequence number has up to 186 bits
 _PIECES = 3
+_KEYS = ("offset", "state", *(f"seq{piece}" for piece in range(_PIECES)))
+_LOOKS = 8  # at once
 _TRIES = 20
 _PROPERTIES = {
     "delta.logRetentionDuration": "interval 1 hours",  # one entry a second; every commit lists what is kept
@@ -115,16 +118,20 @@ class SyncTable:
         """The newest version that this writer has seen."""
         return self._table.version()
 
-    def checkpoint(self, shard_id: str) -> Checkpoint | None:
-        """Return how far a shard got, None for a shard that was never committed."""
-        return self._checkpoint(self._table, shard_id)
+    def ended(self, shard_ids: Iterable[str]) -> set[str]:
+        """Return those shards of which everything is in the table."""
+        ids = list(shard_ids)
+        states = self._txns((shard_id, "state") for shard_id in ids)
+        return {shard_id for shard_id, state in zip(ids, states, strict=True) if state}
 
-    def _checkpoint(self, table: DeltaTable, shard_id: str) -> Checkpoint | None:
-        offset = self._txn(table, shard_id, "offset")
-        if offset is None:
-            return None
-        number = sum((self._txn(table, shard_id, f"seq{piece}") or 0) << (_PIECE * piece) for piece in range(_PIECES))
-        return Checkpoint(offset, str(number) if number else None, bool(self._txn(table, shard_id, "state")))
+    def checkpoints(self, shard_ids: Iterable[str]) -> dict[str, Checkpoint]:
+        """Return how far shards got."""
+        return self._checkpoints(self._table, shard_ids)
+
+    def _checkpoints(self, table: DeltaTable, shard_ids: Iterable[str]) -> dict[str, Checkpoint]:
+        ids = list(shard_ids)
+        values = self._txns(((shard_id, key) for shard_id in ids for key in _KEYS), table)
+        return {shard_id: _decode([next(values) for _ in _KEYS]) for shard_id in ids}
 
     def acquire(self, shard_ids: Iterable[str]) -> None:
         """Become the owner of shards: whoever owned them is fenced from its next commit on.
@@ -137,7 +144,8 @@ class SyncTable:
         wanted = list(shard_ids)
         self._is_in_doubt = True  # the handle may move beyond a rival's take-over of what is owned already
         for _ in range(_TRIES):
-            epochs = {shard_id: (self._txn(self._table, shard_id, "epoch") or 0) + 1 for shard_id in wanted}
+            found = self._txns((shard_id, "epoch") for shard_id in wanted)
+            epochs = {shard_id: epoch + 1 for shard_id, epoch in zip(wanted, found, strict=True)}
             with storage_errors():
                 try:
                     self._write([], [self._transaction(shard_id, "epoch", epoch) for shard_id, epoch in epochs.items()])
@@ -210,7 +218,7 @@ class SyncTable:
         return True
 
     def _holds(self, table: DeltaTable, checkpoints: Mapping[str, Checkpoint]) -> bool:
-        return all(self._checkpoint(table, shard_id) == wanted for shard_id, wanted in checkpoints.items())
+        return self._checkpoints(table, checkpoints) == dict(checkpoints)
 
     def _transactions(self, checkpoints: Mapping[str, Checkpoint]) -> list[Transaction]:
         return [
@@ -240,14 +248,21 @@ class SyncTable:
         self._durable = self.version
 
     def _check_epochs(self) -> None:
-        for shard_id, epoch in self._epochs.items():
-            if self._txn(self._table, shard_id, "epoch") != epoch:
+        found = self._txns((shard_id, "epoch") for shard_id in self._epochs)
+        for (shard_id, epoch), owner in zip(self._epochs.items(), found, strict=True):
+            if owner != epoch:
                 msg = f"another writer took {shard_id} of this sync over"
                 raise Fenced(msg, hint="only one sync may write a table; this one stopped and lost nothing")
 
-    def _txn(self, table: DeltaTable, shard_id: str, key: str) -> int | None:
-        with storage_errors():  # it may have to read the log again
-            return table.transaction_version(f"{self._sync}/{shard_id}/{key}")
+    def _txns(self, names: Iterable[tuple[str, str]], table: DeltaTable | None = None) -> Iterator[int]:
+        """Return the numbers of `txn` names, 0 for those that were never committed.
+
+        Each look reads the end of the log again, so in S3 they are made side by side.
+        """
+        look = (table or self._table).transaction_version
+        app_ids = [f"{self._sync}/{shard_id}/{key}" for shard_id, key in names]
+        with storage_errors(), ThreadPoolExecutor(_LOOKS, "kinesis_nb table") as pool:
+            return iter([number or 0 for number in pool.map(look, app_ids)])
 
     def _transaction(self, shard_id: str, key: str, value: int) -> Transaction:
         return Transaction(f"{self._sync}/{shard_id}/{key}", value)
@@ -255,8 +270,14 @@ class SyncTable:
 
 def _encode(checkpoint: Checkpoint, epoch: int) -> list[tuple[str, int]]:
     number = int(checkpoint.sequence_number or 0)
-    pieces = [(f"seq{piece}", (number >> (_PIECE * piece)) & (2**_PIECE - 1)) for piece in range(_PIECES)]
-    return [("epoch", epoch), ("offset", checkpoint.offset), ("state", int(checkpoint.ended)), *pieces]
+    pieces = ((number >> (_PIECE * piece)) & (2**_PIECE - 1) for piece in range(_PIECES))
+    return [("epoch", epoch), *zip(_KEYS, (checkpoint.offset, int(checkpoint.ended), *pieces), strict=True)]
+
+
+def _decode(values: list[int]) -> Checkpoint:
+    offset, ended, *pieces = values
+    number = sum(value << (_PIECE * piece) for piece, value in enumerate(pieces))
+    return Checkpoint(offset, str(number) if number else None, bool(ended))
 
 
 def _create(storage: Storage, origin: Origin) -> None:

@@ -44,6 +44,10 @@ def open_table(folder: Path, origin: Origin = ORIGIN) -> SyncTable:
     return SyncTable.open(Storage.at(folder / "t"), origin)
 
 
+def checkpoint(table: SyncTable, shard_id: str) -> Checkpoint:
+    return table.checkpoints([shard_id])[shard_id]
+
+
 def test_every_record_once_in_order_through_reshards(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
     """The table has every record once; ORDER BY partition_key, shard_offset is the order they were written in."""
     streams.create(shards=2)
@@ -153,7 +157,7 @@ def test_second_writer_fences_the_first(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(kn.Fenced):
             old.commit(None, {"s": Checkpoint(2, str(BIG + 1))})
-    assert new.checkpoint("s") == Checkpoint(1, str(BIG))
+    assert checkpoint(new, "s") == Checkpoint(1, str(BIG))
     assert new.commit(None, {"s": Checkpoint(2, str(BIG + 1))})
 
 
@@ -165,7 +169,7 @@ def test_writer_of_other_shards_does_not_disturb(tmp_path: Path) -> None:
     for offset in range(1, 4):
         assert first.commit(None, {"a": Checkpoint(offset, str(BIG + offset))})
         assert second.commit(None, {"b": Checkpoint(offset, str(BIG + offset))})
-    assert open_table(tmp_path).checkpoint("a") == Checkpoint(3, str(BIG + 3))
+    assert checkpoint(open_table(tmp_path), "a") == Checkpoint(3, str(BIG + 3))
 
 
 @pytest.mark.parametrize("number", ["1", str(BIG), str(2**186 - 1)])
@@ -175,8 +179,8 @@ def test_checkpoint_survives_the_table(tmp_path: Path, number: str) -> None:
     table.acquire(["s"])
     wanted = Checkpoint(7, number, ended=True)
     assert table.commit(None, {"s": wanted})
-    assert open_table(tmp_path).checkpoint("s") == wanted
-    assert table.checkpoint("other") is None
+    assert checkpoint(open_table(tmp_path), "s") == wanted
+    assert checkpoint(table, "other") == Checkpoint()
 
 
 def test_refuses_what_is_not_its_table(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
@@ -237,7 +241,7 @@ def test_log_is_checkpointed(tmp_path: Path) -> None:
     for offset in range(1, 111):
         assert table.commit(None, {"s": Checkpoint(offset, str(offset))})
     assert list((tmp_path / "t" / "_delta_log").glob("*.checkpoint.parquet"))
-    assert open_table(tmp_path).checkpoint("s") == Checkpoint(110, "110")
+    assert checkpoint(open_table(tmp_path), "s") == Checkpoint(110, "110")
     assert DeltaTable(str(tmp_path / "t")).version() == 111
 
 
@@ -312,7 +316,7 @@ def test_storage_hiccup_is_no_take_over(tmp_path: Path, monkeypatch: pytest.Monk
         broken.setattr(table, "_write", Mock(side_effect=OSError("EIO")))
         assert not table.commit(None, children)
     assert table.commit(None, children)
-    assert table.checkpoint("child") == Checkpoint(3)
+    assert checkpoint(table, "child") == Checkpoint(3)
 
 
 def test_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,127 @@
+"""The full run: every named point many times, zombies, failing storage, S3; it prints what happened and fails on doubt."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kinesis_nb.emulator import Emulator
+from tests.crash import points
+from tests.crash.campaign import Report, campaign
+from tests.crash.faults import FailingServer
+from tests.servers import bucket, moto
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.crash.campaign import Campaign
+
+RESTART_SECONDS = 3.0
+TAKEOVER_SECONDS = 2.0  # on top of the lease
+ROUNDS_PER_TABLE = 4  # so that no stream has hundreds of shards
+
+
+def on_folder(seed: int, act: Callable[[Campaign], None]) -> Report:
+    """Run one campaign against a local folder."""
+    with tempfile.TemporaryDirectory() as folder, Emulator() as emulator:
+        place = Path(folder)
+        with campaign(emulator, str(place / "table"), {}, place, seed=seed) as going:
+            act(going)
+            return going.finish()
+
+
+def on_s3(seed: int, act: Callable[[Campaign], None], rate: float) -> Report:
+    """Run one campaign against moto's S3 behind a server that answers 5xx to a share of the requests."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        emulator = stack.enter_context(Emulator())
+        front = stack.enter_context(FailingServer(stack.enter_context(moto()), seed).running())
+        place, options = bucket(front.url)
+        going = stack.enter_context(campaign(emulator, f"{place}/table", options, folder, seed=seed))
+        front.rate = rate
+        act(going)
+        front.rate = 0.0
+        report = going.finish()
+        report.events.update({f"fault: S3 5xx {kind}": count for kind, count in front.delivered.items()})
+        return report
+
+
+def every_point(times: int, records: int) -> Callable[[Campaign], None]:
+    """Kill a life at each named point, so many times; a point that was missed gets another two tries."""
+
+    def act(going: Campaign) -> None:
+        for _ in range(times):
+            for point in points.POINTS:
+                any(going.kill_at(point, records) for _ in range(3))
+
+    return act
+
+
+def main() -> int:
+    """Run everything; return 1 when a promise was broken, or too little happened to tell."""
+    parser = argparse.ArgumentParser(prog="python -m tests.crash", description="Kill syncs; look at their tables.")
+    parser.add_argument("--times", type=int, default=20, help="kills at each named point")
+    parser.add_argument("--zombies", type=int, default=100)
+    parser.add_argument("--records", type=int, default=1_000, help="written per life")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="written at least, in all")
+    options = parser.parse_args()
+    started = time.monotonic()
+    total, seed = Report(), 0
+    parts: list[tuple[str, Callable[[int], Report]]] = []
+    for first in range(0, options.times, ROUNDS_PER_TABLE):
+        act = every_point(min(ROUNDS_PER_TABLE, options.times - first), options.records)
+        parts.append(("named points, folder", lambda seed, act=act: on_folder(seed, act)))
+
+    def anywhere(going: Campaign) -> None:
+        for _ in range(8 * options.times):
+            going.kill_at_random(options.records)
+        for _ in range(max(options.times // 2, 2)):
+            going.cold_restart(options.records)
+
+    def disk(going: Campaign) -> None:
+        for _ in range(2 * options.times):
+            going.fail_and_kill(0.1, options.records, 1.5)
+
+    share = max(options.zombies // 4, 1)
+    parts += [
+        ("random places and cold starts, folder", lambda seed: on_folder(seed, anywhere)),
+        ("disk full, read-only and broken, folder", lambda seed: on_folder(seed, disk)),
+        *[
+            (f"{writers} contending writers, folder", lambda seed, n=writers: on_folder(seed, lambda c: c.zombies(share, n, options.records)))
+            for writers in (2, 3, 2, 3)
+        ],
+        ("named points, S3", lambda seed: on_s3(seed, every_point(max(options.times // 20, 1), options.records), 0.0)),
+        ("named points, S3 that answers 5xx", lambda seed: on_s3(seed, every_point(max(options.times // 20, 1), options.records), 0.03)),
+        ("2 contending writers, S3", lambda seed: on_s3(seed, lambda c: c.zombies(max(share // 3, 1), 2, options.records), 0.0)),
+    ]
+    for name, part in parts:
+        seed += 1
+        report = part(seed)
+        total += report
+        print(f"--- {name}\n{report}\n", flush=True)
+        if report.broken:
+            print("BROKEN:", *report.broken, flush=True)
+    print(f"=== all of it\n{total}")
+    missed = [point for point in points.POINTS if total.kills[point] < options.times]
+    wrong = [
+        *total.broken,
+        *(f"killed only {total.kills[point]} times {point}" for point in missed),
+        *([f"only {total.zombies} zombies"] if total.zombies < options.zombies else []),
+        *([f"only {total.rows:,} rows"] if total.rows < options.rows else []),
+        *(f"no fault of {kind}" for kind in ("half a file", "fsync", "commit", "S3") if not _had(total, kind)),
+    ]
+    print(f"{time.monotonic() - started:.0f} s;", "; ".join(wrong) or "everything held")
+    return 1 if wrong else 0
+
+
+def _had(report: Report, kind: str) -> bool:
+    return any(event.startswith(f"fault: {kind}") for event in report.events)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
