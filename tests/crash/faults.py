@@ -75,6 +75,11 @@ class FailingDisk:
         setattr(owner, name, call)
 
 
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients that are killed leave broken connections."""
+
+
 class FailingServer:
     """A server in front of another one that answers 5xx by chance, before the request got there or after.
 
@@ -90,7 +95,7 @@ class FailingServer:
         self.rate = 0.0
         self.delivered: Counter[str] = Counter()
         self._behind, self._random = urlsplit(behind).netloc, random.Random(seed)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _QuietServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
