@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
 from kinesis_nb.buffer import Buffer, Held, OnFull
 from kinesis_nb.errors import Closed, DataLoss, Fenced
-from kinesis_nb.frames import TIMESTAMP, constant
+from kinesis_nb.frames import TIMESTAMP, UNKNOWN_LAG, constant
 from kinesis_nb.position import Kind, StartingPosition
-from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable
+from kinesis_nb.sink import Gap
+from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, RecordedGap, SyncTable, in_millis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
-    from kinesis_nb.sink import Gap
-    from kinesis_nb.transport import Clock
 
 T = TypeVar("T")
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 PENDING_ROWS, PENDING_BYTES = (
     500_000,
@@ -31,6 +34,35 @@ PENDING_ROWS, PENDING_BYTES = (
 )  # what may wait for a commit; a full buffer holds the shard threads back
 COMMIT_EARLY = 0.25  # of that budget
 RETRY_SECONDS = 1.0
+SEEN_EVERY, SEEN_AT_END = timedelta(minutes=10), timedelta(minutes=1)  # how far what was seen may lie behind, unsaid
+SEEN_MARGIN = timedelta(minutes=1)  # between an answer and its delivery
+
+
+class OnDataLoss(StrEnum):
+    """What happens when the stream did not keep records until they were read."""
+
+    FAIL = "fail"
+    WARN = "warn"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """What the next commit is made of.
+
+    Attributes
+    ----------
+    seen
+        Per shard, up to when everything is in `held` or committed.
+    ended
+        Shards that were read to their end -> their children.
+    gaps
+        Not later in the table than the rows behind them.
+    """
+
+    seen: dict[str, datetime]
+    ended: dict[str, tuple[Shard, ...]]
+    held: list[Held]
+    gaps: dict[str, Gap]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +77,8 @@ class Snapshot:
         Rows that are read and not committed yet.
     received, committed, commits
         Rows taken from the shards, rows and commits written, since this committer started.
+    lost
+        Gaps written since then.
     """
 
     version: int
@@ -52,6 +86,7 @@ class Snapshot:
     received: int
     committed: int
     commits: int
+    lost: tuple[RecordedGap, ...]
 
 
 class Committer:
@@ -61,14 +96,19 @@ class Committer:
     ----------
     table
         From :meth:`start` on only the committer's own thread touches it.
+    on_data_loss
+        ``"fail"`` ends the sync, ``"warn"`` records the gap in the table and goes on.
     on_end
         Called at the end of that thread, whatever ended it.
     """
 
-    def __init__(self, table: SyncTable, clock: Clock, interval: float, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, table: SyncTable, feed: Feed, interval: float, on_data_loss: OnDataLoss, on_end: Callable[[], None]
+    ) -> None:
         self.error: BaseException | None = None
         self.trouble = ""  # why a commit is being tried again
-        self._table, self._clock, self._interval, self._on_end = table, clock, interval, on_end
+        self._feed, self._clock, self._on_data_loss = feed, feed.clock, on_data_loss
+        self._table, self._interval, self._on_end = table, interval, on_end
         self._buffer = Buffer(PENDING_ROWS, PENDING_BYTES, OnFull.BLOCK)
         self._wake = threading.Event()  # commit now, not at the end of the interval
         self._stopping = threading.Event()
@@ -80,8 +120,10 @@ class Committer:
         self._settled: set[str] = set()  # ended in the table before they were owned
         self._requested: set[str] = set()  # shards that a thread wants to read and that are not owned yet
         self._ended: dict[str, tuple[Shard, ...]] = {}  # read to their end, not committed as such yet -> children
+        self._seen: dict[str, datetime] = {}
+        self._gaps: dict[str, Gap] = {}  # known, not committed yet
+        self._lost: list[RecordedGap] = []
         self._committed = self._commits = 0
-        self._last_stamp = datetime.min.replace(tzinfo=UTC)
         self._thread: threading.Thread | None = None
         self._over = threading.Event()  # not Thread.join(): interrupted, it takes a living thread for a dead one
 
@@ -122,22 +164,38 @@ class Committer:
                 self._requested.add(shard.shard_id)
                 self._wait_for(lambda: shard.shard_id in self._owned)
             checkpoint = self._checkpoints[shard.shard_id]
-        if checkpoint.sequence_number is None:
-            # for a child born later that is its beginning; one that was there may hold older records
-            return decode_start(self._table.origin.start)
-        return StartingPosition.after(checkpoint.sequence_number)
+        if checkpoint.sequence_number is not None:
+            return StartingPosition.after(checkpoint.sequence_number, checkpoint.seen)
+        self._check_never_read(shard, checkpoint)
+        # for a child born later that is its beginning; one that was there may hold older records
+        return decode_start(self._table.origin.start)
+
+    def _check_never_read(self, shard: Shard, checkpoint: Checkpoint) -> None:
+        """Tell of records that came and went while nobody looked, to a shard that had none before."""
+        if (
+            checkpoint.seen
+            and self._feed.kinesis.server_time().latest - checkpoint.seen > self._feed.lookup.retention()
+        ):
+            self.lost(Gap(shard.shard_id, "trimmed", None, checkpoint.seen))
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Queue rows for the next commit; blocks while too much waits."""
+        seen = self._feed.kinesis.server_time().earliest - SEEN_MARGIN  # before the wait for room, which may be long
         self._buffer.put(shard.shard_id, batch.rows)
+        if batch.millis_behind_latest != UNKNOWN_LAG:
+            with self._changed:
+                self._seen[shard.shard_id] = seen - timedelta(milliseconds=batch.millis_behind_latest)
         stats = self._buffer.stats()
         if stats.rows > COMMIT_EARLY * PENDING_ROWS or stats.bytes > COMMIT_EARLY * PENDING_BYTES:
             self._wake.set()
         return True
 
     def lost(self, gap: Gap) -> None:
-        """Stop: a table must not have holes that nobody decided on."""
-        raise DataLoss(str(gap), hint="sync into a new table, which starts with what is left")
+        """Stop, or have the gap recorded in the table with what follows it."""
+        if self._on_data_loss is OnDataLoss.FAIL:
+            raise DataLoss(str(gap), hint='on_data_loss="warn" records the gap in the table and goes on')
+        with self._changed:
+            self._gaps[gap.shard_id] = gap
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         """Return when the table says that the shard has ended: only then may its children be read."""
@@ -166,7 +224,8 @@ class Committer:
     def hand_over(self, successor: str) -> None:
         """Commit what was read, and end: another writer goes on from there."""
         self.error = Fenced(
-            f"{successor} took this sync over", hint="only one sync may write a table; this one stopped and lost nothing"
+            f"{successor} took this sync over",
+            hint="only one sync may write a table; this one stopped and lost nothing",
         )
         self.request_stop()
 
@@ -206,7 +265,7 @@ class Committer:
                 self._wake.clear()
                 self._commit_pending()
             self._buffer.close()
-            self._commit_pending()
+            self._commit_pending(SEEN_AT_END)
         except Closed:
             pass  # stopped while storage was away; the next run reads those rows again
         except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the user, whatever it is
@@ -217,57 +276,87 @@ class Committer:
             self._on_end()
             self._over.set()
 
-    def _commit_pending(self) -> None:
+    def _commit_pending(self, patience: timedelta = SEEN_EVERY) -> None:
         with self._changed:
             requested = set(self._requested)
-            ended = dict(self._ended)  # before the rows: everything of these shards is in the buffer by now
+            # in this order: everything that was seen, and everything of shards that ended, is in the buffer by now,
+            # and the gaps before what is in the buffer are known
+            seen, ended = dict(self._seen), dict(self._ended)
             self._in_flight = self._buffer.take(0)
-            held = list(self._in_flight)
+            pending = _Pending(seen, ended, list(self._in_flight), dict(self._gaps))
         if requested:
             self.insist(lambda: self.take_over(requested))
-        if held or ended:
-            self._commit(held, ended)
+        if pending.held or pending.ended or pending.gaps or self._is_overdue(seen, patience):
+            self._commit(pending)
         with self._changed:
             self._requested -= requested
             self._changed.notify_all()
 
-    def _commit(self, held: list[Held], ended: dict[str, tuple[Shard, ...]]) -> None:
-        unowned = {child.shard_id for children in ended.values() for child in children} - self._owned
+    def _is_overdue(self, seen: dict[str, datetime], patience: timedelta) -> bool:
+        """Whether the table knows too little of how far idle shards were read."""
+        return any(moment - (self._reached(shard_id).seen or moment) > patience for shard_id, moment in seen.items())
+
+    def _commit(self, pending: _Pending) -> None:
+        unowned = {child.shard_id for children in pending.ended.values() for child in children} - self._owned
         if unowned:
             self.insist(lambda: self.take_over(unowned))
-        rows, checkpoints = self._prepare(held, ended)
-        self.insist(lambda: self._write(rows, checkpoints))
+        rows, checkpoints, gaps = self._prepare(pending)
+        self.insist(lambda: self._write(rows, checkpoints, gaps))
         with self._changed:
             self._version = self._table.version
             self._in_flight = []
             self._checkpoints |= checkpoints
             self._committed += rows.num_rows
             self._commits += 1
-            for shard_id in ended:
+            for shard_id in pending.ended:
                 del self._ended[shard_id]
+            for shard_id, gap in pending.gaps.items():
+                if self._gaps.get(shard_id) is gap:
+                    del self._gaps[shard_id]
+            self._lost += gaps
 
-    def _prepare(self, held: list[Held], ended: dict[str, tuple[Shard, ...]]) -> tuple[pa.Table, dict[str, Checkpoint]]:
-        """Return the numbered rows, and how far each shard will be once they are in the table."""
+    def _prepare(self, pending: _Pending) -> tuple[pa.Table, dict[str, Checkpoint], list[RecordedGap]]:
+        """Return the numbered rows, how far each shard will be once they are in the table, and what is lost."""
         new: dict[str, Checkpoint] = {}
-        stamp = self._last_stamp = max(self._clock.now(), self._last_stamp)
-        numbered = []
-        for shard_id, rows in held:
-            first = self._reached(shard_id, new).offset
-            numbered.append(_numbered(rows, first, stamp))
-            new[shard_id] = Checkpoint(first + rows.num_rows, rows["sequence_number"][-1].as_py())
+        numbered: list[pa.RecordBatch] = []
+        gaps = []
+        for shard_id, gap in pending.gaps.items():
+            reached = self._reached(shard_id)
+            gaps.append(RecordedGap(shard_id, reached.offset, gap.seen, gap.until))
+            new[shard_id] = replace(reached, gaps=reached.gaps + 1)
+        for shard_id, rows in pending.held:
+            reached = new.get(shard_id) or self._reached(shard_id)
+            stamp = max(self._clock.now(), reached.stamp or _LONG_AGO)
+            numbered.append(_numbered(rows, reached.offset, stamp))
+            new[shard_id] = replace(
+                reached,
+                offset=reached.offset + rows.num_rows,
+                sequence_number=rows["sequence_number"][-1].as_py(),
+                stamp=stamp,
+            )
+        for shard_id, moment in pending.seen.items():
+            reached = new.get(shard_id) or self._reached(shard_id)
+            new[shard_id] = replace(reached, seen=max(in_millis(moment), reached.seen or _LONG_AGO))
+        self._end(pending.ended, new)
+        return pa.Table.from_batches(numbered, TABLE_SCHEMA), new, gaps
+
+    def _end(self, ended: dict[str, tuple[Shard, ...]], new: dict[str, Checkpoint]) -> None:
+        """Mark shards as ended, and let their children go on counting where they stopped."""
         for shard_id, children in ended.items():
-            new[shard_id] = done = replace(self._reached(shard_id, new), ended=True)
+            new[shard_id] = done = replace(new.get(shard_id) or self._reached(shard_id), ended=True)
             for child in children:
-                reached = self._reached(child.shard_id, new)
-                new[child.shard_id] = replace(reached, offset=max(done.offset, reached.offset))
-        return pa.Table.from_batches(numbered, TABLE_SCHEMA), new
+                reached = new.get(child.shard_id) or self._reached(child.shard_id)
+                stamps = [stamp for stamp in (done.stamp, reached.stamp) if stamp]
+                new[child.shard_id] = replace(
+                    reached, offset=max(done.offset, reached.offset), stamp=max(stamps, default=None)
+                )
 
-    def _reached(self, shard_id: str, new: dict[str, Checkpoint]) -> Checkpoint:
-        return new.get(shard_id) or self._checkpoints.get(shard_id, Checkpoint())
+    def _reached(self, shard_id: str) -> Checkpoint:
+        return self._checkpoints.get(shard_id, Checkpoint())
 
-    def _write(self, rows: pa.Table, checkpoints: dict[str, Checkpoint]) -> None:
+    def _write(self, rows: pa.Table, checkpoints: dict[str, Checkpoint], gaps: list[RecordedGap]) -> None:
         file = self._table.write_rows(rows)
-        while not self._table.commit(file, checkpoints):
+        while not self._table.commit(file, checkpoints, gaps):
             self._rest("the commit did not go through")
 
     def insist(self, action: Callable[[], T]) -> T:
@@ -295,7 +384,8 @@ class Committer:
         """Return which rows are where; no row is in two places, and none is missing."""
         with self._changed:
             pending = (*(rows for _, rows in self._in_flight), *self._buffer.peek())
-            return Snapshot(self._version, pending, self._buffer.stats().received, self._committed, self._commits)
+            received = self._buffer.stats().received
+            return Snapshot(self._version, pending, received, self._committed, self._commits, tuple(self._lost))
 
 
 def _numbered(batch: pa.RecordBatch, first: int, stamp: datetime) -> pa.RecordBatch:

@@ -1,8 +1,9 @@
 """Who writes a table, and how one writer asks another for it. Hints only: what decides is the fence in the table.
 
-The owner leaves a note with its name. Who wants the table leaves a request and waits: an owner that lives commits what it
-has and withdraws its note; one that does not answer within the lease is passed over. The wait is measured on the clock
-of the one who waits, so clocks need not agree. A note of a process that is gone from this machine is passed over at once.
+The owner leaves a note with its name. Who wants the table leaves a request and waits: an owner that lives commits what
+it has and withdraws its note; one that does not answer within the lease is passed over. The wait is measured on the
+clock of the one who waits, so clocks need not agree. A note of a process that is gone from this machine is passed over
+at once.
 """
 
 from __future__ import annotations

@@ -233,6 +233,7 @@ class Source:
         start: Position = "trim_horizon",
         *,
         commit_interval: float = 1.0,
+        on_data_loss: str = "fail",
         storage_options: Mapping[str, str] | None = None,
     ) -> Sync:
         """Keep a Delta table in step with a stream: every record once, in order, across restarts, crashes and reshards.
@@ -248,6 +249,10 @@ class Source:
             Where to start when the table is made; later ignored, because the table knows where it stands.
         commit_interval
             Seconds between commits.
+        on_data_loss
+            What happens when the stream did not keep records until they were read, because the sync stood still for
+            longer than its retention: ``"fail"`` stops with :class:`DataLoss`; ``"warn"`` records the gap in the
+            table, where :meth:`Sync.verify` finds it, and goes on.
         storage_options
             For S3, by the names of polars and deltalake: ``endpoint_url``, ``region`` and so on. They go before the
             region and the credentials of this source, which are used otherwise.
@@ -266,7 +271,15 @@ class Source:
         position = StartingPosition.parse(start, self._clock.now())
         given = _storage_options(storage_options)
         storage = Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
-        return start_sync(self._kinesis, stream, storage, position, clock=self._clock, commit_interval=commit_interval)
+        return start_sync(
+            self._kinesis,
+            stream,
+            storage,
+            position,
+            clock=self._clock,
+            commit_interval=commit_interval,
+            on_data_loss=on_data_loss,
+        )
 
     @hinted
     def export_df(

@@ -9,7 +9,7 @@ import re
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -35,8 +35,6 @@ _PATIENCE = {
     "max_retries": "2",
     "retry_timeout": "10s",
 }
-# What a sync appends is written once and compacted later: fast beats small.
-_PARQUET = {"compression": "lz4", "use_dictionary": ["partition_key", "shard_id"], "write_statistics": ["shard_offset"]}
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|↳")
 
 
@@ -131,13 +129,13 @@ class Storage:
         name = f"part-{uuid.uuid4()}.parquet"
         if self.folder is None:
             body = io.BytesIO()
-            pq.write_table(rows, body, **_PARQUET)
+            _write_parquet(rows, body)
             self.write(name, body.getvalue())
             return name, body.tell()
         path = self.folder / name
         try:
             with path.open("wb") as file:
-                pq.write_table(rows, file, **_PARQUET)
+                _write_parquet(rows, file)
                 file.flush()
                 os.fsync(file.fileno())
                 size = file.tell()
@@ -202,6 +200,17 @@ class Storage:
 
     def __repr__(self) -> str:
         return f"<Storage {self.uri}>"
+
+
+def _write_parquet(rows: Table, where: IO[bytes]) -> None:
+    """Write rows fast rather than small: what is appended is compacted later."""
+    pq.write_table(
+        rows,
+        where,
+        compression="lz4",
+        use_dictionary=["partition_key", "shard_id"],  # pyright: ignore[reportArgumentType] - or the columns
+        write_statistics=["shard_id", "shard_offset"],  # pyright: ignore[reportArgumentType]
+    )
 
 
 def _s3(options: Mapping[str, str]) -> pafs.FileSystem:

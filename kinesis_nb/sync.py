@@ -8,13 +8,14 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
 
-from kinesis_nb.committer import Committer, encode_start
+from kinesis_nb.committer import Committer, OnDataLoss, encode_start
 from kinesis_nb.config import hinted
 from kinesis_nb.consumer import State
 from kinesis_nb.display import table_html
@@ -25,16 +26,17 @@ from kinesis_nb.lease import LEASE_SECONDS, POLL_SECONDS, Lease
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import Patient
 from kinesis_nb.scheduler import Scheduler
-from kinesis_nb.storage import Storage, explain, storage_errors
+from kinesis_nb.storage import explain
 from kinesis_nb.table import TABLE_SCHEMA, Origin, SyncTable
 from kinesis_nb.upkeep import Upkeep
+from kinesis_nb.verify import Verdict, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from os import PathLike
+    from collections.abc import Iterator
 
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.shards import Shard
+    from kinesis_nb.storage import Storage
     from kinesis_nb.transport import Clock, Kinesis, Listings
 
 STOP_SECONDS = 10.0  # for the last commit; a kernel that ends gives all syncs together EXIT_SECONDS
@@ -48,11 +50,16 @@ class SyncStatus:
     Attributes
     ----------
     state
-        ``running``, ``ended`` (every shard was read to its end), ``stopped`` or ``failed``.
+        ``running``; ``waiting`` for the process that writes the table to hand it over; ``storage unavailable``, and
+        tried again; ``ended`` (every shard was read to its end), ``stopped`` or ``failed``.
     rows, commits
         Committed by this writer since it started.
     pending
         Rows read and not committed yet.
+    lag
+        How far the slowest shard is behind the tip of the stream; None before all have answered.
+    lost
+        What this run recorded as lost, because the stream did not keep it.
     error
         Why it failed or is retrying, else an empty string.
     """
@@ -61,8 +68,34 @@ class SyncStatus:
     rows: int
     commits: int
     pending: int
+    lag: timedelta | None
     shards: tuple[ConsumerStats, ...]
+    lost: tuple[str, ...]
     error: str
+
+    def __repr__(self) -> str:
+        lag = "unknown lag" if self.lag is None else f"{self.lag.total_seconds():,.1f} s behind"
+        notes = "".join(f", {note}" for note in (*self.lost, self.error) if note)
+        return (
+            f"<SyncStatus {self.state}: {self.rows:,} rows in {self.commits:,} commits by this run,"
+            f" {self.pending:,} pending, {lag}{notes}>"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (
+                shard.shard_id,
+                shard.state.value,
+                shard.records,
+                None if shard.state is State.ENDED else shard.millis_behind_latest,
+                shard.throttles,
+                shard.retries,
+                shard.error,
+            )
+            for shard in self.shards
+        )
+        columns = ("shard", "state", "records", "ms behind", "throttles", "retries", "error")
+        return table_html(columns, rows, repr(self).strip("<>"))
 
 
 class Sync(TableLike):
@@ -71,11 +104,11 @@ class Sync(TableLike):
     Made by :meth:`Source.sync`. ``to_polars()`` and the like give committed and pending rows, none twice.
     """
 
-    def __init__(self, kinesis: Kinesis, stream: str, table: SyncTable, clock: Clock, commit_interval: float) -> None:
-        self.stream = stream
-        self._kinesis, self._table, self._clock = kinesis, table, clock
+    def __init__(self, feed: Feed, table: SyncTable, commit_interval: float, on_data_loss: OnDataLoss) -> None:
+        self.stream = feed.stream
+        self._feed, self._table, self._clock = feed, table, feed.clock
         self._scheduler: Scheduler | None = None  # none before the table is ours
-        self._committer = Committer(table, clock, commit_interval, self._end)
+        self._committer = Committer(table, feed, commit_interval, on_data_loss, self._end)
         self._lease = Lease(table.storage)
         self._upkeep = Upkeep(
             table.storage,
@@ -83,7 +116,7 @@ class Sync(TableLike):
             lambda: self._committer.snapshot().version,
             lambda rival: self._committer.hand_over(str(rival)),
         )
-        name = f"kinesis_nb {stream} commit"
+        name = f"kinesis_nb {feed.stream} commit"
         if self._lease.other() is None:
             self._begin()
             self._committer.start(name)
@@ -103,11 +136,13 @@ class Sync(TableLike):
         self._committer.insist(self._begin)
 
     def _begin(self) -> None:
-        shards = self._take_over(Patient(self._kinesis, self._clock))
+        shards = self._take_over(Patient(self._feed.kinesis, self._clock))
         self._lease.take()
-        feed = Feed(self._kinesis, self.stream, self._clock, shards)
         self._scheduler = Scheduler(
-            feed, self._committer, skipped=self._committer.ended, on_done=self._committer.reading_done
+            replace(self._feed, shards=shards),
+            self._committer,
+            skipped=self._committer.ended,
+            on_done=self._committer.reading_done,
         )
         self._scheduler.start()
         self._upkeep.start(f"kinesis_nb {self.stream} upkeep")
@@ -209,7 +244,8 @@ class Sync(TableLike):
         pending = sum(rows.num_rows for rows in now.pending)
         error = str(self._committer.error or self._committer.trouble or self._upkeep.trouble)
         shards = tuple(self._scheduler.stats()) if self._scheduler else ()
-        return SyncStatus(self._state(), now.committed, now.commits, pending, shards, error)
+        lost = tuple(map(str, now.lost))
+        return SyncStatus(self._state(), now.committed, now.commits, pending, _lag(shards), shards, lost, error)
 
     def _state(self) -> str:
         if self._committer.error is not None:
@@ -235,6 +271,20 @@ class Sync(TableLike):
         storage = self._table.storage
         return pl.scan_delta(storage.uri, version=version, storage_options=storage.options() or None)
 
+    def verify(self) -> Verdict:
+        """Read the whole committed table and check that each shard is there whole, once and in order.
+
+        Memory holds the places of the rows of one shard at a time.
+
+        Returns
+        -------
+        Verdict
+            True when all is well; one line per shard, what was lost before it could be read, and what is wrong.
+        """
+        version = self._committer.snapshot().version
+        at = SyncTable(self._table.storage, self._table.storage.open(version), self._table.origin)
+        return verify(at, Patient(self._feed.kinesis, self._clock).list_shards(self.stream))
+
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table."""
         now = self._committer.snapshot()
@@ -247,28 +297,19 @@ class Sync(TableLike):
         return int(committed) + sum(rows.num_rows for rows in now.pending)
 
     def __repr__(self) -> str:
-        status = self.status()
-        trouble = f", {status.error}" if status.error else ""
         return (
-            f"<Sync {self.stream} -> {self._table.storage.name}: {status.state}, {status.rows:,} rows"
-            f" in {status.commits} commits by this run, {status.pending:,} pending{trouble}>"
+            f"<Sync {self.stream} -> {self._table.storage.name}: {repr(self.status()).strip('<>').partition(' ')[2]}>"
         )
 
     def _repr_html_(self) -> str:
-        rows = (
-            (
-                shard.shard_id,
-                shard.state.value,
-                shard.records,
-                None if shard.state is State.ENDED else shard.millis_behind_latest,
-                shard.throttles,
-                shard.retries,
-                shard.error,
-            )
-            for shard in self.status().shards
-        )
-        columns = ("shard", "state", "records", "ms behind", "throttles", "retries", "error")
-        return table_html(columns, rows, repr(self).strip("<>"))
+        status = self.status()
+        return status._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
+
+def _lag(shards: tuple[ConsumerStats, ...]) -> timedelta | None:
+    behind = [shard.millis_behind_latest for shard in shards if shard.state is not State.ENDED]
+    known = [millis for millis in behind if millis is not None]
+    return timedelta(milliseconds=max(known, default=0)) if shards and len(known) == len(behind) else None
 
 
 _lock = threading.Lock()  # guards _running; held while a sync starts, so that two threads never start the same one
@@ -283,9 +324,10 @@ def start_sync(
     *,
     clock: Clock,
     commit_interval: float,
+    on_data_loss: str,
 ) -> Sync:
     """Start a sync, or return the one that is running for this stream and table in this process."""
-    _check(start, commit_interval)
+    decided = _check(start, commit_interval, on_data_loss)
     summary = Patient(kinesis, clock).describe_stream(stream)
     key = (summary.arn, storage.uri)
     with _lock:
@@ -295,7 +337,7 @@ def start_sync(
         begin = encode_start(start, kinesis.server_time().earliest)
         table = SyncTable.open(storage, Origin(summary.arn, summary.created_at.isoformat(), begin))
         try:
-            sync = _running[key] = Sync(kinesis, stream, table, clock, commit_interval)
+            sync = _running[key] = Sync(Feed(kinesis, stream, clock, ()), table, commit_interval, decided)
         except KinesisError:  # some of them are an OSError as well
             raise
         except OSError as error:
@@ -303,11 +345,15 @@ def start_sync(
         return sync
 
 
-def _check(start: StartingPosition, commit_interval: float) -> None:
+def _check(start: StartingPosition, commit_interval: float, on_data_loss: str) -> OnDataLoss:
     if not isinstance(commit_interval, int | float) or not 0 < commit_interval <= 3600:  # noqa: PLR2004 - an hour
         raise ConfigError(f"commit_interval={commit_interval!r} is no time to wait", hint="give seconds, 0 < s <= 3600")
     if start.kind is Kind.AFTER_SEQUENCE_NUMBER:
         raise ConfigError("a sequence number is a place in one shard", hint='use "trim_horizon", "latest" or a time')
+    try:
+        return OnDataLoss(on_data_loss)
+    except ValueError:
+        raise ConfigError(f"on_data_loss={on_data_loss!r} is not known", hint='use "fail" or "warn"') from None
 
 
 @atexit.register

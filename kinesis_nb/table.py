@@ -14,6 +14,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -35,9 +36,11 @@ TABLE_SCHEMA = SCHEMA.insert(5, pa.field("shard_offset", pa.int64()))
 aggregate share a sequence number. They come in one batch and go into one commit, so no checkpoint lies within them.
 """
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PIECE = 62  # bits; a txn version is an int64 and a sequence number has up to 186 bits
 _PIECES = 3
-_KEYS = ("offset", "state", *(f"seq{piece}" for piece in range(_PIECES)))
+_KEYS = ("offset", "state", "seen", "gaps", "stamp", *(f"seq{piece}" for piece in range(_PIECES)))
+_GAP_KEYS = ("offset", "seen", "until")
 _LOOKS = 8  # at once
 _TRIES = 20
 _PROPERTIES = {
@@ -58,11 +61,43 @@ class Checkpoint:
         Of the last committed record; None when there was none yet.
     ended
         Whether everything in the (closed) shard is committed.
+    seen
+        Everything that arrived up to this moment was read, in whole milliseconds; None before the first answer.
+    gaps
+        How many times records were lost to the stream's retention.
+    stamp
+        The ``foundry_ingestion_timestamp`` of the last row, or of its parents' last; it never goes back.
     """
 
     offset: int = 0
     sequence_number: str | None = None
     ended: bool = False
+    seen: datetime | None = None
+    gaps: int = 0
+    stamp: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedGap:
+    """Records that are not in the table, because the stream did not keep them until they were read.
+
+    Attributes
+    ----------
+    offset
+        The ``shard_offset`` of the first row behind the gap.
+    seen, until
+        It begins after `seen`, and ends before `until`, the arrival of that row; None where that is not known.
+    """
+
+    shard_id: str
+    offset: int
+    seen: datetime | None
+    until: datetime | None
+
+    def __str__(self) -> str:
+        seen = f"{self.seen:%Y-%m-%d %H:%M:%S} UTC" if self.seen else "the start"
+        until = f"{self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "the end of the shard"
+        return f"lost: {self.shard_id}, from {seen} to {until}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +202,25 @@ class SyncTable:
             name, size = self.storage.write_parquet(rows)
         return AddAction(name, size, {}, int(time.time() * 1000), True, json.dumps({"numRecords": rows.num_rows}))
 
-    def commit(self, file: AddAction | None, checkpoints: Mapping[str, Checkpoint]) -> bool:
+    def gaps(self, shard_ids: Iterable[str]) -> list[RecordedGap]:
+        """Return what is known to be lost of shards."""
+        numbers = {shard_id: found.gaps for shard_id, found in self.checkpoints(shard_ids).items() if found.gaps}
+        places = [(shard_id, number) for shard_id, count in numbers.items() for number in range(count)]
+        values = self._txns((shard_id, f"gap{number}/{key}") for shard_id, number in places for key in _GAP_KEYS)
+        return [
+            RecordedGap(shard_id, next(values), _moment(1000 * next(values)), _moment(1000 * next(values)))
+            for shard_id, _ in places
+        ]
+
+    def commit(
+        self, file: AddAction | None, checkpoints: Mapping[str, Checkpoint], gaps: Iterable[RecordedGap] = ()
+    ) -> bool:
         """Publish a file and the checkpoints that go with it, both or neither. The shards must have been acquired.
+
+        Parameters
+        ----------
+        gaps
+            The last gap of each shard whose checkpoint counts one more.
 
         Returns
         -------
@@ -188,7 +240,7 @@ class SyncTable:
                 return self._landed()
         self._is_in_doubt = True
         try:
-            self._write([file] if file else [], self._transactions(checkpoints))
+            self._write([file] if file else [], self._transactions(checkpoints, gaps), map(str, gaps))
             self._update()
         except (DeltaError, OSError):
             return self._has_landed(checkpoints)
@@ -220,19 +272,33 @@ class SyncTable:
     def _holds(self, table: DeltaTable, checkpoints: Mapping[str, Checkpoint]) -> bool:
         return self._checkpoints(table, checkpoints) == dict(checkpoints)
 
-    def _transactions(self, checkpoints: Mapping[str, Checkpoint]) -> list[Transaction]:
-        return [
+    def _transactions(self, checkpoints: Mapping[str, Checkpoint], gaps: Iterable[RecordedGap]) -> list[Transaction]:
+        reached = [
             self._transaction(shard_id, key, value)
             for shard_id, checkpoint in checkpoints.items()
             for key, value in _encode(checkpoint, self._epochs[shard_id])
         ]
+        lost = [
+            self._transaction(gap.shard_id, f"gap{checkpoints[gap.shard_id].gaps - 1}/{key}", value)
+            for gap in gaps
+            for key, value in zip(_GAP_KEYS, (gap.offset, _millis(gap.seen), _millis(gap.until)), strict=True)
+        ]
+        return reached + lost
 
-    def _write(self, files: list[AddAction | RemoveAction], transactions: list[Transaction]) -> None:
+    def _write(
+        self, files: list[AddAction | RemoveAction], transactions: list[Transaction], notes: Iterable[str] = ()
+    ) -> None:
+        """Commit; `notes` go into the table's history."""
+        note = "; ".join(notes)
         self._table.create_write_transaction(
             files,
             "append",
             self._table.schema(),
-            commit_properties=CommitProperties(app_transactions=transactions, max_commit_retries=15),
+            commit_properties=CommitProperties(
+                custom_metadata={"kinesis_nb": note} if note else None,
+                app_transactions=transactions,
+                max_commit_retries=15,
+            ),
         )
 
     def _update(self) -> None:
@@ -271,13 +337,33 @@ class SyncTable:
 def _encode(checkpoint: Checkpoint, epoch: int) -> list[tuple[str, int]]:
     number = int(checkpoint.sequence_number or 0)
     pieces = ((number >> (_PIECE * piece)) & (2**_PIECE - 1) for piece in range(_PIECES))
-    return [("epoch", epoch), *zip(_KEYS, (checkpoint.offset, int(checkpoint.ended), *pieces), strict=True)]
+    stamp = _micros(checkpoint.stamp)
+    values = (checkpoint.offset, int(checkpoint.ended), _millis(checkpoint.seen), checkpoint.gaps, stamp, *pieces)
+    return [("epoch", epoch), *zip(_KEYS, values, strict=True)]
 
 
 def _decode(values: list[int]) -> Checkpoint:
-    offset, ended, *pieces = values
+    offset, ended, seen, gaps, stamp, *pieces = values
     number = sum(value << (_PIECE * piece) for piece, value in enumerate(pieces))
-    return Checkpoint(offset, str(number) if number else None, bool(ended))
+    sequence_number = str(number) if number else None
+    return Checkpoint(offset, sequence_number, bool(ended), _moment(1000 * seen), gaps, _moment(stamp))
+
+
+def _micros(moment: datetime | None) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1) if moment else 0
+
+
+def _millis(moment: datetime | None) -> int:
+    return _micros(moment) // 1000
+
+
+def _moment(micros: int) -> datetime | None:
+    return _EPOCH + timedelta(microseconds=micros) if micros else None
+
+
+def in_millis(moment: datetime) -> datetime:
+    """Return a moment as a checkpoint keeps it."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def _create(storage: Storage, origin: Origin) -> None:

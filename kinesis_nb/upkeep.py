@@ -1,4 +1,4 @@
-"""What a running sync does beside committing: answers who wants its table, and keeps the table fast to open and to write.
+"""What a running sync does beside committing: it answers who wants its table, and keeps the table fast.
 
 Maintenance has a handle of its own and commits next to the committer; Delta merges the two, because compaction moves
 rows and neither adds nor takes any.

@@ -16,7 +16,9 @@ import pytest
 from deltalake import DeltaTable
 
 import kinesis_nb as kn
+from kinesis_nb.committer import OnDataLoss
 from kinesis_nb.emulator import ErrorReply, Stall
+from kinesis_nb.feed import Feed
 from kinesis_nb.lease import _OWNER as OWNER
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.storage import Storage
@@ -274,7 +276,7 @@ def test_take_over_during_a_reshard_doubles_nothing(source: kn.Source, streams: 
     client.meanwhile = reshard_and_commit
     (tmp_path / "t" / OWNER).unlink()  # so the new writer does not ask first
     origin = open_table(tmp_path, old._table.origin)
-    new = Sync(client, "orders", origin, SystemClock(), 0.05)
+    new = Sync(Feed(client, "orders", SystemClock(), ()), origin, 0.05, OnDataLoss.FAIL)
     streams.put(20)
     assert new.wait(timeout=30)
     new.stop()

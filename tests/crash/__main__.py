@@ -1,4 +1,4 @@
-"""The full run: every named point many times, zombies, failing storage, S3; it prints what happened and fails on doubt."""
+"""The full run: every named point many times, zombies, failing storage, S3; prints what happened, fails on doubt."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000, help="written at least, in all")
     options = parser.parse_args()
     started = time.monotonic()
-    total, seed = Report(), 0
+    total = Report()
     parts: list[tuple[str, Callable[[int], Report]]] = []
     for first in range(0, options.times, ROUNDS_PER_TABLE):
         act = every_point(min(ROUNDS_PER_TABLE, options.times - first), options.records)
@@ -92,15 +92,23 @@ def main() -> int:
         ("random places and cold starts, folder", lambda seed: on_folder(seed, anywhere)),
         ("disk full, read-only and broken, folder", lambda seed: on_folder(seed, disk)),
         *[
-            (f"{writers} contending writers, folder", lambda seed, n=writers: on_folder(seed, lambda c: c.zombies(share, n, options.records)))
+            (
+                f"{writers} contending writers, folder",
+                lambda seed, n=writers: on_folder(seed, lambda c: c.zombies(share, n, options.records)),
+            )
             for writers in (2, 3, 2, 3)
         ],
         ("named points, S3", lambda seed: on_s3(seed, every_point(max(options.times // 20, 1), options.records), 0.0)),
-        ("named points, S3 that answers 5xx", lambda seed: on_s3(seed, every_point(max(options.times // 20, 1), options.records), 0.03)),
-        ("2 contending writers, S3", lambda seed: on_s3(seed, lambda c: c.zombies(max(share // 3, 1), 2, options.records), 0.0)),
+        (
+            "named points, S3 that answers 5xx",
+            lambda seed: on_s3(seed, every_point(max(options.times // 20, 1), options.records), 0.03),
+        ),
+        (
+            "2 contending writers, S3",
+            lambda seed: on_s3(seed, lambda c: c.zombies(max(share // 3, 1), 2, options.records), 0.0),
+        ),
     ]
-    for name, part in parts:
-        seed += 1
+    for seed, (name, part) in enumerate(parts, 1):
         report = part(seed)
         total += report
         print(f"--- {name}\n{report}\n", flush=True)

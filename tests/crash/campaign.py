@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -72,10 +73,8 @@ class Report:
         )
         for name, took in (("restart", self.restarts), ("takeover", self.takeovers)):
             if took:
-                took = sorted(took)
-                lines.append(
-                    f"{name} to first commit: median {took[len(took) // 2]:.2f} s, most {took[-1]:.2f} s of {len(took)}"
-                )
+                median, most = statistics.median(took), max(took)
+                lines.append(f"{name} to first commit: median {median:.2f} s, most {most:.2f} s of {len(took)}")
         return "\n".join(lines)
 
 
@@ -134,7 +133,10 @@ class Campaign:
             shard = self._random.choice(shards)
             low, high = (int(shard["HashKeyRange"][side]) for side in ("StartingHashKey", "EndingHashKey"))
             self._call(
-                "SplitShard", StreamName=self._stream, ShardToSplit=shard["ShardId"], NewStartingHashKey=str((low + high) // 2)
+                "SplitShard",
+                StreamName=self._stream,
+                ShardToSplit=shard["ShardId"],
+                NewStartingHashKey=str((low + high) // 2),
             )
         else:
             place = self._random.randrange(len(shards) - 1)
@@ -287,7 +289,9 @@ class Campaign:
         return report
 
     def _judge(self, table: pl.LazyFrame) -> None:
-        rows = table.select("partition_key", "shard_offset", "shard_id", "sequence_number", n=pl.col("data").cast(pl.Int64))
+        rows = table.select(
+            "partition_key", "shard_offset", "shard_id", "sequence_number", n=pl.col("data").cast(pl.Int64)
+        )
         frame = rows.sort("partition_key", "shard_offset").collect()
         report = self.report
         report.rows = len(frame)
@@ -304,7 +308,9 @@ def _signal(process: ForkServerProcess, number: int) -> None:
 
 
 @contextmanager
-def campaign(emulator: Emulator, place: str, options: dict[str, str], folder: Path, **settings: Any) -> Generator[Campaign]:
+def campaign(
+    emulator: Emulator, place: str, options: dict[str, str], folder: Path, **settings: Any
+) -> Generator[Campaign]:
     """Give a campaign; whatever it started is ended with the block."""
     seed = settings.pop("seed", 0)
     made = Campaign(emulator, place, options, folder, seed, **settings)

@@ -75,7 +75,56 @@ class FailingDisk:
         setattr(owner, name, call)
 
 
+class _Front(BaseHTTPRequestHandler):
+    """Passes a request on, or answers 5xx in its place."""
+
+    protocol_version = "HTTP/1.1"
+    owner: FailingServer  # set by a subclass
+
+    def answer(self) -> None:
+        body = self._body()
+        kind = self.owner.choose()
+        if kind == "before":
+            self._reply(503, {}, b"<Error><Code>SlowDown</Code></Error>")
+            return
+        sent = {name: value for name, value in self.headers.items() if name.lower() not in _OF_ONE_HOP}
+        status, headers, answer = self.owner.forward(self.command, self.path, body, sent)
+        if kind == "after":
+            status, headers, answer = 500, {}, b"<Error><Code>InternalError</Code></Error>"
+        self._reply(status, headers, answer)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer  # noqa: N815 - names of http.server
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        chunks = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return b"".join(chunks)
+
+    def _reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in {*_OF_ONE_HOP, "date", "server"}:
+                self.send_header(name, value)
+        if self.command != "HEAD" and not any(name.lower() == "content-length" for name in headers):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            with suppress(ConnectionError):  # killed meanwhile
+                self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
 class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: clients that are killed leave broken connections."""
 
@@ -95,66 +144,21 @@ class FailingServer:
         self.rate = 0.0
         self.delivered: Counter[str] = Counter()
         self._behind, self._random = urlsplit(behind).netloc, random.Random(seed)
-        self._server = _QuietServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _QuietServer(("127.0.0.1", 0), type("Front", (_Front,), {"owner": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def _answer(self) -> None:
-                body = self._body()
-                kind = outer._choose()
-                if kind == "before":
-                    self._reply(503, {}, b"<Error><Code>SlowDown</Code></Error>")
-                    return
-                sent = {name: value for name, value in self.headers.items() if name.lower() not in _OF_ONE_HOP}
-                status, headers, answer = outer._forward(self.command, self.path, body, sent)
-                if kind == "after":
-                    status, headers, answer = 500, {}, b"<Error><Code>InternalError</Code></Error>"
-                self._reply(status, headers, answer)
-
-            def _body(self) -> bytes:
-                if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                chunks = []
-                while size := int(self.rfile.readline().split(b";")[0], 16):
-                    chunks.append(self.rfile.read(size))
-                    self.rfile.readline()
-                while self.rfile.readline().strip():
-                    pass
-                return b"".join(chunks)
-
-            def _reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
-                self.send_response(status)
-                for name, value in headers.items():
-                    if name.lower() not in {*_OF_ONE_HOP, "date", "server"}:
-                        self.send_header(name, value)
-                if self.command != "HEAD" and not any(name.lower() == "content-length" for name in headers):
-                    self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    with suppress(ConnectionError):  # killed meanwhile
-                        self.wfile.write(body)
-
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _answer  # noqa: N815 - names of http.server
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        return Handler
-
-    def _choose(self) -> str:
+    def choose(self) -> str:
+        """Decide what becomes of the next request; an empty text lets it pass."""
         if self._random.random() >= self.rate:
             return ""
         kind = self._random.choice(["before", "after"])
         self.delivered[kind] += 1
         return kind
 
-    def _forward(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+    def forward(
+        self, method: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Return the answer of the server behind."""
         connection = http.client.HTTPConnection(self._behind, timeout=30)
         try:
             connection.request(method, path, body, headers)

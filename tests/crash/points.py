@@ -29,11 +29,11 @@ class Step(NamedTuple):
     applies: Callable[..., bool] = lambda *_args, **_kwargs: True
 
 
-def _has_rows(_table: Any, files: Any, _transactions: Any) -> bool:
+def _has_rows(_table: Any, files: Any, *_: Any) -> bool:
     return bool(files)
 
 
-def _has_no_rows(_table: Any, files: Any, _transactions: Any) -> bool:
+def _has_no_rows(_table: Any, files: Any, *_: Any) -> bool:
     return not files
 
 
@@ -56,14 +56,21 @@ STEPS = {
     "log cleanup": Step(DeltaTable, "cleanup_metadata"),
     "vacuum": Step(DeltaTable, "vacuum"),
     "reshard: end of a shard": Step(Committer, "finish"),
-    "reshard: commit of the end": Step(Committer, "_commit", lambda _self, _held, ended: bool(ended)),
-    "reshard: ownership of the children": Step(
-        Committer, "take_over", lambda self, _shards: bool(self._owned)
-    ),
+    "reshard: commit of the end": Step(Committer, "_commit", lambda _self, _held, ended, *_: bool(ended)),
+    "reshard: ownership of the children": Step(Committer, "take_over", lambda self, _shards: bool(self._owned)),
     "reshard: start of the children": Step(Scheduler, "_finished"),
 }
 POINTS = [f"{when} {name}" for name in STEPS for when in ("before", "after")]
-RARE = ("reshard", "vacuum", "log", "compaction", "takeover", "lease", "listing", "checkpoint")  # passed once or twice in a life
+RARE = (
+    "reshard",
+    "vacuum",
+    "log",
+    "compaction",
+    "takeover",
+    "lease",
+    "listing",
+    "checkpoint",
+)  # passed once or twice in a life
 
 
 def arm(point: str, countdown: int, last_words: Callable[[str], None]) -> None:

@@ -85,8 +85,8 @@ def _report(say: Any) -> None:
     """Make the sync say what it did; from outside, a life that did nothing looks like one that did well."""
     commit, acquire, get_iterator = SyncTable.commit, SyncTable.acquire, KinesisClient.get_shard_iterator
 
-    def reported_commit(self: SyncTable, file: Any, checkpoints: Any) -> bool:
-        done = commit(self, file, checkpoints)
+    def reported_commit(self: SyncTable, file: Any, *what: Any) -> bool:
+        done = commit(self, file, *what)
         if file is not None:
             say("committed" if done else "refused")
         return done
