@@ -22,6 +22,7 @@ from kinesis_nb.errors import ConfigError, TableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
+    import polars as pl
     from pyarrow import Table
 
 LOG = "_delta_log"
@@ -84,9 +85,8 @@ class Storage:
         if self.folder is not None:
             return {}
         given = dict(self._give_options())
-        endpoint = given.get("endpoint_url") or given.get("endpoint") or _endpoint_of_environment()
-        http = {"allow_http": "true"} if endpoint.startswith("http://") else {}
-        return {**_PATIENCE, **http, **given}
+        http = {"allow_http": "true"} if (_endpoint(given) or "").startswith("http://") else {}
+        return {**http, **given}
 
     def open(self, version: int | None = None) -> DeltaTable:
         """Open the table, the newest version by default.
@@ -97,7 +97,17 @@ class Storage:
             When that is not possible now.
         """
         with storage_errors():
-            return DeltaTable(self.uri, version, self.options())
+            return DeltaTable(self.uri, version, self.patient_options())
+
+    def patient_options(self) -> dict[str, str]:
+        """Return the same with limits to how long deltalake tries by itself."""
+        return {**_PATIENCE, **self.options()} if self.folder is None else {}
+
+    def scan(self, version: int | None = None) -> pl.LazyFrame:
+        """Return the rows of a version, the newest by default."""
+        import polars as pl
+
+        return pl.scan_delta(self.uri, version=version, storage_options=self.options() or None)
 
     def exists(self) -> bool:
         """Whether there is a Delta table."""
@@ -214,7 +224,7 @@ def _write_parquet(rows: Table, where: IO[bytes]) -> None:
 
 
 def _s3(options: Mapping[str, str]) -> pafs.FileSystem:
-    endpoint = options.get("endpoint_url") or options.get("endpoint") or _endpoint_of_environment() or None
+    endpoint = _endpoint(options)
     return pafs.S3FileSystem(
         access_key=options.get("access_key_id"),
         secret_key=options.get("secret_access_key"),
@@ -228,8 +238,9 @@ def _s3(options: Mapping[str, str]) -> pafs.FileSystem:
     )
 
 
-def _endpoint_of_environment() -> str:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+def _endpoint(options: Mapping[str, str]) -> str | None:
+    given = options.get("endpoint_url") or options.get("endpoint")
+    return given or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
 @contextmanager

@@ -268,8 +268,7 @@ class Sync(TableLike):
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
-        storage = self._table.storage
-        return pl.scan_delta(storage.uri, version=version, storage_options=storage.options() or None)
+        return self._table.storage.scan(version)
 
     def verify(self) -> Verdict:
         """Read the whole committed table and check that each shard is there whole, once and in order.

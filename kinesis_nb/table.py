@@ -376,7 +376,7 @@ def _create(storage: Storage, origin: Origin) -> None:
                 name=origin.stream_arn.rpartition("/")[2],
                 description=json.dumps({"kinesis_nb": asdict(origin)}),
                 configuration=_PROPERTIES,
-                storage_options=storage.options(),
+                storage_options=storage.patient_options(),
             )
     except OSError:
         if not storage.exists():  # else another process was first, and whose it is will be seen

@@ -119,8 +119,7 @@ def verify(table: SyncTable, listing: Iterable[Shard]) -> Verdict:
     listing
         The stream's shards; of those that have left it no parent is known, and none is checked.
     """
-    storage = table.storage
-    frame = pl.scan_delta(storage.uri, version=table.version, storage_options=storage.options() or None)
+    frame = table.storage.scan(table.version)
     parents = {shard.shard_id: shard.parents for shard in listing}
     found = frame.select(pl.col("shard_id").unique()).collect()["shard_id"].to_list()
     shard_ids = sorted(set(found) | parents.keys())

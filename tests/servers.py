@@ -127,7 +127,8 @@ def bucket(url: str) -> tuple[str, dict[str, str]]:
     client = session.client("s3", endpoint_url=url)
     client.create_bucket(Bucket=name)
     client.close()
-    options = {"endpoint_url": url, "region": "us-east-1", "access_key_id": keys[0], "secret_access_key": keys[1]}
+    options = {"endpoint_url": url, "region": "us-east-1", "allow_http": "true"}
+    options |= {"access_key_id": keys[0], "secret_access_key": keys[1]}
     return f"s3://{name}", options
 
 

@@ -42,7 +42,7 @@ def on_s3(seed: int, act: Callable[[Campaign], None], rate: float) -> Report:
         emulator = stack.enter_context(Emulator())
         front = stack.enter_context(FailingServer(stack.enter_context(moto()), seed).running())
         place, options = bucket(front.url)
-        going = stack.enter_context(campaign(emulator, f"{place}/table", options, folder, seed=seed))
+        going = stack.enter_context(campaign(emulator, f"{place}/table", options, folder, seed=seed, may_fail=rate > 0))
         front.rate = rate
         act(going)
         front.rate = 0.0

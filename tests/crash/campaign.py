@@ -193,7 +193,7 @@ class Campaign:
 
     def fail_and_kill(self, rate: float, records: int, seconds: float) -> None:
         """Let one life write for a while on a disk that fails, then kill it."""
-        process = self._start(self._orders(fault_rate=rate))
+        process = self._start(self._orders(fault_rate=rate, may_fail=True))
         give_up = time.monotonic() + seconds
         while process.is_alive() and time.monotonic() < give_up:
             self.put(max(records // 20, 1))

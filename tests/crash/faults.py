@@ -124,6 +124,7 @@ class _Front(BaseHTTPRequestHandler):
 
 class _QuietServer(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 256  # a table is opened with many requests at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: clients that are killed leave broken connections."""

@@ -56,7 +56,7 @@ STEPS = {
     "log cleanup": Step(DeltaTable, "cleanup_metadata"),
     "vacuum": Step(DeltaTable, "vacuum"),
     "reshard: end of a shard": Step(Committer, "finish"),
-    "reshard: commit of the end": Step(Committer, "_commit", lambda _self, _held, ended, *_: bool(ended)),
+    "reshard: commit of the end": Step(Committer, "_commit", lambda _self, pending: bool(pending.ended)),
     "reshard: ownership of the children": Step(Committer, "take_over", lambda self, _shards: bool(self._owned)),
     "reshard: start of the children": Step(Scheduler, "_finished"),
 }

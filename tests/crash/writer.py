@@ -28,8 +28,8 @@ class Orders(NamedTuple):
         A file that all lives append to: their events, with times of the one monotonic clock of this machine.
     point, countdown
         Where to be killed; an empty point for nowhere.
-    fault_rate
-        Of the steps of a commit.
+    fault_rate, may_fail
+        Of the steps of a commit; and whether the storage may fail at all.
     retry_seconds, lease_seconds, look_seconds, maintenance_every
         Of the sync, short enough that much happens. A life that never looks finds out from the table alone that
         another one took over.
@@ -44,6 +44,7 @@ class Orders(NamedTuple):
     point: str = ""
     countdown: int = 0
     fault_rate: float = 0.0
+    may_fail: bool = False
     commit_interval: float = 0.02
     retry_seconds: float = 0.1
     lease_seconds: float = 1.0
@@ -77,8 +78,11 @@ def live(orders: Orders) -> None:
         running.wait(until_caught_up=False)
     except kn.Fenced as error:
         say("fenced by the table" if "another writer" in error.message else "handed over")
-    except kn.KinesisError as error:
-        say(f"failed {type(error).__name__}: {error.message}")
+    except kn.TableError as error:
+        # storage that fails when the sync is begun is told to who began it; later it is tried again
+        say("told that the place fails" if orders.may_fail else f"failed: {error.message}")
+    except Exception as error:  # noqa: BLE001 - nothing that ends a life may go unseen
+        say(f"failed {type(error).__name__}: {error}".replace("\n", " "))
 
 
 def _report(say: Any) -> None:
