@@ -304,7 +304,7 @@ def test_verify_finds_a_good_table_good(source: kn.Source, streams: Streams, pla
 
 
 def test_verify_finds_what_is_wrong(place: Place) -> None:
-    """Rows doubled, missing or out of order, a child before its parent, a checkpoint that does not fit: all are named."""
+    """Rows doubled, missing or out of order, a child before its parent, a wrong checkpoint: each is named."""
     table = place.open()
     table.acquire(["p", "s"])
     good = {"s": Checkpoint(4, str(BIG + 3)), "p": Checkpoint(2, str(BIG), ended=True)}

@@ -17,13 +17,18 @@ from tests.crash.faults import FailingServer
 from tests.servers import bucket, moto
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tests.crash.campaign import Campaign
 
 RESTART_SECONDS = 3.0
 TAKEOVER_SECONDS = 2.0  # on top of the lease
 ROUNDS_PER_TABLE = 4  # so that no stream has hundreds of shards
+POINTS_IN_S3 = [
+    f"{when} {step}"
+    for step in ("Parquet write", "commit", "takeover commit", "checkpoint read", "lease", "reshard: commit of the end")
+    for when in ("before", "after")
+]
 
 
 def on_folder(seed: int, act: Callable[[Campaign], None]) -> Report:
@@ -51,12 +56,12 @@ def on_s3(seed: int, act: Callable[[Campaign], None], rate: float) -> Report:
         return report
 
 
-def every_point(times: int, records: int) -> Callable[[Campaign], None]:
+def every_point(times: int, records: int, chosen: Sequence[str] = points.POINTS) -> Callable[[Campaign], None]:
     """Kill a life at each named point, so many times; a point that was missed gets another two tries."""
 
     def act(going: Campaign) -> None:
         for _ in range(times):
-            for point in points.POINTS:
+            for point in chosen:
                 any(going.kill_at(point, records) for _ in range(3))
 
     return act
@@ -87,26 +92,21 @@ def main() -> int:
         for _ in range(2 * options.times):
             going.fail_and_kill(0.1, options.records, 1.5)
 
-    share = max(options.zombies // 4, 1)
+    def zombies(writers: int, count: int) -> Callable[[Campaign], None]:
+        return lambda going: going.zombies(count, writers, options.records)
+
+    share, few = max(options.zombies // 4, 1), max(options.times // 20, 1)
     parts += [
         ("random places and cold starts, folder", lambda seed: on_folder(seed, anywhere)),
         ("disk full, read-only and broken, folder", lambda seed: on_folder(seed, disk)),
-        *[
-            (
-                f"{writers} contending writers, folder",
-                lambda seed, n=writers: on_folder(seed, lambda c: c.zombies(share, n, options.records)),
-            )
-            for writers in (2, 3, 2, 3)
-        ],
-        ("named points, S3", lambda seed: on_s3(seed, every_point(max(options.times // 20, 1), options.records), 0.0)),
+        ("2 contending writers, folder", lambda seed: on_folder(seed, zombies(2, 2 * share))),
+        ("3 contending writers, folder", lambda seed: on_folder(seed, zombies(3, 2 * share))),
+        ("named points, S3", lambda seed: on_s3(seed, every_point(few, options.records, POINTS_IN_S3), 0.0)),
         (
             "named points, S3 that answers 5xx",
-            lambda seed: on_s3(seed, every_point(max(options.times // 20, 1), options.records), 0.03),
+            lambda seed: on_s3(seed, every_point(few, options.records, POINTS_IN_S3), 0.03),
         ),
-        (
-            "2 contending writers, S3",
-            lambda seed: on_s3(seed, lambda c: c.zombies(max(share // 3, 1), 2, options.records), 0.0),
-        ),
+        ("2 contending writers, S3", lambda seed: on_s3(seed, zombies(2, max(share // 5, 1)), 0.0)),
     ]
     for seed, (name, part) in enumerate(parts, 1):
         report = part(seed)
