@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint sim least mutants bench clean help
+.PHONY: demo test lab lint sim least mutants crash bench clean help
 
 help:          ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -34,8 +34,12 @@ least: .venv/.test    ## the reader's tests where AWS allows a reader's four act
 	    --allow-only ListShards,GetShardIterator,GetRecords,DescribeStream \
 	    -k 'not catalog and not extras and not test_unknown_stream and not not_permitted'    # these are about more
 
-mutants: .venv/.test    ## seeded defects in the reader: the tests must kill each
+mutants: .venv/.test    ## seeded defects in the reader and the sync: the tests must kill each
 	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.mutants_sync
+
+crash: .venv/.test    ## a sync that is killed a thousand times, on a folder and on S3; about half an hour
+	$(BIN)/python -m tests.crash
 
 bench: .venv/.test    ## how fast the emulator and the engine are here
 	$(BIN)/python benchmarks/emulator.py

@@ -12,9 +12,8 @@ import pyarrow as pa
 
 from kinesis_nb.buffer import Buffer, Held, OnFull
 from kinesis_nb.errors import Closed, DataLoss, Fenced
-from kinesis_nb.frames import TIMESTAMP, UNKNOWN_LAG, constant
+from kinesis_nb.frames import TIMESTAMP, constant
 from kinesis_nb.position import Kind, StartingPosition
-from kinesis_nb.sink import Gap
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, RecordedGap, SyncTable, in_millis
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
+    from kinesis_nb.sink import Gap
 
 T = TypeVar("T")
 
@@ -35,7 +35,6 @@ PENDING_ROWS, PENDING_BYTES = (
 COMMIT_EARLY = 0.25  # of that budget
 RETRY_SECONDS = 1.0
 SEEN_EVERY, SEEN_AT_END = timedelta(minutes=10), timedelta(minutes=1)  # how far what was seen may lie behind, unsaid
-SEEN_MARGIN = timedelta(minutes=1)  # between an answer and its delivery
 
 
 class OnDataLoss(StrEnum):
@@ -166,25 +165,15 @@ class Committer:
             checkpoint = self._checkpoints[shard.shard_id]
         if checkpoint.sequence_number is not None:
             return StartingPosition.after(checkpoint.sequence_number, checkpoint.seen)
-        self._check_never_read(shard, checkpoint)
         # for a child born later that is its beginning; one that was there may hold older records
-        return decode_start(self._table.origin.start)
-
-    def _check_never_read(self, shard: Shard, checkpoint: Checkpoint) -> None:
-        """Tell of records that came and went while nobody looked, to a shard that had none before."""
-        if (
-            checkpoint.seen
-            and self._feed.kinesis.server_time().latest - checkpoint.seen > self._feed.lookup.retention()
-        ):
-            self.lost(Gap(shard.shard_id, "trimmed", None, checkpoint.seen))
+        return replace(decode_start(self._table.origin.start), seen=checkpoint.seen)
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Queue rows for the next commit; blocks while too much waits."""
-        seen = self._feed.kinesis.server_time().earliest - SEEN_MARGIN  # before the wait for room, which may be long
         self._buffer.put(shard.shard_id, batch.rows)
-        if batch.millis_behind_latest != UNKNOWN_LAG:
+        if batch.seen is not None:
             with self._changed:
-                self._seen[shard.shard_id] = seen - timedelta(milliseconds=batch.millis_behind_latest)
+                self._seen[shard.shard_id] = batch.seen
         stats = self._buffer.stats()
         if stats.rows > COMMIT_EARLY * PENDING_ROWS or stats.bytes > COMMIT_EARLY * PENDING_BYTES:
             self._wake.set()
@@ -294,7 +283,8 @@ class Committer:
 
     def _is_overdue(self, seen: dict[str, datetime], patience: timedelta) -> bool:
         """Whether the table knows too little of how far idle shards were read."""
-        return any(moment - (self._reached(shard_id).seen or moment) > patience for shard_id, moment in seen.items())
+        known = {shard_id: self._reached(shard_id).seen for shard_id in seen}
+        return any(not (last := known[shard_id]) or moment - last > patience for shard_id, moment in seen.items())
 
     def _commit(self, pending: _Pending) -> None:
         unowned = {child.shard_id for children in pending.ended.values() for child in children} - self._owned

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -43,8 +43,10 @@ _KEYS = ("offset", "state", "seen", "gaps", "stamp", *(f"seq{piece}" for piece i
 _GAP_KEYS = ("offset", "seen", "until")
 _LOOKS = 8  # at once
 _TRIES = 20
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)  # maintenance does both
 _PROPERTIES = {
-    "delta.logRetentionDuration": "interval 1 hours",  # one entry a second; every commit lists what is kept
+    # every commit lists the log, so it must stay short; who opens the table has so long to read it
+    "delta.logRetentionDuration": "interval 20 seconds",
     "delta.deletedFileRetentionDuration": "interval 1 days",  # so long a reader may hold on to what it opened
 }
 
@@ -233,9 +235,9 @@ class SyncTable:
         Fenced
             When another writer has taken one of the shards over; nothing was written then.
         """
-        self._renew_handle()
-        if self._is_in_doubt:
-            self._check_epochs()  # the handle may be newer than a take-over, and Delta would accept anything from it
+        if self._is_in_doubt or self._options != self.storage.options():
+            self._reopen()
+            self._check_epochs()  # the handle is newer than any take-over, and Delta would accept anything from it
             if self._holds(self._table, checkpoints):  # it landed at an earlier try that could not find out
                 return self._landed()
         self._is_in_doubt = True
@@ -247,11 +249,11 @@ class SyncTable:
         self._is_in_doubt = False
         return True
 
-    def _renew_handle(self) -> None:
-        """Open the table again when the credentials that the handle holds have been replaced."""
-        if (options := self.storage.options()) != self._options:
-            self._is_in_doubt = True
-            self._table, self._options = self.storage.open(), options
+    def _reopen(self) -> None:
+        """Take a new handle: with new credentials, and with no part of the log that was cleaned up meanwhile."""
+        self._is_in_doubt = True
+        options = self.storage.options()
+        self._table, self._options = self.storage.open(), options
 
     def _has_landed(self, checkpoints: Mapping[str, Checkpoint]) -> bool:
         """Find out what an error of :meth:`commit` left behind, from the table itself."""
@@ -299,6 +301,7 @@ class SyncTable:
                 app_transactions=transactions,
                 max_commit_retries=15,
             ),
+            post_commithook_properties=NO_HOOKS,
         )
 
     def _update(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from deltalake import CommitProperties
 
 from kinesis_nb.storage import storage_errors
+from kinesis_nb.table import NO_HOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,11 +56,13 @@ class Maintenance:
                 target_size=SMALL_FILE if number % LARGE_EVERY else LARGE_FILE,
                 max_concurrent_tasks=1,
                 commit_properties=CommitProperties(max_commit_retries=15),
+                post_commithook_properties=NO_HOOKS,
             )
             table.create_checkpoint()
             table.cleanup_metadata()
             if number % VACUUM_EVERY == 0:
-                table.vacuum(RETENTION_HOURS, dry_run=False, full=True)  # full: what a crash left is in no log
+                # full: what a crash left is in no log
+                table.vacuum(RETENTION_HOURS, dry_run=False, full=True, post_commithook_properties=NO_HOOKS)
         self._done_at = table.version()
 
 

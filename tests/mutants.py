@@ -20,6 +20,7 @@ from typing import NamedTuple
 from tests.mutants_access import ACCESS_MUTANTS, AccessMutant
 
 ROOT = Path(__file__).parent.parent
+SIMULATION = "tests.simulation"
 TESTS = [
     f"tests/test_{name}.py"
     for name in ("consumer", "pace", "gaps", "payload", "shards", "buffer", "reader_rules", "read", "tail")
@@ -300,7 +301,7 @@ def run(mutant: Mutant | AccessMutant | None, seeds: int) -> str:
 
 
 def _simulate(copy: Path, seeds: int) -> str:
-    code, output = _call(copy, "-m", "tests.simulation", "--seeds", str(seeds), "--stop-after", "1")
+    code, output = _call(copy, "-m", SIMULATION, "--seeds", str(seeds), "--stop-after", "1")
     if code == 0:
         return ""
     found = re.search(r"^seed \d+: .*", output, re.MULTILINE)

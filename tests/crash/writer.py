@@ -12,7 +12,7 @@ import polars as pl  # noqa: F401
 import pyarrow.dataset  # noqa: F401
 
 import kinesis_nb as kn
-from kinesis_nb import committer, consumer, sync, upkeep
+from kinesis_nb import committer, pace, scheduler, sync, upkeep
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.table import SyncTable
 from tests.crash import points
@@ -60,7 +60,7 @@ def live(orders: Orders) -> None:
         os.write(file, f"{time.monotonic():.4f} {orders.name} {event}\n".encode())
 
     upkeep.EVERY, upkeep.LOOK_SECONDS, upkeep.VACUUM_EVERY = orders.maintenance_every, orders.look_seconds, 1
-    consumer.IDLE_SECONDS = consumer.BEHIND_SECONDS = orders.commit_interval
+    scheduler.IDLE_SECONDS = pace.BEHIND_SECONDS = orders.commit_interval
     committer.RETRY_SECONDS = orders.retry_seconds
     sync.LEASE_SECONDS = orders.lease_seconds
     _report(say)
