@@ -70,9 +70,8 @@ def main() -> None:
         beside.join()
         ratio = statistics.median(took[-100:]) / statistics.median(took[:100])
         print(f"median at {commits:,} over median at 100: {ratio:.2f}; longest round {max(rounds, default=0):.2f} s")
-        print(
-            f"files {len(table.storage.open().file_uris())}, log entries {len(list(Path(table.storage.uri, '_delta_log').iterdir()))}"
-        )
+        entries = len(list(Path(table.storage.uri, "_delta_log").iterdir()))
+        print(f"{len(table.storage.open().file_uris())} data files, {entries} entries in the log")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def test_zombies_are_fenced(going: Campaign) -> None:
 
 
 def test_a_disk_that_fails(going: Campaign) -> None:
-    """Full, read-only or broken at any step of a commit, half a file written or the outcome unknown: nothing is lost."""
+    """Full, read-only or broken at any step of a commit, half a file or an unknown outcome: nothing is lost."""
     for _ in range(2):
         going.fail_and_kill(0.1, records=300, seconds=2.0)
     report = judged(going)
