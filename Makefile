@@ -40,6 +40,7 @@ mutants: .venv/.test    ## seeded defects in the reader and the sync: the tests 
 
 crash: .venv/.test    ## a sync that is killed a thousand times, on a folder and on S3; about half an hour
 	$(BIN)/python -m tests.crash
+	$(BIN)/python -m tests.crash.outage
 
 bench: .venv/.test    ## how fast the emulator and the engine are here
 	$(BIN)/python benchmarks/emulator.py

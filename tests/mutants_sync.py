@@ -134,6 +134,9 @@ def main() -> int:
         patch.object(mutants, "SIMULATION", "tests.simulation_table"),
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
+        if noticed := mutants.run(None, options.seeds):
+            print(f"without any mutant: {noticed}")
+            return 1
         for mutant, noticed in zip(chosen, pool.map(lambda m: mutants.run(m, options.seeds), chosen), strict=True):
             survivors += not noticed
             print(f"{mutant.name:<60} {noticed or 'SURVIVED'}"[:200], flush=True)

@@ -13,7 +13,6 @@ from unittest.mock import Mock
 import polars as pl
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
 
 import kinesis_nb as kn
 from kinesis_nb.committer import OnDataLoss
@@ -23,10 +22,10 @@ from kinesis_nb.lease import _OWNER as OWNER
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.storage import Storage
 from kinesis_nb.sync import Sync
-from kinesis_nb.table import Checkpoint, Origin, SyncTable
+from kinesis_nb.table import Origin, SyncTable
 from kinesis_nb.transport import SystemClock
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
-from tests.places import ORIGIN, checkpoint
+from tests.places import ORIGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,17 +91,6 @@ def test_storage_that_comes_back(source: kn.Source, streams: Streams, tmp_path: 
     assert sync.wait(timeout=30)
     sync.stop()
     assert by_key(table_rows(tmp_path / "t").to_arrow()) == written_by_key(streams)
-
-
-def test_log_is_checkpointed(tmp_path: Path) -> None:
-    """After a hundred commits the Delta log has a checkpoint, and the numbers survive it."""
-    table = open_table(tmp_path)
-    table.acquire(["s"])
-    for offset in range(1, 111):
-        assert table.commit(None, {"s": Checkpoint(offset, str(offset))})
-    assert list((tmp_path / "t" / "_delta_log").glob("*.checkpoint.parquet"))
-    assert checkpoint(open_table(tmp_path), "s") == Checkpoint(110, "110")
-    assert DeltaTable(str(tmp_path / "t")).version() == 111
 
 
 class StaleListing(KinesisClient):
