@@ -330,3 +330,40 @@ def _row(offset: int, number: int | None = None) -> pa.Table:
         "sub_sequence_number": 0,
     }
     return pa.Table.from_pylist([row], schema=TABLE_SCHEMA)
+
+
+def test_places_that_cannot_be_used_say_why(source: kn.Source, streams: Streams, place: Place, tmp_path: Path) -> None:
+    """A bucket that is not there, wrong keys, a file in the way: a TableError with a hint, and no thread."""
+    streams.create()
+    if place.options:
+        wrong = [Place("s3://no-such-bucket-here/t", place.options)]
+    else:
+        (tmp_path / "file").write_text("mine")
+        wrong = [Place(str(tmp_path / "file")), Place(str(tmp_path / "file" / "t"))]
+    for there in wrong:
+        with pytest.raises(kn.TableError, match="hint: "):
+            there.sync(source)
+    assert engine_threads() == []
+
+
+@pytest.mark.parametrize(
+    ("table", "options"),
+    [
+        ("gs://bucket/t", {}),
+        ("s3://bucket", {}),
+        ("s3://B_UCKET/t", {}),
+        ("", {}),
+        (7, {}),
+        ("t", {"commit_interval": 0}),
+        ("t", {"commit_interval": -1.0}),
+        ("t", {"commit_interval": float("nan")}),
+        ("t", {"on_data_loss": "ignore"}),
+        ("t", {"storage_options": {"endpoint_url": 7}}),
+        ("t", {"storage_options": "endpoint_url"}),
+        ("t", {"start": kn.StartingPosition.after("1")}),
+    ],
+)
+def test_values_that_cannot_be_right_are_refused(source: kn.Source, table: object, options: dict[str, object]) -> None:
+    """Nothing is sent, and nothing written, for a place, an interval or an option that cannot be right."""
+    with pytest.raises(kn.errors.ConfigError, match="hint: "):
+        source.sync("orders", table, **options)  # there is no stream of that name: nothing was asked
