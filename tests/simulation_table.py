@@ -48,7 +48,7 @@ from tests.simulation import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-SEEDS = 12  # in `make test`
+SEEDS = 8  # in `make test`
 TURN = 0.3  # share of the turns that are the committer's
 
 

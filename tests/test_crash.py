@@ -59,6 +59,7 @@ def test_killed_at_named_points(going: Campaign) -> None:
 
 def test_zombies_are_fenced(going: Campaign) -> None:
     """A writer that was stopped while another took over, and wakes again, writes nothing more."""
+    assert going.kill_at("after commit", 300)  # so that there is something to go on from
     going.zombies(3, writers=2, records=300)
     report = judged(going)
     assert report.zombies >= 3

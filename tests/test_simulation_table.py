@@ -10,6 +10,7 @@ from tests import mutants_sync
 from tests.simulation_table import SEEDS, never, simulate
 
 
+@pytest.mark.timeout(300)
 def test_the_table_has_every_record_once_in_order() -> None:
     """Over some seeds of faults, crashes and zombies the table is whole, and each of them did occur."""
     happened: Counter[str] = Counter()
