@@ -14,6 +14,7 @@ from kinesis_nb.emulator import Emulator
 from tests.crash import points
 from tests.crash.campaign import Report, campaign
 from tests.crash.faults import FailingServer
+from tests.crash.writer import Orders
 from tests.servers import bucket, moto
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tests.crash.campaign import Campaign
 
 RESTART_SECONDS = 3.0
-TAKEOVER_SECONDS = 2.0  # on top of the lease
+TAKEOVER_SECONDS = Orders._field_defaults["lease_seconds"] + 2.0
 ROUNDS_PER_TABLE = 4  # so that no stream has hundreds of shards
 POINTS_IN_S3 = [
     f"{when} {step}"
@@ -67,6 +68,37 @@ def every_point(times: int, records: int, chosen: Sequence[str] = points.POINTS)
     return act
 
 
+def _parts(options: argparse.Namespace) -> list[tuple[str, Callable[[int], Report]]]:
+    """Return the campaigns by name; each takes a seed."""
+
+    def anywhere(going: Campaign) -> None:
+        for _ in range(8 * options.times):
+            going.kill_at_random(options.records)
+        for _ in range(max(options.times // 2, 2)):
+            going.cold_restart(options.records)
+            going.pass_over(options.records)
+
+    def disk(going: Campaign) -> None:
+        for _ in range(2 * options.times):
+            going.fail_and_kill(0.1, options.records, 1.5)
+
+    def zombies(writers: int, count: int) -> Callable[[Campaign], None]:
+        return lambda going: going.zombies(count, writers, options.records)
+
+    rounds = [min(ROUNDS_PER_TABLE, options.times - first) for first in range(0, options.times, ROUNDS_PER_TABLE)]
+    share, few = max(options.zombies // 2, 1), every_point(max(options.times // 20, 1), options.records, POINTS_IN_S3)
+    return [
+        *(("named points, folder", lambda seed, n=n: on_folder(seed, every_point(n, options.records))) for n in rounds),
+        ("random places, cold starts, silent owners; folder", lambda seed: on_folder(seed, anywhere)),
+        ("disk full, read-only and broken; folder", lambda seed: on_folder(seed, disk)),
+        ("2 contending writers, folder", lambda seed: on_folder(seed, zombies(2, share))),
+        ("3 contending writers, folder", lambda seed: on_folder(seed, zombies(3, share))),
+        ("named points, S3", lambda seed: on_s3(seed, few, 0.0)),
+        ("named points, S3 that answers 5xx", lambda seed: on_s3(seed, few, 0.03)),
+        ("2 contending writers, S3", lambda seed: on_s3(seed, zombies(2, max(share // 10, 1)), 0.0)),
+    ]
+
+
 def main() -> int:
     """Run everything; return 1 when a promise was broken, or too little happened to tell."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description="Kill syncs; look at their tables.")
@@ -77,56 +109,29 @@ def main() -> int:
     options = parser.parse_args()
     started = time.monotonic()
     total, seed = Report(), 0
-    parts: list[tuple[str, Callable[[int], Report]]] = []
-    for first in range(0, options.times, ROUNDS_PER_TABLE):
-        act = every_point(min(ROUNDS_PER_TABLE, options.times - first), options.records)
-        parts.append(("named points, folder", lambda seed, act=act: on_folder(seed, act)))
-
-    def anywhere(going: Campaign) -> None:
-        for _ in range(8 * options.times):
-            going.kill_at_random(options.records)
-        for _ in range(max(options.times // 2, 2)):
-            going.cold_restart(options.records)
-
-    def disk(going: Campaign) -> None:
-        for _ in range(2 * options.times):
-            going.fail_and_kill(0.1, options.records, 1.5)
-
-    def zombies(writers: int, count: int) -> Callable[[Campaign], None]:
-        return lambda going: going.zombies(count, writers, options.records)
-
-    share, few = max(options.zombies // 4, 1), max(options.times // 20, 1)
-    parts += [
-        ("random places and cold starts, folder", lambda seed: on_folder(seed, anywhere)),
-        ("disk full, read-only and broken, folder", lambda seed: on_folder(seed, disk)),
-        ("2 contending writers, folder", lambda seed: on_folder(seed, zombies(2, 2 * share))),
-        ("3 contending writers, folder", lambda seed: on_folder(seed, zombies(3, 2 * share))),
-        ("named points, S3", lambda seed: on_s3(seed, every_point(few, options.records, POINTS_IN_S3), 0.0)),
-        (
-            "named points, S3 that answers 5xx",
-            lambda seed: on_s3(seed, every_point(few, options.records, POINTS_IN_S3), 0.03),
-        ),
-        ("2 contending writers, S3", lambda seed: on_s3(seed, zombies(2, max(share // 5, 1)), 0.0)),
-    ]
-    for seed, (name, part) in enumerate(parts, 1):
+    for seed, (name, part) in enumerate(_parts(options), 1):
         report = part(seed)
         total += report
         print(f"--- {name}\n{report}\n", flush=True)
-        if report.broken:
-            print("BROKEN:", *report.broken, flush=True)
     if missed := [point for point in points.POINTS for _ in range(options.times - total.kills[point])]:
         total += on_folder(seed + 1, every_point(1, options.records, missed))
     print(f"=== all of it\n{total}")
-    missed = [point for point in points.POINTS if total.kills[point] < options.times]
-    wrong = [
-        *total.broken,
-        *(f"killed only {total.kills[point]} times {point}" for point in missed),
-        *([f"only {total.zombies} zombies"] if total.zombies < options.zombies else []),
-        *([f"only {total.rows:,} rows"] if total.rows < options.rows else []),
-        *(f"no fault of {kind}" for kind in ("half a file", "fsync", "commit", "S3") if not _had(total, kind)),
-    ]
+    wrong = [*total.broken, *_too_little(total, options)]
     print(f"{time.monotonic() - started:.0f} s;", "; ".join(wrong) or "everything held")
     return 1 if wrong else 0
+
+
+def _too_little(total: Report, options: argparse.Namespace) -> list[str]:
+    """Say what did not happen often enough to prove anything."""
+    kinds = ("half a file", "fsync", "commit", "S3")
+    return [
+        *(f"killed too seldom {point}" for point in points.POINTS if total.kills[point] < options.times),
+        *([f"only {total.zombies} zombies"] if total.zombies < options.zombies else []),
+        *([f"only {total.rows:,} rows"] if total.rows < options.rows else []),
+        *(f"no fault of {kind}" for kind in kinds if not _had(total, kind)),
+        *([f"a restart took {max(total.restarts):.1f} s"] if max(total.restarts) > RESTART_SECONDS else []),
+        *([f"a takeover took {max(total.takeovers):.1f} s"] if max(total.takeovers) > TAKEOVER_SECONDS else []),
+    ]
 
 
 def _had(report: Report, kind: str) -> bool:

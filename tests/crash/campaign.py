@@ -48,8 +48,8 @@ class Report:
     lost: int = 0
     doubled: int = 0
     disordered: int = 0
-    restarts: list[float] = field(default_factory=list)  # seconds from a start to its first commit
-    takeovers: list[float] = field(default_factory=list)  # seconds from the start of a rival to its first commit
+    restarts: list[float] = field(default_factory=list)  # seconds from a cold start to its first commit
+    takeovers: list[float] = field(default_factory=list)  # seconds from a start beside a silent owner to the same
     seconds: float = 0.0
 
     @property
@@ -100,7 +100,6 @@ class Campaign:
         self._counts = [0] * KEYS
         self._lives = 0
         self._began: dict[str, float] = {}
-        self._rivals: set[str] = set()
         self._started = time.monotonic()
         # a server that has imported everything and runs no thread: what it forks is ready at once
         os.environ["PYTHONPATH"] = str(ROOT)
@@ -232,7 +231,6 @@ class Campaign:
         _signal(victim, signal.SIGSTOP)
         before = self._events()["acquired"]
         rival = self._start(self._contender())
-        self._rivals.add(rival.name)
         processes.append(rival)
         give_up = time.monotonic() + LIFE_SECONDS
         while self._events()["acquired"] == before and time.monotonic() < give_up and rival.is_alive():
@@ -246,15 +244,36 @@ class Campaign:
     def cold_restart(self, records: int) -> None:
         """Start a life as a user would, imports and all; kill it after its first commit."""
         orders = self._orders()
-        before = self._events()["committed"]
         self.put(records)
         process = subprocess.Popen([sys.executable, "-m", "tests.crash.writer", *orders[:5]], cwd=ROOT)
-        give_up = time.monotonic() + 30
-        while self._events()["committed"] == before and time.monotonic() < give_up and process.poll() is None:
-            time.sleep(0.05)
+        self.report.restarts.append(self._first_commit(orders.name, records))
         process.kill()
         process.wait()
         self.report.kills["anywhere"] += 1
+
+    def pass_over(self, records: int) -> None:
+        """Stop the owner where it is, and let another one take its table."""
+        owner, rival = self._orders(), self._orders()
+        silent = self._start(owner)
+        self._first_commit(owner.name, records)
+        _signal(silent, signal.SIGSTOP)
+        self._began[rival.name] = time.monotonic()
+        other = self._start(rival)
+        self.report.takeovers.append(self._first_commit(rival.name, records))
+        _signal(silent, signal.SIGCONT)
+        self._kill(silent, "anywhere")
+        self._kill(other, "anywhere")
+
+    def _first_commit(self, name: str, records: int) -> float:
+        """Write until a life has committed; return the seconds from its start to that."""
+        give_up = time.monotonic() + 30
+        while time.monotonic() < give_up:
+            self.put(max(records // 20, 1))
+            for moment, life, event in self._lines():
+                if (life, event) == (name, "committed"):
+                    return float(moment) - self._began[name]
+            time.sleep(0.02)
+        raise AssertionError(f"{name} did not commit")
 
     # --- the verdict
 
@@ -275,15 +294,10 @@ class Campaign:
         assert sync.wait(QUIET_SECONDS), sync.status()
         sync.stop()
         report = self.report
-        first: dict[str, float] = {}
-        for moment, name, event in self._lines():
+        for _, _, event in self._lines():
             report.events["killed" if event.startswith("killed") else event] += 1
             if event.startswith("killed "):
                 report.kills[event.removeprefix("killed ")] += 1
-            if event == "committed":
-                first.setdefault(name, float(moment) - self._began[name])
-        report.takeovers = [took for name, took in first.items() if name in self._rivals]
-        report.restarts = [took for name, took in first.items() if name not in self._rivals]
         self._judge(sync.scan())
         report.seconds = time.monotonic() - self._started
         return report
