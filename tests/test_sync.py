@@ -7,6 +7,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
@@ -29,7 +30,6 @@ from tests.places import ORIGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from kinesis_nb.emulator import Emulator
     from kinesis_nb.shards import Shard
@@ -83,9 +83,9 @@ def test_storage_that_comes_back(source: kn.Source, streams: Streams, tmp_path: 
     table.rename(away)
     table.write_text("a file where the folder was: nothing can be written below it")
     streams.put(20)
-    while "cannot be written" not in sync.status().error:
-        assert sync.is_active, sync.status().error
-    assert sync.status().pending == 20
+    while "cannot be written" not in (status := sync.status()).error or status.pending < 20:
+        assert sync.is_active, status.error
+    assert status.state == "storage unavailable"
     table.unlink()
     away.rename(table)
     assert sync.wait(timeout=30)
@@ -152,6 +152,31 @@ def test_wait_after_stop_does_not_claim_to_have_caught_up(source: kn.Source, str
     sync.stop()
     streams.put(5)
     assert not sync.wait(timeout=30)
+
+
+def test_what_counts_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Parquet file, the log entry and the names of both are fsynced before a commit counts."""
+    synced = set()
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    table = open_table(tmp_path)
+    table.acquire(["s"])
+    monkeypatch.setattr(os, "fsync", note)
+    row = dict.fromkeys(TABLE_SCHEMA.names) | {"shard_id": "s", "shard_offset": 0}
+    file = table.write_rows(pa.Table.from_pylist([row], schema=TABLE_SCHEMA))
+    assert file is not None
+    assert table.commit(file, {"s": Checkpoint(1, str(BIG))})
+    folder = tmp_path / "t"
+    assert synced == {
+        folder,
+        folder / file.path,
+        folder / "_delta_log",
+        folder / f"_delta_log/{table.version:020d}.json",
+    }
 
 
 def test_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
