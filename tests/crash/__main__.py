@@ -83,7 +83,11 @@ def _parts(options: argparse.Namespace) -> list[tuple[str, Callable[[int], Repor
             going.fail_and_kill(0.1, options.records, 1.5)
 
     def zombies(writers: int, count: int) -> Callable[[Campaign], None]:
-        return lambda going: going.zombies(count, writers, options.records)
+        def act(going: Campaign) -> None:
+            going.kill_at("after commit", options.records)  # so that there is something to go on from
+            going.zombies(count, writers, options.records)
+
+        return act
 
     rounds = [min(ROUNDS_PER_TABLE, options.times - first) for first in range(0, options.times, ROUNDS_PER_TABLE)]
     share, few = max(options.zombies // 2, 1), every_point(max(options.times // 20, 1), options.records, POINTS_IN_S3)
