@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from kinesis_nb.buffer import Buffer, Held, OnFull
-from kinesis_nb.errors import Closed, DataLoss, Fenced
+from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError
 from kinesis_nb.frames import TIMESTAMP, constant
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, RecordedGap, SyncTable, in_millis
@@ -357,6 +357,8 @@ class Committer:
         while True:
             try:
                 result = action()
+            except KinesisError:  # some of them are an OSError as well
+                raise
             except OSError as error:
                 self._rest(f"the table cannot be written: {error}")
             else:

@@ -51,7 +51,7 @@ def moto() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ministack() -> Iterator[str]:
-    with servers.ministack() as url:
+    with servers.ministack(auth=False) as url:
         yield url
 
 
