@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint sim sim-export kill-export least mutants bench bench-export clean help
+.PHONY: demo test lab lint sim sim-export kill-export least mutants crash bench bench-export clean help
 
 help:          ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,9 +40,14 @@ sim-export: .venv/.test    ## 1,000 exports in virtual time
 kill-export: .venv/.test    ## a streaming export that is killed 100 times
 	$(BIN)/python -m tests.kill_export --kills 100
 
-mutants: .venv/.test    ## seeded defects in the reader and the exporter: the tests must kill each
+mutants: .venv/.test    ## seeded defects in the reader, the exporter and the sync: the tests must kill each
 	$(BIN)/python -m tests.mutants
 	$(BIN)/python -m tests.export_mutants
+	$(BIN)/python -m tests.mutants_sync
+
+crash: .venv/.test    ## a sync that is killed a thousand times, on a folder and on S3; about half an hour
+	$(BIN)/python -m tests.crash
+	$(BIN)/python -m tests.crash.outage
 
 bench: .venv/.test    ## how fast the emulator and the engine are here
 	$(BIN)/python benchmarks/emulator.py

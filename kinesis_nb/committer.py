@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
 from kinesis_nb.buffer import Buffer, Held, OnFull
-from kinesis_nb.errors import Closed, DataLoss
+from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError
 from kinesis_nb.frames import TIMESTAMP, constant
 from kinesis_nb.position import Kind, StartingPosition
-from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable
+from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, RecordedGap, SyncTable, in_millis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Gap
-    from kinesis_nb.transport import Clock
 
 T = TypeVar("T")
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 PENDING_ROWS, PENDING_BYTES = (
     500_000,
@@ -31,6 +34,34 @@ PENDING_ROWS, PENDING_BYTES = (
 )  # what may wait for a commit; a full buffer holds the shard threads back
 COMMIT_EARLY = 0.25  # of that budget
 RETRY_SECONDS = 1.0
+SEEN_EVERY, SEEN_AT_END = timedelta(minutes=10), timedelta(minutes=1)  # how far what was seen may lie behind, unsaid
+
+
+class OnDataLoss(StrEnum):
+    """What happens when the stream did not keep records until they were read."""
+
+    FAIL = "fail"
+    WARN = "warn"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """What the next commit is made of.
+
+    Attributes
+    ----------
+    seen
+        Per shard, up to when everything is in `held` or committed.
+    ended
+        Shards that were read to their end -> their children.
+    gaps
+        Not later in the table than the rows behind them.
+    """
+
+    seen: dict[str, datetime]
+    ended: dict[str, tuple[Shard, ...]]
+    held: list[Held]
+    gaps: dict[str, Gap]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +76,8 @@ class Snapshot:
         Rows that are read and not committed yet.
     received, committed, commits
         Rows taken from the shards, rows and commits written, since this committer started.
+    lost
+        Gaps written since then.
     """
 
     version: int
@@ -52,6 +85,7 @@ class Snapshot:
     received: int
     committed: int
     commits: int
+    lost: tuple[RecordedGap, ...]
 
 
 class Committer:
@@ -61,14 +95,19 @@ class Committer:
     ----------
     table
         From :meth:`start` on only the committer's own thread touches it.
+    on_data_loss
+        ``"fail"`` ends the sync, ``"warn"`` records the gap in the table and goes on.
     on_end
         Called at the end of that thread, whatever ended it.
     """
 
-    def __init__(self, table: SyncTable, clock: Clock, interval: float, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, table: SyncTable, feed: Feed, interval: float, on_data_loss: OnDataLoss, on_end: Callable[[], None]
+    ) -> None:
         self.error: BaseException | None = None
         self.trouble = ""  # why a commit is being tried again
-        self._table, self._clock, self._interval, self._on_end = table, clock, interval, on_end
+        self._feed, self._clock, self._on_data_loss = feed, feed.clock, on_data_loss
+        self._table, self._interval, self._on_end = table, interval, on_end
         self._buffer = Buffer(PENDING_ROWS, PENDING_BYTES, OnFull.BLOCK)
         self._wake = threading.Event()  # commit now, not at the end of the interval
         self._stopping = threading.Event()
@@ -77,10 +116,13 @@ class Committer:
         self._in_flight: list[Held] = []
         self._checkpoints: dict[str, Checkpoint] = {}
         self._owned: set[str] = set()
+        self._settled: set[str] = set()  # ended in the table before they were owned
         self._requested: set[str] = set()  # shards that a thread wants to read and that are not owned yet
         self._ended: dict[str, tuple[Shard, ...]] = {}  # read to their end, not committed as such yet -> children
+        self._seen: dict[str, datetime] = {}
+        self._gaps: dict[str, Gap] = {}  # known, not committed yet
+        self._lost: list[RecordedGap] = []
         self._committed = self._commits = 0
-        self._last_stamp = datetime.min.replace(tzinfo=UTC)
         self._thread: threading.Thread | None = None
         self._over = threading.Event()  # not Thread.join(): interrupted, it takes a living thread for a dead one
 
@@ -92,17 +134,24 @@ class Committer:
         return self._owned
 
     @property
-    def ended(self) -> list[str]:
-        """The ids of the owned shards that are in the table to their end."""
-        return [shard_id for shard_id, checkpoint in self._checkpoints.items() if checkpoint.ended]
+    def ended(self) -> Collection[str]:
+        """The ids of the shards that are in the table to their end."""
+        return self._settled
 
     def take_over(self, shard_ids: Collection[str]) -> None:
-        """Fence whoever wrote these shards before, then read how far they got; in that order, so that it is final."""
-        self._table.acquire(shard_ids)
-        found = {shard_id: self._table.checkpoint(shard_id) for shard_id in shard_ids}
+        """Fence whoever wrote these shards before, then read how far they got; in that order, so that it is final.
+
+        A shard that has ended in the table is final already, and nobody has to own it.
+        """
+        settled = self._table.ended(shard_ids)
+        wanted = set(shard_ids) - settled
+        if wanted:
+            self._table.acquire(wanted)
+        found = self._table.checkpoints(wanted)
         with self._changed:
             self._owned.update(shard_ids)
-            self._checkpoints |= {shard_id: checkpoint for shard_id, checkpoint in found.items() if checkpoint}
+            self._settled |= settled | {shard_id for shard_id, checkpoint in found.items() if checkpoint.ended}
+            self._checkpoints |= found
             self._changed.notify_all()
 
     # --- the sink: called by the shard threads ---
@@ -113,23 +162,29 @@ class Committer:
             if shard.shard_id not in self._owned:
                 self._requested.add(shard.shard_id)
                 self._wait_for(lambda: shard.shard_id in self._owned)
-            checkpoint = self._checkpoints.get(shard.shard_id)
-        if checkpoint is None or checkpoint.sequence_number is None:
-            # for a child born later that is its beginning; one that was there may hold older records
-            return decode_start(self._table.origin.start)
-        return StartingPosition.after(checkpoint.sequence_number)
+            checkpoint = self._checkpoints[shard.shard_id]
+        if checkpoint.sequence_number is not None:
+            return StartingPosition.after(checkpoint.sequence_number, checkpoint.seen)
+        # for a child born later that is its beginning; one that was there may hold older records
+        return replace(decode_start(self._table.origin.start), seen=checkpoint.seen)
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Queue rows for the next commit; blocks while too much waits."""
         self._buffer.put(shard.shard_id, batch.rows)
+        if batch.seen is not None:
+            with self._changed:
+                self._seen[shard.shard_id] = batch.seen
         stats = self._buffer.stats()
         if stats.rows > COMMIT_EARLY * PENDING_ROWS or stats.bytes > COMMIT_EARLY * PENDING_BYTES:
             self._wake.set()
         return True
 
     def lost(self, gap: Gap) -> None:
-        """Stop: a table must not have holes that nobody decided on."""
-        raise DataLoss(str(gap), hint="sync into a new table, which starts with what is left")
+        """Stop, or have the gap recorded in the table with what follows it."""
+        if self._on_data_loss is OnDataLoss.FAIL:
+            raise DataLoss(str(gap), hint='on_data_loss="warn" records the gap in the table and goes on')
+        with self._changed:
+            self._gaps[gap.shard_id] = gap
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         """Return when the table says that the shard has ended: only then may its children be read."""
@@ -146,10 +201,22 @@ class Committer:
 
     # --- the committer's thread ---
 
-    def start(self, name: str) -> None:
-        """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+    def start(self, name: str, first: Callable[[], None] = lambda: None) -> None:
+        """Start the thread; it calls `first` before anything else."""
+        self._thread = threading.Thread(target=self._run, args=(first,), name=name, daemon=True)
         self._thread.start()
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; return at once, and True, when the end was asked for."""
+        return self._stopping.wait(seconds)
+
+    def hand_over(self, successor: str) -> None:
+        """Commit what was read, and end: another writer goes on from there."""
+        self.error = Fenced(
+            f"{successor} took this sync over",
+            hint="only one sync may write a table; this one stopped and lost nothing",
+        )
+        self.request_stop()
 
     def request_stop(self) -> None:
         """Let the thread commit what was read, and end."""
@@ -179,14 +246,15 @@ class Committer:
         self.error = error
         self.request_stop()
 
-    def _run(self) -> None:
+    def _run(self, first: Callable[[], None]) -> None:
         try:
+            first()
             while not self._stopping.is_set():
                 self._wake.wait(self._interval)
                 self._wake.clear()
                 self._commit_pending()
             self._buffer.close()
-            self._commit_pending()
+            self._commit_pending(SEEN_AT_END)
         except Closed:
             pass  # stopped while storage was away; the next run reads those rows again
         except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the user, whatever it is
@@ -197,60 +265,91 @@ class Committer:
             self._on_end()
             self._over.set()
 
-    def _commit_pending(self) -> None:
+    def _commit_pending(self, patience: timedelta = SEEN_EVERY) -> None:
         with self._changed:
             requested = set(self._requested)
-            ended = dict(self._ended)  # before the rows: everything of these shards is in the buffer by now
+            # in this order: everything that was seen, and everything of shards that ended, is in the buffer by now,
+            # and the gaps before what is in the buffer are known
+            seen, ended = dict(self._seen), dict(self._ended)
             self._in_flight = self._buffer.take(0)
-            held = list(self._in_flight)
+            pending = _Pending(seen, ended, list(self._in_flight), dict(self._gaps))
         if requested:
-            self._insist(lambda: self.take_over(requested))
-        if held or ended:
-            self._commit(held, ended)
+            self.insist(lambda: self.take_over(requested))
+        if pending.held or pending.ended or pending.gaps or self._is_overdue(seen, patience):
+            self._commit(pending)
         with self._changed:
             self._requested -= requested
             self._changed.notify_all()
 
-    def _commit(self, held: list[Held], ended: dict[str, tuple[Shard, ...]]) -> None:
-        unowned = {child.shard_id for children in ended.values() for child in children} - self._owned
+    def _is_overdue(self, seen: dict[str, datetime], patience: timedelta) -> bool:
+        """Whether the table knows too little of how far idle shards were read."""
+        known = {shard_id: self._reached(shard_id).seen for shard_id in seen}
+        return any(not (last := known[shard_id]) or moment - last > patience for shard_id, moment in seen.items())
+
+    def _commit(self, pending: _Pending) -> None:
+        unowned = {child.shard_id for children in pending.ended.values() for child in children} - self._owned
         if unowned:
-            self._insist(lambda: self.take_over(unowned))
-        rows, checkpoints = self._prepare(held, ended)
-        self._insist(lambda: self._write(rows, checkpoints))
+            self.insist(lambda: self.take_over(unowned))
+        rows, checkpoints, gaps = self._prepare(pending)
+        self.insist(lambda: self._write(rows, checkpoints, gaps))
         with self._changed:
             self._version = self._table.version
             self._in_flight = []
             self._checkpoints |= checkpoints
             self._committed += rows.num_rows
             self._commits += 1
-            for shard_id in ended:
+            for shard_id in pending.ended:
                 del self._ended[shard_id]
+            for shard_id, gap in pending.gaps.items():
+                if self._gaps.get(shard_id) is gap:
+                    del self._gaps[shard_id]
+            self._lost += gaps
 
-    def _prepare(self, held: list[Held], ended: dict[str, tuple[Shard, ...]]) -> tuple[pa.Table, dict[str, Checkpoint]]:
-        """Return the numbered rows, and how far each shard will be once they are in the table."""
+    def _prepare(self, pending: _Pending) -> tuple[pa.Table, dict[str, Checkpoint], list[RecordedGap]]:
+        """Return the numbered rows, how far each shard will be once they are in the table, and what is lost."""
         new: dict[str, Checkpoint] = {}
-        stamp = self._last_stamp = max(self._clock.now(), self._last_stamp)
-        numbered = []
-        for shard_id, rows in held:
-            first = self._reached(shard_id, new).offset
-            numbered.append(_numbered(rows, first, stamp))
-            new[shard_id] = Checkpoint(first + rows.num_rows, rows["sequence_number"][-1].as_py())
+        numbered: list[pa.RecordBatch] = []
+        gaps = []
+        for shard_id, gap in pending.gaps.items():
+            reached = self._reached(shard_id)
+            gaps.append(RecordedGap(shard_id, reached.offset, gap.seen, gap.until))
+            new[shard_id] = replace(reached, gaps=reached.gaps + 1)
+        for shard_id, rows in pending.held:
+            reached = new.get(shard_id) or self._reached(shard_id)
+            stamp = max(self._clock.now(), reached.stamp or _LONG_AGO)
+            numbered.append(_numbered(rows, reached.offset, stamp))
+            new[shard_id] = replace(
+                reached,
+                offset=reached.offset + rows.num_rows,
+                sequence_number=rows["sequence_number"][-1].as_py(),
+                stamp=stamp,
+            )
+        for shard_id, moment in pending.seen.items():
+            reached = new.get(shard_id) or self._reached(shard_id)
+            new[shard_id] = replace(reached, seen=max(in_millis(moment), reached.seen or _LONG_AGO))
+        self._end(pending.ended, new)
+        return pa.Table.from_batches(numbered, TABLE_SCHEMA), new, gaps
+
+    def _end(self, ended: dict[str, tuple[Shard, ...]], new: dict[str, Checkpoint]) -> None:
+        """Mark shards as ended, and let their children go on counting where they stopped."""
         for shard_id, children in ended.items():
-            new[shard_id] = done = replace(self._reached(shard_id, new), ended=True)
+            new[shard_id] = done = replace(new.get(shard_id) or self._reached(shard_id), ended=True)
             for child in children:
-                reached = self._reached(child.shard_id, new)
-                new[child.shard_id] = replace(reached, offset=max(done.offset, reached.offset))
-        return pa.Table.from_batches(numbered, TABLE_SCHEMA), new
+                reached = new.get(child.shard_id) or self._reached(child.shard_id)
+                stamps = [stamp for stamp in (done.stamp, reached.stamp) if stamp]
+                new[child.shard_id] = replace(
+                    reached, offset=max(done.offset, reached.offset), stamp=max(stamps, default=None)
+                )
 
-    def _reached(self, shard_id: str, new: dict[str, Checkpoint]) -> Checkpoint:
-        return new.get(shard_id) or self._checkpoints.get(shard_id) or Checkpoint()
+    def _reached(self, shard_id: str) -> Checkpoint:
+        return self._checkpoints.get(shard_id, Checkpoint())
 
-    def _write(self, rows: pa.Table, checkpoints: dict[str, Checkpoint]) -> None:
+    def _write(self, rows: pa.Table, checkpoints: dict[str, Checkpoint], gaps: list[RecordedGap]) -> None:
         file = self._table.write_rows(rows)
-        while not self._table.commit(file, checkpoints):
-            self._pause("the commit did not go through")
+        while not self._table.commit(file, checkpoints, gaps):
+            self._rest("the commit did not go through")
 
-    def _insist(self, action: Callable[[], T]) -> T:
+    def insist(self, action: Callable[[], T]) -> T:
         """Do something with the table, as often as it takes.
 
         Storage that is away for a while only makes the shard threads wait.
@@ -258,15 +357,17 @@ class Committer:
         while True:
             try:
                 result = action()
+            except KinesisError:  # some of them are an OSError as well
+                raise
             except OSError as error:
-                self._pause(f"the table cannot be written: {error}")
+                self._rest(f"the table cannot be written: {error}")
             else:
                 self.trouble = ""
                 return result
 
-    def _pause(self, trouble: str) -> None:
+    def _rest(self, trouble: str) -> None:
         self.trouble = trouble
-        if self._stopping.wait(RETRY_SECONDS):
+        if self.pause(RETRY_SECONDS):
             raise Closed(trouble)
 
     # --- the view ---
@@ -275,13 +376,14 @@ class Committer:
         """Return which rows are where; no row is in two places, and none is missing."""
         with self._changed:
             pending = (*(rows for _, rows in self._in_flight), *self._buffer.peek())
-            return Snapshot(self._version, pending, self._buffer.stats().received, self._committed, self._commits)
+            received = self._buffer.stats().received
+            return Snapshot(self._version, pending, received, self._committed, self._commits, tuple(self._lost))
 
 
 def _numbered(batch: pa.RecordBatch, first: int, stamp: datetime) -> pa.RecordBatch:
     """Return a batch with its place in the shard and the time of its commit."""
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    columns["shard_offset"] = pa.array(range(first, first + batch.num_rows), pa.int64())
+    columns["shard_offset"] = pa.arange(first, first + batch.num_rows)
     columns["foundry_ingestion_timestamp"] = constant(stamp, batch.num_rows, TIMESTAMP)
     return pa.RecordBatch.from_arrays([columns[name] for name in TABLE_SCHEMA.names], schema=TABLE_SCHEMA)
 

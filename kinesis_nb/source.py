@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
@@ -229,7 +229,14 @@ class Source:
 
     @hinted
     def sync(
-        self, stream: str, table: str | PathLike[str], start: Position = "trim_horizon", *, commit_interval: float = 1.0
+        self,
+        stream: str,
+        table: str | PathLike[str],
+        start: Position = "trim_horizon",
+        *,
+        commit_interval: float = 1.0,
+        on_data_loss: str = "fail",
+        storage_options: Mapping[str, str] | None = None,
     ) -> Sync:
         """Keep a Delta table in step with a stream: every record once, in order, across restarts, crashes and reshards.
 
@@ -239,22 +246,42 @@ class Source:
         Parameters
         ----------
         table
-            The folder of the table; made if there is none.
+            A local folder, or ``s3://bucket/prefix``; made if there is none.
         start
             Where to start when the table is made; later ignored, because the table knows where it stands.
         commit_interval
             Seconds between commits.
+        on_data_loss
+            What happens when the stream did not keep records until they were read, because the sync stood still for
+            longer than its retention: ``"fail"`` stops with :class:`DataLoss`; ``"warn"`` records the gap in the
+            table, where :meth:`Sync.verify` finds it, and goes on.
+        storage_options
+            For S3, by the names of polars and deltalake: ``endpoint_url``, ``region`` and so on. They go before the
+            region and the credentials of this source, which are used otherwise.
 
         Raises
         ------
+        ConfigError
+            For a place, a start, an interval or options that cannot be right.
         TableError
-            When the folder holds something else, or the table of another stream.
+            When the place cannot be used, holds something else, or the table of another stream.
         """
+        from kinesis_nb.storage import Storage
         from kinesis_nb.sync import start_sync
 
         check_stream_name(stream)
         position = StartingPosition.parse(start, self._clock.now())
-        return start_sync(self._kinesis, stream, table, position, clock=self._clock, commit_interval=commit_interval)
+        given = _storage_options(storage_options)
+        storage = Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
+        return start_sync(
+            self._kinesis,
+            stream,
+            storage,
+            position,
+            clock=self._clock,
+            commit_interval=commit_interval,
+            on_data_loss=on_data_loss,
+        )
 
     @hinted
     def export_df(
@@ -492,6 +519,15 @@ class Source:
         return (
             f"<Source {self.config.region}{place}, {auth}{', exports enabled' if self.config.exports_enabled else ''}>"
         )
+
+
+def _storage_options(options: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the options by their short names; the values are not shown, for some are secrets."""
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(text, str) for text in (*options, *options.values())):
+        raise ConfigError("storage_options= takes texts by name", hint='give {"endpoint_url": "https://…"}')
+    return {name.lower().removeprefix("aws_"): value for name, value in options.items()}
 
 
 def _chosen(shards: Iterable[str] | None) -> tuple[str, ...] | None:

@@ -8,31 +8,35 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
 
-from kinesis_nb.committer import Committer, encode_start
+from kinesis_nb.committer import Committer, OnDataLoss, encode_start
 from kinesis_nb.config import hinted
 from kinesis_nb.consumer import State
 from kinesis_nb.display import table_html
 from kinesis_nb.errors import ConfigError, KinesisError, TableError
 from kinesis_nb.feed import Feed
 from kinesis_nb.frames import Records, TableLike, concat
+from kinesis_nb.lease import LEASE_SECONDS, POLL_SECONDS, Lease
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import Patient
 from kinesis_nb.scheduler import Scheduler
+from kinesis_nb.storage import explain
 from kinesis_nb.table import TABLE_SCHEMA, Origin, SyncTable
+from kinesis_nb.upkeep import Upkeep
+from kinesis_nb.verify import Verdict, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.shards import Shard
+    from kinesis_nb.storage import Storage
     from kinesis_nb.transport import Clock, Kinesis, Listings
 
 STOP_SECONDS = 10.0  # for the last commit; a kernel that ends gives all syncs together EXIT_SECONDS
@@ -46,11 +50,16 @@ class SyncStatus:
     Attributes
     ----------
     state
-        ``running``, ``ended`` (every shard was read to its end), ``stopped`` or ``failed``.
+        ``running``; ``waiting`` for the process that writes the table to hand it over; ``storage unavailable``, and
+        tried again; ``ended`` (every shard was read to its end), ``stopped`` or ``failed``.
     rows, commits
         Committed by this writer since it started.
     pending
         Rows read and not committed yet.
+    lag
+        How far the slowest shard is behind the tip of the stream; None before all have answered.
+    lost
+        What this run recorded as lost, because the stream did not keep it.
     error
         Why it failed or is retrying, else an empty string.
     """
@@ -59,8 +68,34 @@ class SyncStatus:
     rows: int
     commits: int
     pending: int
+    lag: timedelta | None
     shards: tuple[ConsumerStats, ...]
+    lost: tuple[str, ...]
     error: str
+
+    def __repr__(self) -> str:
+        lag = "unknown lag" if self.lag is None else f"{self.lag.total_seconds():,.1f} s behind"
+        notes = "".join(f", {note}" for note in (*self.lost, self.error) if note)
+        return (
+            f"<SyncStatus {self.state}: {self.rows:,} rows in {self.commits:,} commits by this run,"
+            f" {self.pending:,} pending, {lag}{notes}>"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (
+                shard.shard_id,
+                shard.state.value,
+                shard.records,
+                None if shard.state is State.ENDED else shard.millis_behind_latest,
+                shard.throttles,
+                shard.retries,
+                shard.error,
+            )
+            for shard in self.shards
+        )
+        columns = ("shard", "state", "records", "ms behind", "throttles", "retries", "error")
+        return table_html(columns, rows, repr(self).strip("<>"))
 
 
 class Sync(TableLike):
@@ -69,16 +104,48 @@ class Sync(TableLike):
     Made by :meth:`Source.sync`. ``to_polars()`` and the like give committed and pending rows, none twice.
     """
 
-    def __init__(self, kinesis: Kinesis, stream: str, table: SyncTable, clock: Clock, commit_interval: float) -> None:
-        self.stream = stream
-        self._table, self._clock = table, clock
-        self._committer = Committer(table, clock, commit_interval, self._stop_reading)
-        feed = Feed(kinesis, stream, clock, self._take_over(Patient(kinesis, clock)))
-        self._scheduler = Scheduler(
-            feed, self._committer, skipped=self._committer.ended, on_done=self._committer.reading_done
+    def __init__(self, feed: Feed, table: SyncTable, commit_interval: float, on_data_loss: OnDataLoss) -> None:
+        self.stream = feed.stream
+        self._feed, self._table, self._clock = feed, table, feed.clock
+        self._scheduler: Scheduler | None = None  # none before the table is ours
+        self._committer = Committer(table, feed, commit_interval, on_data_loss, self._end)
+        self._lease = Lease(table.storage)
+        self._upkeep = Upkeep(
+            table.storage,
+            self._lease,
+            lambda: self._committer.snapshot().version,
+            lambda rival: self._committer.hand_over(str(rival)),
         )
-        self._committer.start(f"kinesis_nb {stream} commit")
+        name = f"kinesis_nb {feed.stream} commit"
+        if self._lease.other() is None:
+            self._begin()
+            self._committer.start(name)
+        else:
+            self._committer.start(name, self._wait_and_begin)
+
+    def _wait_and_begin(self) -> None:
+        """Ask the owner for the table, and pass it over when it does not answer within the lease."""
+        while owner := self._lease.other():
+            self._lease.request()
+            give_up = self._clock.monotonic() + LEASE_SECONDS
+            while self._lease.other() == owner and self._clock.monotonic() < give_up:
+                if self._committer.pause(POLL_SECONDS):
+                    return
+            if self._lease.other() == owner:
+                break
+        self._committer.insist(self._begin)
+
+    def _begin(self) -> None:
+        shards = self._take_over(Patient(self._feed.kinesis, self._clock))
+        self._lease.take()
+        self._scheduler = Scheduler(
+            replace(self._feed, shards=shards),
+            self._committer,
+            skipped=self._committer.ended,
+            on_done=self._committer.reading_done,
+        )
         self._scheduler.start()
+        self._upkeep.start(f"kinesis_nb {self.stream} upkeep")
 
     def _take_over(self, listings: Listings) -> tuple[Shard, ...]:
         """Own every shard that is listed after the last take-over.
@@ -92,8 +159,12 @@ class Sync(TableLike):
                 return tuple(shards)
             self._committer.take_over(unowned)
 
-    def _stop_reading(self) -> None:
-        self._scheduler.stop(0)
+    def _end(self) -> None:
+        """Stop everything else, and let the next writer begin without waiting: the committer has ended."""
+        self._upkeep.stop()
+        if self._scheduler is not None:
+            self._scheduler.stop(0)
+        self._lease.release()
 
     def stop(self) -> None:
         """Commit what was read, then stop. Stopping twice is fine.
@@ -105,7 +176,8 @@ class Sync(TableLike):
         """
         self._committer.request_stop()
         self._committer.join(STOP_SECONDS)
-        self._scheduler.stop()
+        if self._scheduler is not None:
+            self._scheduler.stop()
         if self._committer.trouble:
             pending = sum(rows.num_rows for rows in self._committer.snapshot().pending)
             raise TableError(
@@ -143,7 +215,7 @@ class Sync(TableLike):
                 return False
         if self._committer.error is not None:
             raise self._committer.error
-        return not self._scheduler.unfinished()
+        return self._scheduler is not None and not self._scheduler.unfinished()
 
     def _all_caught_up(self) -> Iterator[bool]:
         """Yield whether everything that was in the stream at the first look is committed by now.
@@ -151,6 +223,8 @@ class Sync(TableLike):
         First every shard that is not finished must have answered "nothing left" to a call made after that look; then
         what was received up to there must be in the table.
         """
+        while self._scheduler is None:
+            yield False
         before = {shard.shard_id: shard.calls for shard in self._scheduler.stats()}
         caught_up: set[str] = set()
         while not self._scheduler.unfinished() <= caught_up:
@@ -168,15 +242,24 @@ class Sync(TableLike):
         """Return a moment of the sync."""
         now = self._committer.snapshot()
         pending = sum(rows.num_rows for rows in now.pending)
-        error = str(self._committer.error or self._committer.trouble)
-        return SyncStatus(self._state(), now.committed, now.commits, pending, tuple(self._scheduler.stats()), error)
+        error = str(self._committer.error or self._committer.trouble or self._upkeep.trouble)
+        shards = tuple(self._scheduler.stats()) if self._scheduler else ()
+        lost = tuple(map(str, now.lost))
+        return SyncStatus(self._state(), now.committed, now.commits, pending, _lag(shards), shards, lost, error)
 
     def _state(self) -> str:
         if self._committer.error is not None:
             return "failed"
-        if self._committer.is_running and not self._committer.is_stopping:
-            return "running"
-        return "stopped" if self._scheduler.unfinished() else "ended"
+        if self.is_active:
+            if self._scheduler is None:
+                return "waiting"
+            return "storage unavailable" if self._committer.trouble else "running"
+        return "stopped" if self._scheduler is None or self._scheduler.unfinished() else "ended"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it runs, or waits for the table."""
+        return self._committer.is_running and not self._committer.is_stopping
 
     @property
     def live(self) -> Records:
@@ -186,16 +269,30 @@ class Sync(TableLike):
     @property
     def uri(self) -> str:
         """Where the table is."""
-        return str(self._table.path)
+        return self._table.storage.uri
 
     @property
-    def storage_options(self) -> dict[str, str] | None:
-        """What a reader of the table needs to reach it."""
-        return None
+    def storage_options(self) -> dict[str, str]:
+        """What a reader of the table needs to reach it now; empty for a folder."""
+        return self._table.storage.options()
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
-        return pl.scan_delta(str(self._table.path), version=version)
+        return self._table.storage.scan(version)
+
+    def verify(self) -> Verdict:
+        """Read the whole committed table and check that each shard is there whole, once and in order.
+
+        Memory holds the places of the rows of one shard at a time.
+
+        Returns
+        -------
+        Verdict
+            True when all is well; one line per shard, what was lost before it could be read, and what is wrong.
+        """
+        version = self._committer.snapshot().version
+        at = SyncTable(self._table.storage, self._table.storage.open(version), self._table.origin)
+        return verify(at, Patient(self._feed.kinesis, self._clock).list_shards(self.stream))
 
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table."""
@@ -209,71 +306,63 @@ class Sync(TableLike):
         return int(committed) + sum(rows.num_rows for rows in now.pending)
 
     def __repr__(self) -> str:
-        status = self.status()
-        trouble = f", {status.error}" if status.error else ""
         return (
-            f"<Sync {self.stream} -> {self._table.path.name}: {status.state}, {status.rows:,} rows"
-            f" in {status.commits} commits by this run, {status.pending:,} pending{trouble}>"
+            f"<Sync {self.stream} -> {self._table.storage.name}: {repr(self.status()).strip('<>').partition(' ')[2]}>"
         )
 
     def _repr_html_(self) -> str:
-        rows = (
-            (
-                shard.shard_id,
-                shard.state.value,
-                shard.records,
-                None if shard.state is State.ENDED else shard.millis_behind_latest,
-                shard.throttles,
-                shard.retries,
-                shard.error,
-            )
-            for shard in self.status().shards
-        )
-        columns = ("shard", "state", "records", "ms behind", "throttles", "retries", "error")
-        return table_html(columns, rows, repr(self).strip("<>"))
+        status = self.status()
+        return status._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
+
+def _lag(shards: tuple[ConsumerStats, ...]) -> timedelta | None:
+    behind = [shard.millis_behind_latest for shard in shards if shard.state is not State.ENDED]
+    known = [millis for millis in behind if millis is not None]
+    return timedelta(milliseconds=max(known, default=0)) if shards and len(known) == len(behind) else None
 
 
 _lock = threading.Lock()  # guards _running; held while a sync starts, so that two threads never start the same one
-_running: dict[tuple[str, Path], Sync] = {}
+_running: dict[tuple[str, str], Sync] = {}
 
 
 def start_sync(
     kinesis: Kinesis,
     stream: str,
-    path: str | PathLike[str],
+    storage: Storage,
     start: StartingPosition,
     *,
     clock: Clock,
     commit_interval: float,
+    on_data_loss: str,
 ) -> Sync:
     """Start a sync, or return the one that is running for this stream and table in this process."""
-    _check(path, start, commit_interval)
+    decided = _check(start, commit_interval, on_data_loss)
     summary = Patient(kinesis, clock).describe_stream(stream)
-    key = (summary.arn, Path(path).resolve())
+    key = (summary.arn, storage.uri)
     with _lock:
         running = _running.get(key)
-        if running is not None and running.status().state == "running":
+        if running is not None and running.is_active:
             return running
         begin = encode_start(start, kinesis.server_time().earliest)
-        table = SyncTable.open(path, Origin(summary.arn, summary.created_at.isoformat(), begin))
+        table = SyncTable.open(storage, Origin(summary.arn, summary.created_at.isoformat(), begin))
         try:
-            sync = _running[key] = Sync(kinesis, stream, table, clock, commit_interval)
+            sync = _running[key] = Sync(Feed(kinesis, stream, clock, ()), table, commit_interval, decided)
         except KinesisError:  # some of them are an OSError as well
             raise
         except OSError as error:
-            raise TableError(f"{path} cannot be written: {error}", hint="check its permissions and the disk") from error
+            raise explain(storage.uri, error) from error
         return sync
 
 
-def _check(path: str | PathLike[str], start: StartingPosition, commit_interval: float) -> None:
-    if not isinstance(path, str | PathLike):
-        raise ConfigError(f"a {type(path).__name__} is not the path of a table", hint="give a str or a Path")
-    if "://" in str(path):
-        raise ConfigError(f"{path!r} is not a folder of this machine", hint="give a local path")
+def _check(start: StartingPosition, commit_interval: float, on_data_loss: str) -> OnDataLoss:
     if not isinstance(commit_interval, int | float) or not 0 < commit_interval <= 3600:  # noqa: PLR2004 - an hour
         raise ConfigError(f"commit_interval={commit_interval!r} is no time to wait", hint="give seconds, 0 < s <= 3600")
     if start.kind is Kind.AFTER_SEQUENCE_NUMBER:
         raise ConfigError("a sequence number is a place in one shard", hint='use "trim_horizon", "latest" or a time')
+    try:
+        return OnDataLoss(on_data_loss)
+    except ValueError:
+        raise ConfigError(f"on_data_loss={on_data_loss!r} is not known", hint='use "fail" or "warn"') from None
 
 
 @atexit.register

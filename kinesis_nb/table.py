@@ -4,31 +4,30 @@ Every commit carries, next to the rows, ``txn`` actions that say for each shard 
 neither, so after a crash the checkpoint is exactly what the rows say. To own a shard a writer commits an empty
 transaction that raises the shard's epoch; Delta refuses a commit from a handle that is older than another writer's
 commit to the same ``txn`` name, and that is the fence. A handle that was just brought up to date would be accepted
-whatever epoch it carries, so after every refresh the epochs are read again before anything else is committed.
+whatever epoch it carries, so after every refresh that may have brought more than our own commit the epochs are read
+again before anything else is committed.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
-import uuid
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from kinesis_nb.errors import Fenced, TableError
 from kinesis_nb.frames import SCHEMA
+from kinesis_nb.storage import Storage, explain, storage_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 TABLE_SCHEMA = SCHEMA.insert(5, pa.field("shard_offset", pa.int64()))
 """The columns of every row, and its gap-free place in the lineage of its shard.
@@ -37,10 +36,19 @@ TABLE_SCHEMA = SCHEMA.insert(5, pa.field("shard_offset", pa.int64()))
 aggregate share a sequence number. They come in one batch and go into one commit, so no checkpoint lies within them.
 """
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PIECE = 62  # bits; a txn version is an int64 and a sequence number has up to 186 bits
 _PIECES = 3
+_KEYS = ("offset", "state", "seen", "gaps", "stamp", *(f"seq{piece}" for piece in range(_PIECES)))
+_GAP_KEYS = ("offset", "seen", "until")
+_LOOKS = 8  # at once
 _TRIES = 20
-_LOG_CHECKPOINT_EVERY = 100  # commits; keeps opening the table fast
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)  # maintenance does both
+_PROPERTIES = {
+    # every commit lists the log, so it must stay short; who opens the table has so long to read it
+    "delta.logRetentionDuration": "interval 20 seconds",
+    "delta.deletedFileRetentionDuration": "interval 1 days",  # so long a reader may hold on to what it opened
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +63,43 @@ class Checkpoint:
         Of the last committed record; None when there was none yet.
     ended
         Whether everything in the (closed) shard is committed.
+    seen
+        Everything that arrived up to this moment was read, in whole milliseconds; None before the first answer.
+    gaps
+        How many times records were lost to the stream's retention.
+    stamp
+        The ``foundry_ingestion_timestamp`` of the last row, or of its parents' last; it never goes back.
     """
 
     offset: int = 0
     sequence_number: str | None = None
     ended: bool = False
+    seen: datetime | None = None
+    gaps: int = 0
+    stamp: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedGap:
+    """Records that are not in the table, because the stream did not keep them until they were read.
+
+    Attributes
+    ----------
+    offset
+        The ``shard_offset`` of the first row behind the gap.
+    seen, until
+        It begins after `seen`, and ends before `until`, the arrival of that row; None where that is not known.
+    """
+
+    shard_id: str
+    offset: int
+    seen: datetime | None
+    until: datetime | None
+
+    def __str__(self) -> str:
+        seen = f"{self.seen:%Y-%m-%d %H:%M:%S} UTC" if self.seen else "the start"
+        until = f"{self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "the end of the shard"
+        return f"lost: {self.shard_id}, from {seen} to {until}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,50 +120,55 @@ class Origin:
 
 
 class SyncTable:
-    """A Delta table on the local file system that one sync writes. Not thread-safe: one thread commits."""
+    """A Delta table that one sync writes. Not thread-safe: one thread commits."""
 
-    def __init__(self, path: Path, table: DeltaTable, origin: Origin) -> None:
-        self.path, self.origin = path, origin
+    def __init__(self, storage: Storage, table: DeltaTable, origin: Origin) -> None:
+        self.storage, self.origin = storage, origin
         self._table = table
+        self._options = storage.options()  # that the handle was opened with
         self._sync = origin.stream_arn
         self._epochs: dict[str, int] = {}
+        self._is_in_doubt = False  # whether the last commit may have landed, or a rival's may have
+        self._durable = table.version()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], origin: Origin) -> SyncTable:
+    def open(cls, storage: Storage, origin: Origin) -> SyncTable:
         """Open the table of a sync, or make it where there is nothing yet.
 
         Raises
         ------
         TableError
-            When something else is there, or the table belongs to another stream. Nothing is written then.
+            When something else is there, the place cannot be used, or the table belongs to another stream. Nothing is
+            written then.
         """
-        path = Path(path)
-        _refuse_foreign(path)
-        if not DeltaTable.is_deltatable(str(path)):
-            with suppress(DeltaError):  # another process may be first; then the check below decides
-                _create(path, origin)
         try:
-            table = DeltaTable(str(path))
-        except (DeltaError, OSError) as error:
-            msg = f"{path} cannot be opened as a Delta table: {error}"
-            raise TableError(msg, hint="check the path and its permissions") from error
-        return cls(path, table, _check_origin(path, table, origin))
+            storage.refuse_foreign()
+            if not storage.exists():
+                _create(storage, origin)
+            table = storage.open()
+        except OSError as error:
+            raise explain(storage.uri, error) from error
+        return cls(storage, table, _check_origin(storage.uri, table, origin))
 
     @property
     def version(self) -> int:
         """The newest version that this writer has seen."""
         return self._table.version()
 
-    def checkpoint(self, shard_id: str) -> Checkpoint | None:
-        """Return how far a shard got, None for a shard that was never committed."""
-        return self._checkpoint(self._table, shard_id)
+    def ended(self, shard_ids: Iterable[str]) -> set[str]:
+        """Return those shards of which everything is in the table."""
+        ids = list(shard_ids)
+        states = self._txns((shard_id, "state") for shard_id in ids)
+        return {shard_id for shard_id, state in zip(ids, states, strict=True) if state}
 
-    def _checkpoint(self, table: DeltaTable, shard_id: str) -> Checkpoint | None:
-        offset = self._txn(table, shard_id, "offset")
-        if offset is None:
-            return None
-        number = sum((self._txn(table, shard_id, f"seq{piece}") or 0) << (_PIECE * piece) for piece in range(_PIECES))
-        return Checkpoint(offset, str(number) if number else None, bool(self._txn(table, shard_id, "state")))
+    def checkpoints(self, shard_ids: Iterable[str]) -> dict[str, Checkpoint]:
+        """Return how far shards got."""
+        return self._checkpoints(self._table, shard_ids)
+
+    def _checkpoints(self, table: DeltaTable, shard_ids: Iterable[str]) -> dict[str, Checkpoint]:
+        ids = list(shard_ids)
+        values = self._txns(((shard_id, key) for shard_id in ids for key in _KEYS), table)
+        return {shard_id: _decode([next(values) for _ in _KEYS]) for shard_id in ids}
 
     def acquire(self, shard_ids: Iterable[str]) -> None:
         """Become the owner of shards: whoever owned them is fenced from its next commit on.
@@ -134,9 +179,11 @@ class SyncTable:
             When the table cannot be read or written; then ownership is not known, and this may be called again.
         """
         wanted = list(shard_ids)
+        self._is_in_doubt = True  # the handle may move beyond a rival's take-over of what is owned already
         for _ in range(_TRIES):
-            epochs = {shard_id: (self._txn(self._table, shard_id, "epoch") or 0) + 1 for shard_id in wanted}
-            with _storage_errors():
+            found = self._txns((shard_id, "epoch") for shard_id in wanted)
+            epochs = {shard_id: epoch + 1 for shard_id, epoch in zip(wanted, found, strict=True)}
+            with storage_errors():
                 try:
                     self._write([], [self._transaction(shard_id, "epoch", epoch) for shard_id, epoch in epochs.items()])
                 except CommitFailedError:  # somebody else acquires at the same time
@@ -146,29 +193,36 @@ class SyncTable:
             self._epochs |= epochs
             self._check_epochs()
             return
-        msg = f"{self.path} is being taken over by others again and again"
+        msg = f"{self.storage.uri} is being taken over by others again and again"
         raise Fenced(msg, hint="stop the other syncs of this table")
 
     def write_rows(self, rows: pa.Table) -> AddAction | None:
         """Write rows to a durable file that is not part of the table yet; None for no rows."""
         if not rows.num_rows:
             return None
-        name = f"part-{uuid.uuid4()}.parquet"
-        try:
-            with (self.path / name).open("wb") as file:
-                pq.write_table(rows, file, compression="zstd")
-                file.flush()
-                os.fsync(file.fileno())
-            _sync_folder(self.path)
-        except BaseException:
-            with suppress(OSError):  # on a full disk every try would leave another piece
-                (self.path / name).unlink(missing_ok=True)
-            raise
-        size = (self.path / name).stat().st_size
+        with storage_errors():
+            name, size = self.storage.write_parquet(rows)
         return AddAction(name, size, {}, int(time.time() * 1000), True, json.dumps({"numRecords": rows.num_rows}))
 
-    def commit(self, file: AddAction | None, checkpoints: Mapping[str, Checkpoint]) -> bool:
+    def gaps(self, shard_ids: Iterable[str]) -> list[RecordedGap]:
+        """Return what is known to be lost of shards."""
+        numbers = {shard_id: found.gaps for shard_id, found in self.checkpoints(shard_ids).items() if found.gaps}
+        places = [(shard_id, number) for shard_id, count in numbers.items() for number in range(count)]
+        values = self._txns((shard_id, f"gap{number}/{key}") for shard_id, number in places for key in _GAP_KEYS)
+        return [
+            RecordedGap(shard_id, next(values), _moment(1000 * next(values)), _moment(1000 * next(values)))
+            for shard_id, _ in places
+        ]
+
+    def commit(
+        self, file: AddAction | None, checkpoints: Mapping[str, Checkpoint], gaps: Iterable[RecordedGap] = ()
+    ) -> bool:
         """Publish a file and the checkpoints that go with it, both or neither. The shards must have been acquired.
+
+        Parameters
+        ----------
+        gaps
+            The last gap of each shard whose checkpoint counts one more.
 
         Returns
         -------
@@ -181,128 +235,168 @@ class SyncTable:
         Fenced
             When another writer has taken one of the shards over; nothing was written then.
         """
-        self._check_epochs()  # the handle may be newer than a take-over, and Delta would accept anything from it then
-        if self._holds(self._table, checkpoints):
-            return True  # it landed at an earlier try that could not find out
+        if self._is_in_doubt or self._options != self.storage.options():
+            self._reopen()
+            self._check_epochs()  # the handle is newer than any take-over, and Delta would accept anything from it
+            if self._holds(self._table, checkpoints):  # it landed at an earlier try that could not find out
+                return self._landed()
+        self._is_in_doubt = True
         try:
-            self._write([file] if file else [], self._transactions(checkpoints))
+            self._write([file] if file else [], self._transactions(checkpoints, gaps), map(str, gaps))
             self._update()
         except (DeltaError, OSError):
             return self._has_landed(checkpoints)
-        self._check_epochs()
+        self._is_in_doubt = False
         return True
+
+    def _reopen(self) -> None:
+        """Take a new handle: with new credentials, and with no part of the log that was cleaned up meanwhile."""
+        self._is_in_doubt = True
+        options = self.storage.options()
+        self._table, self._options = self.storage.open(), options
 
     def _has_landed(self, checkpoints: Mapping[str, Checkpoint]) -> bool:
         """Find out what an error of :meth:`commit` left behind, from the table itself."""
         try:
-            table = DeltaTable(str(self.path))
+            table = self.storage.open()
             landed = self._holds(table, checkpoints)
         except (DeltaError, OSError):
             return False  # the old handle stays: from it, Delta refuses to write the same transactions twice
         self._table = table
         self._check_epochs()
-        return landed
+        return landed and self._landed()
+
+    def _landed(self) -> bool:
+        self._make_durable()
+        self._is_in_doubt = False
+        return True
 
     def _holds(self, table: DeltaTable, checkpoints: Mapping[str, Checkpoint]) -> bool:
-        return all(self._checkpoint(table, shard_id) == wanted for shard_id, wanted in checkpoints.items())
+        return self._checkpoints(table, checkpoints) == dict(checkpoints)
 
-    def _transactions(self, checkpoints: Mapping[str, Checkpoint]) -> list[Transaction]:
-        return [
+    def _transactions(self, checkpoints: Mapping[str, Checkpoint], gaps: Iterable[RecordedGap]) -> list[Transaction]:
+        reached = [
             self._transaction(shard_id, key, value)
             for shard_id, checkpoint in checkpoints.items()
             for key, value in _encode(checkpoint, self._epochs[shard_id])
         ]
+        lost = [
+            self._transaction(gap.shard_id, f"gap{checkpoints[gap.shard_id].gaps - 1}/{key}", value)
+            for gap in gaps
+            for key, value in zip(_GAP_KEYS, (gap.offset, _millis(gap.seen), _millis(gap.until)), strict=True)
+        ]
+        return reached + lost
 
-    def _write(self, files: list[AddAction | RemoveAction], transactions: list[Transaction]) -> None:
+    def _write(
+        self, files: list[AddAction | RemoveAction], transactions: list[Transaction], notes: Iterable[str] = ()
+    ) -> None:
+        """Commit; `notes` go into the table's history."""
+        note = "; ".join(notes)
         self._table.create_write_transaction(
             files,
             "append",
             self._table.schema(),
-            commit_properties=CommitProperties(app_transactions=transactions, max_commit_retries=15),
+            commit_properties=CommitProperties(
+                custom_metadata={"kinesis_nb": note} if note else None,
+                app_transactions=transactions,
+                max_commit_retries=15,
+            ),
+            post_commithook_properties=NO_HOOKS,
         )
 
     def _update(self) -> None:
         """Bring the handle up to the commit just made, and make that commit survive a power cut."""
+        before = self.version
         self._table.update_incremental()
-        _fsync(self.path / "_delta_log" / f"{self.version:020d}.json")
-        _sync_folder(self.path / "_delta_log")
-        if self.version and self.version % _LOG_CHECKPOINT_EVERY == 0:
-            self._table.create_checkpoint()
+        self._make_durable()
+        if self.version != before + 1:  # not only our own
+            self._check_epochs()
+
+    def _make_durable(self) -> None:
+        self.storage.make_durable(range(self._durable + 1, self.version + 1))
+        self._durable = self.version
 
     def _check_epochs(self) -> None:
-        for shard_id, epoch in self._epochs.items():
-            if self._txn(self._table, shard_id, "epoch") != epoch:
+        found = self._txns((shard_id, "epoch") for shard_id in self._epochs)
+        for (shard_id, epoch), owner in zip(self._epochs.items(), found, strict=True):
+            if owner != epoch:
                 msg = f"another writer took {shard_id} of this sync over"
                 raise Fenced(msg, hint="only one sync may write a table; this one stopped and lost nothing")
 
-    def _txn(self, table: DeltaTable, shard_id: str, key: str) -> int | None:
-        with _storage_errors():  # it may have to read the log again
-            return table.transaction_version(f"{self._sync}/{shard_id}/{key}")
+    def _txns(self, names: Iterable[tuple[str, str]], table: DeltaTable | None = None) -> Iterator[int]:
+        """Return the numbers of `txn` names, 0 for those that were never committed.
+
+        Each look reads the end of the log again, so in S3 they are made side by side.
+        """
+        look = (table or self._table).transaction_version
+        app_ids = [f"{self._sync}/{shard_id}/{key}" for shard_id, key in names]
+        with storage_errors(), ThreadPoolExecutor(_LOOKS, "kinesis_nb table") as pool:
+            return iter([number or 0 for number in pool.map(look, app_ids)])
 
     def _transaction(self, shard_id: str, key: str, value: int) -> Transaction:
         return Transaction(f"{self._sync}/{shard_id}/{key}", value)
 
 
-@contextmanager
-def _storage_errors() -> Generator[None]:
-    """Raise what Delta says of its storage as the OSError that it is: to be tried again."""
-    try:
-        yield
-    except DeltaError as error:
-        raise OSError(str(error)) from error
-
-
 def _encode(checkpoint: Checkpoint, epoch: int) -> list[tuple[str, int]]:
     number = int(checkpoint.sequence_number or 0)
-    pieces = [(f"seq{piece}", (number >> (_PIECE * piece)) & (2**_PIECE - 1)) for piece in range(_PIECES)]
-    return [("epoch", epoch), ("offset", checkpoint.offset), ("state", int(checkpoint.ended)), *pieces]
+    pieces = ((number >> (_PIECE * piece)) & (2**_PIECE - 1) for piece in range(_PIECES))
+    stamp = _micros(checkpoint.stamp)
+    values = (checkpoint.offset, int(checkpoint.ended), _millis(checkpoint.seen), checkpoint.gaps, stamp, *pieces)
+    return [("epoch", epoch), *zip(_KEYS, values, strict=True)]
 
 
-def _create(path: Path, origin: Origin) -> None:
-    DeltaTable.create(
-        str(path),
-        schema=TABLE_SCHEMA,
-        mode="error",
-        name=origin.stream_arn.rpartition("/")[2],
-        description=json.dumps({"kinesis_nb": asdict(origin)}),
-    )
+def _decode(values: list[int]) -> Checkpoint:
+    offset, ended, seen, gaps, stamp, *pieces = values
+    number = sum(value << (_PIECE * piece) for piece, value in enumerate(pieces))
+    sequence_number = str(number) if number else None
+    return Checkpoint(offset, sequence_number, bool(ended), _moment(1000 * seen), gaps, _moment(stamp))
 
 
-def _refuse_foreign(path: Path) -> None:
-    """Accept a table, an empty folder, or nothing at all."""
-    if path.exists() and not (path.is_dir() and ((path / "_delta_log").is_dir() or not any(path.iterdir()))):
-        msg = f"{path} is not a Delta table, and not empty"
-        raise TableError(msg, hint="give the path of a new folder, or of a table that this sync made before")
+def _micros(moment: datetime | None) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1) if moment else 0
 
 
-def _check_origin(path: Path, table: DeltaTable, wanted: Origin) -> Origin:
+def _millis(moment: datetime | None) -> int:
+    return _micros(moment) // 1000
+
+
+def _moment(micros: int) -> datetime | None:
+    return _EPOCH + timedelta(microseconds=micros) if micros else None
+
+
+def in_millis(moment: datetime) -> datetime:
+    """Return a moment as a checkpoint keeps it."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _create(storage: Storage, origin: Origin) -> None:
+    try:
+        with storage_errors():
+            DeltaTable.create(
+                storage.uri,
+                schema=TABLE_SCHEMA,
+                mode="error",
+                name=origin.stream_arn.rpartition("/")[2],
+                description=json.dumps({"kinesis_nb": asdict(origin)}),
+                configuration=_PROPERTIES,
+                storage_options=storage.patient_options(),
+            )
+    except OSError:
+        if not storage.exists():  # else another process was first, and whose it is will be seen
+            raise
+
+
+def _check_origin(uri: str, table: DeltaTable, wanted: Origin) -> Origin:
     """Return the origin that the table was made with."""
     try:
         found = Origin(**json.loads(table.metadata().description or "")["kinesis_nb"])
     except (ValueError, KeyError, TypeError):
-        msg = f"{path} is a Delta table, but not one that a sync made"
-        raise TableError(msg, hint="give the path of a new folder") from None
+        msg = f"{uri} is a Delta table, but not one that a sync made"
+        raise TableError(msg, hint="give a new place") from None
     if found.stream_arn != wanted.stream_arn:
-        msg = f"{path} belongs to {found.stream_arn}, not to {wanted.stream_arn}"
+        msg = f"{uri} belongs to {found.stream_arn}, not to {wanted.stream_arn}"
         raise TableError(msg, hint="every stream needs a table of its own")
     if found.created_at != wanted.created_at:
-        msg = f"{path} belongs to an earlier stream of the same name, created {found.created_at}"
+        msg = f"{uri} belongs to an earlier stream of the same name, created {found.created_at}"
         raise TableError(msg, hint="the stream was deleted and made again; sync it into a new table")
     return found
-
-
-def _fsync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder survive a power cut.
-
-    Where folders cannot be opened (Windows) there is nothing to do.
-    """
-    with suppress(PermissionError):
-        _fsync(folder)

@@ -136,6 +136,10 @@ class Kinesis(Listings, Prober, Protocol):
         """Return the next records of a shard, at most `limit` (at most 10,000) and 10 MiB; aggregates are unpacked."""
         ...
 
+    def storage_options(self) -> dict[str, str]:
+        """Return the region and the credentials of this moment, by the names that object stores take them by."""
+        ...
+
     def encode_records(self, keys: pl.Series, data: pl.Series) -> list[bytes]:
         """Return records in the form that :meth:`put_records` takes; no call is made."""
         ...

@@ -356,10 +356,10 @@ def misplaced(mutants: Sequence[Mutant | AccessMutant] = ALL_MUTANTS) -> list[st
     ]
 
 
-def main(mutants: Sequence[Mutant | AccessMutant] = ALL_MUTANTS, suite: Suite = SUITE) -> int:
+def main(mutants: Sequence[Mutant | AccessMutant] = ALL_MUTANTS, suite: Suite = SUITE, seeds: int = 150) -> int:
     """Try all mutants; return 1 when one survives or has no place."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Seed defects; each must be noticed.")
-    parser.add_argument("--seeds", type=int, default=150, help="of the simulation, per mutant")
+    parser.add_argument("--seeds", type=int, default=seeds, help="of the simulation, per mutant")
     parser.add_argument("--only", default="", help="mutants with this text in their name")
     options = parser.parse_args()
     if lost := misplaced(mutants):

@@ -16,9 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import boto3
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -115,6 +118,18 @@ def ministack(*, auth: bool = True) -> Generator[str]:
     }
     with _process("ministack", [str(program)], port, settings) as url:
         yield url
+
+
+def bucket(url: str) -> tuple[str, dict[str, str]]:
+    """Make a bucket on an S3 server; return its address, and what `storage_options=` needs to reach it."""
+    name, keys = f"bucket-{uuid.uuid4().hex}", ("tester", "not-a-secret")
+    session = boto3.Session(*keys, region_name="us-east-1")
+    client = session.client("s3", endpoint_url=url)
+    client.create_bucket(Bucket=name)
+    client.close()
+    options = {"endpoint_url": url, "region": "us-east-1", "allow_http": "true"}
+    options |= {"access_key_id": keys[0], "secret_access_key": keys[1]}
+    return f"s3://{name}", options
 
 
 def free_port() -> int:

@@ -133,6 +133,15 @@ class KinesisClient:
         answer = self._post("put_records", request_body(stream, records), stream)
         return decode_results(answer, len(records))
 
+    def storage_options(self) -> dict[str, str]:
+        """Return the region and the credentials of this moment; without any, what the environment holds decides."""
+        options = {"region": self._config.region}
+        if self._credentials is not None:
+            key = self._credentials.get_frozen_credentials()
+            options |= {"access_key_id": key.access_key, "secret_access_key": key.secret_key}
+            options |= {"session_token": key.token} if key.token else {}
+        return options
+
     def server_time(self) -> ServerTime:
         """Return between which two moments the service's clock stands, from the Date headers seen so far."""
         return self._time.at(self._clock.now())

@@ -1,0 +1,288 @@
+"""Where a table is: a folder of this machine, or a prefix in S3. The one place that knows the difference."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import uuid
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from kinesis_nb.errors import ConfigError, TableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    import polars as pl
+    from pyarrow import Table
+
+LOG = "_delta_log"
+NOTES = "_kinesis_nb"  # Delta leaves folders alone whose name begins so
+
+# The object store's own retries must end before ours are of use: nobody can see what it is waiting for.
+CONNECT_SECONDS, REQUEST_SECONDS = 5, 30
+_PATIENCE = {
+    "connect_timeout": f"{CONNECT_SECONDS}s",
+    "timeout": f"{REQUEST_SECONDS}s",
+    "max_retries": "2",
+    "retry_timeout": "10s",
+}
+_NOISE = re.compile(r"\x1b\[[0-9;]*m|↳")
+
+
+class Storage:
+    """A place for one table.
+
+    Parameters
+    ----------
+    uri
+        An absolute path, or ``s3://bucket/prefix``.
+    options
+        Gives what the object store needs at this moment, by the names of ``deltalake`` and ``polars``; credentials
+        that are refreshed change them.
+    """
+
+    def __init__(self, uri: str, options: Callable[[], Mapping[str, str]] = dict) -> None:
+        self.uri = uri
+        self.folder = None if "://" in uri else Path(uri)
+        self._give_options = options
+        self._files: tuple[dict[str, str], pafs.FileSystem] | None = None
+
+    @classmethod
+    def at(cls, table: str | os.PathLike[str], options: Callable[[], Mapping[str, str]] = dict) -> Storage:
+        """Read what a user may write for the place of a table.
+
+        Raises
+        ------
+        ConfigError
+            For anything but a path or an ``s3://`` address.
+        """
+        if not isinstance(table, str | os.PathLike) or not str(table):
+            raise ConfigError(f"a {type(table).__name__} is not the place of a table", hint="give a path or s3://…")
+        uri = os.fspath(table)
+        if "://" not in uri:
+            return cls(str(Path(uri).resolve()))
+        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*[^/].*", uri):
+            raise ConfigError(f"{uri!r} is not the place of a table", hint="give a path, or s3://bucket/prefix")
+        return cls(uri.rstrip("/"), options)
+
+    @property
+    def name(self) -> str:
+        """The last part of the address."""
+        return self.uri.rpartition("/")[2]
+
+    def options(self) -> dict[str, str]:
+        """Return what the object store needs now; empty for a folder."""
+        if self.folder is not None:
+            return {}
+        given = dict(self._give_options())
+        http = {"allow_http": "true"} if (_endpoint(given) or "").startswith("http://") else {}
+        return {**http, **given}
+
+    def open(self, version: int | None = None) -> DeltaTable:
+        """Open the table, the newest version by default.
+
+        Raises
+        ------
+        OSError
+            When that is not possible now.
+        """
+        with storage_errors():
+            return DeltaTable(self.uri, version, self.patient_options())
+
+    def patient_options(self) -> dict[str, str]:
+        """Return the same with limits to how long deltalake tries by itself."""
+        return {**_PATIENCE, **self.options()} if self.folder is None else {}
+
+    def scan(self, version: int | None = None) -> pl.LazyFrame:
+        """Return the rows of a version, the newest by default."""
+        import polars as pl
+
+        return pl.scan_delta(self.uri, version=version, storage_options=self.options() or None)
+
+    def exists(self) -> bool:
+        """Whether there is a Delta table."""
+        with storage_errors():
+            return any(name.endswith((".json", ".parquet")) for name in self._listing(LOG))
+
+    def refuse_foreign(self) -> None:
+        """Accept a table, an empty place, or nothing at all; raise TableError for anything else."""
+        with storage_errors():
+            found = self._listing()
+        if found and LOG not in found:
+            msg = f"{self.uri} is not a Delta table, and not empty"
+            raise TableError(msg, hint="give a new place, or the place of a table that this sync made before")
+
+    def _listing(self, within: str = "") -> set[str]:
+        if self.folder is not None:
+            folder = self.folder / within
+            if folder.exists() and not folder.is_dir():
+                return {folder.name}
+            return {path.name for path in folder.iterdir()} if folder.exists() else set()
+        files, root = self._file_system()
+        found = files.get_file_info(pafs.FileSelector(f"{root}/{within}".rstrip("/"), allow_not_found=True))
+        return {info.base_name for info in found}
+
+    # --- files
+
+    def write_parquet(self, rows: Table) -> tuple[str, int]:
+        """Write rows to a durable file of a new name; return the name and its size in bytes."""
+        name = f"part-{uuid.uuid4()}.parquet"
+        if self.folder is None:
+            body = io.BytesIO()
+            _write_parquet(rows, body)
+            self.write(name, body.getvalue())
+            return name, body.tell()
+        path = self.folder / name
+        try:
+            with path.open("wb") as file:
+                _write_parquet(rows, file)
+                file.flush()
+                os.fsync(file.fileno())
+                size = file.tell()
+            _sync_folder(self.folder)
+        except BaseException:
+            with suppress(OSError):  # on a full disk every try would leave another piece
+                path.unlink(missing_ok=True)
+            raise
+        return name, size
+
+    def write(self, name: str, body: bytes) -> None:
+        """Write a small file whole or not at all, over what is there."""
+        if self.folder is None:
+            files, root = self._file_system()
+            with files.open_output_stream(f"{root}/{name}") as file:
+                file.write(body)
+            return
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        try:
+            draft.write_bytes(body)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a small file, None when there is none."""
+        try:
+            if self.folder is not None:
+                return (self.folder / name).read_bytes()
+            files, root = self._file_system()
+            with files.open_input_file(f"{root}/{name}") as file:
+                body: bytes = file.read()
+                return body
+        except FileNotFoundError:
+            return None
+
+    def last_log_checkpoint(self) -> int:
+        """Return the version of the newest checkpoint of the log, 0 when there is none."""
+        found = self.read(f"{LOG}/_last_checkpoint")
+        return int(json.loads(found)["version"]) if found else 0
+
+    def make_durable(self, versions: range) -> None:
+        """Make log entries survive a power cut; an object store does that before it answers."""
+        if self.folder is None:
+            return
+        for version in versions:
+            with suppress(FileNotFoundError):  # cleaned up already: a checkpoint of the log holds it
+                _fsync(self.folder / LOG / f"{version:020d}.json")
+        _sync_folder(self.folder / LOG)
+
+    def _file_system(self) -> tuple[pafs.FileSystem, str]:
+        """Return the bucket as Arrow reaches it, and the prefix of the table there.
+
+        Not as deltalake does: its files are read and written with the interpreter locked.
+        """
+        options = self.options()
+        if self._files is None or self._files[0] != options:
+            self._files = options, _s3(options)
+        return self._files[1], self.uri.removeprefix("s3://")
+
+    def __repr__(self) -> str:
+        return f"<Storage {self.uri}>"
+
+
+def _write_parquet(rows: Table, where: IO[bytes]) -> None:
+    """Write rows fast rather than small: what is appended is compacted later."""
+    pq.write_table(
+        rows,
+        where,
+        compression="lz4",
+        use_dictionary=["partition_key", "shard_id"],  # pyright: ignore[reportArgumentType] - or the columns
+        write_statistics=["shard_id", "shard_offset"],  # pyright: ignore[reportArgumentType]
+    )
+
+
+def _s3(options: Mapping[str, str]) -> pafs.FileSystem:
+    endpoint = _endpoint(options)
+    return pafs.S3FileSystem(
+        access_key=options.get("access_key_id"),
+        secret_key=options.get("secret_access_key"),
+        session_token=options.get("session_token") or options.get("token"),
+        region=options.get("region"),
+        endpoint_override=endpoint,
+        scheme=endpoint.partition("://")[0] if endpoint else "https",
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=REQUEST_SECONDS,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=3),
+    )
+
+
+def _endpoint(options: Mapping[str, str]) -> str | None:
+    given = options.get("endpoint_url") or options.get("endpoint")
+    return given or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+@contextmanager
+def storage_errors() -> Generator[None]:
+    """Raise what Delta and the object store say of their storage as one line and as the OSError that it is."""
+    try:
+        yield
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        raise OSError(one_line(error)) from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an object store, which is drawn as a tree of many lines, in one."""
+    text = " ".join(_NOISE.sub(" ", str(error)).split())
+    return text if len(text) <= 400 else f"{text[:399]}…"  # noqa: PLR2004 - a few lines of a screen
+
+
+def explain(uri: str, error: OSError) -> TableError:
+    """Return what a user can do about a place that cannot be used."""
+    said = str(error)
+    if "NoSuchBucket" in said:
+        return TableError(f"{uri}: there is no such bucket", hint="make the bucket first, and check its region")
+    if any(word in said for word in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch")):
+        return TableError(
+            f"{uri}: access denied ({said})",
+            hint="the credentials need s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject there",
+        )
+    return TableError(f"{uri} cannot be used: {said}", hint="check the place and its permissions")
+
+
+def _fsync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in a folder survive a power cut.
+
+    Where folders cannot be opened (Windows) there is nothing to do.
+    """
+    with suppress(PermissionError):
+        _fsync(folder)

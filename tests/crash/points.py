@@ -1,0 +1,99 @@
+"""Named places in a sync where a process may be killed: just before, or just after, one of its steps."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.table import TableOptimizer
+
+from kinesis_nb import storage, table
+from kinesis_nb.committer import Committer
+from kinesis_nb.lease import Lease
+from kinesis_nb.scheduler import Scheduler
+from kinesis_nb.service.client import KinesisClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Step(NamedTuple):
+    """A function of the sync, and which of its calls are meant."""
+
+    owner: Any
+    name: str
+    applies: Callable[..., bool] = lambda *_args, **_kwargs: True
+
+
+def _has_rows(_table: Any, files: Any, *_: Any) -> bool:
+    return bool(files)
+
+
+def _has_no_rows(_table: Any, files: Any, *_: Any) -> bool:
+    return not files
+
+
+STEPS = {
+    "fetch": Step(KinesisClient, "get_records"),
+    "iterator": Step(KinesisClient, "get_shard_iterator"),
+    "delivery": Step(Committer, "deliver"),
+    "Parquet write": Step(storage.Storage, "write_parquet"),
+    "Parquet body": Step(pq, "write_table"),
+    "fsync of a file": Step(storage.os, "fsync"),
+    "commit": Step(table.SyncTable, "_write", _has_rows),
+    "fsync of the log": Step(storage.Storage, "make_durable"),
+    "checkpoint read": Step(table.SyncTable, "checkpoints"),
+    "takeover": Step(table.SyncTable, "acquire"),
+    "takeover commit": Step(table.SyncTable, "_write", _has_no_rows),
+    "lease": Step(Lease, "take"),
+    "listing": Step(KinesisClient, "list_shards"),
+    "compaction": Step(TableOptimizer, "compact"),
+    "log checkpoint": Step(DeltaTable, "create_checkpoint"),
+    "log cleanup": Step(DeltaTable, "cleanup_metadata"),
+    "vacuum": Step(DeltaTable, "vacuum"),
+    "reshard: end of a shard": Step(Committer, "finish"),
+    "reshard: commit of the end": Step(Committer, "_commit", lambda _self, pending: bool(pending.ended)),
+    "reshard: ownership of the children": Step(Committer, "take_over", lambda self, _shards: bool(self._owned)),
+    "reshard: start of the children": Step(Scheduler, "_finished"),
+}
+POINTS = [f"{when} {name}" for name in STEPS for when in ("before", "after")]
+RARE = (
+    "reshard",
+    "vacuum",
+    "log",
+    "compaction",
+    "takeover",
+    "lease",
+    "listing",
+    "checkpoint",
+)  # passed once or twice in a life
+
+
+def arm(point: str, countdown: int, last_words: Callable[[str], None]) -> None:
+    """Kill this process when `point` is passed for the `countdown`-th time."""
+    when, _, name = point.partition(" ")
+    step = STEPS[name]
+    original = getattr(step.owner, step.name)
+    left = [countdown]
+
+    def die() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            last_words(f"killed {point}")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        is_meant = step.applies(*args, **kwargs)
+        if is_meant and when == "before":
+            die()
+        result = original(*args, **kwargs)
+        if is_meant and when == "after":
+            die()
+        return result
+
+    setattr(step.owner, step.name, call)

@@ -1,0 +1,122 @@
+"""Defects put into the sync on purpose: each must be noticed by its simulation, or else by a test.
+
+``python -m tests.mutants_sync`` applies them one by one, as :mod:`tests.mutants` does for the reader.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tests import mutants
+from tests.mutants import Mutant, Suite
+
+os.environ["PLACES"] = "folder"
+
+_ACQUIRE = "        if wanted:\n            self._table.acquire(wanted)\n"
+_WRITE = "self._write([file] if file else [], self._transactions(checkpoints, gaps), map(str, gaps))"
+
+MUTANTS = [
+    Mutant(
+        "rows and checkpoint in two commits",
+        "table.py",
+        _WRITE,
+        "self._write([file] if file else [], [])\n            self._write([], self._transactions(checkpoints, gaps))",
+    ),
+    Mutant(
+        "the checkpoint before the rows",
+        "table.py",
+        _WRITE,
+        "self._write([], self._transactions(checkpoints, gaps))\n            self._write([file] if file else [], [])",
+    ),
+    Mutant("rows without a checkpoint", "table.py", _WRITE, "self._write([file] if file else [], [])"),
+    Mutant(
+        "no look at the epochs after opening again",
+        "table.py",
+        "self._check_epochs()  # the handle is newer",
+        "pass  # the handle is newer",
+    ),
+    Mutant(
+        "a commit of unknown outcome is taken for landed",
+        "table.py",
+        "landed = self._holds(table, checkpoints)",
+        "landed = True",
+    ),
+    Mutant(
+        "a commit of unknown outcome is made again",
+        "table.py",
+        "        self._table = table\n        self._check_epochs()\n        return landed and self._landed()",
+        "        self._table = table\n        self._is_in_doubt = False\n        return False",
+    ),
+    Mutant("a take-over does not raise the epoch", "table.py", "{shard_id: epoch + 1 for", "{shard_id: epoch + 0 for"),
+    Mutant(
+        "checkpoints are read before the take-over",
+        "committer.py",
+        f"{_ACQUIRE}        found = self._table.checkpoints(wanted)\n",
+        f"        found = self._table.checkpoints(wanted)\n{_ACQUIRE}",
+    ),
+    Mutant(
+        "a child is read before the end of its parent is committed",
+        "committer.py",
+        "            self._wait_for(lambda: shard.shard_id not in self._ended)\n",
+        "",
+    ),
+    Mutant(
+        "the offsets of a child begin again",
+        "committer.py",
+        "offset=max(done.offset, reached.offset)",
+        "offset=reached.offset",
+    ),
+    Mutant(
+        "the offsets of a merged child follow one parent",
+        "committer.py",
+        "offset=max(done.offset, reached.offset)",
+        "offset=done.offset",
+    ),
+    Mutant("an ended shard is not marked", "committer.py", "ended=True)", "ended=False)"),
+    Mutant(
+        "a resumed shard starts over",
+        "committer.py",
+        "if checkpoint.sequence_number is not None:",
+        "if False:",
+    ),
+    Mutant(
+        "a resumed shard counts from 0", "committer.py", "offset=reached.offset + rows.num_rows", "offset=rows.num_rows"
+    ),
+    Mutant("a sequence number is cut", "table.py", "_PIECES = 3", "_PIECES = 2"),
+    Mutant(
+        "the clock may go back",
+        "committer.py",
+        "stamp = max(self._clock.now(), reached.stamp or _LONG_AGO)",
+        "stamp = self._clock.now()",
+    ),
+    Mutant("a gap is not counted", "committer.py", "gaps=reached.gaps + 1", "gaps=reached.gaps"),
+    Mutant("a loss does not stop the sync", "committer.py", "if self._on_data_loss is OnDataLoss.FAIL:", "if False:"),
+    Mutant(
+        "what was seen of a silent shard is forgotten",
+        "committer.py",
+        "seen=max(in_millis(moment), reached.seen or _LONG_AGO)",
+        "seen=reached.seen",
+    ),
+    Mutant("a writer withdraws the note of another", "lease.py", "if self._read(_OWNER) == self.me:", "if True:"),
+    Mutant(
+        "a file that was not written whole stays",
+        "storage.py",
+        "                path.unlink(missing_ok=True)\n            raise",
+        "                pass\n            raise",
+    ),
+    Mutant("a file is not fsynced", "storage.py", "                os.fsync(file.fileno())\n", ""),
+]
+
+
+SUITE = Suite("tests.simulation_table", ("tests/test_sync_loss.py", "tests/test_sync_places.py", "tests/test_sync.py"))
+SEEDS = 12  # the real table makes a seed slow
+
+
+def misplaced() -> list[str]:
+    """Name the mutants whose text is not found exactly once."""
+    return mutants.misplaced(MUTANTS)
+
+
+if __name__ == "__main__":
+    sys.exit(mutants.main(MUTANTS, SUITE, SEEDS))

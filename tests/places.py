@@ -1,0 +1,43 @@
+"""Places for a table: a folder, and S3 as two servers speak it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from kinesis_nb.storage import Storage
+from kinesis_nb.table import Checkpoint, Origin, SyncTable
+
+if TYPE_CHECKING:
+    import kinesis_nb as kn
+    from kinesis_nb.sync import Sync
+
+ORIGIN = Origin("arn:aws:kinesis:us-east-1:000000000000:stream/orders", "2026-11-01", "trim_horizon")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a table is, and how to get there."""
+
+    uri: str
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def storage(self) -> Storage:
+        return Storage.at(self.uri, lambda: self.options)
+
+    def sync(self, source: kn.Source, stream: str = "orders", *args: Any, **options: Any) -> Sync:
+        return source.sync(stream, self.uri, *args, storage_options=self.options or None, **options)
+
+    def open(self, origin: Origin = ORIGIN) -> SyncTable:
+        return SyncTable.open(self.storage, origin)
+
+    def rows(self) -> pl.DataFrame:
+        rows = pl.scan_delta(self.uri, storage_options=self.options or None).collect()
+        return rows.sort("partition_key", "shard_offset")
+
+
+def checkpoint(table: SyncTable, shard_id: str) -> Checkpoint:
+    return table.checkpoints([shard_id])[shard_id]
