@@ -82,18 +82,7 @@ MUTANTS = [
     Mutant(
         "resuming leaves too much out", "report.py", "        return place < 0 or (", "        return place <= 0 or ("
     ),
-    Mutant(
-        "aggregates mix keys",
-        "entries.py",
-        "            run = latest.get(key)",
-        '            run = latest.get("")\n            key, latest = key, latest',
-    ),
-    Mutant(
-        "aggregates join what does not follow",
-        "entries.py",
-        "run = latest[key] = _Run(key)",
-        "run = _Run(key)\n                latest.setdefault(key, run)",
-    ),
+    Mutant("aggregates mix keys", "entries.py", "latest.get(key)", "next(iter(latest.values()), None)"),
     Mutant(
         "keys are cut",
         "service/putting.py",

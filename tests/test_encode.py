@@ -15,6 +15,10 @@ from hypothesis import strategies as st
 
 import kinesis_nb as kn
 from kinesis_nb.encode import Payload, hashed_keys, json_objects, partition_column, unusable_keys
+from kinesis_nb.entries import Options, Preparer, refuse_large
+from kinesis_nb.quoting import quoted
+from kinesis_nb.report import Settled
+from tests.virtual import VirtualKinesis
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,3 +157,21 @@ def test_hashed_keys() -> None:
     hashed = hashed_keys(keys, data, unusable_keys(keys)).to_list()
     digests = [hashlib.sha256(content).hexdigest() for content in (b"1", b"2", b"a" * 300)]
     assert hashed == ["good", *digests]
+
+
+@pytest.mark.parametrize("text", ['"', "\\", "\n", "\x00", "\x1f", " ", "é", "\x7f"])
+def test_each_character_is_escaped_by_itself(text: str) -> None:
+    """A column whose only special character is one of these is valid JSON all the same."""
+    assert [json.loads(quote) for quote in quoted(pl.Series(["plain", text]))] == ["plain", text]
+
+
+def test_sizes_count_the_key() -> None:
+    """What counts against the limit of a record is its data and the bytes of its key; one byte more is refused."""
+    frame = pl.DataFrame({"key": ["é" * 10], "data": ["x" * 80]})
+    preparer = Preparer(
+        VirtualKinesis.__new__(VirtualKinesis), frame.schema, Options(data_column="data"), lambda *_: None
+    )
+    records = preparer.records(frame, 0, Settled())
+    refuse_large(records, 100)
+    with pytest.raises(kn.ConfigError, match="larger than 99 bytes with the key: rows 0 "):
+        refuse_large(records, 99)
