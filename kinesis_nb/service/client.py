@@ -121,7 +121,7 @@ class KinesisClient:
     def storage_options(self) -> dict[str, str]:
         """Return the region and the credentials of this moment; without any, what the environment holds decides."""
         credentials = self._client._get_credentials()  # noqa: SLF001 - botocore has no public way from a client to them
-        options = {"region": self._region}
+        options = {"region": self._config.region}
         if credentials is not None:
             key = credentials.get_frozen_credentials()
             options |= {"access_key_id": key.access_key, "secret_access_key": key.secret_key}
