@@ -134,12 +134,11 @@ class KinesisClient:
         return decode_results(answer, len(records))
 
     def storage_options(self) -> dict[str, str]:
-        """Return the region and the credentials of this moment; without any, what the environment holds decides."""
-        options = {"region": self._config.region}
-        if self._credentials is not None:
-            key = self._credentials.get_frozen_credentials()
-            options |= {"access_key_id": key.access_key, "secret_access_key": key.secret_key}
-            options |= {"session_token": key.token} if key.token else {}
+        """Return the region and the credentials of this moment."""
+        key = self._credentials.get_frozen_credentials()
+        options = {"region": self._config.region, "access_key_id": key.access_key, "secret_access_key": key.secret_key}
+        if key.token:
+            options["session_token"] = key.token
         return options
 
     def server_time(self) -> ServerTime:
