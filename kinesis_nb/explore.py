@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kinesis_nb.shards import Shard
 
 _DENIED = "not permitted"
-_EXTRAS = [field.name for field in fields(StreamExtras)]
+_EXTRAS = [field.name for field in fields(StreamExtras) if field.name != "arn"]  # the summary has it
 _AT_ONCE = 8  # shards that are asked at the same time
 _LOOK_BACK = (timedelta(minutes=1), timedelta(minutes=15), timedelta(hours=4))
 
@@ -57,7 +57,8 @@ class StreamView:
         Needs ``kinesis:DescribeStreamSummary``; None is what the server does not say.
         """
         try:
-            return asdict(self._kinesis.describe_extras(self.name))
+            found = asdict(self._kinesis.describe_extras(self.name))
+            return {name: found[name] for name in _EXTRAS}
         except AccessDenied:
             return dict.fromkeys(_EXTRAS, _DENIED)
         except KinesisError:  # a server that does not know the call; it is no reason to show nothing

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from tests.conftest import Streams
 
 
+EXTRAS = ["consumers", "distribution", "channels", "queues", "max_record_bytes"]
+
+
 def test_catalog_is_a_mapping_and_a_table(source: kn.Source, streams: Streams) -> None:
     """All streams are there by name, over several pages, and show as a table."""
     for number in range(105):
@@ -97,7 +100,7 @@ def test_extras_are_optional(source: kn.Source, streams: Streams, emulator: Emul
     for code, shown in (("AccessDeniedException", "not permitted"), ("UnknownOperationException", None)):
         emulator.on("DescribeStreamSummary", ErrorReply(code))
         catalog = source.explore()
-        assert catalog["orders"].extras == dict.fromkeys(["consumers", "distribution", "channels", "queues"], shown)
+        assert catalog["orders"].extras == dict.fromkeys(EXTRAS, shown)
         assert (
             ("not permitted" in catalog._repr_html_())
             == ("not permitted" in catalog["orders"]._repr_html_())
