@@ -138,6 +138,11 @@ class Committer:
         """The ids of the shards that are in the table to their end."""
         return self._settled
 
+    def half_read(self, shard_ids: Collection[str]) -> set[str]:
+        """Return those shards that were begun and are not in the table to their end."""
+        begun = self._table.checkpoints(set(shard_ids) - self._table.ended(shard_ids))
+        return {shard_id for shard_id, checkpoint in begun.items() if checkpoint.sequence_number or checkpoint.seen}
+
     def take_over(self, shard_ids: Collection[str]) -> None:
         """Fence whoever wrote these shards before, then read how far they got; in that order, so that it is final.
 

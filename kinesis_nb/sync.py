@@ -6,6 +6,7 @@ It goes on where it stopped, whatever stopped it.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.committer import Committer, OnDataLoss, encode_start
-from kinesis_nb.config import hinted
+from kinesis_nb.config import check_process, hinted
 from kinesis_nb.consumer import State
 from kinesis_nb.display import table_html
 from kinesis_nb.errors import ConfigError, KinesisError, TableError
@@ -26,6 +27,7 @@ from kinesis_nb.lease import LEASE_SECONDS, POLL_SECONDS, Lease
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import Patient
 from kinesis_nb.scheduler import Scheduler
+from kinesis_nb.shards import Shard
 from kinesis_nb.storage import explain
 from kinesis_nb.table import TABLE_SCHEMA, Origin, SyncTable
 from kinesis_nb.upkeep import Upkeep
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kinesis_nb.consumer import ConsumerStats
-    from kinesis_nb.shards import Shard
     from kinesis_nb.storage import Storage
     from kinesis_nb.transport import Clock, Kinesis, Listings
 
@@ -108,7 +109,8 @@ class Sync(TableLike):
         self.stream = feed.stream
         self._feed, self._table, self._clock = feed, table, feed.clock
         self._scheduler: Scheduler | None = None  # none before the table is ours
-        self._committer = Committer(table, feed, commit_interval, on_data_loss, self._end)
+        self._process = os.getpid()
+        self._writer = Committer(table, feed, commit_interval, on_data_loss, self._end)
         self._lease = Lease(table.storage)
         self._upkeep = Upkeep(
             table.storage,
@@ -122,6 +124,11 @@ class Sync(TableLike):
             self._committer.start(name)
         else:
             self._committer.start(name, self._wait_and_begin)
+
+    @property
+    def _committer(self) -> Committer:
+        check_process(self._process)  # a forked child might wait for a lock that nobody will release
+        return self._writer
 
     def _wait_and_begin(self) -> None:
         """Ask the owner for the table, and pass it over when it does not answer within the lease."""
@@ -148,12 +155,15 @@ class Sync(TableLike):
         self._upkeep.start(f"kinesis_nb {self.stream} upkeep")
 
     def _take_over(self, listings: Listings) -> tuple[Shard, ...]:
-        """Own every shard that is listed after the last take-over.
+        """Own every shard that is listed after the last take-over, and those that left the stream half read.
 
         A writer that is being fenced may end a shard meanwhile; its children are in the next listing then.
         """
         while True:
             shards = listings.list_shards(self.stream)
+            listed = {shard.shard_id for shard in shards}
+            gone = {parent for shard in shards for parent in shard.parents} - listed
+            shards += map(Shard, sorted(self._committer.half_read(gone)))
             unowned = [shard.shard_id for shard in shards if shard.shard_id not in self._committer.owned]
             if not unowned:
                 return tuple(shards)
@@ -323,6 +333,8 @@ def _lag(shards: tuple[ConsumerStats, ...]) -> timedelta | None:
 
 _lock = threading.Lock()  # guards _running; held while a sync starts, so that two threads never start the same one
 _running: dict[tuple[str, str], Sync] = {}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_running.clear)  # they run on in the parent
 
 
 def start_sync(

@@ -23,6 +23,7 @@ from tests.virtual import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from kinesis_nb.emulator import Emulator
 
@@ -167,20 +168,21 @@ def test_compressed_records_become_text_when_asked_for(source: kn.Source, stream
     assert (text.data, text.data_raw) == ('{"messageType": "DATA_MESSAGE"}', None)
 
 
-def test_child_of_a_fork_is_told(source: kn.Source, streams: Streams) -> None:
+def test_child_of_a_fork_is_told(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
     """What was made before a fork raises in the child instead of waiting for threads that it does not have."""
     streams.create()
+    sync = source.sync("orders", tmp_path / "table")
     with source.tail("orders") as tail:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
-            _use_in_child(
-                writer, [tail.stats, lambda: tail.take(1), lambda: len(tail), lambda: source.explore("orders")]
-            )
+            uses = [tail.stats, lambda: tail.take(1), lambda: len(tail), lambda: source.explore("orders"), sync.status]
+            _use_in_child(writer, uses)
         os.waitpid(child, 0)
-        assert os.read(reader, 1) == bytes([4])
+        assert os.read(reader, 1) == bytes([5])
         os.close(reader)
         os.close(writer)
+    sync.stop()
 
 
 def _use_in_child(writer: int, uses: list[Callable[[], object]]) -> NoReturn:

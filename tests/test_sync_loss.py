@@ -64,6 +64,23 @@ def stream(tmp_path: Path) -> Stream:
     return Stream(tmp_path / "t")
 
 
+def test_a_shard_that_is_gone_is_told(stream: Stream) -> None:
+    """A shard that was split and trimmed while nobody read it is a gap, though no listing has it any more."""
+    stream.put(1)
+    stream.sync()
+    stream.put(2, 3)
+    split = {"StreamName": "orders", "ShardToSplit": "shardId-000000000000", "NewStartingHashKey": str(2**127)}
+    stream.model.call("SplitShard", split)
+    stream.sleep(60)
+    stream.put(4)
+    with pytest.raises(kn.DataLoss, match="shardId-000000000000"):
+        stream.sync()
+    assert stream.numbers() == [1]
+    report = stream.sync("warn").verify()
+    assert stream.numbers() == [1, 4]
+    assert any("shardId-000000000000" in text for text in report.lost)
+
+
 def test_records_that_are_gone_stop_the_sync(stream: Stream) -> None:
     """By default nothing is written behind a gap: the sync fails, says where, and says what would go on."""
     stream.put(1)
