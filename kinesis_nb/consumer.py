@@ -23,7 +23,7 @@ from kinesis_nb.errors import (
 )
 from kinesis_nb.feed import check_same_stream
 from kinesis_nb.gaps import GapWatch
-from kinesis_nb.pace import IDLE_SECONDS, Pace
+from kinesis_nb.pace import ALONE, Pace, Share
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import backoff
 
@@ -97,8 +97,8 @@ class ShardConsumer:
 
     Parameters
     ----------
-    idle
-        Gives the seconds to wait before a shard with nothing left is asked again.
+    share
+        What this shard may take of what all of them have in common.
     seen
         For a child: up to when its parents were read.
     """
@@ -108,13 +108,13 @@ class ShardConsumer:
         feed: Feed,
         shard: Shard,
         sink: Sink,
-        idle: Callable[[], float] = lambda: IDLE_SECONDS,
+        share: Share = ALONE,
         seen: datetime | None = None,
     ) -> None:
         self.shard = shard
         self.state = State.STARTING
         self.children: tuple[Shard, ...] = ()
-        self._feed, self._sink, self._idle = feed, sink, idle
+        self._feed, self._sink, self._share = feed, sink, share
         self._kinesis, self._clock = feed.kinesis, feed.clock
         self._pace = Pace()
         self._position: StartingPosition | None = None
@@ -174,7 +174,7 @@ class ShardConsumer:
         started = self._clock.monotonic()
         elapsed, self._called_at = started - self._called_at, started
         self._calls += 1
-        batch = self._kinesis.get_records(self.shard, iterator, self._pace.limit)
+        batch = self._kinesis.get_records(self.shard, iterator, self._pace.limit(self._share.page_bytes))
         received = self._clock.monotonic()
         self._is_renewed, self._missed = False, 0
         batch, gap = self._gaps.settle(replace(batch, rows=self._feed.unpack(batch.rows)))
@@ -224,7 +224,7 @@ class ShardConsumer:
         self.state = State.CAUGHT_UP if caught_up else State.READING
         if caught_up:
             self._caught_up_call = self._calls
-        idle = self._idle() if caught_up else None
+        idle = self._share.idle_seconds if caught_up else None
         call_at = self._pace.answered(self._called_at, received, batch.rows.num_rows, batch.size, idle=idle)
         return max(0.0, call_at - self._clock.monotonic())
 

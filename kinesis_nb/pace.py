@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 PAGE = 10_000  # AWS: the most records that one GetRecords call may ask for
 LEAST_PAGE = 100
 BEHIND_SECONDS = 0.2  # AWS: 5 GetRecords calls/s per shard, shared by all consumers
@@ -9,7 +15,37 @@ IDLE_SECONDS = 1.0  # caught up: leave most of that quota to others
 BYTES_PER_SECOND = 2 * 2**20  # AWS: per shard, shared by all consumers
 FULL_REPLY_BYTES, FULL_REPLY_SECONDS = 10 * 2**20, 5.0  # AWS: after a full answer, calls within 5 s are throttled
 CREDIT_SECONDS = 1.0  # so much of the byte quota is saved up while a shard is not read
+IDLE_CALLS_PER_SECOND = 500.0  # of all caught-up shards together; with more shards each is asked less often
+IN_FLIGHT_BYTES = 256 * 2**20  # of the answers of all shards together; one alone can be 10 MiB
+LEAST_PAGE_BYTES = 2**20  # per shard in any case: five such pages a second are more than the service gives
+GUESSED_RECORD_BYTES = 2**10  # until the first answer tells
 TRANSFER_SECONDS = 1.0  # what an answer may take on its way before it counts as counted
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one shard may take of what all of them have in common.
+
+    Parameters
+    ----------
+    shards
+        Gives how many there are.
+    """
+
+    shards: Callable[[], int] = lambda: 1
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long to wait before a shard with nothing left is asked again."""
+        return max(IDLE_SECONDS, self.shards() / IDLE_CALLS_PER_SECOND)
+
+    @property
+    def page_bytes(self) -> float:
+        """How large an answer should be at most."""
+        return max(LEAST_PAGE_BYTES, IN_FLIGHT_BYTES / max(1, self.shards()))
+
+
+ALONE = Share()
 
 
 class Pace:
@@ -19,8 +55,15 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self.limit = PAGE
+        self._most = PAGE
+        self._asked = PAGE
+        self._record_bytes: float = GUESSED_RECORD_BYTES
         self._paid_at = float("-inf")  # when the bytes read so far are within the quota
+
+    def limit(self, page_bytes: float) -> int:
+        """Return how many records to ask for, so that they are about so many bytes at most."""
+        self._asked = max(1, min(self._most, int(page_bytes / self._record_bytes)))
+        return self._asked
 
     def answered(self, called_at: float, received_at: float, rows: int, size: int, *, idle: float | None) -> float:
         """Take note of an answer; return when to call next.
@@ -34,10 +77,12 @@ class Pace:
         idle
             Seconds to wait when nothing is left to read; None when there is more.
         """
-        is_full = rows < self.limit and size > 0.9 * FULL_REPLY_BYTES
+        is_full = rows < self._asked and size > 0.9 * FULL_REPLY_BYTES
+        if rows:
+            self._record_bytes = max(1.0, size / rows)
         counted_at = min(received_at, called_at + TRANSFER_SECONDS)
         self._paid_at = max(self._paid_at, counted_at - CREDIT_SECONDS) + size / BYTES_PER_SECOND
-        self.limit = min(PAGE, 2 * self.limit)
+        self._most = min(PAGE, 2 * self._most)
         interval = BEHIND_SECONDS if idle is None else idle
         return max(counted_at + FULL_REPLY_SECONDS if is_full else called_at + interval, self._paid_at)
 
@@ -45,4 +90,4 @@ class Pace:
         """Take note that others use the quota as well: nothing is saved up, then ask for less."""
         self._paid_at = max(self._paid_at, now)
         if failures:
-            self.limit = max(LEAST_PAGE, self.limit // 2)
+            self._most = max(LEAST_PAGE, self._most // 2)

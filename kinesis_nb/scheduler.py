@@ -9,7 +9,7 @@ from kinesis_nb.consumer import ConsumerStats, ShardConsumer
 from kinesis_nb.errors import Closed, KinesisError
 from kinesis_nb.feed import check_same_stream
 from kinesis_nb.frames import warm_up
-from kinesis_nb.pace import IDLE_SECONDS
+from kinesis_nb.pace import Share
 from kinesis_nb.shards import ShardTracker, has_hole
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; li
 TICK_SECONDS = 1.0  # how often the discovery thread looks whether its owner is gone
 JOIN_SECONDS = 1.0
 HOLES = 2  # listings in a row; one alone may just have met a reshard
-IDLE_CALLS_PER_SECOND = 500.0  # of all caught-up shards together; with more shards each is asked less often
 
 
 class Scheduler:
@@ -53,12 +52,14 @@ class Scheduler:
         on_done: Callable[[BaseException | None], None],
     ) -> None:
         self._feed, self._sink, self._on_done = feed, sink, on_done
-        self._lock = threading.Lock()  # guards the five below; never held during I/O
+        self._lock = threading.Lock()  # guards the six below; never held during I/O
         self._tracker = ShardTracker(is_ordered=feed.is_ordered)
         self._tracker.observe(feed.shards)
         for shard_id in skipped:
             self._tracker.skip(shard_id)
         self._consumers: dict[str, ShardConsumer] = {}
+        self._active = 0  # consumers that have not ended
+        self._share = Share(lambda: self._active)
         self._seen: dict[str, datetime] = {}  # by child: up to when its parents were read
         self._threads: list[threading.Thread] = []
         self._is_done = False
@@ -131,9 +132,6 @@ class Scheduler:
         with self._lock:
             return list(self._consumers.values())
 
-    def _idle_seconds(self) -> float:
-        return max(IDLE_SECONDS, len(self._consumers) / IDLE_CALLS_PER_SECOND)
-
     def _spawn(self, target: Callable[..., None], name: str, *args: object) -> None:
         thread = threading.Thread(target=target, args=args, name=name, daemon=True)
         with self._lock:
@@ -145,9 +143,10 @@ class Scheduler:
             if self._stop.is_set():
                 return
             ready = [
-                ShardConsumer(self._feed, shard, self._sink, self._idle_seconds, self._seen.get(shard.shard_id))
+                ShardConsumer(self._feed, shard, self._sink, self._share, self._seen.get(shard.shard_id))
                 for shard in self._tracker.start_runnable()
             ]
+            self._active += len(ready)
             self._consumers.update((consumer.shard.shard_id, consumer) for consumer in ready)
         for consumer in ready:
             self._spawn(self._consume, f"kinesis_nb {self._feed.stream} {consumer.shard.shard_id}", consumer)
@@ -178,6 +177,7 @@ class Scheduler:
 
     def _finished(self, consumer: ShardConsumer) -> None:
         with self._lock:
+            self._active -= 1
             self._tracker.finish(consumer.shard.shard_id)
             if consumer.seen is not None:
                 for child in consumer.children:

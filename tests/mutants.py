@@ -223,7 +223,7 @@ MUTANTS = [
     Mutant(
         "who is throttled keeps what was saved up", "pace.py", "self._paid_at = max(self._paid_at, now)\n", "pass\n"
     ),
-    Mutant("the page never shrinks", "pace.py", "max(LEAST_PAGE, self.limit // 2)", "PAGE"),
+    Mutant("the page never shrinks", "pace.py", "max(LEAST_PAGE, self._most // 2)", "PAGE"),
     Mutant(
         "nobody looks for a gap",
         "gaps.py",

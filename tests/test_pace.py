@@ -9,12 +9,16 @@ from kinesis_nb.pace import (
     BYTES_PER_SECOND,
     FULL_REPLY_BYTES,
     FULL_REPLY_SECONDS,
+    IN_FLIGHT_BYTES,
     LEAST_PAGE,
+    LEAST_PAGE_BYTES,
     PAGE,
     Pace,
+    Share,
 )
 
 SMALL = 1_000  # bytes
+MUCH = 2**40  # bytes
 
 
 def test_behind_five_calls_a_second_caught_up_as_often_as_said() -> None:
@@ -57,15 +61,15 @@ def test_throttled_again_and_again_asks_for_less_then_for_more() -> None:
     """Repeated throttles halve the page down to a hundred records; answers double it up to the most."""
     pace = Pace()
     pace.throttled(100.0, failures=0)
-    assert pace.limit == PAGE
+    assert pace.limit(MUCH) == PAGE
     pace.throttled(101.0, failures=1)
-    assert pace.limit == PAGE // 2
+    assert pace.limit(MUCH) == PAGE // 2
     for failures in range(2, 20):
         pace.throttled(101.0, failures)
-    assert pace.limit == LEAST_PAGE
+    assert pace.limit(MUCH) == LEAST_PAGE
     for _ in range(10):
         pace.answered(200.0, 200.0, 10, SMALL, idle=None)
-    assert pace.limit == PAGE
+    assert pace.limit(MUCH) == PAGE
 
 
 def test_throttled_has_nothing_saved_up() -> None:
@@ -73,3 +77,22 @@ def test_throttled_has_nothing_saved_up() -> None:
     pace = Pace()
     pace.throttled(100.0, failures=0)
     assert pace.answered(100.0, 100.0, PAGE, 4 * 2**20, idle=None) == pytest.approx(102.0)
+
+
+def test_many_shards_share_memory_and_calls() -> None:
+    """However many shards there are, their answers fit a budget, and idle ones are asked less often."""
+    assert Share().page_bytes >= FULL_REPLY_BYTES
+    assert Share(lambda: 64).page_bytes * 64 == IN_FLIGHT_BYTES
+    assert Share(lambda: 1_000).page_bytes == LEAST_PAGE_BYTES
+    assert Share(lambda: 10).idle_seconds == 1.0
+    assert Share(lambda: 1_000).idle_seconds == 2.0
+
+
+def test_page_follows_the_size_of_the_records() -> None:
+    """So many records are asked for as make an answer of the size that is wanted, by those of the last answer."""
+    pace = Pace()
+    assert pace.limit(2**20) == 1_024
+    pace.answered(100.0, 100.0, 10, 10 * 2**16, idle=None)
+    assert pace.limit(2**20) == 16
+    pace.answered(100.0, 100.0, 10, 100, idle=None)
+    assert pace.limit(2**20) == PAGE

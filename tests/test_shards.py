@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinesis_nb.shards import Shard, ShardTracker, hash_key
+from kinesis_nb.shards import MAX_HASH_KEY, Shard, ShardTracker, has_hole, hash_key
 
 
 def ids(tracker: ShardTracker) -> list[str]:
@@ -94,3 +95,14 @@ def test_every_shard_starts_once_and_after_its_parents(seed: int) -> None:
         ended.add(done)
         tracker.finish(done)
     assert ended == {shard.shard_id for shard in shards}
+
+
+def test_hole_in_a_listing() -> None:
+    """Hash keys that belong to no open shard show that a listing is not whole; a closed shard covers nothing."""
+    half = MAX_HASH_KEY // 2
+    low, high = Shard("a", hash_range=(0, half)), Shard("b", hash_range=(half + 1, MAX_HASH_KEY))
+    assert not has_hole([high, low])
+    assert has_hole([low])
+    assert has_hole([high])
+    assert has_hole([low, replace(high, ending_sequence_number="9")])
+    assert has_hole([])
