@@ -93,10 +93,14 @@ class ShardTracker:
         self._unlisted: set[str] = set()  # known from the end of a parent only
 
     def observe(self, shards: Iterable[Shard]) -> None:
-        """Take in a listing; what is known already is kept, so a stale listing takes nothing away."""
+        """Take in a listing; what is known already is kept, so a stale listing takes nothing away.
+
+        A shard that is not listed, while its children are, has left the stream.
+        """
         for shard in shards:
             self._shards[shard.shard_id] = shard
             self._unlisted.discard(shard.shard_id)
+            self._unlisted.difference_update(shard.parents)
 
     def known(self, shard_id: str) -> Shard | None:
         """Return a shard as it was last observed."""

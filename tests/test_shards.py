@@ -97,6 +97,20 @@ def test_every_shard_starts_once_and_after_its_parents(seed: int) -> None:
     assert ended == {shard.shard_id for shard in shards}
 
 
+def test_child_that_left_before_it_was_listed_holds_nothing_up() -> None:
+    """A child that a parent named, and that no listing had in time, is gone when its own children are listed."""
+    tracker = ShardTracker()
+    tracker.observe([Shard("a")])
+    tracker.start_runnable()
+    tracker.finish("a")
+    tracker.observe_new([Shard("c", parents=("a", "b"))])  # nobody knows b
+    assert ids(tracker) == []
+    tracker.observe([Shard("d", parents=("c",))])
+    assert ids(tracker) == ["c"]
+    tracker.finish("c")
+    assert ids(tracker) == ["d"]
+
+
 def test_hole_in_a_listing() -> None:
     """Hash keys that belong to no open shard show that a listing is not whole; a closed shard covers nothing."""
     half = MAX_HASH_KEY // 2
