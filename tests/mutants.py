@@ -84,8 +84,8 @@ MUTANTS = [
     Mutant(
         "a stale listing removes shards",
         "shards.py",
-        'a stale listing takes nothing away."""',
-        'a stale listing takes nothing away."""\n        self._shards.clear()',
+        'while its children are, has left the stream.\n        """',
+        'while its children are, has left the stream.\n        """\n        self._shards.clear()',
     ),
     Mutant(
         "a child starts at LATEST",
@@ -290,6 +290,12 @@ MUTANTS = [
     ),
     Mutant("a blocked key is hammered", "retry.py", "return PROBE_SECONDS", "return 0.0"),
     Mutant("an answer may drip for ever", "service/deadline.py", "if left <= 0:", "if False:"),
+    Mutant(
+        "a child that left before it was listed is waited for",
+        "shards.py",
+        "self._unlisted.difference_update(shard.parents)",
+        "pass",
+    ),
     Mutant("relaxed waits for parents", "shards.py", "if not self._is_ordered:", "if False:"),
     Mutant("a bomb goes off", "payload.py", "return content if len(content) <= most else None", "return content"),
     Mutant("a fork is not noticed", "config.py", "if os.getpid() != made_in:", "if False:"),
