@@ -208,6 +208,18 @@ def test_stream_made_again_is_not_mixed_with_the_old_one(bench: Bench) -> None:
     assert bench.sink.data == ["0"]
 
 
+def test_stream_made_again_is_told_though_nothing_was_read(bench: Bench) -> None:
+    """Without a sequence number that the service could refuse, the shard's own first number tells the new stream."""
+    bench.step()
+    bench.model.call("DeleteStream", {"StreamName": "orders"})
+    bench.clock.manual.advance(60)
+    bench.model.call("CreateStream", {"StreamName": "orders", "ShardCount": 1})
+    bench.put(5)
+    with pytest.raises(StreamNotFound, match="made again"):
+        settled(bench, 10)
+    assert bench.sink.data == []
+
+
 def test_listed_shard_that_is_not_found_is_tried_three_times(bench: Bench) -> None:
     """A lookup that contradicts the listing is a hiccup at first, and an error when it stays."""
     bench.step()
