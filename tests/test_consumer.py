@@ -9,12 +9,14 @@ import pytest
 
 from kinesis_nb.consumer import State
 from kinesis_nb.errors import IteratorExpired, ServiceError, Throttled
+from kinesis_nb.feed import Feed
 from kinesis_nb.pace import BEHIND_SECONDS, IDLE_SECONDS
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import THROTTLED_AT_LEAST
+from kinesis_nb.scheduler import Scheduler
 from kinesis_nb.service.wire import decode_batch
 from kinesis_nb.shards import Shard
-from tests.virtual import Bench
+from tests.virtual import Bench, ListSink, world
 
 if TYPE_CHECKING:
     from kinesis_nb.frames import Batch
@@ -222,3 +224,29 @@ def test_half_an_answer_is_no_answer(bench: Bench, body: bytes) -> None:
     with pytest.raises(ServiceError) as caught:
         decode_batch(body, Shard("s"), bench.clock.now())
     assert caught.value.retryable
+
+
+def test_latest_is_the_moment_of_the_call_however_late_the_first_call() -> None:
+    """A tail that is paused before its first call misses nothing of the pause."""
+    bench = Bench()
+    bench.put(2)
+    bench.clock.manual.advance(1)
+    bench.sink.start = StartingPosition.latest(pinned=bench.clock.now())
+    arrived = bench.put(2)
+    bench.clock.manual.advance(60)
+    bench.step()
+    assert bench.sink.data == arrived
+
+
+def test_old_listing_ends_nothing() -> None:
+    """A listing in which a shard that has ended is open is from before; one in which all are closed is the end."""
+    _, clock, kinesis = world()
+    (shard,) = kinesis.list_shards("orders")
+    done: list[BaseException | None] = []
+    sink = ListSink(StartingPosition.trim_horizon())
+    feed = Feed(kinesis, "orders", clock, (shard,))
+    scheduler = Scheduler(feed, sink, skipped=[shard.shard_id], on_done=done.append)
+    scheduler._observe([shard])
+    assert done == []
+    scheduler._observe([replace(shard, ending_sequence_number="9")])
+    assert done == [None]
