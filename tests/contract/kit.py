@@ -41,7 +41,7 @@ def deviates(server: str, reason: str, *, run: bool = True) -> pytest.MarkDecora
     """Mark a promise that ``server`` is known to break, and why.
 
     The test still runs there and must fail, so that a repaired server is noticed. ``run=False`` is for a server that
-    would hang, crash or be unusable for the tests after this one.
+    would hang, crash, be unusable for the tests after this one, or break it now and then only.
     """
     return pytest.mark.deviates(server, reason, run=run)
 

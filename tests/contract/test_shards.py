@@ -142,7 +142,7 @@ def test_filter_after_shard_id_gives_the_later_ones(server: Server) -> None:
 
 
 @deviates("kinesalite", NO_FILTERS)
-@deviates("kinesis-mock", "adds the children")
+@deviates("kinesis-mock", "adds the children, or does not, as its clock falls", run=False)
 @deviates("moto", NO_FILTERS)
 def test_filter_at_timestamp_gives_the_shards_open_then(server: Server) -> None:
     """AT_TIMESTAMP with a moment before the split gives the parent and neither child."""
