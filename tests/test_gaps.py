@@ -10,6 +10,7 @@ import pytest
 from kinesis_nb.consumer import State
 from kinesis_nb.errors import PositionTrimmed, ServiceError, StreamNotFound
 from kinesis_nb.position import StartingPosition
+from kinesis_nb.scheduler import Scheduler
 from tests.virtual import Bench
 
 if TYPE_CHECKING:
@@ -168,6 +169,58 @@ def test_refused_sequence_number_goes_on_at_the_oldest_record(bench: Bench) -> N
     bench.kinesis.get_shard_iterator = refusing  # type: ignore[method-assign]
     assert settled(bench, 5) == left
     assert [gap.reason for gap in bench.sink.gaps] == ["trimmed"]
+
+
+def test_refused_number_of_a_record_that_is_there_doubles_nothing(bench: Bench) -> None:
+    """A service that refuses a number without need is read from the horizon, without what was read before."""
+    bench.put(2)
+    bench.step()
+    more = bench.put(2)
+    open_iterator = bench.kinesis.get_shard_iterator
+
+    def refusing(stream: str, shard_id: str, position: StartingPosition) -> str:
+        if position.sequence_number:
+            raise PositionTrimmed("StartingSequenceNumber is invalid")
+        return open_iterator(stream, shard_id, position)
+
+    bench.kinesis.get_shard_iterator = refusing  # type: ignore[method-assign]
+    bench.clock.manual.advance(301)
+    assert settled(bench, 5) == more
+
+
+def test_nothing_behind_a_gap_that_is_not_told_yet_counts_as_seen(bench: Bench) -> None:
+    """Empty answers on the way to the next record do not hide the gap from a reader that starts again in between."""
+    bench.put(1)
+    bench.step()
+    seen = bench.consumer.seen
+    bench.put(2)
+    bench.clock.manual.advance(DAY + 3_600)
+    left = bench.put(1)
+    bench.model.gap("orders", SHARD, calls=2)
+    bench.clock.manual.advance(10)
+    bench.step()
+    assert bench.consumer.seen == seen
+    assert settled(bench) == left
+    assert len(bench.sink.gaps) == 1
+
+
+def test_children_know_up_to_when_their_parent_was_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trimmed from a child before its turn is a gap too: it counts from the end of its parent."""
+    monkeypatch.setattr(Scheduler, "_spawn", lambda *_args: None)
+    scheduler = Scheduler(bench.consumer._feed, bench.sink, on_done=lambda _error: None)
+    scheduler._start_runnable()
+    (parent,) = scheduler._consumers.values()
+    bench.put(1)
+    parent.step()
+    split = {"StreamName": "orders", "ShardToSplit": SHARD, "NewStartingHashKey": str(2**127)}
+    bench.model.call("SplitShard", split)
+    bench.clock.manual.advance(60)
+    while parent.step() is not None:
+        bench.clock.manual.advance(1)
+    scheduler._finished(parent)
+    children = [consumer for consumer in scheduler._consumers.values() if consumer is not parent]
+    assert parent.seen is not None
+    assert [child.seen for child in children] == [parent.seen] * 2
 
 
 def test_shard_that_left_the_stream_is_told_and_its_children_run(bench: Bench) -> None:
