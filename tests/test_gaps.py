@@ -15,7 +15,6 @@ from tests.virtual import Bench
 
 if TYPE_CHECKING:
     from kinesis_nb.shards import Shard
-    from kinesis_nb.transport import StreamSummary
 
 DAY = 24 * 3600
 SHARD = "shardId-000000000000"
@@ -27,6 +26,13 @@ def settled(bench: Bench, steps: int = 4) -> list[str]:
     for _ in range(steps):
         bench.step()
     return bench.sink.data[before:]
+
+
+def keep_longer_than_said(bench: Bench) -> None:
+    """Let the stream still hold what it says it has dropped: the service trims when it finds the time."""
+    bench.model.call("IncreaseStreamRetentionPeriod", {"StreamName": "orders", "RetentionPeriodHours": 48})
+    described = bench.kinesis.describe_stream
+    bench.kinesis.describe_stream = lambda stream: replace(described(stream), retention=24)  # type: ignore[method-assign]
 
 
 def test_records_that_were_trimmed_are_told(bench: Bench) -> None:
@@ -61,19 +67,13 @@ def test_record_that_is_still_there_proves_that_nothing_was_lost(bench: Bench) -
     bench.put(2)
     bench.step()
     more = bench.put(3)
-    bench.model.call("IncreaseStreamRetentionPeriod", {"StreamName": "orders", "RetentionPeriodHours": 48})
-    described = bench.kinesis.describe_stream
-    bench.kinesis.describe_stream = lambda stream: _with_retention(described(stream), 24)  # type: ignore[method-assign]
+    keep_longer_than_said(bench)
     bench.clock.manual.advance(DAY + 3_600)
     assert settled(bench) == more
     assert bench.sink.gaps == []
     assert [p["ShardIteratorType"] for op, p in bench.kinesis.calls if op == "GetShardIterator"][-1] == (
         "AT_SEQUENCE_NUMBER"
     )
-
-
-def _with_retention(summary: StreamSummary, hours: int) -> StreamSummary:
-    return replace(summary, retention=hours)
 
 
 def test_silent_shard_is_no_gap(bench: Bench) -> None:
@@ -116,9 +116,7 @@ def test_failed_delivery_behind_the_proof_doubles_nothing(bench: Bench) -> None:
     bench.put(1)
     bench.step()
     more = bench.put(2)
-    bench.model.call("IncreaseStreamRetentionPeriod", {"StreamName": "orders", "RetentionPeriodHours": 48})
-    described = bench.kinesis.describe_stream
-    bench.kinesis.describe_stream = lambda stream: _with_retention(described(stream), 24)  # type: ignore[method-assign]
+    keep_longer_than_said(bench)
     bench.clock.manual.advance(DAY + 3_600)
     bench.sink.errors = [ServiceError("disk full", retryable=True)]
     assert settled(bench) == more
