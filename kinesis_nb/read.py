@@ -4,8 +4,10 @@
 # (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
+import os
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from kinesis_nb.sink import Gap
 
 Keys = np.ndarray[tuple[int], np.dtype[np.int64]]
-_PIECE_BYTES = 2**26  # of rows that are put in order at a time
+_PIECE_BYTES = 2**24  # of rows that are put in order at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,8 @@ class _Collector:
         """Return all rows in order of arrival, none before an earlier one of its own shard lineage."""
         with self._lock:
             batches, lineage = dict(self._batches), dict(self._lineage)
+        if len(batches) == 1:
+            return concat(*batches.values()).slice(0, self._window.limit)
         tables, keys = [], []
         latest: dict[str, int] = {}
         for shard_id in _parents_first(lineage):
@@ -197,20 +201,15 @@ def _merge(tables: list[pa.Table], keys: list[Keys]) -> Iterator[pa.Table]:
         return
     everything = np.sort(np.concatenate(keys))
     pieces = 1 + sum(table.nbytes for table in tables) // _PIECE_BYTES
-    starts = [0] * len(tables)
-    for n in range(1, pieces + 1):
-        ends = [len(key) for key in keys]
-        if n < pieces:
-            bound = everything[n * len(everything) // pieces]
-            ends = [int(np.searchsorted(key, bound)) for key in keys]
-        spans = list(zip(starts, ends, strict=True))
-        piece = [table.slice(start, end - start) for table, (start, end) in zip(tables, spans, strict=True)]
-        yield _sorted(pa.concat_tables(piece), [key[start:end] for key, (start, end) in zip(keys, spans, strict=True)])
-        starts = ends
+    bounds = [everything[n * len(everything) // pieces] for n in range(1, pieces)]
+    cuts = [[0, *np.searchsorted(key, bounds).tolist(), len(key)] for key in keys]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # Arrow moves rows without the GIL
+        yield from threads.map(lambda n: _piece(tables, keys, [(cut[n], cut[n + 1]) for cut in cuts]), range(pieces))
 
 
-def _sorted(table: pa.Table, keys: list[Keys]) -> pa.Table:
-    key = np.concatenate(keys)
+def _piece(tables: list[pa.Table], keys: list[Keys], spans: list[tuple[int, int]]) -> pa.Table:
+    table = pa.concat_tables(table.slice(start, end - start) for table, (start, end) in zip(tables, spans, strict=True))
+    key = np.concatenate([key[start:end] for key, (start, end) in zip(keys, spans, strict=True)])
     is_sorted = bool((key[:-1] <= key[1:]).all())
     return table if is_sorted else table.take(pa.array(np.argsort(key, kind="stable")))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 import pyarrow as pa
@@ -99,7 +100,7 @@ def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
 
 def _columns(records: list[_Record], shard: Shard, now: datetime) -> tuple[pa.RecordBatch, int, int]:
     """Return the rows, the bytes of data and keys, and how many user records were dropped."""
-    data, places, dropped = _data(records), constant(0, len(records), pa.int64()), 0
+    data, places, dropped = _data(records), _repeated(0, len(records), pa.int64()), 0
     keys = pa.array([record.PartitionKey for record in records], pa.string())
     size = _bytes_of(data) + _bytes_of(keys)
     text, raw = as_text(data), pa.nulls(len(data), pa.binary())
@@ -118,7 +119,7 @@ def _columns(records: list[_Record], shard: Shard, now: datetime) -> tuple[pa.Re
             text,
             millis.cast(pa.timestamp("ms", tz="UTC")).cast(TIMESTAMP),
             constant(now.astimezone(UTC), count, TIMESTAMP),
-            constant(shard.shard_id, count, pa.string()),
+            _repeated(shard.shard_id, count, pa.string()),
             pa.array([record.SequenceNumber for record in records], pa.string()),
             places,
             raw,
@@ -126,6 +127,12 @@ def _columns(records: list[_Record], shard: Shard, now: datetime) -> tuple[pa.Re
         schema=SCHEMA,
     )
     return rows, size, dropped
+
+
+@lru_cache(maxsize=64)
+def _repeated(value: object, length: int, kind: pa.DataType) -> pa.Array:
+    """Return a constant column; full pages of one shard share it, so that it takes memory once."""
+    return constant(value, length, kind)
 
 
 def _bytes_of(values: pa.Array) -> int:
