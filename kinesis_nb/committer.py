@@ -17,7 +17,7 @@ from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, RecordedGap, SyncTable, in_millis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
@@ -34,6 +34,7 @@ PENDING_ROWS, PENDING_BYTES = (
 )  # what may wait for a commit; a full buffer holds the shard threads back
 COMMIT_EARLY = 0.25  # of that budget
 RETRY_SECONDS = 1.0
+LISTING_SECONDS = 5.0  # so old a listing may be that says whether another writer's shard is still in the stream
 SEEN_EVERY, SEEN_AT_END = timedelta(minutes=10), timedelta(minutes=1)  # how far what was seen may lie behind, unsaid
 
 
@@ -91,6 +92,8 @@ class Snapshot:
 class Committer:
     """Commits what the shard threads deliver, one group commit for all shards per interval.
 
+    Other writers may commit other shards of the same table meanwhile: those that the feed does not want.
+
     Parameters
     ----------
     table
@@ -117,7 +120,7 @@ class Committer:
         self._checkpoints: dict[str, Checkpoint] = {}
         self._owned: set[str] = set()
         self._settled: set[str] = set()  # ended in the table before they were owned
-        self._requested: set[str] = set()  # shards that a thread wants to read and that are not owned yet
+        self._requested: dict[str, Shard] = {}  # a thread wants to read them, and they may not be ready for it yet
         self._ended: dict[str, tuple[Shard, ...]] = {}  # read to their end, not committed as such yet -> children
         self._seen: dict[str, datetime] = {}
         self._gaps: dict[str, Gap] = {}  # known, not committed yet
@@ -143,6 +146,27 @@ class Committer:
         begun = self._table.checkpoints(set(shard_ids) - self._table.ended(shard_ids))
         return {shard_id for shard_id, checkpoint in begun.items() if checkpoint.sequence_number or checkpoint.seen}
 
+    def wants(self, shard: Shard) -> bool:
+        """Whether a shard is for this writer, and not for another one of the same table."""
+        return self._feed.wanted(shard)
+
+    def inherit(self, shards: Iterable[Shard]) -> None:
+        """Let shards that were never read go on counting where their parents stopped.
+
+        The commit that ends a parent gives its children their first offset. That is not enough where another writer
+        ended the parent, now or in an earlier run: it may not have been the owner of the child.
+        """
+        for shard in shards:
+            reached = self._checkpoints.get(shard.shard_id)
+            if reached is None or reached.sequence_number:
+                continue
+            unknown = [parent for parent in shard.parents if parent not in self._checkpoints]
+            known = self._checkpoints | (self._table.checkpoints(unknown) if unknown else {})
+            for parent in shard.parents:
+                reached = _continued(reached, known[parent])
+            with self._changed:
+                self._checkpoints[shard.shard_id] = reached
+
     def take_over(self, shard_ids: Collection[str]) -> None:
         """Fence whoever wrote these shards before, then read how far they got; in that order, so that it is final.
 
@@ -164,9 +188,10 @@ class Committer:
     def position(self, shard: Shard) -> StartingPosition:
         """Go on after the last committed record; a shard without one starts where the sync did."""
         with self._changed:
-            if shard.shard_id not in self._owned:
-                self._requested.add(shard.shard_id)
-                self._wait_for(lambda: shard.shard_id in self._owned)
+            has_begun = bool(self._reached(shard.shard_id).sequence_number)
+            if shard.shard_id not in self._owned or not (has_begun or self._owned.issuperset(shard.parents)):
+                self._requested[shard.shard_id] = shard
+                self._wait_for(lambda: shard.shard_id not in self._requested)
             checkpoint = self._checkpoints[shard.shard_id]
         if checkpoint.sequence_number is not None:
             return StartingPosition.after(checkpoint.sequence_number, checkpoint.seen)
@@ -194,7 +219,7 @@ class Committer:
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         """Return when the table says that the shard has ended: only then may its children be read."""
         with self._changed:
-            self._ended[shard.shard_id] = children
+            self._ended[shard.shard_id] = tuple(filter(self.wants, children))
             self._wait_for(lambda: shard.shard_id not in self._ended)
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
@@ -272,19 +297,46 @@ class Committer:
 
     def _commit_pending(self, patience: timedelta = SEEN_EVERY) -> None:
         with self._changed:
-            requested = set(self._requested)
+            requested = dict(self._requested)
             # in this order: everything that was seen, and everything of shards that ended, is in the buffer by now,
             # and the gaps before what is in the buffer are known
             seen, ended = dict(self._seen), dict(self._ended)
             self._in_flight = self._buffer.take(0)
             pending = _Pending(seen, ended, list(self._in_flight), dict(self._gaps))
-        if requested:
-            self.insist(lambda: self.take_over(requested))
+        ready = self._make_ready(requested.values()) if requested else set[str]()
         if pending.held or pending.ended or pending.gaps or self._is_overdue(seen, patience):
             self._commit(pending)
         with self._changed:
-            self._requested -= requested
+            for shard_id in ready:
+                del self._requested[shard_id]
             self._changed.notify_all()
+
+    def _make_ready(self, requested: Iterable[Shard]) -> set[str]:
+        """Own those shards whose parents are through, and return their ids; the others ask again at the next commit."""
+        unfinished = self._unfinished_elsewhere({parent for shard in requested for parent in shard.parents})
+        ready = [shard for shard in requested if unfinished.isdisjoint(shard.parents)]
+        unowned = {shard.shard_id for shard in ready} - self._owned
+        if unowned:
+            self.insist(lambda: self.take_over(unowned))
+        self.insist(lambda: self.inherit(ready))
+        return {shard.shard_id for shard in ready}
+
+    def _unfinished_elsewhere(self, parents: set[str]) -> set[str]:
+        """Return those parents that another writer has not brought into the table to their end.
+
+        One that the stream dropped, and of which nothing is in the table, was never read: nobody waits for it.
+        """
+        if not (elsewhere := parents - self._owned):
+            return set()
+        self.insist(self._table.refresh)
+        open_ones = elsewhere - self.insist(lambda: self._table.ended(elsewhere))
+        try:
+            listed = self._feed.lookup.shards(self._clock.monotonic() - LISTING_SECONDS) if open_ones else {}
+        except KinesisError as error:
+            if not error.retryable:
+                raise
+            return open_ones
+        return {parent for parent in open_ones if parent in listed} | self.insist(lambda: self.half_read(open_ones))
 
     def _is_overdue(self, seen: dict[str, datetime], patience: timedelta) -> bool:
         """Whether the table knows too little of how far idle shards were read."""
@@ -341,10 +393,7 @@ class Committer:
             new[shard_id] = done = replace(new.get(shard_id) or self._reached(shard_id), ended=True)
             for child in children:
                 reached = new.get(child.shard_id) or self._reached(child.shard_id)
-                stamps = [stamp for stamp in (done.stamp, reached.stamp) if stamp]
-                new[child.shard_id] = replace(
-                    reached, offset=max(done.offset, reached.offset), stamp=max(stamps, default=None)
-                )
+                new[child.shard_id] = _continued(reached, done)
 
     def _reached(self, shard_id: str) -> Checkpoint:
         return self._checkpoints.get(shard_id, Checkpoint())
@@ -383,6 +432,12 @@ class Committer:
             pending = (*(rows for _, rows in self._in_flight), *self._buffer.peek())
             received = self._buffer.stats().received
             return Snapshot(self._version, pending, received, self._committed, self._commits, tuple(self._lost))
+
+
+def _continued(reached: Checkpoint, done: Checkpoint) -> Checkpoint:
+    """Return the checkpoint of a child that does not begin before one of its parents stopped."""
+    stamps = [stamp for stamp in (done.stamp, reached.stamp) if stamp]
+    return replace(reached, offset=max(done.offset, reached.offset), stamp=max(stamps, default=None))
 
 
 def _numbered(batch: pa.RecordBatch, first: int, stamp: datetime) -> pa.RecordBatch:

@@ -100,6 +100,23 @@ class Lease:
             self._storage.write(name, msgspec.json.encode(asdict(holder) if holder else None))
 
 
+class Guest(Lease):
+    """The side of a writer of some of a table's shards: it asks for the table, and leaves no note of its own.
+
+    Who runs which part of a sync is decided elsewhere; the fence alone keeps the parts from writing twice.
+    """
+
+    def take(self) -> None:
+        """Leave no note."""
+
+    def release(self) -> None:
+        """There is none."""
+
+    def wanted_by(self) -> Holder | None:
+        """Answer nobody."""
+        return None
+
+
 def _host() -> str:
     """Name this machine and its current boot; process numbers mean nothing beyond either."""
     with suppress(OSError):

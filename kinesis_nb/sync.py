@@ -23,7 +23,7 @@ from kinesis_nb.display import table_html
 from kinesis_nb.errors import ConfigError, KinesisError, TableError
 from kinesis_nb.feed import Feed
 from kinesis_nb.frames import Records, TableLike, concat
-from kinesis_nb.lease import LEASE_SECONDS, POLL_SECONDS, Lease
+from kinesis_nb.lease import LEASE_SECONDS, POLL_SECONDS, Guest, Lease
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import Patient
 from kinesis_nb.scheduler import Scheduler
@@ -34,7 +34,7 @@ from kinesis_nb.upkeep import Upkeep
 from kinesis_nb.verify import Verdict, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.storage import Storage
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 10.0  # for the last commit; a kernel that ends gives all syncs together EXIT_SECONDS
 EXIT_SECONDS = 2.0
+PART_PATIENCE = 10  # versions that one part of a sync leaves the maintenance of the table to the part before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +104,36 @@ class Sync(TableLike):
     """A running sync.
 
     Made by :meth:`Source.sync`. ``to_polars()`` and the like give committed and pending rows, none twice.
+
+    Parameters
+    ----------
+    feed
+        Its ``wanted`` says which shards this sync reads and commits.
+    part
+        The number of this sync, when others write the other shards of the table; None when it is the only one.
     """
 
-    def __init__(self, feed: Feed, table: SyncTable, commit_interval: float, on_data_loss: OnDataLoss) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        table: SyncTable,
+        commit_interval: float,
+        on_data_loss: OnDataLoss,
+        *,
+        part: int | None = None,
+    ) -> None:
         self.stream = feed.stream
         self._feed, self._table, self._clock = feed, table, feed.clock
         self._scheduler: Scheduler | None = None  # none before the table is ours
         self._process = os.getpid()
         self._writer = Committer(table, feed, commit_interval, on_data_loss, self._end)
-        self._lease = Lease(table.storage)
+        self._lease = Lease(table.storage) if part is None else Guest(table.storage)
         self._upkeep = Upkeep(
             table.storage,
             self._lease,
             lambda: self._committer.snapshot().version,
             lambda rival: self._committer.hand_over(str(rival)),
+            patience=PART_PATIENCE * (part or 0),
         )
         name = f"kinesis_nb {feed.stream} commit"
         if self._lease.other() is None:
@@ -160,12 +177,12 @@ class Sync(TableLike):
         A writer that is being fenced may end a shard meanwhile; its children are in the next listing then.
         """
         while True:
-            shards = listings.list_shards(self.stream)
-            listed = {shard.shard_id for shard in shards}
-            gone = {parent for shard in shards for parent in shard.parents} - listed
-            shards += map(Shard, sorted(self._committer.half_read(gone)))
+            listing = listings.list_shards(self.stream)
+            shards = list(filter(self._committer.wants, listing))
+            shards += map(Shard, sorted(self._committer.half_read(_gone(listing, self._committer.wants))))
             unowned = [shard.shard_id for shard in shards if shard.shard_id not in self._committer.owned]
             if not unowned:
+                self._committer.inherit(shards)
                 return tuple(shards)
             self._committer.take_over(unowned)
 
@@ -323,6 +340,15 @@ class Sync(TableLike):
     def _repr_html_(self) -> str:
         status = self.status()
         return status._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
+
+def _gone(listing: list[Shard], wants: Callable[[Shard], bool]) -> set[str]:
+    """Return the parents that have left the stream, and whose first child is for this writer."""
+    heirs: dict[str, Shard] = {}
+    for shard in sorted(listing, key=lambda shard: shard.hash_range, reverse=True):
+        heirs |= dict.fromkeys(shard.parents, shard)
+    listed = {shard.shard_id for shard in listing}
+    return {parent for parent, heir in heirs.items() if parent not in listed and wants(heir)}
 
 
 def _lag(shards: tuple[ConsumerStats, ...]) -> timedelta | None:

@@ -196,6 +196,22 @@ class SyncTable:
         msg = f"{self.storage.uri} is being taken over by others again and again"
         raise Fenced(msg, hint="stop the other syncs of this table")
 
+    def refresh(self) -> None:
+        """Look at what other writers committed, each to its own shards.
+
+        Raises
+        ------
+        Fenced
+            When one of them took a shard of this writer over.
+        OSError
+            When the table cannot be read.
+        """
+        was_in_doubt, self._is_in_doubt = self._is_in_doubt, True
+        with storage_errors():
+            self._update()
+        self._check_epochs()
+        self._is_in_doubt = was_in_doubt  # a take-over from here on is newer than the handle
+
     def write_rows(self, rows: pa.Table) -> AddAction | None:
         """Write rows to a durable file that is not part of the table yet; None for no rows."""
         if not rows.num_rows:

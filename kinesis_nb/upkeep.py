@@ -29,17 +29,25 @@ RETENTION_HOURS = 24  # what a reader opened stays there for so long
 
 
 class Maintenance:
-    """Compacts a table, checkpoints and shortens its log, and removes files that nobody reads any more."""
+    """Compacts a table, checkpoints and shortens its log, and removes files that nobody reads any more.
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    Parameters
+    ----------
+    patience
+        So many versions longer than needed it waits for another one to do it.
+    """
+
+    def __init__(self, storage: Storage, patience: int = 0) -> None:
+        self._storage, self._every = storage, EVERY + patience
         self._done_at: int | None = None  # the version of the last round
 
     def is_due(self, version: int) -> bool:
         """Whether enough was committed up to `version` since the last round, whoever made it."""
         if self._done_at is None:
             self._done_at = self._storage.last_log_checkpoint()
-        return version - self._done_at >= EVERY
+        if version - self._done_at >= self._every:
+            self._done_at = max(self._done_at, self._storage.last_log_checkpoint())  # another one may have been first
+        return version - self._done_at >= self._every
 
     def run(self) -> None:
         """Make one round.
@@ -75,13 +83,20 @@ class Upkeep:
         Gives the newest version that the sync has seen.
     on_request
         Called once, when another writer wants the table or has taken it; then the thread ends.
+    patience
+        As for :class:`Maintenance`.
     """
 
     def __init__(
-        self, storage: Storage, lease: Lease, version: Callable[[], int], on_request: Callable[[Holder], None]
+        self,
+        storage: Storage,
+        lease: Lease,
+        version: Callable[[], int],
+        on_request: Callable[[Holder], None],
+        patience: int = 0,
     ) -> None:
         self.trouble = ""  # why the last round of maintenance failed
-        self._maintenance = Maintenance(storage)
+        self._maintenance = Maintenance(storage, patience)
         self._lease, self._version, self._on_request = lease, version, on_request
         self._stop = threading.Event()
 
