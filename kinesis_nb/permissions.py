@@ -265,17 +265,17 @@ class PermissionReport:
         return table + (self.policy.to_html() if self.denied else "")
 
 
-def check(prober: Prober, read: Sequence[str], write: Sequence[str]) -> PermissionReport:
-    """Ask about every action that reading and writing these streams, given as ARNs, needs; nothing is changed."""
+def check(prober: Prober, read: Sequence[StreamArn], write: Sequence[StreamArn]) -> PermissionReport:
+    """Ask about every action that reading and writing these streams needs; nothing is changed."""
     asked = [_ask(prober, action, arn) for arn in read for action in READ]
     asked += [_ask(prober, SUMMARY, arn, is_required=False) for arn in read]
     asked += [_ask(prober, action, arn) for arn in write for action in WRITE]
     if read:
-        asked.append(_ask(prober, LIST, "*", is_required=False))
+        asked.append(_ask(prober, LIST, None, is_required=False))
     return PermissionReport(tuple(asked))
 
 
-def stream_arns(prober: Prober, region: str, name: str, streams: Iterable[str]) -> list[str]:
+def stream_arns(prober: Prober, region: str, name: str, streams: Iterable[str]) -> list[StreamArn]:
     """Return the ARN of each stream; for a name the service is asked.
 
     Parameters
@@ -285,28 +285,25 @@ def stream_arns(prober: Prober, region: str, name: str, streams: Iterable[str]) 
     """
     if isinstance(streams, str) or not isinstance(streams, Iterable):
         raise ConfigError(f"{name}={streams!r} is no list of streams", hint=f'give {name}=["orders"]')
-    given = [
-        str(StreamArn.parse(one, region)) if str(one).startswith("arn:") else check_stream_name(one) for one in streams
-    ]
-    found: list[str] = []
+    given = [StreamArn.parse(one, region) if str(one).startswith("arn:") else check_stream_name(one) for one in streams]
+    found: list[StreamArn] = []
     for one in dict.fromkeys(given):
-        arn = one if one.startswith("arn:") else prober.stream_arn(one)
+        arn = prober.stream_arn(one) if isinstance(one, str) else str(one)
         if arn is None:
             raise ConfigError(
                 f"the account of stream {one!r} is not known", hint="give the ARN of the stream, or sts_endpoint_url="
             )
-        found.append(arn)
+        found.append(StreamArn.parse(arn, region))
     return found
 
 
-def _ask(prober: Prober, action: str, arn: str, *, is_required: bool = True) -> Permission:
-    stream = arn.rpartition("/")[2].strip("*")
+def _ask(prober: Prober, action: str, arn: StreamArn | None, *, is_required: bool = True) -> Permission:
     try:
-        allowed = prober.may(action, stream)
+        allowed = prober.may(action, prober.address(arn) if arn else "")
         verdict = {True: Verdict.ALLOWED, False: Verdict.DENIED, None: Verdict.UNKNOWN}[allowed]
         reason = {True: "", False: "no policy allows it", None: "this server cannot be asked without doing it"}[allowed]
     except KinesisError as error:
         if not error.retryable and not isinstance(error, StreamNotFound):
             raise
         verdict, reason = Verdict.UNKNOWN, error.message
-    return Permission(f"kinesis:{action}", arn, verdict, is_required, _DISABLES[action], reason)
+    return Permission(f"kinesis:{action}", str(arn or "*"), verdict, is_required, _DISABLES[action], reason)

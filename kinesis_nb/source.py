@@ -77,7 +77,7 @@ class Source:
 
         if stream is None:
             return Catalog(self._listings, self.config.region, self._sample)
-        view = StreamView(self._listings, check_stream_name(stream), self._sample)
+        view = StreamView(self._listings, self._address(stream), self._sample)
         _ = view.summary  # an unknown stream is told now, not at the first look
         return view
 
@@ -134,6 +134,8 @@ class Source:
 
         Parameters
         ----------
+        stream
+            Its name; its ARN for a stream of another account that is shared with this one.
         start, end
             ``"trim_horizon"``, ``"now"``, a datetime, a timedelta before now, ``"-15m"`` or a StartingPosition. The
             end is fixed when you call.
@@ -167,11 +169,11 @@ class Source:
         """
         from kinesis_nb.read import read_window, row_filter
 
-        check_stream_name(stream)
         keep = row_filter(key, where)
         if limit is not None:
             check_count("limit", limit)
         self._check_window(start, end, shards := _chosen(shards))
+        stream = self._address(stream)
         feed = self._feed(stream, shards, key, reshard=reshard, decompress=decompress)
         with _share_bar(stream, shown=progress) as bar:
             return read_window(feed, self._window(start, end, keep, limit), bar)
@@ -205,8 +207,8 @@ class Source:
 
         Parameters
         ----------
-        start
-            As for :meth:`read`, and ``"latest"``.
+        stream, start
+            As for :meth:`read`; ``"latest"`` as well.
         shards
             Follow only these shard ids.
         max_rows, max_bytes
@@ -220,9 +222,9 @@ class Source:
         from kinesis_nb.buffer import Buffer
         from kinesis_nb.tail import Tail, replace_running
 
-        check_stream_name(stream)
         buffer = Buffer(max_rows, max_bytes, on_full)
         self._check_window(start, "latest", shards := _chosen(shards))
+        stream = self._address(stream)
         feed = self._feed(stream, shards, reshard=reshard, decompress=decompress)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
         return replace_running((self.config, stream), lambda: Tail(feed, position, buffer))
@@ -245,6 +247,8 @@ class Source:
 
         Parameters
         ----------
+        stream
+            As for :meth:`read`.
         table
             A local folder, or ``s3://bucket/prefix``; made if there is none.
         start
@@ -269,13 +273,12 @@ class Source:
         from kinesis_nb.storage import Storage
         from kinesis_nb.sync import start_sync
 
-        check_stream_name(stream)
         position = StartingPosition.parse(start, self._clock.now())
         given = _storage_options(storage_options)
         storage = Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
         return start_sync(
             self._kinesis,
-            stream,
+            self._address(stream),
             storage,
             position,
             clock=self._clock,
@@ -307,7 +310,8 @@ class Source:
             A polars or pandas frame, an Arrow table, or anything with ``__arrow_c_stream__``. A LazyFrame and a stream
             of Arrow batches are read as they are sent, in bounded memory.
         output_stream_arn, partition_column
-            An ARN of this source's region; what gives the partition key, the first string column by default.
+            An ARN of this source's region, of any account that shares the stream; what gives the partition key, the
+            first string column by default.
         encode, data_column
             A function from a row (a dict) to its data, or a column to send as it is. By default one JSON object per
             row; a frame with the columns ``partition_key`` and ``data``, such as a synced table, goes out as it came.
@@ -412,16 +416,13 @@ class Source:
         """Return the stream that an export may write to."""
         if not self.config.exports_enabled:
             raise ExportsDisabled("exports are not enabled on this source", hint="connect it with exports_enabled=True")
-        return self._own_stream(arn)
+        return self._kinesis.address(StreamArn.parse(arn, self.config.region))
 
-    def _own_stream(self, output_stream_arn: str) -> str:
-        """Return the stream's name: streams go by name, so one of another account would be taken for our own."""
-        arn = StreamArn.parse(output_stream_arn, self.config.region)
-        caller = self._kinesis.caller_arn()
-        if caller is not None and (account := caller.split(":")[4]) != arn.account:
-            msg = f"stream {arn.stream!r} is of account {arn.account}, these credentials are of {account}"
-            raise ConfigError(msg, hint="connect with sts_role=StsRole(...), a role of that account")
-        return arn.stream
+    def _address(self, stream: object) -> str:
+        """Return what calls name a stream by that a user gave by its name or, of another account, by its ARN."""
+        if isinstance(stream, str) and stream.startswith("arn:"):
+            return self._kinesis.address(StreamArn.parse(stream, self.config.region))
+        return check_stream_name(stream)
 
     def _check_window(self, start: Position, end: Position, shards: tuple[str, ...] | None) -> None:
         """Refuse a start or an end that cannot be right before anything is sent."""
@@ -477,11 +478,11 @@ class Source:
         ConfigError
             For what is no stream, ARN or principal, and when nobody knows the account of a name.
         """
-        from kinesis_nb.permissions import stream_arns, write_policy
+        from kinesis_nb.permissions import write_policy
 
         return write_policy(
-            stream_arns(self._kinesis, self.config.region, "read", read),
-            stream_arns(self._kinesis, self.config.region, "write", write),
+            [str(arn) for arn in self._arns("read", read)],
+            [str(arn) for arn in self._arns("write", write)],
             list_streams=list_streams,
             summary=summary,
             fan_out=fan_out,
@@ -505,13 +506,14 @@ class Source:
         PermissionReport
             What is allowed, denied or not known, what each denial disables, and the policy that would fix it.
         """
-        from kinesis_nb.permissions import check, stream_arns
+        from kinesis_nb.permissions import check
 
-        return check(
-            self._kinesis,
-            stream_arns(self._kinesis, self.config.region, "read", read),
-            stream_arns(self._kinesis, self.config.region, "write", write),
-        )
+        return check(self._kinesis, self._arns("read", read), self._arns("write", write))
+
+    def _arns(self, name: str, streams: Iterable[str]) -> list[StreamArn]:
+        from kinesis_nb.permissions import stream_arns
+
+        return stream_arns(self._kinesis, self.config.region, name, streams)
 
     def __repr__(self) -> str:
         place = f" at {self.config.endpoint_url}" if self.config.endpoint_url else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kinesis_nb.errors import AccessDenied, KinesisError
+from kinesis_nb.service.naming import named, named_beside_iterator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,18 +51,25 @@ class Probe:
             case "ListStreams":
                 self._call("list_streams", Limit=1)
             case "DescribeStream":
-                self._call("describe_stream", stream, StreamName=stream, Limit=1)
+                self._call("describe_stream", stream, **named(stream), Limit=1)
             case "DescribeStreamSummary":
-                self._call("describe_stream_summary", stream, StreamName=stream)
+                self._call("describe_stream_summary", stream, **named(stream))
             case "ListShards":
                 self._first_shard(stream)
             case "GetShardIterator":
                 self._iterator(stream, DryRun=True)
             case "GetRecords":
-                self._call("get_records", stream, ShardIterator=self._iterator(stream), Limit=1, DryRun=True)
+                self._call(
+                    "get_records",
+                    stream,
+                    ShardIterator=self._iterator(stream),
+                    **named_beside_iterator(stream),
+                    Limit=1,
+                    DryRun=True,
+                )
             case "PutRecords" if self._knows_dry_run(stream):
                 nothing = [{"Data": b"", "PartitionKey": "0"}]
-                self._call("put_records", stream, StreamName=stream, Records=nothing, DryRun=True)
+                self._call("put_records", stream, **named(stream), Records=nothing, DryRun=True)
             case _:
                 return None
         return True
@@ -81,9 +89,9 @@ class Probe:
         except AccessDenied:
             shard = "shardId-000000000000"  # the first of every stream; may have expired
         answer = self._call(
-            "get_shard_iterator", stream, StreamName=stream, ShardId=shard, ShardIteratorType="LATEST", **dry
+            "get_shard_iterator", stream, **named(stream), ShardId=shard, ShardIteratorType="LATEST", **dry
         )
         return str(answer["ShardIterator"])
 
     def _first_shard(self, stream: str) -> str:
-        return str(self._call("list_shards", stream, StreamName=stream, MaxResults=1)["Shards"][0]["ShardId"])
+        return str(self._call("list_shards", stream, **named(stream), MaxResults=1)["Shards"][0]["ShardId"])

@@ -26,6 +26,7 @@ from kinesis_nb.errors import (
     forget_frames,
 )
 from kinesis_nb.permissions import SERVICE_OF, statement
+from kinesis_nb.service.naming import is_arn
 
 if TYPE_CHECKING:
     from kinesis_nb.config import Proxy
@@ -234,6 +235,11 @@ def _denied(action: str, message: str, resource: str) -> AccessDenied:
     elif "explicit deny" in message:
         where = message.partition("explicit deny in ")[2].rstrip(".") or "a policy"
         said, hint = f"{said} by an explicit Deny in {where}", "ask whoever wrote that policy: no Allow outweighs it"
+    elif "no resource-based polic" in message:
+        said = f"{said} by the stream's own account"
+        hint = (
+            f"that account attaches to the stream what iam_policy(..., cross_account=...) writes: {json.dumps(wanted)}"
+        )
     elif action == "AssumeRole":
         hint = (
             f"the trust policy of the role must name the caller, and its external id if it asks for one; "
@@ -250,6 +256,8 @@ def _arn(action: str, stream: str, region: str, message: str) -> str:
         return found[1]
     if action == "ListStreams":
         return "*"  # has no resource
+    if is_arn(stream):
+        return stream
     caller = _CALLER.search(message)
     _, partition, _, _, account, *_ = f"{caller[1]}:::::".split(":") if caller else ("arn", "aws", "", "", "*")
     return f"arn:{partition}:kinesis:{region}:{account}:stream/{stream or 'NAME-OF-THE-STREAM'}"
