@@ -310,8 +310,7 @@ class Source:
             A polars or pandas frame, an Arrow table, or anything with ``__arrow_c_stream__``. A LazyFrame and a stream
             of Arrow batches are read as they are sent, in bounded memory.
         output_stream_arn, partition_column
-            An ARN of this source's region, of any account that shares the stream; what gives the partition key, the
-            first string column by default.
+            An ARN of this source's region; what gives the partition key, the first string column by default.
         encode, data_column
             A function from a row (a dict) to its data, or a column to send as it is. By default one JSON object per
             row; a frame with the columns ``partition_key`` and ``data``, such as a synced table, goes out as it came.
@@ -495,6 +494,9 @@ class Source:
     @hinted
     def check(self, *, read: Iterable[str] = (), write: Iterable[str] = ()) -> PermissionReport:
         """Ask AWS, action by action, whether these credentials may read and write streams. Nothing is changed.
+
+        Where a stream is encrypted with a customer's own key, one record is read to see whether the key may be used;
+        whether it may be written with stays unknown. Enhanced fan-out is not asked about: nothing here uses it.
 
         Parameters
         ----------

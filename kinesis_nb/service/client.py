@@ -150,6 +150,10 @@ class KinesisClient:
         """Return whether an action on a stream is allowed, without doing it; None when that cannot be asked."""
         return self._probe.may(action, stream)
 
+    def customer_key(self, stream: str) -> str | None:
+        """Return the key of the customer's own that encrypts a stream; None when there is none, or nobody may tell."""
+        return self._probe.customer_key(stream)
+
     def stream_arn(self, stream: str) -> str | None:
         """Return the ARN of a stream, of the caller's account when it may not be described; None when unknown."""
         try:

@@ -10,6 +10,8 @@ from kinesis_nb.service.naming import named, named_beside_iterator
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_KEY_DENIED = "KMSAccessDeniedException"
+_AWS_KEY = "alias/aws/kinesis"  # everybody in the account may use it
 _ALLOWED = "DryRunOperationException"  # the API's way to say yes to a call with DryRun
 
 
@@ -42,9 +44,20 @@ class Probe:
         except AccessDenied as error:
             return False if error.action in {"", f"kinesis:{action}"} else None
         except KinesisError as error:
+            if error.code == _KEY_DENIED and action == "Decrypt":
+                return False
             if error.code != _ALLOWED:
                 raise
             return True
+
+    def customer_key(self, stream: str) -> str | None:
+        """Return the key of the customer's own that encrypts a stream; None when there is none, or nobody may tell."""
+        try:
+            answer = self._call("describe_stream", stream, **named(stream), Limit=1)
+        except KinesisError:
+            return None
+        key = answer.get("StreamDescription", {}).get("KeyId")
+        return None if key is None or key.endswith(_AWS_KEY) else str(key)
 
     def _ask(self, action: str, stream: str) -> bool | None:
         match action:
@@ -67,6 +80,9 @@ class Probe:
                     Limit=1,
                     DryRun=True,
                 )
+            case "Decrypt":  # DryRun may not get as far as the key, a record does
+                place = {"ShardIterator": self._iterator(stream, "TRIM_HORIZON"), **named_beside_iterator(stream)}
+                return True if self._call("get_records", stream, **place, Limit=1).get("Records") else None
             case "PutRecords" if self._knows_dry_run(stream):
                 nothing = [{"Data": b"", "PartitionKey": "0"}]
                 self._call("put_records", stream, **named(stream), Records=nothing, DryRun=True)
@@ -83,14 +99,12 @@ class Probe:
             return error.code == _ALLOWED
         return False
 
-    def _iterator(self, stream: str, **dry: bool) -> str:
+    def _iterator(self, stream: str, kind: str = "LATEST", **dry: bool) -> str:
         try:
             shard = self._first_shard(stream)
         except AccessDenied:
             shard = "shardId-000000000000"  # the first of every stream; may have expired
-        answer = self._call(
-            "get_shard_iterator", stream, **named(stream), ShardId=shard, ShardIteratorType="LATEST", **dry
-        )
+        answer = self._call("get_shard_iterator", stream, **named(stream), ShardId=shard, ShardIteratorType=kind, **dry)
         return str(answer["ShardIterator"])
 
     def _first_shard(self, stream: str) -> str:
