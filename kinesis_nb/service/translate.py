@@ -200,10 +200,7 @@ def translate_local(error: Exception, action: str, proxy: Proxy | None = None) -
         ):
             return CredentialsError(_one_line(error), hint="log in again, for example with `aws sso login`")
         case boto_errors.SSLError():
-            return ServiceError(
-                f"{action}: the server's certificate cannot be trusted ({_one_line(error)})",
-                hint="give verify= the path of the CA bundle that signed it, for example your company's",
-            )
+            return _bad_certificate(error, action)
         case boto_errors.ParamValidationError() | boto_errors.InvalidRegionError():
             return ConfigError(_one_line(error))
         case boto_errors.ProxyConnectionError() if "407" in str(error.kwargs.get("error")):
@@ -279,6 +276,19 @@ def _wrong_clock(ahead: timedelta) -> tuple[str, str]:
     minutes = abs(ahead).total_seconds() / 60
     side = "ahead of" if ahead > timedelta(0) else "behind"
     return f"this machine's clock is {minutes:.1f} minutes {side} AWS's", "set the clock; AWS tolerates 5 minutes"
+
+
+def _bad_certificate(error: boto_errors.SSLError, action: str) -> ServiceError:
+    why = _one_line(error)
+    if re.search("mismatch|doesn't match|subjectAltName", why):
+        return ServiceError(
+            f"{action}: the server's certificate is not of this host ({why})",
+            hint="give endpoint_url= the name that stands in the certificate",
+        )
+    return ServiceError(
+        f"{action}: the server's certificate cannot be trusted ({why})",
+        hint="give verify= the path of the CA bundle that signed it, for example your company's",
+    )
 
 
 def _proxy_wants_login(action: str, proxy: Proxy | None) -> ServiceError:
