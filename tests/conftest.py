@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import signal
 import threading
 import time
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nothing of a test goes into the user's own
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it, and so would ours
 
 
