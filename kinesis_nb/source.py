@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kinesis_nb.read import Window
     from kinesis_nb.report import ExportReport
     from kinesis_nb.shards import Shard
+    from kinesis_nb.storage import Storage
     from kinesis_nb.streaming_export import StreamingExport
     from kinesis_nb.sync import Sync
     from kinesis_nb.tail import Tail
@@ -270,12 +271,10 @@ class Source:
         TableError
             When the place cannot be used, holds something else, or the table of another stream.
         """
-        from kinesis_nb.storage import Storage
         from kinesis_nb.sync import start_sync
 
         position = StartingPosition.parse(start, self._clock.now())
-        given = _storage_options(storage_options)
-        storage = Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
+        storage = self._place(table, storage_options)
         return start_sync(
             self._kinesis,
             self._address(stream),
@@ -285,6 +284,12 @@ class Source:
             commit_interval=commit_interval,
             on_data_loss=on_data_loss,
         )
+
+    def _place(self, table: str | PathLike[str], storage_options: Mapping[str, str] | None) -> Storage:
+        from kinesis_nb.storage import Storage
+
+        given = _storage_options(storage_options)
+        return Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
 
     @hinted
     def export_df(
@@ -362,6 +367,7 @@ class Source:
         aggregate: bool = False,
         on_bad_key: str = "fail",
         journal: str | PathLike[str] | None = None,
+        storage_options: Mapping[str, str] | None = None,
     ) -> StreamingExport:
         """Write a synced table to another stream as it grows, byte for byte and in order per partition key.
 
@@ -373,10 +379,8 @@ class Source:
         table_or_tail
             A :class:`Sync`, the path of its table, or a :class:`Tail`. A tail's rows are taken out of it; they are
             nowhere else, so only a table can be resumed.
-        output_stream_arn
-            Required, and of this source's region.
-        partition_column
-            Gives the partition key; the records' own keys by default.
+        output_stream_arn, partition_column
+            As for :meth:`export_df`; by default the records keep their own keys.
         start
             Where to start when the export is made, by arrival in the source stream; later ignored.
         end
@@ -387,7 +391,8 @@ class Source:
         aggregate, on_bad_key
             As for :meth:`export_df`.
         journal
-            The file that keeps the position; by default in the folder ``_exports`` of the table.
+            The file that keeps the position; by default in the folder ``_exports`` of the table. A table in S3, which
+            `storage_options` say how to reach as for :meth:`sync`, has no such folder and needs it.
 
         Raises
         ------
@@ -404,12 +409,22 @@ class Source:
         from kinesis_nb.export_stream import Range, start_export
 
         stream = self._output_stream(output_stream_arn)
+        rows = self._rows_of(table_or_tail, storage_options)
         now = self._clock.now()
         first = StartingPosition.parse(start, now)
         last = None if end is None else check_end(first, StartingPosition.parse(end, now))
         span = Range(first, last, rate, journal)
         options = Options(partition_column, None, None, on_bad_key, aggregate)
-        return start_export(self._kinesis, self._clock, table_or_tail, stream, output_stream_arn, options, span)
+        return start_export(self._kinesis, self._clock, rows, stream, output_stream_arn, options, span)
+
+    def _rows_of(
+        self, given: Sync | Tail | str | PathLike[str], storage_options: Mapping[str, str] | None
+    ) -> Sync | Tail | Storage:
+        if isinstance(given, str | os.PathLike):
+            return self._place(given, storage_options)
+        if storage_options is not None:
+            raise ConfigError("storage_options= goes with the path of a table", hint="a Sync reaches its own table")
+        return given
 
     def _output_stream(self, arn: str) -> str:
         """Return the stream that an export may write to."""
