@@ -131,7 +131,7 @@ class KinesisClient:
 
     def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:
         """Write records; raises a retryable ServiceError when the outcome is not known."""
-        answer = self._post("put_records", request_body(named(stream), records), stream)
+        answer = self._post("put_records", request_body(stream, records), stream)
         return decode_results(answer, len(records))
 
     def storage_options(self) -> dict[str, str]:

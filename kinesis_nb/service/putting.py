@@ -12,10 +12,11 @@ import polars as pl
 
 from kinesis_nb.errors import MalformedAnswer
 from kinesis_nb.quoting import quoted
+from kinesis_nb.service.naming import named
 from kinesis_nb.transport import PutResult  # noqa: TC001 - msgspec reads it when it makes the decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 class _Answer(msgspec.Struct, rename="pascal"):
@@ -39,9 +40,9 @@ def encode_records(keys: pl.Series, data: pl.Series) -> list[bytes]:
     return encoded
 
 
-def request_body(named: Mapping[str, str], records: Sequence[bytes]) -> bytes:
-    """Return the body of a ``PutRecords`` request to a stream, given as the parameter that names it."""
-    return b'%s,"Records":[%s]}' % (msgspec.json.encode(named)[:-1], b",".join(records))
+def request_body(stream: str, records: Sequence[bytes]) -> bytes:
+    """Return the body of a ``PutRecords`` request."""
+    return b'%s,"Records":[%s]}' % (msgspec.json.encode(named(stream))[:-1], b",".join(records))
 
 
 def decode_results(body: bytes, count: int) -> list[PutResult]:
