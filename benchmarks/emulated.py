@@ -46,10 +46,10 @@ def running(streams: Mapping[str, int], quotas: str = NO_QUOTAS) -> Generator[in
             faulthandler.cancel_dump_traceback_later()
 
 
-def connect(port: int) -> kn.Source:
-    """Return the source that the engine reads."""
+def connect(port: int, *, exports_enabled: bool = False) -> kn.Source:
+    """Return the source that the engine reads, or writes to."""
     auth = kn.StaticCredentials("emulator", "emulator")
-    return kn.connect(auth=auth, endpoint_url=f"http://127.0.0.1:{port}")
+    return kn.connect(auth=auth, endpoint_url=f"http://127.0.0.1:{port}", exports_enabled=exports_enabled)
 
 
 class RawClient:

@@ -174,7 +174,8 @@ class ShardConsumer:
         started = self._clock.monotonic()
         elapsed, self._called_at = started - self._called_at, started
         self._calls += 1
-        batch = self._kinesis.get_records(self.shard, iterator, self._pace.limit(self._share.page_bytes))
+        limit = self._pace.limit(self._share.page_bytes)
+        batch = self._kinesis.get_records(self._feed.stream, self.shard, iterator, limit)
         received = self._clock.monotonic()
         self._is_renewed, self._missed = False, 0
         batch, gap = self._gaps.settle(replace(batch, rows=self._feed.unpack(batch.rows)))

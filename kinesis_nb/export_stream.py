@@ -9,7 +9,6 @@ import time
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from kinesis_nb.frames import SCHEMA
 from kinesis_nb.growing import GrowingTable
 from kinesis_nb.journal import Journal
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.storage import Storage
 from kinesis_nb.streaming_export import StreamingExport
 from kinesis_nb.sync import Sync
 from kinesis_nb.tail import Tail
@@ -28,6 +28,7 @@ from kinesis_nb.target import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from os import PathLike
 
     from kinesis_nb.entries import Options
     from kinesis_nb.transport import Clock, Kinesis
@@ -63,9 +64,9 @@ def start_export(
     """Start an export, or return the one that runs already in this process."""
     if isinstance(rows, Tail):
         return _start(("tail", id(rows), arn), lambda: _follow_tail(kinesis, clock, rows, stream, arn, options, span))
-    uri, storage_options = _address(rows)
-    table = GrowingTable(uri, storage_options)
-    path = _journal_path(uri, arn, span)
+    storage = _storage(rows)
+    table = GrowingTable(storage)
+    path = _journal_path(storage, arn, span)
     return _start(path, lambda: _follow_table(kinesis, clock, table, path, stream, arn, options, span))
 
 
@@ -141,29 +142,30 @@ def _warn_of_loop(stream: str) -> None:
     warnings.warn(f"{stream} is exported into itself: every record comes round again, without end", stacklevel=2)
 
 
-def _address(rows: Any) -> tuple[str, dict[str, str] | None]:
+def _storage(rows: Any) -> Storage:
+    if isinstance(rows, Storage):
+        return rows
     if isinstance(rows, Sync):
-        return rows.uri, rows.storage_options
-    if isinstance(rows, str | PathLike):
-        return str(rows), None
+        return Storage(rows.uri, lambda: rows.storage_options)
     raise ConfigError(
         f"a {type(rows).__name__} is neither a synced table nor a tail",
         hint="give a Sync, the path of its table, or a Tail",
     )
 
 
-def _journal_path(uri: str, arn: str, span: Range) -> Path:
+def _journal_path(storage: Storage, arn: str, span: Range) -> Path:
     if span.journal is not None:
         return Path(span.journal)
-    if "://" in uri:
+    if storage.folder is None:
         raise ConfigError(
-            f"{uri} is no folder of this machine, so the position needs a place", hint="give journal= with a local path"
+            f"{storage.uri} is no folder of this machine, so the position needs a place",
+            hint="give journal= with a local path",
         )
     name = arn
     if span.end is not None:  # a time range is an export of its own
         name += f" {span.start!r} {span.end.isoformat()}"
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return Path(uri) / "_exports" / f"{arn.rpartition('/')[2]}-{digest}.journal"
+    return storage.folder / "_exports" / f"{arn.rpartition('/')[2]}-{digest}.journal"
 
 
 @atexit.register

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from kinesis_nb.errors import TableError
+from kinesis_nb.storage import one_line, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from deltalake import DeltaTable
+
+    from kinesis_nb.storage import Storage
 
 BAND_ROWS, BAND_BYTES = 50_000, 32 * 2**20  # what is read at once
 NEEDED = ("partition_key", "data", "kinesis_ingestion_timestamp", "shard_id", "shard_offset")
@@ -31,17 +34,18 @@ class Origin:
 class GrowingTable:
     """Gives each row of a table once, more or less: rows of files that were rewritten come again."""
 
-    def __init__(self, uri: str, storage_options: dict[str, str] | None = None) -> None:
-        self.uri, self._options = uri, storage_options
+    def __init__(self, storage: Storage) -> None:
+        self._storage, self._options = storage, storage.options()
         try:
-            self._table = DeltaTable(uri, storage_options=storage_options)
-        except (DeltaError, OSError) as error:
-            why = str(error).partition("\n")[0]
-            raise TableError(f"{uri} is not a Delta table: {why}", hint="give the path of a synced table") from error
+            self._table = storage.open()
+        except OSError as error:
+            raise TableError(
+                f"{storage.uri} is not a Delta table: {error}", hint="give the path of a synced table"
+            ) from error
         names = {field.name for field in self._table.schema().fields}
         if missing := [name for name in NEEDED if name not in names]:
             raise TableError(
-                f"{uri} has no column {missing[0]!r}, so it is not a synced table",
+                f"{storage.uri} has no column {missing[0]!r}, so it is not a synced table",
                 hint="export_df() takes any frame; sync() makes such tables",
             )
         self._seen: set[str] = set()
@@ -58,7 +62,7 @@ class GrowingTable:
     @property
     def schema(self) -> pl.Schema:
         """The columns."""
-        return pl.scan_delta(self._table).collect_schema()
+        return self._storage.scan().collect_schema()
 
     def ends(self) -> dict[str, int]:
         """Return, per shard, the offset behind its last row."""
@@ -75,19 +79,28 @@ class GrowingTable:
         order is right across reshards too.
         """
         try:
-            self._table.update_incremental()
-            files = self._table.file_uris()
-        except (DeltaError, OSError) as error:
-            why = str(error).partition("\n")[0]
-            raise TableError(f"{self.uri} cannot be read: {why}", hint="it is read again") from error
-        new = [file for file in files if file not in self._seen]
-        rows = self._scan(new)
-        if rows is not None:
-            yield from _in_bands(rows.filter(_pending(low)))
+            files = self._newest().file_uris()
+            new = [file for file in files if file not in self._seen]
+            rows = self._scan(new)
+            if rows is not None:
+                yield from _in_bands(rows.filter(_pending(low)))
+        except (OSError, pl.exceptions.PolarsError) as error:
+            msg = f"{self._storage.uri} cannot be read: {one_line(error)}"
+            raise TableError(msg, hint="it is read again") from error
         self._seen = set(files)
 
+    def _newest(self) -> DeltaTable:
+        options = self._storage.options()
+        if options != self._options:  # renewed credentials: the open table would go on with the old ones
+            self._table, self._options = self._storage.open(), options
+        with storage_errors():
+            self._table.update_incremental()
+        return self._table
+
     def _scan(self, files: list[str]) -> pl.LazyFrame | None:
-        return pl.scan_parquet(files, storage_options=self._options, missing_columns="insert") if files else None
+        return (
+            pl.scan_parquet(files, storage_options=self._options or None, missing_columns="insert") if files else None
+        )
 
 
 def _pending(low: Mapping[str, int]) -> pl.Expr:

@@ -30,9 +30,13 @@ _DISABLES = {
     "GetRecords": "read, tail, sync, samples",
     "DescribeStream": "explore(stream), sync, and telling an expired shard from a deleted stream",
     "PutRecords": "exports",
+    "Decrypt": "read, tail, sync, samples of this encrypted stream",
+    "GenerateDataKey": "exports to this encrypted stream",
     LIST: "explore() without a stream, and the names suggested for a misspelt one",
     SUMMARY: "consumers, channels and queues in explore()",
 }
+_ONLY_DOING = "this server cannot be asked without doing it"
+_NOT_ASKED = {"Decrypt": "no record to try it on", "GenerateDataKey": "only writing a record would tell"}
 _PRINCIPAL = re.compile(
     r"arn:aws[a-z-]*:(iam|sts)::\d{12}:(root|(user|role|assumed-role)/[\w+=,.@/-]{1,512})", re.ASCII
 )
@@ -195,7 +199,7 @@ class Permission:
     Attributes
     ----------
     resource
-        The stream's ARN, or ``"*"``.
+        The stream's ARN, that of the key that encrypts it, or ``"*"``.
     is_required
         Whether what was asked for cannot work without.
     disables
@@ -233,6 +237,8 @@ class PermissionReport:
         """The statements that would allow what is denied."""
         by_resource: dict[str, list[str]] = {}
         for one in self.denied:
+            if "alias/" in one.resource:  # does not count in a policy
+                continue
             by_resource.setdefault(one.resource, []).append(one.action.partition(":")[2])
         return IamPolicy(tuple(statement(actions, resource) for resource, actions in by_resource.items()))
 
@@ -265,17 +271,25 @@ class PermissionReport:
         return table + (self.policy.to_html() if self.denied else "")
 
 
-def check(prober: Prober, read: Sequence[str], write: Sequence[str]) -> PermissionReport:
-    """Ask about every action that reading and writing these streams, given as ARNs, needs; nothing is changed."""
+def check(prober: Prober, read: Sequence[StreamArn], write: Sequence[StreamArn]) -> PermissionReport:
+    """Ask about every action that reading and writing these streams needs; nothing is changed."""
     asked = [_ask(prober, action, arn) for arn in read for action in READ]
     asked += [_ask(prober, SUMMARY, arn, is_required=False) for arn in read]
     asked += [_ask(prober, action, arn) for arn in write for action in WRITE]
+    for action, arns in (("Decrypt", read), ("GenerateDataKey", write)):
+        asked += [_ask(prober, action, arn, key) for arn in arns if (key := _customer_key(prober, arn))]
     if read:
-        asked.append(_ask(prober, LIST, "*", is_required=False))
+        asked.append(_ask(prober, LIST, None, is_required=False))
     return PermissionReport(tuple(asked))
 
 
-def stream_arns(prober: Prober, region: str, name: str, streams: Iterable[str]) -> list[str]:
+def _customer_key(prober: Prober, arn: StreamArn) -> str | None:
+    """Return the ARN of the customer's own key that encrypts a stream, or its alias where that is all there is."""
+    key = prober.customer_key(prober.address(arn))
+    return key if key is None or "/" in key else f"arn:{arn.partition}:kms:{arn.region}:{arn.account}:key/{key}"
+
+
+def stream_arns(prober: Prober, region: str, name: str, streams: Iterable[str]) -> list[StreamArn]:
     """Return the ARN of each stream; for a name the service is asked.
 
     Parameters
@@ -285,28 +299,28 @@ def stream_arns(prober: Prober, region: str, name: str, streams: Iterable[str]) 
     """
     if isinstance(streams, str) or not isinstance(streams, Iterable):
         raise ConfigError(f"{name}={streams!r} is no list of streams", hint=f'give {name}=["orders"]')
-    given = [
-        str(StreamArn.parse(one, region)) if str(one).startswith("arn:") else check_stream_name(one) for one in streams
-    ]
-    found: list[str] = []
+    given = [StreamArn.parse(one, region) if str(one).startswith("arn:") else check_stream_name(one) for one in streams]
+    found: list[StreamArn] = []
     for one in dict.fromkeys(given):
-        arn = one if one.startswith("arn:") else prober.stream_arn(one)
+        arn = prober.stream_arn(one) if isinstance(one, str) else str(one)
         if arn is None:
             raise ConfigError(
                 f"the account of stream {one!r} is not known", hint="give the ARN of the stream, or sts_endpoint_url="
             )
-        found.append(arn)
+        found.append(StreamArn.parse(arn, region))
     return found
 
 
-def _ask(prober: Prober, action: str, arn: str, *, is_required: bool = True) -> Permission:
-    stream = arn.rpartition("/")[2].strip("*")
+def _ask(
+    prober: Prober, action: str, arn: StreamArn | None, resource: str = "", *, is_required: bool = True
+) -> Permission:
     try:
-        allowed = prober.may(action, stream)
+        allowed = prober.may(action, prober.address(arn) if arn else "")
         verdict = {True: Verdict.ALLOWED, False: Verdict.DENIED, None: Verdict.UNKNOWN}[allowed]
-        reason = {True: "", False: "no policy allows it", None: "this server cannot be asked without doing it"}[allowed]
+        reason = {True: "", False: "no policy allows it", None: _NOT_ASKED.get(action, _ONLY_DOING)}[allowed]
     except KinesisError as error:
         if not error.retryable and not isinstance(error, StreamNotFound):
             raise
         verdict, reason = Verdict.UNKNOWN, error.message
-    return Permission(f"kinesis:{action}", arn, verdict, is_required, _DISABLES[action], reason)
+    name = f"{SERVICE_OF.get(action, 'kinesis')}:{action}"
+    return Permission(name, resource or str(arn or "*"), verdict, is_required, _DISABLES[action], reason)

@@ -60,7 +60,7 @@ class Patient:
 
         def ask() -> Batch:
             iterator = self._kinesis.get_shard_iterator(stream, shard.shard_id, StartingPosition.trim_horizon())
-            return self._kinesis.get_records(shard, iterator, 1)
+            return self._kinesis.get_records(stream, shard, iterator, 1)
 
         return self._insist(ask)
 

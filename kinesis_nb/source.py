@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kinesis_nb.read import Window
     from kinesis_nb.report import ExportReport
     from kinesis_nb.shards import Shard
+    from kinesis_nb.storage import Storage
     from kinesis_nb.streaming_export import StreamingExport
     from kinesis_nb.sync import Sync
     from kinesis_nb.tail import Tail
@@ -77,7 +78,7 @@ class Source:
 
         if stream is None:
             return Catalog(self._listings, self.config.region, self._sample)
-        view = StreamView(self._listings, check_stream_name(stream), self._sample)
+        view = StreamView(self._listings, self._address(stream), self._sample)
         _ = view.summary  # an unknown stream is told now, not at the first look
         return view
 
@@ -134,6 +135,8 @@ class Source:
 
         Parameters
         ----------
+        stream
+            Its name; its ARN for a stream of another account that is shared with this one.
         start, end
             ``"trim_horizon"``, ``"now"``, a datetime, a timedelta before now, ``"-15m"`` or a StartingPosition. The
             end is fixed when you call.
@@ -167,11 +170,11 @@ class Source:
         """
         from kinesis_nb.read import read_window, row_filter
 
-        check_stream_name(stream)
         keep = row_filter(key, where)
         if limit is not None:
             check_count("limit", limit)
         self._check_window(start, end, shards := _chosen(shards))
+        stream = self._address(stream)
         feed = self._feed(stream, shards, key, reshard=reshard, decompress=decompress)
         with _share_bar(stream, shown=progress) as bar:
             return read_window(feed, self._window(start, end, keep, limit), bar)
@@ -205,8 +208,8 @@ class Source:
 
         Parameters
         ----------
-        start
-            As for :meth:`read`, and ``"latest"``.
+        stream, start
+            As for :meth:`read`; ``"latest"`` as well.
         shards
             Follow only these shard ids.
         max_rows, max_bytes
@@ -220,9 +223,9 @@ class Source:
         from kinesis_nb.buffer import Buffer
         from kinesis_nb.tail import Tail, replace_running
 
-        check_stream_name(stream)
         buffer = Buffer(max_rows, max_bytes, on_full)
         self._check_window(start, "latest", shards := _chosen(shards))
+        stream = self._address(stream)
         feed = self._feed(stream, shards, reshard=reshard, decompress=decompress)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
         return replace_running((self.config, stream), lambda: Tail(feed, position, buffer))
@@ -245,6 +248,8 @@ class Source:
 
         Parameters
         ----------
+        stream
+            As for :meth:`read`.
         table
             A local folder, or ``s3://bucket/prefix``; made if there is none.
         start
@@ -266,22 +271,25 @@ class Source:
         TableError
             When the place cannot be used, holds something else, or the table of another stream.
         """
-        from kinesis_nb.storage import Storage
         from kinesis_nb.sync import start_sync
 
-        check_stream_name(stream)
         position = StartingPosition.parse(start, self._clock.now())
-        given = _storage_options(storage_options)
-        storage = Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
+        storage = self._place(table, storage_options)
         return start_sync(
             self._kinesis,
-            stream,
+            self._address(stream),
             storage,
             position,
             clock=self._clock,
             commit_interval=commit_interval,
             on_data_loss=on_data_loss,
         )
+
+    def _place(self, table: str | PathLike[str], storage_options: Mapping[str, str] | None) -> Storage:
+        from kinesis_nb.storage import Storage
+
+        given = _storage_options(storage_options)
+        return Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
 
     @hinted
     def export_df(
@@ -359,6 +367,7 @@ class Source:
         aggregate: bool = False,
         on_bad_key: str = "fail",
         journal: str | PathLike[str] | None = None,
+        storage_options: Mapping[str, str] | None = None,
     ) -> StreamingExport:
         """Write a synced table to another stream as it grows, byte for byte and in order per partition key.
 
@@ -370,10 +379,8 @@ class Source:
         table_or_tail
             A :class:`Sync`, the path of its table, or a :class:`Tail`. A tail's rows are taken out of it; they are
             nowhere else, so only a table can be resumed.
-        output_stream_arn
-            Required, and of this source's region.
-        partition_column
-            Gives the partition key; the records' own keys by default.
+        output_stream_arn, partition_column
+            As for :meth:`export_df`; by default the records keep their own keys.
         start
             Where to start when the export is made, by arrival in the source stream; later ignored.
         end
@@ -384,7 +391,8 @@ class Source:
         aggregate, on_bad_key
             As for :meth:`export_df`.
         journal
-            The file that keeps the position; by default in the folder ``_exports`` of the table.
+            The file that keeps the position; by default in the folder ``_exports`` of the table. A table in S3, which
+            `storage_options` say how to reach as for :meth:`sync`, has no such folder and needs it.
 
         Raises
         ------
@@ -401,27 +409,34 @@ class Source:
         from kinesis_nb.export_stream import Range, start_export
 
         stream = self._output_stream(output_stream_arn)
+        rows = self._rows_of(table_or_tail, storage_options)
         now = self._clock.now()
         first = StartingPosition.parse(start, now)
         last = None if end is None else check_end(first, StartingPosition.parse(end, now))
         span = Range(first, last, rate, journal)
         options = Options(partition_column, None, None, on_bad_key, aggregate)
-        return start_export(self._kinesis, self._clock, table_or_tail, stream, output_stream_arn, options, span)
+        return start_export(self._kinesis, self._clock, rows, stream, output_stream_arn, options, span)
+
+    def _rows_of(
+        self, given: Sync | Tail | str | PathLike[str], storage_options: Mapping[str, str] | None
+    ) -> Sync | Tail | Storage:
+        if isinstance(given, str | os.PathLike):
+            return self._place(given, storage_options)
+        if storage_options is not None:
+            raise ConfigError("storage_options= goes with the path of a table", hint="a Sync reaches its own table")
+        return given
 
     def _output_stream(self, arn: str) -> str:
         """Return the stream that an export may write to."""
         if not self.config.exports_enabled:
             raise ExportsDisabled("exports are not enabled on this source", hint="connect it with exports_enabled=True")
-        return self._own_stream(arn)
+        return self._kinesis.address(StreamArn.parse(arn, self.config.region))
 
-    def _own_stream(self, output_stream_arn: str) -> str:
-        """Return the stream's name: streams go by name, so one of another account would be taken for our own."""
-        arn = StreamArn.parse(output_stream_arn, self.config.region)
-        caller = self._kinesis.caller_arn()
-        if caller is not None and (account := caller.split(":")[4]) != arn.account:
-            msg = f"stream {arn.stream!r} is of account {arn.account}, these credentials are of {account}"
-            raise ConfigError(msg, hint="connect with sts_role=StsRole(...), a role of that account")
-        return arn.stream
+    def _address(self, stream: object) -> str:
+        """Return what calls name a stream by that a user gave by its name or, of another account, by its ARN."""
+        if isinstance(stream, str) and stream.startswith("arn:"):
+            return self._kinesis.address(StreamArn.parse(stream, self.config.region))
+        return check_stream_name(stream)
 
     def _check_window(self, start: Position, end: Position, shards: tuple[str, ...] | None) -> None:
         """Refuse a start or an end that cannot be right before anything is sent."""
@@ -477,11 +492,11 @@ class Source:
         ConfigError
             For what is no stream, ARN or principal, and when nobody knows the account of a name.
         """
-        from kinesis_nb.permissions import stream_arns, write_policy
+        from kinesis_nb.permissions import write_policy
 
         return write_policy(
-            stream_arns(self._kinesis, self.config.region, "read", read),
-            stream_arns(self._kinesis, self.config.region, "write", write),
+            [str(arn) for arn in self._arns("read", read)],
+            [str(arn) for arn in self._arns("write", write)],
             list_streams=list_streams,
             summary=summary,
             fan_out=fan_out,
@@ -495,6 +510,9 @@ class Source:
     def check(self, *, read: Iterable[str] = (), write: Iterable[str] = ()) -> PermissionReport:
         """Ask AWS, action by action, whether these credentials may read and write streams. Nothing is changed.
 
+        Where a stream is encrypted with a customer's own key, one record is read to see whether the key may be used;
+        whether it may be written with stays unknown. Enhanced fan-out is not asked about: nothing here uses it.
+
         Parameters
         ----------
         read, write
@@ -505,13 +523,14 @@ class Source:
         PermissionReport
             What is allowed, denied or not known, what each denial disables, and the policy that would fix it.
         """
-        from kinesis_nb.permissions import check, stream_arns
+        from kinesis_nb.permissions import check
 
-        return check(
-            self._kinesis,
-            stream_arns(self._kinesis, self.config.region, "read", read),
-            stream_arns(self._kinesis, self.config.region, "write", write),
-        )
+        return check(self._kinesis, self._arns("read", read), self._arns("write", write))
+
+    def _arns(self, name: str, streams: Iterable[str]) -> list[StreamArn]:
+        from kinesis_nb.permissions import stream_arns
+
+        return stream_arns(self._kinesis, self.config.region, name, streams)
 
     def __repr__(self) -> str:
         place = f" at {self.config.endpoint_url}" if self.config.endpoint_url else ""

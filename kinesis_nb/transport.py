@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from kinesis_nb.config import StreamArn
     from kinesis_nb.frames import Batch
     from kinesis_nb.position import StartingPosition
     from kinesis_nb.shards import Shard
@@ -116,12 +117,16 @@ class Prober(Protocol):
         """Return whether an action on a stream is allowed, without doing it; None when that cannot be asked."""
         ...
 
+    def customer_key(self, stream: str) -> str | None:
+        """Return the key of the customer's own that encrypts a stream; None when there is none, or nobody may tell."""
+        ...
+
     def stream_arn(self, stream: str) -> str | None:
         """Return the ARN of a stream, of the caller's account when it may not be described; None when unknown."""
         ...
 
-    def caller_arn(self) -> str | None:
-        """Return the ARN of who signs the calls; None when nobody can tell."""
+    def address(self, arn: StreamArn) -> str:
+        """Return what a call names a stream by: its name, or its ARN when it is not known to be of our own account."""
         ...
 
 
@@ -132,7 +137,7 @@ class Kinesis(Listings, Prober, Protocol):
         """Return a shard iterator; it lives 5 minutes."""
         ...
 
-    def get_records(self, shard: Shard, iterator: str, limit: int) -> Batch:
+    def get_records(self, stream: str, shard: Shard, iterator: str, limit: int) -> Batch:
         """Return the next records of a shard, at most `limit` (at most 10,000) and 10 MiB; aggregates are unpacked."""
         ...
 

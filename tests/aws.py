@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qs
 
+from kinesis_nb.transport import SystemClock
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -129,7 +131,8 @@ def forward(url: str, body: bytes, headers: object) -> tuple[int, bytes]:
 class Sts:
     """STS in the time of a clock: counts its calls, and knows until when each token holds."""
 
-    clock: Clock
+    clock: Clock = field(default_factory=SystemClock)
+    account: str = ACCOUNT  # of whoever asks
     requests: list[dict[str, str]] = field(default_factory=list)
     expires: dict[str, datetime] = field(default_factory=dict)
     refuse: str = ""
@@ -151,6 +154,9 @@ class Sts:
 
     def give(self, body: str) -> tuple[int, bytes]:
         asked = {name: values[0] for name, values in parse_qs(body).items()}
+        if asked["Action"] == "GetCallerIdentity":
+            caller = f"<Arn>arn:aws:iam::{self.account}:user/ada</Arn>"
+            return 200, f"<R><GetCallerIdentityResult>{caller}</GetCallerIdentityResult></R>".encode()
         with self._lock:
             self.requests.append(asked)
             number = len(self.requests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import signal
 import threading
 import time
@@ -14,13 +15,17 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import Emulator
+from tests import servers
 from tests.aws import Gate
+from tests.places import Place
 from tests.virtual import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nothing of a test goes into the user's own
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it, and so would ours
 
 
@@ -119,6 +124,27 @@ def source(emulator: Emulator, request: pytest.FixtureRequest) -> Iterator[kn.So
     deadline = time.monotonic() + 5
     while engine_threads():
         assert time.monotonic() < deadline, engine_threads()
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    with servers.moto() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def ministack() -> Iterator[str]:
+    with servers.ministack(auth=False) as url:
+        yield url
+
+
+@pytest.fixture(params=os.environ.get("PLACES", "folder ministack").split())
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where a table is; ``PLACES="folder moto ministack"`` chooses among them."""
+    if request.param == "folder":
+        return Place(str(tmp_path / "t"))
+    address, options = servers.bucket(request.getfixturevalue(request.param))
+    return Place(f"{address}/some/t", options)
 
 
 def engine_threads() -> list[str]:

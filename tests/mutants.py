@@ -316,7 +316,7 @@ def run(mutant: Mutant | AccessMutant | None, seeds: int, suite: Suite = SUITE) 
             path = copy / "kinesis_nb" / mutant.file
             path.write_text(path.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
         if isinstance(mutant, AccessMutant):
-            return _test(copy, (mutant.tests, "-k", "not kinesalites"))
+            return _test(copy, (mutant.tests, "-k", "not servers_own and not another_host"))
         return _simulate(copy, seeds, suite.simulation) or _test(copy, suite.tests)
 
 

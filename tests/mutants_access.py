@@ -17,6 +17,7 @@ class AccessMutant(NamedTuple):
 
 CREDENTIALS, PERMISSIONS = "tests/test_credentials.py", "tests/test_permissions.py"
 SAVED, SECRETS, HOSTILE = "tests/test_saved.py", "tests/test_secrets.py", "tests/test_hostile.py"
+CROSS_ACCOUNT = "tests/test_cross_account.py"
 NETWORKING, BAD_INPUT = "tests/test_networking.py", "tests/test_bad_input.py"
 
 ACCESS_MUTANTS = [
@@ -117,6 +118,20 @@ ACCESS_MUTANTS = [
         "        except KinesisError:  # some of them are an OSError as well\n            raise\n",
         "",
         PERMISSIONS,
+    ),
+    AccessMutant(
+        "access: another account's stream goes by name",
+        "service/client.py",
+        '.split(":")[4] == arn.account else str(arn)',
+        '.split(":")[4] == arn.account else arn.stream',
+        CROSS_ACCOUNT,
+    ),
+    AccessMutant(
+        "access: our own stream goes by ARN",
+        "service/client.py",
+        "return arn.stream if caller is not None and",
+        "return arn.stream if caller is None and",
+        CROSS_ACCOUNT,
     ),
     AccessMutant(
         "access: AWS_ENDPOINT_URL counts",

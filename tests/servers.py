@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 NODE_FOLDER = ROOT / ".node"
+KINESIS_MOCK = NODE_FOLDER / "node_modules" / "kinesis-local"
 LOOPBACK_PATCH = Path(__file__).with_name("loopback.cjs")
 START_TIMEOUT = 60.0  # seconds; kinesis-mock takes about one on an idle machine
 STATE_CHANGE_MS = 50  # CREATING, UPDATING, DELETING: long enough to be seen, short enough to wait for
@@ -61,20 +62,20 @@ class ServerNotStarted(RuntimeError):
 
 
 @contextmanager
-def kinesis_mock() -> Generator[str]:
-    """Run kinesis-mock (npm ``kinesis-local``) and yield its endpoint URL."""
-    package = _npm_package("kinesis-local")
-    port = free_port()
+def kinesis_mock(*, ssl: bool = False) -> Generator[str]:
+    """Run kinesis-mock (npm ``kinesis-local``) and yield its endpoint URL; with `ssl` behind its own certificate."""
+    port, tls_port = free_port(), free_port()
     settings = {f"{transition}_DURATION": f"{STATE_CHANGE_MS}ms" for transition in _MOCK_TRANSITIONS}
     settings |= {
         "KINESIS_MOCK_PLAIN_PORT": str(port),
-        "KINESIS_MOCK_TLS_PORT": str(free_port()),
-        "KINESIS_MOCK_CERT_PATH": str(package / "server.json"),
+        "KINESIS_MOCK_TLS_PORT": str(tls_port),
+        "KINESIS_MOCK_CERT_PATH": str(KINESIS_MOCK / "server.json"),
         "SHARD_LIMIT": str(SHARD_LIMIT),
         "ON_DEMAND_STREAM_COUNT_LIMIT": str(SHARD_LIMIT),
     }
-    with _process("kinesis-mock", [*_node(), str(package / "main.js")], port, settings) as url:
-        yield url
+    command = [*_node(), str(_npm_package("kinesis-local") / "main.js")]
+    with _process("kinesis-mock", command, tls_port if ssl else port, settings) as url:
+        yield url.replace("http:", "https:") if ssl else url
 
 
 @contextmanager

@@ -272,7 +272,7 @@ class Wire:
             self._shard_of[answer["ShardIterator"]] = params["ShardId"]
         return answer
 
-    def post(self, operation: str, body: bytes) -> tuple[bytes, str | None]:
+    def post(self, operation: str, body: bytes, _stream: str) -> tuple[bytes, str | None]:
         assert operation == "get_records"
         return self.get_records(**msgspec.json.decode(body)), None
 

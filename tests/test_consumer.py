@@ -158,8 +158,8 @@ def test_missing_iterator_of_an_open_shard_is_no_end(bench: Bench) -> None:
     first = bench.put(2)
     get_records = bench.kinesis.get_records
 
-    def without_iterator(shard: Shard, iterator: str, limit: int) -> Batch:
-        batch = get_records(shard, iterator, limit)
+    def without_iterator(stream: str, shard: Shard, iterator: str, limit: int) -> Batch:
+        batch = get_records(stream, shard, iterator, limit)
         bench.kinesis.get_records = get_records  # type: ignore[method-assign]
         return replace(batch, next_iterator=None, millis_behind_latest=0)
 
@@ -178,8 +178,8 @@ def test_closed_shard_without_listed_children_is_asked_again(bench: Bench) -> No
     bench.model.call("SplitShard", split)
     get_records, list_shards = bench.kinesis.get_records, bench.kinesis.list_shards
 
-    def without_children(shard: Shard, iterator: str, limit: int) -> Batch:
-        batch = get_records(shard, iterator, limit)
+    def without_children(stream: str, shard: Shard, iterator: str, limit: int) -> Batch:
+        batch = get_records(stream, shard, iterator, limit)
         return replace(batch, child_shards=())
 
     bench.kinesis.get_records = without_children  # type: ignore[method-assign]

@@ -326,6 +326,23 @@ def test_aggregates_keep_the_order_and_the_keys(source: kn.Source, streams: Stre
     assert report.requests <= 3
 
 
+def test_aggregates_stay_within_the_limit_of_a_record(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
+    """More rows than a record holds become several aggregates; one that fills a record alone goes as it is."""
+    arn = streams.create()
+    sizes = [2**20 - 1, 10, 2**18 - 1, 2**18, 2**18 + 1, *[2**16] * 40, 0]  # the first is the limit with its key
+    df = pl.DataFrame({"k": "a", "data": [f"{row:02}".ljust(size, "x")[:size] for row, size in enumerate(sizes)]})
+    report = source.export_df(df, arn, aggregate=True, data_column="data", progress=False)
+    assert (report.rows, report.retries, len(report.failed)) == (len(sizes), 0, 0)
+    rows = source.read("orders", progress=False).to_polars()
+    assert rows["data"].to_list() == df["data"].to_list()
+    assert rows["sequence_number"].n_unique() < len(sizes) / 2
+    sent = emulator.requests["PutRecords"]
+    with pytest.raises(kn.ConfigError, match="larger than 1,048,576 bytes with the key: rows 1 "):
+        large = pl.DataFrame({"k": "a", "data": ["x", "x" * 2**20, "x"]})
+        source.export_df(large, arn, aggregate=True, data_column="data", progress=False)
+    assert emulator.requests["PutRecords"] == sent
+
+
 def test_large_records_where_the_stream_takes_them(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
     """The limit of a record is the stream's own; beyond it the rows are named and nothing is sent."""
     arn = streams.create()

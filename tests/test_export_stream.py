@@ -12,13 +12,17 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import ErrorReply, PartialFailure, Reset
+from kinesis_nb.growing import GrowingTable
+from kinesis_nb.storage import Storage
 from tests.conftest import Streams, by_key, written_by_key
 from tests.kill_export import kill_again_and_again
+from tests.servers import bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kinesis_nb.emulator import Emulator
+    from tests.places import Place
 
 
 @pytest.fixture
@@ -66,6 +70,75 @@ def test_goes_on_where_it_stopped(source: kn.Source, streams: Streams, table: kn
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
     assert second.status().rows == 100
     assert second.status().report.rows == 50
+
+
+def test_a_table_in_every_kind_of_place(source: kn.Source, streams: Streams, place: Place, tmp_path: Path) -> None:
+    """A table in a folder or in S3, given as the running sync and then by its address, is exported whole."""
+    arn, journal = streams.create("copy", shards=2), tmp_path / "journal"
+    streams.create()
+    streams.put(50)
+    sync = place.sync(source, commit_interval=0.05)
+    assert sync.wait(timeout=30)
+    finish(source.export_stream(sync, arn, journal=journal))
+    streams.split()
+    streams.put(50)
+    assert sync.wait(timeout=30)
+    sync.stop()
+    export = source.export_stream(place.uri, arn, journal=journal, storage_options=place.options or None)
+    finish(export)
+    assert export.status().report.rows == 50
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_a_table_in_s3_is_read_with_the_keys_of_the_moment(source: kn.Source, streams: Streams, ministack: str) -> None:
+    """Keys, or another address, that change while an export runs are used at its next look at the table."""
+    uri, options = bucket(ministack)
+    streams.create()
+    streams.put(10)
+    sync = source.sync("orders", f"{uri}/t", storage_options=options, commit_interval=0.05)
+    assert sync.wait(timeout=30)
+    now = dict(options)
+    table = GrowingTable(Storage.at(f"{uri}/t", lambda: now))
+    assert sum(band.height for band in table.bands({})) == 10
+    now["endpoint_url"] = "http://127.0.0.1:9"
+    with pytest.raises(kn.TableError, match="cannot be read"):
+        list(table.bands({}))
+    now["endpoint_url"] = options["endpoint_url"]
+    streams.put(5)
+    assert sync.wait(timeout=30)
+    assert sum(band.height for band in table.bands({})) == 5
+    sync.stop()
+
+
+def test_a_file_that_cannot_be_read_is_trouble_not_the_end(
+    source: kn.Source, streams: Streams, table: kn.Sync, tmp_path: Path
+) -> None:
+    """While a file of the table is missing the export says so and goes on; when it is back its rows are sent."""
+    arn = streams.create("copy")
+    streams.put(10)
+    assert table.wait(timeout=30)
+    table.stop()
+    files = list(Path(table.uri).glob("*.parquet"))
+    for file in files:
+        file.rename(tmp_path / file.name)
+    export = source.export_stream(table, arn)
+    while not export.status().error:
+        assert not export.wait(timeout=0.1)
+    assert "cannot be read" in export.status().error
+    for file in files:
+        (tmp_path / file.name).rename(file)
+    finish(export)
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_options_of_a_place_go_with_its_address(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
+    """A sync reaches its own table, and a table in S3 needs a place for the journal; nothing is sent."""
+    arn = streams.create("copy")
+    with pytest.raises(kn.ConfigError, match="storage_options= goes with the path"):
+        source.export_stream(table, arn, storage_options={"region": "x"})
+    with pytest.raises(kn.ConfigError, match="is not the place of a table"):
+        source.export_stream("gs://bucket/t", arn)
+    assert len(source.read("copy", progress=False)) == 0
 
 
 def test_faults_double_at_most_what_is_reported(

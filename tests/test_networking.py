@@ -20,10 +20,11 @@ from kinesis_nb.config import Proxy, SourceConfig
 from kinesis_nb.emulator import ErrorReply
 from kinesis_nb.service.client import KinesisClient
 from tests.aws import Quiet, serving
-from tests.servers import kinesalite
+from tests.servers import KINESIS_MOCK, kinesalite, kinesis_mock
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from kinesis_nb.emulator import Emulator
@@ -293,6 +294,10 @@ def test_a_certificate_of_a_custom_ca(certificates: Path) -> None:
             lines = lines_of(kn.connect(auth=KEYS, endpoint_url=url, verify=verify), kn.ServiceError)
             assert "certificate cannot be trusted" in lines[0]
             assert "verify=" in lines[1]
+        elsewhere = kn.connect(auth=KEYS, endpoint_url=f"https://127.0.0.1:{port}", verify=str(certificates / "ca.pem"))
+        lines = lines_of(elsewhere, kn.ServiceError)
+        assert "certificate is not of this host" in lines[0]
+        assert "endpoint_url=" in lines[1]
         with pytest.warns(InsecureRequestWarning):
             assert kn.connect(auth=KEYS, endpoint_url=url, verify=False)._kinesis.list_streams() == []
 
@@ -312,13 +317,24 @@ def test_a_file_that_is_no_ca_bundle(tmp_path: Path) -> None:
         kn.connect(auth=KEYS, verify=str(bundle))
 
 
-def test_kinesalites_own_certificate(certificates: Path) -> None:
+@pytest.mark.parametrize("server", [kinesalite, kinesis_mock])
+def test_a_servers_own_certificate(server: Callable[..., AbstractContextManager[str]]) -> None:
     """A server that signed its own certificate is refused, and works with verify=False only."""
-    with kinesalite(ssl=True) as url:
+    with server(ssl=True) as url:
         lines = lines_of(kn.connect(auth=KEYS, endpoint_url=url), kn.ServiceError)
         assert "certificate cannot be trusted" in lines[0]
         with pytest.warns(InsecureRequestWarning):
             assert kn.connect(auth=KEYS, endpoint_url=url, verify=False)._kinesis.list_streams() == []
+
+
+def test_a_trusted_certificate_of_another_host(tmp_path: Path) -> None:
+    """With its own certificate as the CA, kinesis-mock's is still refused: it names no host, and the hint says so."""
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text(json.loads((KINESIS_MOCK / "server.json").read_text())["server"]["cert"])
+    with kinesis_mock(ssl=True) as url:
+        lines = lines_of(kn.connect(auth=KEYS, endpoint_url=url, verify=str(bundle)), kn.ServiceError)
+    assert "certificate is not of this host" in lines[0]
+    assert "endpoint_url=" in lines[1]
 
 
 def test_streams_go_by_name_not_by_arn(source: kn.Source, streams: Streams, emulator: Emulator) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import ErrorReply
-from tests.aws import ACCOUNT, Gate
+from tests.aws import ACCOUNT, Gate, refusal
 from tests.conftest import by_key, written_by_key
 
 if TYPE_CHECKING:
@@ -262,6 +262,49 @@ def test_check_changes_nothing(source: kn.Source, streams: Streams) -> None:
     streams.put(5)
     assert source.check(read=[arn], write=[arn]).is_sufficient
     assert len(source.read("orders", progress=False)) == 5
+
+
+class _Encrypted(Gate):
+    """A key that may not be used: noticed where a record is read, not by DryRun."""
+
+    def pass_on(self, action: str, token: str | None, body: bytes, headers: object) -> tuple[int, bytes]:
+        if action == "GetRecords" and "DryRun" not in json.loads(body):
+            return 400, refusal("KMSAccessDeniedException", "The ciphertext refers to a key that you may not use.")
+        return super().pass_on(action, token, body, headers)
+
+
+def encrypted(streams: Streams, key: str, records: int) -> None:
+    streams.create()
+    streams.put(records)
+    streams.call("StartStreamEncryption", StreamName="orders", EncryptionType="KMS", KeyId=key)
+
+
+@pytest.mark.parametrize("key", [KEY, KEY.rpartition("/")[2], "alias/mine"])
+def test_check_finds_a_customers_key(source: kn.Source, emulator: Emulator, streams: Streams, key: str) -> None:
+    """Whether the key decrypts is seen by reading a record; whether it encrypts nobody can say without a write."""
+    encrypted(streams, key, records=3)
+    found = {one.action: one for one in source.check(read=["orders"], write=["orders"])}
+    assert found["kms:Decrypt"].verdict is kn.Verdict.ALLOWED
+    assert found["kms:GenerateDataKey"].verdict is kn.Verdict.UNKNOWN
+    assert "only writing" in found["kms:GenerateDataKey"].reason
+    with _Encrypted(emulator.endpoint_url, {*READ, "PutRecords"}).open() as url:
+        report = kn.connect(endpoint_url=url, auth=KEYS).check(read=["orders"])
+    denied = next(one for one in report.denied if one.action == "kms:Decrypt")
+    assert denied.resource.endswith(key)
+    assert not report.is_sufficient
+    wanted = {"Effect": "Allow", "Action": "kms:Decrypt", "Resource": denied.resource}
+    assert (wanted in report.policy.statements) == (key != "alias/mine")  # an alias counts in no policy
+    if key != "alias/mine":
+        assert denied.resource.startswith("arn:aws:kms:us-east-1:")
+
+
+@pytest.mark.parametrize(("key", "records", "verdict"), [("alias/aws/kinesis", 3, None), (KEY, 0, kn.Verdict.UNKNOWN)])
+def test_check_asks_about_no_other_key(
+    source: kn.Source, streams: Streams, key: str, records: int, verdict: kn.Verdict | None
+) -> None:
+    """AWS's own key needs no permission; without a record nobody can tell."""
+    encrypted(streams, key, records)
+    assert verdicts(source.check(read=["orders"])).get("Decrypt") is verdict
 
 
 class _WithoutDryRun(Gate):

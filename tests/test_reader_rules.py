@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import multiprocessing
 import os
+import signal
 import time
 from typing import TYPE_CHECKING, NoReturn
 
@@ -102,7 +103,7 @@ def test_place_of_a_record_is_a_place_for_the_service(source: kn.Source, streams
     (shard,) = source._kinesis.list_shards("orders")
     place = StartingPosition(Kind.AT_SEQUENCE_NUMBER, sequence_number=numbers[1])
     iterator = source._kinesis.get_shard_iterator("orders", shard.shard_id, place)
-    assert source._kinesis.get_records(shard, iterator, 10).read_from == numbers[1]
+    assert source._kinesis.get_records("orders", shard, iterator, 10).read_from == numbers[1]
 
 
 def test_malformed_answers_are_counted(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
@@ -176,17 +177,26 @@ def test_child_of_a_fork_is_told(source: kn.Source, streams: Streams, tmp_path: 
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
-            uses = [tail.stats, lambda: tail.take(1), lambda: len(tail), lambda: source.explore("orders"), sync.status]
+            uses = [
+                tail.stats,
+                lambda: tail.take(1, 0),
+                lambda: len(tail),
+                lambda: source.explore("orders"),
+                sync.status,
+            ]
             _use_in_child(writer, uses)
-        os.waitpid(child, 0)
-        assert os.read(reader, 1) == bytes([5])
-        os.close(reader)
         os.close(writer)
+        told = os.read(reader, 1)
+        os.close(reader)
+        os.waitpid(child, 0)
+        assert told == bytes([5])
     sync.stop()
 
 
 def _use_in_child(writer: int, uses: list[Callable[[], object]]) -> NoReturn:
     """Tell the parent how many of these raise ForkedProcess, and end whatever happens."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(5)  # what waits for a lock that nobody will release is killed, and has told nothing
     told = 0
     try:
         for use in uses:

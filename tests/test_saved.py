@@ -13,6 +13,7 @@ import keyring
 import pytest
 from keyring.backend import KeyringBackend
 from keyring.backends import fail, null
+from keyrings.cryptfile.cryptfile import CryptFileKeyring
 
 import kinesis_nb as kn
 from kinesis_nb.config import SourceConfig
@@ -91,6 +92,21 @@ def test_everything_comes_back(folder: Path, ring: MemoryKeyring) -> None:
     assert kn.connect("orders-prod").config.proxy.reveal() == f"http://ada:{PASSWORD}@proxy.example.com:3128"  # type: ignore[union-attr]
     changed = [one.name for one in fields(SourceConfig) if getattr(full(False).config, one.name) != one.default]
     assert set(changed) == {one.name for one in fields(SourceConfig)}  # so that a new option cannot be forgotten
+
+
+def test_a_keyring_of_the_system(folder: Path, tmp_path: Path) -> None:
+    """A real back end, an encrypted file, keeps the secrets; with it the source comes back, and no file shows one."""
+    ring = CryptFileKeyring()
+    ring.file_path, ring.keyring_key = str(tmp_path / "ring"), "a password"
+    before = keyring.get_keyring()
+    keyring.set_keyring(ring)
+    try:
+        full(certificate=False).save("orders-prod")
+        assert kn.connect("orders-prod").config == full(certificate=False).config
+    finally:
+        keyring.set_keyring(before)
+    for path in (folder / "orders-prod.toml", tmp_path / "ring"):
+        assert not [secret for secret in (SECRET, TOKEN, PASSWORD) if secret in path.read_text()]
 
 
 def test_no_secret_is_in_the_file(folder: Path, ring: MemoryKeyring) -> None:

@@ -281,7 +281,7 @@ def test_nothing_is_printed_or_put_into_the_environment(world: World, recwarn: p
 
 
 def test_no_file_holds_a_secret(world: World) -> None:
-    """A saved source, the table of a sync with its log and checkpoints, and the figures of a tail and an export."""
+    """A saved source, a table with its log and checkpoints, a journal, and the figures of whatever runs."""
     world.source.save("prod")
     world.broken.save("proxied")
     sync = world.source.sync("orders", world.folder / "table", commit_interval=0.05)
@@ -295,8 +295,12 @@ def test_no_file_holds_a_secret(world: World) -> None:
     arn = world.source.explore("orders").summary.arn
     report = world.source.export_df(world.source.read("orders", progress=False), arn, progress=False)
     shown += [repr(report), report._repr_html_()]
+    export = world.source.export_stream(sync, world.streams.create("copy"))
+    assert export.wait(timeout=20)
+    shown += [repr(export), export._repr_html_(), repr(export.status())]
+    export.stop()
     files = [path for path in world.folder.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} >= {".toml", ".parquet", ".json"}
+    assert {path.suffix for path in files} >= {".toml", ".parquet", ".json", ".journal"}
     assert {str(path): hits(path.read_bytes()) for path in files if hits(path.read_bytes())} == {}
     assert hits("".join(shown)) == []
 

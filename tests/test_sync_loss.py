@@ -148,7 +148,7 @@ def test_times_of_commit_never_go_back(tmp_path: Path) -> None:
         model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": b"{}"})
         (shard,) = feed.shards
         iterator = kinesis.get_shard_iterator("orders", shard.shard_id, committer.position(shard))
-        committer.deliver(shard, kinesis.get_records(shard, iterator, 10))
+        committer.deliver(shard, kinesis.get_records("orders", shard, iterator, 10))
         committer._commit_pending()
         rows = DeltaTable(tmp_path / "t").to_pandas().sort_values("shard_offset")
         stamps.append(rows["foundry_ingestion_timestamp"].iloc[-1])

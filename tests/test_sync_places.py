@@ -1,11 +1,7 @@
-"""The durable sync in every kind of place: a folder, and S3 as two servers speak it.
-
-``PLACES="folder moto ministack"`` chooses them.
-"""
+"""The durable sync in every kind of place: a folder, and S3 as two servers speak it (see `place`)."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
@@ -30,37 +26,15 @@ from kinesis_nb.table import TABLE_SCHEMA, Checkpoint
 from kinesis_nb.transport import SystemClock
 from kinesis_nb.upkeep import Maintenance
 from kinesis_nb.verify import verify
-from tests import servers
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.places import Place, checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from kinesis_nb.emulator import Emulator
 
 BIG = 49590338271490256608559692538361571095921575989136588898
-
-
-@pytest.fixture(scope="session")
-def moto() -> Iterator[str]:
-    with servers.moto() as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def ministack() -> Iterator[str]:
-    with servers.ministack(auth=False) as url:
-        yield url
-
-
-@pytest.fixture(params=os.environ.get("PLACES", "folder ministack").split())
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "folder":
-        return Place(str(tmp_path / "t"))
-    address, options = servers.bucket(request.getfixturevalue(request.param))
-    return Place(f"{address}/some/t", options)
 
 
 def test_every_record_once_in_order_through_reshards(source: kn.Source, streams: Streams, place: Place) -> None:

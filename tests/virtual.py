@@ -90,7 +90,7 @@ class VirtualKinesis:
             where["StartingSequenceNumber"] = position.sequence_number
         return self._call("GetShardIterator", StreamName=stream, ShardId=shard_id, **where)["ShardIterator"]
 
-    def get_records(self, shard: Shard, iterator: str, limit: int) -> Batch:
+    def get_records(self, stream: str, shard: Shard, iterator: str, limit: int) -> Batch:
         answer = self._call("GetRecords", ShardIterator=iterator, Limit=limit)
         return decode_batch(msgspec.json.encode(answer), shard, self.clock.now())
 

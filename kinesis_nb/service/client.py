@@ -16,6 +16,7 @@ from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.service.aggregation import pack
 from kinesis_nb.service.credentials import signed
 from kinesis_nb.service.deadline import set_deadlines
+from kinesis_nb.service.naming import is_arn, named, named_beside_iterator
 from kinesis_nb.service.probe import Probe
 from kinesis_nb.service.putting import decode_results, encode_records, request_body
 from kinesis_nb.service.raw import RawCalls
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from kinesis_nb.config import SourceConfig
+    from kinesis_nb.config import SourceConfig, StreamArn
     from kinesis_nb.frames import Batch
 
 T = TypeVar("T")
@@ -67,7 +68,7 @@ class KinesisClient:
     def describe_stream(self, stream: str) -> StreamSummary:
         """Return what the service says of a stream."""
         description = _required(
-            self._call("describe_stream", stream, StreamName=stream, Limit=1), "StreamDescription", dict
+            self._call("describe_stream", stream, **named(stream), Limit=1), "StreamDescription", dict
         )
         mode = description.get("StreamModeDetails") or {}
         return StreamSummary(
@@ -82,7 +83,7 @@ class KinesisClient:
 
     def describe_extras(self, stream: str) -> StreamExtras:
         """Return what DescribeStreamSummary says and DescribeStream does not."""
-        answer = self._call("describe_stream_summary", stream, StreamName=stream)
+        answer = self._call("describe_stream_summary", stream, **named(stream))
         summary = _required(answer, "StreamDescriptionSummary", dict)
         kib = summary.get("MaxRecordSizeInKiB")
         return StreamExtras(
@@ -97,7 +98,7 @@ class KinesisClient:
     def list_shards(self, stream: str) -> list[Shard]:
         """Return all shards of a stream, all pages of them."""
         shards: list[Shard] = []
-        page = self._call("list_shards", stream, StreamName=stream)
+        page = self._call("list_shards", stream, **named(stream))
         while True:
             shards += map(_shard, _required(page, "Shards", list))
             token = page.get("NextToken")
@@ -112,13 +113,13 @@ class KinesisClient:
             where["Timestamp"] = position.timestamp
         if position.sequence_number is not None:
             where["StartingSequenceNumber"] = position.sequence_number
-        answer = self._call("get_shard_iterator", stream, StreamName=stream, ShardId=shard_id, **where)
+        answer = self._call("get_shard_iterator", stream, **named(stream), ShardId=shard_id, **where)
         return _required(answer, "ShardIterator", str)
 
-    def get_records(self, shard: Shard, iterator: str, limit: int) -> Batch:
+    def get_records(self, stream: str, shard: Shard, iterator: str, limit: int) -> Batch:
         """Return the next records of a shard as columns."""
-        request = msgspec.json.encode({"ShardIterator": iterator, "Limit": limit})
-        return decode_batch(self._post("get_records", request), shard, self._clock.now())
+        request = msgspec.json.encode({"ShardIterator": iterator, "Limit": limit, **named_beside_iterator(stream)})
+        return decode_batch(self._post("get_records", request, stream), shard, self._clock.now())
 
     def encode_records(self, keys: pl.Series, data: pl.Series) -> list[bytes]:
         """Return records in the form that :meth:`put_records` takes."""
@@ -149,19 +150,32 @@ class KinesisClient:
         """Return whether an action on a stream is allowed, without doing it; None when that cannot be asked."""
         return self._probe.may(action, stream)
 
+    def customer_key(self, stream: str) -> str | None:
+        """Return the key of the customer's own that encrypts a stream; None when there is none, or nobody may tell."""
+        return self._probe.customer_key(stream)
+
     def stream_arn(self, stream: str) -> str | None:
         """Return the ARN of a stream, of the caller's account when it may not be described; None when unknown."""
         try:
             return self.describe_stream(stream).arn
         except (AccessDenied, StreamNotFound):
-            caller = self.caller_arn()
+            caller = self._caller_arn()
         if caller is None:
             return None
         _, partition, _, _, account, *_ = caller.split(":")
         return f"arn:{partition}:kinesis:{self._config.region}:{account}:stream/{stream}"
 
-    def caller_arn(self) -> str | None:
-        """Return who signs the calls; None when nobody can tell."""
+    def address(self, arn: StreamArn) -> str:
+        """Return the name of a stream, or its ARN when it is not known to be of the caller's account.
+
+        A server other than AWS, without an STS to ask, is taken for one account.
+        """
+        if not is_aws(self._config) and self._config.sts_endpoint_url is None:
+            return arn.stream
+        caller = self._caller_arn()
+        return arn.stream if caller is not None and caller.split(":")[4] == arn.account else str(arn)
+
+    def _caller_arn(self) -> str | None:
         if self._caller is None:
             self._caller = caller_arn(self._config, self._credentials)
         return self._caller
@@ -178,13 +192,14 @@ class KinesisClient:
         )
         return answer
 
-    def _post(self, operation: str, body: bytes, stream: str = "") -> bytes:
+    def _post(self, operation: str, body: bytes, stream: str) -> bytes:
         """Make a call that is too large for botocore's own way of encoding and decoding."""
         sent = self._clock.now()
         try:
-            answer, date = signed(self._credentials, lambda: self._raw.post(operation, body))
+            answer, date = signed(self._credentials, lambda: self._raw.post(operation, body, stream))
         except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
-            raise self._translate(error, operation, stream) from error
+            # what GetRecords does not find may be the shard
+            raise self._translate(error, operation, stream if operation == "put_records" else "") from error
         self._time.observe(date, sent, self._clock.now())
         return answer
 
@@ -198,10 +213,13 @@ class KinesisClient:
 
     def _hint_for(self, stream: str) -> str:
         """Look for a name like it; listing streams is optional, so a refusal only costs the hint."""
+        if is_arn(stream):
+            return "check the ARN, and that the stream's own account shares it"
         try:
-            return closest(stream, self.list_streams()) or "source.explore() lists the streams"
+            names = self.list_streams() if stream else []
         except KinesisError:
             return "check the name and the region"
+        return closest(stream, names) or "source.explore() lists the streams"
 
 
 def _required(answer: Mapping[str, Any], member: str, kind: type[T]) -> T:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kinesis_nb.errors import AccessDenied, KinesisError
+from kinesis_nb.service.naming import named, named_beside_iterator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_KEY_DENIED = "KMSAccessDeniedException"
+_AWS_KEY = "alias/aws/kinesis"  # everybody in the account may use it
 _ALLOWED = "DryRunOperationException"  # the API's way to say yes to a call with DryRun
 
 
@@ -41,27 +44,48 @@ class Probe:
         except AccessDenied as error:
             return False if error.action in {"", f"kinesis:{action}"} else None
         except KinesisError as error:
+            if error.code == _KEY_DENIED and action == "Decrypt":
+                return False
             if error.code != _ALLOWED:
                 raise
             return True
+
+    def customer_key(self, stream: str) -> str | None:
+        """Return the key of the customer's own that encrypts a stream; None when there is none, or nobody may tell."""
+        try:
+            answer = self._call("describe_stream", stream, **named(stream), Limit=1)
+        except KinesisError:
+            return None
+        key = answer.get("StreamDescription", {}).get("KeyId")
+        return None if key is None or key.endswith(_AWS_KEY) else str(key)
 
     def _ask(self, action: str, stream: str) -> bool | None:
         match action:
             case "ListStreams":
                 self._call("list_streams", Limit=1)
             case "DescribeStream":
-                self._call("describe_stream", stream, StreamName=stream, Limit=1)
+                self._call("describe_stream", stream, **named(stream), Limit=1)
             case "DescribeStreamSummary":
-                self._call("describe_stream_summary", stream, StreamName=stream)
+                self._call("describe_stream_summary", stream, **named(stream))
             case "ListShards":
                 self._first_shard(stream)
             case "GetShardIterator":
                 self._iterator(stream, DryRun=True)
             case "GetRecords":
-                self._call("get_records", stream, ShardIterator=self._iterator(stream), Limit=1, DryRun=True)
+                self._call(
+                    "get_records",
+                    stream,
+                    ShardIterator=self._iterator(stream),
+                    **named_beside_iterator(stream),
+                    Limit=1,
+                    DryRun=True,
+                )
+            case "Decrypt":  # DryRun may not get as far as the key, a record does
+                place = {"ShardIterator": self._iterator(stream, "TRIM_HORIZON"), **named_beside_iterator(stream)}
+                return True if self._call("get_records", stream, **place, Limit=1).get("Records") else None
             case "PutRecords" if self._knows_dry_run(stream):
                 nothing = [{"Data": b"", "PartitionKey": "0"}]
-                self._call("put_records", stream, StreamName=stream, Records=nothing, DryRun=True)
+                self._call("put_records", stream, **named(stream), Records=nothing, DryRun=True)
             case _:
                 return None
         return True
@@ -75,15 +99,13 @@ class Probe:
             return error.code == _ALLOWED
         return False
 
-    def _iterator(self, stream: str, **dry: bool) -> str:
+    def _iterator(self, stream: str, kind: str = "LATEST", **dry: bool) -> str:
         try:
             shard = self._first_shard(stream)
         except AccessDenied:
             shard = "shardId-000000000000"  # the first of every stream; may have expired
-        answer = self._call(
-            "get_shard_iterator", stream, StreamName=stream, ShardId=shard, ShardIteratorType="LATEST", **dry
-        )
+        answer = self._call("get_shard_iterator", stream, **named(stream), ShardId=shard, ShardIteratorType=kind, **dry)
         return str(answer["ShardIterator"])
 
     def _first_shard(self, stream: str) -> str:
-        return str(self._call("list_shards", stream, StreamName=stream, MaxResults=1)["Shards"][0]["ShardId"])
+        return str(self._call("list_shards", stream, **named(stream), MaxResults=1)["Shards"][0]["ShardId"])

@@ -12,6 +12,7 @@ import polars as pl
 
 from kinesis_nb.errors import MalformedAnswer
 from kinesis_nb.quoting import quoted
+from kinesis_nb.service.naming import named
 from kinesis_nb.transport import PutResult  # noqa: TC001 - msgspec reads it when it makes the decoder
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def encode_records(keys: pl.Series, data: pl.Series) -> list[bytes]:
 
 def request_body(stream: str, records: Sequence[bytes]) -> bytes:
     """Return the body of a ``PutRecords`` request."""
-    return b'{"StreamName":"%s","Records":[%s]}' % (stream.encode(), b",".join(records))
+    return b'%s,"Records":[%s]}' % (msgspec.json.encode(named(stream))[:-1], b",".join(records))
 
 
 def decode_results(body: bytes, count: int) -> list[PutResult]:

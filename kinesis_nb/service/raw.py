@@ -12,6 +12,8 @@ import urllib3.exceptions
 from botocore import exceptions as boto_errors
 from botocore.awsrequest import AWSRequest
 
+from kinesis_nb.service.naming import is_arn, named
+
 _OK = 200
 
 
@@ -27,13 +29,15 @@ class RawCalls:
             "User-Agent": client.meta.config.user_agent,
         }
 
-    def post(self, operation: str, body: bytes) -> tuple[bytes, str | None]:
+    def post(self, operation: str, body: bytes, stream: str) -> tuple[bytes, str | None]:
         """Send one request.
 
         Parameters
         ----------
         operation
             The client's method, for example ``"get_records"``.
+        stream
+            What names the stream: an ARN moves the call to a host of its account.
 
         Returns
         -------
@@ -49,7 +53,7 @@ class RawCalls:
         """
         action = self._client.meta.method_to_api_mapping[operation]
         headers = {**self._headers, "X-Amz-Target": f"{self._model.metadata['targetPrefix']}.{action}"}
-        request = AWSRequest("POST", self._url, headers, body, stream_output=True)
+        request = AWSRequest("POST", self._url_for(action, stream), headers, body, stream_output=True)
         self._client._request_signer.sign(action, request)  # noqa: SLF001 - the one that the client itself calls
         answer = self._client._endpoint.http_session.send(request.prepare())  # noqa: SLF001 - as above
         try:
@@ -59,6 +63,13 @@ class RawCalls:
         if answer.status_code != _OK:
             raise self._refusal(action, answer, content)
         return content, answer.headers.get("date")
+
+    def _url_for(self, action: str, stream: str) -> str:
+        if not is_arn(stream):
+            return self._url
+        resolve = self._client._resolve_endpoint_ruleset  # noqa: SLF001 - as above
+        url, _, _ = resolve(self._model.operation_model(action), named(stream), {})
+        return f"{url}/"
 
     def _refusal(self, action: str, answer: Any, content: bytes) -> boto_errors.ClientError:
         parsed = self._client._response_parser.parse(  # noqa: SLF001 - as above

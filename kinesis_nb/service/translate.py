@@ -26,6 +26,7 @@ from kinesis_nb.errors import (
     forget_frames,
 )
 from kinesis_nb.permissions import SERVICE_OF, statement
+from kinesis_nb.service.naming import is_arn
 
 if TYPE_CHECKING:
     from kinesis_nb.config import Proxy
@@ -199,10 +200,7 @@ def translate_local(error: Exception, action: str, proxy: Proxy | None = None) -
         ):
             return CredentialsError(_one_line(error), hint="log in again, for example with `aws sso login`")
         case boto_errors.SSLError():
-            return ServiceError(
-                f"{action}: the server's certificate cannot be trusted ({_one_line(error)})",
-                hint="give verify= the path of the CA bundle that signed it, for example your company's",
-            )
+            return _bad_certificate(error, action)
         case boto_errors.ParamValidationError() | boto_errors.InvalidRegionError():
             return ConfigError(_one_line(error))
         case boto_errors.ProxyConnectionError() if "407" in str(error.kwargs.get("error")):
@@ -234,6 +232,11 @@ def _denied(action: str, message: str, resource: str) -> AccessDenied:
     elif "explicit deny" in message:
         where = message.partition("explicit deny in ")[2].rstrip(".") or "a policy"
         said, hint = f"{said} by an explicit Deny in {where}", "ask whoever wrote that policy: no Allow outweighs it"
+    elif "no resource-based polic" in message:
+        said = f"{said} by the stream's own account"
+        hint = (
+            f"that account attaches to the stream what iam_policy(..., cross_account=...) writes: {json.dumps(wanted)}"
+        )
     elif action == "AssumeRole":
         hint = (
             f"the trust policy of the role must name the caller, and its external id if it asks for one; "
@@ -250,6 +253,8 @@ def _arn(action: str, stream: str, region: str, message: str) -> str:
         return found[1]
     if action == "ListStreams":
         return "*"  # has no resource
+    if is_arn(stream):
+        return stream
     caller = _CALLER.search(message)
     _, partition, _, _, account, *_ = f"{caller[1]}:::::".split(":") if caller else ("arn", "aws", "", "", "*")
     return f"arn:{partition}:kinesis:{region}:{account}:stream/{stream or 'NAME-OF-THE-STREAM'}"
@@ -271,6 +276,19 @@ def _wrong_clock(ahead: timedelta) -> tuple[str, str]:
     minutes = abs(ahead).total_seconds() / 60
     side = "ahead of" if ahead > timedelta(0) else "behind"
     return f"this machine's clock is {minutes:.1f} minutes {side} AWS's", "set the clock; AWS tolerates 5 minutes"
+
+
+def _bad_certificate(error: boto_errors.SSLError, action: str) -> ServiceError:
+    why = _one_line(error)
+    if re.search("mismatch|doesn't match|subjectAltName", why):
+        return ServiceError(
+            f"{action}: the server's certificate is not of this host ({why})",
+            hint="give endpoint_url= the name that stands in the certificate",
+        )
+    return ServiceError(
+        f"{action}: the server's certificate cannot be trusted ({why})",
+        hint="give verify= the path of the CA bundle that signed it, for example your company's",
+    )
 
 
 def _proxy_wants_login(action: str, proxy: Proxy | None) -> ServiceError:
