@@ -185,13 +185,18 @@ def _folder() -> Path:
     return platformdirs.user_config_path("kinesis_nb") / "sources"
 
 
-def _path(name: object) -> Path:
+def check_name(name: object) -> str:
+    """Return the name of a source as it is, or raise ConfigError when none can have it."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
         raise ConfigError(
             f"{name!r} cannot name a source",
             hint="1 to 64 letters, digits, '_', '.' and '-'; the first a letter or digit",
         )
-    return _folder() / f"{name}.toml"
+    return name
+
+
+def _path(name: object) -> Path:
+    return _folder() / f"{check_name(name)}.toml"
 
 
 def _make_private(folder: Path) -> None:

@@ -36,16 +36,25 @@ _STYLE = """<style>
 .knb-panel h3{font-size:1.15em}.knb-panel h4{font-size:1em}
 .knb-panel pre{font:var(--jp-code-font-size,13px)/1.4 var(--knb-code);background:var(--jp-layout-color2,#8882);
   color:inherit;padding:8px;margin:4px 0;overflow:auto;max-height:24em;white-space:pre}
+.knb-panel .widget-html button{font:inherit;padding:1px 10px;border:1px solid var(--knb-line);border-radius:2px;
+  background:var(--jp-layout-color2,ButtonFace);color:inherit;cursor:pointer}
 .knb-panel :focus-visible{outline:2px solid var(--jp-brand-color1,Highlight);outline-offset:1px}
 </style>"""
 
 
 class Panel(W.VBox):
-    """A widget of ours: its content; below it a line that says what goes on, and the last error with its hint."""
+    """A widget of ours: its content, a line that says what goes on, the last error with its hint, what was found.
 
-    def __init__(self, content: Iterable[W.Widget], name: str) -> None:
+    Parameters
+    ----------
+    name
+        What its threads are called.
+    """
+
+    def __init__(self, content: Iterable[W.Widget], name: str, found: Iterable[W.Widget] = ()) -> None:
         self._status, self._error = W.HTML(), W.HTML()
-        super().__init__([W.HTML(_STYLE, layout=W.Layout(display="none")), *content, self._status, self._error])
+        style = W.HTML(_STYLE, layout=W.Layout(display="none"))
+        super().__init__([style, *content, self._status, self._error, *found])
         self.add_class("knb-panel")
         self._ui = UiThread(f"kinesis_nb {name}", self.show_error)
 
@@ -88,7 +97,7 @@ def heading(text: str, level: int = 4) -> W.HTML:
 def code_html(code: str) -> str:
     """Return code as HTML with a button that copies it."""
     copy = "navigator.clipboard.writeText(this.parentNode.querySelector('pre').textContent);this.textContent='copied'"
-    button = f'<button type="button" class="jupyter-button" onclick="{copy}">copy</button>'
+    button = f'<button type="button" onclick="{copy}">copy</button>'
     return f"<div>{button}<pre>{html.escape(code)}</pre></div>"
 
 
@@ -127,7 +136,6 @@ class Field(W.HBox):
         control.description = label
         super().__init__([control, self._mark])
         self.add_class("knb-field")
-        self.validate()
 
     @property
     def value(self) -> Any:
@@ -164,11 +172,11 @@ class Field(W.HBox):
         try:
             self._check(value)
         except ConfigError as error:
+            option, _, rest = error.message.partition(": ")
+            message = rest if option.isidentifier() else error.message  # the label says which option it is
             hint = f'<br><span class="knb-quiet">{html.escape(error.hint)}</span>' if error.hint else ""
-            return (
-                f"{self.label}: {error.message}",
-                f'<span role="status"><span class="knb-wrong">✗ {html.escape(error.message)}</span>{hint}</span>',
-            )
+            mark = f'<span class="knb-wrong">✗ {html.escape(message)}</span>{hint}'
+            return f"{self.label}: {message}", f'<span role="status">{mark}</span>'
         return "", ""
 
 
@@ -213,12 +221,13 @@ class Form(Panel):
     ) -> None:
         self.fields, self._actions = fields, tuple(actions)
         self._busy = ""
-        self._reason, self._result = W.HTML(), W.VBox()
+        self._reason, self._result = W.HTML(), W.HTML()
         buttons = W.HBox(self._actions)
         buttons.add_class("knb-actions")
-        super().__init__([*content, buttons, self._reason, self._result], name)
+        super().__init__([*content, buttons, self._reason], name, [self._result])
         for field in fields.values():
             field.watch(lambda _change: self.refresh())
+        self.refresh()
 
     @property
     def problem(self) -> str:
@@ -240,6 +249,10 @@ class Form(Panel):
         lines = [f"{', '.join(labels)}: {reason}" for reason, labels in reasons.items() if reason != self._busy]
         text = "<br>".join(html.escape(one_line(line)) for line in lines)
         self._reason.value = f'<span role="status" class="knb-quiet">{text}</span>' if text else ""
+
+    def show(self, found: str) -> None:
+        """Show what a button found, as HTML, below the buttons."""
+        self._result.value = found
 
     def do(self, saying: str, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
         """Do what may take long without holding up the kernel; meanwhile no button can be clicked."""
