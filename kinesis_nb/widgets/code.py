@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,21 @@ if TYPE_CHECKING:
 _WIDTH = 88  # columns of a notebook's cell that need no scrolling
 
 
-def source_code(config: SourceConfig, agents: str | None = None) -> str:
+def source_code(config: SourceConfig) -> str:
     """Return the cell that connects a source with these settings."""
-    options: dict[str, Any] = {
-        one.name: value for one in fields(config) if (value := getattr(config, one.name)) != one.default
-    }
-    if agents is not None:
-        options["agents"] = agents
-    call = call_code("kn.connect", (), options)
-    imports = "import getpass\n\n" if "getpass." in call else ""
-    return f"{imports}import kinesis_nb as kn\n\nsource = {call}\n"
+    call = call_code("kn.connect", (), _differing(config))
+    return with_imports(f"import kinesis_nb as kn\n\nsource = {call}\n")
+
+
+def _differing(settings: SourceConfig | StsRole) -> dict[str, Any]:
+    """Return what is not as it is by default."""
+    values = {one.name: (getattr(settings, one.name), one.default) for one in fields(settings)}
+    return {name: value for name, (value, usual) in values.items() if value != usual}
+
+
+def with_imports(code: str) -> str:
+    """Return code that asks for secrets with the import that it needs."""
+    return f"import getpass\n\n{code}" if "getpass.getpass(" in code else code
 
 
 def call_code(function: str, arguments: Iterable[Any], options: Mapping[str, Any]) -> str:
@@ -39,11 +45,20 @@ def call_code(function: str, arguments: Iterable[Any], options: Mapping[str, Any
     """
     given = [*map(literal, arguments), *(f"{name}={literal(value)}" for name, value in options.items())]
     line = f"{function}({', '.join(given)})"
-    return line if len(line) <= _WIDTH else f"{function}(\n" + "".join(f"    {one},\n" for one in given) + ")"
+    if len(line) <= _WIDTH:
+        return line
+    inner = "".join(f"{one},\n" for one in given)
+    return f"{function}(\n{textwrap.indent(inner, '    ')})"
 
 
 class Name(str):
     """Code as it is, such as the name of a variable."""
+
+    __slots__ = ()
+
+
+class Asked(str):
+    """What the code asks for when it runs, because the value is secret."""
 
     __slots__ = ()
 
@@ -53,26 +68,31 @@ def literal(value: Any) -> str:
     match value:
         case Name():
             return str(value)
+        case Asked():
+            return f"getpass.getpass({literal(f'{value}: ')})"
+        case dict():
+            return "{" + ", ".join(f"{literal(name)}: {literal(one)}" for name, one in value.items()) + "}"
         case str():
             return json.dumps(value, ensure_ascii=False)  # as Python writes it too, in the quotes of this project
-        case StaticCredentials():
-            keys = [literal(value.access_key_id), _asked("Secret access key")]
-            return f"kn.StaticCredentials({', '.join(keys + [_asked('Session token')] * bool(value.session_token))})"
-        case Profile():
-            return f"kn.Profile({literal(value.name)})"
-        case AwsInstance():
-            return "kn.AwsInstance()"
-        case StsRole():
-            given = {one.name: getattr(value, one.name) for one in fields(value)}
-            usual = {"duration": 900, "external_id": None}
-            options = {name: one for name, one in given.items() if name not in usual or one != usual[name]}
-            return f"kn.StsRole({', '.join(f'{name}={literal(one)}' for name, one in options.items())})"
-        case Proxy():
-            before, password, after = str(value).partition("********") if value.password else (str(value), "", "")
-            return f"{literal(before)} + {_asked('Proxy password')} + {literal(after)}" if password else literal(before)
+        case StaticCredentials() | Profile() | AwsInstance() | StsRole() | Proxy():
+            return _setting(value)
         case _:
             return repr(value)
 
 
-def _asked(what: str) -> str:
-    return f'getpass.getpass("{what}: ")'
+def _setting(value: StaticCredentials | Profile | AwsInstance | StsRole | Proxy) -> str:
+    match value:
+        case StaticCredentials():
+            token = [Asked("Session token")] if value.session_token else []
+            return call_code("kn.StaticCredentials", [value.access_key_id, Asked("Secret access key"), *token], {})
+        case Profile():
+            return call_code("kn.Profile", [value.name], {})
+        case AwsInstance():
+            return "kn.AwsInstance()"
+        case StsRole():
+            return call_code("kn.StsRole", (), _differing(value))
+        case Proxy(password=None):
+            return literal(str(value))
+        case Proxy():
+            before, _, after = str(value).partition("********")
+            return " + ".join(map(literal, (before, Asked("Proxy password"), after)))

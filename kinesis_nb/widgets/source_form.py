@@ -132,7 +132,7 @@ class SourceForm(Form):
 
     def to_code(self) -> str:
         """Return the cell that replaces the form; it asks for secrets."""
-        return source_code(self.config, self.fields["agents"].value)
+        return source_code(self.config)
 
     def _options(self) -> dict[str, Any]:
         """Return what `connect` is given: what is shown and filled in."""

@@ -34,6 +34,7 @@ class UiThread:
         self._changed = threading.Condition()  # guards everything below
         self._calls: list[Callable[[], object]] = []
         self._draw: Callable[[], bool] | None = None
+        self._seconds, self._due = ROUND_SECONDS, 0.0  # between two pictures; when the next one is due
         self._jobs = 0  # work that is under way
         self._is_alive = self._in_round = False
 
@@ -59,10 +60,10 @@ class UiThread:
             self._calls.append(call)
             self._wake()
 
-    def animate(self, draw: Callable[[], bool]) -> None:
-        """Call `draw` in every round until it returns False."""
+    def animate(self, draw: Callable[[], bool], seconds: float = ROUND_SECONDS) -> None:
+        """Call `draw` every so many seconds until it returns False."""
         with self._changed:
-            self._draw = draw
+            self._draw, self._seconds, self._due = draw, seconds, 0.0
             self._wake()
 
     def settle(self, timeout: float) -> bool:
@@ -76,7 +77,7 @@ class UiThread:
             threading.Thread(target=self._loop, name=self._name, daemon=True).start()
 
     def _loop(self) -> None:
-        while calls := self._next():
+        while (calls := self._next()) is not None:
             for call in calls:
                 try:
                     call()
@@ -87,13 +88,17 @@ class UiThread:
                 self._changed.notify_all()
             time.sleep(ROUND_SECONDS)
 
-    def _next(self) -> list[Callable[[], object]]:
+    def _next(self) -> list[Callable[[], object]] | None:
+        """Return what is to be done in this round, or None when there is nothing left to do."""
         with self._changed:
             calls, self._calls = self._calls, []
-            if self._draw is not None:
+            now = time.monotonic()
+            if self._draw is not None and now >= self._due:
+                self._due = now + self._seconds
                 calls.append(partial(self._step, self._draw))
-            self._is_alive = self._in_round = bool(calls)
-            return calls
+            self._in_round = bool(calls)
+            self._is_alive = self._in_round or self._draw is not None
+            return calls if self._is_alive else None
 
     def _step(self, draw: Callable[[], bool]) -> None:
         goes_on = False
