@@ -15,6 +15,8 @@ from kinesis_nb.widgets.ui_thread import UiThread
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from kinesis_nb.source import Source
+
 _STYLE = """<style>
 .knb-panel{
   --knb-font:var(--jp-ui-font-size1,13px)/1.5 var(--jp-ui-font-family,system-ui,sans-serif);
@@ -214,17 +216,24 @@ class Form(Panel):
         By the name of the option that each of them gives.
     content
         What is shown, the fields included.
+    below
+        What is shown below the buttons and what they found.
     """
 
     def __init__(
-        self, fields: dict[str, Field], content: Iterable[W.Widget], actions: Iterable[Action], name: str
+        self,
+        fields: dict[str, Field],
+        content: Iterable[W.Widget],
+        actions: Iterable[Action],
+        name: str,
+        below: Iterable[W.Widget] = (),
     ) -> None:
         self.fields, self._actions = fields, tuple(actions)
         self._busy = ""
         self._reason, self._result = W.HTML(), W.HTML()
         buttons = W.HBox(self._actions)
         buttons.add_class("knb-actions")
-        super().__init__([*content, buttons, self._reason], name, [self._result])
+        super().__init__([*content, buttons, self._reason], name, [self._result, *below])
         for field in fields.values():
             field.watch(lambda _change: self.refresh())
         self.refresh()
@@ -268,6 +277,20 @@ class Form(Panel):
             self._refresh_actions()
 
         self._ui.run(work, done)
+
+    def offer_streams(self, source: Source, field: str, value_of: Callable[[str], str] = str) -> None:
+        """Propose the streams of a source in a field, if they may be listed; others can be written all the same."""
+
+        def look() -> list[str]:
+            try:
+                return [value_of(name) for name in source.explore()]
+            except KinesisError:
+                return []
+
+        def offer(names: list[str]) -> None:
+            self.fields[field].control.options = names
+
+        self._ui.run(look, offer)
 
     def show_error(self, error: BaseException | None) -> None:
         """Show an error below the form, which can be used again."""

@@ -56,7 +56,7 @@ class ExportForm(RunForm):
         self._columns = None if self._is_stream else read_rows(data).schema
         self.fields = self._fields(source)
         super().__init__(source, self.fields, [heading("New export", 3), *self.fields.values()], "export form")
-        self.offer_streams("output_stream_arn", lambda name: source.explore(name).summary.arn)
+        self.offer_streams(source, "output_stream_arn", lambda name: source.explore(name).summary.arn)
 
     @property
     def export(self) -> StreamingExport | ExportReport | None:

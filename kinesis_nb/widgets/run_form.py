@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W  # noqa: N812 - as in base
 
-from kinesis_nb.errors import ConfigError, KinesisError
+from kinesis_nb.errors import ConfigError
 from kinesis_nb.position import StartingPosition
 from kinesis_nb.widgets.base import Action, Field, Form, code_html
 
@@ -85,20 +85,6 @@ class RunForm(Form):
     def _picture(self, status: Any) -> str:
         """Return a moment of it as HTML."""
         raise NotImplementedError
-
-    def offer_streams(self, field: str, value_of: Callable[[str], str | None]) -> None:
-        """Propose the streams of the source in a field, if they may be listed; others can be written all the same."""
-
-        def look() -> list[str]:
-            try:
-                return list(filter(None, map(value_of, self.source.explore())))
-            except KinesisError:
-                return []
-
-        def offer(names: list[str]) -> None:
-            self.fields[field].control.options = names
-
-        self._ui.run(look, offer)
 
 
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:

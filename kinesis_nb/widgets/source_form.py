@@ -53,6 +53,8 @@ class SourceForm(Form):
     ----------
     config
         What the form shows first; the settings of a new source by default.
+    on_use
+        Is called with the source by a button "Use this source", which there is only then.
 
     Examples
     --------
@@ -68,8 +70,9 @@ class SourceForm(Form):
     """
 
     @hinted
-    def __init__(self, config: SourceConfig | None = None) -> None:
+    def __init__(self, config: SourceConfig | None = None, on_use: Callable[[Source], object] | None = None) -> None:
         config = config or SourceConfig()
+        self._on_use = on_use
         self._source: Source | None = None
         self.fields = fields = _fields(config)
         fields["endpoint_url"] = _endpoint("Kinesis endpoint", "endpoint_url", config, self._allows_http)
@@ -97,8 +100,10 @@ class SourceForm(Form):
         ]
 
     def _buttons(self) -> list[Action]:
+        use = [] if self._on_use is None else [Action("Use this source", self._use, self._why_not, primary=True)]
         return [
-            Action("Test connection", self._test, self._why_not, primary=True),
+            *use,
+            Action("Test connection", self._test, self._why_not, primary=not use),
             Action("IAM policy", self._show_policy, lambda: self._why_not() or self._why_no_policy()),
             Action(
                 "Save",
@@ -206,6 +211,10 @@ class SourceForm(Form):
 
     def _why_no_policy(self) -> str:
         return "" if self._chosen("read") or self._chosen("write") else "name the streams to read or write"
+
+    def _use(self) -> None:
+        if self._on_use is not None:
+            self._on_use(self.source())
 
     def _test(self) -> None:
         source, read, write = self.source(), self._chosen("read"), self._chosen("write")

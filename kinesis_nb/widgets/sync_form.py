@@ -59,7 +59,7 @@ class SyncForm(RunForm):
             "storage_options": Field("Storage options", secret, _storage_options),
         }
         super().__init__(source, fields, [heading("New sync", 3), *fields.values()], "sync form")
-        self.offer_streams("stream", lambda name: name)
+        self.offer_streams(source, "stream")
 
     @property
     def sync(self) -> Sync | None:
