@@ -68,8 +68,14 @@ def save(config: SourceConfig, name: str) -> None:
         keyring.set_password(_SERVICE, f"{name}/{kind}", secret.reveal())
 
 
-def load(name: str, overridden: Collection[str]) -> dict[str, Any]:
-    """Return the saved options of a source; a secret of an option that is overridden is not asked for."""
+def load(name: str, overridden: Collection[str], *, may_ask: bool = True) -> dict[str, Any]:
+    """Return the saved options of a source; a secret of an option that is overridden is not asked for.
+
+    Parameters
+    ----------
+    may_ask
+        Whether a secret that is not in the keyring may be asked for: only where somebody waits for the answer.
+    """
     path = _path(name)
     try:
         handle = os.open(path, os.O_RDONLY | _NO_LINK)
@@ -87,7 +93,7 @@ def load(name: str, overridden: Collection[str]) -> dict[str, Any]:
         if os.name == "posix" and os.fstat(handle).st_mode & 0o022:
             raise ConfigError(f"others may write the file of source {name!r}", hint=f"check it, then chmod 600 {path}")
         try:
-            return _from_toml(name, tomllib.load(file), overridden)
+            return _from_toml(name, tomllib.load(file), overridden, may_ask=may_ask)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"the file of source {name!r} is damaged ({error})", hint=f"save it again; it is {path}"
@@ -122,7 +128,7 @@ def _toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _from_toml(name: str, saved: dict[str, Any], overridden: Collection[str]) -> dict[str, Any]:
+def _from_toml(name: str, saved: dict[str, Any], overridden: Collection[str], *, may_ask: bool) -> dict[str, Any]:
     secrets, auth, role = saved.pop("secrets"), saved.pop("auth", None), saved.pop("sts_role", None)
     address, user = saved.pop("proxy", None), saved.pop("proxy_user", "")
     options: dict[str, Any] = {key: saved[key] for key in _SETTINGS if key in saved}
@@ -130,12 +136,13 @@ def _from_toml(name: str, saved: dict[str, Any], overridden: Collection[str]) ->
         if "profile" in auth:
             options["auth"] = Profile(auth["profile"])
         else:
-            keys = {kind: _recall(name, kind) for kind in ("secret_access_key", "session_token") if kind in secrets}
+            kinds = [kind for kind in ("secret_access_key", "session_token") if kind in secrets]
+            keys = {kind: _recall(name, kind, may_ask=may_ask) for kind in kinds}
             options["auth"] = StaticCredentials(auth["access_key_id"], **keys)
     if role:
         options["sts_role"] = StsRole(**role)
     if address and "proxy" not in overridden:
-        password = _recall(name, "proxy_password") if "proxy_password" in secrets else None
+        password = _recall(name, "proxy_password", may_ask=may_ask) if "proxy_password" in secrets else None
         options["proxy"] = Proxy(address, user, password)
     return options
 
@@ -147,18 +154,13 @@ def _secrets(config: SourceConfig) -> dict[str, Secret]:
     return {kind: secret for kind, secret in found.items() if secret}
 
 
-def _recall(name: str, kind: str) -> Secret:
+def _recall(name: str, kind: str, *, may_ask: bool) -> Secret:
     """Return a secret from the keyring, else from whoever sits here."""
     keyring = _keyring()
     if keyring and (known := keyring.get_password(_SERVICE, f"{name}/{kind}")):
         return Secret(known)
     asked = kind.replace("_", " ")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", getpass.GetPassWarning)  # better no secret than one that is echoed
-            answer = getpass.getpass(f"{asked} of source {name!r}: ")
-    except (EOFError, OSError, NotImplementedError, RuntimeError, getpass.GetPassWarning):
-        answer = ""
+    answer = _ask(f"{asked} of source {name!r}: ") if may_ask else ""
     if not answer:
         option = "proxy=" if kind == "proxy_password" else "auth="
         raise ConfigError(
@@ -166,6 +168,15 @@ def _recall(name: str, kind: str) -> Secret:
             hint=f"pip install 'kinesis_nb[keyring]' and save the source again, or give connect() {option}",
         )
     return Secret(answer)
+
+
+def _ask(prompt: str) -> str:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)  # better no secret than one that is echoed
+            return getpass.getpass(prompt)
+    except (EOFError, OSError, NotImplementedError, RuntimeError, getpass.GetPassWarning):
+        return ""
 
 
 def _keyring() -> Any:
@@ -185,13 +196,18 @@ def _folder() -> Path:
     return platformdirs.user_config_path("kinesis_nb") / "sources"
 
 
-def _path(name: object) -> Path:
+def check_name(name: object) -> str:
+    """Return the name of a source as it is, or raise ConfigError when none can have it."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
         raise ConfigError(
             f"{name!r} cannot name a source",
             hint="1 to 64 letters, digits, '_', '.' and '-'; the first a letter or digit",
         )
-    return _folder() / f"{name}.toml"
+    return name
+
+
+def _path(name: object) -> Path:
+    return _folder() / f"{check_name(name)}.toml"
 
 
 def _make_private(folder: Path) -> None:

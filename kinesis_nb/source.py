@@ -305,7 +305,7 @@ class Source:
         on_bad_key: str = "fail",
         on_ambiguous: str = "resend",
         resume: ExportReport | None = None,
-        progress: bool = True,
+        progress: bool | Callable[[int], None] = True,
     ) -> ExportReport:
         """Write every row of a frame to another stream.
 
@@ -329,6 +329,9 @@ class Source:
             When an answer is lost: ``"resend"`` and count possible duplicates, or ``"stop"``.
         resume
             The report of an export of this frame that did not end; only what it did not settle is sent.
+        progress
+            Show a progress bar, or call a function with the rows written so far. When it raises a KinesisError the
+            export stops: ``error.report`` can be resumed.
 
         Returns
         -------
@@ -592,8 +595,11 @@ def _share_bar(title: str, *, shown: bool) -> Generator[Callable[[int, float], N
 
 
 @contextmanager
-def _progress_bar(title: str, *, shown: bool) -> Generator[Callable[[int], None]]:
+def _progress_bar(title: str, *, shown: bool | Callable[[int], None]) -> Generator[Callable[[int], None]]:
     """Give a function that takes the rows so far."""
+    if callable(shown):
+        yield shown
+        return
     from tqdm.auto import tqdm
 
     with tqdm(desc=title, unit=" rows", unit_scale=True, disable=not shown, leave=False) as bar:

@@ -374,7 +374,7 @@ def start_sync(
     on_data_loss: str,
 ) -> Sync:
     """Start a sync, or return the one that is running for this stream and table in this process."""
-    decided = _check(start, commit_interval, on_data_loss)
+    decided = check_options(start, commit_interval, on_data_loss)
     summary = Patient(kinesis, clock).describe_stream(stream)
     key = (summary.arn, storage.uri)
     with _lock:
@@ -392,7 +392,8 @@ def start_sync(
         return sync
 
 
-def _check(start: StartingPosition, commit_interval: float, on_data_loss: str) -> OnDataLoss:
+def check_options(start: StartingPosition, commit_interval: float, on_data_loss: str) -> OnDataLoss:
+    """Raise ConfigError for a start, an interval or a policy that no sync can have."""
     if not isinstance(commit_interval, int | float) or not 0 < commit_interval <= 3600:  # noqa: PLR2004 - an hour
         raise ConfigError(f"commit_interval={commit_interval!r} is no time to wait", hint="give seconds, 0 < s <= 3600")
     if start.kind is Kind.AFTER_SEQUENCE_NUMBER:

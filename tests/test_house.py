@@ -13,7 +13,7 @@ import pytest
 import kinesis_nb as kn
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ["pandas", "polars", "pyarrow", "boto3", "botocore", "deltalake", "ipywidgets", "msgspec", "tqdm"]
+HEAVY = ["pandas", "polars", "pyarrow", "boto3", "botocore", "deltalake", "ipywidgets", "anywidget", "msgspec", "tqdm"]
 
 _IMPORT = """
 import json, sys, time

@@ -1,0 +1,300 @@
+"""What all widgets share: how they look, how they say what is wrong, and who changes them."""
+
+from __future__ import annotations
+
+import html
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as W  # noqa: N812 - short, for it is in every line
+
+from kinesis_nb.errors import ConfigError, KinesisError, forget_frames
+from kinesis_nb.text import one_line
+from kinesis_nb.widgets.ui_thread import UiThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kinesis_nb.source import Source
+
+_STYLE = """<style>
+.knb-panel{
+  --knb-font:var(--jp-ui-font-size1,13px)/1.5 var(--jp-ui-font-family,system-ui,sans-serif);
+  --knb-text:var(--jp-ui-font-color1,CanvasText);--knb-quiet:var(--jp-ui-font-color2,GrayText);
+  --knb-wrong:var(--jp-error-color1,#c62828);--knb-right:var(--jp-success-color1,#2e7d32);
+  --knb-line:var(--jp-border-color2,#8885);--knb-code:var(--jp-code-font-family,ui-monospace,monospace);
+  --jp-widgets-inline-label-width:11em;--jp-widgets-inline-width:36em;
+  max-width:64em;color:var(--knb-text)}
+.knb-panel .widget-html-content{font:var(--knb-font);white-space:normal;overflow-wrap:anywhere}
+.knb-panel .widget-label{text-align:left}
+.knb-panel .knb-field,.knb-panel .knb-actions{flex-flow:row wrap;align-items:center;overflow:visible}
+.knb-panel .knb-field>*{max-width:100%}
+.knb-panel .knb-mark{flex:1 1 14em;min-width:0}
+.knb-panel .knb-wrong{color:var(--knb-wrong)}.knb-panel .knb-right{color:var(--knb-right)}
+.knb-panel .knb-quiet{color:var(--knb-quiet)}
+.knb-panel .knb-error{border-left:3px solid var(--knb-wrong);padding:2px 0 2px 10px;margin:4px 0}
+.knb-panel .knb-error b{color:var(--knb-wrong)}
+.knb-panel h3,.knb-panel h4{margin:10px 0 2px;color:inherit;line-height:1.4}
+.knb-panel h3{font-size:1.15em}.knb-panel h4{font-size:1em}
+.knb-panel pre{font:var(--jp-code-font-size,13px)/1.4 var(--knb-code);background:var(--jp-layout-color2,#8882);
+  color:inherit;padding:8px;margin:4px 0;overflow:auto;max-height:24em;white-space:pre}
+.knb-panel .widget-html button{font:inherit;padding:1px 10px;border:1px solid var(--knb-line);border-radius:2px;
+  background:var(--jp-layout-color2,ButtonFace);color:inherit;cursor:pointer}
+.knb-panel :focus-visible{outline:2px solid var(--jp-brand-color1,Highlight);outline-offset:1px}
+</style>"""
+
+
+class Panel(W.VBox):
+    """A widget of ours: its content, a line that says what goes on, the last error with its hint, what was found.
+
+    Parameters
+    ----------
+    name
+        What its threads are called.
+    """
+
+    def __init__(self, content: Iterable[W.Widget], name: str, found: Iterable[W.Widget] = ()) -> None:
+        self._status, self._error = W.HTML(), W.HTML()
+        style = W.HTML(_STYLE, layout=W.Layout(display="none"))
+        super().__init__([style, *content, self._status, self._error, *found])
+        self.add_class("knb-panel")
+        self._ui = UiThread(f"kinesis_nb {name}", self.show_error)
+
+    def say(self, text: str, *, kind: str = "quiet") -> None:
+        """Show one line about what goes on; `kind` is "quiet", "right" or "wrong"."""
+        self._status.value = f'<span role="status" class="knb-{kind}">{html.escape(one_line(text))}</span>' * bool(text)
+
+    def show_error(self, error: BaseException | None) -> None:
+        """Show an error below the widget: what happened, and what to do; None takes it away."""
+        self._error.value = "" if error is None else error_html(error)
+        if error is not None:
+            self.say("")
+            forget_frames(error)  # they may hold keys
+
+    def settle(self, timeout: float = 30.0) -> bool:
+        """Wait until what was begun by a button is done and shown; return whether it is."""
+        return self._ui.settle(timeout)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+def error_html(error: BaseException) -> str:
+    """Return an error as HTML: two lines for one of ours; a bug keeps its traceback, folded away."""
+    name, message = type(error).__name__, getattr(error, "message", str(error))
+    hint = getattr(error, "hint", "") if isinstance(error, KinesisError) else "this is a bug; please report it"
+    lines = f"<b>{html.escape(name)}:</b> {html.escape(one_line(message))}"
+    lines += f"<br>hint: {html.escape(hint)}" if hint else ""
+    if not isinstance(error, KinesisError):
+        trace = html.escape("".join(traceback.format_exception(error)))
+        lines += f"<details><summary>traceback</summary><pre>{trace}</pre></details>"
+    return f'<div class="knb-error" role="alert">{lines}</div>'
+
+
+def heading(text: str, level: int = 4) -> W.HTML:
+    """Return a heading."""
+    return W.HTML(f"<h{level}>{html.escape(text)}</h{level}>")
+
+
+def code_html(code: str) -> str:
+    """Return code as HTML with a button that copies it."""
+    copy = "navigator.clipboard.writeText(this.parentNode.querySelector('pre').textContent);this.textContent='copied'"
+    button = f'<button type="button" onclick="{copy}">copy</button>'
+    return f"<div>{button}<pre>{html.escape(code)}</pre></div>"
+
+
+def _anything(value: Any) -> object:
+    return value
+
+
+class Field(W.HBox):
+    """A labelled control, and beside it what is wrong with its value.
+
+    Parameters
+    ----------
+    label
+        What it is called, for eyes and for screen readers.
+    control
+        An ipywidget with a ``value``, or a :class:`SecretField`.
+    check
+        Raises ConfigError for a value that cannot be right: one of the engine's own checks.
+    is_required
+        Whether it must be filled in while it is shown.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        control: Any,
+        check: Callable[[Any], object] = _anything,
+        *,
+        is_required: bool = False,
+    ) -> None:
+        self.label, self.control, self.is_required = label, control, is_required
+        self._check = check
+        self._mark = W.HTML()
+        self._mark.add_class("knb-mark")
+        self.problem = ""
+        control.description = label
+        super().__init__([control, self._mark])
+        self.add_class("knb-field")
+
+    @property
+    def value(self) -> Any:
+        """What is in the control; None for an empty text, or when the field is not shown."""
+        if not self.is_shown:
+            return None
+        value = self.control.secret if hasattr(self.control, "secret") else self.control.value
+        return (value.strip() or None) if isinstance(value, str) else value
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the field is there to be filled in."""
+        return self.layout.display != "none"
+
+    @is_shown.setter
+    def is_shown(self, is_shown: bool) -> None:
+        self.layout.display = None if is_shown else "none"
+
+    def watch(self, changed: Callable[[Any], object]) -> None:
+        """Call `changed` whenever the value changes."""
+        self.control.observe(changed, "secret" if hasattr(self.control, "secret") else "value")
+
+    def validate(self) -> str:
+        """Mark the field, and return what is wrong with it, else an empty text."""
+        self.problem, self._mark.value = self._look()
+        return self.problem
+
+    def _look(self) -> tuple[str, str]:
+        value = self.value
+        if value is None:
+            is_missing = self.is_required and self.is_shown
+            mark = '<span class="knb-quiet">required</span>' if is_missing else ""
+            return (f"{self.label} is missing" if is_missing else "", mark)
+        try:
+            self._check(value)
+        except ConfigError as error:
+            option, _, rest = error.message.partition(": ")
+            message = rest if option.isidentifier() else error.message  # the label says which option it is
+            hint = f'<br><span class="knb-quiet">{html.escape(error.hint)}</span>' if error.hint else ""
+            mark = f'<span class="knb-wrong">✗ {html.escape(message)}</span>{hint}'
+            return f"{self.label}: {message}", f'<span role="status">{mark}</span>'
+        return "", ""
+
+
+class Action(W.Button):
+    """A button that is disabled while there is a reason, and says so.
+
+    Parameters
+    ----------
+    act
+        What a click does; it must return at once.
+    why_not
+        Gives the reason why a click is not possible now, else an empty text.
+    """
+
+    def __init__(
+        self, label: str, act: Callable[[], object], why_not: Callable[[], str], *, primary: bool = False
+    ) -> None:
+        super().__init__(description=label, button_style="primary" if primary else "")
+        self._act, self._why_not, self.reason = act, why_not, ""
+        self.layout.width = "auto"
+        self.on_click(lambda _button: None if self.disabled else self._act())
+
+    def refresh(self, busy: str) -> None:
+        """Look again whether it can be clicked; not while something goes on."""
+        self.reason = busy or self._why_not()
+        self.disabled, self.tooltip = bool(self.reason), self.reason or None
+
+
+class Form(Panel):
+    """Fields that are checked as you type, and buttons that say why they cannot be clicked.
+
+    Parameters
+    ----------
+    fields
+        By the name of the option that each of them gives.
+    content
+        What is shown, the fields included.
+    below
+        What is shown below the buttons and what they found.
+    """
+
+    def __init__(
+        self,
+        fields: dict[str, Field],
+        content: Iterable[W.Widget],
+        actions: Iterable[Action],
+        name: str,
+        below: Iterable[W.Widget] = (),
+    ) -> None:
+        self.fields, self._actions = fields, tuple(actions)
+        self._busy = ""
+        self._reason, self._result = W.HTML(), W.HTML()
+        buttons = W.HBox(self._actions)
+        buttons.add_class("knb-actions")
+        super().__init__([*content, buttons, self._reason], name, [self._result, *below])
+        for field in fields.values():
+            field.watch(lambda _change: self.refresh())
+        self.refresh()
+
+    @property
+    def problem(self) -> str:
+        """The first thing that is wrong or missing, else an empty text."""
+        return next(filter(None, (field.problem for field in self.fields.values() if field.is_shown)), "")
+
+    def refresh(self) -> None:
+        """Check every field, and look again which buttons can be clicked."""
+        for field in self.fields.values():
+            field.validate()
+        self._refresh_actions()
+
+    def _refresh_actions(self) -> None:
+        reasons: dict[str, list[str]] = {}
+        for action in self._actions:
+            action.refresh(self._busy)
+            if action.reason:
+                reasons.setdefault(action.reason, []).append(action.description)
+        lines = [f"{', '.join(labels)}: {reason}" for reason, labels in reasons.items() if reason != self._busy]
+        text = "<br>".join(html.escape(one_line(line)) for line in lines)
+        self._reason.value = f'<span role="status" class="knb-quiet">{text}</span>' if text else ""
+
+    def show(self, found: str) -> None:
+        """Show what a button found, as HTML, below the buttons."""
+        self._result.value = found
+
+    def do(self, saying: str, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
+        """Do what may take long without holding up the kernel; meanwhile no button can be clicked."""
+        self._busy = saying
+        self.show_error(None)
+        self.say(saying)
+        self._refresh_actions()
+
+        def done(found: Any) -> None:
+            self._busy = ""
+            self.say("")
+            then(found)
+            self._refresh_actions()
+
+        self._ui.run(work, done)
+
+    def offer_streams(self, source: Source, field: str, value_of: Callable[[str], str] = str) -> None:
+        """Propose the streams of a source in a field, if they may be listed; others can be written all the same."""
+
+        def look() -> list[str]:
+            try:
+                return [value_of(name) for name in source.explore()]
+            except KinesisError:
+                return []
+
+        def offer(names: list[str]) -> None:
+            self.fields[field].control.options = names
+
+        self._ui.run(look, offer)
+
+    def show_error(self, error: BaseException | None) -> None:
+        """Show an error below the form, which can be used again."""
+        super().show_error(error)
+        if error is not None:
+            self._busy = ""
+            self._refresh_actions()

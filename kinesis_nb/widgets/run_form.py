@@ -1,0 +1,118 @@
+"""What the forms share that start something which runs on."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as W  # noqa: N812 - as in base
+
+from kinesis_nb.errors import ConfigError
+from kinesis_nb.position import StartingPosition
+from kinesis_nb.widgets.base import Action, Field, Form, code_html
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kinesis_nb.source import Source
+
+PICTURE_SECONDS = 0.5  # between two pictures of what runs
+_OVER = {"ended", "stopped", "failed"}
+
+
+class RunForm(Form):
+    """Fields, and buttons that start and stop what they describe; below them how it goes.
+
+    A subclass gives `_begin`, which starts it, and `_code`.
+    """
+
+    def __init__(self, source: Source, fields: dict[str, Field], content: Iterable[W.Widget], name: str) -> None:
+        self.source = source
+        self._run: Any = None
+        self._is_running = False
+        super().__init__(fields, content, self._buttons(), name)
+
+    def _buttons(self) -> list[Action]:
+        return [
+            Action("Start", self.start, self._why_not_start, primary=True),
+            Action("Stop", self.stop, lambda: "" if self._is_running else "nothing is running"),
+            Action("Code", lambda: self.show(code_html(self.to_code())), lambda: self.problem),
+        ]
+
+    def _why_not_start(self) -> str:
+        return self.problem or ("it is running; stop it first" if self._is_running else "")
+
+    def start(self) -> None:
+        """Start what the fields describe; returns at once."""
+        begin = self._begin()
+        self.do("Starting …", begin, self._begun)
+
+    def stop(self) -> None:
+        """Stop it; returns at once, what was under way is finished in the background."""
+        self.do("Stopping …", self._run.stop, lambda _: self._draw())
+
+    def to_code(self) -> str:
+        """Return the cell that replaces the form, for a source in the variable ``source``."""
+        if self.problem:
+            raise ConfigError(self.problem, hint="mend it in the form")
+        return self._code()
+
+    def _begin(self) -> Callable[[], Any]:
+        """Return what starts it: called in another thread, so it must not look at a field."""
+        raise NotImplementedError
+
+    def _code(self) -> str:
+        raise NotImplementedError
+
+    def _begun(self, run: Any) -> None:
+        self._run, self._is_running = run, True
+        self._ui.animate(self._draw, PICTURE_SECONDS)
+
+    def _draw(self) -> bool:
+        """Show how it goes; return whether it goes on."""
+        status = self._run.status()
+        self.show(self._picture(status))
+        goes_on = status.state not in _OVER
+        if self._is_running and not goes_on:
+            self._is_running = False
+            self._refresh_actions()
+            if status.state == "failed":
+                self._run.wait(5, until_caught_up=False)  # raises what it failed with
+        return goes_on
+
+    def _picture(self, status: Any) -> str:
+        """Return a moment of it as HTML."""
+        raise NotImplementedError
+
+
+def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the options of a function that have a default, and the default."""
+    return {
+        name: one.default
+        for name, one in inspect.signature(function).parameters.items()
+        if one.default is not inspect.Parameter.empty
+    }
+
+
+def changed(values: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that are not the default."""
+    return {name: value for name, value in values.items() if value != usual[name]}
+
+
+def position(text: str) -> StartingPosition:
+    """Read a start or an end as a user may write it, for the clock of this machine."""
+    with warnings.catch_warnings():  # half a date has no time zone yet; what is used says so
+        warnings.simplefilter("ignore")
+        return StartingPosition.parse(text, datetime.now(UTC))
+
+
+def choice(options: Iterable[str], value: str) -> W.Dropdown:
+    """Return a control for one of a few words."""
+    return W.Dropdown(options=list(options), value=value)
+
+
+def proposals(options: Iterable[str], value: str = "", placeholder: str = "") -> W.Combobox:
+    """Return a control for a text with proposals."""
+    return W.Combobox(value=value, options=list(options), placeholder=placeholder, ensure_option=False)

@@ -1,0 +1,127 @@
+"""All of it as one app: sources, explore, tail, syncs, exports."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+import ipywidgets as W  # noqa: N812 - as in base
+
+from kinesis_nb import widgets
+from kinesis_nb.config import SourceConfig, hinted
+from kinesis_nb.samples import demo
+from kinesis_nb.saved import load, sources
+from kinesis_nb.source import Source
+from kinesis_nb.text import one_line
+from kinesis_nb.widgets.base import Action, Field, Form, Panel, heading
+from kinesis_nb.widgets.export_form import ExportForm
+from kinesis_nb.widgets.source_form import SourceForm
+from kinesis_nb.widgets.sync_form import SyncForm
+from kinesis_nb.widgets.tail_form import TailForm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TABS = ("Sources", "Explore", "Tail", "Syncs", "Exports")
+
+
+class Studio(Panel):
+    """Everything as one app, for JupyterLab and Voila: choose a source, look into it, follow, sync, export.
+
+    Parameters
+    ----------
+    source
+        The source to begin with; None begins with choosing one.
+
+    Attributes
+    ----------
+    source
+        The source that is used now, or None.
+    """
+
+    @hinted
+    def __init__(self, source: Source | None = None) -> None:
+        self.source: Source | None = None
+        self._place = W.HTML()
+        self._tabs = W.Tab([W.VBox() for _ in _TABS], titles=_TABS)
+        super().__init__([self._place, self._tabs], "studio")
+        self.add_class("knb-studio")
+        self._tabs.children[0].children = [_Known(self.use), SourceForm(on_use=self.use)]
+        self._tabs.observe(lambda _change: self._fill(), "selected_index")
+        self._go_on(source, 0 if source is None else 1)
+
+    def use(self, source: Source) -> None:
+        """Go on with another source; what was started with the earlier one runs on."""
+        self._go_on(source, 1)
+
+    def _go_on(self, source: Source | None, tab: int) -> None:
+        self.source = source
+        said = "choose one, or make a new one" if source is None else repr(source).strip("<>").removeprefix("Source ")
+        self._place.value = f'<span role="status"><b>Source:</b> {html.escape(one_line(said))}</span>'
+        for page in self._tabs.children[1:]:
+            page.children = []
+        self._tabs.selected_index = tab
+        self._fill()
+
+    def _fill(self) -> None:
+        """Make what is looked at, when it is looked at for the first time."""
+        number: int = self._tabs.selected_index or 0
+        page = self._tabs.children[number]
+        if page.children:
+            return
+        makers: tuple[Callable[[Source], W.Widget], ...] = (_explorer, TailForm, _syncs, _exports)
+        page.children = [heading("Choose a source first") if self.source is None else makers[number - 1](self.source)]
+
+    def __repr__(self) -> str:
+        return f"<Studio: {self.source!r}>"
+
+
+def _explorer(source: Source) -> W.Widget:
+    return widgets.Explorer(source)
+
+
+def _syncs(source: Source) -> W.Widget:
+    return _Several(lambda: SyncForm(source), "Another sync")
+
+
+def _exports(source: Source) -> W.Widget:
+    return _Several(lambda: ExportForm(source), "Another export")
+
+
+class _Several(W.VBox):
+    """Forms one below the other, and a button that makes another one."""
+
+    def __init__(self, make: Callable[[], W.Widget], label: str) -> None:
+        self._make, self._forms = make, W.VBox([make()])
+        super().__init__([self._forms, Action(label, self._add, lambda: "")])
+
+    def _add(self) -> None:
+        self._forms.children = [*self._forms.children, self._make()]
+
+
+class _Known(Form):
+    """The sources that are saved, and the sample streams.
+
+    Parameters
+    ----------
+    use
+        Is given the one that was chosen.
+    """
+
+    def __init__(self, use: Callable[[Source], object]) -> None:
+        self._use = use
+        saved = W.Dropdown(options=sources())
+        fields = {"name": Field("Saved source", saved, is_required=bool(saved.options))}
+        actions = [
+            Action("Open", self._open, lambda: self.problem or ("" if saved.options else "no source is saved yet")),
+            Action("Sample streams", lambda: self.do("Starting …", demo, use), lambda: ""),
+        ]
+        super().__init__(fields, [heading("Known sources", 3), *fields.values()], actions, "known sources")
+
+    def _open(self) -> None:
+        name = self.fields["name"].value
+
+        def connect() -> Source:  # in a thread, where nobody would answer a question
+            return Source(SourceConfig(**load(name, (), may_ask=False)))
+
+        self.do("Opening …", connect, self._use)

@@ -1,0 +1,74 @@
+"""Following a stream, from a form; what comes is shown by a TailView."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as W  # noqa: N812 - as in base
+
+from kinesis_nb import widgets
+from kinesis_nb.buffer import Buffer
+from kinesis_nb.config import check_stream_name
+from kinesis_nb.errors import ConfigError
+from kinesis_nb.position import Kind
+from kinesis_nb.source import Source
+from kinesis_nb.widgets.base import Action, Field, Form, code_html, heading
+from kinesis_nb.widgets.code import call_code
+from kinesis_nb.widgets.run_form import changed, choice, defaults, position, proposals
+
+if TYPE_CHECKING:
+    from kinesis_nb.tail import Tail
+
+_USUAL = defaults(Source.tail)
+_STARTS = ("latest", "trim_horizon", "-5m", "-1h")
+
+
+class TailForm(Form):
+    """Start a tail; the view below it pauses and stops it.
+
+    Attributes
+    ----------
+    tail
+        The tail that was started last, or None.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.tail: Tail | None = None
+        self._view = W.VBox()
+        rows = W.IntText(_USUAL["max_rows"], step=10_000)
+        fields = {
+            "stream": Field("Stream", proposals([], placeholder="orders"), check_stream_name, is_required=True),
+            "start": Field("Start", proposals(_STARTS, _USUAL["start"]), _check_start, is_required=True),
+            "max_rows": Field("Rows to hold", rows, lambda rows: Buffer(rows, _USUAL["max_bytes"], _USUAL["on_full"])),
+            "on_full": Field("When full", choice(("drop_oldest", "block"), _USUAL["on_full"])),
+        }
+        actions = [
+            Action("Start", self._start, lambda: self.problem, primary=True),
+            Action("Code", lambda: self.show(code_html(self.to_code())), lambda: self.problem),
+        ]
+        super().__init__(fields, [heading("New tail", 3), *fields.values()], actions, "tail form", [self._view])
+        self.offer_streams(source, "stream")
+
+    def _options(self) -> dict[str, Any]:
+        return changed({name: field.value for name, field in self.fields.items() if name in _USUAL}, _USUAL)
+
+    def _start(self) -> None:
+        stream, options = self.fields["stream"].value, self._options()
+        self.do("Starting …", lambda: self.source.tail(stream, **options), self._started)
+
+    def _started(self, tail: Tail) -> None:
+        self.tail = tail
+        self.show("")
+        self._view.children = [widgets.TailView(tail)]
+
+    def to_code(self) -> str:
+        """Return the cell that replaces the form, for a source in the variable ``source``."""
+        if self.problem:
+            raise ConfigError(self.problem, hint="mend it in the form")
+        return call_code("tail = source.tail", [self.fields["stream"].value], self._options()) + "\ntail.view()\n"
+
+
+def _check_start(text: str) -> None:
+    if position(text).kind is Kind.AFTER_SEQUENCE_NUMBER:
+        raise ConfigError("a sequence number is a place in one shard", hint='use "latest" or a time')
