@@ -57,9 +57,8 @@ def export_frame(
     frame: Any,
     options: Options,
     delivery: Delivery,
-    *,
     clock: Clock,
-    progress: Callable[[int], None] = lambda _rows: None,
+    progress: Callable[[int], None],
 ) -> ExportReport:
     """Write every row of a frame; see :meth:`kinesis_nb.source.Source.export_df`."""
     rows = read_rows(frame)

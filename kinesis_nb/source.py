@@ -330,8 +330,7 @@ class Source:
         resume
             The report of an export of this frame that did not end; only what it did not settle is sent.
         progress
-            Show a progress bar, or call a function with the rows written so far. When it raises a KinesisError the
-            export stops: ``error.report`` can be resumed.
+            Show a bar, or call a function with the rows written so far; a KinesisError from it stops the export.
 
         Returns
         -------
@@ -353,9 +352,7 @@ class Source:
         options = Options(partition_column, encode, data_column, on_bad_key, aggregate)
         delivery = Delivery(order, on_ambiguous, resume)
         with _progress_bar(stream, shown=progress) as bar:
-            return export_frame(
-                self._kinesis, stream, output_stream_arn, df, options, delivery, clock=self._clock, progress=bar
-            )
+            return export_frame(self._kinesis, stream, output_stream_arn, df, options, delivery, self._clock, bar)
 
     @hinted
     def export_stream(
