@@ -40,10 +40,8 @@ sim-export: .venv/.test    ## 1,000 exports in virtual time
 kill-export: .venv/.test    ## a streaming export that is killed 100 times
 	$(BIN)/python -m tests.kill_export --kills 100
 
-mutants: .venv/.test    ## seeded defects in the reader, the exporter and the sync: the tests must kill each
+mutants: .venv/.test    ## seeded defects: the tests must kill each
 	$(BIN)/python -m tests.mutants
-	$(BIN)/python -m tests.export_mutants
-	$(BIN)/python -m tests.mutants_sync
 
 crash: .venv/.test    ## a sync that is killed a thousand times, on a folder and on S3; about half an hour
 	$(BIN)/python -m tests.crash

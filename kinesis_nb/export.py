@@ -14,7 +14,7 @@ from kinesis_nb.entries import Options, Preparer, refuse_large, waves
 from kinesis_nb.errors import ConfigError, KinesisError
 from kinesis_nb.exporter import IN_MEMORY, STREAMED, Exporter
 from kinesis_nb.report import ExportReport, Settled, Tally, Window
-from kinesis_nb.target import LARGEST_RECORD_BYTES, Target, look_up
+from kinesis_nb.target import LARGEST_RECORD_BYTES, look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -77,7 +77,15 @@ def export_frame(
     refuse_large(first, target.record_bytes)
     in_waves = delivery.order == "per_key" and not options.aggregate
     window = IN_MEMORY if rows.in_memory else STREAMED
-    export = _Export(kinesis, target, clock, tally, preparer, delivery)
+    exporter = Exporter(
+        kinesis,
+        target,
+        clock,
+        tally,
+        ordered=delivery.order == "per_key",
+        resend_unknown=delivery.on_ambiguous == "resend",
+    )
+    export = _Export(exporter, preparer, tally, clock, target.record_bytes)
     return export.run(_slices(chain([first], parts), in_waves=in_waves), window, progress)
 
 
@@ -103,52 +111,40 @@ def _numbered(preparer: Preparer, batches: Iterator[pl.DataFrame], done: Settled
         raise ConfigError(f"the frame has {row:,} rows, the report is of one with more", hint="give the same frame")
 
 
+@dataclass(frozen=True, slots=True)
 class _Export:
     """One run: feeds the exporter in the caller's own thread, and reports however it ends."""
 
-    def __init__(
-        self,
-        kinesis: Kinesis,
-        target: Target,
-        clock: Clock,
-        tally: Tally,
-        preparer: Preparer,
-        delivery: Delivery,
-    ) -> None:
-        self._target, self._clock, self._tally, self._preparer = target, clock, tally, preparer
-        self._exporter = Exporter(
-            kinesis,
-            target,
-            clock,
-            tally,
-            ordered=delivery.order == "per_key",
-            resend_unknown=delivery.on_ambiguous == "resend",
-        )
+    exporter: Exporter
+    preparer: Preparer
+    tally: Tally
+    clock: Clock
+    record_bytes: int
 
     def run(self, slices: Iterator[pl.DataFrame], window: Window, progress: Callable[[int], None]) -> ExportReport:
-        started = self._clock.monotonic()
+        started = self.clock.monotonic()
         note = ""
-        self._exporter.start()
+        self.exporter.start()
         try:
             self._feed(slices, window, progress)
-            self._exporter.finish(progress)
+            self.exporter.finish(progress)
         except KeyboardInterrupt:
             note = "interrupted"
             warnings.warn("the export was interrupted: not all was written", stacklevel=2)
-            self._exporter.stop()
+            self.exporter.stop()
         except KinesisError as error:
-            self._exporter.stop()
-            error.report = self._tally.report(self._clock.monotonic() - started, "failed")
+            self.exporter.stop()
+            error.report = self.tally.report(self.clock.monotonic() - started, "failed")
             error.add_note(f"{error.report.rows:,} rows were written before; resume=error.report sends the rest")
             raise
         finally:
-            self._exporter.halt()
-        progress(self._tally.rows)
-        return self._tally.report(self._clock.monotonic() - started, note)
+            self.exporter.halt()
+        progress(self.tally.rows)
+        return self.tally.report(self.clock.monotonic() - started, note)
 
     def _feed(self, slices: Iterator[pl.DataFrame], window: Window, progress: Callable[[int], None]) -> None:
         for part in slices:
-            refuse_large(part, self._target.record_bytes)
-            self._exporter.wait_for_room(window, progress)
-            self._exporter.queue(self._preparer.entries(part))
-            progress(self._tally.rows)
+            refuse_large(part, self.record_bytes)
+            self.exporter.wait_for_room(window, progress)
+            self.exporter.queue(self.preparer.entries(part))
+            progress(self.tally.rows)

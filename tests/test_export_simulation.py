@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
-
-from tests import export_mutants
 from tests.export_simulation import MUST_HAPPEN, simulate
 
 SEEDS = 150
@@ -27,9 +24,3 @@ def test_every_row_in_order_whatever_happens() -> None:
 def test_same_seed_same_run() -> None:
     """A seed that failed can be looked at again: it does the same, count for count."""
     assert simulate(7) == simulate(7)
-
-
-@pytest.mark.parametrize("mutant", export_mutants.MUTANTS, ids=lambda mutant: mutant.name)
-def test_mutants_have_their_place(mutant: export_mutants.Mutant) -> None:
-    """The text that a seeded defect replaces is in the package exactly once, so the defect is what it says."""
-    assert mutant.name not in export_mutants.misplaced()

@@ -276,7 +276,7 @@ def test_listed_shard_that_is_not_found_is_tried_three_times(bench: Bench) -> No
     bench.step()
     calls = []
 
-    def not_found(shard: Shard, iterator: str, limit: int) -> None:
+    def not_found(stream: str, shard: Shard, iterator: str, limit: int) -> None:
         calls.append(shard.shard_id)
         raise StreamNotFound("no such shard")
 

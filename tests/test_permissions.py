@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -15,8 +17,7 @@ from tests.aws import ACCOUNT, Gate, refusal
 from tests.conftest import by_key, written_by_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from kinesis_nb.emulator import Emulator
     from tests.conftest import Streams
@@ -66,23 +67,40 @@ def explore(source: kn.Source, _: Path) -> object:
     return view.sample(30), view._repr_html_(), repr(view.lineage), view.lag(), view.heat(10)
 
 
-def export(source: kn.Source, _: Path) -> object:
-    return source.export_df(pl.DataFrame({"key": ["a"], "n": [1]}), STREAM, progress=False)
+def export(source: kn.Source, _: Path) -> int:
+    return source.export_df(pl.DataFrame({"key": ["a"], "n": [1]}), OUT, progress=False).rows
 
 
-READERS: dict[str, Callable[[kn.Source, Path], object]] = {"read": read, "tail": tail, "sync": sync, "explore": explore}
+def export_stream(source: kn.Source, folder: Path) -> int:
+    export = source.export_stream(folder / "table", OUT)
+    try:
+        assert export.wait(timeout=20)
+        return export.status().rows
+    finally:
+        export.stop()
+
+
+Use = Callable[[kn.Source, Path], object]
+READERS: dict[str, Use] = {"read": read, "tail": tail, "sync": sync, "explore": explore}
+WRITERS: dict[str, Use] = {"export_df": export, "export_stream": export_stream}
+
+
+def allowed_by(**options: object) -> set[str]:
+    """Return the actions of the policy that iam_policy() writes."""
+    policy = kn.connect(auth=KEYS).iam_policy(**options)  # type: ignore[arg-type]
+    return {action.partition(":")[2] for action in policy.actions}
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_reader_needs_exactly_the_four(
     gate: Gate, gated: kn.Source, streams: Streams, tmp_path: Path, name: str
 ) -> None:
-    """Each reading capability works through a reshard with the four actions, and asks for no other that it needs."""
+    """Each way of reading works through a reshard under its generated policy, and asks for no other that it needs."""
     streams.create(shards=2)
     streams.put(15)
     streams.split()
     streams.put(15)
-    gate.allowed = set(READ)
+    gate.allowed = allowed_by(read=[STREAM])
     found = READERS[name](gated, tmp_path)
     if name == "sync":
         assert by_key(found.sort("partition_key", "shard_offset").to_arrow()) == written_by_key(streams)  # type: ignore[attr-defined]
@@ -109,7 +127,7 @@ def test_without_one_of_the_four_the_error_names_it(
     """Any one action removed: an AccessDenied that names the action and the ARN, with the statement to add."""
     streams.create()
     streams.put(10)
-    gate.allowed = set(READ) - {missing}
+    gate.allowed = allowed_by(read=[STREAM]) - {missing}
     with pytest.raises(kn.AccessDenied) as caught:
         READERS[name](gated, tmp_path)
     lines = str(caught.value).splitlines()
@@ -120,25 +138,44 @@ def test_without_one_of_the_four_the_error_names_it(
     assert gate.refused[missing] >= 1
 
 
-def test_an_export_needs_put_records_alone(gate: Gate, gated: kn.Source, streams: Streams) -> None:
-    """With PutRecords an export writes; without it the error names it."""
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_export_needs_put_records_alone(
+    gate: Gate, gated: kn.Source, emulator: Emulator, streams: Streams, tmp_path: Path, name: str
+) -> None:
+    """Under its generated policy, which is PutRecords, an export writes; without it the error names it."""
     streams.create()
-    gate.allowed = {"PutRecords"}
-    assert export(gated, None).rows == 1  # type: ignore[arg-type, attr-defined]
-    assert set(gate.asked) - set(gate.refused) == {"PutRecords"}
+    streams.put(1)
+    streams.create("out")
+    sync(kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS), tmp_path)
     gate.allowed = set()
-    with pytest.raises(kn.AccessDenied, match=f"kinesis:PutRecords on {re.escape(STREAM)} is denied"):
-        export(gated, None)  # type: ignore[arg-type]
+    with pytest.raises(kn.AccessDenied, match=f"kinesis:PutRecords on {re.escape(OUT)} is denied") as caught:
+        WRITERS[name](gated, tmp_path)
+    wanted = json.loads(caught.value.hint.partition("policy: ")[2])
+    assert wanted == {"Effect": "Allow", "Action": "kinesis:PutRecords", "Resource": OUT}
+    gate.allowed = allowed_by(write=[OUT])
+    gate.asked.clear()
+    gate.refused.clear()
+    assert WRITERS[name](gated, tmp_path) == 1
+    assert set(gate.asked) - set(gate.refused) == {"PutRecords"}
 
 
 def test_the_catalog_needs_list_streams(gate: Gate, gated: kn.Source, streams: Streams) -> None:
     """explore() without a stream names ListStreams when that is denied, and shows what it may otherwise."""
     streams.create()
-    gate.allowed = set(READ)
+    gate.allowed = allowed_by(read=[STREAM])
     with pytest.raises(kn.AccessDenied, match="kinesis:ListStreams on \\* is denied"):
         gated.explore()
-    gate.allowed = {*READ, "ListStreams"}
+    gate.allowed = allowed_by(read=[STREAM], list_streams=True)
     assert "orders" in gated.explore()._repr_html_()
+
+
+def test_the_summary_needs_its_action(gate: Gate, gated: kn.Source, streams: Streams) -> None:
+    """What only the summary tells is shown under the policy that allows it, and is said to be missing otherwise."""
+    streams.create()
+    gate.allowed = allowed_by(read=[STREAM])
+    assert set(gated.explore("orders").extras.values()) == {"not permitted"}
+    gate.allowed = allowed_by(read=[STREAM], summary=True)
+    assert gated.explore("orders").extras["consumers"] == 0
 
 
 def policy_for(**options: object) -> kn.IamPolicy:

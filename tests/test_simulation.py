@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
-
-from tests import mutants
 from tests.simulation import Failure, never, simulate
 
 SEEDS = 300
@@ -29,9 +26,3 @@ def test_every_record_once_in_order_whatever_happens() -> None:
 def test_same_seed_same_run() -> None:
     """A seed that failed can be looked at again: it does the same, count for count."""
     assert simulate(7) == simulate(7)
-
-
-@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
-def test_mutants_have_their_place(mutant: mutants.Mutant) -> None:
-    """The text that a seeded defect replaces is in the package exactly once, so the defect is what it says."""
-    assert mutant.name not in mutants.misplaced()

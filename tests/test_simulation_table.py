@@ -6,7 +6,6 @@ from collections import Counter
 
 import pytest
 
-from tests import mutants_sync
 from tests.simulation_table import SEEDS, never, simulate
 
 
@@ -19,9 +18,3 @@ def test_the_table_has_every_record_once_in_order() -> None:
         assert failure is None, failure
         happened += counts
     assert never(happened) == []
-
-
-@pytest.mark.parametrize("mutant", mutants_sync.MUTANTS, ids=lambda mutant: mutant.name)
-def test_mutants_of_the_sync_have_their_place(mutant: mutants_sync.Mutant) -> None:
-    """The text that a seeded defect replaces is in the package exactly once."""
-    assert mutant.name not in mutants_sync.misplaced()

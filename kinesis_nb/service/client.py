@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class KinesisClient:
-    """Kinesis over boto3; implements :class:`~kinesis_nb.transport.Kinesis`."""
+    """Kinesis over botocore; implements :class:`~kinesis_nb.transport.Kinesis`."""
 
     def __init__(self, config: SourceConfig, clock: Clock | None = None) -> None:
         self._config = config

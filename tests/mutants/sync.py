@@ -1,17 +1,8 @@
-"""Defects put into the sync on purpose: each must be noticed by its simulation, or else by a test.
-
-``python -m tests.mutants_sync`` applies them one by one, as :mod:`tests.mutants` does for the reader.
-"""
+"""Defects in the sync."""
 
 from __future__ import annotations
 
-import os
-import sys
-
-from tests import mutants
 from tests.mutants import Mutant, Suite
-
-os.environ["PLACES"] = "folder"
 
 _ACQUIRE = "        if wanted:\n            self._table.acquire(wanted)\n"
 _WRITE = "self._write([file] if file else [], self._transactions(checkpoints, gaps), map(str, gaps))"
@@ -108,15 +99,9 @@ MUTANTS = [
     Mutant("a file is not fsynced", "storage.py", "                os.fsync(file.fileno())\n", ""),
 ]
 
-
-SUITE = Suite("tests.simulation_table", ("tests/test_sync_loss.py", "tests/test_sync_places.py", "tests/test_sync.py"))
-SEEDS = 12  # the real table makes a seed slow
-
-
-def misplaced() -> list[str]:
-    """Name the mutants whose text is not found exactly once."""
-    return mutants.misplaced(MUTANTS)
-
-
-if __name__ == "__main__":
-    sys.exit(mutants.main(MUTANTS, SUITE, SEEDS))
+SUITE = Suite(
+    MUTANTS,
+    ("tests/test_sync_loss.py", "tests/test_sync_places.py", "tests/test_sync.py"),
+    simulation="tests.simulation_table",
+    seeds=12,  # the real table makes a seed slow
+)

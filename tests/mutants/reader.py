@@ -1,55 +1,8 @@
-"""Defects put into the reader on purpose: each must be noticed by the simulation, or else by a test.
-
-``python -m tests.mutants`` applies them one by one to a copy of the package and names what killed each. It fails when
-one survives, and when the text that a defect replaces is not found exactly once.
-"""
+"""Defects in reading."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-from tests.mutants_access import ACCESS_MUTANTS, AccessMutant
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-ROOT = Path(__file__).parent.parent
-PATIENCE = 300  # seconds for one run; a defect may also make it hang
-
-
-class Suite(NamedTuple):
-    """What must notice a defect: a simulation (a module with ``--seeds``), or else tests."""
-
-    simulation: str
-    tests: tuple[str, ...]
-
-
-SUITE = Suite(
-    "tests.simulation",
-    tuple(
-        f"tests/test_{name}.py"
-        for name in ("consumer", "pace", "gaps", "payload", "shards", "buffer", "reader_rules", "read", "tail")
-    ),
-)
-
-
-class Mutant(NamedTuple):
-    """One defect: in a file of the package, a text and what stands there instead."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-
+from tests.mutants import Mutant, Suite
 
 MUTANTS = [
     Mutant(
@@ -301,88 +254,11 @@ MUTANTS = [
     Mutant("a fork is not noticed", "config.py", "if os.getpid() != made_in:", "if False:"),
 ]
 
-
-ALL_MUTANTS: list[Mutant | AccessMutant] = [*MUTANTS, *ACCESS_MUTANTS]
-
-
-def run(mutant: Mutant | AccessMutant | None, seeds: int, suite: Suite = SUITE) -> str:
-    """Return what noticed the defect; an empty string when nothing did."""
-    with tempfile.TemporaryDirectory(prefix="mutant-") as place:
-        copy = Path(place)
-        for folder in ("kinesis_nb", "tests"):
-            shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", copy)
-        if mutant is not None:
-            path = copy / "kinesis_nb" / mutant.file
-            path.write_text(path.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
-        if isinstance(mutant, AccessMutant):
-            return _test(copy, (mutant.tests, "-k", "not servers_own and not another_host"))
-        return _simulate(copy, seeds, suite.simulation) or _test(copy, suite.tests)
-
-
-def _simulate(copy: Path, seeds: int, module: str) -> str:
-    code, output = _call(copy, "-m", module, "--seeds", str(seeds), "--stop-after", "1")
-    if code == 0:
-        return ""
-    found = re.search(r"^seed \d+: .*", output, re.MULTILINE)
-    return f"simulation, {found[0]}" if found else f"simulation, {output.strip().splitlines()[-1]}"
-
-
-def _test(copy: Path, tests: tuple[str, ...]) -> str:
-    code, output = _call(copy, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=ci", *tests)
-    if code == 0:
-        return ""
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
-    return f"test, {found[1]}" if found else f"test, {output.strip().splitlines()[-1]}"
-
-
-def _call(copy: Path, *command: str) -> tuple[int, str]:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    try:
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=copy,
-            env=environment,
-            timeout=PATIENCE,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return 1, f"no end within {PATIENCE} s"
-    return done.returncode, done.stdout + done.stderr
-
-
-def misplaced(mutants: Sequence[Mutant | AccessMutant] = ALL_MUTANTS) -> list[str]:
-    """Name the mutants whose text is not found exactly once."""
-    return [
-        mutant.name
-        for mutant in mutants
-        if (ROOT / "kinesis_nb" / mutant.file).read_text(encoding="utf-8").count(mutant.old) != 1
-    ]
-
-
-def main(mutants: Sequence[Mutant | AccessMutant] = ALL_MUTANTS, suite: Suite = SUITE, seeds: int = 150) -> int:
-    """Try all mutants; return 1 when one survives or has no place."""
-    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Seed defects; each must be noticed.")
-    parser.add_argument("--seeds", type=int, default=seeds, help="of the simulation, per mutant")
-    parser.add_argument("--only", default="", help="mutants with this text in their name")
-    options = parser.parse_args()
-    if lost := misplaced(mutants):
-        print("the text is not there exactly once:", *lost, sep="\n  ")
-        return 1
-    if noticed := run(None, options.seeds, suite):
-        print(f"without any mutant: {noticed}")
-        return 1
-    chosen = [mutant for mutant in mutants if options.only in mutant.name]
-    survivors = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for mutant, noticed in zip(chosen, pool.map(lambda m: run(m, options.seeds, suite), chosen), strict=True):
-            survivors += not noticed
-            print(f"{mutant.name:<55} {noticed or 'SURVIVED'}"[:200], flush=True)
-    print(f"{len(chosen) - survivors} of {len(chosen)} killed")
-    return 1 if survivors else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+SUITE = Suite(
+    MUTANTS,
+    tuple(
+        f"tests/test_{name}.py"
+        for name in ("consumer", "pace", "gaps", "payload", "shards", "buffer", "reader_rules", "read", "tail")
+    ),
+    simulation="tests.simulation",
+)

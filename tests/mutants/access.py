@@ -1,221 +1,212 @@
-"""Defects put into signing in, permissions and what is shown; each is for the tests named with it."""
+"""Defects in signing in, permissions and what is shown; each is for the tests named with it."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class AccessMutant(NamedTuple):
-    """One defect, and the tests that must notice it."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: str
-
+from tests.mutants import Mutant, Suite
 
 CREDENTIALS, PERMISSIONS = "tests/test_credentials.py", "tests/test_permissions.py"
 SAVED, SECRETS, HOSTILE = "tests/test_saved.py", "tests/test_secrets.py", "tests/test_hostile.py"
 CROSS_ACCOUNT = "tests/test_cross_account.py"
 NETWORKING, BAD_INPUT = "tests/test_networking.py", "tests/test_bad_input.py"
 
-ACCESS_MUTANTS = [
-    AccessMutant(
-        "access: a role is renewed at every call",
+MUTANTS = [
+    Mutant(
+        "a role is renewed at every call",
         "service/credentials.py",
         "EARLY = timedelta(seconds=300)",
         "EARLY = timedelta(seconds=900)",
         CREDENTIALS,
     ),
-    AccessMutant(
-        "access: a role is renewed too late",
+    Mutant(
+        "a role is renewed too late",
         "service/credentials.py",
         "return now >= loaded.expires_at - ahead and not is_postponed",
         "return now >= loaded.expires_at + ahead and not is_postponed",
         CREDENTIALS,
     ),
-    AccessMutant(
-        "access: every thread renews",
+    Mutant(
+        "every thread renews",
         "service/credentials.py",
         "            if self._frozen().access_key == rejected:\n",
         "            if True:\n",
         CREDENTIALS,
     ),
-    AccessMutant(
-        "access: the first role is not waited for",
+    Mutant(
+        "the first role is not waited for",
         "service/credentials.py",
         "if self._is_due(LATE if must_wait else EARLY):",
         "if True:",
         CREDENTIALS,
     ),
-    AccessMutant(
-        "access: STS is asked at every call after a failure",
+    Mutant(
+        "STS is asked at every call after a failure",
         "service/credentials.py",
         "self._renew_at = self._clock.now() + AGAIN",
         "self._renew_at = None",
         CREDENTIALS,
     ),
-    AccessMutant(
-        "access: static keys are tried twice",
+    Mutant(
+        "static keys are tried twice",
         "service/credentials.py",
         "clock, is_fixed=True)",
         "clock, is_fixed=False)",
         CREDENTIALS,
     ),
-    AccessMutant(
-        "access: expired credentials are final",
+    Mutant(
+        "expired credentials are final",
         "service/translate.py",
         'RENEWABLE = {\n    "ExpiredTokenException",\n',
         "RENEWABLE = {\n",
         CREDENTIALS,
     ),
-    AccessMutant(
-        "access: metadata version 1 is good enough",
+    Mutant(
+        "metadata version 1 is good enough",
         "service/credentials.py",
         '"ec2_metadata_v1_disabled": True',
         '"ec2_metadata_v1_disabled": False',
         CREDENTIALS,
     ),
-    AccessMutant(
-        "access: an instance falls back to the environment",
+    Mutant(
+        "an instance falls back to the environment",
         "service/credentials.py",
         '            session.register_component("credential_provider", _instance_providers(session))',
         "            pass",
         CREDENTIALS,
     ),
-    AccessMutant(
-        "access: the external id is forgotten",
+    Mutant(
+        "the external id is forgotten",
         "service/credentials.py",
         '{"ExternalId": role.external_id} if role.external_id else {}',
         "{}",
         CREDENTIALS,
     ),
-    AccessMutant(
-        "access: reading asks for more than it needs",
+    Mutant(
+        "reading asks for more than it needs",
         "permissions.py",
         '"GetRecords", "DescribeStream")',
         '"GetRecords", "DescribeStream", "DescribeStreamSummary")',
         PERMISSIONS,
     ),
-    AccessMutant(
-        "access: check() writes where DryRun is not known",
+    Mutant(
+        "check() writes where DryRun is not known",
         "service/probe.py",
         "            return error.code == _ALLOWED\n        return False",
         "            return error.code == _ALLOWED\n        return True",
         PERMISSIONS,
     ),
-    AccessMutant(
-        "access: a denial does not say of what",
+    Mutant(
+        "a denial does not say of what",
         "service/translate.py",
         "if found := _ARN.search(message):\n        return found[1]",
         "if found := _ARN.search(message):\n        return ''",
         PERMISSIONS,
     ),
-    AccessMutant(
-        "access: a denial is taken for a broken table",
+    Mutant(
+        "a denial is taken for a broken table",
         "sync.py",
         "        except KinesisError:  # some of them are an OSError as well\n            raise\n",
         "",
         PERMISSIONS,
     ),
-    AccessMutant(
-        "access: another account's stream goes by name",
+    Mutant(
+        "another account's stream goes by name",
         "service/client.py",
         '.split(":")[4] == arn.account else str(arn)',
         '.split(":")[4] == arn.account else arn.stream',
         CROSS_ACCOUNT,
     ),
-    AccessMutant(
-        "access: our own stream goes by ARN",
+    Mutant(
+        "our own stream goes by ARN",
         "service/client.py",
         "return arn.stream if caller is not None and",
         "return arn.stream if caller is None and",
         CROSS_ACCOUNT,
     ),
-    AccessMutant(
-        "access: AWS_ENDPOINT_URL counts",
+    Mutant(
+        "AWS_ENDPOINT_URL counts",
         "service/session.py",
         "ignore_configured_endpoint_urls=not isinstance(config.auth, Profile)",
         "ignore_configured_endpoint_urls=False",
         NETWORKING,
     ),
-    AccessMutant(
-        "access: a proxy that wants a password is tried for ever",
+    Mutant(
+        "a proxy that wants a password is tried for ever",
         "service/translate.py",
         'if "407" in str(error.kwargs.get("error"))',
         "if False",
         NETWORKING,
     ),
-    AccessMutant(
-        "access: a proxy's password is shown",
+    Mutant(
+        "a proxy's password is shown",
         "config.py",
         'return self._with(f":{self.password}" if self.password else "")',
         "return self.reveal()",
         NETWORKING,
     ),
-    AccessMutant(
-        "access: http to anywhere",
+    Mutant(
+        "http to anywhere",
         "config.py",
         'if parts.scheme == "http" and not allow_http and not _is_loopback(str(parts.hostname)):',
         "if False:",
         BAD_INPUT,
     ),
-    AccessMutant(
-        "access: links are followed",
+    Mutant(
+        "links are followed",
         "saved.py",
         "os.O_RDONLY | _NO_LINK",
         "os.O_RDONLY",
         SAVED,
     ),
-    AccessMutant(
-        "access: the folder stays open to others",
+    Mutant(
+        "the folder stays open to others",
         "saved.py",
         "        one.chmod(0o700)\n",
         "",
         SAVED,
     ),
-    AccessMutant(
-        "access: a keyword equal to its default does not override",
+    Mutant(
+        "a keyword equal to its default does not override",
         "config.py",
         "if not isinstance(value, _Default)}",
         "if not isinstance(value, _Default) and value}",
         SAVED,
     ),
-    AccessMutant(
-        "access: logs show everything",
+    Mutant(
+        "logs show everything",
         "service/redact.py",
         "        if record.levelno >= logging.WARNING:",
         "        if True:",
         SECRETS,
     ),
-    AccessMutant(
-        "access: frames keep what was signed with",
+    Mutant(
+        "frames keep what was signed with",
         "errors.py",
         "        led.__traceback__ = None\n",
         "        pass\n",
         SECRETS,
     ),
-    AccessMutant(
-        "access: a secret can be pickled",
+    Mutant(
+        "a secret can be pickled",
         "credentials.py",
         '        msg = "a Secret cannot be pickled or copied"\n        raise TypeError(msg)',
         "        return (Secret, (self._value,))",
         SECRETS,
     ),
-    AccessMutant("access: HTML is not escaped", "display.py", "html.escape(plain(value))", "plain(value)", HOSTILE),
-    AccessMutant(
-        "access: directions are obeyed",
+    Mutant("HTML is not escaped", "display.py", "html.escape(plain(value))", "plain(value)", HOSTILE),
+    Mutant(
+        "directions are obeyed",
         "text.py",
         'frozenset({"Cc", "Cf", "Cs"',
         'frozenset({"Cc", "Cs"',
         HOSTILE,
     ),
-    AccessMutant(
-        "access: an error quotes escape sequences",
+    Mutant(
+        "an error quotes escape sequences",
         "errors.py",
         "self.message = one_line(message)",
         "self.message = message",
         HOSTILE,
     ),
 ]
+
+SUITE = Suite(MUTANTS)

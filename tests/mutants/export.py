@@ -1,19 +1,8 @@
-"""Defects put into the exporter on purpose: each must be noticed by its simulation, or else by a test.
-
-``python -m tests.export_mutants`` does for exports what ``tests.mutants`` does for reading.
-"""
+"""Defects in exports."""
 
 from __future__ import annotations
 
-import sys
-
-from tests import mutants
-from tests.mutants import Mutant
-
-SUITE = mutants.Suite(
-    "tests.export_simulation",
-    tuple(f"tests/test_{name}.py" for name in ("export_parts", "encode")),
-)
+from tests.mutants import Mutant, Suite
 
 MUTANTS = [
     Mutant(
@@ -136,11 +125,6 @@ MUTANTS = [
     Mutant("the rate falls too far", "throughput.py", "_CUT = 0.85 ", "_CUT = 0.1 "),
 ]
 
-
-def misplaced() -> list[str]:
-    """Name the mutants whose text is not found exactly once."""
-    return mutants.misplaced(MUTANTS)
-
-
-if __name__ == "__main__":
-    sys.exit(mutants.main(MUTANTS, SUITE))
+SUITE = Suite(
+    MUTANTS, tuple(f"tests/test_{name}.py" for name in ("export_parts", "encode")), simulation="tests.export_simulation"
+)

@@ -1,0 +1,7 @@
+"""All suites by name."""
+
+from __future__ import annotations
+
+from tests.mutants import access, export, reader, sync
+
+SUITES = {"reader": reader.SUITE, "access": access.SUITE, "export": export.SUITE, "sync": sync.SUITE}
