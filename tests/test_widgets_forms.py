@@ -41,7 +41,7 @@ def end(monkeypatch: pytest.MonkeyPatch) -> Iterator[FrontEnd]:
         yield end
 
 
-def fill(end: FrontEnd, form: Any, **values: Any) -> None:
+def fill(end: FrontEnd, form: Any, /, **values: Any) -> None:
     """Fill in fields, in this order."""
     for name, value in values.items():
         control = form.fields[name].control

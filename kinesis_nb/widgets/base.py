@@ -10,6 +10,7 @@ import ipywidgets as W  # noqa: N812 - short, for it is in every line
 
 from kinesis_nb.errors import ConfigError, KinesisError, forget_frames
 from kinesis_nb.text import one_line
+from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.ui_thread import UiThread
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _STYLE = """<style>
   --knb-text:var(--jp-ui-font-color1,CanvasText);--knb-quiet:var(--jp-ui-font-color2,GrayText);
   --knb-wrong:var(--jp-error-color1,#c62828);--knb-right:var(--jp-success-color1,#2e7d32);
   --knb-line:var(--jp-border-color2,#8885);--knb-code:var(--jp-code-font-family,ui-monospace,monospace);
-  --jp-widgets-inline-label-width:11em;--jp-widgets-inline-width:36em;
+  --jp-widgets-inline-label-width:11em;--jp-widgets-inline-width:42em;
   max-width:64em;color:var(--knb-text)}
 .knb-panel .widget-html-content{font:var(--knb-font);white-space:normal;overflow-wrap:anywhere}
 .knb-panel .widget-label{text-align:left}
@@ -58,6 +59,7 @@ class Panel(W.VBox):
         style = W.HTML(_STYLE, layout=W.Layout(display="none"))
         super().__init__([style, *content, self._status, self._error, *found])
         self.add_class("knb-panel")
+        serve_while_busy(self)
         self._ui = UiThread(f"kinesis_nb {name}", self.show_error)
 
     def say(self, text: str, *, kind: str = "quiet") -> None:
@@ -198,7 +200,7 @@ class Action(W.Button):
     ) -> None:
         super().__init__(description=label, button_style="primary" if primary else "")
         self._act, self._why_not, self.reason = act, why_not, ""
-        self.layout.width = "auto"
+        self.layout.width, self.layout.align_self = "auto", "flex-start"
         self.on_click(lambda _button: None if self.disabled else self._act())
 
     def refresh(self, busy: str) -> None:

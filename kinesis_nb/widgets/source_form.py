@@ -346,7 +346,7 @@ def _network_fields(config: SourceConfig) -> dict[str, Field]:
     if config.proxy:
         proxy.secret = as_secret("proxy", config.proxy.reveal())
     return {
-        "networking": Field("Other than the default", W.Checkbox(is_special)),
+        "networking": Field("Own endpoints, proxy or certificates", W.Checkbox(is_special)),
         "proxy": Field("Proxy", proxy, lambda address: Proxy.parse(address.reveal())),
         "ca_bundle": Field("CA bundle", _text("the path of a file of certificates", bundle), _set_up("verify")),
         "verify": Field("Check certificates", W.Checkbox(config.verify is not False)),

@@ -15,6 +15,7 @@ from kinesis_nb.source import Source
 from kinesis_nb.text import one_line
 from kinesis_nb.widgets.base import Action, Field, Form, Panel, heading
 from kinesis_nb.widgets.export_form import ExportForm
+from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.source_form import SourceForm
 from kinesis_nb.widgets.sync_form import SyncForm
 from kinesis_nb.widgets.tail_form import TailForm
@@ -77,7 +78,9 @@ class Studio(Panel):
 
 
 def _explorer(source: Source) -> W.Widget:
-    return widgets.Explorer(source)
+    explorer: W.Widget = widgets.Explorer(source)
+    serve_while_busy(explorer)
+    return explorer
 
 
 def _syncs(source: Source) -> W.Widget:
@@ -94,6 +97,7 @@ class _Several(W.VBox):
     def __init__(self, make: Callable[[], W.Widget], label: str) -> None:
         self._make, self._forms = make, W.VBox([make()])
         super().__init__([self._forms, Action(label, self._add, lambda: "")])
+        serve_while_busy(self)
 
     def _add(self) -> None:
         self._forms.children = [*self._forms.children, self._make()]

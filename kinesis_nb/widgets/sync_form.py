@@ -54,7 +54,7 @@ class SyncForm(RunForm):
             "stream": Field("Stream", names, check_stream_name, is_required=True),
             "table": Field("Table", place, Storage.at, is_required=True),
             "start": Field("Start", proposals(_STARTS, _USUAL["start"]), _check_start, is_required=True),
-            "commit_interval": Field("Commit every (seconds)", seconds, _check_interval),
+            "commit_interval": Field("Commit interval (s)", seconds, _check_interval),
             "on_data_loss": Field("On data loss", loss),
             "storage_options": Field("Storage options", secret, _storage_options),
         }
