@@ -13,6 +13,7 @@ from datetime import datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from kinesis_nb.errors import ConfigError
 from kinesis_nb.text import visible
 
 if TYPE_CHECKING:
@@ -92,6 +93,21 @@ def widget(name: str) -> Any:
     The widgets are built on the engine, and the engine works without them: this is its only way to them, and by name.
     """
     return getattr(importlib.import_module("kinesis_nb.widgets"), name)
+
+
+def to_perspective(table: pa.Table) -> Any:
+    """Return an Arrow table as a PerspectiveWidget."""
+    try:
+        viewer = importlib.import_module("perspective.widget")
+    except ModuleNotFoundError:
+        msg = "perspective is not installed"
+        raise ConfigError(msg, hint="pip install 'kinesis-nb[perspective]'") from None
+    import pyarrow as pa
+
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    return viewer.PerspectiveWidget(stream.getvalue().to_pybytes())
 
 
 def show_live(name: str, thing: object) -> None:

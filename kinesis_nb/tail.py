@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from kinesis_nb.config import check_count, check_process, hinted
-from kinesis_nb.display import frame_html, show_live, widget
+from kinesis_nb.display import frame_html, show_live, to_perspective, widget
 from kinesis_nb.errors import Closed
 from kinesis_nb.frames import Record, Records, TableLike, concat, in_range, iter_records
 from kinesis_nb.position import Kind, StartingPosition
@@ -202,6 +202,16 @@ class Tail(TableLike):
     def view(self) -> Any:
         """Return a :class:`~kinesis_nb.widgets.TailView`: the newest rows as they come, with buttons and filters."""
         return widget("TailView")(self)
+
+    def to_perspective(self) -> Any:
+        """Return a PerspectiveWidget of the rows that are held now, to sort, group and plot them in the notebook.
+
+        Raises
+        ------
+        ConfigError
+            Without the extra: ``pip install kinesis-nb[perspective]``.
+        """
+        return to_perspective(self.to_arrow())
 
     def _ipython_display_(self) -> None:
         show_live("TailView", self)
