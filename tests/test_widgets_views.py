@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import comm
@@ -19,7 +21,7 @@ import kinesis_nb as kn
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.widgets import TailView
 from kinesis_nb.widgets.flow import Flow
-from kinesis_nb.widgets.rows import WAITING_BYTES, WAITING_ROWS, Columns, Filter, Waiting, Window, tree
+from kinesis_nb.widgets.rows import WAITING_BYTES, WAITING_ROWS, Columns, Waiting, Window, tree
 from tests.test_hostile import PAYLOADS, _dangerous
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class FrontEnd(BaseComm):
         seen = 0
         while True:
             with self.changed:
-                assert self.changed.wait_for(lambda: len(self.frames) > seen, 10), self.frames[-1:]
+                assert self.changed.wait_for(lambda seen=seen: len(self.frames) > seen, 10), self.frames[-1:]
                 frame, head = self.frames[seen], self.heads[seen]
             seen += 1
             self.say("drawn", number=head["number"])
@@ -107,7 +109,7 @@ def test_at_most_ten_messages_a_second() -> None:
             if wants_answer:
                 flow.acked(number)
     assert len(sent) == 100
-    assert min(later - earlier for earlier, later in zip(sent, sent[1:], strict=False)) >= 0.099
+    assert min(later - earlier for earlier, later in pairwise(sent)) >= 0.099
 
 
 def test_nothing_queues_for_a_front_end_that_draws_nothing() -> None:
@@ -119,7 +121,7 @@ def test_nothing_queues_for_a_front_end_that_draws_nothing() -> None:
             flow.sent(now)
             sent.append(now)
     assert len([now for now in sent if now < 600]) < 20
-    assert all(later - earlier >= 59 for earlier, later in zip(sent[-10:], sent[-9:], strict=False))
+    assert all(later - earlier >= 59 for earlier, later in pairwise(sent[-10:]))
     flow.acked(10_000)
     assert flow.wait(sent[-1] + 0.1) == 0  # it is back
 
@@ -263,7 +265,7 @@ def test_json_columns_show_what_was_written() -> None:
     window = Window()
     window.add([pa.concat_batches([_batch(0, 1, text) for text in rows])], 0, 10)
     columns = Columns(json=True)
-    cells = columns.cells(window.newest(10), None)  # type: ignore[arg-type]
+    cells = columns.cells(window.newest(10), datetime.now(UTC))
     assert columns.names[3:] == ["id", "price", "tags", "name", "data"]
     assert [row[4:] for row in reversed(cells)] == [
         ["12345678901234567890123", "1.10", '["a", {"b": 1}]', "", ""],
@@ -391,7 +393,7 @@ def test_hostile_text_is_visible_in_every_frame(source: kn.Source, streams: Stre
         _hold(tail, 2 * len(PAYLOADS))
         view = TailView(tail, json=True)
         view.refresh()
-        for number in range(2 * len(PAYLOADS)):
+        for number in range(0, 2 * len(PAYLOADS), 4):
             view.comm.say("detail", number=number)
             view.refresh()
         sent = json.dumps([view.comm.frames[:2], view.comm.heads], ensure_ascii=False)

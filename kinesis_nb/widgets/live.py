@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import deque
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anywidget
 import msgspec
@@ -17,9 +17,6 @@ from kinesis_nb.display import plain
 from kinesis_nb.errors import KinesisError
 from kinesis_nb.widgets.flow import Flow
 from kinesis_nb.widgets.pump import PUMP
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 HIDDEN_SECONDS = 1.0  # between two looks at something that nobody sees
 
@@ -181,7 +178,7 @@ class LiveView(anywidget.AnyWidget):
         self._is_over = True
         self._release()
         if self._display_id and len(self._pages) < 2:  # noqa: PLR2004 - one page, which knows the output by its id
-            update_display(self._picture_bundle(), raw=True, display_id=self._display_id)
+            update_display(self._picture_bundle(), raw=True, display_id=self._display_id)  # type: ignore[no-untyped-call]
             self.close()
         else:  # a page that was loaded again does not, and within another widget there is no output to change
             self._send_frame(now, everything=True)
@@ -201,9 +198,10 @@ class LiveView(anywidget.AnyWidget):
     def _ipython_display_(self) -> None:
         with self._lock:
             if self._is_over or not self._is_live():
-                display(self._picture_bundle(), raw=True)
+                display(self._picture_bundle(), raw=True)  # type: ignore[no-untyped-call]
                 return
             self._display_id = self._display_id or uuid.uuid4().hex
             bundle = self._repr_mimebundle_()
             data = bundle[0] if isinstance(bundle, tuple) else bundle or {}
-            display(data | self._picture_bundle(), raw=True, display_id=self._display_id)
+            whole = data | self._picture_bundle()
+            display(whole, raw=True, display_id=self._display_id)  # type: ignore[no-untyped-call]

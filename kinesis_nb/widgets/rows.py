@@ -1,4 +1,4 @@
-"""From batches to what a table of a view shows: the newest rows that match, as short lines of text, and one as a tree."""
+"""From batches to what a table shows: the newest rows that match, as short lines of text, and one of them as a tree."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions when it is imported)
@@ -91,7 +91,7 @@ class Filter:
 
 
 class Window:
-    """The newest rows that match, numbered from 0 in the order they came; rows that had no room leave their numbers out."""
+    """The newest rows that match, numbered from 0 in the order they came; what had no room leaves its numbers out."""
 
     def __init__(self) -> None:
         self.rows = 0  # that matched so far; the number of the next one

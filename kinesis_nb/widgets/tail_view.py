@@ -164,6 +164,8 @@ class TailView(LiveView):
                 number = int(message.get("number", -1))
                 record = self._window.find(number)
                 self._reply({"detail": detail(number, record) if record else None, "number": number})
+            case _:
+                pass  # from a front end that knows more than we do
 
     def _stop(self) -> None:
         self.tail.stop()
