@@ -110,8 +110,8 @@ def to_perspective(table: pa.Table) -> Any:
     return viewer.PerspectiveWidget(stream.getvalue().to_pybytes())
 
 
-def show_live(name: str, thing: object) -> None:
-    """Show a thing by a live widget; for an ``_ipython_display_``.
+def show_live(home: str, name: str, thing: object) -> None:
+    """Show a thing by a live widget, a class in a module of :mod:`kinesis_nb.widgets`; for an ``_ipython_display_``.
 
     Raises
     ------
@@ -121,4 +121,5 @@ def show_live(name: str, thing: object) -> None:
     shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
     if not hasattr(shell, "kernel") or find_spec("ipywidgets") is None or find_spec("anywidget") is None:
         raise NotImplementedError
-    importlib.import_module("IPython.display").display(widget(name)(thing))
+    view = getattr(importlib.import_module(f"kinesis_nb.widgets.{home}"), name)
+    importlib.import_module("IPython.display").display(view(thing))

@@ -214,7 +214,7 @@ class Tail(TableLike):
         return to_perspective(self.to_arrow())
 
     def _ipython_display_(self) -> None:
-        show_live("TailView", self)
+        show_live("tail_view", "TailView", self)
 
     def __enter__(self) -> Self:
         return self

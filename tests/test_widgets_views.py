@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -22,10 +23,13 @@ from kinesis_nb.frames import SCHEMA
 from kinesis_nb.widgets import TailView
 from kinesis_nb.widgets.flow import Flow
 from kinesis_nb.widgets.rows import WAITING_BYTES, WAITING_ROWS, Columns, Waiting, Window, tree
+from kinesis_nb.widgets.status_view import ExportView, SyncView
+from tests.conftest import by_key
 from tests.test_hostile import PAYLOADS, _dangerous
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.conftest import Streams
 
@@ -434,3 +438,66 @@ def test_without_a_kernel_a_tail_is_text(tail: kn.Tail) -> None:
     """Where there is no front end IPython is told to use the text or the HTML."""
     with pytest.raises(NotImplementedError):
         tail._ipython_display_()
+
+
+# --- what writes ---
+
+
+def test_a_sync_shows_how_it_goes(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """State, rows, commits, lag, each shard; the button commits what was read and stops; a picture stays."""
+    streams.create(shards=2)
+    streams.put(30)
+    sync = source.sync("orders", tmp_path / "table")
+    assert sync.wait(timeout=30)
+    view = SyncView(sync)
+    page = view.comm
+    page.say("hello")
+    frame = page.wait_for(lambda frame, _: frame["rows"])
+    assert frame["state"] == "running"
+    assert dict(frame["facts"])["rows"] == "30"
+    assert [row[0] for row in frame["rows"]] == [f"shardId-{number:012d}" for number in range(2)]
+    assert sum(int(row[2]) for row in frame["rows"]) == 30
+    streams.put(12)
+    page.say("stop")
+    page.wait_for(lambda frame, _: frame["state"] == "stopped")
+    assert not sync.is_active
+    assert len(by_key(sync)) == 7
+    assert "stopped" in view._picture()
+
+
+def test_an_export_shows_how_it_goes(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """Acknowledged rows, per shard of the output stream, until the button stops it."""
+    streams.create(shards=2)
+    arn = streams.create("results", shards=2)
+    streams.put(40)
+    with source.tail("orders", start="trim_horizon") as tail:
+        export = source.export_stream(tail, arn)
+        view = ExportView(export)
+        page = view.comm
+        page.say("hello")
+        frame = page.wait_for(lambda frame, _: dict(frame["facts"])["rows"] == "40")
+        assert frame["columns"] == ["shard", "rows", "bytes"]
+        assert sum(int(row[1]) for row in frame["rows"]) == 40
+        page.say("stop")
+        page.wait_for(lambda frame, _: frame["state"] == "stopped")
+    assert not export.is_running
+
+
+def test_a_sync_that_cannot_commit_says_so(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """The last error stands in the view, and what the stop button could not do as well."""
+    streams.create()
+    streams.put(5)
+    sync = source.sync("orders", tmp_path / "table", commit_interval=0.1)
+    assert sync.wait(timeout=30)
+    shutil.rmtree(tmp_path / "table")
+    (tmp_path / "table").write_text("in the way")
+    view = SyncView(sync)
+    view.comm.say("hello")
+    streams.put(5)
+    frame = view.comm.wait_for(lambda frame, _: frame["trouble"])
+    assert "table" in frame["trouble"]
+    view.comm.say("stop")
+    frame = view.comm.wait_for(lambda frame, _: frame["error"])
+    assert frame["error"].startswith("TableError: 5 rows that were read are not in the table")
+    assert frame["error"].endswith("hint: nothing is lost: the next sync of this table reads them again")
+    assert "TableError" in view._picture_bundle()["text/html"]

@@ -1,6 +1,7 @@
 // What live views share. Data is set as text only: textContent and text nodes, never markup.
 
 const SVG = "http://www.w3.org/2000/svg";
+const SIGNS = { running: "●", waiting: "○", paused: "❚❚", stopped: "■", ended: "■", failed: "✕" };
 
 /** Make an element: attributes, handlers (on...), and children that are nodes or text. */
 function make(tag, attributes = {}, ...children) {
@@ -93,4 +94,19 @@ function errorLine() {
 /** A button that sends a message. */
 function button(label, hint, act) {
   return make("button", { type: "button", class: "knb-button", title: hint, onclick: act }, label);
+}
+
+/** The rate of the last minute as a line. */
+function sparkline() {
+  const line = make("polyline", { xmlns: SVG, fill: "none", stroke: "currentColor", "stroke-width": "1.5" });
+  const picture = make("svg", { xmlns: SVG, class: "knb-spark", viewBox: "0 0 120 22", role: "img" }, line);
+  let drawn = "";
+  return { picture, draw(rates, rate) {
+    const most = Math.max(...rates, 1);
+    const points = rates.map((value, i) => `${(i * 120) / (rates.length - 1)},${21 - (20 * value) / most}`).join(" ");
+    if (points === drawn) return;
+    drawn = points;
+    line.setAttribute("points", points);
+    picture.setAttribute("aria-label", `rows a second in the last minute: now ${rate}, at most ${most}`);
+  } };
 }

@@ -14,7 +14,9 @@ import msgspec
 from IPython.display import display, update_display
 
 from kinesis_nb.display import plain
-from kinesis_nb.errors import KinesisError
+from kinesis_nb.errors import KinesisError, forget_frames
+from kinesis_nb.text import one_line
+from kinesis_nb.widgets.base import error_html
 from kinesis_nb.widgets.flow import Flow
 from kinesis_nb.widgets.pump import PUMP
 
@@ -24,6 +26,29 @@ HIDDEN_SECONDS = 1.0  # between two looks at something that nobody sees
 def source(*names: str) -> str:
     """Return JavaScript or CSS files of this folder, one behind the other."""
     return "\n".join(files(__package__ or "").joinpath(name).read_text(encoding="utf-8") for name in names)
+
+
+class Rate:
+    """How much came in each of the last 60 seconds."""
+
+    def __init__(self, total: int) -> None:
+        self.now = 0.0
+        self._seconds: deque[float] = deque([0.0] * 60, 60)
+        self._counted = time.monotonic(), total
+
+    def count(self, total: int) -> None:
+        """Take note of how much there is in all."""
+        now = time.monotonic()
+        then, before = self._counted
+        if now - then >= 1:
+            self.now = (total - before) / (now - then)
+            self._seconds.extend([self.now] * min(int(now - then), 60))
+            self._counted = now, total
+
+    @property
+    def last_minute(self) -> list[int]:
+        """The rates, oldest first."""
+        return [round(rate) for rate in self._seconds]
 
 
 class LiveView(anywidget.AnyWidget):
@@ -44,7 +69,9 @@ class LiveView(anywidget.AnyWidget):
         self._asked: deque[dict[str, Any]] = deque(maxlen=100)  # messages of the front end that are not looked at yet
         self._replies: deque[dict[str, Any]] = deque(maxlen=10)
         self._pages: set[str] = set()
-        self._is_new, self._last, self._error = True, b"", ""
+        self._is_new, self._last = True, b""
+        self._error: BaseException | None = None
+        self._is_stopping = False
         self._display_id = ""
         self._is_over = False
         self.on_msg(self._ask)
@@ -105,14 +132,21 @@ class LiveView(anywidget.AnyWidget):
 
     def show_error(self, error: BaseException) -> None:
         """Show an error in the view: what happened, and what to do."""
+        self._error = error
+        forget_frames(error)  # they may hold keys
+
+    def _error_lines(self) -> str:
+        error = self._error
+        if error is None:
+            return ""
         hint = f"\nhint: {error.hint}" if isinstance(error, KinesisError) and error.hint else ""
-        self._error = f"{type(error).__name__}: {getattr(error, 'message', error)}{hint}"
+        return f"{type(error).__name__}: {one_line(getattr(error, 'message', str(error)))}{hint}"
 
     def _turn(self, now: float) -> float | None:
         if self._is_over:
             return None
         self._answer_all()
-        if not self._is_live():
+        if not (self._is_stopping or self._is_live()):
             self._finish(now)
             return None
         if not self._flow.is_seen:
@@ -142,10 +176,10 @@ class LiveView(anywidget.AnyWidget):
             case "drawn":
                 self._flow.acked(int(message.get("number", 0)))
             case "stop":
-                self._error = ""
+                self._error, self._is_stopping = None, True
                 threading.Thread(target=self._stop_it, name="kinesis_nb stop", daemon=True).start()
             case _:
-                self._error = ""
+                self._error = None
                 self._do(message)
 
     def _stop_it(self) -> None:
@@ -153,6 +187,7 @@ class LiveView(anywidget.AnyWidget):
             self._stop()
         except Exception as error:  # noqa: BLE001 - nobody else would see it
             self.show_error(error)
+        self._is_stopping = False
         PUMP.wake(self)
 
     def _reply(self, reply: dict[str, Any]) -> None:
@@ -165,7 +200,7 @@ class LiveView(anywidget.AnyWidget):
         self._post(now, content)
 
     def _post(self, now: float, content: dict[str, Any]) -> None:
-        packed = msgspec.json.encode(content | {"error": self._error})
+        packed = msgspec.json.encode(content | {"error": self._error_lines()})
         if packed == self._last and not self._replies:
             return
         number, wants_answer = self._flow.sent(now)
@@ -193,7 +228,8 @@ class LiveView(anywidget.AnyWidget):
     # --- the output of the cell ---
 
     def _picture_bundle(self) -> dict[str, str]:
-        return {"text/html": self._picture(), "text/plain": plain(repr(self))}
+        html = self._picture() + (error_html(self._error) if self._error else "")
+        return {"text/html": html, "text/plain": plain(repr(self))}
 
     def _ipython_display_(self) -> None:
         with self._lock:

@@ -2,7 +2,6 @@
 
 const ROW = 22, ROWS_SHOWN = 14, KEPT = 1_000;  // pixels; rows
 const TYPING = 250;  // ms after the last key before a filter is sent
-const STATES = { running: "● running", paused: "❚❚ paused", stopped: "■ stopped", ended: "■ ended", failed: "✕ failed" };
 
 /** Rows in a scrolling grid of which only those in sight exist. pick(number) is called for a click or Enter. */
 function rowTable(pick) {
@@ -158,21 +157,6 @@ function detailPanel(close) {
   return { panel, show, hide: () => { panel.hidden = true; } };
 }
 
-/** The rate of the last minute as a line. */
-function sparkline() {
-  const line = make("polyline", { xmlns: SVG, fill: "none", stroke: "currentColor", "stroke-width": "1.5" });
-  const picture = make("svg", { xmlns: SVG, class: "knb-spark", viewBox: "0 0 120 22", role: "img" }, line);
-  let drawn = "";
-  return { picture, draw(rates, rate) {
-    const most = Math.max(...rates, 1);
-    const points = rates.map((value, i) => `${(i * 120) / (rates.length - 1)},${21 - (20 * value) / most}`).join(" ");
-    if (points === drawn) return;
-    drawn = points;
-    line.setAttribute("points", points);
-    picture.setAttribute("aria-label", `rows a second in the last minute: now ${rate}, at most ${most}`);
-  } };
-}
-
 function badge([number, id, state, lag, throttles, error, kind]) {
   const throttled = throttles ? ` · ${throttles} throttled` : "";
   const hint = `${id}: ${state}, ${lag} behind${throttled}${error ? `\n${error}` : ""}`;
@@ -221,7 +205,7 @@ function render({ model, el }) {
     const isOver = !["running", "paused"].includes(live.state);
     root.setAttribute("aria-label", `tail of ${live.title}`);
     state.dataset.state = live.state;
-    setText(state, `${STATES[live.state] ?? live.state} · ${live.title}`);
+    setText(state, `${SIGNS[live.state] ?? "●"} ${live.state} · ${live.title}`);
     setText(counts, `${live.received} rows${live.matching ? ` · ${live.matching} match` : ""} · ${live.held} held`);
     setText(dropped, live.dropped ? `${live.dropped} dropped: no room` : "");
     setText(rate, `${live.rate} rows/s`);

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ from kinesis_nb.display import frame_html, plain
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.frames import Records
 from kinesis_nb.tail import Tail
-from kinesis_nb.widgets.live import LiveView, source
+from kinesis_nb.widgets.live import LiveView, Rate, source
 from kinesis_nb.widgets.rows import Columns, Filter, Waiting, Window, cut, detail, short
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ FRAME_SECONDS = 0.2
 FRAME_ROWS, FRAME_CHARACTERS = 100, 60_000  # of one message
 FIRST_ROWS, FIRST_CHARACTERS = 300, 250_000  # that a new front end gets
 PICTURE_ROWS = 20
-RATES = 60  # seconds of the sparkline
 LONGEST_FILTER = 256  # characters, as a partition key
 MOST_SHARDS = 24  # shown; those that are behind most
 
@@ -58,9 +55,7 @@ class TailView(LiveView):
         self._filter, self._columns = Filter(text, key), Columns(json=json)
         self._waiting, self._window = Waiting(), Window()
         self._sent = -1  # the number of the newest row that was sent
-        self._rates: deque[float] = deque([0.0] * RATES, RATES)
-        self._rate = 0.0
-        self._counted = (time.monotonic(), tail.stats().buffer.received)
+        self._rate = Rate(tail.stats().buffer.received)
         self._scan()
         super().__init__()
 
@@ -121,7 +116,7 @@ class TailView(LiveView):
 
     def _moment(self, stats: TailStats) -> dict[str, Any]:
         buffer = stats.buffer
-        self._count(buffer.received)
+        self._rate.count(buffer.received)
         lags = sorted(stats.shards, key=lambda shard: -(shard.millis_behind_latest or 0))
         open_shards = [shard for shard in lags if shard.state is not State.ENDED]
         return {
@@ -131,21 +126,12 @@ class TailView(LiveView):
             "matching": f"{self._window.rows:,}" if self._filter else "",
             "held": f"{buffer.rows:,}",
             "dropped": f"{total:,}" if (total := sum(buffer.dropped.values())) else "",
-            "rate": f"{self._rate:,.0f}",
-            "rates": [round(rate) for rate in self._rates],
+            "rate": f"{self._rate.now:,.0f}",
+            "rates": self._rate.last_minute,
             "shards": [_badge(shard) for shard in sorted(open_shards[:MOST_SHARDS], key=lambda shard: shard.shard_id)],
             "more_shards": max(0, len(open_shards) - MOST_SHARDS),
             "notes": [cut(str(note), 2_000) for note in (*stats.gaps[-3:], stats.warning) if note],
         }
-
-    def _count(self, received: int) -> None:
-        now = time.monotonic()
-        then, before = self._counted
-        seconds = int(now - then)
-        if seconds:
-            self._rate = (received - before) / (now - then)
-            self._rates.extend([self._rate] * min(seconds, RATES))
-            self._counted = now, received
 
     # --- buttons ---
 
