@@ -239,7 +239,7 @@ def test_a_filter_finds_what_is_old(tail: kn.Tail, streams: Streams) -> None:
     page.say("filter", text="needle", key="")
     view.refresh()
     assert [row[4] for row in page.frames[-1]["rows"]] == ["a NEEDLE"]
-    assert page.frames[-1]["live"]["matching"] == "1"
+    assert page.frames[-1]["matching"] == "1"
     streams.call("PutRecord", StreamName="orders", PartitionKey="Bob", Data=b"needle 2")
     _hold(tail, 3_053)
     view.refresh()
@@ -328,11 +328,11 @@ def test_buttons_pause_resume_and_stop(tail: kn.Tail) -> None:
     page = view.comm
     page.say("hello")
     page.say("pause")
-    page.wait_for(lambda frame, _: frame["live"]["state"] == "paused")
+    page.wait_for(lambda frame, _: frame["now"]["state"] == "paused")
     page.say("resume")
-    page.wait_for(lambda frame, _: frame["live"]["state"] == "running")
+    page.wait_for(lambda frame, _: frame["now"]["state"] == "running")
     page.say("stop")
-    page.wait_for(lambda frame, _: frame["live"]["state"] == "stopped")
+    page.wait_for(lambda frame, _: frame["now"]["state"] == "stopped")
     assert tail.state == "stopped"
     page.say("pause")
     view.refresh()
@@ -360,9 +360,9 @@ def test_throttles_lag_and_drops_are_shown(source: kn.Source, streams: Streams) 
         _hold(tail, 500)
         view = TailView(tail)
         view.refresh()
-        live = view.comm.frames[-1]["live"]
+        live = view.comm.frames[-1]["now"]
     assert live["dropped"] == "400"
-    assert live["held"] == "100"
+    assert live["counts"] == "500 rows · 100 held"
     assert [badge[0] for badge in live["shards"]] == ["0", "1"]
     assert {badge[4] for badge in live["shards"]} == {0}
 

@@ -150,7 +150,7 @@ class LiveView(anywidget.AnyWidget):
             self._finish(now)
             return None
         if not self._flow.is_seen:
-            return HIDDEN_SECONDS
+            return max(HIDDEN_SECONDS, self._interval())
         if wait := self._flow.wait(now):
             return wait
         self._send_frame(now, everything=self._is_new)

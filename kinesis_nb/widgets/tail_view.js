@@ -1,4 +1,4 @@
-// The live table of a tail: newest row first, only the rows in sight are in the page.
+// A table of rows, and of a tail what goes on: newest row first, only the rows in sight are in the page.
 
 const ROW = 22, ROWS_SHOWN = 14, KEPT = 1_000;  // pixels; rows
 const TYPING = 250;  // ms after the last key before a filter is sent
@@ -168,7 +168,7 @@ function render({ model, el }) {
   const state = make("span", { class: "knb-state", role: "status" });
   const counts = make("span", { class: "knb-counts" }), dropped = make("span", { class: "knb-dropped" });
   const rate = make("span", { class: "knb-rate" }), spark = sparkline();
-  let isPaused = false, shards = "";
+  let isPaused = false, isLive = true, shards = "";
   const pause = button("Pause", "make no calls until you resume; nothing is missed", () => send({ kind: isPaused ? "resume" : "pause" }));
   const stop = button("Stop", "stop reading; the newest rows stay in the notebook", () => {
     stop.disabled = true;
@@ -199,33 +199,38 @@ function render({ model, el }) {
 
   function draw(frame) {
     error.show(frame.error);
-    if (!frame.live) return;
-    const live = frame.live;
-    isPaused = live.state === "paused";
-    const isOver = !["running", "paused"].includes(live.state);
-    root.setAttribute("aria-label", `tail of ${live.title}`);
-    state.dataset.state = live.state;
-    setText(state, `${SIGNS[live.state] ?? "●"} ${live.state} · ${live.title}`);
-    setText(counts, `${live.received} rows${live.matching ? ` · ${live.matching} match` : ""} · ${live.held} held`);
-    setText(dropped, live.dropped ? `${live.dropped} dropped: no room` : "");
-    setText(rate, `${live.rate} rows/s`);
-    spark.draw(live.rates, live.rate);
-    setText(pause, isPaused ? "Resume" : "Pause");
-    pause.disabled = isOver;
-    stop.disabled = isOver || (stop.disabled && live.state !== "paused");
+    if (!frame.now) return;
+    setText(counts, frame.matching ? `${frame.now.counts} · ${frame.matching} match` : frame.now.counts);
     json.setAttribute("aria-pressed", frame.json);
     [[text, frame.filter[0]], [key, frame.filter[1]]].forEach(([input, value]) => {
       if (document.activeElement !== input && input.value !== value) input.value = value;
     });
-    const signs = JSON.stringify([live.shards, live.more_shards]);
-    if (signs !== shards) {
-      shards = signs;
-      const more = live.more_shards ? [make("span", { class: "knb-quiet" }, `and ${live.more_shards} more shards`)] : [];
-      badges.replaceChildren(...live.shards.map(badge), ...more);
-    }
-    setText(notes, live.notes.join("\n"));
     table.say(frame.filter.some(Boolean) ? "no row matches" : "no rows yet");
     if (frame.everything || frame.rows.length) table.put(frame);
+    isLive = Boolean(frame.now.state);
+    [state, pause, stop, spark.picture, rate, badges].forEach((element) => element.toggleAttribute("hidden", !isLive));
+    root.setAttribute("aria-label", isLive ? `tail of ${frame.now.title}` : frame.now.title);
+    if (isLive) drawTail(frame.now);
+  }
+
+  function drawTail(now) {
+    isPaused = now.state === "paused";
+    const isOver = !["running", "paused"].includes(now.state);
+    state.dataset.state = now.state;
+    setText(state, `${SIGNS[now.state] ?? "●"} ${now.state} · ${now.title}`);
+    setText(dropped, now.dropped ? `${now.dropped} dropped: no room` : "");
+    setText(rate, `${now.rate} rows/s`);
+    spark.draw(now.rates, now.rate);
+    setText(pause, isPaused ? "Resume" : "Pause");
+    pause.disabled = isOver;
+    stop.disabled ||= isOver;
+    const signs = JSON.stringify([now.shards, now.more_shards]);
+    if (signs !== shards) {
+      shards = signs;
+      const more = now.more_shards ? [make("span", { class: "knb-quiet" }, `and ${now.more_shards} more shards`)] : [];
+      badges.replaceChildren(...now.shards.map(badge), ...more);
+    }
+    setText(notes, now.notes.join("\n"));
   }
 
   return connect(model, root, draw, detail.show);
