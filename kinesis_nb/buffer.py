@@ -13,7 +13,7 @@ import pyarrow as pa
 from kinesis_nb.errors import Closed, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 Held = tuple[str, pa.RecordBatch]
@@ -73,6 +73,7 @@ class Buffer:
         self._batches: deque[Held] = deque()
         self._rows = self._bytes = self._received = self._taken = 0
         self._dropped: Counter[str] = Counter()
+        self._watchers: list[Callable[[Held], object]] = []
         self._error: BaseException | None = None
         self._closed = False
 
@@ -94,6 +95,8 @@ class Buffer:
                 raise Closed(msg)
             self._append(shard_id, rows)
             self._received += rows.num_rows
+            for see in self._watchers:
+                see((shard_id, rows))
             if self._on_full is OnFull.DROP_OLDEST:
                 self._shrink()
             self._changed.notify_all()
@@ -181,6 +184,20 @@ class Buffer:
         """Return what is held now and leave it there."""
         with self._changed:
             return [rows for _, rows in self._batches]
+
+    def watch(self, see: Callable[[Held], object]) -> list[Held]:
+        """Call `see` with every batch that is put in from now on, and return what is held now: none twice, none missed.
+
+        It is called under the lock, by the thread that puts: it may append to something, and nothing else.
+        """
+        with self._changed:
+            self._watchers.append(see)
+            return list(self._batches)
+
+    def unwatch(self, see: Callable[[Held], object]) -> None:
+        """Call `see` no more."""
+        with self._changed:
+            self._watchers = [other for other in self._watchers if other is not see]
 
     def close(self, error: BaseException | None = None) -> None:
         """Let no more in and wake everybody who waits; what is held can still be taken."""

@@ -7,9 +7,13 @@ Everything shown may come from a stream and is hostile until proven otherwise, s
 from __future__ import annotations
 
 import html
+import importlib
+import sys
 from datetime import datetime
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
+from kinesis_nb.errors import ConfigError
 from kinesis_nb.text import visible
 
 if TYPE_CHECKING:
@@ -81,3 +85,41 @@ def frame_html(table: pa.Table, caption: str, most: int = 10, *, newest: bool = 
     rows = [[row[name] for name in names] for row in shown.select(names).to_pylist()]
     more = f" · {'last' if newest else 'first'} {most} shown" if table.num_rows > most else ""
     return table_html(names, rows, caption.strip("<>") + more)
+
+
+def widget(name: str) -> Any:
+    """Return a class of :mod:`kinesis_nb.widgets` by its name.
+
+    The widgets are built on the engine, and the engine works without them: this is its only way to them, and by name.
+    """
+    return getattr(importlib.import_module("kinesis_nb.widgets"), name)
+
+
+def to_perspective(table: pa.Table) -> Any:
+    """Return an Arrow table as a PerspectiveWidget."""
+    try:
+        viewer = importlib.import_module("perspective.widget")
+    except ModuleNotFoundError:
+        msg = "perspective is not installed"
+        raise ConfigError(msg, hint="pip install 'kinesis-nb[perspective]'") from None
+    import pyarrow as pa
+
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    return viewer.PerspectiveWidget(stream.getvalue().to_pybytes())
+
+
+def show_live(home: str, name: str, thing: object) -> None:
+    """Show a thing by a live widget, a class in a module of :mod:`kinesis_nb.widgets`; for an ``_ipython_display_``.
+
+    Raises
+    ------
+    NotImplementedError
+        Where there is no kernel or no ipywidgets; IPython then shows the thing as text or HTML, as ever.
+    """
+    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+    if not hasattr(shell, "kernel") or find_spec("ipywidgets") is None or find_spec("anywidget") is None:
+        raise NotImplementedError
+    view = getattr(importlib.import_module(f"kinesis_nb.widgets.{home}"), name)
+    importlib.import_module("IPython.display").display(view(thing))

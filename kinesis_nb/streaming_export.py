@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from kinesis_nb.config import hinted
-from kinesis_nb.display import table_html
+from kinesis_nb.display import show_live, table_html
 from kinesis_nb.entries import Options, Preparer
 from kinesis_nb.errors import TableError
 from kinesis_nb.exporter import STREAMED, Exporter
@@ -274,6 +274,9 @@ class StreamingExport:
             f"<StreamingExport to {self.stream}: {status.state}, {status.rows:,} rows,"
             f" {status.pending:,} pending, {status.possible_duplicates:,} possible duplicates{trouble}>"
         )
+
+    def _ipython_display_(self) -> None:
+        show_live("status_view", "ExportView", self)
 
     def _repr_html_(self) -> str:
         shards = self.status().report.shards

@@ -19,7 +19,7 @@ import pyarrow as pa
 from kinesis_nb.committer import Committer, OnDataLoss, encode_start
 from kinesis_nb.config import check_process, hinted
 from kinesis_nb.consumer import State
-from kinesis_nb.display import table_html
+from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import ConfigError, KinesisError, TableError
 from kinesis_nb.feed import Feed
 from kinesis_nb.frames import Records, TableLike, concat
@@ -336,6 +336,9 @@ class Sync(TableLike):
         return (
             f"<Sync {self.stream} -> {self._table.storage.name}: {repr(self.status()).strip('<>').partition(' ')[2]}>"
         )
+
+    def _ipython_display_(self) -> None:
+        show_live("status_view", "SyncView", self)
 
     def _repr_html_(self) -> str:
         status = self.status()

@@ -7,10 +7,10 @@ import time
 import warnings
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from kinesis_nb.config import check_count, check_process, hinted
-from kinesis_nb.display import frame_html
+from kinesis_nb.display import frame_html, show_live, to_perspective, widget
 from kinesis_nb.errors import Closed
 from kinesis_nb.frames import Record, Records, TableLike, concat, in_range, iter_records
 from kinesis_nb.position import Kind, StartingPosition
@@ -186,6 +186,35 @@ class Tail(TableLike):
         if self._buffer.is_closed:
             return "ended"
         return "paused" if self._scheduler.is_paused else "running"
+
+    def watch(self, see: Callable[[Held], object]) -> list[Held]:
+        """Call `see` with the shard id and the rows of every batch as it comes, and return what is held now.
+
+        Taking rows out makes no difference to it. It is called by the thread that read the batch, which it must not
+        keep waiting: it may append to something, and nothing else.
+        """
+        return self._buffer.watch(see)
+
+    def unwatch(self, see: Callable[[Held], object]) -> None:
+        """Call `see` no more."""
+        self._buffer.unwatch(see)
+
+    def view(self) -> Any:
+        """Return a :class:`~kinesis_nb.widgets.TailView`: the newest rows as they come, with buttons and filters."""
+        return widget("TailView")(self)
+
+    def to_perspective(self) -> Any:
+        """Return a PerspectiveWidget of the rows that are held now, to sort, group and plot them in the notebook.
+
+        Raises
+        ------
+        ConfigError
+            Without the extra: ``pip install kinesis-nb[perspective]``.
+        """
+        return to_perspective(self.to_arrow())
+
+    def _ipython_display_(self) -> None:
+        show_live("tail_view", "TailView", self)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,153 @@
+"""A table of rows to search, and to look at one by one: what a TailView and the records of an Explorer share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from kinesis_nb.display import frame_html
+from kinesis_nb.frames import Records
+from kinesis_nb.widgets.live import LiveView, source
+from kinesis_nb.widgets.rows import Columns, Filter, Window, detail
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pyarrow as pa
+
+FRAME_ROWS, FRAME_CHARACTERS = 100, 60_000  # of one message
+FIRST_ROWS, FIRST_CHARACTERS = 300, 250_000  # that a new front end gets
+LONGEST_FILTER = 256  # characters, as a partition key
+PICTURE_ROWS = 20
+QUIET_SECONDS = 60.0  # between two looks at rows that do not change
+
+
+class RowsView(LiveView):
+    """Rows, newest first: filters by text and key, the fields of JSON objects in columns, all of a row on a click."""
+
+    _esm = source("live.js", "tail_view.js")
+    _css = source("live.css")
+
+    def __init__(self, *, text: str = "", key: str = "", json: bool = False) -> None:
+        self._filter, self._columns, self._window = Filter(text, key), Columns(json=json), Window()
+        self._sent = -1  # the number of the newest row that was sent
+        self._scan()
+        super().__init__()
+
+    # --- what a subclass gives ---
+
+    @abstractmethod
+    def _all(self) -> Iterable[pa.RecordBatch]:
+        """Return all rows there are now, oldest first; what comes from now on is for :meth:`_take`."""
+
+    @abstractmethod
+    def _take(self) -> None:
+        """Put what came since the last look into the window."""
+
+    @abstractmethod
+    def _moment(self) -> dict[str, Any]:
+        """Return what to show beside the rows."""
+
+    # --- a look ---
+
+    def filter(self, text: str = "", key: str = "") -> None:
+        """Show only rows whose data, and whose partition key, hold these texts, in any case."""
+        with self._lock:
+            self._filter = Filter(text[:LONGEST_FILTER], key[:LONGEST_FILTER])
+            self._scan()
+            self._is_new = True
+
+    def _scan(self) -> None:
+        self._window, self._sent = Window(), -1
+        for rows in self._all():
+            self._window.add([self._filter(rows)], 0, FIRST_ROWS)
+
+    def rows(self) -> Records:
+        """Return the newest rows that match, up to a thousand."""
+        with self._lock:
+            self._take()
+            return Records(self._window.to_arrow())
+
+    def _look(self, *, everything: bool) -> dict[str, Any]:
+        self._take()
+        today = datetime.now(UTC)
+        names = self._columns.names
+        records = self._window.newest(*((FIRST_ROWS,) if everything else (FRAME_ROWS, self._sent)))
+        cells = self._columns.cells(records, today)
+        if not everything and self._columns.names != names:  # fields that were not met before
+            everything, cells = True, self._columns.cells(self._window.newest(FIRST_ROWS), today)
+        self._sent = self._window.rows - 1
+        return {
+            "everything": everything,
+            "columns": self._columns.names,
+            "rows": _fitting(cells, FIRST_CHARACTERS if everything else FRAME_CHARACTERS),
+            "json": self._columns.json,
+            "filter": [self._filter.text, self._filter.key],
+            "matching": f"{self._window.rows:,}" if self._filter else "",
+            "now": self._moment(),
+        }
+
+    # --- buttons ---
+
+    def _do(self, message: dict[str, Any]) -> None:
+        match message.get("kind"):
+            case "filter":
+                self.filter(str(message.get("text", "")), str(message.get("key", "")))
+            case "json":
+                self._columns = Columns(json=bool(message.get("json")))
+                self._is_new = True
+            case "detail":
+                number = int(message.get("number", -1))
+                record = self._window.find(number)
+                self._reply({"detail": detail(number, record) if record else None, "number": number})
+            case _:
+                pass  # from a front end that knows more than we do
+
+    # --- what stays ---
+
+    def _picture(self) -> str:
+        table: pa.Table = self.rows().to_arrow()
+        shown = table.select(["kinesis_ingestion_timestamp", "partition_key", "shard_id", "data"])
+        return frame_html(shown, self._caption(), PICTURE_ROWS, newest=True)
+
+    def _caption(self) -> str:
+        return repr(self)
+
+
+class RecordsView(RowsView):
+    """Records that were read, to look into."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        super().__init__()
+
+    def _all(self) -> Iterable[pa.RecordBatch]:
+        return self._records.to_arrow().to_batches()
+
+    def _take(self) -> None:
+        """Nothing comes."""
+
+    def _moment(self) -> dict[str, Any]:
+        return {"title": "records", "state": "", "counts": f"{len(self._records):,} rows"}
+
+    def _interval(self) -> float:
+        return QUIET_SECONDS
+
+    def _is_live(self) -> bool:
+        return True
+
+    def _stop(self) -> None:
+        """There is nothing to stop."""
+
+    def __repr__(self) -> str:
+        return f"<RecordsView: {len(self._records):,} rows>"
+
+
+def _fitting(cells: list[list[object]], room: int) -> list[list[object]]:
+    """Return the newest rows that fit into so many characters."""
+    for place, row in enumerate(cells):
+        room -= sum(len(str(cell)) for cell in row)
+        if room < 0:
+            return cells[: max(1, place)]
+    return cells

@@ -1,0 +1,120 @@
+"""What runs in the background and writes: a sync, or a streaming export, as it goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kinesis_nb.consumer import State
+from kinesis_nb.display import plain
+from kinesis_nb.widgets.live import LiveView, Rate, source
+from kinesis_nb.widgets.rows import cut
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kinesis_nb.streaming_export import StreamingExport
+    from kinesis_nb.sync import Sync
+
+MOST_SHARDS = 50  # shown
+LONGEST_NOTE = 2_000
+
+
+class StatusView(LiveView):
+    """State, counts and shards of something that writes, its last error, and a button that stops it."""
+
+    _esm = source("live.js", "status_view.js")
+    _css = source("live.css")
+
+    def __init__(self, writer: Any, title: str, written: int) -> None:
+        self._writer, self._title = writer, plain(title)
+        self._rate = Rate(written)
+        super().__init__()
+
+    def _moment(
+        self, state: str, written: int, facts: Sequence[tuple[str, object]], table: list[Sequence[object]], error: str
+    ) -> dict[str, Any]:
+        self._rate.count(written)
+        head, *rows = table
+        return {
+            "title": self._title,
+            "state": state,
+            "rate": f"{self._rate.now:,.0f}",
+            "rates": self._rate.last_minute,
+            "facts": [[name, plain(value)] for name, value in facts if value is not None],
+            "columns": head,
+            "rows": [[plain(cell) for cell in row] for row in rows[:MOST_SHARDS]],
+            "more": max(0, len(rows) - MOST_SHARDS),
+            "trouble": cut(error, LONGEST_NOTE),
+        }
+
+    def _stop(self) -> None:
+        self._writer.stop()
+
+    def _do(self, message: dict[str, Any]) -> None:
+        """There is no other button."""
+
+    def _picture(self) -> str:
+        html: str = self._writer._repr_html_()
+        return html
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {repr(self._writer).strip('<>')}>"
+
+
+class SyncView(StatusView):
+    """A sync: what it has committed, how far behind it is, and what each shard does."""
+
+    def __init__(self, sync: Sync) -> None:
+        super().__init__(sync, f"{sync.stream} → {sync.uri}", sync.status().rows)
+
+    def _is_live(self) -> bool:
+        return bool(self._writer.is_active)
+
+    def _look(self, *, everything: bool) -> dict[str, Any]:  # noqa: ARG002 - a moment is always whole
+        now = self._writer.status()
+        lag = "not known yet" if now.lag is None else f"{now.lag.total_seconds():,.1f} s"
+        facts = [("rows", now.rows), ("commits", now.commits), ("pending", now.pending), ("behind", lag)]
+        rows: list[Sequence[object]] = [
+            (
+                shard.shard_id,
+                shard.state.value,
+                shard.records,
+                None if shard.state is State.ENDED else _seconds(shard.millis_behind_latest),
+                shard.throttles,
+                shard.retries,
+                shard.error,
+            )
+            for shard in sorted(now.shards, key=lambda shard: (shard.state is State.ENDED, shard.shard_id))
+        ]
+        head = ("shard", "state", "records", "behind", "throttles", "retries", "error")
+        error = "\n".join(filter(None, (*now.lost, now.error)))
+        return self._moment(now.state, now.rows, facts, [head, *rows], error)
+
+
+class ExportView(StatusView):
+    """A streaming export: what was acknowledged, what waits, and what each shard of the output stream took."""
+
+    def __init__(self, export: StreamingExport) -> None:
+        super().__init__(export, f"export to {export.stream}", export.status().rows)
+
+    def _is_live(self) -> bool:
+        return bool(self._writer.is_running)
+
+    def _look(self, *, everything: bool) -> dict[str, Any]:  # noqa: ARG002 - a moment is always whole
+        now = self._writer.status()
+        facts = [
+            ("rows", now.rows),
+            ("pending", now.pending),
+            ("requests", now.report.requests),
+            ("retries", now.report.retries),
+            ("throttles", now.report.throttles),
+            ("possible duplicates", now.possible_duplicates),
+            ("failed", now.failed),
+            ("dropped by the tail", now.dropped or None),
+        ]
+        shards = now.report.shards
+        return self._moment(now.state, now.rows, facts, [("shard", "rows", "bytes"), *shards.rows()], now.error)
+
+
+def _seconds(millis: int | None) -> str | None:
+    return None if millis is None else f"{millis / 1000:,.1f} s"

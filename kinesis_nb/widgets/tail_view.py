@@ -1,0 +1,125 @@
+"""The live table of a tail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kinesis_nb.config import hinted
+from kinesis_nb.consumer import ConsumerStats, State
+from kinesis_nb.display import plain
+from kinesis_nb.errors import ConfigError
+from kinesis_nb.tail import Tail
+from kinesis_nb.widgets.live import Rate
+from kinesis_nb.widgets.rows import Waiting, cut, short
+from kinesis_nb.widgets.rows_view import FRAME_ROWS, RowsView
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pyarrow as pa
+
+FRAME_SECONDS = 0.2
+SLOW_MILLIS = 10_000  # behind the tip
+MOST_SHARDS = 24  # shown; those that are behind most
+LONGEST_NOTE = 2_000
+
+
+class TailView(RowsView):
+    """The newest rows of a tail as they come; ``tail.view()``, and what a tail shows itself as in a notebook.
+
+    With buttons to pause and stop, filters by text and key, columns for the fields of JSON objects, all of a row on a
+    click, the rate of the last minute, how far each shard is behind, and what was dropped. When the tail is over a
+    static table of the newest rows stays.
+
+    Parameters
+    ----------
+    tail
+        What to show; taking rows out of it makes no difference to the view.
+    text, key
+        Show only rows whose data, and whose partition key, hold these texts, in any case.
+    json
+        Show the fields of JSON objects in columns of their own.
+    """
+
+    @hinted
+    def __init__(self, tail: Tail, *, text: str = "", key: str = "", json: bool = False) -> None:
+        if not isinstance(tail, Tail):
+            raise ConfigError(f"TailView shows a Tail, not {type(tail).__name__}", hint="source.tail(...) makes one")
+        self.tail = tail
+        self._waiting = Waiting()
+        self._rate = Rate(tail.stats().buffer.received)
+        super().__init__(text=text, key=key, json=json)
+
+    def to_perspective(self) -> Any:
+        """Return a PerspectiveWidget of the rows that the tail holds now; needs ``kinesis-nb[perspective]``."""
+        return self.tail.to_perspective()
+
+    # --- a look ---
+
+    def _interval(self) -> float:
+        return FRAME_SECONDS
+
+    def _is_live(self) -> bool:
+        return self.tail.state in {"running", "paused"}
+
+    def _all(self) -> Iterable[pa.RecordBatch]:
+        self.tail.unwatch(self._waiting)
+        self._waiting = Waiting()
+        return [rows for _, rows in self.tail.watch(self._waiting)]
+
+    def _take(self) -> None:
+        batches, skipped = self._waiting.take()
+        wanted = [self._filter(rows) for rows in batches] if self._filter else batches
+        self._window.add(wanted, 0 if self._filter else skipped, FRAME_ROWS)
+
+    def _moment(self) -> dict[str, Any]:
+        stats = self.tail.stats()
+        buffer = stats.buffer
+        self._rate.count(buffer.received)
+        behind = sorted(stats.shards, key=lambda shard: -(shard.millis_behind_latest or 0))
+        shards = [shard for shard in behind if shard.state is not State.ENDED]
+        return {
+            "title": plain(self.tail.stream),
+            "state": self.tail.state,
+            "counts": f"{buffer.received:,} rows · {buffer.rows:,} held",
+            "dropped": f"{total:,}" if (total := sum(buffer.dropped.values())) else "",
+            "rate": f"{self._rate.now:,.0f}",
+            "rates": self._rate.last_minute,
+            "shards": [_badge(shard) for shard in sorted(shards[:MOST_SHARDS], key=lambda shard: shard.shard_id)],
+            "more_shards": max(0, len(shards) - MOST_SHARDS),
+            "notes": [cut(str(note), LONGEST_NOTE) for note in (*stats.gaps[-3:], stats.warning) if note],
+        }
+
+    # --- buttons ---
+
+    def _do(self, message: dict[str, Any]) -> None:
+        match message.get("kind"):
+            case "pause":
+                self.tail.pause()
+            case "resume":
+                self.tail.resume()
+            case _:
+                super()._do(message)
+
+    def _stop(self) -> None:
+        self.tail.stop()
+
+    # --- the end ---
+
+    def _release(self) -> None:
+        self.tail.unwatch(self._waiting)
+        self._take()
+
+    def _caption(self) -> str:
+        return repr(self.tail)
+
+    def __repr__(self) -> str:
+        return f"<TailView of {repr(self.tail).strip('<>')}>"
+
+
+def _badge(shard: ConsumerStats) -> list[object]:
+    """Return of a shard: number, id, state, seconds behind, throttles, error, and how it is to be marked."""
+    behind = shard.millis_behind_latest
+    lag = "…" if behind is None else f"{behind / 1000:,.1f} s"
+    kind = "bad" if shard.error else "slow" if (behind or 0) > SLOW_MILLIS else "good"
+    return [short(shard.shard_id), cut(shard.shard_id), shard.state.value, lag, shard.throttles, cut(shard.error), kind]
