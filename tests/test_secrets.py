@@ -102,7 +102,32 @@ class World:
             "credentials": self.source._kinesis._credentials,  # type: ignore[attr-defined]
             "loaded": self.source._kinesis._credentials._loaded,  # type: ignore[attr-defined]
         }
-        return made
+        return made | self.running()
+
+    def running(self) -> dict[str, object]:
+        """Return what reads and writes, stopped, and what it gave."""
+        arn = self.streams.create("copy")
+        rows = self.source.read("orders", progress=False)
+        with self.source.tail("orders", start="trim_horizon") as tail:
+            tail.take(10, timeout=5)
+        sync = self.source.sync("orders", self.folder / "shown", commit_interval=0.05)
+        assert sync.wait(timeout=20)
+        sync.stop()
+        export = self.source.export_stream(sync, arn)
+        assert export.wait(timeout=20)
+        export.stop()
+        return {
+            "records": rows,
+            "tail": tail,
+            "tail's figures": tail.stats(),
+            "sync": sync,
+            "sync's status": sync.status(),
+            "verdict": sync.verify(),
+            "report": self.source.export_df(rows, arn, progress=False),
+            "streaming export": export,
+            "streaming export's status": export.status(),
+            "journal": export.journal,
+        }
 
 
 @pytest.fixture
