@@ -170,6 +170,15 @@ def test_storage_options_are_secrets(end: FrontEnd, source: kn.Source, monkeypat
     assert CANARY not in shown(form)
 
 
+def test_a_stream_of_another_account_goes_by_its_arn(end: FrontEnd, source: kn.Source) -> None:
+    """As in sync() itself; it must be of the source's region."""
+    form = ready(SyncForm(source))
+    fill(end, form, table="t", stream="arn:aws:kinesis:us-east-1:123456789012:stream/orders")
+    assert form.problem == ""
+    fill(end, form, stream="arn:aws:kinesis:eu-west-1:123456789012:stream/orders")
+    assert "is in eu-west-1, the source in us-east-1" in form.problem
+
+
 # --- exports ---
 
 
@@ -242,6 +251,17 @@ def test_an_export_of_a_synced_table(end: FrontEnd, source: kn.Source, orders: S
     until(form, lambda: "stopped" in shown(form))
     sync.stop()
     assert by_key(source.read("results", progress=False)) == written_by_key(orders)
+
+
+def test_an_export_of_a_table_in_s3_has_storage_options(end: FrontEnd, source: kn.Source, orders: Streams) -> None:
+    """Only there, and kept as secrets are."""
+    form = ready(ExportForm(source))
+    fill(end, form, table="tables/orders", output_stream_arn=arn(source))
+    assert not form.fields["storage_options"].is_shown
+    fill(end, form, table="s3://bucket/orders", storage_options=f"region=eu-west-1 secret_key={CANARY}", rate="100")
+    assert form._options() == {"rate": 100.0, "storage_options": {"region": "eu-west-1", "secret_key": CANARY}}
+    assert CANARY not in form.to_code() + everything_saved(end)
+    compile(form.to_code(), "cell", "exec")
 
 
 def test_exports_must_be_enabled(end: FrontEnd, source: kn.Source, orders: Streams) -> None:

@@ -18,7 +18,17 @@ from kinesis_nb.tail import Tail
 from kinesis_nb.widgets.base import Action, Field, heading
 from kinesis_nb.widgets.code import Name, call_code
 from kinesis_nb.widgets.frame_export import FrameExport, FrameStatus
-from kinesis_nb.widgets.run_form import RunForm, changed, choice, defaults, position, proposals
+from kinesis_nb.widgets.run_form import (
+    RunForm,
+    changed,
+    choice,
+    defaults,
+    in_code,
+    position,
+    proposals,
+    storage_field,
+    storage_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +99,9 @@ class ExportForm(RunForm):
             "aggregate": Field("KPL aggregates", W.Checkbox(usual["aggregate"])),
             "on_bad_key": Field("On a bad key", choice(("fail", "skip", "hash"), usual["on_bad_key"])),
         }
-        if not isinstance(self._data, str | os.PathLike | None):
+        if self._is_stream and isinstance(self._data, str | os.PathLike | None):
+            fields["storage_options"] = storage_field()
+        else:
             del fields["table"]
         if isinstance(self._data, Tail):  # is exported from where it stands
             for name in ("start", "end", "journal"):
@@ -107,6 +119,8 @@ class ExportForm(RunForm):
         values = {name: field.value for name, field in self.fields.items() if name in usual}
         if values.get("rate") is not None:
             values["rate"] = _number(values["rate"])
+        if "storage_options" in values:
+            values["storage_options"] = storage_options(values["storage_options"])
         return changed(values, usual)
 
     def _what(self) -> Any:
@@ -139,7 +153,7 @@ class ExportForm(RunForm):
         if not self._is_stream:
             return call_code("report = source.export_df", [Name("df"), arn], options) + "\nreport\n"
         what = self._what() if "table" in self.fields else Name("tail" if isinstance(self._data, Tail) else "sync")
-        return call_code("export = source.export_stream", [what, arn], options) + "\nexport\n"
+        return call_code("export = source.export_stream", [what, arn], in_code(options)) + "\nexport\n"
 
     def _picture(self, status: Any) -> str:
         if not isinstance(status, FrameStatus):
