@@ -13,6 +13,7 @@ from kinesis_nb.errors import ConfigError
 from kinesis_nb.position import StartingPosition
 from kinesis_nb.widgets.base import Action, Field, Form, check_stream, code_html
 from kinesis_nb.widgets.code import Asked, with_imports
+from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.secret_field import SecretField
 
 if TYPE_CHECKING:
@@ -21,27 +22,27 @@ if TYPE_CHECKING:
     from kinesis_nb.credentials import Secret
     from kinesis_nb.source import Source
 
-PICTURE_SECONDS = 0.5  # between two pictures of what runs
+WATCH_SECONDS = 0.5  # between two looks whether it still runs
 _NOT_SECRET = {"endpoint_url", "endpoint", "region", "allow_http", "virtual_hosted_style_request"}
 _OVER = {"ended", "stopped", "failed"}
 
 
 class RunForm(Form):
-    """Fields, and buttons that start and stop what they describe; below them how it goes.
+    """Fields, a button that starts what they describe, and below it a view of how it goes.
 
-    A subclass gives `_begin`, which starts it, and `_code`.
+    A subclass gives `_begin`, `_live_view` and `_code`.
     """
 
     def __init__(self, source: Source, fields: dict[str, Field], content: Iterable[W.Widget], name: str) -> None:
         self.source = source
         self._run: Any = None
         self._is_running = False
-        super().__init__(fields, content, self._buttons(), name)
+        self._view = W.VBox()
+        super().__init__(fields, content, self._buttons(), name, [self._view])
 
     def _buttons(self) -> list[Action]:
         return [
             Action("Start", self.start, self._why_not_start, primary=True),
-            Action("Stop", self.stop, lambda: "" if self._is_running else "nothing is running"),
             Action("Code", lambda: self.show(code_html(self.to_code())), lambda: self.problem),
         ]
 
@@ -52,10 +53,6 @@ class RunForm(Form):
         """Start what the fields describe; returns at once."""
         begin = self._begin()
         self.do("Starting …", begin, self._begun)
-
-    def stop(self) -> None:
-        """Stop it; returns at once, what was under way is finished in the background."""
-        self.do("Stopping …", self._run.stop, lambda _: self._draw())
 
     def refresh(self) -> None:
         """Show what belongs to the kind of table, check all fields, and look which buttons can be clicked."""
@@ -76,25 +73,30 @@ class RunForm(Form):
     def _code(self) -> str:
         raise NotImplementedError
 
+    def _live_view(self, run: Any) -> W.Widget:
+        """Return what shows how it goes."""
+        raise NotImplementedError
+
     def _begun(self, run: Any) -> None:
         self._run, self._is_running = run, True
-        self._ui.animate(self._draw, PICTURE_SECONDS)
+        self.show("")
+        before, view = self._view.children, self._live_view(run)
+        serve_while_busy(view)
+        self._view.children = [view]
+        for old in before:
+            old.close()
+        self._ui.animate(self._watch, WATCH_SECONDS)
 
-    def _draw(self) -> bool:
-        """Show how it goes; return whether it goes on."""
-        status = self._run.status()
-        self.show(self._picture(status))
-        goes_on = status.state not in _OVER
-        if self._is_running and not goes_on:
-            self._is_running = False
-            self._refresh_actions()
-            if status.state == "failed":
-                self._run.wait(5, until_caught_up=False)  # raises what it failed with
-        return goes_on
-
-    def _picture(self, status: Any) -> str:
-        """Return a moment of it as HTML."""
-        raise NotImplementedError
+    def _watch(self) -> bool:
+        """Return whether it goes on; when it does not, it can be started again."""
+        state = self._run.status().state
+        if state not in _OVER:
+            return True
+        self._is_running = False
+        self._refresh_actions()
+        if state == "failed":
+            self._run.wait(5, until_caught_up=False)  # raises what it failed with
+        return False
 
 
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from kinesis_nb.committer import OnDataLoss
 from kinesis_nb.config import hinted
 from kinesis_nb.source import Source
 from kinesis_nb.storage import Storage
-from kinesis_nb.sync import Sync, SyncStatus, check_options
+from kinesis_nb.sync import Sync, check_options
 from kinesis_nb.widgets.base import Field, heading
 from kinesis_nb.widgets.code import call_code
 from kinesis_nb.widgets.run_form import (
@@ -25,6 +25,7 @@ from kinesis_nb.widgets.run_form import (
     storage_options,
     stream_field,
 )
+from kinesis_nb.widgets.status_view import SyncView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,8 +84,8 @@ class SyncForm(RunForm):
         arguments = [self.fields["stream"].value, self.fields["table"].value]
         return call_code("sync = source.sync", arguments, in_code(self._options())) + "\nsync\n"
 
-    def _picture(self, status: SyncStatus) -> str:
-        return status._repr_html_()  # pyright: ignore[reportPrivateUsage]
+    def _live_view(self, run: Sync) -> SyncView:
+        return SyncView(run)
 
     def __repr__(self) -> str:
         return f"<SyncForm: {self._run!r}>" if self._run else f"<SyncForm: {self.problem or 'ready'}>"
