@@ -13,7 +13,7 @@ import pytest
 
 from kinesis_nb.widgets import TailView
 from kinesis_nb.widgets.live import source as code
-from tests.lab import browser_page, jupyter_lab, open_notebook, run_all
+from tests.lab import browser_page, jupyter_lab, open_notebook
 from tests.test_hostile import PAYLOADS
 from tests.test_widgets_views import FrontEnd, _hold
 
@@ -107,12 +107,13 @@ _CELLS = [
     "import kinesis_nb as kn\nsource = kn.demo()",
     "tail = source.tail('clicks')\ntail",
     "kept = source.tail('orders', start='trim_horizon')\nkept.view()",
+    "import pathlib, time\nwhile not pathlib.Path('go-on').exists(): time.sleep(0.1)",
 ]
 
 
 @pytest.mark.timeout(400)
 def test_a_tail_in_jupyterlab(tmp_path: Path) -> None:
-    """Rows come, one opens, filters, columns and a reload work, light and dark; what is stopped stays as a table."""
+    """While a cell runs: rows, one of them whole, filters, columns, Stop leaves a table. A reload changes nothing."""
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in _CELLS], metadata=kernel)
     nbformat.write(book, tmp_path / "tail.ipynb")
@@ -122,7 +123,7 @@ def test_a_tail_in_jupyterlab(tmp_path: Path) -> None:
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.set_viewport_size({"width": 1200, "height": 1_500})
         open_notebook(page, address.format("tail.ipynb"))
-        run_all(page)
+        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")  # the last one goes on
         clicks, orders = page.locator(".knb-tail").nth(0), page.locator(".knb-tail").nth(1)
         clicks.locator(".knb-body .knb-row").first.wait_for(timeout=60_000)
         orders.locator(".knb-body .knb-row").first.wait_for()
@@ -140,6 +141,7 @@ def test_a_tail_in_jupyterlab(tmp_path: Path) -> None:
         page.screenshot(path=PICTURES / "tail-dark.png")
         clicks.get_by_text("Stop").click()
         page.locator("div.knb caption", has_text="Tail clicks: stopped").wait_for()
+        (tmp_path / "go-on").touch()
         page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
         page.screenshot(path=PICTURES / "tail-stopped.png")
         page.reload()
