@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint sim sim-export kill-export least mutants crash bench bench-export clean help
+.PHONY: demo test lab lint notebooks sim sim-export kill-export least mutants crash bench bench-export clean help
 
 help:          ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -25,6 +25,9 @@ lint: .venv/.test    ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/pyright -p pyproject.toml
 	$(BIN)/lint-imports
+
+notebooks: .venv/.test    ## run the tutorials and save what they print; look at it before you commit
+	$(BIN)/python scripts/run_notebooks.py
 
 sim: .venv/.test    ## the reader in virtual time, SEEDS=10000
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
