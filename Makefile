@@ -17,7 +17,7 @@ lab: .venv/.lab    ## open JupyterLab on the tutorials
 test: .venv/.test servers    ## everything: unit, contract, notebooks, browser
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest kinesis_nb README.md --doctest-modules -p no:randomly
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
+	XDG_CONFIG_HOME=.build/config $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
 
 lint: .venv/.test    ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -27,7 +27,7 @@ lint: .venv/.test    ## format, lint, types, layers
 	$(BIN)/lint-imports
 
 notebooks: .venv/.test    ## run the tutorials and save what they print; look at it before you commit
-	$(BIN)/python scripts/run_notebooks.py
+	XDG_CONFIG_HOME=.build/config $(BIN)/python scripts/run_notebooks.py
 
 sim: .venv/.test    ## the reader in virtual time, SEEDS=10000
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)

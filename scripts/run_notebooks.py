@@ -1,4 +1,7 @@
-"""Run notebooks and keep what they print: from top to bottom in a new kernel, without widget state and run times."""
+"""Run notebooks and keep what they print: from top to bottom in a new kernel, without run times and live widgets.
+
+A saved widget shows "model not found" until its cell is run; what stands beside it, a table or a text, stays.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ def run(path: Path) -> None:
         store_widget_state=False,
         record_timing=False,
     ).execute()
-    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     notebook.metadata["language_info"] = {"name": "python"}  # the version of whoever ran it is noise
     nbformat.write(notebook, path)
     print(f"{path.name}: {time.monotonic() - started:.1f} s")

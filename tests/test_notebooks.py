@@ -45,6 +45,7 @@ def test_committed_notebooks_are_clean(path: Path) -> None:
     """No widget state, secret, run time or place of a machine is in the file; it is small, and was run as a whole."""
     text = path.read_text(encoding="utf-8")
     assert len(text) <= 100_000
+    assert "application/vnd.jupyter.widget" not in text
     assert [secret.pattern for secret in _SECRETS if secret.search(text)] == []
     notebook = json.loads(text)
     assert notebook["metadata"].keys() <= {"kernelspec", "language_info"}
