@@ -13,11 +13,14 @@ import nbformat
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+SETTLE_SECONDS = 2  # until what was stopped has left its last picture
 
 
 def run(path: Path) -> None:
     """Run one notebook in place."""
     notebook = nbformat.read(path, as_version=4)
+    last = nbformat.v4.new_code_cell(f"import time; time.sleep({SETTLE_SECONDS})")
+    notebook.cells.append(last)
     started = time.monotonic()
     NotebookClient(
         notebook,
@@ -27,6 +30,7 @@ def run(path: Path) -> None:
         store_widget_state=False,
         record_timing=False,
     ).execute()
+    notebook.cells.remove(last)
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
