@@ -93,7 +93,7 @@ class Notebook:
     def dark(self) -> None:
         """Change to the dark theme."""
         self._ask("await app.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
-        self.page.wait_for_selector("body[data-jp-theme-light='false']")
+        self.page.wait_for_selector("body[data-jp-theme-light='false']", state="attached")
 
     def picture(self, name: str, place: int | None = None) -> None:
         """Keep a screenshot: of a cell's output, or of what is in sight."""

@@ -112,6 +112,7 @@ def test_sync_and_export_from_forms(
             "from kinesis_nb.widgets import ExportForm, SyncForm\nsyncing = SyncForm(source)\nsyncing",
             "exporting = ExportForm(source)\nexporting",
             "print(bool(syncing.sync.verify()), len(syncing.sync) > 0)",
+            "print(exporting.export.wait(timeout=60), exporting.export.status().rows == len(syncing.sync))",
         ]
     )
     book.run(0, 1, 2)
@@ -131,3 +132,13 @@ def test_sync_and_export_from_forms(
 
     form = book.output(2)
     book.picture("export-form-1-empty", 2)
+    labelled(form, "Synced table").fill(str(table))
+    labelled(form, "Output stream ARN").fill(arn)
+    form.get_by_role("button", name="Start").click(timeout=10 * SECONDS)
+    form.get_by_role("button", name="Stop").and_(book.page.locator(":enabled")).wait_for(timeout=20 * SECONDS)
+    book.run(4)
+    assert book.text(4).split() == ["True", "True"]
+    book.picture("export-form-2-running", 2)
+    form.get_by_role("button", name="Stop").click()
+    form.get_by_text("stopped").first.wait_for(timeout=20 * SECONDS)
+    book.picture("export-form-3-stopped", 2)
