@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint sim sim-export kill-export least mutants crash bench bench-export clean help
+.PHONY: demo test lab lint notebooks sim sim-export kill-export least mutants crash bench bench-export clean help
 
 help:          ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -17,7 +17,7 @@ lab: .venv/.lab    ## open JupyterLab on the tutorials
 test: .venv/.test servers    ## everything: unit, contract, notebooks, browser
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest kinesis_nb README.md --doctest-modules -p no:randomly
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
+	XDG_CONFIG_HOME=.build/config $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
 
 lint: .venv/.test    ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -25,6 +25,9 @@ lint: .venv/.test    ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/pyright -p pyproject.toml
 	$(BIN)/lint-imports
+
+notebooks: .venv/.test    ## run the tutorials and save what they print; look at it before you commit
+	XDG_CONFIG_HOME=.build/config $(BIN)/python scripts/run_notebooks.py
 
 sim: .venv/.test    ## the reader in virtual time, SEEDS=10000
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)

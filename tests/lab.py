@@ -12,12 +12,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from playwright.sync_api import Page, Route
@@ -48,31 +48,48 @@ _READY = """async () => {
 
 
 @contextlib.contextmanager
-def jupyter_lab(folder: Path) -> Iterator[str]:
-    """Serve `folder`; yield the address of its notebooks, with a place for the file name."""
+def jupyter_lab(folder: Path, *, settings: Mapping[str, Any] | None = None, home: str | None = None) -> Iterator[str]:
+    """Serve `folder`; yield the address of its notebooks, with a place for the file name.
+
+    Everything that Jupyter and its kernels keep is below `folder`, in ``.jupyter``.
+
+    Parameters
+    ----------
+    settings
+        Of plugins of JupyterLab, by their ids.
+    home
+        The home of the kernels; the user's own by default.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    token, home = secrets.token_hex(16), folder / ".jupyter"
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
+    token, own = secrets.token_hex(16), folder / ".jupyter"
     quiet = {"checkForUpdates": False, "fetchNews": "false", "doNotDisturbMode": True}
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+    for plugin, values in {"@jupyterlab/apputils-extension:notification": quiet, **(settings or {})}.items():
+        package, name = plugin.split(":")
+        file = own / "settings" / package / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
-    places = {name: str(home / name.lower()) for name in names}
-    log = (home / "lab.log").open("w")
+    places = {name: str(own / name.lower()) for name in names}
+    log = (own / "lab.log").open("w")
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"),
             *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"),
-            "--LabApp.expose_app_in_browser=True",
+            *("--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True"),
         ],
-        env={**os.environ, **places, "JUPYTERLAB_SETTINGS_DIR": str(home / "settings")},
+        env={
+            **os.environ,
+            **places,
+            "JUPYTERLAB_SETTINGS_DIR": str(own / "settings"),
+            "HOME": home or os.environ.get("HOME", ""),
+        },
         stdout=log,
         stderr=subprocess.STDOUT,
     )
     try:
-        _wait_until_up(f"http://127.0.0.1:{port}/api/status?token={token}", process, home / "lab.log")
+        _wait_until_up(f"http://127.0.0.1:{port}/api/status?token={token}", process, own / "lab.log")
         yield f"http://127.0.0.1:{port}/doc/tree/{{}}?token={token}&reset"
     finally:
         process.terminate()

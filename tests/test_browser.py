@@ -26,7 +26,7 @@ def test_first_look_in_jupyterlab(tmp_path: Path) -> None:
         errors = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts()
         assert len(errors) == 1, errors
         assert errors[0].strip().splitlines() == [
-            "StreamNotFound: no stream 'ordres' in us-east-1",
+            "StreamNotFound: no stream 'orderss' in us-east-1",
             "hint: did you mean 'orders'?",
         ]
         for number, table in enumerate(page.locator("div.knb").all()):

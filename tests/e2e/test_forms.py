@@ -1,0 +1,144 @@
+"""Forms in JupyterLab."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.e2e.driver import SECONDS, Notebook, labelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kinesis_nb.emulator import Emulator
+    from kinesis_nb.samples import SampleStreams
+
+KEY_ID, SECRET = "AKIAE2ETESTS0MEKEY01", "Z9-typed/into+the=form-and-nowhere-else"
+
+
+def test_a_source_from_the_form(
+    notebook: Callable[..., Notebook], kernel: str, emulator: Emulator, streams: SampleStreams, folder: Path
+) -> None:
+    """The form is filled in, tested, saved and used; the secret that was typed is in no file afterwards."""
+    book = notebook(
+        [
+            "from kinesis_nb.widgets import SourceForm\nform = SourceForm()\nform",
+            "source = form.source()\nprint(source, list(source.explore()))",
+            "print(form.to_code())",
+            "import ipykernel; ipykernel.__version__",
+        ],
+        kernel,
+    )
+    book.run(0)
+    form = book.output(0)
+    button = form.get_by_role("button", name="Test connection")
+    button.wait_for()
+    book.picture(f"source-form-{kernel}-1-empty", 0)
+
+    labelled(form, "Region").fill("frankfurt")
+    form.get_by_text("is not the name of a region").first.wait_for()
+    assert button.is_disabled()
+    book.picture(f"source-form-{kernel}-2-wrong", 0)
+    labelled(form, "Region").fill("us-east-1")
+
+    labelled(form, "Authentication").select_option("Static Credentials")
+    labelled(form, "Access key ID").fill(KEY_ID)
+    labelled(form, "Secret access key").fill(SECRET)
+    labelled(form, "Other than the default").check()
+    labelled(form, "Kinesis endpoint").fill(emulator.endpoint_url)
+    labelled(form, "Enable exports").check()
+    labelled(form, "Streams to read").fill("orders, clicks")
+    labelled(form, "Streams to write").fill("results")
+    labelled(form, "Save as").fill("e2e")
+    button.click(timeout=10 * SECONDS)
+    form.get_by_text("✓ allowed", exact=True).first.wait_for(timeout=20 * SECONDS)
+    book.picture(f"source-form-{kernel}-3-tested", 0)
+    form.get_by_role("button", name="IAM policy").click()
+    form.get_by_text('"kinesis:ListShards"').wait_for()
+    book.picture(f"source-form-{kernel}-4-policy", 0)
+    form.get_by_role("button", name="Save").click()
+    form.get_by_text("✓ saved").wait_for()
+    form.get_by_role("button", name="Code").click()
+    form.get_by_text("getpass.getpass").first.wait_for()
+    book.picture(f"source-form-{kernel}-5-code", 0)
+
+    book.run(1, 2, 3)
+    assert "['clicks', 'orders', 'results']" in book.text(1)
+    assert "exports_enabled=True" in book.text(2)
+    assert kernel.removeprefix("ipykernel-") in book.text(3)
+
+    saved = book.save()
+    assert KEY_ID in saved  # widget state is saved, so a secret in it would be found
+    assert len(saved) <= 100_000
+    assert holding(folder, SECRET) == []
+    assert holding(folder, KEY_ID)  # the search finds what is there
+
+
+def holding(folder: Path, text: str) -> list[str]:
+    """Return the files below a folder that hold a text: notebooks, checkpoints, workspaces, logs, history, all of them."""
+    wanted = [text.encode(), text.encode("utf-16-le")]
+    return [
+        str(file.relative_to(folder))
+        for file in folder.rglob("*")
+        if file.is_file() and any(one in file.read_bytes() for one in wanted)
+    ]
+
+
+def test_an_error_is_shown_under_the_form(notebook: Callable[..., Notebook]) -> None:
+    """A service that is not there is two lines below the form, and the form can be used again."""
+    book = notebook(
+        [
+            "import kinesis_nb as kn\nfrom kinesis_nb.widgets import SourceForm\n"
+            'SourceForm(kn.connect(endpoint_url="http://127.0.0.1:9", auth=kn.StaticCredentials("k", "s")).config)'
+        ]
+    )
+    book.run(0)
+    form = book.output(0)
+    form.get_by_role("button", name="Test connection").click()
+    form.get_by_role("alert").wait_for(timeout=60 * SECONDS)
+    assert "hint:" in form.get_by_role("alert").inner_text()
+    assert form.get_by_role("button", name="Test connection").is_enabled()
+    book.picture("source-form-error", 0)
+
+
+def test_sync_and_export_from_forms(
+    notebook: Callable[..., Notebook], connect: str, streams: SampleStreams, tmp_path: Path
+) -> None:
+    """A sync is started, watched and stopped in its form; what is in the table goes out through the other form."""
+    table, arn = tmp_path / "clicks", streams.arn("results")
+    book = notebook(
+        [
+            connect,
+            "from kinesis_nb.widgets import ExportForm, SyncForm\nsyncing = SyncForm(source)\nsyncing",
+            "exporting = ExportForm(source)\nexporting",
+            "print(bool(syncing.sync.verify()), len(syncing.sync) > 0)",
+            "print(exporting.export.wait(timeout=60), exporting.export.status().rows == len(syncing.sync))",
+        ]
+    )
+    book.run(0, 1, 2)
+    form = book.output(1)
+    labelled(form, "Stream").fill("clicks")
+    labelled(form, "Table").fill(str(table))
+    book.picture("sync-form-1-filled", 1)
+    form.get_by_role("button", name="Start").click()
+    form.get_by_text("SyncStatus running").wait_for(timeout=20 * SECONDS)
+    book.page.wait_for_timeout(2 * SECONDS)
+    book.picture("sync-form-2-running", 1)
+    form.get_by_role("button", name="Stop").click()
+    form.get_by_text("SyncStatus stopped").wait_for(timeout=20 * SECONDS)
+    book.picture("sync-form-3-stopped", 1)
+    book.run(3)
+    assert book.text(3).split() == ["True", "True"]
+
+    form = book.output(2)
+    book.picture("export-form-1-empty", 2)
+    labelled(form, "Synced table").fill(str(table))
+    labelled(form, "Output stream ARN").fill(arn)
+    form.get_by_role("button", name="Start").click(timeout=10 * SECONDS)
+    form.get_by_role("button", name="Stop").and_(book.page.locator(":enabled")).wait_for(timeout=20 * SECONDS)
+    book.run(4)
+    assert book.text(4).split() == ["True", "True"]
+    book.picture("export-form-2-running", 2)
+    form.get_by_role("button", name="Stop").click()
+    form.get_by_text("stopped").first.wait_for(timeout=20 * SECONDS)
+    book.picture("export-form-3-stopped", 2)
