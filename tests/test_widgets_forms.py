@@ -238,6 +238,23 @@ def test_aws_instance_is_offered_through_an_agent_only(end: FrontEnd) -> None:
     assert form.config == SourceConfig()
 
 
+def test_a_connection_through_agents(end: FrontEnd) -> None:
+    """The address is checked as connect() checks it; a version that has no agents says so."""
+    form = SourceForm()
+    fill(end, form, connection="Agent")
+    if "agents" not in inspect.signature(kn.connect).parameters:
+        assert "connections through agents are not in this version" in button(form, "Test connection").tooltip
+        return
+    assert form.problem == "Agent address is missing"
+    fill(end, form, agents="nonsense")
+    assert "agents= is no address" in shown(form.fields["agents"])
+    fill(end, form, agents="tls://scheduler:8786", auth="AWS Instance")
+    expected = kn.connect(agents="tls://scheduler:8786", auth=kn.AwsInstance()).config
+    assert form.config == SourceForm(expected).config == expected
+    exec(form.to_code(), made := {})
+    assert made["source"].config == expected
+
+
 def test_hidden_fields_do_not_count(end: FrontEnd) -> None:
     """What is wrong in a part that is not shown neither disables a button nor reaches the source."""
     form = SourceForm()
