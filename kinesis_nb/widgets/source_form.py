@@ -293,7 +293,8 @@ def _fields(config: SourceConfig) -> dict[str, Field]:
     keys = config.auth if isinstance(config.auth, StaticCredentials) else None
     profile = config.auth.name if isinstance(config.auth, Profile) else None
     agents: str | None = getattr(config, "agents", None)
-    way = {StaticCredentials: _STATIC, Profile: _PROFILE, AwsInstance: _INSTANCE}.get(type(config.auth), _CHAIN)
+    ways: dict[type, str] = {StaticCredentials: _STATIC, Profile: _PROFILE, AwsInstance: _INSTANCE}
+    way = ways.get(type(config.auth), _CHAIN)
     auth = W.Dropdown(options=[_CHAIN, _STATIC, _PROFILE, *([_INSTANCE] if agents else [])], value=way)
     connection = W.Dropdown(options=[_DIRECT, _AGENT], value=_AGENT if agents else _DIRECT)
     region = W.Combobox(value=config.region, options=_REGIONS, ensure_option=False)
