@@ -442,7 +442,7 @@ def test_changes_come_at_most_ten_times_a_second() -> None:
         rounds.append(time.monotonic())
         return len(rounds) < 4
 
-    ui.animate(draw)
+    ui.animate(draw, seconds=0)
     ended = threading.Event()
     ui.run(lambda: None, lambda _none: ended.set())
     assert ended.wait(5)
