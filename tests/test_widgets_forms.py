@@ -483,7 +483,7 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 import kinesis_nb as kn
 from kinesis_nb import widgets
-for name in ("SourceForm", "SyncForm", "ExportForm", "Studio"):
+for name in widgets.__all__:
     print(getattr(widgets, name)())
 try:
     widgets.SourceForm().source()
@@ -496,7 +496,7 @@ def test_without_ipywidgets_there_is_a_text_with_one_hint() -> None:
     """Each widget says what is missing and what to call instead; using it is an error with the same hint."""
     run = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, check=True)
     lines = run.stdout.splitlines()
-    assert len(lines) == 10, run.stdout
+    assert len(lines) == 14, run.stdout
     for said, hint in zip(lines[::2], lines[1::2], strict=True):
         assert "needs ipywidgets, which this kernel does not have" in said
         assert hint.startswith("hint: pip install ipywidgets and restart the kernel; without it: ")
