@@ -238,6 +238,23 @@ def test_aws_instance_is_offered_through_an_agent_only(end: FrontEnd) -> None:
     assert form.config == SourceConfig()
 
 
+def test_a_connection_through_agents(end: FrontEnd) -> None:
+    """The address is checked as connect() checks it; a version that has no agents says so."""
+    form = SourceForm()
+    fill(end, form, connection="Agent")
+    if "agents" not in inspect.signature(kn.connect).parameters:
+        assert "connections through agents are not in this version" in button(form, "Test connection").tooltip
+        return
+    assert form.problem == "Agent address is missing"
+    fill(end, form, agents="nonsense")
+    assert "agents= is no address" in shown(form.fields["agents"])
+    fill(end, form, agents="tls://scheduler:8786", auth="AWS Instance")
+    expected = kn.connect(agents="tls://scheduler:8786", auth=kn.AwsInstance()).config
+    assert form.config == SourceForm(expected).config == expected
+    exec(form.to_code(), made := {})
+    assert made["source"].config == expected
+
+
 def test_hidden_fields_do_not_count(end: FrontEnd) -> None:
     """What is wrong in a part that is not shown neither disables a button nor reaches the source."""
     form = SourceForm()
@@ -425,7 +442,7 @@ def test_changes_come_at_most_ten_times_a_second() -> None:
         rounds.append(time.monotonic())
         return len(rounds) < 4
 
-    ui.animate(draw)
+    ui.animate(draw, seconds=0)
     ended = threading.Event()
     ui.run(lambda: None, lambda _none: ended.set())
     assert ended.wait(5)
@@ -466,7 +483,7 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 import kinesis_nb as kn
 from kinesis_nb import widgets
-for name in ("SourceForm", "SyncForm", "ExportForm", "Studio"):
+for name in widgets.__all__:
     print(getattr(widgets, name)())
 try:
     widgets.SourceForm().source()
@@ -479,7 +496,7 @@ def test_without_ipywidgets_there_is_a_text_with_one_hint() -> None:
     """Each widget says what is missing and what to call instead; using it is an error with the same hint."""
     run = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, check=True)
     lines = run.stdout.splitlines()
-    assert len(lines) == 10, run.stdout
+    assert len(lines) == 14, run.stdout
     for said, hint in zip(lines[::2], lines[1::2], strict=True):
         assert "needs ipywidgets, which this kernel does not have" in said
         assert hint.startswith("hint: pip install ipywidgets and restart the kernel; without it: ")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import ipywidgets as W  # noqa: N812
 import keyring
 import polars as pl
 import pytest
@@ -16,7 +13,7 @@ from keyring.backends import fail
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import ErrorReply
-from kinesis_nb.widgets import ExportForm, Studio, SyncForm, TailView
+from kinesis_nb.widgets import Explorer, ExportForm, Studio, SyncForm, TailView
 from kinesis_nb.widgets.run_form import defaults
 from kinesis_nb.widgets.status_view import SyncView
 from kinesis_nb.widgets.tail_form import TailForm
@@ -27,6 +24,8 @@ from tests.widgets import FrontEnd, shown
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import ipywidgets as W  # noqa: N812
 
 __all__ = ["end"]  # a fixture
 CANARY = "CANARYstorage0123456789"
@@ -331,15 +330,6 @@ def test_what_is_no_table_is_refused(end: FrontEnd, source: kn.Source) -> None:
 # --- the tail and the studio ---
 
 
-@pytest.fixture
-def views(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plain text where the explorer is: it has tests of its own."""
-    module = ModuleType("kinesis_nb.widgets.explorer")
-    module.Explorer = lambda source: W.HTML(f"Explorer of {source!r}")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.delattr("kinesis_nb.widgets.Explorer", raising=False)
-
-
 def test_a_tail_from_a_form(end: FrontEnd, source: kn.Source, orders: Streams) -> None:
     """It starts without holding up the kernel, and is shown by the live view."""
     form = ready(TailForm(source))
@@ -359,7 +349,7 @@ def pages(studio: Studio) -> dict[str, W.Widget]:
     return dict(zip(studio._tabs.titles, studio._tabs.children, strict=True))
 
 
-def test_the_studio_begins_with_a_source(end: FrontEnd, source: kn.Source, views: None) -> None:
+def test_the_studio_begins_with_a_source(end: FrontEnd, source: kn.Source) -> None:
     """Without one, the other tabs say that one is needed; each page is made when it is first looked at."""
     studio = Studio()
     assert list(pages(studio)) == ["Sources", "Explore", "Tail", "Syncs", "Exports"]
@@ -368,7 +358,7 @@ def test_the_studio_begins_with_a_source(end: FrontEnd, source: kn.Source, views
         assert "Choose a source first" in shown(pages(studio)[studio._tabs.titles[number]])
     studio.use(source)
     assert studio._tabs.selected_index == 1
-    assert "Explorer of <Source us-east-1" in shown(pages(studio)["Explore"])
+    assert isinstance(pages(studio)["Explore"].children[0], Explorer)
     assert pages(studio)["Tail"].children == ()
     for number, title in ((2, "New tail"), (3, "New sync"), (4, "New export")):
         end.set(studio._tabs, selected_index=number)
@@ -376,7 +366,7 @@ def test_the_studio_begins_with_a_source(end: FrontEnd, source: kn.Source, views
 
 
 def test_the_studio_opens_a_saved_source(
-    end: FrontEnd, source: kn.Source, views: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    end: FrontEnd, source: kn.Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And one whose secret nobody knows is an error with a hint: nobody is asked from within a thread."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -397,7 +387,7 @@ def test_the_studio_opens_a_saved_source(
     assert studio.source.config.region == "eu-west-1"
 
 
-def test_the_studio_uses_the_source_of_its_form(end: FrontEnd, source: kn.Source, views: None) -> None:
+def test_the_studio_uses_the_source_of_its_form(end: FrontEnd, source: kn.Source) -> None:
     """As soon as the form is whole."""
     studio = Studio()
     form = pages(studio)["Sources"].children[1]
@@ -408,7 +398,7 @@ def test_the_studio_uses_the_source_of_its_form(end: FrontEnd, source: kn.Source
     assert studio.source is form.source()
 
 
-def test_several_syncs_side_by_side(end: FrontEnd, source: kn.Source, views: None) -> None:
+def test_several_syncs_side_by_side(end: FrontEnd, source: kn.Source) -> None:
     """Another form below the first one."""
     studio = Studio(source)
     end.set(studio._tabs, selected_index=3)

@@ -134,14 +134,12 @@ class ExportForm(RunForm):
         return lambda: FrameExport(self.source, what, arn, options)
 
     def _buttons(self) -> list[Action]:
-        start, code = super()._buttons()
-        if self._is_stream:  # its view has a button that stops it
-            return [start, code]
-        stop = Action("Stop", self._stop, lambda: "" if self._is_running else "nothing is running")
-        return [start, stop, Action("Resume", self._resume, self._why_no_resume), code]
+        resume = [] if self._is_stream else [Action("Resume", self._resume, self._why_no_resume)]
+        *others, code = super()._buttons()
+        return [*others, *resume, code]
 
-    def _stop(self) -> None:
-        self.do("Stopping …", self._run.stop, lambda _: self._watch())
+    def _has_live_view(self) -> bool:
+        return self._is_stream and super()._has_live_view()
 
     def _why_no_resume(self) -> str:
         if self._is_running:
@@ -160,14 +158,8 @@ class ExportForm(RunForm):
         what = self._what() if "table" in self.fields else Name("tail" if isinstance(self._data, Tail) else "sync")
         return call_code("export = source.export_stream", [what, arn], in_code(options)) + "\nexport\n"
 
-    def _live_view(self, run: Any) -> W.Widget:
-        return W.HTML() if isinstance(run, FrameExport) else ExportView(run)
-
-    def _watch(self) -> bool:
-        if isinstance(self._run, FrameExport):
-            (view,) = self._view.children
-            view.value = self._run.status().to_html()
-        return super()._watch()
+    def _live_view(self, run: StreamingExport) -> ExportView:
+        return ExportView(run)
 
     def __repr__(self) -> str:
         return f"<ExportForm: {self.export!r}>" if self._run else f"<ExportForm: {self.problem or 'ready'}>"

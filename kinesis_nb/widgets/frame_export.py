@@ -37,15 +37,6 @@ class FrameStatus:
     total: int | None
     report: ExportReport | None
 
-    def to_html(self) -> str:
-        """Return how far it is, or the report, as HTML."""
-        if self.report is not None:
-            return self.report._repr_html_()  # pyright: ignore[reportPrivateUsage]
-        if self.total is None:
-            return f"<span>{self.rows:,} rows</span>"
-        bar = f'<progress max="{max(1, self.total)}" value="{self.rows}" aria-label="rows written"></progress>'
-        return f"{bar} <span>{self.rows:,} of {self.total:,} rows</span>"
-
 
 class FrameExport:
     """An export of a frame, running when you get it.
@@ -109,3 +100,12 @@ class FrameExport:
         if self._error is not None:
             return "failed"
         return "stopped" if self.report is None or self.report.note else "ended"
+
+    def _repr_html_(self) -> str:
+        now = self.status()
+        if now.report is not None:
+            return now.report._repr_html_()  # pyright: ignore[reportPrivateUsage]
+        if now.total is None:
+            return f"<span>{now.rows:,} rows</span>"
+        bar = f'<progress max="{max(1, now.total)}" value="{now.rows}" aria-label="rows written"></progress>'
+        return f"{bar} <span>{now.rows:,} of {now.total:,} rows</span>"

@@ -30,7 +30,8 @@ _OVER = {"ended", "stopped", "failed"}
 class RunForm(Form):
     """Fields, a button that starts what they describe, and below it a view of how it goes.
 
-    A subclass gives `_begin`, `_live_view` and `_code`.
+    A subclass gives `_begin`, `_live_view` and `_code`. What runs has `status()`, `stop()`, `wait()` and a picture in
+    HTML; without a live view, that picture is shown, and a button stops it.
     """
 
     def __init__(self, source: Source, fields: dict[str, Field], content: Iterable[W.Widget], name: str) -> None:
@@ -41,10 +42,16 @@ class RunForm(Form):
         super().__init__(fields, content, self._buttons(), name, [self._view])
 
     def _buttons(self) -> list[Action]:
+        stop = Action("Stop", self._stop, lambda: "" if self._is_running else "nothing is running")
         return [
             Action("Start", self.start, self._why_not_start, primary=True),
+            *([] if self._has_live_view() else [stop]),
             Action("Code", lambda: self.show(code_html(self.to_code())), lambda: self.problem),
         ]
+
+    def _has_live_view(self) -> bool:
+        """Whether what is started here has a live view, which also stops it; what agents of the source run has none."""
+        return getattr(self.source.config, "agents", None) is None
 
     def _why_not_start(self) -> str:
         return self.problem or ("it is running; stop it first" if self._is_running else "")
@@ -74,13 +81,16 @@ class RunForm(Form):
         raise NotImplementedError
 
     def _live_view(self, run: Any) -> W.Widget:
-        """Return what shows how it goes."""
+        """Return what shows how it goes, if there is such a thing."""
         raise NotImplementedError
+
+    def _stop(self) -> None:
+        self.do("Stopping …", self._run.stop, lambda _: self._watch())
 
     def _begun(self, run: Any) -> None:
         self._run, self._is_running = run, True
         self.show("")
-        before, view = self._view.children, self._live_view(run)
+        before, view = self._view.children, self._live_view(run) if self._has_live_view() else W.HTML()
         serve_while_busy(view)
         self._view.children = [view]
         for old in before:
@@ -89,12 +99,15 @@ class RunForm(Form):
 
     def _watch(self) -> bool:
         """Return whether it goes on; when it does not, it can be started again."""
-        state = self._run.status().state
-        if state not in _OVER:
+        (view,) = self._view.children
+        status = self._run.status()
+        if not self._has_live_view():
+            view.value = self._run._repr_html_()
+        if status is None or status.state not in _OVER:  # an agent may not have begun yet
             return True
         self._is_running = False
         self._refresh_actions()
-        if state == "failed":
+        if status.state == "failed":
             self._run.wait(5, until_caught_up=False)  # raises what it failed with
         return False
 
