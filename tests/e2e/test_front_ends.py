@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
-WITH_WIDGETS = [path for path in sorted((ROOT / "notebooks").glob("0[2-6]*.ipynb"))]
+WITH_WIDGETS = sorted((ROOT / "notebooks").glob("0[2-6]*.ipynb"))
 
 
 @pytest.mark.parametrize("path", WITH_WIDGETS, ids=lambda path: path.stem)
@@ -25,12 +25,12 @@ def test_tutorials_are_small_when_saved_with_their_widgets(path: Path, page: Pag
     shutil.copy(path, folder)
     book = Notebook(page, server, folder / path.name)
     run_all(page)
-    assert len(book.save()) <= 100_000
+    assert len(book.save()) <= 100_000, path.name
     book.shut_down()
     book.open()
-    page.wait_for_timeout(1 * SECONDS)
-    assert [text for text in LOST if text in page.inner_text(".jp-Notebook")] == []
+    book.settle()
     book.picture(f"tutorial-{path.stem}")
+    assert [text for text in LOST if text in page.inner_text(".jp-Notebook")] == []
 
 
 def test_notebook_7(page: Page, server: str, folder: Path, connect: str) -> None:
