@@ -94,7 +94,8 @@ def main() -> None:
 
 def _notebook(port: int, views: int) -> nbformat.NotebookNode:
     cells = [part.format(port=port, stream=STREAM, views=views) for part in _CELLS.split("###\n")]
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells])
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells], metadata=kernel)
 
 
 def _measure(page: Page, views: int) -> str:

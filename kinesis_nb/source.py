@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
 from kinesis_nb.config import SourceConfig, StreamArn, check_count, check_process, check_stream_name, hinted
-from kinesis_nb.errors import ConfigError, ExportsDisabled
+from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
 from kinesis_nb.position import Kind, StartingPosition, check_end
 from kinesis_nb.retry import Patient
 from kinesis_nb.saved import save
@@ -230,6 +230,7 @@ class Source:
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
         return replace_running((self.config, stream), lambda: Tail(feed, position, buffer))
 
+    @forgetful
     @hinted
     def sync(
         self,
@@ -354,6 +355,7 @@ class Source:
         with _progress_bar(stream, shown=progress) as bar:
             return export_frame(self._kinesis, stream, output_stream_arn, df, options, delivery, self._clock, bar)
 
+    @forgetful
     @hinted
     def export_stream(
         self,

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from kinesis_nb.errors import ConfigError, TableError
+from kinesis_nb.errors import ConfigError, TableError, forget_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -36,7 +36,15 @@ _PATIENCE = {
     "max_retries": "2",
     "retry_timeout": "10s",
 }
+_SHOWN = {"region", "endpoint", "endpoint_url", "allow_http", *_PATIENCE}
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|↳")
+
+
+class Options(dict[str, str]):
+    """What an object store needs, by name; shown without what may be secret."""
+
+    def __repr__(self) -> str:
+        return repr({name: value if name in _SHOWN else "********" for name, value in self.items()})
 
 
 class Storage:
@@ -80,13 +88,14 @@ class Storage:
         """The last part of the address."""
         return self.uri.rpartition("/")[2]
 
-    def options(self) -> dict[str, str]:
+    def options(self) -> Options:
         """Return what the object store needs now; empty for a folder."""
         if self.folder is not None:
-            return {}
-        given = dict(self._give_options())
-        http = {"allow_http": "true"} if (_endpoint(given) or "").startswith("http://") else {}
-        return {**http, **given}
+            return Options()
+        given = Options(self._give_options())
+        if (_endpoint(given) or "").startswith("http://"):
+            given.setdefault("allow_http", "true")
+        return given
 
     def open(self, version: int | None = None) -> DeltaTable:
         """Open the table, the newest version by default.
@@ -99,9 +108,9 @@ class Storage:
         with storage_errors():
             return DeltaTable(self.uri, version, self.patient_options())
 
-    def patient_options(self) -> dict[str, str]:
+    def patient_options(self) -> Options:
         """Return the same with limits to how long deltalake tries by itself."""
-        return {**_PATIENCE, **self.options()} if self.folder is None else {}
+        return Options({**_PATIENCE, **self.options()}) if self.folder is None else Options()
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the rows of a version, the newest by default."""
@@ -245,10 +254,14 @@ def _endpoint(options: Mapping[str, str]) -> str | None:
 
 @contextmanager
 def storage_errors() -> Generator[None]:
-    """Raise what Delta and the object store say of their storage as one line and as the OSError that it is."""
+    """Raise what Delta and the object store say of their storage as one line and as the OSError that it is.
+
+    The frames in its traceback hold the keys of the store, so they are dropped.
+    """
     try:
         yield
     except (DeltaError, OSError, pa.ArrowException) as error:
+        forget_frames(error)
         raise OSError(one_line(error)) from error
 
 

@@ -128,7 +128,7 @@ def test_a_sync_is_started_and_stopped_while_a_cell_runs(tmp_path: Path) -> None
         page.get_by_role("button", name="Start", exact=True).click()
         page.wait_for_selector("text=caught up")
         picture(page, "sync-form")
-        page.get_by_role("button", name="Stop").click()
+        page.locator(".knb-live").get_by_role("button", name="Stop").click()
         output = page.locator(".jp-RenderedText pre").last
         output.wait_for()
         assert output.inner_text().strip() == "stopped"

@@ -29,6 +29,7 @@ from rich.traceback import Traceback as RichTraceback
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import Emulator, ErrorReply
+from kinesis_nb.storage import Storage
 from kinesis_nb.transport import SystemClock
 from tests.aws import Gate, Sts
 from tests.conftest import Streams
@@ -102,7 +103,32 @@ class World:
             "credentials": self.source._kinesis._credentials,  # type: ignore[attr-defined]
             "loaded": self.source._kinesis._credentials._loaded,  # type: ignore[attr-defined]
         }
-        return made
+        return made | self.running()
+
+    def running(self) -> dict[str, object]:
+        """Return what reads and writes, stopped, and what it gave."""
+        arn = self.streams.create("copy")
+        rows = self.source.read("orders", progress=False)
+        with self.source.tail("orders", start="trim_horizon") as tail:
+            tail.take(10, timeout=5)
+        sync = self.source.sync("orders", self.folder / "shown", commit_interval=0.05)
+        assert sync.wait(timeout=20)
+        sync.stop()
+        export = self.source.export_stream(sync, arn)
+        assert export.wait(timeout=20)
+        export.stop()
+        return {
+            "records": rows,
+            "tail": tail,
+            "tail's figures": tail.stats(),
+            "sync": sync,
+            "sync's status": sync.status(),
+            "verdict": sync.verify(),
+            "report": self.source.export_df(rows, arn, progress=False),
+            "streaming export": export,
+            "streaming export's status": export.status(),
+            "journal": export.journal,
+        }
 
 
 @pytest.fixture
@@ -248,6 +274,28 @@ def test_no_error_shows_a_secret(world: World) -> None:
         for place, show in ERROR_PLACES.items()
     }
     assert {where: what for where, what in found.items() if what} == {}
+
+
+def test_no_error_about_a_table_in_s3_shows_a_secret(world: World, ministack: str) -> None:
+    """Neither the keys of the source, which a table in S3 is reached with, nor those that were given for it."""
+    arn = world.streams.create("copy")
+    errors = _error(lambda: world.source.sync("orders", "s3://no-such-bucket/t", storage_options=_given(ministack)))
+    errors += _error(
+        lambda: world.source.export_stream(
+            "s3://no-such-bucket/t", arn, journal=world.folder / "j", storage_options={"endpoint_url": ministack}
+        )
+    )
+    found = {place: hits(show(error)) for error in errors for place, show in ERROR_PLACES.items()}
+    assert len(errors) == 2
+    assert {where: what for where, what in found.items() if what} == {}
+    options = Storage("s3://bucket/t", world.source._kinesis.storage_options).options()
+    assert hits(json.dumps(options)) == ["role's secret", "role's token"]  # or nothing is proven
+    shown = {place: hits(show(options)) for place, show in VALUE_PLACES.items() if place != "pickle"}  # workers get it
+    assert not any(shown.values()), shown
+
+
+def _given(url: str) -> dict[str, str]:
+    return {"endpoint_url": url, "access_key_id": "A", "secret_access_key": CANARIES["secret"]}
 
 
 def test_no_log_shows_a_secret_or_a_record(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,8 +16,9 @@ from keyring.backends import fail
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import ErrorReply
-from kinesis_nb.widgets import ExportForm, Studio, SyncForm
+from kinesis_nb.widgets import ExportForm, Studio, SyncForm, TailView
 from kinesis_nb.widgets.run_form import defaults
+from kinesis_nb.widgets.status_view import SyncView
 from kinesis_nb.widgets.tail_form import TailForm
 from tests.conftest import Streams, by_key, written_by_key
 from tests.test_widgets_forms import button, buttons, end, everything_saved, fill
@@ -56,6 +57,10 @@ def until(form: Any, holds: Callable[[], bool]) -> None:
         looked.wait(0.02)
 
 
+def buffers(end: FrontEnd) -> list[bytes]:
+    return [one for message in end.messages for one in message["buffers"] or ()]
+
+
 def ready(form: Any) -> Any:
     assert form.settle()  # the names of the streams
     return form
@@ -78,20 +83,19 @@ def test_a_sync_from_a_form(end: FrontEnd, source: kn.Source, orders: Streams) -
     form = ready(SyncForm(source))
     assert form.fields["stream"].control.options == ("orders", "results")
     assert button(form, "Start").tooltip == "Stream is missing"
-    assert button(form, "Stop").tooltip == "nothing is running"
     fill(end, form, stream="orders", table="tables/orders", commit_interval=0.05)
     end.click(button(form, "Start"))
     assert form.settle()
-    until(form, lambda: "300 rows in" in shown(form))
-    assert "shardId-000000000001" in shown(form)
-    assert button(form, "Start").tooltip == "it is running; stop it first"
-    end.click(button(form, "Stop"))
-    assert form.settle()
-    assert "Sync" not in repr(end.messages[-1:])
-    until(form, lambda: not button(form, "Start").disabled)
     assert form.sync is not None
+    until(form, lambda: form.sync.status().rows == 300)
+    assert button(form, "Start").tooltip == "it is running; stop it first"
+    (view,) = form._view.children
+    assert isinstance(view, SyncView)
+    end.send(view, {"kind": "hello", "page": "p", "view": "v"})
+    until(form, lambda: any(b"shardId-000000000001" in bytes(one) for one in buffers(end)))
+    end.send(view, {"kind": "stop"})
+    until(form, lambda: not button(form, "Start").disabled)
     assert form.sync.status().state == "stopped"
-    assert "stopped" in shown(form)
     assert by_key(form.sync) == written_by_key(orders)
 
 
@@ -170,6 +174,15 @@ def test_storage_options_are_secrets(end: FrontEnd, source: kn.Source, monkeypat
     assert CANARY not in shown(form)
 
 
+def test_a_stream_of_another_account_goes_by_its_arn(end: FrontEnd, source: kn.Source) -> None:
+    """As in sync() itself; it must be of the source's region."""
+    form = ready(SyncForm(source))
+    fill(end, form, table="t", stream="arn:aws:kinesis:us-east-1:123456789012:stream/orders")
+    assert form.problem == ""
+    fill(end, form, stream="arn:aws:kinesis:eu-west-1:123456789012:stream/orders")
+    assert "is in eu-west-1, the source in us-east-1" in form.problem
+
+
 # --- exports ---
 
 
@@ -236,12 +249,23 @@ def test_an_export_of_a_synced_table(end: FrontEnd, source: kn.Source, orders: S
     fill(end, form, output_stream_arn=arn(source))
     end.click(button(form, "Start"))
     assert form.settle()
-    until(form, lambda: "100 rows" in shown(form))
-    end.click(button(form, "Stop"))
-    assert form.settle()
-    until(form, lambda: "stopped" in shown(form))
+    until(form, lambda: form.export.status().rows == 100)
+    end.send(form._view.children[0], {"kind": "stop"})
+    until(form, lambda: not button(form, "Start").disabled)
+    assert form.export.status().state == "stopped"
     sync.stop()
     assert by_key(source.read("results", progress=False)) == written_by_key(orders)
+
+
+def test_an_export_of_a_table_in_s3_has_storage_options(end: FrontEnd, source: kn.Source, orders: Streams) -> None:
+    """Only there, and kept as secrets are."""
+    form = ready(ExportForm(source))
+    fill(end, form, table="tables/orders", output_stream_arn=arn(source))
+    assert not form.fields["storage_options"].is_shown
+    fill(end, form, table="s3://bucket/orders", storage_options=f"region=eu-west-1 secret_key={CANARY}", rate="100")
+    assert form._options() == {"rate": 100.0, "storage_options": {"region": "eu-west-1", "secret_key": CANARY}}
+    assert CANARY not in form.to_code() + everything_saved(end)
+    compile(form.to_code(), "cell", "exec")
 
 
 def test_exports_must_be_enabled(end: FrontEnd, source: kn.Source, orders: Streams) -> None:
@@ -309,14 +333,14 @@ def test_what_is_no_table_is_refused(end: FrontEnd, source: kn.Source) -> None:
 
 @pytest.fixture
 def views(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain texts where the big views are: they have tests of their own."""
-    for name, view in (("explorer", "Explorer"), ("tail_view", "TailView")):
-        module = ModuleType(f"kinesis_nb.widgets.{name}")
-        setattr(module, view, lambda shown, view=view: W.HTML(f"{view} of {shown!r}"))
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    """A plain text where the explorer is: it has tests of its own."""
+    module = ModuleType("kinesis_nb.widgets.explorer")
+    module.Explorer = lambda source: W.HTML(f"Explorer of {source!r}")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.delattr("kinesis_nb.widgets.Explorer", raising=False)
 
 
-def test_a_tail_from_a_form(end: FrontEnd, source: kn.Source, orders: Streams, views: None) -> None:
+def test_a_tail_from_a_form(end: FrontEnd, source: kn.Source, orders: Streams) -> None:
     """It starts without holding up the kernel, and is shown by the live view."""
     form = ready(TailForm(source))
     fill(end, form, stream="orders", start="trim_horizon", max_rows=0)
@@ -325,8 +349,9 @@ def test_a_tail_from_a_form(end: FrontEnd, source: kn.Source, orders: Streams, v
     assert form.to_code() == 'tail = source.tail("orders", start="trim_horizon", max_rows=10)\ntail.view()\n'
     end.click(button(form, "Start"))
     assert form.settle()
-    assert "TailView of <Tail orders" in shown(form)
     assert form.tail is not None
+    assert form.tail.stream == "orders"
+    assert isinstance(form._view.children[0], TailView)
     form.tail.stop()
 
 

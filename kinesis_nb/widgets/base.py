@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W  # noqa: N812 - short, for it is in every line
 
+from kinesis_nb.config import StreamArn, check_stream_name
 from kinesis_nb.errors import ConfigError, KinesisError, forget_frames
 from kinesis_nb.text import one_line
 from kinesis_nb.widgets.routing import serve_while_busy
@@ -25,7 +26,7 @@ _STYLE = """<style>
   --knb-wrong:var(--jp-error-color1,#c62828);--knb-right:var(--jp-success-color1,#2e7d32);
   --knb-line:var(--jp-border-color2,#8885);--knb-code:var(--jp-code-font-family,ui-monospace,monospace);
   --jp-widgets-inline-label-width:12em;--jp-widgets-inline-width:42em;
-  max-width:64em;color:var(--knb-text)}
+  max-width:70em;color:var(--knb-text)}
 .knb-panel .widget-html-content{font:var(--knb-font);white-space:normal;overflow-wrap:anywhere}
 .knb-panel .widget-label{text-align:left}
 .knb-panel .knb-field,.knb-panel .knb-actions{flex-flow:row wrap;align-items:center;overflow:visible}
@@ -96,6 +97,14 @@ def error_html(error: BaseException) -> str:
         trace = html.escape("".join(traceback.format_exception(error)))
         lines += f"<details><summary>traceback</summary><pre>{trace}</pre></details>"
     return f'<div class="knb-error" role="alert">{lines}</div>'
+
+
+def check_stream(stream: str, region: str) -> None:
+    """Raise ConfigError for what is neither the name of a stream nor the ARN of one in this region."""
+    if stream.startswith("arn:"):
+        StreamArn.parse(stream, region)
+    else:
+        check_stream_name(stream)
 
 
 def heading(text: str, level: int = 4) -> W.HTML:

@@ -58,7 +58,7 @@ class Name(str):
 
 
 class Asked(str):
-    """What the code asks for when it runs, because the value is secret."""
+    """What code asks for when it runs, because the value is secret."""
 
     __slots__ = ()
 

@@ -17,8 +17,19 @@ from kinesis_nb.sync import Sync
 from kinesis_nb.tail import Tail
 from kinesis_nb.widgets.base import Action, Field, heading
 from kinesis_nb.widgets.code import Name, call_code
-from kinesis_nb.widgets.frame_export import FrameExport, FrameStatus
-from kinesis_nb.widgets.run_form import RunForm, changed, choice, defaults, position, proposals
+from kinesis_nb.widgets.frame_export import FrameExport
+from kinesis_nb.widgets.run_form import (
+    RunForm,
+    changed,
+    choice,
+    defaults,
+    in_code,
+    position,
+    proposals,
+    storage_field,
+    storage_options,
+)
+from kinesis_nb.widgets.status_view import ExportView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +100,9 @@ class ExportForm(RunForm):
             "aggregate": Field("KPL aggregates", W.Checkbox(usual["aggregate"])),
             "on_bad_key": Field("On a bad key", choice(("fail", "skip", "hash"), usual["on_bad_key"])),
         }
-        if not isinstance(self._data, str | os.PathLike | None):
+        if self._is_stream and isinstance(self._data, str | os.PathLike | None):
+            fields["storage_options"] = storage_field()
+        else:
             del fields["table"]
         if isinstance(self._data, Tail):  # is exported from where it stands
             for name in ("start", "end", "journal"):
@@ -107,6 +120,8 @@ class ExportForm(RunForm):
         values = {name: field.value for name, field in self.fields.items() if name in usual}
         if values.get("rate") is not None:
             values["rate"] = _number(values["rate"])
+        if "storage_options" in values:
+            values["storage_options"] = storage_options(values["storage_options"])
         return changed(values, usual)
 
     def _what(self) -> Any:
@@ -119,10 +134,14 @@ class ExportForm(RunForm):
         return lambda: FrameExport(self.source, what, arn, options)
 
     def _buttons(self) -> list[Action]:
-        if self._is_stream:
-            return super()._buttons()
-        start, stop, code = super()._buttons()
+        start, code = super()._buttons()
+        if self._is_stream:  # its view has a button that stops it
+            return [start, code]
+        stop = Action("Stop", self._stop, lambda: "" if self._is_running else "nothing is running")
         return [start, stop, Action("Resume", self._resume, self._why_no_resume), code]
+
+    def _stop(self) -> None:
+        self.do("Stopping …", self._run.stop, lambda _: self._watch())
 
     def _why_no_resume(self) -> str:
         if self._is_running:
@@ -139,17 +158,16 @@ class ExportForm(RunForm):
         if not self._is_stream:
             return call_code("report = source.export_df", [Name("df"), arn], options) + "\nreport\n"
         what = self._what() if "table" in self.fields else Name("tail" if isinstance(self._data, Tail) else "sync")
-        return call_code("export = source.export_stream", [what, arn], options) + "\nexport\n"
+        return call_code("export = source.export_stream", [what, arn], in_code(options)) + "\nexport\n"
 
-    def _picture(self, status: Any) -> str:
-        if not isinstance(status, FrameStatus):
-            return self._run._repr_html_()
-        if status.report is not None:
-            return status.report._repr_html_()  # pyright: ignore[reportPrivateUsage]
-        if status.total is None:
-            return f"<span role='status'>{status.rows:,} rows</span>"
-        bar = f'<progress max="{max(1, status.total)}" value="{status.rows}" aria-label="rows written"></progress>'
-        return f"{bar} <span>{status.rows:,} of {status.total:,} rows</span>"
+    def _live_view(self, run: Any) -> W.Widget:
+        return W.HTML() if isinstance(run, FrameExport) else ExportView(run)
+
+    def _watch(self) -> bool:
+        if isinstance(self._run, FrameExport):
+            (view,) = self._view.children
+            view.value = self._run.status().to_html()
+        return super()._watch()
 
     def __repr__(self) -> str:
         return f"<ExportForm: {self.export!r}>" if self._run else f"<ExportForm: {self.problem or 'ready'}>"

@@ -37,6 +37,15 @@ class FrameStatus:
     total: int | None
     report: ExportReport | None
 
+    def to_html(self) -> str:
+        """Return how far it is, or the report, as HTML."""
+        if self.report is not None:
+            return self.report._repr_html_()  # pyright: ignore[reportPrivateUsage]
+        if self.total is None:
+            return f"<span>{self.rows:,} rows</span>"
+        bar = f'<progress max="{max(1, self.total)}" value="{self.rows}" aria-label="rows written"></progress>'
+        return f"{bar} <span>{self.rows:,} of {self.total:,} rows</span>"
+
 
 class FrameExport:
     """An export of a frame, running when you get it.

@@ -19,6 +19,7 @@ from kinesis_nb.text import one_line
 from kinesis_nb.widgets.base import error_html
 from kinesis_nb.widgets.flow import Flow
 from kinesis_nb.widgets.pump import PUMP
+from kinesis_nb.widgets.routing import serve_while_busy
 
 HIDDEN_SECONDS = 1.0  # between two looks at something that nobody sees
 
@@ -64,6 +65,7 @@ class LiveView(anywidget.AnyWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        serve_while_busy(self)
         self._lock = threading.RLock()  # held during a turn: the pump and refresh() take turns
         self._flow = Flow()
         self._asked: deque[dict[str, Any]] = deque(maxlen=100)  # messages of the front end that are not looked at yet

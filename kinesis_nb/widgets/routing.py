@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import ipywidgets as W  # noqa: N812 - as in base
+from typing import Any
 
 
-def serve_while_busy(widget: W.Widget) -> None:
+def serve_while_busy(widget: Any) -> None:
     """Let the front end choose who handles what it says to a widget and to all that is in it.
 
     JupyterLab has messages of widgets handled by a subshell of the kernel, a thread of its own, so a click counts while

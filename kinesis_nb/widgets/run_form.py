@@ -11,33 +11,38 @@ import ipywidgets as W  # noqa: N812 - as in base
 
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.position import StartingPosition
-from kinesis_nb.widgets.base import Action, Field, Form, code_html
+from kinesis_nb.widgets.base import Action, Field, Form, check_stream, code_html
+from kinesis_nb.widgets.code import Asked, with_imports
+from kinesis_nb.widgets.routing import serve_while_busy
+from kinesis_nb.widgets.secret_field import SecretField
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from kinesis_nb.credentials import Secret
     from kinesis_nb.source import Source
 
-PICTURE_SECONDS = 0.5  # between two pictures of what runs
+WATCH_SECONDS = 0.5  # between two looks whether it still runs
+_NOT_SECRET = {"endpoint_url", "endpoint", "region", "allow_http", "virtual_hosted_style_request"}
 _OVER = {"ended", "stopped", "failed"}
 
 
 class RunForm(Form):
-    """Fields, and buttons that start and stop what they describe; below them how it goes.
+    """Fields, a button that starts what they describe, and below it a view of how it goes.
 
-    A subclass gives `_begin`, which starts it, and `_code`.
+    A subclass gives `_begin`, `_live_view` and `_code`.
     """
 
     def __init__(self, source: Source, fields: dict[str, Field], content: Iterable[W.Widget], name: str) -> None:
         self.source = source
         self._run: Any = None
         self._is_running = False
-        super().__init__(fields, content, self._buttons(), name)
+        self._view = W.VBox()
+        super().__init__(fields, content, self._buttons(), name, [self._view])
 
     def _buttons(self) -> list[Action]:
         return [
             Action("Start", self.start, self._why_not_start, primary=True),
-            Action("Stop", self.stop, lambda: "" if self._is_running else "nothing is running"),
             Action("Code", lambda: self.show(code_html(self.to_code())), lambda: self.problem),
         ]
 
@@ -49,15 +54,17 @@ class RunForm(Form):
         begin = self._begin()
         self.do("Starting …", begin, self._begun)
 
-    def stop(self) -> None:
-        """Stop it; returns at once, what was under way is finished in the background."""
-        self.do("Stopping …", self._run.stop, lambda _: self._draw())
+    def refresh(self) -> None:
+        """Show what belongs to the kind of table, check all fields, and look which buttons can be clicked."""
+        if "storage_options" in self.fields:
+            self.fields["storage_options"].is_shown = (self.fields["table"].value or "").startswith("s3://")
+        super().refresh()
 
     def to_code(self) -> str:
-        """Return the cell that replaces the form, for a source in the variable ``source``."""
+        """Return the cell that replaces the form, for a source in the variable ``source``; it asks for secrets."""
         if self.problem:
             raise ConfigError(self.problem, hint="mend it in the form")
-        return self._code()
+        return with_imports(self._code())
 
     def _begin(self) -> Callable[[], Any]:
         """Return what starts it: called in another thread, so it must not look at a field."""
@@ -66,25 +73,30 @@ class RunForm(Form):
     def _code(self) -> str:
         raise NotImplementedError
 
+    def _live_view(self, run: Any) -> W.Widget:
+        """Return what shows how it goes."""
+        raise NotImplementedError
+
     def _begun(self, run: Any) -> None:
         self._run, self._is_running = run, True
-        self._ui.animate(self._draw, PICTURE_SECONDS)
+        self.show("")
+        before, view = self._view.children, self._live_view(run)
+        serve_while_busy(view)
+        self._view.children = [view]
+        for old in before:
+            old.close()
+        self._ui.animate(self._watch, WATCH_SECONDS)
 
-    def _draw(self) -> bool:
-        """Show how it goes; return whether it goes on."""
-        status = self._run.status()
-        self.show(self._picture(status))
-        goes_on = status.state not in _OVER
-        if self._is_running and not goes_on:
-            self._is_running = False
-            self._refresh_actions()
-            if status.state == "failed":
-                self._run.wait(5, until_caught_up=False)  # raises what it failed with
-        return goes_on
-
-    def _picture(self, status: Any) -> str:
-        """Return a moment of it as HTML."""
-        raise NotImplementedError
+    def _watch(self) -> bool:
+        """Return whether it goes on; when it does not, it can be started again."""
+        state = self._run.status().state
+        if state not in _OVER:
+            return True
+        self._is_running = False
+        self._refresh_actions()
+        if state == "failed":
+            self._run.wait(5, until_caught_up=False)  # raises what it failed with
+        return False
 
 
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
@@ -106,6 +118,36 @@ def position(text: str) -> StartingPosition:
     with warnings.catch_warnings():  # half a date has no time zone yet; what is used says so
         warnings.simplefilter("ignore")
         return StartingPosition.parse(text, datetime.now(UTC))
+
+
+def stream_field(source: Source, stream: str = "") -> Field:
+    """Return a field for one of the streams of a source."""
+    control = proposals([], stream, "orders, or the ARN of another account's")
+    return Field("Stream", control, lambda name: check_stream(name, source.config.region), is_required=True)
+
+
+def storage_field() -> Field:
+    """Return a field for the options of S3; a secret, because they may hold keys."""
+    control = SecretField(placeholder="endpoint_url=https://… region=eu-west-1", masked=False)
+    return Field("Storage options", control, storage_options)
+
+
+def storage_options(text: Secret | None) -> dict[str, str] | None:
+    """Read ``name=value name=value``; no error shows a value, for it may be secret."""
+    if text is None:
+        return None
+    pairs = [one.partition("=") for one in text.reveal().replace(",", " ").split()]
+    if not all(name and sign and value for name, sign, value in pairs):
+        raise ConfigError("these are no options", hint="write name=value, with spaces between them")
+    return {name: value for name, _, value in pairs}
+
+
+def in_code(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options as code has them: it asks for those of the storage that may be secret."""
+    if (given := options.get("storage_options")) is None:
+        return options
+    shown = {name: value if name in _NOT_SECRET else Asked(name) for name, value in given.items()}
+    return {**options, "storage_options": shown}
 
 
 def choice(options: Iterable[str], value: str) -> W.Dropdown:

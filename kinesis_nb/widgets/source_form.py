@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W  # noqa: N812 - as in base
 
-from kinesis_nb.config import REGION, Proxy, SourceConfig, StreamArn, check_stream_name, hinted
+from kinesis_nb.config import Proxy, SourceConfig, hinted
 from kinesis_nb.connection import connect
 from kinesis_nb.credentials import AwsInstance, Profile, StaticCredentials, StsRole, as_secret
 from kinesis_nb.errors import AccessDenied, ConfigError
 from kinesis_nb.saved import check_name
-from kinesis_nb.widgets.base import Action, Field, Form, code_html, heading
+from kinesis_nb.widgets.base import Action, Field, Form, check_stream, code_html, heading
 from kinesis_nb.widgets.code import source_code
 from kinesis_nb.widgets.secret_field import SecretField
 
@@ -195,10 +195,7 @@ class SourceForm(Form):
         region = self._value("region") or ""
         names = [one for one in text.replace(",", " ").split() if one]
         for one in names:
-            if not one.startswith("arn:"):
-                check_stream_name(one)
-            elif REGION.fullmatch(region):
-                StreamArn.parse(one, region)
+            check_stream(one, region)
         return names
 
     def _chosen(self, name: str) -> list[str]:

@@ -7,24 +7,31 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as W  # noqa: N812 - as in base
 
 from kinesis_nb.committer import OnDataLoss
-from kinesis_nb.config import check_stream_name, hinted
-from kinesis_nb.errors import ConfigError
+from kinesis_nb.config import hinted
 from kinesis_nb.source import Source
 from kinesis_nb.storage import Storage
-from kinesis_nb.sync import Sync, SyncStatus, check_options
+from kinesis_nb.sync import Sync, check_options
 from kinesis_nb.widgets.base import Field, heading
-from kinesis_nb.widgets.code import Asked, call_code, with_imports
-from kinesis_nb.widgets.run_form import RunForm, changed, choice, defaults, position, proposals
-from kinesis_nb.widgets.secret_field import SecretField
+from kinesis_nb.widgets.code import call_code
+from kinesis_nb.widgets.run_form import (
+    RunForm,
+    changed,
+    choice,
+    defaults,
+    in_code,
+    position,
+    proposals,
+    storage_field,
+    storage_options,
+    stream_field,
+)
+from kinesis_nb.widgets.status_view import SyncView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kinesis_nb.credentials import Secret
-
 _USUAL = defaults(Source.sync)
 _STARTS = ("trim_horizon", "latest", "-15m", "-1h", "-1d")
-_NOT_SECRET = {"endpoint_url", "endpoint", "region", "allow_http", "virtual_hosted_style_request"}
 
 
 class SyncForm(RunForm):
@@ -45,18 +52,16 @@ class SyncForm(RunForm):
 
     @hinted
     def __init__(self, source: Source, stream: str = "") -> None:
-        names = proposals([], stream, "orders")
         place = W.Text(placeholder="tables/orders, or s3://bucket/prefix")
         seconds = W.FloatText(_USUAL["commit_interval"], step=0.5)
         loss = choice(OnDataLoss, _USUAL["on_data_loss"])
-        secret = SecretField(placeholder="endpoint_url=https://… region=eu-west-1", masked=False)
         fields = {
-            "stream": Field("Stream", names, check_stream_name, is_required=True),
+            "stream": stream_field(source, stream),
             "table": Field("Table", place, Storage.at, is_required=True),
             "start": Field("Start", proposals(_STARTS, _USUAL["start"]), _check_start, is_required=True),
             "commit_interval": Field("Commit interval (s)", seconds, _check_interval),
             "on_data_loss": Field("On data loss", loss),
-            "storage_options": Field("Storage options", secret, _storage_options),
+            "storage_options": storage_field(),
         }
         super().__init__(source, fields, [heading("New sync", 3), *fields.values()], "sync form")
         self.offer_streams(source, "stream")
@@ -66,15 +71,9 @@ class SyncForm(RunForm):
         """The sync that was started last."""
         return self._run
 
-    def refresh(self) -> None:
-        """Show what belongs to the kind of table, and check all fields."""
-        self.fields["storage_options"].is_shown = (self.fields["table"].value or "").startswith("s3://")
-        super().refresh()
-
     def _options(self) -> dict[str, Any]:
         values: dict[str, Any] = {name: self.fields[name].value for name in _USUAL}
-        if values["storage_options"] is not None:
-            values["storage_options"] = _storage_options(values["storage_options"])
+        values["storage_options"] = storage_options(values["storage_options"])
         return changed(values, _USUAL)
 
     def _begin(self) -> Callable[[], Sync]:
@@ -82,16 +81,11 @@ class SyncForm(RunForm):
         return lambda: self.source.sync(stream, table, **options)
 
     def _code(self) -> str:
-        options = self._options()
-        if given := options.get("storage_options"):
-            options["storage_options"] = {
-                name: value if name in _NOT_SECRET else Asked(name) for name, value in given.items()
-            }
         arguments = [self.fields["stream"].value, self.fields["table"].value]
-        return with_imports(call_code("sync = source.sync", arguments, options) + "\nsync\n")
+        return call_code("sync = source.sync", arguments, in_code(self._options())) + "\nsync\n"
 
-    def _picture(self, status: SyncStatus) -> str:
-        return status._repr_html_()  # pyright: ignore[reportPrivateUsage]
+    def _live_view(self, run: Sync) -> SyncView:
+        return SyncView(run)
 
     def __repr__(self) -> str:
         return f"<SyncForm: {self._run!r}>" if self._run else f"<SyncForm: {self.problem or 'ready'}>"
@@ -103,11 +97,3 @@ def _check_start(text: str) -> None:
 
 def _check_interval(seconds: float) -> None:
     check_options(position(_USUAL["start"]), seconds, _USUAL["on_data_loss"])
-
-
-def _storage_options(text: Secret) -> dict[str, str]:
-    """Read ``name=value name=value``; the values may be secret, so no error shows them."""
-    pairs = [one.partition("=") for one in text.reveal().replace(",", " ").split()]
-    if not all(name and sign and value for name, sign, value in pairs):
-        raise ConfigError("these are no options", hint="write name=value, with spaces between them")
-    return {name: value for name, _, value in pairs}

@@ -8,14 +8,13 @@ import ipywidgets as W  # noqa: N812 - as in base
 
 from kinesis_nb import widgets
 from kinesis_nb.buffer import Buffer
-from kinesis_nb.config import check_stream_name
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.position import Kind
 from kinesis_nb.source import Source
 from kinesis_nb.widgets.base import Action, Field, Form, code_html, heading
 from kinesis_nb.widgets.code import call_code
 from kinesis_nb.widgets.routing import serve_while_busy
-from kinesis_nb.widgets.run_form import changed, choice, defaults, position, proposals
+from kinesis_nb.widgets.run_form import changed, choice, defaults, position, proposals, stream_field
 
 if TYPE_CHECKING:
     from kinesis_nb.tail import Tail
@@ -39,7 +38,7 @@ class TailForm(Form):
         self._view = W.VBox()
         rows = W.IntText(_USUAL["max_rows"], step=10_000)
         fields = {
-            "stream": Field("Stream", proposals([], placeholder="orders"), check_stream_name, is_required=True),
+            "stream": stream_field(source),
             "start": Field("Start", proposals(_STARTS, _USUAL["start"]), _check_start, is_required=True),
             "max_rows": Field("Rows to hold", rows, lambda rows: Buffer(rows, _USUAL["max_bytes"], _USUAL["on_full"])),
             "on_full": Field("When full", choice(("drop_oldest", "block"), _USUAL["on_full"])),
