@@ -121,11 +121,11 @@ def test_sync_and_export_from_forms(
     labelled(form, "Table").fill(str(table))
     book.picture("sync-form-1-filled", 1)
     form.get_by_role("button", name="Start").click()
-    form.get_by_text("SyncStatus running").wait_for(timeout=20 * SECONDS)
+    form.get_by_text("running").first.wait_for(timeout=20 * SECONDS)
     book.page.wait_for_timeout(2 * SECONDS)
     book.picture("sync-form-2-running", 1)
     form.get_by_role("button", name="Stop").click()
-    form.get_by_text("SyncStatus stopped").wait_for(timeout=20 * SECONDS)
+    form.get_by_text("stopped").first.wait_for(timeout=20 * SECONDS)
     book.picture("sync-form-3-stopped", 1)
     book.run(3)
     assert book.text(3).split() == ["True", "True"]
