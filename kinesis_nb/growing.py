@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from kinesis_nb.errors import TableError, forget_frames
+from kinesis_nb.errors import TableError
 from kinesis_nb.storage import one_line, storage_errors
 
 if TYPE_CHECKING:
@@ -85,7 +85,6 @@ class GrowingTable:
             if rows is not None:
                 yield from _in_bands(rows.filter(_pending(low)))
         except (OSError, pl.exceptions.PolarsError) as error:
-            forget_frames(error)  # as for all errors of a store
             msg = f"{self._storage.uri} cannot be read: {one_line(error)}"
             raise TableError(msg, hint="it is read again") from error
         self._seen = set(files)

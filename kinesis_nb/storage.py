@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from kinesis_nb.errors import ConfigError, TableError, forget_frames
+from kinesis_nb.errors import ConfigError, TableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -254,14 +254,10 @@ def _endpoint(options: Mapping[str, str]) -> str | None:
 
 @contextmanager
 def storage_errors() -> Generator[None]:
-    """Raise what Delta and the object store say of their storage as one line and as the OSError that it is.
-
-    The frames in its traceback hold the keys of the store, so they are dropped.
-    """
+    """Raise what Delta and the object store say of their storage as one line and as the OSError that it is."""
     try:
         yield
     except (DeltaError, OSError, pa.ArrowException) as error:
-        forget_frames(error)
         raise OSError(one_line(error)) from error
 
 

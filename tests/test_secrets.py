@@ -285,10 +285,14 @@ def test_no_error_about_a_table_in_s3_shows_a_secret(world: World, ministack: st
             "s3://no-such-bucket/t", arn, journal=world.folder / "j", storage_options={"endpoint_url": ministack}
         )
     )
-    found = {place: hits(show(error)) for error in errors for place, show in ERROR_PLACES.items()}
-    assert len(errors) == 2
+    keys = world.source._kinesis.storage_options
+    with pytest.raises(OSError) as caught:  # as a background thread meets it
+        Storage("s3://no-such-bucket/t", lambda: {**keys(), "endpoint_url": ministack}).open()
+    errors.append(caught.value)
+    found = {f"{place} of {error!r}": hits(show(error)) for error in errors for place, show in ERROR_PLACES.items()}
+    assert len(errors) == 3
     assert {where: what for where, what in found.items() if what} == {}
-    options = Storage("s3://bucket/t", world.source._kinesis.storage_options).options()
+    options = Storage("s3://bucket/t", keys).options()
     assert hits(json.dumps(options)) == ["role's secret", "role's token"]  # or nothing is proven
     shown = {place: hits(show(options)) for place, show in VALUE_PLACES.items() if place != "pickle"}  # workers get it
     assert not any(shown.values()), shown

@@ -186,6 +186,13 @@ MUTANTS = [
         SECRETS,
     ),
     Mutant(
+        "the keys of a store are shown",
+        "storage.py",
+        "value if name in _SHOWN else",
+        "value if True else",
+        SECRETS,
+    ),
+    Mutant(
         "a secret can be pickled",
         "credentials.py",
         '        msg = "a Secret cannot be pickled or copied"\n        raise TypeError(msg)',
