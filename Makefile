@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint notebooks sim sim-export kill-export least mutants crash bench bench-export clean help
+.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash bench bench-export clean help
 
 help:          ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -18,6 +18,16 @@ test: .venv/.test servers    ## everything: unit, contract, notebooks, browser
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest kinesis_nb README.md --doctest-modules -p no:randomly
 	XDG_CONFIG_HOME=.build/config $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
+
+e2e: .venv/.e2e    ## what a person does, in JupyterLab, Notebook 7 and Voila; pictures in .build/screenshots
+	$(BIN)/python -m pytest tests/e2e -p no:randomly --ignore=tests/e2e/test_binder.py
+
+binder: .venv/.test    ## what Binder installs, in a bare environment
+	$(BIN)/python -m pytest tests/e2e/test_binder.py
+
+screenshots: .venv/.test    ## the pictures of the README
+	sh scripts/setup_chromium.sh
+	PYTHONPATH=. $(BIN)/python scripts/screenshots.py
 
 lint: .venv/.test    ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -80,6 +90,12 @@ servers: .venv/.test    # the Kinesis servers from npm, ministack, and a browser
 	@echo 'Installing what the tests need …'
 	@$(BIN)/pip install -q -c constraints.txt -e '.[notebook,test]'
 	@touch $@ .venv/.lab
+
+.venv/.e2e: .venv/.test scripts/setup_e2e.sh
+	@echo 'Installing Notebook 7, Voila and an older ipykernel …'
+	@sh scripts/setup_chromium.sh
+	@sh scripts/setup_e2e.sh
+	@touch $@
 
 clean:    ## remove what was installed
 	rm -rf .venv .node .ministack

@@ -28,7 +28,8 @@ _STYLE = (
     "color:var(--jp-ui-font-color1,inherit)}"
     ".knb{overflow-x:auto}"
     ".knb table{border-collapse:collapse;margin:0;font-size:inherit}"
-    ".knb caption,.knb .none{text-align:left;padding:2px 0 6px;color:var(--jp-ui-font-color2,inherit)}"
+    ".knb caption,.knb .none{text-align:left;white-space:nowrap}"
+    ".knb caption,.knb .none{padding:2px 0 6px;color:var(--jp-ui-font-color2,inherit)}"
     # the notebook's own rules for tables are more specific than a class
     ".knb table th,.knb table td{padding:2px 16px 2px 0!important;text-align:left!important;white-space:nowrap}"
     ".knb table .num{text-align:right!important;font-variant-numeric:tabular-nums}"

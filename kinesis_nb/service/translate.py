@@ -212,7 +212,8 @@ def translate_local(error: Exception, action: str, proxy: Proxy | None = None) -
             )
         case boto_errors.HTTPClientError() | boto_errors.ConnectionError():
             way = f" through proxy {_proxy_used(proxy)}" if isinstance(error, boto_errors.ProxyConnectionError) else ""
-            return ServiceError(f"{action}{way}: {_masked(_one_line(error))}", retryable=True)
+            hint = "look at the network, and at region= and endpoint_url= of the source"
+            return ServiceError(f"{action}{way}: {_masked(_one_line(error))}", hint=hint, retryable=True)
         case _:
             return ServiceError(f"{action}: {_masked(_one_line(error))}")
 

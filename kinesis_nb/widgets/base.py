@@ -25,7 +25,7 @@ _STYLE = """<style>
   --knb-text:var(--jp-ui-font-color1,CanvasText);--knb-quiet:var(--jp-ui-font-color2,GrayText);
   --knb-wrong:var(--jp-error-color1,#c62828);--knb-right:var(--jp-success-color1,#2e7d32);
   --knb-line:var(--jp-border-color2,#8885);--knb-code:var(--jp-code-font-family,ui-monospace,monospace);
-  --jp-widgets-inline-label-width:11em;--jp-widgets-inline-width:42em;
+  --jp-widgets-inline-label-width:12em;--jp-widgets-inline-width:42em;
   max-width:70em;color:var(--knb-text)}
 .knb-panel .widget-html-content{font:var(--knb-font);white-space:normal;overflow-wrap:anywhere}
 .knb-panel .widget-label{text-align:left}
@@ -42,6 +42,11 @@ _STYLE = """<style>
   color:inherit;padding:8px;margin:4px 0;overflow:auto;max-height:24em;white-space:pre}
 .knb-panel .widget-html button{font:inherit;padding:1px 10px;border:1px solid var(--knb-line);border-radius:2px;
   background:var(--jp-layout-color2,ButtonFace);color:inherit;cursor:pointer}
+/* a form that lost its kernel has one mark for that, not one at each of its parts */
+.knb-panel .jupyter-widgets-disconnected::before{display:none}
+[data-jp-theme-light="false"] .knb-panel{color-scheme:dark}
+[data-jp-theme-light="false"] .knb-panel .widget-dropdown select{background-image:url("data:image/svg+xml,\
+%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'%3E%3Cpath fill='%23ccc' d='M5 7l4 4 4-4z'/%3E%3C/svg%3E")}
 .knb-panel :focus-visible{outline:2px solid var(--jp-brand-color1,Highlight);outline-offset:1px}
 </style>"""
 
@@ -143,7 +148,7 @@ class Field(W.HBox):
     ) -> None:
         self.label, self.control, self.is_required = label, control, is_required
         self._check = check
-        self._mark = W.HTML()
+        self._mark = W.HTML(layout=control.layout)  # one less in a notebook that is saved with its widgets
         self._mark.add_class("knb-mark")
         self.problem = ""
         control.description = label

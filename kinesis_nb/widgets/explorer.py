@@ -57,7 +57,7 @@ class Explorer(Form):
             raise ConfigError(msg, hint="kn.connect(...) makes one")
         self.source = source
         self.stream: StreamView | None = None
-        self._pages = W.Tab(titles=_TABS, layout=W.Layout(display="none"))
+        self._pages = W.Tab(layout=W.Layout(display="none"))
         names = proposals([], stream, "orders")
         fields = {"stream": Field("Stream", names, check_stream_name, is_required=True)}
         actions = [
@@ -83,6 +83,7 @@ class Explorer(Form):
         self.stream = stream
         self.show("")
         self._pages.children = [W.VBox() for _ in _TABS]
+        self._pages.titles = _TABS  # after the pages: titles without a page are dropped
         self._pages.layout.display = None
         self._pages.selected_index = 0
         self._fill()

@@ -71,12 +71,16 @@ class Notebook:
 
     def output(self, place: int) -> Locator:
         """Return the output area of a cell."""
-        return self.page.locator(".jp-Notebook .jp-Cell").nth(place).locator(".jp-Cell-outputArea")
+        return self.page.locator(".jp-Notebook .jp-Cell").nth(place).locator(".jp-OutputArea-output")
 
     def save(self) -> str:
         """Save the notebook; return what is in the file."""
         self._ask("await app.commands.execute('docmanager:save')")
         return self.path.read_text(encoding="utf-8")
+
+    def settle(self) -> None:
+        """Wait until nothing is being loaded any more."""
+        self.page.wait_for_function("() => !document.body.innerText.includes('Loading widget')", timeout=20 * SECONDS)
 
     def interrupt(self) -> None:
         """Interrupt the kernel."""

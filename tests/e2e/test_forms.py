@@ -75,7 +75,7 @@ def test_a_source_from_the_form(
 
 
 def holding(folder: Path, text: str) -> list[str]:
-    """Return the files below a folder that hold a text: notebooks, checkpoints, workspaces, logs, history, all of them."""
+    """Return the files below a folder that hold a text: notebooks, checkpoints, workspaces, logs, history, all."""
     wanted = [text.encode(), text.encode("utf-16-le")]
     return [
         str(file.relative_to(folder))
@@ -88,17 +88,17 @@ def test_an_error_is_shown_under_the_form(notebook: Callable[..., Notebook]) -> 
     """A service that is not there is two lines below the form, and the form can be used again."""
     book = notebook(
         [
-            "import kinesis_nb as kn\nfrom kinesis_nb.widgets import SourceForm\n"
-            'SourceForm(kn.connect(endpoint_url="http://127.0.0.1:9", auth=kn.StaticCredentials("k", "s")).config)'
+            "import kinesis_nb as kn\nfrom kinesis_nb.widgets import SourceForm",
+            'SourceForm(kn.connect(endpoint_url="http://127.0.0.1:9", auth=kn.StaticCredentials("k", "s")).config)',
         ]
     )
-    book.run(0)
-    form = book.output(0)
+    book.run(0, 1)
+    form = book.output(1)
     form.get_by_role("button", name="Test connection").click()
     form.get_by_role("alert").wait_for(timeout=60 * SECONDS)
     assert "hint:" in form.get_by_role("alert").inner_text()
     assert form.get_by_role("button", name="Test connection").is_enabled()
-    book.picture("source-form-error", 0)
+    book.picture("source-form-error", 1)
 
 
 def test_sync_and_export_from_forms(
@@ -121,11 +121,11 @@ def test_sync_and_export_from_forms(
     labelled(form, "Table").fill(str(table))
     book.picture("sync-form-1-filled", 1)
     form.get_by_role("button", name="Start").click()
-    form.get_by_text("SyncStatus running").wait_for(timeout=20 * SECONDS)
+    form.get_by_text("running").first.wait_for(timeout=20 * SECONDS)
     book.page.wait_for_timeout(2 * SECONDS)
     book.picture("sync-form-2-running", 1)
     form.get_by_role("button", name="Stop").click()
-    form.get_by_text("SyncStatus stopped").wait_for(timeout=20 * SECONDS)
+    form.get_by_text("stopped").first.wait_for(timeout=20 * SECONDS)
     book.picture("sync-form-3-stopped", 1)
     book.run(3)
     assert book.text(3).split() == ["True", "True"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from playwright.sync_api import expect
+
 from tests.e2e.driver import SECONDS, Notebook
 
 if TYPE_CHECKING:
@@ -63,8 +65,7 @@ def test_page_reload_while_a_tail_runs(notebook: Callable[..., Notebook], connec
     book.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60 * SECONDS)
     view = book.output(1)
     view.get_by_text("● running").wait_for(timeout=30 * SECONDS)
-    first = view.locator("[data-place='0']").inner_text()
-    book.page.wait_for_timeout(2 * SECONDS)
-    assert view.locator("[data-place='0']").inner_text() != first
+    newest = view.locator("[data-place='0']")
+    expect(newest).not_to_have_text(newest.text_content() or "", timeout=15 * SECONDS)
     book.picture("tail-reloaded", 1)
     assert [text for text in LOST if text in view.inner_text()] == []
