@@ -57,7 +57,7 @@ class Explorer(Form):
             raise ConfigError(msg, hint="kn.connect(...) makes one")
         self.source = source
         self.stream: StreamView | None = None
-        self._pages = W.Tab(titles=_TABS, layout=W.Layout(display="none"))
+        self._pages = W.Tab([W.VBox() for _ in _TABS], titles=_TABS, layout=W.Layout(display="none"))
         names = proposals([], stream, "orders")
         fields = {"stream": Field("Stream", names, check_stream_name, is_required=True)}
         actions = [
