@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash bench bench-export clean help
+.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash bench bench-export bench-views clean help
 
 help:          ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -66,6 +66,9 @@ bench: .venv/.test    ## how fast the emulator and the engine are here
 
 bench-export: .venv/.test    ## exports against a boto3 loop and other libraries
 	$(BIN)/python benchmarks/export.py
+
+bench-views: .venv/.test    ## what live views cost in JupyterLab and Chromium
+	$(BIN)/python benchmarks/tail_view.py
 
 .PHONY: servers
 servers: .venv/.test    # the Kinesis servers from npm, ministack, and a browser; each says what it could not get

@@ -1,34 +1,41 @@
 """What live views cost at 20,000 rows a second, in JupyterLab and Chromium: `python benchmarks/tail_view.py`.
 
-The embedded Kinesis and whoever puts run in processes of their own. Prints Markdown: the CPU of all processes of the
+The embedded Kinesis runs in a process of its own. Prints Markdown: the CPU of all processes of the
 browser, and of the kernel's thread that serves the views, in percent of a core; how long a click takes until its answer
 is drawn; and how late the page's timers are. Takes a minute and a half.
 """
 
 from __future__ import annotations
 
+import base64
+import itertools
+import json
 import os
+import random
 import statistics
 import sys
 import tempfile
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import emulated
 import nbformat
 import psutil
-import putter
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.lab import browser_page, jupyter_lab, open_notebook, run_all
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from playwright.sync_api import Page
 
 STREAM, SHARDS = "views", 4
-EVERY, LOAD = 0.02, 399  # seconds, records: 20,000 a second along with the probes
-SECONDS = 12
+RATE, REQUEST = 20_000, 500  # records a second, in a request
+SECONDS, WARM_SECONDS = 10, 4
 VIEWS = (0, 1, 10)
 CLICKS = 8
 
@@ -73,23 +80,51 @@ def main() -> None:
     print("| views | rows/s | browser, % of a core | kernel's view thread, % | click, ms | timers late, p95 ms |")
     print("| --- | --- | --- | --- | --- | --- |")
     for views in VIEWS:
-        probes = int(4 * SECONDS / EVERY) + 2_000
         with (
             emulated.running({STREAM: SHARDS}) as port,
-            putter.running(port, STREAM, probes, EVERY, LOAD),
             tempfile.TemporaryDirectory() as folder,
             jupyter_lab(Path(folder)) as address,
             browser_page() as (page, _),
         ):
-            book = _notebook(port, views)
-            nbformat.write(book, Path(folder) / "views.ipynb")
-            page.set_viewport_size(
-                {"width": 1200, "height": 4_000}
-            )  # all of ten views are in sight, which is the worst
+            nbformat.write(_notebook(port, views), Path(folder) / "views.ipynb")
+            page.set_viewport_size({"width": 1200, "height": 4_500})  # all views are in sight, which is the worst
             open_notebook(page, address.format("views.ipynb"))
-            run_all(page)
-            page.wait_for_timeout(6_000)
-            print(_measure(page, views), flush=True)
+            with _written(port):
+                run_all(page)
+                page.wait_for_timeout(WARM_SECONDS * 1_000)
+                print(_measure(page, views), flush=True)
+
+
+@contextmanager
+def _written(port: int) -> Generator[None]:
+    """Put records of 200 bytes at the rate, from a thread; the requests are made before, so it costs little."""
+    rng, client, stopping = random.Random(1), emulated.RawClient(port), threading.Event()
+    data = base64.b64encode(json.dumps({"text": "x" * 170, "number": 12}).encode()).decode()
+    bodies = [
+        json.dumps(
+            {
+                "StreamName": STREAM,
+                "Records": [{"PartitionKey": f"key-{rng.getrandbits(32)}", "Data": data} for _ in range(REQUEST)],
+            }
+        ).encode()
+        for _ in range(20)
+    ]
+
+    def write() -> None:
+        due = time.monotonic()
+        for body in itertools.cycle(bodies):
+            due += REQUEST / RATE
+            if stopping.wait(max(0.0, due - time.monotonic())):
+                return
+            client.post("PutRecords", body)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
 
 
 def _notebook(port: int, views: int) -> nbformat.NotebookNode:

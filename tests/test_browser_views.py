@@ -13,7 +13,7 @@ import pytest
 
 from kinesis_nb.widgets import TailView
 from kinesis_nb.widgets.live import source as code
-from tests.lab import browser_page, jupyter_lab, open_notebook
+from tests.lab import browser_page, jupyter_lab, open_notebook, run_all
 from tests.test_hostile import PAYLOADS
 from tests.test_widgets_views import FrontEnd, _hold
 
@@ -107,8 +107,11 @@ _CELLS = [
     "import kinesis_nb as kn\nsource = kn.demo()",
     "tail = source.tail('clicks')\ntail",
     "kept = source.tail('orders', start='trim_horizon')\nkept.view()",
-    "import pathlib, time\nwhile not pathlib.Path('go-on').exists(): time.sleep(0.1)",
 ]
+_BUSY = """() => {
+    const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+    kernel.requestExecute({ code: "import pathlib, time\\nwhile not pathlib.Path('go-on').exists(): time.sleep(0.1)" });
+}"""
 
 
 @pytest.mark.timeout(400)
@@ -123,10 +126,11 @@ def test_a_tail_in_jupyterlab(tmp_path: Path) -> None:
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.set_viewport_size({"width": 1200, "height": 1_500})
         open_notebook(page, address.format("tail.ipynb"))
-        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")  # the last one goes on
+        run_all(page)
         clicks, orders = page.locator(".knb-tail").nth(0), page.locator(".knb-tail").nth(1)
         clicks.locator(".knb-body .knb-row").first.wait_for(timeout=60_000)
         orders.locator(".knb-body .knb-row").first.wait_for()
+        page.evaluate(_BUSY)
         page.screenshot(path=PICTURES / "tail-light.png")
         orders.get_by_text("JSON columns").click()
         orders.get_by_role("columnheader", name="customer").wait_for()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from nbclient import NotebookClient
 
 import kinesis_nb as kn
 from kinesis_nb.frames import SCHEMA
-from kinesis_nb.widgets import TailView
+from kinesis_nb.widgets import Explorer, TailView
 from kinesis_nb.widgets.flow import Flow
 from kinesis_nb.widgets.rows import WAITING_BYTES, WAITING_ROWS, Columns, Waiting, Window, tree
 from kinesis_nb.widgets.status_view import ExportView, SyncView
@@ -501,3 +502,109 @@ def test_a_sync_that_cannot_commit_says_so(source: kn.Source, streams: Streams, 
     assert frame["error"].startswith("TableError: 5 rows that were read are not in the table")
     assert frame["error"].endswith("hint: nothing is lost: the next sync of this table reads them again")
     assert "TableError" in view._picture_bundle()["text/html"]
+
+
+# --- exploring ---
+
+
+def _page(explorer: Explorer, number: int) -> Any:
+    explorer._pages.selected_index = number
+    (page,) = explorer._pages.children[number].children
+    if hasattr(page, "settle"):
+        assert page.settle()
+        assert page._error.value == ""
+    return page
+
+
+def test_an_explorer_shows_a_stream(source: kn.Source, streams: Streams) -> None:
+    """Shards with their lineage, newest records, fields with how often they are there, heat, and the shard of a key."""
+    streams.create(shards=2)
+    streams.put(60)
+    streams.call("PutRecord", StreamName="orders", PartitionKey="k", Data=b'{"n": 1, "rare": true}')
+    explorer = Explorer(source, "orders")
+    assert explorer.settle()
+    assert explorer._error.value == ""
+    listing, lineage = (part.value for part in _page(explorer, 0).children)
+    assert "shardId-000000000001" in listing
+    assert "<svg" in lineage
+    (records,) = _page(explorer, 1)._view.children
+    assert len(records.rows()) == 61
+    assert "rare" in _page(explorer, 2)._result.value
+    assert "61 records" in _page(explorer, 3)._result.value
+    key = _page(explorer, 4)
+    key.fields["key"].control.value = "key-1"
+    key.find()
+    assert key.settle()
+    assert source.explore("orders").shard_for("key-1").shard_id in key._result.value
+
+
+def test_an_explorer_reads_a_time_window(source: kn.Source, streams: Streams) -> None:
+    """Start, end, key and text choose the records, and the code it shows reads the same ones."""
+    streams.create(shards=2)
+    streams.put(70)
+    explorer = Explorer(source, "orders")
+    assert explorer.settle()
+    page = _page(explorer, 1)
+    values = {"from": "a time window", "start": "trim_horizon", "key": "key-1", "text": '"n": 1', "limit": 50}
+    for name, value in values.items():
+        page.fields[name].control.value = value
+    page.read()
+    assert page.settle()
+    (records,) = page._view.children
+    assert [row.data for row in records.rows()] == ['{"n": 1}', '{"n": 10}']
+    names = {"source": source}
+    exec(page.to_code(), names)
+    assert [row.data for row in names["records"]] == ['{"n": 1}', '{"n": 10}']  # type: ignore[attr-defined]
+    page.fields["start"].control.value = "yesterday"
+    assert page.problem.startswith("Start: ")
+    assert page._actions[0].disabled
+
+
+def test_an_explorer_goes_on_with_a_stream(source: kn.Source, streams: Streams) -> None:
+    """Tail starts one and shows it; Sync and Export show their forms; each shows code that says the same."""
+    streams.create()
+    explorer = Explorer(source, "orders")
+    assert explorer.settle()
+    page = _page(explorer, 5)
+    page.tail()
+    assert page.settle()
+    (view,) = page._below.children
+    assert view.tail.state == "running"
+    assert "source.tail(&quot;orders&quot;)" in page._result.value
+    view.tail.stop()
+    page.sync()
+    (form,) = page._below.children
+    assert form.fields["stream"].value == "orders"
+    assert "source.sync(&quot;orders&quot;, &quot;tables/orders&quot;)" in page._result.value
+    assert form.settle()
+
+
+def test_an_explorer_says_what_is_wrong(source: kn.Source, streams: Streams) -> None:
+    """A stream that is not there: two lines below, and the explorer can be used again."""
+    streams.create()
+    explorer = Explorer(source, "ordres")
+    assert explorer.settle()
+    assert "StreamNotFound" in explorer._error.value
+    assert explorer._pages.layout.display == "none"
+    explorer.fields["stream"].control.value = "orders"
+    explorer.look()
+    assert explorer.settle()
+    assert explorer._error.value == ""
+    assert explorer.stream.name == "orders"
+    with pytest.raises(kn.ConfigError, match="Explorer looks into a Source"):
+        Explorer("orders")
+
+
+def test_an_explorer_shows_hostile_data_as_text(source: kn.Source, streams: Streams) -> None:
+    """Keys, data and field names in every tab: escaped, and nothing that hides or commands."""
+    streams.create()
+    for text in PAYLOADS[:60]:
+        data = json.dumps({text: text}).encode()
+        streams.call("PutRecord", StreamName="orders", PartitionKey=text[:256] or "k", Data=data)
+    explorer = Explorer(source, "orders")
+    assert explorer.settle()
+    for number in (0, 2, 3):
+        page = _page(explorer, number)
+        shown = page._result.value if hasattr(page, "_result") else "".join(part.value for part in page.children)
+        assert _dangerous(shown) == []
+        assert not re.search(r"<(script|img|iframe|svg on|a |form|body|style>@)", shown)

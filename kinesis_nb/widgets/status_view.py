@@ -73,18 +73,25 @@ class SyncView(StatusView):
     def _look(self, *, everything: bool) -> dict[str, Any]:  # noqa: ARG002 - a moment is always whole
         now = self._writer.status()
         lag = "not known yet" if now.lag is None else f"{now.lag.total_seconds():,.1f} s"
-        facts = [("rows", now.rows), ("commits", now.commits), ("pending", now.pending), ("behind", lag)]
+        going = [shard for shard in now.shards if shard.state is not State.ENDED]
+        facts: list[tuple[str, object]] = [
+            ("rows", now.rows),
+            ("commits", now.commits),
+            ("pending", now.pending),
+            ("behind", lag),
+            ("ended shards", len(now.shards) - len(going) or None),
+        ]
         rows: list[Sequence[object]] = [
             (
                 shard.shard_id,
                 shard.state.value,
                 shard.records,
-                None if shard.state is State.ENDED else _seconds(shard.millis_behind_latest),
+                _seconds(shard.millis_behind_latest),
                 shard.throttles,
                 shard.retries,
                 shard.error,
             )
-            for shard in sorted(now.shards, key=lambda shard: (shard.state is State.ENDED, shard.shard_id))
+            for shard in sorted(going, key=lambda shard: shard.shard_id)
         ]
         head = ("shard", "state", "records", "behind", "throttles", "retries", "error")
         error = "\n".join(filter(None, (*now.lost, now.error)))
