@@ -13,7 +13,6 @@ from kinesis_nb.errors import ConfigError
 from kinesis_nb.position import StartingPosition
 from kinesis_nb.widgets.base import Action, Field, Form, check_stream, code_html
 from kinesis_nb.widgets.code import Asked, with_imports
-from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.secret_field import SecretField
 
 if TYPE_CHECKING:
@@ -91,7 +90,6 @@ class RunForm(Form):
         self._run, self._is_running = run, True
         self.show("")
         before, view = self._view.children, self._live_view(run) if self._has_live_view() else W.HTML()
-        serve_while_busy(view)
         self._view.children = [view]
         for old in before:
             old.close()

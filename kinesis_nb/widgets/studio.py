@@ -79,7 +79,6 @@ class Studio(Panel):
 
 def _explorer(source: Source) -> W.Widget:
     explorer: W.Widget = widgets.Explorer(source)
-    serve_while_busy(explorer)
     return explorer
 
 

@@ -13,7 +13,6 @@ from kinesis_nb.position import Kind
 from kinesis_nb.source import Source
 from kinesis_nb.widgets.base import Action, Field, Form, code_html, heading
 from kinesis_nb.widgets.code import call_code
-from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.run_form import changed, choice, defaults, position, proposals, stream_field
 
 if TYPE_CHECKING:
@@ -60,8 +59,7 @@ class TailForm(Form):
     def _started(self, tail: Tail) -> None:
         self.tail = tail
         self.show("")
-        self._view.children = [view := widgets.TailView(tail)]
-        serve_while_busy(view)
+        self._view.children = [widgets.TailView(tail)]
 
     def to_code(self) -> str:
         """Return the cell that replaces the form, for a source in the variable ``source``."""
