@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash bench bench-export bench-views bench-views clean help
+.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash bench bench-export bench-views clean help
 
 help:          ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
