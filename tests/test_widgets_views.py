@@ -15,7 +15,7 @@ import nbformat
 import pyarrow as pa
 import pytest
 from comm.base_comm import BaseComm
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbclient import NotebookClient
 
@@ -144,6 +144,7 @@ def test_what_waits_is_bounded() -> None:
     assert sum(rows.nbytes for rows in waiting.take()[0]) <= WAITING_BYTES
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.lists(st.integers(0, 9), max_size=4), st.integers(0, 5), st.integers(1, 12)), max_size=8))
 def test_a_window_holds_the_newest_rows_of_every_look(looks: list[tuple[list[int], int, int]]) -> None:
     """Rows keep the number of their place in all that came; of each look the newest are there, and nothing else."""

@@ -77,7 +77,7 @@ class Explorer(Form):
         self.do(f"Looking at {name} …", lambda: _first_look(self.source.explore(name)), self._opened)
 
     def _list(self) -> None:
-        self.do("Listing …", lambda: self.source.explore()._repr_html_(), self.show)
+        self.do("Listing …", lambda: _picture(self.source.explore()), self.show)
 
     def _opened(self, stream: StreamView) -> None:
         self.stream = stream
@@ -150,8 +150,8 @@ class _Records(Form):
         values = {name: field.value for name, field in self.fields.items()}
         if values["from"] != _BETWEEN:
             return lambda: self._stream.sample(values["limit"], newest=values["from"] == _NEWEST)
-        options = self._options() | {"where": _containing(values["text"]), "progress": False}
-        return lambda: self._source.read(self._stream.name, **options)
+        options, where = self._options(), _containing(values["text"])
+        return lambda: self._source.read(self._stream.name, **options, where=where, progress=False)
 
     def _options(self) -> dict[str, Any]:
         values = {name: self.fields[name].value for name in ("start", "end", "key", "limit")}
@@ -198,7 +198,7 @@ class _Sampled(Form):
     def look(self) -> None:
         """Look at so many records; returns at once."""
         count = self.fields["n"].value
-        self.do("Reading …", lambda: self._work(count), lambda found: self.show(found._repr_html_()))
+        self.do("Reading …", lambda: self._work(count), lambda found: self.show(_picture(found)))
 
 
 class _Fields(_Sampled):
@@ -293,4 +293,9 @@ class _Use(Form):
 
 
 def _html(thing: Any) -> W.HTML:
-    return W.HTML(thing._repr_html_())
+    return W.HTML(_picture(thing))
+
+
+def _picture(thing: Any) -> str:
+    html: str = thing._repr_html_()  # what IPython calls
+    return html
