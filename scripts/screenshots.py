@@ -17,6 +17,7 @@ CELLS = [
     "from kinesis_nb.widgets import SourceForm\nSourceForm()",
     'sync = source.sync("clicks", "tables/clicks", start="-5s")\nsync.wait(timeout=30)\nsync',
     'source.explore("clicks").lineage',
+    'from kinesis_nb.widgets import Explorer\nExplorer(source, "orders")',
 ]
 
 
@@ -53,6 +54,12 @@ def main() -> None:
         labelled(form, "Session name").fill("my notebook")
         form.get_by_text("✗").first.wait_for()
         save(book, "source-form", 2)
+
+        book.run(5)
+        explorer = book.output(5)
+        explorer.get_by_role("tab", name="Records").click(timeout=30 * SECONDS)
+        explorer.locator("[data-place='0']").wait_for(timeout=30 * SECONDS)
+        save(book, "explorer", 5)
 
         book.run(3)
         page.wait_for_timeout(3 * SECONDS)
