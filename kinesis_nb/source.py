@@ -89,12 +89,12 @@ class Source:
         return AgentSync(self._cluster, submit(self._cluster, order), order, storage)
 
     def _export_on_agents(
-        self, stream: str, uri: str, given: dict[str, str], arn: str, options: Options, span: Range
+        self, stream: str, uri: str, given: Mapping[str, str] | None, arn: str, options: Options, span: Range
     ) -> AgentExport:
         from kinesis_nb.agents.job import AgentExport, submit
         from kinesis_nb.agents.order import ExportOrder, Parcel
 
-        order = ExportOrder(Parcel(self.config, given), open_kinesis, stream, uri, arn, options, span)
+        order = ExportOrder(Parcel(self.config, _storage_options(given)), open_kinesis, stream, uri, arn, options, span)
         return AgentExport(self._cluster, submit(self._cluster, order), order)
 
     @hinted
@@ -469,13 +469,11 @@ class Source:
 
         stream = self._output_stream(output_stream_arn)
         rows = self._rows_of(table_or_tail, storage_options)
-        now = self._clock.now()
-        first = StartingPosition.parse(start, now)
+        first = StartingPosition.parse(start, now := self._clock.now())
         last = None if end is None else check_end(first, StartingPosition.parse(end, now))
         span, options = Range(first, last, rate, journal), Options(partition_column, None, None, on_bad_key, aggregate)
         if self.config.agents is not None:
-            given = _storage_options(storage_options)
-            return self._export_on_agents(stream, table_uri(rows), given, output_stream_arn, options, span)
+            return self._export_on_agents(stream, table_uri(rows), storage_options, output_stream_arn, options, span)
         return start_export(self._kinesis, self._clock, rows, stream, output_stream_arn, options, span)
 
     def _rows_of(
