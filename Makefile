@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash bench bench-export bench-views clean help
+.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash agents bench bench-export bench-views clean help
 
 help:          ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -59,6 +59,9 @@ mutants: .venv/.test    ## seeded defects: the tests must kill each
 crash: .venv/.test    ## a sync that is killed a thousand times, on a folder and on S3; about half an hour
 	$(BIN)/python -m tests.crash
 	$(BIN)/python -m tests.crash.outage
+
+agents: .venv/.test    ## two agents that are killed 100 times, frozen 50 and cut off 10; about half an hour
+	$(BIN)/python -m tests.agents_kill
 
 bench: .venv/.test    ## how fast the emulator and the engine are here
 	$(BIN)/python benchmarks/emulator.py

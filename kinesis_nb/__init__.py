@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kinesis_nb.credentials import StaticCredentials as StaticCredentials
     from kinesis_nb.credentials import StsRole as StsRole
     from kinesis_nb.errors import AccessDenied as AccessDenied
+    from kinesis_nb.errors import AgentError as AgentError
     from kinesis_nb.errors import Closed as Closed
     from kinesis_nb.errors import ConfigError as ConfigError
     from kinesis_nb.errors import CredentialsError as CredentialsError
@@ -63,6 +64,7 @@ _HOME_OF = {
     "DataLoss": "errors",
     "ExportReport": "report",
     "ExportsDisabled": "errors",
+    "AgentError": "errors",
     "Fenced": "errors",
     "ForkedProcess": "errors",
     "IamPolicy": "permissions",
@@ -95,6 +97,7 @@ _HOME_OF = {
 
 __all__ = [
     "AccessDenied",
+    "AgentError",
     "AwsInstance",
     "Catalog",
     "Closed",

@@ -1,17 +1,21 @@
-"""The command line: ``kinesis-nb demo``, ``emulator`` and ``lab``."""
+"""The command line: ``kinesis-nb demo``, ``emulator``, ``lab``, ``agent``, ``agents`` and ``scheduler``."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import platform
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from kinesis_nb import __version__
 from kinesis_nb.config import check_stream_name
-from kinesis_nb.errors import ConfigError, KinesisError
+from kinesis_nb.errors import AgentError, ConfigError, KinesisError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,7 +57,41 @@ def _parser() -> argparse.ArgumentParser:
     lab = commands.add_parser("lab", help="open JupyterLab on a folder of notebooks; more options go to JupyterLab")
     lab.add_argument("folder", nargs="?", default="notebooks", help="default: notebooks")
     lab.set_defaults(run=_lab)
+    _add_agents(commands)
     return parser
+
+
+def _add_agents(commands: Any) -> None:
+    agent = commands.add_parser("agent", help="run syncs and exports that notebooks give to a Dask scheduler")
+    agent.add_argument("--scheduler", required=True, metavar="ADDRESS", help="for example tls://host:8786")
+    agent.add_argument("--name", default=f"{platform.node()}-{os.getpid()}", help="default: the machine and process")
+    agent.add_argument(
+        "--maintenance",
+        action="append",
+        default=[],
+        metavar="WINDOW",
+        help='when this agent is away: "Sun 03:00-03:05 UTC", "daily 03:00-03:05"; repeatable',
+    )
+    agent.add_argument("--lifetime", type=_duration, help="replace the worker after so long, for example 48h")
+    agent.add_argument(
+        "--stagger", type=_duration, default=timedelta(hours=1), help="more or less up to so long (default 1h)"
+    )
+    agent.add_argument("--metrics-port", type=_port, help="serve metrics for Prometheus on loopback")
+    agent.set_defaults(run=_agent)
+    scheduler = commands.add_parser("scheduler", help="run a Dask scheduler for agents")
+    scheduler.add_argument("--host", default="127.0.0.1", help="where it listens (default 127.0.0.1)")
+    scheduler.set_defaults(run=_scheduler, count=0)
+    agents = commands.add_parser("agents", help="run a scheduler and agents on this machine, to try them")
+    agents.add_argument("--count", type=_count, default=2, help="default 2")
+    agents.set_defaults(run=_scheduler, host="127.0.0.1")
+    for command in (scheduler, agents):
+        command.add_argument("--port", type=_port, default=8786, help="0 takes a free one (default 8786)")
+    for command in (agent, scheduler, agents):
+        command.add_argument(
+            "--ttl", type=_seconds, default=5.0, help="seconds until a silent agent is lost (default 5)"
+        )
+        for what in ("ca-file", "cert", "key"):
+            command.add_argument(f"--tls-{what}", metavar="FILE", help="of Dask's TLS; all three or none")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -73,6 +111,78 @@ def _emulator(options: argparse.Namespace) -> int:
     except AwsError as error:
         raise ConfigError(str(error), hint="--stream takes NAME:SHARDS, for example orders:4") from error
     return 0
+
+
+def _agent(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from kinesis_nb.agents.agent import AgentOptions, serve
+    from kinesis_nb.agents.windows import Window
+
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    security = _security(options)
+    windows = tuple(map(Window.parse, options.maintenance))
+    asyncio.run(
+        serve(
+            AgentOptions(
+                options.scheduler,
+                options.name,
+                windows,
+                options.lifetime,
+                options.stagger,
+                security,
+                options.ttl,
+                options.metrics_port,
+            )
+        )
+    )
+    return 0
+
+
+def _scheduler(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from kinesis_nb.agents.agent import SchedulerOptions, serve_scheduler
+
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    security = _security(options)
+    asyncio.run(serve_scheduler(SchedulerOptions(options.host, options.port, options.ttl, security), options.count))
+    return 0
+
+
+def _security(options: argparse.Namespace) -> Any:
+    try:
+        from distributed.security import Security
+    except ImportError:
+        raise AgentError("Dask is not installed", hint="pip install 'kinesis-nb[dask]'") from None
+    files = (options.tls_ca_file, options.tls_cert, options.tls_key)
+    if not any(files):
+        return None
+    if not all(files):
+        raise ConfigError(
+            "TLS needs a CA, a certificate and a key", hint="give --tls-ca-file, --tls-cert and --tls-key"
+        )
+    ca, cert, key = files
+    role = {
+        f"tls_{role}_{kind}": file
+        for role in ("scheduler", "worker", "client")
+        for kind, file in (("cert", cert), ("key", key))
+    }
+    return Security(tls_ca_file=ca, require_encryption=True, **role)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:  # noqa: PLR2004 - on one machine
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of agents: 1 to 64")
+    return int(text)
+
+
+def _duration(text: str) -> timedelta:
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    number, unit = text[:-1], units.get(text[-1:])
+    if unit is None or not number.isdecimal() or not int(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 48h, 30m or 10s")
+    return timedelta(**{unit: int(number)})
 
 
 def _stream(text: str) -> tuple[str, int]:

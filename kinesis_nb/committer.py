@@ -102,15 +102,24 @@ class Committer:
         ``"fail"`` ends the sync, ``"warn"`` records the gap in the table and goes on.
     on_end
         Called at the end of that thread, whatever ended it.
+    first_interval
+        The interval until something was committed, where somebody waits for this writer to go on for another one.
     """
 
     def __init__(
-        self, table: SyncTable, feed: Feed, interval: float, on_data_loss: OnDataLoss, on_end: Callable[[], None]
+        self,
+        table: SyncTable,
+        feed: Feed,
+        interval: float,
+        on_data_loss: OnDataLoss,
+        on_end: Callable[[], None],
+        first_interval: float | None = None,
     ) -> None:
         self.error: BaseException | None = None
         self.trouble = ""  # why a commit is being tried again
         self._feed, self._clock, self._on_data_loss = feed, feed.clock, on_data_loss
         self._table, self._interval, self._on_end = table, interval, on_end
+        self._first_interval = min(interval, interval if first_interval is None else first_interval)
         self._buffer = Buffer(PENDING_ROWS, PENDING_BYTES, OnFull.BLOCK)
         self._wake = threading.Event()  # commit now, not at the end of the interval
         self._stopping = threading.Event()
@@ -280,7 +289,7 @@ class Committer:
         try:
             first()
             while not self._stopping.is_set():
-                self._wake.wait(self._interval)
+                self._wake.wait(self._interval if self._commits else self._first_interval)
                 self._wake.clear()
                 self._commit_pending()
             self._buffer.close()

@@ -22,6 +22,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 REGION = re.compile(r"[a-z]{2,4}(-[a-z]+){1,3}-\d{1,2}")
+_SCHEDULER = re.compile(r"(tcp|tls|ws|wss)://[\w.:\[\]-]+:\d{1,5}", re.ASCII)
 _STREAM = re.compile(r"[a-zA-Z0-9_.-]{1,128}")  # AWS: StreamName
 _STREAM_ARN = re.compile(
     r"arn:(?P<partition>aws[a-z-]*):kinesis:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):stream/(?P<stream>[a-zA-Z0-9_.-]{1,128})",
@@ -84,6 +85,7 @@ class SourceConfig:
     use_fips_endpoint: bool | None = None
     use_dualstack_endpoint: bool | None = None
     allow_http: bool = False
+    agents: Any = None  # the address of a Dask scheduler, or a Client
 
     def __post_init__(self) -> None:
         if not isinstance(self.region, str) or not REGION.fullmatch(self.region):
@@ -96,24 +98,35 @@ class SourceConfig:
         if isinstance(self.proxy, str):
             object.__setattr__(self, "proxy", Proxy.parse(self.proxy))
         self._check_verify()
+        self._check_agents()
         for name in ("exports_enabled", "allow_http", "use_fips_endpoint", "use_dualstack_endpoint"):
             value = getattr(self, name)
             if not isinstance(value, bool | None):
                 raise ConfigError(f"{name}={value!r} is neither True nor False", hint=f"write {name}=True")
 
     def _check_auth(self) -> None:
-        if isinstance(self.auth, AwsInstance):
+        if isinstance(self.auth, AwsInstance) and self.agents is None:
             raise ConfigError(
                 "AwsInstance() is for connections through agents",
                 hint="leave auth out: the default chain finds the role of this instance",
             )
-        if not isinstance(self.auth, StaticCredentials | Profile | None):
+        if not isinstance(self.auth, StaticCredentials | AwsInstance | Profile | None):
             # the value itself may be a secret
             raise ConfigError(
                 f"auth= takes no {_kind(self.auth)}", hint="use StaticCredentials(...), Profile(...) or leave it out"
             )
         if not isinstance(self.sts_role, StsRole | None):
             raise ConfigError(f"sts_role= takes no {_kind(self.sts_role)}", hint="use StsRole(role_arn, session_name)")
+
+    def _check_agents(self) -> None:
+        is_address = isinstance(self.agents, str) and _SCHEDULER.fullmatch(self.agents)
+        if self.agents is not None and not is_address and not hasattr(self.agents, "scheduler_info"):
+            raise ConfigError(
+                f"agents= takes no {_kind(self.agents)}"
+                if not isinstance(self.agents, str)
+                else "agents= is no address",
+                hint='give the address of a Dask scheduler, "tls://host:8786", or a distributed.Client',
+            )
 
     def _check_verify(self) -> None:
         if isinstance(self.verify, bool):
@@ -154,14 +167,15 @@ def check_endpoint(name: str, url: str, *, allow_http: bool) -> None:
     parts = _address(name, url)
     if parts.username is not None:
         raise ConfigError(f"{name} must not hold a user or a password", hint="credentials belong into auth=")
-    if parts.scheme == "http" and not allow_http and not _is_loopback(str(parts.hostname)):
+    if parts.scheme == "http" and not allow_http and not is_loopback(str(parts.hostname)):
         raise ConfigError(
             f"{name} {url!r} is not encrypted: everybody on the way could read the records",
             hint="use https://, or say allow_http=True if you mean it",
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, whatever its network."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

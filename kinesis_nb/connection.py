@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.config import SourceConfig, default, given, hinted
 from kinesis_nb.errors import forgetful
@@ -29,6 +29,7 @@ def connect(
     use_fips_endpoint: bool | None = default(None),
     use_dualstack_endpoint: bool | None = default(None),
     allow_http: bool = default(value=False),
+    agents: Any = default(None),
 ) -> Source:
     """Describe a source of streams. Nothing is sent before you ask it for something.
 
@@ -55,6 +56,9 @@ def connect(
         Amazon's FIPS endpoints, or those with IPv6; by default what the AWS configuration says.
     allow_http
         Let an endpoint of another machine be ``http://``, which everybody on the way can read.
+    agents
+        The address of a Dask scheduler, or a ``distributed.Client``: syncs and streaming exports then run on its
+        workers, and go on without this process. By default they run here.
 
     Raises
     ------

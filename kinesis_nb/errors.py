@@ -18,6 +18,7 @@
     │   └── MalformedAnswer                an answer that was not whole
     ├── DataLoss                           records were gone before they could be read
     ├── TableError (ValueError)            the sync's target is not a table it may write to
+    ├── AgentError                         the agents cannot be reached, or do not fit this process
     ├── Fenced                             another writer took this sync over
     ├── ForkedProcess (RuntimeError)       used in a child of the process that made it
     └── Closed                             your own code stopped it
@@ -143,6 +144,10 @@ class DataLoss(KinesisError):
 
 class TableError(KinesisError, ValueError):
     """The target of a sync is not a table this sync may write to."""
+
+
+class AgentError(KinesisError):
+    """The agents cannot be reached, or do not fit this process, or may not be told what they would need."""
 
 
 class Fenced(KinesisError):

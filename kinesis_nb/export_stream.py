@@ -142,10 +142,17 @@ def _warn_of_loop(stream: str) -> None:
     warnings.warn(f"{stream} is exported into itself: every record comes round again, without end", stacklevel=2)
 
 
+def table_uri(rows: Any) -> str:
+    """Return the place of a table that another process is to export."""
+    if isinstance(rows, Tail):
+        raise ConfigError("a tail is in this process, and agents are not", hint="export a synced table through agents")
+    return str(rows.uri if hasattr(rows, "uri") else _storage(rows).uri)
+
+
 def _storage(rows: Any) -> Storage:
     if isinstance(rows, Storage):
         return rows
-    if isinstance(rows, Sync):
+    if isinstance(rows, Sync) or hasattr(rows, "storage_options"):  # of agents
         return Storage(rows.uri, lambda: rows.storage_options)
     raise ConfigError(
         f"a {type(rows).__name__} is neither a synced table nor a tail",

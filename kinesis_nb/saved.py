@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.config import REGION, Proxy, SourceConfig
-from kinesis_nb.credentials import Profile, Secret, StaticCredentials, StsRole
+from kinesis_nb.credentials import AwsInstance, Profile, Secret, StaticCredentials, StsRole
 from kinesis_nb.errors import ConfigError, closest
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _SETTINGS = (
     "use_fips_endpoint",
     "use_dualstack_endpoint",
     "allow_http",
+    "agents",
 )
 _NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 _SERVICE = "kinesis_nb"  # the keyring's word for whose secrets these are
@@ -102,6 +103,8 @@ def load(name: str, overridden: Collection[str], *, may_ask: bool = True) -> dic
 
 def _to_toml(config: SourceConfig, secrets: Mapping[str, Secret]) -> str:
     options: dict[str, object] = {name: getattr(config, name) for name in _SETTINGS}
+    if not isinstance(config.agents, str):  # a client of Dask is of this process
+        options["agents"] = None
     if config.proxy:
         options |= {"proxy": config.proxy.address, "proxy_user": config.proxy.user}
     tables: dict[str, dict[str, object]] = {"": options | {"secrets": list(secrets)}}
@@ -109,6 +112,8 @@ def _to_toml(config: SourceConfig, secrets: Mapping[str, Secret]) -> str:
         tables["auth"] = {"access_key_id": config.auth.access_key_id}
     elif isinstance(config.auth, Profile):
         tables["auth"] = {"profile": config.auth.name}
+    elif isinstance(config.auth, AwsInstance):
+        tables["auth"] = {"instance": True}
     if role := config.sts_role:
         tables["sts_role"] = {
             "role_arn": role.role_arn,
@@ -135,6 +140,8 @@ def _from_toml(name: str, saved: dict[str, Any], overridden: Collection[str], *,
     if auth and "auth" not in overridden:
         if "profile" in auth:
             options["auth"] = Profile(auth["profile"])
+        elif "instance" in auth:
+            options["auth"] = AwsInstance()
         else:
             kinds = [kind for kind in ("secret_access_key", "session_token") if kind in secrets]
             keys = {kind: _recall(name, kind, may_ask=may_ask) for kind in kinds}

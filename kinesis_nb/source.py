@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 from kinesis_nb.config import SourceConfig, StreamArn, check_count, check_process, check_stream_name, hinted
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from kinesis_nb.agents.cluster import Cluster
+    from kinesis_nb.agents.job import AgentExport, AgentSync, Job
     from kinesis_nb.encode import Encode
+    from kinesis_nb.entries import Options
     from kinesis_nb.explore import Catalog, StreamView
+    from kinesis_nb.export_stream import Range
     from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Records
     from kinesis_nb.permissions import IamPolicy, PermissionReport
@@ -37,6 +42,11 @@ if TYPE_CHECKING:
     from kinesis_nb.tail import Tail
 
     Position = StartingPosition | str | datetime | timedelta
+
+
+def open_kinesis(config: SourceConfig) -> Kinesis:
+    """Return the transport of a source, for an agent that has only its settings."""
+    return Source(config)._kinesis  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 class Source:
@@ -60,6 +70,49 @@ class Source:
 
             self._kinesis_made = KinesisClient(self.config, self._clock)
         return self._kinesis_made
+
+    @cached_property
+    def _cluster(self) -> Cluster:
+        """The agents; looked for when first needed."""
+        from kinesis_nb.agents.cluster import Cluster
+
+        return Cluster(self.config.agents)
+
+    def _sync_on_agents(
+        self, stream: str, storage: Storage, start: StartingPosition, given: dict[str, str], interval: float, loss: str
+    ) -> AgentSync:
+        from kinesis_nb.agents.job import AgentSync, submit
+        from kinesis_nb.agents.order import Parcel, SyncOrder
+
+        parcel = Parcel(self.config, given)
+        order = SyncOrder(parcel, open_kinesis, stream, storage.uri, start, interval, loss)
+        return AgentSync(self._cluster, submit(self._cluster, order), order, storage)
+
+    def _export_on_agents(
+        self, stream: str, uri: str, given: Mapping[str, str] | None, arn: str, options: Options, span: Range
+    ) -> AgentExport:
+        from kinesis_nb.agents.job import AgentExport, submit
+        from kinesis_nb.agents.order import ExportOrder, Parcel
+
+        order = ExportOrder(Parcel(self.config, _storage_options(given)), open_kinesis, stream, uri, arn, options, span)
+        return AgentExport(self._cluster, submit(self._cluster, order), order)
+
+    @hinted
+    def jobs(self) -> list[Job]:
+        """Return the syncs and exports that the agents of this source know, each with status(), stop() and logs().
+
+        Raises
+        ------
+        ConfigError
+            When the source was connected without ``agents=``.
+        AgentError
+            When the agents cannot be reached.
+        """
+        from kinesis_nb.agents.job import jobs
+
+        if self.config.agents is None:
+            raise ConfigError("this source has no agents", hint="connect it with agents=, the address of a scheduler")
+        return jobs(self._cluster)
 
     @property
     def _listings(self) -> Patient:
@@ -241,7 +294,7 @@ class Source:
         commit_interval: float = 1.0,
         on_data_loss: str = "fail",
         storage_options: Mapping[str, str] | None = None,
-    ) -> Sync:
+    ) -> Sync | AgentSync:
         """Keep a Delta table in step with a stream: every record once, in order, across restarts, crashes and reshards.
 
         The sync is running when you get it. Calling it again, in this process or another one, goes on after the last
@@ -272,10 +325,14 @@ class Source:
         TableError
             When the place cannot be used, holds something else, or the table of another stream.
         """
-        from kinesis_nb.sync import start_sync
+        from kinesis_nb.sync import check_options, start_sync
 
         position = StartingPosition.parse(start, self._clock.now())
         storage = self._place(table, storage_options)
+        if self.config.agents is not None:
+            check_options(position, commit_interval, on_data_loss)
+            given = _storage_options(storage_options)
+            return self._sync_on_agents(self._address(stream), storage, position, given, commit_interval, on_data_loss)
         return start_sync(
             self._kinesis,
             self._address(stream),
@@ -359,7 +416,7 @@ class Source:
     @hinted
     def export_stream(
         self,
-        table_or_tail: Sync | Tail | str | PathLike[str],
+        table_or_tail: Sync | AgentSync | Tail | str | PathLike[str],
         output_stream_arn: str,
         *,
         partition_column: str | None = None,
@@ -370,7 +427,7 @@ class Source:
         on_bad_key: str = "fail",
         journal: str | PathLike[str] | None = None,
         storage_options: Mapping[str, str] | None = None,
-    ) -> StreamingExport:
+    ) -> StreamingExport | AgentExport:
         """Write a synced table to another stream as it grows, byte for byte and in order per partition key.
 
         The export is running when you get it. Calling it again, in this process or another one, goes on where it was:
@@ -408,20 +465,20 @@ class Source:
             When another process runs this export.
         """
         from kinesis_nb.entries import Options
-        from kinesis_nb.export_stream import Range, start_export
+        from kinesis_nb.export_stream import Range, start_export, table_uri
 
         stream = self._output_stream(output_stream_arn)
         rows = self._rows_of(table_or_tail, storage_options)
-        now = self._clock.now()
-        first = StartingPosition.parse(start, now)
+        first = StartingPosition.parse(start, now := self._clock.now())
         last = None if end is None else check_end(first, StartingPosition.parse(end, now))
-        span = Range(first, last, rate, journal)
-        options = Options(partition_column, None, None, on_bad_key, aggregate)
+        span, options = Range(first, last, rate, journal), Options(partition_column, None, None, on_bad_key, aggregate)
+        if self.config.agents is not None:
+            return self._export_on_agents(stream, table_uri(rows), storage_options, output_stream_arn, options, span)
         return start_export(self._kinesis, self._clock, rows, stream, output_stream_arn, options, span)
 
     def _rows_of(
-        self, given: Sync | Tail | str | PathLike[str], storage_options: Mapping[str, str] | None
-    ) -> Sync | Tail | Storage:
+        self, given: Sync | AgentSync | Tail | str | PathLike[str], storage_options: Mapping[str, str] | None
+    ) -> Sync | AgentSync | Tail | Storage:
         if isinstance(given, str | os.PathLike):
             return self._place(given, storage_options)
         if storage_options is not None:

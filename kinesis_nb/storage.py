@@ -9,7 +9,7 @@ import re
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -20,10 +20,10 @@ from deltalake.exceptions import DeltaError
 from kinesis_nb.errors import ConfigError, TableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
     import polars as pl
-    from pyarrow import Table
+    from pyarrow import Schema, Table
 
 LOG = "_delta_log"
 NOTES = "_kinesis_nb"  # Delta leaves folders alone whose name begins so
@@ -37,6 +37,11 @@ _PATIENCE = {
     "retry_timeout": "10s",
 }
 _SHOWN = {"region", "endpoint", "endpoint_url", "allow_http", *_PATIENCE}
+_LOOKS: dict[str, Any] = {  # of a Parquet file
+    "use_dictionary": ["partition_key", "shard_id"],
+    "write_statistics": ["shard_id", "shard_offset"],
+}
+MERGED_ROWS = 50_000  # in memory at a time, and in a row group
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|↳")
 
 
@@ -165,6 +170,27 @@ class Storage:
             raise
         return name, size
 
+    def merge_parquet(self, names: Iterable[str], schema: Schema) -> tuple[str, int, int]:
+        """Write the rows of some files to a durable file of a new name; return the name, its size, and the rows.
+
+        Memory holds one batch at a time.
+        """
+        name = f"part-{uuid.uuid4()}.parquet"
+        files, root = (pafs.LocalFileSystem(), str(self.folder)) if self.folder is not None else self._file_system()
+        rows = 0
+        with files.open_output_stream(f"{root}/{name}") as target:
+            with pq.ParquetWriter(target, schema, compression="zstd", **_LOOKS) as writer:
+                for source in names:
+                    with files.open_input_file(f"{root}/{source}") as file:
+                        for batch in pq.ParquetFile(file).iter_batches(MERGED_ROWS):
+                            writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+                            rows += batch.num_rows
+            size = target.tell()
+        if self.folder is not None:
+            _fsync(self.folder / name)
+            _sync_folder(self.folder)
+        return name, size, rows
+
     def write(self, name: str, body: bytes) -> None:
         """Write a small file whole or not at all, over what is there."""
         if self.folder is None:
@@ -227,8 +253,7 @@ def _write_parquet(rows: Table, where: IO[bytes]) -> None:
         rows,
         where,
         compression="lz4",
-        use_dictionary=["partition_key", "shard_id"],  # pyright: ignore[reportArgumentType] - or the columns
-        write_statistics=["shard_id", "shard_offset"],  # pyright: ignore[reportArgumentType]
+        **_LOOKS,
     )
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 10.0  # for the last commit; a kernel that ends gives all syncs together EXIT_SECONDS
 EXIT_SECONDS = 2.0
+PART_FIRST_SECONDS = 0.2  # until the first commit of a part, which another writer may have left in a hurry
 PART_PATIENCE = 10  # versions that one part of a sync leaves the maintenance of the table to the part before it
 
 
@@ -126,7 +127,8 @@ class Sync(TableLike):
         self._feed, self._table, self._clock = feed, table, feed.clock
         self._scheduler: Scheduler | None = None  # none before the table is ours
         self._process = os.getpid()
-        self._writer = Committer(table, feed, commit_interval, on_data_loss, self._end)
+        first_interval = None if part is None else PART_FIRST_SECONDS
+        self._writer = Committer(table, feed, commit_interval, on_data_loss, self._end, first_interval)
         self._lease = Lease(table.storage) if part is None else Guest(table.storage)
         self._upkeep = Upkeep(
             table.storage,
@@ -233,7 +235,7 @@ class Sync(TableLike):
         KinesisError
             What the sync failed with.
         """
-        caught_up = self._all_caught_up() if until_caught_up else iter(lambda: False, None)
+        caught_up = self.all_caught_up() if until_caught_up else iter(lambda: False, None)
         give_up = self._clock.monotonic() + (float("inf") if timeout is None else timeout)
         while not self._committer.join(0.05):
             if next(caught_up):
@@ -244,7 +246,7 @@ class Sync(TableLike):
             raise self._committer.error
         return self._scheduler is not None and not self._scheduler.unfinished()
 
-    def _all_caught_up(self) -> Iterator[bool]:
+    def all_caught_up(self) -> Iterator[bool]:
         """Yield whether everything that was in the stream at the first look is committed by now.
 
         First every shard that is not finished must have answered "nothing left" to a call made after that look; then
@@ -393,6 +395,39 @@ def start_sync(
         except OSError as error:
             raise explain(storage.uri, error) from error
         return sync
+
+
+def start_part(
+    kinesis: Kinesis,
+    table: SyncTable,
+    stream: str,
+    part: int,
+    wanted: Callable[[Shard], bool],
+    *,
+    clock: Clock,
+    commit_interval: float,
+    on_data_loss: str,
+) -> Sync:
+    """Start a sync of those shards that are wanted; other writers have the other shards of the same table.
+
+    Parameters
+    ----------
+    part
+        Its number among them.
+    """
+    feed = Feed(kinesis, stream, clock, (), wanted)
+    return Sync(feed, table, commit_interval, OnDataLoss(on_data_loss), part=part)
+
+
+def open_table(
+    kinesis: Kinesis, stream: str, storage: Storage, start: StartingPosition, *, clock: Clock
+) -> tuple[SyncTable, tuple[Shard, ...]]:
+    """Open the table of a sync, or make it; return it and the shards of the stream."""
+    calls = Patient(kinesis, clock)
+    summary = calls.describe_stream(stream)
+    begin = encode_start(start, kinesis.server_time().earliest)
+    table = SyncTable.open(storage, Origin(summary.arn, summary.created_at.isoformat(), begin))
+    return table, tuple(calls.list_shards(stream))
 
 
 def check_options(start: StartingPosition, commit_interval: float, on_data_loss: str) -> OnDataLoss:

@@ -6,16 +6,22 @@ rows and neither adds nor takes any.
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from typing import TYPE_CHECKING
 
-from deltalake import CommitProperties
+import pyarrow as pa
+from deltalake import CommitProperties, Transaction
+from deltalake.transaction import AddAction, RemoveAction
 
 from kinesis_nb.storage import storage_errors
-from kinesis_nb.table import NO_HOOKS
+from kinesis_nb.table import NO_HOOKS, TABLE_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from deltalake import DeltaTable
 
     from kinesis_nb.lease import Holder, Lease
     from kinesis_nb.storage import Storage
@@ -25,6 +31,7 @@ LOOK_SECONDS = 1.0  # between looks for a request
 EVERY = 100  # versions between two rounds of maintenance
 SMALL_FILE, LARGE_FILE = 8 * 2**20, 128 * 2**20  # bytes; a round makes small files, so that no row is written often
 LARGE_EVERY, VACUUM_EVERY = 20, 10  # rounds
+ROUND = "kinesis_nb/maintenance"  # the `txn` name that keeps two rounds apart
 RETENTION_HOURS = 24  # what a reader opened stays there for so long
 
 
@@ -60,18 +67,51 @@ class Maintenance:
         with storage_errors():
             table = self._storage.open()
             number = table.version() // EVERY
-            table.optimize.compact(
-                target_size=SMALL_FILE if number % LARGE_EVERY else LARGE_FILE,
-                max_concurrent_tasks=1,
-                commit_properties=CommitProperties(max_commit_retries=15),
-                post_commithook_properties=NO_HOOKS,
-            )
+            self._compact(table, SMALL_FILE if number % LARGE_EVERY else LARGE_FILE)
             table.create_checkpoint()
             table.cleanup_metadata()
             if number % VACUUM_EVERY == 0:
                 # full: what a crash left is in no log
                 table.vacuum(RETENTION_HOURS, dry_run=False, full=True, post_commithook_properties=NO_HOOKS)
         self._done_at = table.version()
+
+    def _compact(self, table: DeltaTable, most: int) -> None:
+        """Merge small files into files of at most so many bytes, in one commit.
+
+        Two rounds that merge the same files at once would leave their rows in the table twice: Delta sees no conflict
+        in that. So the commit carries a ``txn`` of its own, and is refused when another round committed since the
+        table was opened. deltalake's own compaction takes none.
+        """
+        now = int(time.time() * 1000)
+        changes: list[AddAction | RemoveAction] = []
+        for files in _bins(table, most):
+            name, size, rows = self._storage.merge_parquet(files, TABLE_SCHEMA)
+            changes += [RemoveAction(file, False, now, old_size) for file, old_size in files.items()]
+            changes.append(AddAction(name, size, {}, now, False, json.dumps({"numRecords": rows})))
+        if not changes:
+            return
+        table.create_write_transaction(
+            changes,
+            "append",
+            table.schema(),
+            commit_properties=CommitProperties(
+                app_transactions=[Transaction(ROUND, table.version() + 1)], max_commit_retries=15
+            ),
+            post_commithook_properties=NO_HOOKS,
+        )
+        table.update_incremental()
+
+
+def _bins(table: DeltaTable, most: int) -> list[dict[str, int]]:
+    """Return files to be merged, with their sizes: some at a time, of at most so many bytes together."""
+    found = pa.table(table.get_add_actions())
+    sizes = dict(zip(found["path"].to_pylist(), found["size_bytes"].to_pylist(), strict=True))
+    bins: list[dict[str, int]] = [{}]
+    for path, size in sorted(sizes.items(), key=lambda file: file[1]):
+        if sum(bins[-1].values()) + size > most:
+            bins.append({})
+        bins[-1][path] = size
+    return [files for files in bins if len(files) > 1]
 
 
 class Upkeep:

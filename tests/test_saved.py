@@ -81,6 +81,7 @@ def full(certificate: str | bool = True) -> kn.Source:  # noqa: FBT001, FBT002
         use_fips_endpoint=True,
         use_dualstack_endpoint=False,
         allow_http=True,
+        agents="tls://scheduler.example.com:8786",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import ipywidgets as W  # noqa: N812 - as in base
 
@@ -78,7 +78,8 @@ class SyncForm(RunForm):
 
     def _begin(self) -> Callable[[], Sync]:
         stream, table, options = self.fields["stream"].value, self.fields["table"].value, self._options()
-        return lambda: self.source.sync(stream, table, **options)
+        # what agents run has all that a Sync has
+        return lambda: cast("Sync", self.source.sync(stream, table, **options))
 
     def _code(self) -> str:
         arguments = [self.fields["stream"].value, self.fields["table"].value]

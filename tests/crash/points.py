@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.table import TableOptimizer
 
 from kinesis_nb import storage, table
 from kinesis_nb.committer import Committer
 from kinesis_nb.lease import Lease
 from kinesis_nb.scheduler import Scheduler
 from kinesis_nb.service.client import KinesisClient
+from kinesis_nb.upkeep import Maintenance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ STEPS = {
     "takeover commit": Step(table.SyncTable, "_write", _has_no_rows),
     "lease": Step(Lease, "take"),
     "listing": Step(KinesisClient, "list_shards"),
-    "compaction": Step(TableOptimizer, "compact"),
+    "compaction": Step(Maintenance, "_compact"),
     "log checkpoint": Step(DeltaTable, "create_checkpoint"),
     "log cleanup": Step(DeltaTable, "cleanup_metadata"),
     "vacuum": Step(DeltaTable, "vacuum"),

@@ -146,7 +146,7 @@ MUTANTS = [
     Mutant(
         "http to anywhere",
         "config.py",
-        'if parts.scheme == "http" and not allow_http and not _is_loopback(str(parts.hostname)):',
+        'if parts.scheme == "http" and not allow_http and not is_loopback(str(parts.hostname)):',
         "if False:",
         BAD_INPUT,
     ),

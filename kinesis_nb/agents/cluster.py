@@ -1,0 +1,145 @@
+"""The way to the agents: a Dask client, checked before anything is asked of it, and the desk in the scheduler."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from kinesis_nb.errors import AgentError, KinesisError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from distributed import Client
+
+    from kinesis_nb.agents.order import Parcel, Task
+
+CONNECT_SECONDS = 5.0
+CALL_SECONDS = 20.0
+
+_lock = threading.Lock()  # guards _clients; held while one connects
+_clients: dict[str, Client] = {}
+
+
+class Cluster:
+    """A Dask cluster whose workers are agents.
+
+    Parameters
+    ----------
+    agents
+        The address of its scheduler, or a client of it.
+
+    Raises
+    ------
+    AgentError
+        When it cannot be reached, has no worker, or runs another version of Python or of this package.
+    """
+
+    def __init__(self, agents: Any) -> None:
+        if importlib.util.find_spec("distributed") is None:
+            raise AgentError("Dask is not installed", hint="pip install 'kinesis-nb[dask]'")
+        self._agents = agents
+
+    @property
+    def client(self) -> Client:
+        """The client; a new one where the last has lost its scheduler."""
+        return _connect(self._agents) if isinstance(self._agents, str) else self._agents
+
+    def check(self) -> None:
+        """Raise AgentError for a cluster that cannot run our jobs, and install the desk where there is none."""
+        from kinesis_nb.agents.desk import Desk
+
+        ours = {"kinesis-nb": importlib.metadata.version("kinesis-nb"), "Python": platform.python_version()}
+        with self._told("asked for its version"):
+            # of the standard library: it is found there by its name, whatever runs there
+            workers = self.run(platform.python_version)
+            theirs = self.run(importlib.metadata.version, "kinesis-nb")
+        if not workers:
+            raise AgentError(
+                f"no agent is connected to {self.address}", hint="start one: kinesis-nb agent --scheduler …"
+            )
+        for name, found in (("Python", workers), ("kinesis-nb", theirs)):
+            for address, version in found.items():
+                _compare(name, ours[name], version if isinstance(version, str) else "none", address)
+        with self._told("asked for a plugin"):
+            self.client.register_plugin(Desk())
+
+    def run(self, function: Callable[..., Any], *args: Any, agents: Sequence[str] | None = None) -> dict[str, Any]:
+        """Call a function in every agent, or some; return the answers by address, an exception where there is one."""
+        client: Any = self.client
+        call = client._run  # noqa: SLF001 - run() itself waits without an end for an agent that stands still
+        return client.sync(call, function, *args, workers=agents, on_error="return", callback_timeout=CALL_SECONDS)
+
+    def check_way(self, parcel: Parcel) -> None:
+        """Raise AgentError when secrets would travel where others can read them."""
+        from kinesis_nb.agents.order import check_way
+
+        check_way(parcel, [self.address, *self.workers])
+
+    @property
+    def address(self) -> str:
+        """Where the scheduler listens."""
+        return str(self.client.scheduler_info(n_workers=0)["address"])
+
+    @property
+    def workers(self) -> Sequence[str]:
+        """The addresses of the agents, sorted."""
+        return sorted(self.client.scheduler_info(n_workers=-1)["workers"])
+
+    def submit(self, task: Task, place: str) -> Any:
+        """Let an agent run a part of a job; another one when that one is gone."""
+        from kinesis_nb.agents.worker import run
+
+        return self.client.submit(run, task, key=task.key, pure=False, workers=[place], allow_other_workers=True)
+
+    def desk(self, call: str, **what: Any) -> Any:
+        """Ask the desk in the scheduler."""
+        with self._told("did not answer"):
+            return self.client.sync(
+                getattr(self.client.scheduler, f"kinesis_nb_{call}"), callback_timeout=CALL_SECONDS, **what
+            )
+
+    @contextmanager
+    def _told(self, what: str) -> Generator[None]:
+        try:
+            yield
+        except KinesisError:
+            raise
+        except (OSError, TimeoutError, ValueError, AttributeError) as error:
+            raise AgentError(
+                f"the scheduler {what}: {type(error).__name__} {error}",
+                hint="is it running? a job that runs goes on by itself; try again",
+                retryable=True,
+            ) from error
+
+
+def _connect(address: str) -> Client:
+    from distributed import Client
+
+    with _lock:
+        known = _clients.get(address)
+        if known is not None and known.status in ("running", "connecting"):
+            return known
+        try:
+            client = _clients[address] = Client(
+                address, timeout=CONNECT_SECONDS, set_as_default=False, name="kinesis_nb"
+            )
+        except (OSError, TimeoutError, ValueError) as error:
+            raise AgentError(
+                f"no scheduler answers at {address}",
+                hint="start one with `kinesis-nb agents --count 2`, or check the address and its certificates",
+                retryable=True,
+            ) from error
+        return client
+
+
+def _compare(name: str, ours: str, theirs: str, address: str) -> None:
+    if ours.split(".")[:2] != theirs.split(".")[:2] or (name != "Python" and ours != theirs):
+        raise AgentError(
+            f"the agent at {address} runs {name} {theirs}, this process {ours}",
+            hint="install the same versions in both places: pip install 'kinesis-nb[dask]==…'",
+        )

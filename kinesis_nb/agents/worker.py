@@ -1,0 +1,260 @@
+"""What runs on an agent: one part of a job, until it ends, is stopped, or another agent is to go on with it."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kinesis_nb.agents.order import ExportOrder, SyncOrder
+from kinesis_nb.agents.place import Part, how_many, plan
+from kinesis_nb.errors import Fenced, KinesisError, TableError
+from kinesis_nb.export_stream import start_export
+from kinesis_nb.retry import Patient
+from kinesis_nb.storage import Storage
+from kinesis_nb.sync import open_table, start_part
+from kinesis_nb.table import SyncTable
+from kinesis_nb.transport import SystemClock
+from kinesis_nb.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+    from distributed import Worker
+
+    from kinesis_nb.agents.order import Task
+    from kinesis_nb.agents.place import Placement
+    from kinesis_nb.sync import Sync
+    from kinesis_nb.transport import Kinesis
+    from kinesis_nb.verify import Verdict
+
+REPORT_SECONDS = 0.25
+ANSWER_SECONDS = 5.0  # for the scheduler
+IDLE_SECONDS = 5.0  # between looks at a stream of which this part has nothing to read now
+LOCKED_SECONDS = 1.0  # between tries to get a journal that a lost agent may still hold
+
+log = logging.getLogger("kinesis_nb.agent")
+
+_lock = threading.Lock()  # guards _running
+_running: dict[str, Sync] = {}  # by key, for those who ask what is pending
+
+
+class Running(Protocol):
+    """What a part consists of: a sync, or an export."""
+
+    def stop(self) -> None:
+        """Finish what is under way, and end."""
+        ...
+
+    def status(self) -> Any:
+        """Return a moment of it."""
+        ...
+
+
+def prepare(order: SyncOrder, agents: int) -> Placement:
+    """Make the table, or open it; return how its stream is to be cut for so many agents."""
+    kinesis, clock = order.connect(order.parcel.config), SystemClock()
+    _, shards = open_table(kinesis, order.stream, _storage(order, kinesis), order.start, clock=clock)
+    return plan(shards, how_many(sum(shard.is_open for shard in shards), agents))
+
+
+def run(task: Task) -> bytes:
+    """Run a part of a job; return its last status, pickled."""
+    from distributed import get_worker, secede
+
+    secede()  # it takes no place among the threads that other tasks wait for
+    desk = _Desk(task.key, get_worker())
+    try:
+        if isinstance(task.order, ExportOrder):
+            return _run_export(task.order, desk)
+        return _run_sync(task, task.order, desk)
+    except KinesisError as error:
+        log.warning("%s: %s: %s", task, type(error).__name__, error)
+        error.__traceback__ = error.__cause__ = error.__context__ = None  # frames hold secrets, and Dask sends them
+        desk.report(None, 0, failure=pickle.dumps(error))
+        raise
+
+
+def pending(keys: list[str]) -> list[pa.RecordBatch]:
+    """Return the rows that parts in this process have read and not committed yet."""
+    syncs = [sync for key, sync in running().items() if key in keys]
+    return [batch for sync in syncs for batch in sync.live.to_arrow().to_batches()]
+
+
+def running() -> dict[str, Sync]:
+    """Return the syncs of this process by the keys of their parts."""
+    with _lock:
+        return dict(_running)
+
+
+def look_at(order: SyncOrder) -> Verdict:
+    """Verify the table of a sync."""
+    kinesis, clock = order.connect(order.parcel.config), SystemClock()
+    storage = _storage(order, kinesis)
+    table = SyncTable(
+        storage, storage.open(), open_table(kinesis, order.stream, storage, order.start, clock=clock)[0].origin
+    )
+    return verify(table, Patient(kinesis, clock).list_shards(order.stream))
+
+
+def _storage(order: SyncOrder | ExportOrder, kinesis: Kinesis) -> Storage:
+    return Storage.at(order.uri, lambda: {**kinesis.storage_options(), **order.parcel.storage_options})
+
+
+class _Desk:
+    """The way to the desk in the scheduler, from a thread of a worker."""
+
+    def __init__(self, key: str, worker: Worker) -> None:
+        self._key, self._worker = key, worker
+        self.mark = 0
+
+    def report(self, status: Any, reached: int, note: str = "", failure: bytes = b"") -> str:
+        """Report, and return what is to be done; without an answer, go on: only the fence may stop a sync."""
+        from distributed import Status
+        from distributed.utils import sync
+
+        if self._worker.status in (Status.closed, Status.failed, Status.closing):
+            return "not yours"
+        try:
+            reply: Any = sync(
+                self._worker.loop,
+                self._worker.scheduler.kinesis_nb_report,
+                callback_timeout=ANSWER_SECONDS,
+                key=self._key,
+                agent=self._worker.address,
+                status=b"" if status is None else pickle.dumps(status),
+                reached=reached,
+                note=note,
+                failure=failure,
+            )
+        except Exception:  # noqa: BLE001 - whatever ails the way to the scheduler, the rows go on
+            time.sleep(REPORT_SECONDS)
+            return "go on"
+        answer, self.mark = reply
+        return answer
+
+
+def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
+    kinesis, clock = order.connect(order.parcel.config), SystemClock()
+    while True:
+        table, _ = open_table(kinesis, order.stream, _storage(order, kinesis), order.start, clock=clock)
+        sync = start_part(
+            kinesis,
+            table,
+            order.stream,
+            task.number,
+            Part(task.placement, task.number),
+            clock=clock,
+            commit_interval=order.commit_interval,
+            on_data_loss=order.on_data_loss,
+        )
+        with _lock:
+            _running[task.key] = sync
+        try:
+            is_over = _watch_sync(sync, desk)
+        finally:
+            with suppress(TableError):  # what storage did not take is read again by whoever comes next
+                sync.stop()
+            with _lock:
+                _running.pop(task.key, None)
+            status = sync.status()
+            if status.error:
+                log.warning("%s stopped: %s", task, status.error)
+        if is_over or not _wait_for_shards(kinesis, order.stream, status, desk, task):
+            return pickle.dumps(sync.status())
+
+
+def _watch_sync(sync: Sync, desk: _Desk) -> bool:
+    """Report until the sync ends; return whether that is all there is to do."""
+    mark = reached = 0
+    caught_up: Iterator[bool] = iter(())
+    while sync.is_active:
+        status = sync.status()
+        if _is_over(desk.report(status, reached), sync):
+            return True
+        if desk.mark != mark:
+            mark, caught_up = desk.mark, sync.all_caught_up()
+        if reached != mark and next(caught_up):
+            reached = mark
+        time.sleep(REPORT_SECONDS)
+    sync.wait(0, until_caught_up=False)  # raises what it failed with
+    return False
+
+
+def _is_over(answer: str, part: Running) -> bool:
+    """Do what the desk says; return whether the part is over. Handing over is an exception, as Dask has it."""
+    from distributed import Reschedule
+
+    match answer:
+        case "stop":
+            part.stop()
+            return True
+        case "hand over":
+            with suppress(TableError):  # storage is away: the next agent reads again what could not be committed
+                part.stop()
+            raise Reschedule
+        case "not yours":
+            raise Fenced("another agent runs this part", hint="nothing is lost: it goes on there")
+        case _:
+            return False
+
+
+def _wait_for_shards(kinesis: Kinesis, stream: str, status: Any, desk: _Desk, task: Task) -> bool:
+    """Wait until there may be something to read again; return False when there never will be, or on a word to stop.
+
+    A part that has read all its shards to their end gets new ones when a child begins among its hash keys.
+    """
+    wanted = Part(task.placement, task.number)
+    looked = float("-inf")
+    while True:
+        if _is_over(desk.report(status, desk.mark), _Idle()):
+            return False
+        if time.monotonic() - looked > IDLE_SECONDS:
+            looked = time.monotonic()
+            shards = Patient(kinesis, SystemClock()).list_shards(stream)
+            if not any(shard.is_open for shard in shards):
+                return False
+            if any(shard.is_open and wanted(shard) for shard in shards):
+                return True
+        time.sleep(REPORT_SECONDS)
+
+
+class _Idle:
+    """A part that has nothing to read."""
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+    def status(self) -> Any:
+        return None
+
+
+def _run_export(order: ExportOrder, desk: _Desk) -> bytes:
+    kinesis = order.connect(order.parcel.config)
+    while True:
+        try:
+            export = start_export(
+                kinesis, SystemClock(), _storage(order, kinesis), order.stream, order.arn, order.options, order.span
+            )
+            break
+        except Fenced:  # a lost agent that stands still holds the journal until it wakes and ends
+            if _is_over(desk.report(None, 0, "waits for the journal"), _Idle()):
+                raise
+            time.sleep(LOCKED_SECONDS)
+    try:
+        mark = reached = 0
+        while export.is_running:
+            if _is_over(desk.report(export.status(), reached), export):
+                break
+            if desk.mark != mark and export.wait(REPORT_SECONDS):
+                reached = mark = desk.mark
+            time.sleep(REPORT_SECONDS)
+        else:
+            export.wait(0, until_caught_up=False)  # raises what it failed with
+    finally:
+        export.stop()
+    return pickle.dumps(export.status())

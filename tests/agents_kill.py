@@ -1,0 +1,416 @@
+"""Two agents under load that are killed, frozen and taken away again and again; and the verdict on the table.
+
+``python -m tests.agents_kill`` is the full run (``make agents``); ``tests/test_agents.py`` runs a small one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+import kinesis_nb as kn
+from kinesis_nb.emulator import Emulator
+from tests.conftest import Streams, by_key, written_by_key
+from tests.servers import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+ROOT = Path(__file__).parent.parent
+KEYS = 64
+TTL = 2.0
+WAIT_SECONDS = 180.0  # for anything to happen; then the run has failed
+PUT_EVERY, PUT_ROWS = 0.1, 40
+
+
+class Line:
+    """A network between an agent and its scheduler that can be cut: nothing passes, and nobody is told."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._whole = threading.Event()
+        self._whole.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                self._whole.wait()
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:
+                    near.close()
+                    continue
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(2**16):
+                self._whole.wait()
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def cut(self) -> None:
+        self._whole.clear()
+
+    def mend(self) -> None:
+        self._whole.set()
+
+    def close(self) -> None:
+        self.mend()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+class Agents:
+    """A scheduler and agents, each a process that is started again when it ends, as systemd would."""
+
+    def __init__(
+        self, folder: Path, count: int = 2, ttl: float = TTL, options: tuple[tuple[str, ...], ...] = ()
+    ) -> None:
+        self.address = f"tcp://127.0.0.1:{free_port()}"
+        self._folder, self._ttl, self._options = folder, ttl, options
+        self._scheduler = self.start_scheduler()
+        self.lines = {f"agent-{number}": Line(int(self.address.rpartition(":")[2])) for number in range(1, count + 1)}
+        self.agents = {f"agent-{number}": self._start_agent(number) for number in range(1, count + 1)}
+
+    def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "kinesis_nb", *arguments]
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        with (self._folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, env=env)
+
+    def start_scheduler(self) -> subprocess.Popen[bytes]:
+        port = self.address.rpartition(":")[2]
+        self._scheduler = self._start("scheduler", "scheduler", "--port", port, "--ttl", str(self._ttl))
+        return self._scheduler
+
+    def kill_scheduler(self) -> None:
+        self._scheduler.kill()
+        self._scheduler.wait()
+
+    def _start_agent(self, number: int) -> subprocess.Popen[bytes]:
+        name = f"agent-{number}"
+        more = self._options[number - 1] if self._options else ()
+        ttl, place = str(self._ttl), f"tcp://127.0.0.1:{self.lines[name].port}"
+        return self._start(name, "agent", "--scheduler", place, "--name", name, "--ttl", ttl, *more)
+
+    def worker(self, name: str) -> psutil.Process:
+        """Return the process that runs the parts; its parent is the nanny."""
+        children = psutil.Process(self.agents[name].pid).children()
+        return next(child for child in children if "spawn_main" in " ".join(child.cmdline()))
+
+    def kill_worker(self, name: str) -> None:
+        self.worker(name).kill()
+
+    def kill_agent(self, name: str) -> None:
+        worker = self.worker(name)
+        self.agents[name].kill()
+        worker.kill()
+        self.agents[name].wait()
+
+    def revive(self, name: str) -> None:
+        if self.agents[name].poll() is not None:
+            self.agents[name] = self._start_agent(int(name.rpartition("-")[2]))
+
+    def are_there(self) -> bool:
+        for name in self.agents:
+            self.revive(name)  # the scheduler may not have been there in time
+        return all("serves" in self.log(name) for name in self.agents)
+
+    def freeze(self, name: str) -> list[psutil.Process]:
+        frozen = [psutil.Process(self.agents[name].pid), self.worker(name)]
+        for process in frozen:
+            process.suspend()
+        return frozen
+
+    def terminate(self, name: str) -> None:
+        self.agents[name].terminate()
+
+    def log(self, name: str) -> str:
+        return (self._folder / f"{name}.log").read_text(errors="replace")
+
+    def stop(self) -> None:
+        for line in self.lines.values():
+            line.close()
+        everything = [*self.agents.values(), self._scheduler]
+        workers = [
+            child
+            for process in everything
+            if process.poll() is None
+            for child in psutil.Process(process.pid).children()
+        ]
+        for process in (*workers, *everything):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for process in everything:
+            process.wait()
+
+
+@contextmanager
+def agents(folder: Path, **options: Any) -> Generator[Agents]:
+    """Run agents, and wait until both serve."""
+    running = Agents(folder, **options)
+    try:
+        until("the agents are there", running.are_there)
+        yield running
+    finally:
+        running.stop()
+
+
+def until(what: str, condition: Any, seconds: float = WAIT_SECONDS) -> float:
+    """Wait until something is so; return how long that took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+@contextmanager
+def load(streams: Streams) -> Generator[None]:
+    """Write to the stream all the time."""
+    stop = threading.Event()
+
+    def put() -> None:
+        while not stop.wait(PUT_EVERY):
+            streams.put(PUT_ROWS, keys=KEYS)
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@dataclass
+class Report:
+    """What was done and found."""
+
+    done: Counter[str] = field(default_factory=Counter)
+    takeovers: dict[str, list[float]] = field(default_factory=dict)
+    rows: int = 0
+    written: int = 0
+    is_right: bool = False
+    verdict: str = ""
+    fenced: int = 0
+    refused: int = 0  # by the table itself
+
+    @property
+    def broken(self) -> list[str]:
+        """What must not be: a broken promise, or something that never happened and so proved nothing."""
+        wrong = [] if self.is_right and self.rows else ["rows are lost, doubled or out of order"]
+        wrong += ["no part ended as lost"] if self.done["freeze"] and not self.fenced else []
+        return wrong + (["the table refused no commit"] if self.done["cut"] and not self.refused else [])
+
+    def __str__(self) -> str:
+        lines = [f"{count:5}  {what}" for what, count in sorted(self.done.items())]
+        for what, took in self.takeovers.items():
+            late = sorted(took)
+            lines.append(
+                f"takeover after a {what}: median {statistics.median(took):.2f} s,"
+                f" 95 % {late[int(len(late) * 0.95)]:.2f} s, most {late[-1]:.2f} s of {len(took)}"
+            )
+        lines.append(
+            f"{self.written:,} records written, {self.rows:,} rows in the table; {self.fenced} parts ended as lost,"
+            f" {self.refused} commits refused by the table"
+        )
+        return "\n".join([*lines, self.verdict, "every record once and in order" if self.is_right else "BROKEN"])
+
+
+class Campaign:
+    """One sync on two agents, and what happens to them."""
+
+    def __init__(
+        self, running: Agents, emulator: Emulator, folder: Path, seed: int, commit_interval: float = 1.0
+    ) -> None:
+        self.report, self._agents, self._random = Report(), running, random.Random(seed)
+        self.streams = Streams(emulator)
+        self.streams.create(shards=8)
+        self.streams.put(500, keys=KEYS)
+        keys = kn.StaticCredentials("emulator", "emulator")
+        self.source = kn.connect(endpoint_url=emulator.endpoint_url, auth=keys, agents=running.address)
+        self.sync: Any = self.source.sync("orders", folder / "table", commit_interval=commit_interval)
+
+    def parts_of(self, name: str) -> dict[str, str]:
+        """Return the parts of an agent, and the address of the worker that runs them."""
+        record = self.sync._record()
+        return {part["key"]: part["agent"] for part in record["parts"] if part["name"] == name and part["status"]}
+
+    def wait_for_balance(self) -> None:
+        until("each agent has parts", lambda: all(self.parts_of(name) for name in self._agents.agents))
+
+    def have_moved(self, before: dict[str, str]) -> bool:
+        """Whether all these parts have committed in another worker than before."""
+        for part in self.sync._record()["parts"]:
+            assert part["over"] != "failed", part["error"]
+            is_old = part["key"] in before and part["agent"] == before[part["key"]]
+            if part["key"] in before and (is_old or pickle.loads(part["status"]).commits == 0):
+                return False
+        return True
+
+    def _measure(self, what: str, before: dict[str, str]) -> None:
+        took = until("another agent has committed", lambda: self.have_moved(before))
+        self.report.takeovers.setdefault(what, []).append(took)
+        self.report.done[what] += 1
+
+    def kill(self, victim: str, *, with_nanny: bool) -> None:
+        """Kill an agent, and measure when the other one commits for it."""
+        self.wait_for_balance()
+        keys = self.parts_of(victim)
+        if with_nanny:
+            self._agents.kill_agent(victim)
+        else:
+            self._agents.kill_worker(victim)
+        self._measure("kill", keys)
+        self._agents.revive(victim)
+
+    def freeze(self, victim: str) -> None:
+        """Stop an agent for longer than the ttl, let another one take over, and wake it."""
+        self.wait_for_balance()
+        keys = self.parts_of(victim)
+        frozen = self._agents.freeze(victim)
+        try:
+            self._measure("freeze", keys)
+            time.sleep(self._random.uniform(0, 1))
+        finally:
+            for process in frozen:
+                process.resume()
+
+    def cut(self, victim: str) -> None:
+        """Cut an agent off from the scheduler, but not from the stream and the table: it goes on writing."""
+        self.wait_for_balance()
+        keys = self.parts_of(victim)
+        self._agents.lines[victim].cut()
+        try:
+            self._measure("cut", keys)
+            before = self._refused(victim)
+            until("the table has refused a commit", lambda: self._refused(victim) > before or before > 0)
+        finally:
+            self._agents.lines[victim].mend()
+
+    def _refused(self, victim: str) -> int:
+        return self._agents.log(victim).count("another writer took")
+
+    def restart_scheduler(self) -> None:
+        """Kill the scheduler and start it again, without its memory: the agents give it the job back."""
+        self._agents.kill_scheduler()
+        self._agents.start_scheduler()
+        until("the job is known again", self._is_known)
+        self.wait_for_balance()
+        self.report.done["scheduler restart"] += 1
+
+    def _is_known(self) -> bool:
+        try:
+            return any(part["status"] for part in self.sync._record()["parts"])
+        except kn.AgentError:
+            return False
+
+    def reshard(self) -> None:
+        """Split a shard, or merge two, now and then two of different parts."""
+        shards = self.streams.open_shards()
+        if len(shards) <= 6 or (len(shards) < 10 and self._random.random() < 0.5):
+            self.streams.split(index=self._random.randrange(len(shards)))
+        else:
+            self.streams.merge(
+                index=self._random.choice([1, 3, 5]) if len(shards) == 8 else self._random.randrange(len(shards) - 1)
+            )
+        self.report.done["reshard"] += 1
+
+    def finish(self) -> Report:
+        """Let the sync catch up, stop it, and look at the table."""
+        assert self.sync.wait(WAIT_SECONDS)
+        verdict = self.sync.verify()
+        self.sync.stop()
+        rows = self.sync.scan().sort("partition_key", "shard_offset").collect()
+        report = self.report
+        report.rows, report.written = rows.height, len(self.streams.written)
+        report.verdict = repr(verdict)
+        report.is_right = bool(verdict) and by_key(rows) == written_by_key(self.streams)
+        report.fenced = sum(self._agents.log(name).count("Fenced") for name in self._agents.agents)
+        report.refused = sum(map(self._refused, self._agents.agents))
+        return report
+
+
+@contextmanager
+def campaign(folder: Path, seed: int, **options: Any) -> Generator[Campaign]:
+    with Emulator() as emulator, agents(folder) as running:
+        yield Campaign(running, emulator, folder, seed, **options)
+
+
+def everything(going: Campaign, kills: int, freezes: int, cuts: int) -> Generator[str]:
+    """Do it all, one thing after another, under load; yield what was done."""
+    for number in range(kills):
+        going.kill(f"agent-{1 + number % 2}", with_nanny=number % 8 > 5)
+        if number % 10 == 5:
+            going.reshard()
+        yield "kill"
+    for number in range(freezes):
+        going.freeze(f"agent-{1 + number % 2}")
+        if number % 10 == 5:
+            going.reshard()
+        yield "freeze"
+    for number in range(cuts):
+        going.cut(f"agent-{1 + number % 2}")
+        yield "cut"
+
+
+def main() -> int:
+    """Run everything; return 1 when a promise was broken, or too little happened to tell."""
+    parser = argparse.ArgumentParser(prog="python -m tests.agents_kill", description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--freezes", type=int, default=50)
+    parser.add_argument("--cuts", type=int, default=10)
+    parser.add_argument("--folder", type=Path, help="where the logs go; a temporary one by default")
+    options = parser.parse_args()
+    wrong = []
+    with tempfile.TemporaryDirectory() as temporary, campaign(options.folder or Path(temporary), 1) as going:
+        report = going.report
+        with load(going.streams):
+            try:
+                for what in everything(going, options.kills, options.freezes, options.cuts):
+                    print(what, report.done[what], f"{report.takeovers[what][-1]:.2f} s", flush=True)
+            except (AssertionError, KeyboardInterrupt) as error:  # the rows are looked at all the same
+                wrong.append(f"ended early: {error!r}")
+        going.finish()
+    print(report)
+    wrong += report.broken
+    limits = {"kill": 2.0, "freeze": TTL + 2.0, "cut": TTL + 2.0}
+    for what, took in report.takeovers.items():
+        if statistics.median(took) > limits[what]:
+            wrong.append(f"a takeover after a {what} takes too long")
+    for what, count in (("kill", options.kills), ("freeze", options.freezes), ("cut", options.cuts)):
+        if report.done[what] < count:
+            wrong.append(f"too few {what}s")
+    print("; ".join(wrong) or "everything held")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
