@@ -180,12 +180,17 @@ function render({ model, el }) {
   const text = make("input", { type: "search", placeholder: "text in the data", "aria-label": "show rows whose data hold this text" });
   const key = make("input", { type: "search", placeholder: "partition key", "aria-label": "show rows whose partition key holds this text" });
   let typing = 0;
+  function sendFilter() {
+    clearTimeout(typing);
+    send({ kind: "filter", text: text.value, key: key.value });
+  }
   for (const input of [text, key]) {
     input.addEventListener("keydown", (event) => event.stopPropagation());
     input.addEventListener("input", () => {
       clearTimeout(typing);
-      typing = setTimeout(() => send({ kind: "filter", text: text.value, key: key.value }), TYPING);
+      typing = setTimeout(sendFilter, TYPING);
     });
+    input.addEventListener("change", sendFilter);  // left: what was typed must not be overwritten by the next frame
   }
   const badges = make("div", { class: "knb-badges", role: "list", "aria-label": "shards" }), notes = make("div", { class: "knb-notes" });
   const error = errorLine();
