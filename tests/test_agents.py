@@ -254,7 +254,7 @@ def test_pending_rows(remote: kn.Source, streams: Streams, tmp_path: Path) -> No
     streams.create(shards=2)
     streams.put(50)
     sync: Any = remote.sync("orders", tmp_path / "table", commit_interval=3600)
-    until("the first commits", lambda: sync.status().rows > 0)
+    until("each part has made its first commit", lambda: sync.status().rows == 50)
     streams.put(100)
     until("rows are pending", lambda: sync.status().rows + sync.status().pending == 150)
     assert len(sync.live) >= 100

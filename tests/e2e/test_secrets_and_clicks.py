@@ -14,7 +14,7 @@ from tests.lab import browser_page, jupyter_lab, open_notebook
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-PICTURES = Path(__file__).parent.parent / ".build" / "screenshots"
+PICTURES = Path(__file__).parents[2] / ".build" / "screenshots"
 CANARY = "CANARYbrowser0123456789"
 
 pytestmark = [

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import kinesis_nb as kn
     from tests.conftest import Streams
 
-PICTURES = Path(__file__).parent.parent / ".build" / "screenshots"
+PICTURES = Path(__file__).parents[2] / ".build" / "screenshots"
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # playwright's event loop
 
