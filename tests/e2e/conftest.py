@@ -76,16 +76,16 @@ def kernel(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def streams(emulator: Emulator) -> Iterator[SampleStreams]:
+def samples(emulator: Emulator) -> Iterator[SampleStreams]:
     """The sample streams, on an emulator of this process."""
-    streams = SampleStreams(emulator)
-    streams.start()
-    yield streams
-    streams.stop()
+    samples = SampleStreams(emulator)
+    samples.start()
+    yield samples
+    samples.stop()
 
 
 @pytest.fixture
-def connect(emulator: Emulator, streams: SampleStreams) -> str:
+def connect(emulator: Emulator, samples: SampleStreams) -> str:
     """The code that connects to them."""
     return (
         "import kinesis_nb as kn\n"

@@ -17,7 +17,7 @@ KEY_ID, SECRET = "AKIAE2ETESTS0MEKEY01", "Z9-typed/into+the=form-and-nowhere-els
 
 
 def test_a_source_from_the_form(
-    notebook: Callable[..., Notebook], kernel: str, emulator: Emulator, streams: SampleStreams, folder: Path
+    notebook: Callable[..., Notebook], kernel: str, emulator: Emulator, samples: SampleStreams, folder: Path
 ) -> None:
     """The form is filled in, tested, saved and used; the secret that was typed is in no file afterwards."""
     book = notebook(
@@ -44,7 +44,7 @@ def test_a_source_from_the_form(
     labelled(form, "Authentication").select_option("Static Credentials")
     labelled(form, "Access key ID").fill(KEY_ID)
     labelled(form, "Secret access key").fill(SECRET)
-    labelled(form, "Other than the default").check()
+    labelled(form, "Own endpoints, proxy or certificates").check()
     labelled(form, "Kinesis endpoint").fill(emulator.endpoint_url)
     labelled(form, "Enable exports").check()
     labelled(form, "Streams to read").fill("orders, clicks")
@@ -102,10 +102,10 @@ def test_an_error_is_shown_under_the_form(notebook: Callable[..., Notebook]) -> 
 
 
 def test_sync_and_export_from_forms(
-    notebook: Callable[..., Notebook], connect: str, streams: SampleStreams, tmp_path: Path
+    notebook: Callable[..., Notebook], connect: str, samples: SampleStreams, tmp_path: Path
 ) -> None:
     """A sync is started, watched and stopped in its form; what is in the table goes out through the other form."""
-    table, arn = tmp_path / "clicks", streams.arn("results")
+    table, arn = tmp_path / "clicks", samples.arn("results")
     book = notebook(
         [
             connect,
