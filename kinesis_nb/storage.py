@@ -165,8 +165,7 @@ class Storage:
                 size = file.tell()
             _sync_folder(self.folder)
         except BaseException:
-            with suppress(OSError):  # on a full disk every try would leave another piece
-                path.unlink(missing_ok=True)
+            self.discard([name])
             raise
         return name, size
 
@@ -178,18 +177,33 @@ class Storage:
         name = f"part-{uuid.uuid4()}.parquet"
         files, root = (pafs.LocalFileSystem(), str(self.folder)) if self.folder is not None else self._file_system()
         rows = 0
-        with files.open_output_stream(f"{root}/{name}") as target:
-            with pq.ParquetWriter(target, schema, compression="zstd", **_LOOKS) as writer:
-                for source in names:
-                    with files.open_input_file(f"{root}/{source}") as file:
-                        for batch in pq.ParquetFile(file).iter_batches(MERGED_ROWS):
-                            writer.write_table(pa.Table.from_batches([batch]).cast(schema))
-                            rows += batch.num_rows
-            size = target.tell()
-        if self.folder is not None:
-            _fsync(self.folder / name)
-            _sync_folder(self.folder)
+        try:
+            with files.open_output_stream(f"{root}/{name}") as target:
+                with pq.ParquetWriter(target, schema, compression="zstd", **_LOOKS) as writer:
+                    for source in names:
+                        with files.open_input_file(f"{root}/{source}") as file:
+                            for batch in pq.ParquetFile(file).iter_batches(MERGED_ROWS):
+                                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+                                rows += batch.num_rows
+                size = target.tell()
+            if self.folder is not None:
+                _fsync(self.folder / name)
+                _sync_folder(self.folder)
+        except BaseException:
+            self.discard([name])
+            raise
         return name, size, rows
+
+    def discard(self, names: Iterable[str]) -> None:
+        """Remove files that never became part of the table: on a full disk every try would leave more of them.
+
+        Those in a bucket wait for the vacuum.
+        """
+        if self.folder is None:
+            return
+        for name in names:
+            with suppress(OSError):
+                (self.folder / name).unlink(missing_ok=True)
 
     def write(self, name: str, body: bytes) -> None:
         """Write a small file whole or not at all, over what is there."""

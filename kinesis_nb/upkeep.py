@@ -83,15 +83,20 @@ class Maintenance:
         table was opened. deltalake's own compaction takes none.
         """
         now = int(time.time() * 1000)
-        changes: list[AddAction | RemoveAction] = []
-        for files in _bins(table, most):
-            name, size, rows = self._storage.merge_parquet(files, TABLE_SCHEMA)
-            changes += [RemoveAction(file, False, now, old_size) for file, old_size in files.items()]
-            changes.append(AddAction(name, size, {}, now, False, json.dumps({"numRecords": rows})))
-        if not changes:
+        old: list[RemoveAction] = []
+        new: list[AddAction] = []
+        try:
+            for files in _bins(table, most):
+                name, size, rows = self._storage.merge_parquet(files, TABLE_SCHEMA)
+                old += [RemoveAction(file, False, now, old_size) for file, old_size in files.items()]
+                new.append(AddAction(name, size, {}, now, False, json.dumps({"numRecords": rows})))
+        except BaseException:  # before the commit, whose outcome may be unknown
+            self._storage.discard(action.path for action in new)
+            raise
+        if not new:
             return
         table.create_write_transaction(
-            changes,
+            [*old, *new],
             "append",
             table.schema(),
             commit_properties=CommitProperties(

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 import kinesis_nb as kn
+from kinesis_nb import upkeep
 from kinesis_nb.committer import OnDataLoss
 from kinesis_nb.emulator import ErrorReply, Stall
 from kinesis_nb.feed import Feed
@@ -186,6 +187,33 @@ def test_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(OSError, match="ENOSPC"):
         table.write_rows(pa.table({"a": [1]}))
     assert list((tmp_path / "t").glob("*.parquet")) == []
+
+
+def test_failed_maintenance_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the file that could not be written whole stays, nor those that the same round had finished before."""
+    table = open_table(tmp_path)
+    table.acquire(["s"])
+    for number in range(4):
+        row = dict.fromkeys(TABLE_SCHEMA.names) | {"shard_id": "s", "shard_offset": number}
+        file = table.write_rows(pa.Table.from_pylist([row], schema=TABLE_SCHEMA))
+        assert table.commit(file, {"s": Checkpoint(number + 1, str(number))})
+    before = sorted((tmp_path / "t").glob("*.parquet"))
+    assert len(before) == 4
+    monkeypatch.setattr(upkeep, "SMALL_FILE", 1 + 2 * max(path.stat().st_size for path in before))  # so two files arise
+    monkeypatch.setattr(upkeep, "LARGE_FILE", upkeep.SMALL_FILE)
+    real, done = os.fsync, []
+
+    def full(handle: int) -> None:
+        if len(done) == 2:  # the first file and its folder
+            raise OSError("ENOSPC")
+        done.append(handle)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="ENOSPC"):
+        upkeep.Maintenance(table.storage).run()
+    assert len(done) == 2
+    assert sorted((tmp_path / "t").glob("*.parquet")) == before
 
 
 def test_started_at_once_by_many_threads_is_one(source: kn.Source, streams: Streams, tmp_path: Path) -> None:

@@ -93,8 +93,8 @@ MUTANTS = [
     Mutant(
         "a file that was not written whole stays",
         "storage.py",
-        "                path.unlink(missing_ok=True)\n            raise",
-        "                pass\n            raise",
+        "                (self.folder / name).unlink(missing_ok=True)\n",
+        "                pass\n",
     ),
     Mutant("a file is not fsynced", "storage.py", "                os.fsync(file.fileno())\n", ""),
 ]
