@@ -239,12 +239,9 @@ def test_aws_instance_is_offered_through_an_agent_only(end: FrontEnd) -> None:
 
 
 def test_a_connection_through_agents(end: FrontEnd) -> None:
-    """The address is checked as connect() checks it; a version that has no agents says so."""
+    """The address is checked as connect() checks it."""
     form = SourceForm()
     fill(end, form, connection="Agent")
-    if "agents" not in inspect.signature(kn.connect).parameters:
-        assert "connections through agents are not in this version" in button(form, "Test connection").tooltip
-        return
     assert form.problem == "Agent address is missing"
     fill(end, form, agents="nonsense")
     assert "agents= is no address" in shown(form.fields["agents"])

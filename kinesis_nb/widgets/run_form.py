@@ -50,7 +50,7 @@ class RunForm(Form):
 
     def _has_live_view(self) -> bool:
         """Whether what is started here has a live view, which also stops it; what agents of the source run has none."""
-        return getattr(self.source.config, "agents", None) is None
+        return self.source.config.agents is None
 
     def _why_not_start(self) -> str:
         return self.problem or ("it is running; stop it first" if self._is_running else "")

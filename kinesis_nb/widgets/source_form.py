@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,6 @@ _REGIONS = (
     *("cn-north-1", "cn-northwest-1", "us-gov-east-1", "us-gov-west-1"),
 )
 _DIRECT, _AGENT = "Direct connection", "Agent"
-_HAS_AGENTS = "agents" in inspect.signature(connect).parameters
 _CHAIN, _STATIC, _PROFILE, _INSTANCE = "Default credential chain", "Static Credentials", "Profile", "AWS Instance"
 _NETWORKING = (
     *("endpoint_url", "sts_endpoint_url", "allow_http", "proxy", "ca_bundle", "verify"),
@@ -279,28 +277,18 @@ def _of_role(name: str) -> Callable[[Any], object]:
     return lambda value: replace(_SOME_ROLE, **{name: value})
 
 
-def _can_use_agents(connection: str) -> None:
-    if connection == _AGENT and not _HAS_AGENTS:
-        raise ConfigError("connections through agents are not in this version", hint="use a direct connection")
-
-
-def _check_agents(address: str) -> None:
-    if _HAS_AGENTS:
-        _set_up("agents")(address)
-
-
 def _fields(config: SourceConfig) -> dict[str, Field]:
     keys = config.auth if isinstance(config.auth, StaticCredentials) else None
     profile = config.auth.name if isinstance(config.auth, Profile) else None
-    agents: str | None = getattr(config, "agents", None)
+    agents: str | None = config.agents
     ways: dict[type, str] = {StaticCredentials: _STATIC, Profile: _PROFILE, AwsInstance: _INSTANCE}
     way = ways.get(type(config.auth), _CHAIN)
     auth = W.Dropdown(options=[_CHAIN, _STATIC, _PROFILE, *([_INSTANCE] if agents else [])], value=way)
     connection = W.Dropdown(options=[_DIRECT, _AGENT], value=_AGENT if agents else _DIRECT)
     region = W.Combobox(value=config.region, options=_REGIONS, ensure_option=False)
     return {
-        "connection": Field("Connection", connection, _can_use_agents),
-        "agents": Field("Agent address", _text("tls://host:8786", agents), _check_agents, is_required=True),
+        "connection": Field("Connection", connection),
+        "agents": Field("Agent address", _text("tls://host:8786", agents), _set_up("agents"), is_required=True),
         "region": Field("Region", region, _set_up("region"), is_required=True),
         "auth": Field("Authentication", auth),
         **_keys(keys),
