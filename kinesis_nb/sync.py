@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.storage import Storage
-    from kinesis_nb.transport import Clock, Kinesis, Listings
+    from kinesis_nb.transport import Clock, Kinesis, Listings, StreamSummary
 
 STOP_SECONDS = 10.0  # for the last commit; a kernel that ends gives all syncs together EXIT_SECONDS
 EXIT_SECONDS = 2.0
@@ -386,8 +386,7 @@ def start_sync(
         running = _running.get(key)
         if running is not None and running.is_active:
             return running
-        begin = encode_start(start, kinesis.server_time().earliest)
-        table = SyncTable.open(storage, Origin(summary.arn, summary.created_at.isoformat(), begin))
+        table = _open(kinesis, summary, storage, start)
         try:
             sync = _running[key] = Sync(Feed(kinesis, stream, clock, ()), table, commit_interval, decided)
         except KinesisError:  # some of them are an OSError as well
@@ -419,15 +418,15 @@ def start_part(
     return Sync(feed, table, commit_interval, OnDataLoss(on_data_loss), part=part)
 
 
-def open_table(
-    kinesis: Kinesis, stream: str, storage: Storage, start: StartingPosition, *, clock: Clock
-) -> tuple[SyncTable, tuple[Shard, ...]]:
-    """Open the table of a sync, or make it; return it and the shards of the stream."""
-    calls = Patient(kinesis, clock)
-    summary = calls.describe_stream(stream)
+def open_table(kinesis: Kinesis, stream: str, storage: Storage, start: StartingPosition, *, clock: Clock) -> SyncTable:
+    """Open the table of a sync, or make it."""
+    summary = Patient(kinesis, clock).describe_stream(stream)
+    return _open(kinesis, summary, storage, start)
+
+
+def _open(kinesis: Kinesis, summary: StreamSummary, storage: Storage, start: StartingPosition) -> SyncTable:
     begin = encode_start(start, kinesis.server_time().earliest)
-    table = SyncTable.open(storage, Origin(summary.arn, summary.created_at.isoformat(), begin))
-    return table, tuple(calls.list_shards(stream))
+    return SyncTable.open(storage, Origin(summary.arn, summary.created_at.isoformat(), begin))
 
 
 def check_options(start: StartingPosition, commit_interval: float, on_data_loss: str) -> OnDataLoss:

@@ -42,7 +42,7 @@ class Parts:
 
     def table(self) -> SyncTable:
         start = StartingPosition.trim_horizon()
-        return open_table(self.source._kinesis, "orders", self.storage, start, clock=CLOCK)[0]
+        return open_table(self.source._kinesis, "orders", self.storage, start, clock=CLOCK)
 
     def plan(self, parts: int) -> Placement:
         return plan(self.source._kinesis.list_shards("orders"), parts)

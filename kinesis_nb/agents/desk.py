@@ -11,13 +11,13 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from distributed import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 from tornado.ioloop import PeriodicCallback
 
+from kinesis_nb.agents.order import Answer
 from kinesis_nb.agents.place import better_place
 
 if TYPE_CHECKING:
@@ -31,15 +31,6 @@ LOOK_SECONDS = 0.25
 LOG_LINES = 200
 FORGET_SECONDS = 30.0  # a job whose parts were not submitted by then never will be; an agent that is silent has left
 SETTLE_SECONDS = 5.0  # a part stays so long before it may move again
-
-
-class Answer(StrEnum):
-    """What a part is told when it reports."""
-
-    GO_ON = "go on"
-    STOP = "stop"
-    HAND_OVER = "hand over"  # commit, end, and let another agent go on
-    NOT_YOURS = "not yours"  # another agent has it already
 
 
 @dataclass

@@ -51,7 +51,7 @@ def submit(cluster: Cluster, order: Order) -> str:
     placement = _prepare(cluster, order) if isinstance(order, SyncOrder) else Placement(())
     run = uuid.uuid4().hex[:8]
     tasks = [Task(f"{job}-{run}-{number}", order, placement, number) for number in range(len(placement))]
-    what = {"kind": order.kind, "stream": order.stream, "place": order.place}
+    what = {"kind": order.kind, "stream": order.stream, "place": order.uri}
     opened = cluster.desk("open", job=job, order=pickle.dumps(order), what=what, keys=[task.key for task in tasks])
     if opened["is_new"]:
         places = first_places(len(tasks), cluster.workers)

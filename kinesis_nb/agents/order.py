@@ -1,9 +1,10 @@
-"""What travels to an agent: the settings of a source and of a job. Secrets only where nobody can listen."""
+"""What travels to an agent and back: a source's settings, a job, an answer. Secrets only where nobody can listen."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 
 _SECRET_WORDS = ("secret", "token", "password", "key", "credential", "sas")
 _PRIVATE = ("tls", "wss", "inproc")  # how Dask's addresses begin where nobody else can read
+
+
+class Answer(StrEnum):
+    """What a part is told when it reports."""
+
+    GO_ON = "go on"
+    STOP = "stop"
+    HAND_OVER = "hand over"  # commit, end, and let another agent go on
+    NOT_YOURS = "not yours"  # another agent has it already
 
 
 class Parcel:
@@ -85,11 +95,6 @@ class SyncOrder:
 
     kind = "sync"
 
-    @property
-    def place(self) -> str:
-        """Where the rows go."""
-        return self.uri
-
     def job(self) -> str:
         """Return the name that two orders for the same work have in common."""
         config = self.parcel.config
@@ -109,11 +114,6 @@ class ExportOrder:
     span: Any
 
     kind = "export"
-
-    @property
-    def place(self) -> str:
-        """Where the rows come from."""
-        return self.uri
 
     def job(self) -> str:
         """Return the name that two orders for the same work have in common."""

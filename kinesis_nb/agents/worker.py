@@ -9,14 +9,13 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kinesis_nb.agents.order import ExportOrder, SyncOrder
+from kinesis_nb.agents.order import Answer, ExportOrder, SyncOrder
 from kinesis_nb.agents.place import Part, how_many, plan
 from kinesis_nb.errors import Fenced, KinesisError, TableError
 from kinesis_nb.export_stream import start_export
 from kinesis_nb.retry import Patient
 from kinesis_nb.storage import Storage
 from kinesis_nb.sync import open_table, start_part
-from kinesis_nb.table import SyncTable
 from kinesis_nb.transport import SystemClock
 from kinesis_nb.verify import verify
 
@@ -58,7 +57,8 @@ class Running(Protocol):
 def prepare(order: SyncOrder, agents: int) -> Placement:
     """Make the table, or open it; return how its stream is to be cut for so many agents."""
     kinesis, clock = order.connect(order.parcel.config), SystemClock()
-    _, shards = open_table(kinesis, order.stream, _storage(order, kinesis), order.start, clock=clock)
+    open_table(kinesis, order.stream, _storage(order, kinesis), order.start, clock=clock)
+    shards = Patient(kinesis, clock).list_shards(order.stream)
     return plan(shards, how_many(sum(shard.is_open for shard in shards), agents))
 
 
@@ -94,10 +94,7 @@ def running() -> dict[str, Sync]:
 def look_at(order: SyncOrder) -> Verdict:
     """Verify the table of a sync."""
     kinesis, clock = order.connect(order.parcel.config), SystemClock()
-    storage = _storage(order, kinesis)
-    table = SyncTable(
-        storage, storage.open(), open_table(kinesis, order.stream, storage, order.start, clock=clock)[0].origin
-    )
+    table = open_table(kinesis, order.stream, _storage(order, kinesis), order.start, clock=clock)
     return verify(table, Patient(kinesis, clock).list_shards(order.stream))
 
 
@@ -118,7 +115,7 @@ class _Desk:
         from distributed.utils import sync
 
         if self._worker.status in (Status.closed, Status.failed, Status.closing):
-            return "not yours"
+            return Answer.NOT_YOURS
         try:
             reply: Any = sync(
                 self._worker.loop,
@@ -133,7 +130,7 @@ class _Desk:
             )
         except Exception:  # noqa: BLE001 - whatever ails the way to the scheduler, the rows go on
             time.sleep(REPORT_SECONDS)
-            return "go on"
+            return Answer.GO_ON
         answer, self.mark = reply
         return answer
 
@@ -141,7 +138,7 @@ class _Desk:
 def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
     kinesis, clock = order.connect(order.parcel.config), SystemClock()
     while True:
-        table, _ = open_table(kinesis, order.stream, _storage(order, kinesis), order.start, clock=clock)
+        table = open_table(kinesis, order.stream, _storage(order, kinesis), order.start, clock=clock)
         sync = start_part(
             kinesis,
             table,
@@ -190,14 +187,14 @@ def _is_over(answer: str, part: Running) -> bool:
     from distributed import Reschedule
 
     match answer:
-        case "stop":
+        case Answer.STOP:
             part.stop()
             return True
-        case "hand over":
+        case Answer.HAND_OVER:
             with suppress(TableError):  # storage is away: the next agent reads again what could not be committed
                 part.stop()
             raise Reschedule
-        case "not yours":
+        case Answer.NOT_YOURS:
             raise Fenced("another agent runs this part", hint="nothing is lost: it goes on there")
         case _:
             return False
