@@ -4,34 +4,29 @@
 # (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
-import os
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kinesis_nb.arrival import ArrivalOrder
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.frames import SCHEMA, Records, concat, in_range
+from kinesis_nb.frames import SCHEMA, Records, in_range
 from kinesis_nb.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
     from kinesis_nb.position import StartingPosition
     from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Gap
-
-Keys = np.ndarray[tuple[int], np.dtype[np.int64]]
-_PIECE_BYTES = 2**24  # of rows that are put in order at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +103,9 @@ class _Collector:
         self.kept = 0
         self.gaps: set[Gap] = set()
         self._feed, self._window = feed, window
-        self._lock = threading.Lock()  # guards the three below and `kept`
+        self._order = ArrivalOrder(feed.shards, window.newest)
+        self._lock = threading.Lock()  # guards the one below and `kept`
         self._spans: dict[str, tuple[datetime, datetime]] = {}  # by shard: from when, and up to when it is read
-        self._batches: dict[str, list[pa.RecordBatch]] = {}
-        self._lineage: dict[str, tuple[str, ...]] = {}
 
     def position(self, shard: Shard) -> StartingPosition:
         """Start where the user said; a shard born later is read from its beginning."""
@@ -121,16 +115,16 @@ class _Collector:
         """Keep what is wanted; a shard has given enough when its answer reaches past the end."""
         received = self._feed.kinesis.server_time().earliest
         rows = self._window.keep(in_range(batch.rows, self._window.start.timestamp, self._window.end))
+        self._order.add(shard, rows)
         with self._lock:
-            self._lineage[shard.shard_id] = shard.parents
             self._note_reached(shard.shard_id, received - timedelta(milliseconds=batch.millis_behind_latest))
-            if rows.num_rows:
-                self._batches.setdefault(shard.shard_id, []).append(rows)
-                self._forget_old(self._batches[shard.shard_id])
             self.kept += rows.num_rows
             if self._window.limit is not None and self.kept >= self._window.limit:
                 self.done.set()
-        return not self._is_past_end(batch, received)
+        is_past_end = self._is_past_end(batch, received)
+        if is_past_end:
+            self._order.finish(shard)
+        return not is_past_end
 
     def _note_reached(self, shard_id: str, reached: datetime) -> None:
         begin, _ = self._spans.get(shard_id, (self._window.start.timestamp or reached, reached))
@@ -144,11 +138,6 @@ class _Collector:
             _share(*spans[shard.shard_id], self._window.end) for shard in self._feed.shards if shard.shard_id in spans
         ]
         return sum(shares) / max(1, len(self._feed.shards))
-
-    def _forget_old(self, batches: list[pa.RecordBatch]) -> None:
-        if self._window.newest is not None:
-            while sum(rows.num_rows for rows in batches[1:]) >= self._window.newest:
-                del batches[0]
 
     def _is_past_end(self, batch: Batch, received: datetime) -> bool:
         """Whether everything that had arrived by the end has been seen.
@@ -165,7 +154,8 @@ class _Collector:
         self.gaps.add(gap)
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
-        """Note nothing: the rows are here already."""
+        """Let the rows of the children follow."""
+        self._order.finish(shard, filter(self._feed.wanted, children))
 
     def close(self, error: BaseException | None) -> None:
         """Let the caller return."""
@@ -173,65 +163,14 @@ class _Collector:
         self.done.set()
 
     def merged(self) -> pa.Table:
-        """Return all rows in order of arrival, none before an earlier one of its own shard lineage."""
-        with self._lock:
-            batches, lineage = dict(self._batches), dict(self._lineage)
-        if len(batches) == 1:
-            return concat(*batches.values()).slice(0, self._window.limit)
-        tables, keys = [], []
-        latest: dict[str, int] = {}
-        for shard_id in _parents_first(lineage):
-            floor = max((latest.get(parent, 0) for parent in lineage[shard_id]), default=0)
-            table = concat(batches.get(shard_id, []))
-            arrival = table["kinesis_ingestion_timestamp"].cast(pa.int64()).to_numpy()
-            key = np.maximum.accumulate(np.maximum(arrival, floor))
-            latest[shard_id] = int(key[-1]) if len(key) else floor
-            tables.append(table)
-            keys.append(key)
-        return pa.concat_tables([concat([]), *_merge(tables, keys)]).slice(0, self._window.limit)
-
-
-def _merge(tables: list[pa.Table], keys: list[Keys]) -> Iterator[pa.Table]:
-    """Yield the rows of tables that are each in the order of their keys, all in that order; equal ones as they come.
-
-    Piece by piece, because Arrow puts the whole of a table into one array to take rows out of it, and that holds 2 GiB
-    of text at most.
-    """
-    if not tables:
-        return
-    everything = np.sort(np.concatenate(keys))
-    pieces = 1 + sum(table.nbytes for table in tables) // _PIECE_BYTES
-    bounds = [everything[n * len(everything) // pieces] for n in range(1, pieces)]
-    cuts = [[0, *np.searchsorted(key, bounds).tolist(), len(key)] for key in keys]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # Arrow moves rows without the GIL
-        yield from threads.map(lambda n: _piece(tables, keys, [(cut[n], cut[n + 1]) for cut in cuts]), range(pieces))
-
-
-def _piece(tables: list[pa.Table], keys: list[Keys], spans: list[tuple[int, int]]) -> pa.Table:
-    table = pa.concat_tables(table.slice(start, end - start) for table, (start, end) in zip(tables, spans, strict=True))
-    key = np.concatenate([key[start:end] for key, (start, end) in zip(keys, spans, strict=True)])
-    is_sorted = bool((key[:-1] <= key[1:]).all())
-    return table if is_sorted else table.take(pa.array(np.argsort(key, kind="stable")))
+        """Return all rows in order of arrival."""
+        return self._order.table().slice(0, self._window.limit)
 
 
 def _share(begin: datetime, reached: datetime, end: datetime) -> float:
     if reached >= end:
         return 1.0
     return max(0.0, (reached - begin) / (end - begin))
-
-
-def _parents_first(lineage: dict[str, tuple[str, ...]]) -> list[str]:
-    ordered: dict[str, None] = {}
-
-    def visit(shard_id: str) -> None:
-        if shard_id in lineage and shard_id not in ordered:
-            for parent in lineage[shard_id]:
-                visit(parent)
-            ordered[shard_id] = None
-
-    for shard_id in sorted(lineage):
-        visit(shard_id)
-    return list(ordered)
 
 
 def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBatch], pa.RecordBatch]:

@@ -35,6 +35,7 @@ from unittest.mock import patch
 import msgspec
 from botocore import exceptions as boto_errors
 
+from kinesis_nb.arrival import PIECE_BYTES, ArrivalOrder
 from kinesis_nb.buffer import Buffer, OnFull
 from kinesis_nb.config import SourceConfig
 from kinesis_nb.consumer import State
@@ -618,6 +619,7 @@ class FailingCollector(_Collector):
     def __init__(self, world: World, feed: Feed, window: Window) -> None:
         super().__init__(feed, window)
         self.world = world
+        self._order = ArrivalOrder(feed.shards, piece_bytes=world.random.choice([1, 1_000, PIECE_BYTES]))
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         if self.world.chance(0.05):

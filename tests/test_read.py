@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
 import pytest
 from botocore import exceptions as boto_errors
 
 import kinesis_nb as kn
-from kinesis_nb import read
 from kinesis_nb.emulator import CutBody, ErrorReply, Fault, Html, Reset
 from kinesis_nb.service.translate import translate
 from kinesis_nb.transport import SystemClock
@@ -237,15 +233,3 @@ def test_a_wrong_certificate_is_not_tried_again() -> None:
     error = translate(boto_errors.SSLError(endpoint_url="x", error="bad"), "get_records")
     assert not error.retryable
     assert "verify=" in error.hint
-
-
-@pytest.mark.parametrize("piece_bytes", [1, 500, 10**9])
-def test_merging_piece_by_piece_changes_nothing(monkeypatch: pytest.MonkeyPatch, piece_bytes: int) -> None:
-    """Rows of many shards come in order of arrival, equal ones in the order of the shards, however small the pieces."""
-    monkeypatch.setattr(read, "_PIECE_BYTES", piece_bytes)
-    rng = random.Random(5)
-    keys = [np.sort(np.array([rng.randrange(50) for _ in range(rng.randrange(60))], np.int64)) for _ in range(7)]
-    tables = [pa.table({"key": key, "shard": [n] * len(key), "row": range(len(key))}) for n, key in enumerate(keys)]
-    merged = pa.concat_tables(read._merge(tables, keys)).to_pylist()
-    expected = sorted((row for table in tables for row in table.to_pylist()), key=lambda row: row["key"])
-    assert merged == expected

@@ -155,6 +155,25 @@ MUTANTS = [
         "in_range(batch.rows, self._window.start.timestamp, self._window.end)",
         "in_range(batch.rows, self._window.start.timestamp, None)",
     ),
+    Mutant(
+        "rows are put in order before a slower shard gave its own",
+        "arrival.py",
+        "min((floors[shard_id] for shard_id in unfinished), default=_FOREVER)",
+        "_FOREVER",
+    ),
+    Mutant(
+        "a child's rows come before its parents'",
+        "arrival.py",
+        "max((floors[parent] for parent in parents.get(shard_id, ())), default=0)",
+        "0",
+    ),
+    Mutant("rows that must wait are dropped", "arrival.py", "new if run is None else run.followed_by(new)", "new"),
+    Mutant(
+        "all rows wait for the end",
+        "arrival.py",
+        "if is_much and self._ordering",
+        "if False and self._ordering",
+    ),
     Mutant("a tail shows rows from before its start", "tail.py", "in_range(batch.rows, earliest, None)", "batch.rows"),
     Mutant(
         "the dropped count is wrong",
@@ -258,7 +277,18 @@ SUITE = Suite(
     MUTANTS,
     tuple(
         f"tests/test_{name}.py"
-        for name in ("consumer", "pace", "gaps", "payload", "shards", "buffer", "reader_rules", "read", "tail")
+        for name in (
+            "consumer",
+            "pace",
+            "gaps",
+            "payload",
+            "shards",
+            "buffer",
+            "arrival",
+            "reader_rules",
+            "read",
+            "tail",
+        )
     ),
     simulation="tests.simulation",
 )
