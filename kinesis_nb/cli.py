@@ -76,7 +76,8 @@ def _add_agents(commands: Any) -> None:
     agent.add_argument(
         "--stagger", type=_duration, default=timedelta(hours=1), help="more or less up to so long (default 1h)"
     )
-    agent.add_argument("--metrics-port", type=_port, help="serve metrics for Prometheus on loopback")
+    agent.add_argument("--metrics-port", type=_port, help="serve metrics for Prometheus")
+    agent.add_argument("--metrics-host", default="127.0.0.1", help="where they are served (default 127.0.0.1)")
     agent.set_defaults(run=_agent)
     scheduler = commands.add_parser("scheduler", help="run a Dask scheduler for agents")
     scheduler.add_argument("--host", default="127.0.0.1", help="where it listens (default 127.0.0.1)")
@@ -133,6 +134,7 @@ def _agent(options: argparse.Namespace) -> int:
                 security,
                 options.ttl,
                 options.metrics_port,
+                options.metrics_host,
             )
         )
     )

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.agents.warm import METRICS_PORT
+from kinesis_nb.agents.warm import METRICS
 from kinesis_nb.agents.windows import Window, check_apart, next_window
 from kinesis_nb.errors import AgentError, KinesisError
 
@@ -62,6 +62,7 @@ class AgentOptions:
     security: Security | None = None
     ttl: float = 5.0
     metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
 
 
 def asked_to_end() -> asyncio.Event:
@@ -170,7 +171,8 @@ class _Agent:
 
         options = self._options
         preload = ["kinesis_nb.agents.warm", "kinesis_nb.service.client"]
-        port = {} if options.metrics_port is None else {METRICS_PORT: str(options.metrics_port)}
+        is_measured = options.metrics_port is not None
+        metrics = {METRICS: f"{options.metrics_port} {options.metrics_host}"} if is_measured else {}
         return Nanny(
             options.scheduler,
             nthreads=THREADS,
@@ -178,7 +180,7 @@ class _Agent:
             security=options.security,
             memory_limit="0",  # none: a paused worker would hold up its parts; their memory is bounded (DESIGN.md)
             preload=preload,
-            env=port,
+            env=metrics,
             dashboard_address=":0",
         )
 
