@@ -122,6 +122,11 @@ def _agent(options: argparse.Namespace) -> int:
 
     logging.basicConfig(format="%(asctime)s %(message)s")
     security = _security(options)
+    if security is None and options.scheduler.startswith("tls:") and not _has_certificates():
+        raise ConfigError(
+            f"the way to {options.scheduler} needs certificates",
+            hint="give --tls-ca-file, --tls-cert and --tls-key, or set distributed.comm.tls in Dask's configuration",
+        )
     windows = tuple(map(Window.parse, options.maintenance))
     asyncio.run(
         serve(
@@ -170,7 +175,23 @@ def _security(options: argparse.Namespace) -> Any:
         for role in ("scheduler", "worker", "client")
         for kind, file in (("cert", cert), ("key", key))
     }
-    return Security(tls_ca_file=ca, require_encryption=True, **role)
+    security = Security(tls_ca_file=ca, require_encryption=True, **role)
+    if missing := [file for file in files if not Path(file).is_file()]:
+        raise ConfigError(f"there is no file {missing[0]}", hint="see --tls-ca-file, --tls-cert and --tls-key")
+    try:
+        security.get_connection_args("scheduler")
+    except OSError as error:  # what ssl raises is one too
+        raise ConfigError(
+            f"these certificates cannot be used: {error}", hint="are they PEM, and of one pair?"
+        ) from error
+    return security
+
+
+def _has_certificates() -> bool:
+    """Return whether Dask's own configuration names some."""
+    from distributed.security import Security
+
+    return Security().get_connection_args("worker").get("ssl_context") is not None
 
 
 def _count(text: str) -> int:

@@ -96,7 +96,9 @@ async def serve(options: AgentOptions, asked: asyncio.Event | None = None) -> No
         except (OSError, TimeoutError) as error:
             if is_first:
                 msg = f"no scheduler answers at {options.scheduler}"
-                raise AgentError(msg, hint="start one with `kinesis-nb scheduler`, or check --scheduler") from error
+                raise AgentError(
+                    msg, hint="start one with `kinesis-nb scheduler`, or check --scheduler and the certificates"
+                ) from error
             why = Why.LOST
         is_first = False
         if why is Why.LOST:
@@ -168,6 +170,8 @@ class _Agent:
 
     def _nanny(self) -> Nanny:
         from distributed import Nanny
+        from distributed.comm.addressing import get_address_host
+        from distributed.utils import get_ip
 
         options = self._options
         preload = ["kinesis_nb.agents.warm", "kinesis_nb.service.client"]
@@ -176,12 +180,14 @@ class _Agent:
         return Nanny(
             options.scheduler,
             nthreads=THREADS,
+            # a worker runs whatever it is sent: it listens where its scheduler is, not on every network of the machine
+            host=get_ip(get_address_host(options.scheduler)),
             name=options.name,
             security=options.security,
             memory_limit="0",  # none: a paused worker would hold up its parts; their memory is bounded (DESIGN.md)
             preload=preload,
             env=metrics,
-            dashboard_address=":0",
+            dashboard_address="127.0.0.1:0",  # plain HTTP
         )
 
     async def _give_back(self, client: Client) -> None:
