@@ -74,9 +74,10 @@ bench-views: .venv/.test    ## what live views cost in JupyterLab and Chromium
 	$(BIN)/python benchmarks/tail_view.py
 
 .PHONY: servers
-servers: .venv/.test    # the Kinesis servers from npm, ministack, and a browser; each says what it could not get
+servers: .venv/.test    # the Kinesis servers from npm, ministack, Helm, and a browser; each says what it could not get
 	$(BIN)/python scripts/setup_node.py
 	sh scripts/setup_ministack.sh
+	sh scripts/setup_helm.sh
 	sh scripts/setup_chromium.sh
 
 .venv/bin/python:
@@ -104,4 +105,4 @@ servers: .venv/.test    # the Kinesis servers from npm, ministack, and a browser
 	@touch $@
 
 clean:    ## remove what was installed
-	rm -rf .venv .node .ministack
+	rm -rf .venv .node .ministack .helm

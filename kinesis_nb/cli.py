@@ -76,7 +76,8 @@ def _add_agents(commands: Any) -> None:
     agent.add_argument(
         "--stagger", type=_duration, default=timedelta(hours=1), help="more or less up to so long (default 1h)"
     )
-    agent.add_argument("--metrics-port", type=_port, help="serve metrics for Prometheus on loopback")
+    agent.add_argument("--metrics-port", type=_port, help="serve metrics for Prometheus")
+    agent.add_argument("--metrics-host", default="127.0.0.1", help="where they are served (default 127.0.0.1)")
     agent.set_defaults(run=_agent)
     scheduler = commands.add_parser("scheduler", help="run a Dask scheduler for agents")
     scheduler.add_argument("--host", default="127.0.0.1", help="where it listens (default 127.0.0.1)")
@@ -121,6 +122,11 @@ def _agent(options: argparse.Namespace) -> int:
 
     logging.basicConfig(format="%(asctime)s %(message)s")
     security = _security(options)
+    if security is None and options.scheduler.startswith("tls:") and not _has_certificates():
+        raise ConfigError(
+            f"the way to {options.scheduler} needs certificates",
+            hint="give --tls-ca-file, --tls-cert and --tls-key, or set distributed.comm.tls in Dask's configuration",
+        )
     windows = tuple(map(Window.parse, options.maintenance))
     asyncio.run(
         serve(
@@ -133,6 +139,7 @@ def _agent(options: argparse.Namespace) -> int:
                 security,
                 options.ttl,
                 options.metrics_port,
+                options.metrics_host,
             )
         )
     )
@@ -168,7 +175,23 @@ def _security(options: argparse.Namespace) -> Any:
         for role in ("scheduler", "worker", "client")
         for kind, file in (("cert", cert), ("key", key))
     }
-    return Security(tls_ca_file=ca, require_encryption=True, **role)
+    security = Security(tls_ca_file=ca, require_encryption=True, **role)
+    if missing := [file for file in files if not Path(file).is_file()]:
+        raise ConfigError(f"there is no file {missing[0]}", hint="see --tls-ca-file, --tls-cert and --tls-key")
+    try:
+        security.get_connection_args("scheduler")
+    except OSError as error:  # what ssl raises is one too
+        raise ConfigError(
+            f"these certificates cannot be used: {error}", hint="are they PEM, and of one pair?"
+        ) from error
+    return security
+
+
+def _has_certificates() -> bool:
+    """Return whether Dask's own configuration names some."""
+    from distributed.security import Security
+
+    return Security().get_connection_args("worker").get("ssl_context") is not None
 
 
 def _count(text: str) -> int:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-import shlex
 import signal
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 from distributed import Client
 from prometheus_client import generate_latest
 
@@ -27,7 +24,6 @@ from kinesis_nb.agents.metrics import registry
 from kinesis_nb.agents.order import Parcel, check_way
 from kinesis_nb.agents.place import better_place, first_places, how_many, plan
 from kinesis_nb.agents.windows import Window, check_apart, next_window
-from kinesis_nb.cli import _parser
 from kinesis_nb.config import SourceConfig
 from kinesis_nb.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.streaming_export import StreamingExport
@@ -37,6 +33,7 @@ from tests.conftest import Streams, by_key, written_by_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from kinesis_nb.emulator import Emulator
 
@@ -417,29 +414,6 @@ def test_agents_with_overlapping_maintenance(running: Agents, tmp_path: Path) ->
     finally:
         first.send_signal(signal.SIGTERM)
         first.wait(SECONDS)
-
-
-def test_deployment_examples() -> None:
-    """The examples can be read, and every command in them is one that this version takes."""
-    folder = Path(__file__).parent.parent / "deploy"
-    commands = []
-    for unit in (folder / "systemd").glob("*.service"):
-        text = unit.read_text().replace("\\\n", " ")
-        assert all(section in text for section in ("[Unit]", "[Service]", "[Install]"))
-        [line] = [line for line in text.splitlines() if line.startswith("ExecStart=")]
-        line = line.partition("=")[2].replace("%i", "1").replace("${MAINTENANCE}", "Sun 03:00-03:05 UTC")
-        commands.append(shlex.split(line)[1:])
-    manifests = [found for found in yaml.safe_load_all((folder / "kubernetes" / "agents.yaml").read_text()) if found]
-    assert [found["kind"] for found in manifests] == ["ServiceAccount", "Service", "Deployment", "StatefulSet"]
-    for found in manifests[2:]:
-        [container] = found["spec"]["template"]["spec"]["containers"]
-        assert found["spec"]["selector"]["matchLabels"] == found["spec"]["template"]["metadata"]["labels"]
-        commands.append([*container["command"], *container["args"]][1:])
-    parsed = [_parser().parse_args(command) for command in commands]
-    assert sorted(one.run.__name__ for one in parsed) == ["_agent", "_agent", "_scheduler", "_scheduler"]
-    for one in parsed:
-        for text in getattr(one, "maintenance", []):
-            Window.parse(text)
 
 
 def test_metrics(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import kinesis_nb as kn
 from kinesis_nb.config import StreamArn
@@ -189,6 +191,9 @@ class Quota(VirtualKinesis):
     def encode_records(self, keys: pl.Series, data: pl.Series) -> list[bytes]:
         return encode_records(keys, data)
 
+    def aggregate(self, partition_key: str, data: Sequence[bytes]) -> bytes:
+        return pack(partition_key, data)
+
 
 def fill(shards: int, rows: int, data: str, quotas: Quotas) -> tuple[float, int, int]:
     """Export rows in virtual time; return the seconds, how many were refused, and how many the fullest shard got."""
@@ -258,6 +263,25 @@ def test_settled_rows() -> None:
     other = settled.copy()
     other.add([2])
     assert (other.first, settled.first) == (4, 2)
+
+
+@pytest.mark.parametrize("aggregate", [False, True])
+@given(done=st.sets(st.integers(0, 11)), batch=st.integers(1, 12))
+def test_resuming_prepares_exactly_the_rest(*, aggregate: bool, done: set[int], batch: int) -> None:
+    """Whatever rows are settled, and however the frame comes in batches: each of the others is sent once, no other."""
+    frame = pl.DataFrame({"key": ["a", "b", "c"] * 4, "n": range(12)})
+    settled = Settled()
+    settled.add(sorted(done))
+    manual = ManualClock()
+    kinesis = Quota(Model(clock=manual), VirtualClock(manual))
+    preparer = Preparer(kinesis, frame.schema, Options(aggregate=aggregate), Tally("copy").gave_up)
+    sent = [
+        row
+        for first_row in range(0, 12, batch)
+        for one in preparer.entries(preparer.records(frame[first_row : first_row + batch], first_row, settled))
+        for row in one.rows
+    ]
+    assert sorted(sent) == sorted(set(range(12)) - done)
 
 
 # --- the output stream

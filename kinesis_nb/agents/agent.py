@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.agents.warm import METRICS_PORT
+from kinesis_nb.agents.warm import METRICS
 from kinesis_nb.agents.windows import Window, check_apart, next_window
 from kinesis_nb.errors import AgentError, KinesisError
 
@@ -62,6 +62,7 @@ class AgentOptions:
     security: Security | None = None
     ttl: float = 5.0
     metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
 
 
 def asked_to_end() -> asyncio.Event:
@@ -95,7 +96,9 @@ async def serve(options: AgentOptions, asked: asyncio.Event | None = None) -> No
         except (OSError, TimeoutError) as error:
             if is_first:
                 msg = f"no scheduler answers at {options.scheduler}"
-                raise AgentError(msg, hint="start one with `kinesis-nb scheduler`, or check --scheduler") from error
+                raise AgentError(
+                    msg, hint="start one with `kinesis-nb scheduler`, or check --scheduler and the certificates"
+                ) from error
             why = Why.LOST
         is_first = False
         if why is Why.LOST:
@@ -167,19 +170,24 @@ class _Agent:
 
     def _nanny(self) -> Nanny:
         from distributed import Nanny
+        from distributed.comm.addressing import get_address_host
+        from distributed.utils import get_ip
 
         options = self._options
         preload = ["kinesis_nb.agents.warm", "kinesis_nb.service.client"]
-        port = {} if options.metrics_port is None else {METRICS_PORT: str(options.metrics_port)}
+        is_measured = options.metrics_port is not None
+        metrics = {METRICS: f"{options.metrics_port} {options.metrics_host}"} if is_measured else {}
         return Nanny(
             options.scheduler,
             nthreads=THREADS,
+            # a worker runs whatever it is sent: it listens where its scheduler is, not on every network of the machine
+            host=get_ip(get_address_host(options.scheduler)),
             name=options.name,
             security=options.security,
             memory_limit="0",  # none: a paused worker would hold up its parts; their memory is bounded (DESIGN.md)
             preload=preload,
-            env=port,
-            dashboard_address=":0",
+            env=metrics,
+            dashboard_address="127.0.0.1:0",  # plain HTTP
         )
 
     async def _give_back(self, client: Client) -> None:

@@ -128,6 +128,11 @@ def _connect(address: str) -> Client:
             client = _clients[address] = Client(
                 address, timeout=CONNECT_SECONDS, set_as_default=False, name="kinesis_nb"
             )
+        except TypeError as error:  # what Dask says when it has no certificates for tls://
+            raise AgentError(
+                f"the way to {address} needs certificates",
+                hint="set distributed.comm.tls in Dask's configuration, or give agents= a Client with security=",
+            ) from error
         except (OSError, TimeoutError, ValueError) as error:
             raise AgentError(
                 f"no scheduler answers at {address}",

@@ -19,8 +19,8 @@ _GAUGES = {
 }
 
 
-def serve(port: int) -> None:
-    """Serve the metrics of this process on loopback.
+def serve(port: int, host: str) -> None:
+    """Serve the metrics of this process.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def serve(port: int) -> None:
     found = registry()
     from prometheus_client import start_http_server
 
-    start_http_server(port, "127.0.0.1", found)
+    start_http_server(port, host, found)
 
 
 def registry() -> CollectorRegistry:

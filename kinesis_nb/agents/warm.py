@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from distributed import Worker
 
-METRICS_PORT = "KINESIS_NB_METRICS_PORT"
+METRICS = "KINESIS_NB_METRICS"  # where to serve them: a port and a host
 
 
 async def dask_setup(worker: Worker) -> None:
@@ -18,7 +18,8 @@ async def dask_setup(worker: Worker) -> None:
     from kinesis_nb.frames import warm_up
 
     warm_up()
-    if port := os.environ.get(METRICS_PORT):
+    if place := os.environ.get(METRICS):
         from kinesis_nb.agents.metrics import serve
 
-        serve(int(port))
+        port, host = place.split()
+        serve(int(port), host)
