@@ -153,7 +153,7 @@ def merge(runs: Sequence[Run], piece_bytes: int) -> Iterator[pa.Table]:
     if not any(len(run.keys) for run in runs):
         return
     everything = np.sort(np.concatenate([run.keys for run in runs]))
-    pieces = 1 + sum(run.table.nbytes for run in runs) // piece_bytes
+    pieces = min(1 + sum(run.table.nbytes for run in runs) // piece_bytes, len(everything))
     bounds = [everything[n * len(everything) // pieces] for n in range(1, pieces)]
     cuts = [[0, *np.searchsorted(run.keys, bounds).tolist(), len(run.keys)] for run in runs]
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # Arrow moves rows without the GIL

@@ -22,7 +22,7 @@ from kinesis_nb.service.putting import decode_results, encode_records, request_b
 from kinesis_nb.service.raw import RawCalls
 from kinesis_nb.service.session import caller_arn, is_aws, make_client, make_credentials
 from kinesis_nb.service.translate import translate
-from kinesis_nb.service.wire import decode_batch
+from kinesis_nb.service.wire import decode_batch, decoding
 from kinesis_nb.shards import Shard
 from kinesis_nb.transport import Clock, PutResult, ServerTime, StreamExtras, StreamSummary, SystemClock
 
@@ -118,6 +118,7 @@ class KinesisClient:
 
     def get_records(self, stream: str, shard: Shard, iterator: str, limit: int) -> Batch:
         """Return the next records of a shard as columns."""
+        decoding.wait_for_room()
         request = msgspec.json.encode({"ShardIterator": iterator, "Limit": limit, **named_beside_iterator(stream)})
         return decode_batch(self._post("get_records", request, stream), shard, self._clock.now())
 

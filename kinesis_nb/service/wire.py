@@ -8,7 +8,6 @@ way.
 # (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 from kinesis_nb.errors import MalformedAnswer
 from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, as_text, constant, decode_text
 from kinesis_nb.service.aggregation import may_hold_aggregates, unpack
+from kinesis_nb.service.decoding import Decoding
 from kinesis_nb.shards import Shard
 
 
@@ -48,9 +48,7 @@ class _Answer(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Answer)
-_decode_lock = (
-    threading.Lock()
-)  # guards nothing; threads that decode at the same time fight for the GIL and take 2-3 times as long
+decoding = Decoding()
 
 
 _NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
@@ -71,7 +69,7 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
     ServiceError
         Retryable, when the body is not a whole and well-formed answer: cut off, HTML, bad base64, wrong types.
     """
-    with _decode_lock:
+    with decoding:
         return _decode(body, shard, now)  # the records die in there as well, which takes as long as making them
 
 
