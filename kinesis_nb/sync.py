@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 10.0  # for the last commit; a kernel that ends gives all syncs together EXIT_SECONDS
 EXIT_SECONDS = 2.0
-PART_FIRST_SECONDS = 0.2  # until the first commit of a part, which another writer may have left in a hurry
+PART_FIRST_SECONDS = 0.05  # until the first commit of a part, which another writer may have left in a hurry
 PART_PATIENCE = 10  # versions that one part of a sync leaves the maintenance of the table to the part before it
 
 
