@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from kinesis_nb.buffer import Buffer, Held, OnFull
-from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError
+from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError, ServiceError
 from kinesis_nb.frames import TIMESTAMP, constant
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, RecordedGap, SyncTable, in_millis
@@ -131,6 +131,7 @@ class Committer:
         self._settled: set[str] = set()  # ended in the table before they were owned
         self._requested: dict[str, Shard] = {}  # a thread wants to read them, and they may not be ready for it yet
         self._ended: dict[str, tuple[Shard, ...]] = {}  # read to their end, not committed as such yet -> children
+        self._born_elsewhere = 0
         self._seen: dict[str, datetime] = {}
         self._gaps: dict[str, Gap] = {}  # known, not committed yet
         self._lost: list[RecordedGap] = []
@@ -149,6 +150,12 @@ class Committer:
     def ended(self) -> Collection[str]:
         """The ids of the shards that are in the table to their end."""
         return self._settled
+
+    @property
+    def born_elsewhere(self) -> int:
+        """How many children of its shards may be read from now on, by another writer."""
+        with self._changed:
+            return self._born_elsewhere
 
     def half_read(self, shard_ids: Collection[str]) -> set[str]:
         """Return those shards that were begun and are not in the table to their end."""
@@ -227,9 +234,11 @@ class Committer:
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         """Return when the table says that the shard has ended: only then may its children be read."""
+        mine = tuple(filter(self.wants, children))
         with self._changed:
-            self._ended[shard.shard_id] = tuple(filter(self.wants, children))
+            self._ended[shard.shard_id] = mine
             self._wait_for(lambda: shard.shard_id not in self._ended)
+            self._born_elsewhere += len(children) - len(mine)
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
         """Make the committer look now, and wait until it did what `condition` says."""
@@ -322,30 +331,43 @@ class Committer:
 
     def _make_ready(self, requested: Iterable[Shard]) -> set[str]:
         """Own those shards whose parents are through, and return their ids; the others ask again at the next commit."""
-        unfinished = self._unfinished_elsewhere({parent for shard in requested for parent in shard.parents})
-        ready = [shard for shard in requested if unfinished.isdisjoint(shard.parents)]
+        shards = list(requested)
+        unfinished = self._unfinished_elsewhere(shards)
+        ready = [shard for shard in shards if unfinished.isdisjoint(shard.parents)]
         unowned = {shard.shard_id for shard in ready} - self._owned
         if unowned:
             self.insist(lambda: self.take_over(unowned))
         self.insist(lambda: self.inherit(ready))
         return {shard.shard_id for shard in ready}
 
-    def _unfinished_elsewhere(self, parents: set[str]) -> set[str]:
-        """Return those parents that another writer has not brought into the table to their end.
+    def _unfinished_elsewhere(self, shards: Iterable[Shard]) -> set[str]:
+        """Return those parents of shards that another writer has not brought into the table to their end.
 
         One that the stream dropped, and of which nothing is in the table, was never read: nobody waits for it.
         """
-        if not (elsewhere := parents - self._owned):
+        if not (elsewhere := {parent for shard in shards for parent in shard.parents} - self._owned):
             return set()
         self.insist(self._table.refresh)
         open_ones = elsewhere - self.insist(lambda: self._table.ended(elsewhere))
         try:
-            listed = self._feed.lookup.shards(self._clock.monotonic() - LISTING_SECONDS) if open_ones else {}
+            listed = self._listing(max(shard.shard_id for shard in shards)) if open_ones else ()
         except KinesisError as error:
             if not error.retryable:
                 raise
             return open_ones
-        return {parent for parent in open_ones if parent in listed} | self.insist(lambda: self.half_read(open_ones))
+        return open_ones.intersection(listed) | self.insist(lambda: self.half_read(open_ones))
+
+    def _listing(self, newest: str) -> Collection[str]:
+        """Return the ids of the shards in the stream, as lately as it takes to know one that is there or was.
+
+        One that is older than that shard may lack its parents because they had not begun. Ids ascend.
+        """
+        now = self._clock.monotonic()
+        for since in (now - LISTING_SECONDS, now):
+            listed = self._feed.lookup.shards(since)
+            if max(listed, default="") >= newest:
+                return listed
+        raise ServiceError("a listing lacks the shard that is to be read", retryable=True)
 
     def _is_overdue(self, seen: dict[str, datetime], patience: timedelta) -> bool:
         """Whether the table knows too little of how far idle shards were read."""

@@ -291,6 +291,16 @@ class Sync(TableLike):
         return self._committer.is_running and not self._committer.is_stopping
 
     @property
+    def born_elsewhere(self) -> int:
+        """How many children of shards that were read to their end are for another part of the sync."""
+        return self._committer.born_elsewhere
+
+    def look(self) -> None:
+        """List the shards of the stream now: another part has seen the beginning of one."""
+        if self._scheduler is not None:
+            self._scheduler.look()
+
+    @property
     def live(self) -> Records:
         """The rows that are read but not committed yet."""
         return Records(concat(self._committer.snapshot().pending))

@@ -102,6 +102,13 @@ MUTANTS = [
         "seen=max(in_millis(moment), reached.seen or _LONG_AGO)",
         "seen=reached.seen",
     ),
+    Mutant(
+        "a listing from before the parents of a shard counts",
+        "committer.py",
+        'if max(listed, default="") >= newest:',
+        "if True:",
+        "tests/test_sync_parts.py",
+    ),
     Mutant("a writer withdraws the note of another", "lease.py", "if self._read(_OWNER) == self.me:", "if True:"),
     Mutant(
         "a file that was not written whole stays",
