@@ -19,9 +19,11 @@ import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import psutil
 
 import kinesis_nb as kn
@@ -37,6 +39,7 @@ KEYS = 64
 TTL = 2.0
 WAIT_SECONDS = 180.0  # for anything to happen; then the run has failed
 PUT_EVERY, PUT_ROWS = 0.1, 40
+LONGEST_GAP = 2.0  # seconds in which a shard may get no rows because an agent hands over
 
 
 class Line:
@@ -215,6 +218,7 @@ class Report:
 
     done: Counter[str] = field(default_factory=Counter)
     takeovers: dict[str, list[float]] = field(default_factory=dict)
+    gaps: list[float] = field(default_factory=list)  # per drain, the longest time in which a shard got no rows
     rows: int = 0
     written: int = 0
     is_right: bool = False
@@ -237,6 +241,11 @@ class Report:
                 f"takeover after a {what}: median {statistics.median(took):.2f} s,"
                 f" 95 % {late[int(len(late) * 0.95)]:.2f} s, most {late[-1]:.2f} s of {len(took)}"
             )
+        if gaps := sorted(self.gaps):
+            lines.append(
+                f"longest time without committed rows of a shard, per drain: median {statistics.median(gaps):.2f} s,"
+                f" most {gaps[-1]:.2f} s of {len(gaps)}"
+            )
         lines.append(
             f"{self.written:,} records written, {self.rows:,} rows in the table; {self.fenced} parts ended as lost,"
             f" {self.refused} commits refused by the table"
@@ -251,6 +260,7 @@ class Campaign:
         self, running: Agents, emulator: Emulator, folder: Path, seed: int, commit_interval: float = 1.0
     ) -> None:
         self.report, self._agents, self._random = Report(), running, random.Random(seed)
+        self._drains: list[datetime] = []  # when they began
         self.streams = Streams(emulator)
         self.streams.create(shards=8)
         self.streams.put(500, keys=KEYS)
@@ -318,6 +328,28 @@ class Campaign:
     def _refused(self, victim: str) -> int:
         return self._agents.log(victim).count("another writer took")
 
+    def drain(self, victim: str) -> None:
+        """Ask an agent to end, as before maintenance; start it again, and let it have its share back."""
+        self.wait_for_balance()
+        self._drains.append(datetime.now(UTC))
+        self._agents.terminate(victim)
+        until("the agent has ended", lambda: self._agents.agents[victim].poll() == 0)
+        assert not self.parts_of(victim)
+        self._agents.revive(victim)
+        self.wait_for_balance()
+        time.sleep(2)  # so that the gap of the last move is over
+        self._drains.append(datetime.now(UTC))
+        self.report.done["drain"] += 1
+
+    def _longest_gap(self, rows: pl.DataFrame, begin: datetime, end: datetime) -> float:
+        """Return the longest time between two commits with rows of the same shard, of all that overlap with a time."""
+        stamps = rows.select("shard_id", stamp="foundry_ingestion_timestamp").unique().sort("shard_id", "stamp")
+        gaps = stamps.with_columns(before=pl.col("stamp").shift().over("shard_id")).filter(
+            (pl.col("stamp") > begin) & (pl.col("before") < end)
+        )
+        assert gaps["shard_id"].n_unique() == len(self.streams.open_shards())
+        return float(gaps.select((pl.col("stamp") - pl.col("before")).dt.total_microseconds().max()).item()) / 1e6
+
     def restart_scheduler(self) -> None:
         """Kill the scheduler and start it again, without its memory: the agents give it the job back."""
         self._agents.kill_scheduler()
@@ -333,7 +365,11 @@ class Campaign:
             return False
 
     def reshard(self) -> None:
-        """Split a shard, or merge two, now and then two of different parts."""
+        """Split a shard, or merge two, now and then two of different parts; sometimes a few times at once."""
+        for _ in range(self._random.randint(1, 3)):
+            self._reshard()
+
+    def _reshard(self) -> None:
         shards = self.streams.open_shards()
         if len(shards) <= 6 or (len(shards) < 10 and self._random.random() < 0.5):
             self.streams.split(index=self._random.randrange(len(shards)))
@@ -351,6 +387,9 @@ class Campaign:
         rows = self.sync.scan().sort("partition_key", "shard_offset").collect()
         report = self.report
         report.rows, report.written = rows.height, len(self.streams.written)
+        report.gaps = [
+            self._longest_gap(rows, *drain) for drain in zip(self._drains[::2], self._drains[1::2], strict=True)
+        ]
         report.verdict = repr(verdict)
         report.is_right = bool(verdict) and by_key(rows) == written_by_key(self.streams)
         report.fenced = sum(self._agents.log(name).count("Fenced") for name in self._agents.agents)
@@ -364,8 +403,11 @@ def campaign(folder: Path, seed: int, **options: Any) -> Generator[Campaign]:
         yield Campaign(running, emulator, folder, seed, **options)
 
 
-def everything(going: Campaign, kills: int, freezes: int, cuts: int) -> Generator[str]:
+def everything(going: Campaign, kills: int, freezes: int, cuts: int, drains: int) -> Generator[str]:
     """Do it all, one thing after another, under load; yield what was done."""
+    for number in range(drains):
+        going.drain(f"agent-{1 + number % 2}")
+        yield "drain"
     for number in range(kills):
         going.kill(f"agent-{1 + number % 2}", with_nanny=number % 8 > 5)
         if number % 10 == 5:
@@ -387,6 +429,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--freezes", type=int, default=50)
     parser.add_argument("--cuts", type=int, default=10)
+    parser.add_argument("--drains", type=int, default=20)
     parser.add_argument("--folder", type=Path, help="where the logs go; a temporary one by default")
     options = parser.parse_args()
     wrong = []
@@ -394,8 +437,9 @@ def main() -> int:
         report = going.report
         with load(going.streams):
             try:
-                for what in everything(going, options.kills, options.freezes, options.cuts):
-                    print(what, report.done[what], f"{report.takeovers[what][-1]:.2f} s", flush=True)
+                for what in everything(going, options.kills, options.freezes, options.cuts, options.drains):
+                    took = [f"{seconds:.2f} s" for seconds in report.takeovers.get(what, [])[-1:]]
+                    print(what, report.done[what], *took, flush=True)
             except (AssertionError, KeyboardInterrupt) as error:  # the rows are looked at all the same
                 wrong.append(f"ended early: {error!r}")
         going.finish()
@@ -405,8 +449,10 @@ def main() -> int:
     for what, took in report.takeovers.items():
         if statistics.median(took) > limits[what]:
             wrong.append(f"a takeover after a {what} takes too long")
-    for what, count in (("kill", options.kills), ("freeze", options.freezes), ("cut", options.cuts)):
-        if report.done[what] < count:
+    if max(report.gaps, default=0) > LONGEST_GAP:
+        wrong.append("a drain leaves too long a gap")
+    for what in ("kill", "freeze", "cut", "drain"):
+        if report.done[what] < getattr(options, f"{what}s"):
             wrong.append(f"too few {what}s")
     print("; ".join(wrong) or "everything held")
     return 1 if wrong else 0
