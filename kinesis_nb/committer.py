@@ -102,8 +102,9 @@ class Committer:
         ``"fail"`` ends the sync, ``"warn"`` records the gap in the table and goes on.
     on_end
         Called at the end of that thread, whatever ended it.
-    first_interval
-        The interval until something was committed, where somebody waits for this writer to go on for another one.
+    eager
+        Where somebody waits for this writer to go on for another one: the first rows of a shard are committed at once,
+        with what else comes within so many seconds. None for the usual interval.
     """
 
     def __init__(
@@ -113,13 +114,13 @@ class Committer:
         interval: float,
         on_data_loss: OnDataLoss,
         on_end: Callable[[], None],
-        first_interval: float | None = None,
+        eager: float | None = None,
     ) -> None:
         self.error: BaseException | None = None
         self.trouble = ""  # why a commit is being tried again
         self._feed, self._clock, self._on_data_loss = feed, feed.clock, on_data_loss
         self._table, self._interval, self._on_end = table, interval, on_end
-        self._first_interval = min(interval, interval if first_interval is None else first_interval)
+        self._eager = eager
         self._buffer = Buffer(PENDING_ROWS, PENDING_BYTES, OnFull.BLOCK)
         self._wake = threading.Event()  # commit now, not at the end of the interval
         self._stopping = threading.Event()
@@ -131,6 +132,7 @@ class Committer:
         self._settled: set[str] = set()  # ended in the table before they were owned
         self._requested: dict[str, Shard] = {}  # a thread wants to read them, and they may not be ready for it yet
         self._ended: dict[str, tuple[Shard, ...]] = {}  # read to their end, not committed as such yet -> children
+        self._begun: set[str] = set()  # they have given rows
         self._born_elsewhere = 0
         self._seen: dict[str, datetime] = {}
         self._gaps: dict[str, Gap] = {}  # known, not committed yet
@@ -217,9 +219,14 @@ class Committer:
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Queue rows for the next commit; blocks while too much waits."""
         self._buffer.put(shard.shard_id, batch.rows)
-        if batch.seen is not None:
-            with self._changed:
+        with self._changed:
+            if batch.seen is not None:
                 self._seen[shard.shard_id] = batch.seen
+            is_first = batch.rows.num_rows > 0 and shard.shard_id not in self._begun
+            if is_first:
+                self._begun.add(shard.shard_id)
+        if is_first and self._eager is not None:
+            self._wake.set()
         stats = self._buffer.stats()
         if stats.rows > COMMIT_EARLY * PENDING_ROWS or stats.bytes > COMMIT_EARLY * PENDING_BYTES:
             self._wake.set()
@@ -298,7 +305,8 @@ class Committer:
         try:
             first()
             while not self._stopping.is_set():
-                self._wake.wait(self._interval if self._commits else self._first_interval)
+                if self._wake.wait(self._interval) and self._eager is not None:
+                    self._stopping.wait(self._eager)
                 self._wake.clear()
                 self._commit_pending()
             self._buffer.close()

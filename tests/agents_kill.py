@@ -463,7 +463,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--freezes", type=int, default=50)
     parser.add_argument("--cuts", type=int, default=10)
-    parser.add_argument("--drains", type=int, default=20)
+    parser.add_argument("--drains", type=int, default=10)
     parser.add_argument("--folder", type=Path, help="where the logs go; a temporary one by default")
     options = parser.parse_args()
     wrong = []
