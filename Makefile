@@ -60,7 +60,7 @@ crash: .venv/.test    ## a sync that is killed a thousand times, on a folder and
 	$(BIN)/python -m tests.crash
 	$(BIN)/python -m tests.crash.outage
 
-agents: .venv/.test    ## two agents that are killed 100 times, frozen 50 and cut off 10; about half an hour
+agents: .venv/.test    ## two agents that are drained 10 times, killed 100, frozen 50 and cut off 10; about half an hour
 	$(BIN)/python -m tests.agents_kill
 
 bench: .venv/.test    ## how fast the emulator and the engine are here

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from kinesis_nb.buffer import Buffer, Held, OnFull
-from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError
+from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError, ServiceError
 from kinesis_nb.frames import TIMESTAMP, constant
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, RecordedGap, SyncTable, in_millis
@@ -102,8 +102,9 @@ class Committer:
         ``"fail"`` ends the sync, ``"warn"`` records the gap in the table and goes on.
     on_end
         Called at the end of that thread, whatever ended it.
-    first_interval
-        The interval until something was committed, where somebody waits for this writer to go on for another one.
+    eager
+        Where somebody waits for this writer to go on for another one: the first rows of a shard are committed at once,
+        with what else comes within so many seconds. None for the usual interval.
     """
 
     def __init__(
@@ -113,13 +114,13 @@ class Committer:
         interval: float,
         on_data_loss: OnDataLoss,
         on_end: Callable[[], None],
-        first_interval: float | None = None,
+        eager: float | None = None,
     ) -> None:
         self.error: BaseException | None = None
         self.trouble = ""  # why a commit is being tried again
         self._feed, self._clock, self._on_data_loss = feed, feed.clock, on_data_loss
         self._table, self._interval, self._on_end = table, interval, on_end
-        self._first_interval = min(interval, interval if first_interval is None else first_interval)
+        self._eager = eager
         self._buffer = Buffer(PENDING_ROWS, PENDING_BYTES, OnFull.BLOCK)
         self._wake = threading.Event()  # commit now, not at the end of the interval
         self._stopping = threading.Event()
@@ -131,6 +132,8 @@ class Committer:
         self._settled: set[str] = set()  # ended in the table before they were owned
         self._requested: dict[str, Shard] = {}  # a thread wants to read them, and they may not be ready for it yet
         self._ended: dict[str, tuple[Shard, ...]] = {}  # read to their end, not committed as such yet -> children
+        self._begun: set[str] = set()  # they have given rows
+        self._born_elsewhere = 0
         self._seen: dict[str, datetime] = {}
         self._gaps: dict[str, Gap] = {}  # known, not committed yet
         self._lost: list[RecordedGap] = []
@@ -149,6 +152,12 @@ class Committer:
     def ended(self) -> Collection[str]:
         """The ids of the shards that are in the table to their end."""
         return self._settled
+
+    @property
+    def born_elsewhere(self) -> int:
+        """How many children of its shards may be read from now on, by another writer."""
+        with self._changed:
+            return self._born_elsewhere
 
     def half_read(self, shard_ids: Collection[str]) -> set[str]:
         """Return those shards that were begun and are not in the table to their end."""
@@ -210,9 +219,14 @@ class Committer:
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Queue rows for the next commit; blocks while too much waits."""
         self._buffer.put(shard.shard_id, batch.rows)
-        if batch.seen is not None:
-            with self._changed:
+        with self._changed:
+            if batch.seen is not None:
                 self._seen[shard.shard_id] = batch.seen
+            is_first = batch.rows.num_rows > 0 and shard.shard_id not in self._begun
+            if is_first:
+                self._begun.add(shard.shard_id)
+        if is_first and self._eager is not None:
+            self._wake.set()
         stats = self._buffer.stats()
         if stats.rows > COMMIT_EARLY * PENDING_ROWS or stats.bytes > COMMIT_EARLY * PENDING_BYTES:
             self._wake.set()
@@ -227,9 +241,11 @@ class Committer:
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         """Return when the table says that the shard has ended: only then may its children be read."""
+        mine = tuple(filter(self.wants, children))
         with self._changed:
-            self._ended[shard.shard_id] = tuple(filter(self.wants, children))
+            self._ended[shard.shard_id] = mine
             self._wait_for(lambda: shard.shard_id not in self._ended)
+            self._born_elsewhere += len(children) - len(mine)
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
         """Make the committer look now, and wait until it did what `condition` says."""
@@ -289,7 +305,8 @@ class Committer:
         try:
             first()
             while not self._stopping.is_set():
-                self._wake.wait(self._interval if self._commits else self._first_interval)
+                if self._wake.wait(self._interval) and self._eager is not None:
+                    self._stopping.wait(self._eager)
                 self._wake.clear()
                 self._commit_pending()
             self._buffer.close()
@@ -322,30 +339,43 @@ class Committer:
 
     def _make_ready(self, requested: Iterable[Shard]) -> set[str]:
         """Own those shards whose parents are through, and return their ids; the others ask again at the next commit."""
-        unfinished = self._unfinished_elsewhere({parent for shard in requested for parent in shard.parents})
-        ready = [shard for shard in requested if unfinished.isdisjoint(shard.parents)]
+        shards = list(requested)
+        unfinished = self._unfinished_elsewhere(shards)
+        ready = [shard for shard in shards if unfinished.isdisjoint(shard.parents)]
         unowned = {shard.shard_id for shard in ready} - self._owned
         if unowned:
             self.insist(lambda: self.take_over(unowned))
         self.insist(lambda: self.inherit(ready))
         return {shard.shard_id for shard in ready}
 
-    def _unfinished_elsewhere(self, parents: set[str]) -> set[str]:
-        """Return those parents that another writer has not brought into the table to their end.
+    def _unfinished_elsewhere(self, shards: Iterable[Shard]) -> set[str]:
+        """Return those parents of shards that another writer has not brought into the table to their end.
 
         One that the stream dropped, and of which nothing is in the table, was never read: nobody waits for it.
         """
-        if not (elsewhere := parents - self._owned):
+        if not (elsewhere := {parent for shard in shards for parent in shard.parents} - self._owned):
             return set()
         self.insist(self._table.refresh)
         open_ones = elsewhere - self.insist(lambda: self._table.ended(elsewhere))
         try:
-            listed = self._feed.lookup.shards(self._clock.monotonic() - LISTING_SECONDS) if open_ones else {}
+            listed = self._listing(max(shard.shard_id for shard in shards)) if open_ones else ()
         except KinesisError as error:
             if not error.retryable:
                 raise
             return open_ones
-        return {parent for parent in open_ones if parent in listed} | self.insist(lambda: self.half_read(open_ones))
+        return open_ones.intersection(listed) | self.insist(lambda: self.half_read(open_ones))
+
+    def _listing(self, newest: str) -> Collection[str]:
+        """Return the ids of the shards in the stream, as lately as it takes to know one that is there or was.
+
+        One that is older than that shard may lack its parents because they had not begun. Ids ascend.
+        """
+        now = self._clock.monotonic()
+        for since in (now - LISTING_SECONDS, now):
+            listed = self._feed.lookup.shards(since)
+            if max(listed, default="") >= newest:
+                return listed
+        raise ServiceError("a listing lacks the shard that is to be read", retryable=True)
 
     def _is_overdue(self, seen: dict[str, datetime], patience: timedelta) -> bool:
         """Whether the table knows too little of how far idle shards were read."""

@@ -101,6 +101,10 @@ class Scheduler:
         """
         self._is_abandoned = True
 
+    def look(self) -> None:
+        """List the shards now, and not at the next turn of the discovery; returns at once."""
+        self._spawn(self._list, f"kinesis_nb {self._feed.stream} look")
+
     def pause(self) -> None:
         """Make no more calls until :meth:`resume`."""
         self._may_run.clear()

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ _LOOKS: dict[str, Any] = {  # of a Parquet file
     "use_dictionary": ["partition_key", "shard_id"],
     "write_statistics": ["shard_id", "shard_offset"],
 }
+_READS = 8  # at once
 MERGED_ROWS = 50_000  # in memory at a time, and in a row group
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|↳")
 
@@ -126,17 +128,18 @@ class Storage:
     def exists(self) -> bool:
         """Whether there is a Delta table."""
         with storage_errors():
-            return any(name.endswith((".json", ".parquet")) for name in self._listing(LOG))
+            return any(name.endswith((".json", ".parquet")) for name in self.names(LOG))
 
     def refuse_foreign(self) -> None:
         """Accept a table, an empty place, or nothing at all; raise TableError for anything else."""
         with storage_errors():
-            found = self._listing()
+            found = self.names()
         if found and LOG not in found:
             msg = f"{self.uri} is not a Delta table, and not empty"
             raise TableError(msg, hint="give a new place, or the place of a table that this sync made before")
 
-    def _listing(self, within: str = "") -> set[str]:
+    def names(self, within: str = "") -> set[str]:
+        """Return the names of what is there, or in a folder there."""
         if self.folder is not None:
             folder = self.folder / within
             if folder.exists() and not folder.is_dir():
@@ -232,6 +235,13 @@ class Storage:
                 return body
         except FileNotFoundError:
             return None
+
+    def read_all(self, names: list[str]) -> list[bytes | None]:
+        """Return small files, those of an object store fetched side by side."""
+        if self.folder is not None:
+            return list(map(self.read, names))
+        with ThreadPoolExecutor(_READS, "kinesis_nb table") as pool:
+            return list(pool.map(self.read, names))
 
     def last_log_checkpoint(self) -> int:
         """Return the version of the newest checkpoint of the log, 0 when there is none."""

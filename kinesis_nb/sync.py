@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 10.0  # for the last commit; a kernel that ends gives all syncs together EXIT_SECONDS
 EXIT_SECONDS = 2.0
-PART_FIRST_SECONDS = 0.2  # until the first commit of a part, which another writer may have left in a hurry
+PART_EAGER_SECONDS = 0.05  # until a part commits the first rows of a shard: another writer has just left it
 PART_PATIENCE = 10  # versions that one part of a sync leaves the maintenance of the table to the part before it
 
 
@@ -127,8 +127,8 @@ class Sync(TableLike):
         self._feed, self._table, self._clock = feed, table, feed.clock
         self._scheduler: Scheduler | None = None  # none before the table is ours
         self._process = os.getpid()
-        first_interval = None if part is None else PART_FIRST_SECONDS
-        self._writer = Committer(table, feed, commit_interval, on_data_loss, self._end, first_interval)
+        eager = None if part is None else PART_EAGER_SECONDS
+        self._writer = Committer(table, feed, commit_interval, on_data_loss, self._end, eager)
         self._lease = Lease(table.storage) if part is None else Guest(table.storage)
         self._upkeep = Upkeep(
             table.storage,
@@ -289,6 +289,16 @@ class Sync(TableLike):
     def is_active(self) -> bool:
         """Whether it runs, or waits for the table."""
         return self._committer.is_running and not self._committer.is_stopping
+
+    @property
+    def born_elsewhere(self) -> int:
+        """How many children of shards that were read to their end are for another part of the sync."""
+        return self._committer.born_elsewhere
+
+    def look(self) -> None:
+        """List the shards of the stream now: another part has seen the beginning of one."""
+        if self._scheduler is not None:
+            self._scheduler.look()
 
     @property
     def live(self) -> Records:

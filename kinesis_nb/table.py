@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from kinesis_nb.errors import Fenced, TableError
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.storage import Storage, explain, storage_errors
+from kinesis_nb.txns import Txns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -41,7 +41,6 @@ _PIECE = 62  # bits; a txn version is an int64 and a sequence number has up to 1
 _PIECES = 3
 _KEYS = ("offset", "state", "seen", "gaps", "stamp", *(f"seq{piece}" for piece in range(_PIECES)))
 _GAP_KEYS = ("offset", "seen", "until")
-_LOOKS = 8  # at once
 _TRIES = 20
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)  # maintenance does both
 _PROPERTIES = {
@@ -127,6 +126,7 @@ class SyncTable:
         self._table = table
         self._options = storage.options()  # that the handle was opened with
         self._sync = origin.stream_arn
+        self._numbers = Txns(storage)
         self._epochs: dict[str, int] = {}
         self._is_in_doubt = False  # whether the last commit may have landed, or a rival's may have
         self._durable = table.version()
@@ -179,7 +179,8 @@ class SyncTable:
             When the table cannot be read or written; then ownership is not known, and this may be called again.
         """
         wanted = list(shard_ids)
-        self._is_in_doubt = True  # the handle may move beyond a rival's take-over of what is owned already
+        # meanwhile the handle may move beyond a rival's take-over of what is owned already
+        was_in_doubt, self._is_in_doubt = self._is_in_doubt, True
         for _ in range(_TRIES):
             found = self._txns((shard_id, "epoch") for shard_id in wanted)
             epochs = {shard_id: epoch + 1 for shard_id, epoch in zip(wanted, found, strict=True)}
@@ -189,9 +190,10 @@ class SyncTable:
                 except CommitFailedError:  # somebody else acquires at the same time
                     self._table.update_incremental()
                     continue
+                self._epochs |= epochs
                 self._update()
-            self._epochs |= epochs
             self._check_epochs()
+            self._is_in_doubt = was_in_doubt  # a take-over from here on is newer than the handle
             return
         msg = f"{self.storage.uri} is being taken over by others again and again"
         raise Fenced(msg, hint="stop the other syncs of this table")
@@ -340,14 +342,10 @@ class SyncTable:
                 raise Fenced(msg, hint="only one sync may write a table; this one stopped and lost nothing")
 
     def _txns(self, names: Iterable[tuple[str, str]], table: DeltaTable | None = None) -> Iterator[int]:
-        """Return the numbers of `txn` names, 0 for those that were never committed.
-
-        Each look reads the end of the log again, so in S3 they are made side by side.
-        """
-        look = (table or self._table).transaction_version
-        app_ids = [f"{self._sync}/{shard_id}/{key}" for shard_id, key in names]
-        with storage_errors(), ThreadPoolExecutor(_LOOKS, "kinesis_nb table") as pool:
-            return iter([number or 0 for number in pool.map(look, app_ids)])
+        """Return the numbers of `txn` names, 0 for those that were never committed."""
+        with storage_errors():
+            numbers = self._numbers.at((table or self._table).version())
+        return iter([numbers.get(f"{self._sync}/{shard_id}/{key}", 0) for shard_id, key in names])
 
     def _transaction(self, shard_id: str, key: str, value: int) -> Transaction:
         return Transaction(f"{self._sync}/{shard_id}/{key}", value)

@@ -19,9 +19,11 @@ import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import psutil
 
 import kinesis_nb as kn
@@ -30,24 +32,35 @@ from tests.conftest import Streams, by_key, written_by_key
 from tests.servers import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Iterable
 
 ROOT = Path(__file__).parent.parent
 KEYS = 64
 TTL = 2.0
 WAIT_SECONDS = 180.0  # for anything to happen; then the run has failed
 PUT_EVERY, PUT_ROWS = 0.1, 40
+LONGEST_GAP = 2.0  # seconds in which a shard may get no rows because an agent hands over
 
 
 class Line:
-    """A network between an agent and its scheduler that can be cut: nothing passes, and nobody is told."""
+    """A network between an agent and its scheduler that can be cut: nothing passes, and nobody is told.
 
-    def __init__(self, port: int) -> None:
+    Attributes
+    ----------
+    place
+        Where the other end is, seen from here.
+    command
+        What a program is started with so that it is at this end.
+    """
+
+    command: tuple[str, ...] = ()
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self._target = port
         self._whole = threading.Event()
         self._whole.set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
+        self._listener = socket.create_server((host, 0))
+        self.place = f"{host}:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -90,23 +103,33 @@ class Agents:
     """A scheduler and agents, each a process that is started again when it ends, as systemd would."""
 
     def __init__(
-        self, folder: Path, count: int = 2, ttl: float = TTL, options: tuple[tuple[str, ...], ...] = ()
+        self,
+        folder: Path,
+        count: int = 2,
+        ttl: float = TTL,
+        options: tuple[tuple[str, ...], ...] = (),
+        lines: Callable[[int], Iterable[Line]] | None = None,
     ) -> None:
-        self.address = f"tcp://127.0.0.1:{free_port()}"
+        port = free_port()
+        self.address = f"tcp://127.0.0.1:{port}"
         self._folder, self._ttl, self._options = folder, ttl, options
+        self._host = "0.0.0.0" if lines else "127.0.0.1"
         self._scheduler = self.start_scheduler()
-        self.lines = {f"agent-{number}": Line(int(self.address.rpartition(":")[2])) for number in range(1, count + 1)}
+        names = [f"agent-{number}" for number in range(1, count + 1)]
+        self.lines = dict(zip(names, lines(port) if lines else [Line(port) for _ in names], strict=True))
         self.agents = {f"agent-{number}": self._start_agent(number) for number in range(1, count + 1)}
 
-    def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "kinesis_nb", *arguments]
+    def _start(self, name: str, *arguments: str, at: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        command = [*at, sys.executable, "-m", "kinesis_nb", *arguments]
         env = os.environ | {"PYTHONPATH": str(ROOT)}
         with (self._folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, env=env)
 
     def start_scheduler(self) -> subprocess.Popen[bytes]:
         port = self.address.rpartition(":")[2]
-        self._scheduler = self._start("scheduler", "scheduler", "--port", port, "--ttl", str(self._ttl))
+        self._scheduler = self._start(
+            "scheduler", "scheduler", "--host", self._host, "--port", port, "--ttl", str(self._ttl)
+        )
         return self._scheduler
 
     def kill_scheduler(self) -> None:
@@ -116,8 +139,9 @@ class Agents:
     def _start_agent(self, number: int) -> subprocess.Popen[bytes]:
         name = f"agent-{number}"
         more = self._options[number - 1] if self._options else ()
-        ttl, place = str(self._ttl), f"tcp://127.0.0.1:{self.lines[name].port}"
-        return self._start(name, "agent", "--scheduler", place, "--name", name, "--ttl", ttl, *more)
+        ttl, line = str(self._ttl), self.lines[name]
+        place = f"tcp://{line.place}"
+        return self._start(name, "agent", "--scheduler", place, "--name", name, "--ttl", ttl, *more, at=line.command)
 
     def worker(self, name: str) -> psutil.Process:
         """Return the process that runs the parts; its parent is the nanny."""
@@ -215,6 +239,7 @@ class Report:
 
     done: Counter[str] = field(default_factory=Counter)
     takeovers: dict[str, list[float]] = field(default_factory=dict)
+    gaps: list[float] = field(default_factory=list)  # per drain, the longest time in which a shard got no rows
     rows: int = 0
     written: int = 0
     is_right: bool = False
@@ -237,6 +262,11 @@ class Report:
                 f"takeover after a {what}: median {statistics.median(took):.2f} s,"
                 f" 95 % {late[int(len(late) * 0.95)]:.2f} s, most {late[-1]:.2f} s of {len(took)}"
             )
+        if gaps := sorted(self.gaps):
+            lines.append(
+                f"longest time without committed rows of a shard, per drain: median {statistics.median(gaps):.2f} s,"
+                f" most {gaps[-1]:.2f} s of {len(gaps)}"
+            )
         lines.append(
             f"{self.written:,} records written, {self.rows:,} rows in the table; {self.fenced} parts ended as lost,"
             f" {self.refused} commits refused by the table"
@@ -248,30 +278,43 @@ class Campaign:
     """One sync on two agents, and what happens to them."""
 
     def __init__(
-        self, running: Agents, emulator: Emulator, folder: Path, seed: int, commit_interval: float = 1.0
+        self,
+        running: Agents,
+        emulator: Emulator,
+        folder: Path,
+        seed: int,
+        commit_interval: float = 1.0,
+        endpoint_url: str | None = None,
     ) -> None:
-        self.report, self._agents, self._random = Report(), running, random.Random(seed)
+        self.report, self.agents, self._random = Report(), running, random.Random(seed)
+        self._drains: list[datetime] = []  # when they began
         self.streams = Streams(emulator)
         self.streams.create(shards=8)
         self.streams.put(500, keys=KEYS)
-        keys = kn.StaticCredentials("emulator", "emulator")
-        self.source = kn.connect(endpoint_url=emulator.endpoint_url, auth=keys, agents=running.address)
+        # where an agent has another way to the stream it has credentials of its own too
+        keys = None if endpoint_url else kn.StaticCredentials("emulator", "emulator")
+        self.source = kn.connect(endpoint_url=endpoint_url or emulator.endpoint_url, auth=keys, agents=running.address)
         self.sync: Any = self.source.sync("orders", folder / "table", commit_interval=commit_interval)
 
     def parts_of(self, name: str) -> dict[str, str]:
-        """Return the parts of an agent, and the address of the worker that runs them."""
-        record = self.sync._record()
-        return {part["key"]: part["agent"] for part in record["parts"] if part["name"] == name and part["status"]}
+        """Return the parts of an agent that have shards to read, and the address of the worker that runs them."""
+        return {
+            part["key"]: part["agent"]
+            for part in self.sync._record()["parts"]
+            if part["name"] == name and part["status"] and pickle.loads(part["status"]).state != "ended"
+        }
 
     def wait_for_balance(self) -> None:
-        until("each agent has parts", lambda: all(self.parts_of(name) for name in self._agents.agents))
+        until("each agent has parts", lambda: all(self.parts_of(name) for name in self.agents.agents))
 
     def have_moved(self, before: dict[str, str]) -> bool:
-        """Whether all these parts have committed in another worker than before."""
+        """Whether all these parts have committed in another worker than before, those that have shards to read."""
         for part in self.sync._record()["parts"]:
             assert part["over"] != "failed", part["error"]
-            is_old = part["key"] in before and part["agent"] == before[part["key"]]
-            if part["key"] in before and (is_old or pickle.loads(part["status"]).commits == 0):
+            if part["key"] not in before:
+                continue
+            status = pickle.loads(part["status"])
+            if part["agent"] == before[part["key"]] or (status.commits == 0 and status.state != "ended"):
                 return False
         return True
 
@@ -285,17 +328,17 @@ class Campaign:
         self.wait_for_balance()
         keys = self.parts_of(victim)
         if with_nanny:
-            self._agents.kill_agent(victim)
+            self.agents.kill_agent(victim)
         else:
-            self._agents.kill_worker(victim)
+            self.agents.kill_worker(victim)
         self._measure("kill", keys)
-        self._agents.revive(victim)
+        self.agents.revive(victim)
 
     def freeze(self, victim: str) -> None:
         """Stop an agent for longer than the ttl, let another one take over, and wake it."""
         self.wait_for_balance()
         keys = self.parts_of(victim)
-        frozen = self._agents.freeze(victim)
+        frozen = self.agents.freeze(victim)
         try:
             self._measure("freeze", keys)
             time.sleep(self._random.uniform(0, 1))
@@ -303,25 +346,48 @@ class Campaign:
             for process in frozen:
                 process.resume()
 
-    def cut(self, victim: str) -> None:
-        """Cut an agent off from the scheduler, but not from the stream and the table: it goes on writing."""
+    def cut(self, victim: str, what: str = "cut") -> None:
+        """Cut an agent off from the scheduler; by default not from the stream and the table: it goes on writing."""
         self.wait_for_balance()
         keys = self.parts_of(victim)
-        self._agents.lines[victim].cut()
+        self.agents.lines[victim].cut()
         try:
-            self._measure("cut", keys)
+            self._measure(what, keys)
             before = self._refused(victim)
-            until("the table has refused a commit", lambda: self._refused(victim) > before or before > 0)
+            if what == "cut":
+                until("the table has refused a commit", lambda: self._refused(victim) > before or before > 0)
         finally:
-            self._agents.lines[victim].mend()
+            self.agents.lines[victim].mend()
 
     def _refused(self, victim: str) -> int:
-        return self._agents.log(victim).count("another writer took")
+        return self.agents.log(victim).count("another writer took")
+
+    def drain(self, victim: str) -> None:
+        """Ask an agent to end, as before maintenance; start it again, and let it have its share back."""
+        self.wait_for_balance()
+        self._drains.append(datetime.now(UTC))
+        self.agents.terminate(victim)
+        until("the agent has ended", lambda: self.agents.agents[victim].poll() == 0)
+        assert not self.parts_of(victim)
+        self.agents.revive(victim)
+        self.wait_for_balance()
+        time.sleep(2)  # so that the gap of the last move is over
+        self._drains.append(datetime.now(UTC))
+        self.report.done["drain"] += 1
+
+    def _longest_gap(self, rows: pl.DataFrame, begin: datetime, end: datetime) -> float:
+        """Return the longest time between two commits with rows of the same shard, of all that overlap with a time."""
+        stamps = rows.select("shard_id", stamp="foundry_ingestion_timestamp").unique().sort("shard_id", "stamp")
+        gaps = stamps.with_columns(before=pl.col("stamp").shift().over("shard_id")).filter(
+            (pl.col("stamp") > begin) & (pl.col("before") < end)
+        )
+        assert gaps["shard_id"].n_unique() == len(self.streams.open_shards())
+        return float(gaps.select((pl.col("stamp") - pl.col("before")).dt.total_microseconds().max()).item()) / 1e6
 
     def restart_scheduler(self) -> None:
         """Kill the scheduler and start it again, without its memory: the agents give it the job back."""
-        self._agents.kill_scheduler()
-        self._agents.start_scheduler()
+        self.agents.kill_scheduler()
+        self.agents.start_scheduler()
         until("the job is known again", self._is_known)
         self.wait_for_balance()
         self.report.done["scheduler restart"] += 1
@@ -333,7 +399,11 @@ class Campaign:
             return False
 
     def reshard(self) -> None:
-        """Split a shard, or merge two, now and then two of different parts."""
+        """Split a shard, or merge two, now and then two of different parts; sometimes a few times at once."""
+        for _ in range(self._random.randint(1, 3)):
+            self._reshard()
+
+    def _reshard(self) -> None:
         shards = self.streams.open_shards()
         if len(shards) <= 6 or (len(shards) < 10 and self._random.random() < 0.5):
             self.streams.split(index=self._random.randrange(len(shards)))
@@ -351,10 +421,13 @@ class Campaign:
         rows = self.sync.scan().sort("partition_key", "shard_offset").collect()
         report = self.report
         report.rows, report.written = rows.height, len(self.streams.written)
+        report.gaps = [
+            self._longest_gap(rows, *drain) for drain in zip(self._drains[::2], self._drains[1::2], strict=True)
+        ]
         report.verdict = repr(verdict)
         report.is_right = bool(verdict) and by_key(rows) == written_by_key(self.streams)
-        report.fenced = sum(self._agents.log(name).count("Fenced") for name in self._agents.agents)
-        report.refused = sum(map(self._refused, self._agents.agents))
+        report.fenced = sum(self.agents.log(name).count("Fenced") for name in self.agents.agents)
+        report.refused = sum(map(self._refused, self.agents.agents))
         return report
 
 
@@ -364,8 +437,11 @@ def campaign(folder: Path, seed: int, **options: Any) -> Generator[Campaign]:
         yield Campaign(running, emulator, folder, seed, **options)
 
 
-def everything(going: Campaign, kills: int, freezes: int, cuts: int) -> Generator[str]:
+def everything(going: Campaign, kills: int, freezes: int, cuts: int, drains: int) -> Generator[str]:
     """Do it all, one thing after another, under load; yield what was done."""
+    for number in range(drains):
+        going.drain(f"agent-{1 + number % 2}")
+        yield "drain"
     for number in range(kills):
         going.kill(f"agent-{1 + number % 2}", with_nanny=number % 8 > 5)
         if number % 10 == 5:
@@ -387,6 +463,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--freezes", type=int, default=50)
     parser.add_argument("--cuts", type=int, default=10)
+    parser.add_argument("--drains", type=int, default=10)
     parser.add_argument("--folder", type=Path, help="where the logs go; a temporary one by default")
     options = parser.parse_args()
     wrong = []
@@ -394,8 +471,9 @@ def main() -> int:
         report = going.report
         with load(going.streams):
             try:
-                for what in everything(going, options.kills, options.freezes, options.cuts):
-                    print(what, report.done[what], f"{report.takeovers[what][-1]:.2f} s", flush=True)
+                for what in everything(going, options.kills, options.freezes, options.cuts, options.drains):
+                    took = [f"{seconds:.2f} s" for seconds in report.takeovers.get(what, [])[-1:]]
+                    print(what, report.done[what], *took, flush=True)
             except (AssertionError, KeyboardInterrupt) as error:  # the rows are looked at all the same
                 wrong.append(f"ended early: {error!r}")
         going.finish()
@@ -405,8 +483,10 @@ def main() -> int:
     for what, took in report.takeovers.items():
         if statistics.median(took) > limits[what]:
             wrong.append(f"a takeover after a {what} takes too long")
-    for what, count in (("kill", options.kills), ("freeze", options.freezes), ("cut", options.cuts)):
-        if report.done[what] < count:
+    if max(report.gaps, default=0) > LONGEST_GAP:
+        wrong.append("a drain leaves too long a gap")
+    for what in ("kill", "freeze", "cut", "drain"):
+        if report.done[what] < getattr(options, f"{what}s"):
             wrong.append(f"too few {what}s")
     print("; ".join(wrong) or "everything held")
     return 1 if wrong else 0

@@ -215,7 +215,7 @@ def test_same_handle() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in dir(kind) if not name.startswith("_")}
 
-    assert public(Sync) - {"all_caught_up"} <= public(AgentSync)
+    assert public(Sync) - {"all_caught_up", "born_elsewhere", "look"} <= public(AgentSync)
     assert public(StreamingExport) <= public(AgentExport)
 
 
@@ -298,6 +298,26 @@ def test_killed_and_cut_off(tmp_path: Path) -> None:
     print(report)
     assert report.broken == []
     assert report.done == {"kill": 1, "cut": 1, "reshard": 1, "scheduler restart": 1}
+
+
+def test_split_across_parts(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """A child among the hash keys of another part is read at once, and not when that part lists the next time."""
+    streams.create(shards=8)
+    sync: Any = remote.sync("orders", tmp_path / "table", commit_interval=0.1)
+    until("all parts run", lambda: len(sync.status().shards) == 8)
+    for _ in range(2):
+        first = streams.open_shards()[2]["HashKeyRange"]["StartingHashKey"]  # of the second part
+        streams.merge(index=1)
+        [merged] = [found for found in streams.open_shards() if found.get("AdjacentParentShardId")][-1:]
+        streams.call("SplitShard", StreamName="orders", ShardToSplit=merged["ShardId"], NewStartingHashKey=first)
+        [child] = [
+            found["ShardId"] for found in streams.open_shards() if found["HashKeyRange"]["StartingHashKey"] == first
+        ]
+        streams.put(100, keys=64)
+        took = until("the child is read", lambda: child in set(sync.agents()["shard"]))  # noqa: B023
+        assert took < 8  # a listing of its own is up to 15 s away
+    assert sync.wait(SECONDS)
+    assert by_key(sync.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
 
 
 def test_drain(running: Agents, remote: kn.Source, streams: Streams, tmp_path: Path) -> None:

@@ -142,6 +142,52 @@ def test_split_into_another_part(parts: Parts, streams: Streams) -> None:
     assert "shardId-000000000004" not in {shard.shard_id for shard in lower.status().shards}
 
 
+def test_news_of_a_child(parts: Parts, streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part says when a child is for another one, not before its parent is in the table; who is told reads it."""
+    monkeypatch.setattr("kinesis_nb.scheduler.DISCOVERY_SECONDS", 3600)
+    streams.create(shards=3)
+    placement = parts.plan(2)
+    lower, upper = parts.start_all(placement)
+    until(lambda: len(lower.status().shards) + len(upper.status().shards) == 3)
+    [border] = placement.bounds
+    streams.merge()  # a shard of the one with the first of the other's two
+    until(lambda: "shardId-000000000003" in {shard.shard_id for shard in lower.status().shards})
+    assert (lower.born_elsewhere, upper.born_elsewhere) == (0, 1)
+    streams.call("SplitShard", StreamName="orders", ShardToSplit="shardId-000000000003", NewStartingHashKey=str(border))
+    streams.put(300, keys=40)
+    until(lambda: lower.born_elsewhere == 1)
+    assert "shardId-000000000003" in parts.table().ended(["shardId-000000000003"])
+    assert "shardId-000000000005" not in {shard.shard_id for shard in upper.status().shards}
+    upper.look()
+    until_right(parts, streams)
+    assert "shardId-000000000005" in {shard.shard_id for shard in upper.status().shards}
+
+
+def test_a_parent_that_is_newer_than_the_last_listing(
+    parts: Parts, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parent of which nobody has read anything is waited for, though the last listing is too old to hold it."""
+    monkeypatch.setattr("kinesis_nb.committer.LISTING_SECONDS", 3600)
+    streams.create(shards=2)
+    placement = parts.plan(2)
+    [border] = placement.bounds
+    lower = parts.start(placement, 0)
+    streams.merge()
+    until(lambda: "shardId-000000000002" in {shard.shard_id for shard in lower.status().shards})
+    threading.Event().wait(0.3)  # by now it has looked for the other parent of that one
+    upper = parts.start(placement, 1)
+    until(lambda: not upper.is_active)
+    streams.call("SplitShard", StreamName="orders", ShardToSplit="shardId-000000000002", NewStartingHashKey=str(border))
+    streams.put(300, keys=40)
+    streams.merge()
+    streams.put(300, keys=40)
+    until(lambda: "shardId-000000000005" in {shard.shard_id for shard in lower.status().shards})
+    threading.Event().wait(0.3)  # time enough to do it wrong
+    assert "shardId-000000000005" not in set(parts.rows()["shard_id"])
+    parts.start(placement, 1)
+    until_right(parts, streams)
+
+
 def test_another_number_of_parts(parts: Parts, streams: Streams) -> None:
     """A sync of two parts goes on as a whole, and then with three; a merged shard that was not begun yet too."""
     streams.create(shards=2)

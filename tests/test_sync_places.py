@@ -24,6 +24,7 @@ from kinesis_nb.shards import Shard
 from kinesis_nb.sync import Sync
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint
 from kinesis_nb.transport import SystemClock
+from kinesis_nb.txns import Txns
 from kinesis_nb.upkeep import Maintenance
 from kinesis_nb.verify import verify
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
@@ -144,6 +145,53 @@ def test_writer_of_other_shards_does_not_disturb(place: Place) -> None:
     assert checkpoint(place.open(), "a") == Checkpoint(3, str(BIG + 3))
 
 
+def test_every_number_of_the_log(place: Place) -> None:
+    """What is read from the log is what Delta says, at every version, before and after a checkpoint of the log."""
+    table = place.open()
+    numbers = Txns(place.storage)
+    for offset in range(1, 9):
+        table.acquire([f"s{offset % 3}"])
+        assert table.commit(None, {f"s{offset % 3}": Checkpoint(offset, str(BIG + offset))})
+        if offset % 4 == 0:
+            place.storage.open().create_checkpoint()
+        known = place.storage.open()
+        for read in (numbers, Txns(place.storage)):
+            found = read.at(known.version())
+            assert len(found) == 9 * min(offset, 3)
+            assert all(known.transaction_version(name) == number for name, number in found.items())
+
+    assert Txns(place.storage).at(0) == {}
+
+
+def test_a_log_that_was_cleaned_up(tmp_path: Path) -> None:
+    """Numbers come from the newest checkpoint of the log; of a version before it they are not known any more."""
+    place = Place(str(tmp_path / "table"))
+    place.open().acquire(["s"])
+    place.storage.open().create_checkpoint()
+    (tmp_path / "table" / "_delta_log" / f"{0:020d}.json").unlink()
+    place.open().acquire(["s"])
+    numbers = Txns(place.storage)
+    for version in (1, 2):
+        assert list(numbers.at(version).values()) == [version]
+    with pytest.raises(OSError, match=r"version 0 of .* is not in its log any more"):
+        numbers.at(0)
+    assert list(numbers.at(2).values()) == [2]
+
+
+def test_a_take_over_settles_no_other_commit(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that landed unnoticed is found in the table after another shard was taken over, and not made again."""
+    table = place.open()
+    table.acquire(["s"])
+    with monkeypatch.context() as broken:
+        broken.setattr(table, "_update", Mock(side_effect=OSError("EIO")))
+        broken.setattr(table.storage, "open", Mock(side_effect=OSError("EIO")))
+        assert not table.commit(None, {"s": Checkpoint(1, str(BIG))})
+    table.acquire(["other"])
+    version = table.version
+    assert table.commit(None, {"s": Checkpoint(1, str(BIG))})
+    assert table.version == version
+
+
 @pytest.mark.parametrize("number", ["1", str(BIG), str(2**186 - 1)])
 def test_checkpoint_survives_the_table(place: Place, number: str) -> None:
     """A sequence number of up to 186 bits comes back from the table as it went in."""
@@ -179,6 +227,7 @@ def test_storage_hiccup_is_no_take_over(place: Place, monkeypatch: pytest.Monkey
     with monkeypatch.context() as broken:
         broken.setattr(table.storage, "open", Mock(side_effect=OSError("EIO")))
         broken.setattr(table, "_write", Mock(side_effect=OSError("EIO")))
+        assert not table.commit(None, children)
         with pytest.raises(OSError, match="EIO"):
             table.commit(None, children)
     assert table.commit(None, children)

@@ -42,6 +42,7 @@ class PartRecord:
     next_agent: str = ""  # the address it is moving to
     status: bytes = b""
     reached: int = 0  # the newest mark up to which everything is in the table
+    births: int = 0  # shards that this run of it gave to other parts
     began: float = 0.0
     over: str = ""  # "ended" or "failed"
     error: str = ""
@@ -64,6 +65,8 @@ class JobRecord:
         Its kind, stream and place, to be shown.
     mark
         Raised when somebody waits until all parts have caught up.
+    births
+        Raised when a part has come to the end of a shard whose child is for another part, which should look for it.
     """
 
     order: bytes
@@ -73,6 +76,7 @@ class JobRecord:
     is_submitted: bool = False
     is_stopping: bool = False
     mark: int = 0
+    births: int = 0
     log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
 
     def note(self, text: str) -> None:
@@ -185,22 +189,24 @@ class Desk(SchedulerPlugin):
     # --- for the parts
 
     def report(
-        self, key: str, agent: str, status: bytes, reached: int, note: str = "", failure: bytes = b""
-    ) -> tuple[str, int]:
-        """Take the report of a part; answer what it is to do, and the mark it should reach."""
+        self, key: str, agent: str, status: bytes, reached: int, births: int, note: str = "", failure: bytes = b""
+    ) -> tuple[str, int, int]:
+        """Take the report of a part; answer what it is to do, the mark to reach, and how many shards were born."""
         job, task = self._job_of.get(key), self._scheduler.tasks.get(key)
         if job is None or task is None or task.processing_on is None or task.processing_on.address != agent:
-            return Answer.NOT_YOURS, 0
+            return Answer.NOT_YOURS, 0, 0
         record, worker = self._jobs[job], self._scheduler.workers[agent]
         part = record.parts[key]
         if part.agent != agent:
             part.agent, part.name, part.next_agent, part.began = agent, str(worker.name), "", time.monotonic()
+            part.births = 0
             record.note(f"part {_number(key)} runs on {part.name}")
         if note:
             record.note(f"part {_number(key)} on {part.name}: {note}")
         part.status, part.reached, part.failure = status or part.status, reached, failure
+        record.births, part.births = record.births + max(0, births - part.births), births
         task.suspicious = 0  # it ran, so it is not what kills agents; Dask gives up after three otherwise
-        return self._decide(record, key, part), record.mark
+        return self._decide(record, key, part), record.mark, record.births
 
     def _decide(self, record: JobRecord, key: str, part: PartRecord) -> Answer:
         if record.is_stopping or any(other.over == "failed" for other in record.parts.values()):

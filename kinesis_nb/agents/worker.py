@@ -107,9 +107,9 @@ class _Desk:
 
     def __init__(self, key: str, worker: Worker) -> None:
         self._key, self._worker = key, worker
-        self.mark = 0
+        self.mark = self.births = 0
 
-    def report(self, status: Any, reached: int, note: str = "", failure: bytes = b"") -> str:
+    def report(self, status: Any, reached: int, births: int = 0, note: str = "", failure: bytes = b"") -> str:
         """Report, and return what is to be done; without an answer, go on: only the fence may stop a sync."""
         from distributed import Status
         from distributed.utils import sync
@@ -125,13 +125,14 @@ class _Desk:
                 agent=self._worker.address,
                 status=b"" if status is None else pickle.dumps(status),
                 reached=reached,
+                births=births,
                 note=note,
                 failure=failure,
             )
         except Exception:  # noqa: BLE001 - whatever ails the way to the scheduler, the rows go on
             time.sleep(REPORT_SECONDS)
             return Answer.GO_ON
-        answer, self.mark = reply
+        answer, self.mark, self.births = reply
         return answer
 
 
@@ -161,18 +162,21 @@ def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
             status = sync.status()
             if status.error:
                 log.warning("%s stopped: %s", task, status.error)
-        if is_over or not _wait_for_shards(kinesis, order.stream, status, desk, task):
+        if is_over or not _wait_for_shards(kinesis, sync, desk, task):
             return pickle.dumps(sync.status())
 
 
 def _watch_sync(sync: Sync, desk: _Desk) -> bool:
     """Report until the sync ends; return whether that is all there is to do."""
-    mark = reached = 0
+    mark = reached = births = 0
     caught_up: Iterator[bool] = iter(())
     while sync.is_active:
         status = sync.status()
-        if _is_over(desk.report(status, reached), sync):
+        if _is_over(desk.report(status, reached, sync.born_elsewhere), sync):
             return True
+        if desk.births != births:
+            births = desk.births
+            sync.look()
         if desk.mark != mark:
             mark, caught_up = desk.mark, sync.all_caught_up()
         if reached != mark and next(caught_up):
@@ -200,19 +204,19 @@ def _is_over(answer: str, part: Running) -> bool:
             return False
 
 
-def _wait_for_shards(kinesis: Kinesis, stream: str, status: Any, desk: _Desk, task: Task) -> bool:
+def _wait_for_shards(kinesis: Kinesis, ended: Sync, desk: _Desk, task: Task) -> bool:
     """Wait until there may be something to read again; return False when there never will be, or on a word to stop.
 
     A part that has read all its shards to their end gets new ones when a child begins among its hash keys.
     """
     wanted = Part(task.placement, task.number)
-    looked = float("-inf")
+    status, looked, births = ended.status(), float("-inf"), 0
     while True:
-        if _is_over(desk.report(status, desk.mark), _Idle()):
+        if _is_over(desk.report(status, desk.mark, ended.born_elsewhere), _Idle()):
             return False
-        if time.monotonic() - looked > IDLE_SECONDS:
-            looked = time.monotonic()
-            shards = Patient(kinesis, SystemClock()).list_shards(stream)
+        if time.monotonic() - looked > IDLE_SECONDS or desk.births != births:
+            looked, births = time.monotonic(), desk.births
+            shards = Patient(kinesis, SystemClock()).list_shards(ended.stream)
             if not any(shard.is_open for shard in shards):
                 return False
             if any(shard.is_open and wanted(shard) for shard in shards):
@@ -232,6 +236,7 @@ class _Idle:
 
 def _run_export(order: ExportOrder, desk: _Desk) -> bytes:
     kinesis = order.connect(order.parcel.config)
+    note = "waits for the journal"
     while True:
         try:
             export = start_export(
@@ -239,8 +244,9 @@ def _run_export(order: ExportOrder, desk: _Desk) -> bytes:
             )
             break
         except Fenced:  # a lost agent that stands still holds the journal until it wakes and ends
-            if _is_over(desk.report(None, 0, "waits for the journal"), _Idle()):
+            if _is_over(desk.report(None, 0, note=note), _Idle()):
                 raise
+            note = ""  # once is enough for the log
             time.sleep(LOCKED_SECONDS)
     try:
         mark = reached = 0

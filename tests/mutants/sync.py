@@ -39,6 +39,19 @@ MUTANTS = [
         "        self._table = table\n        self._check_epochs()\n        return landed and self._landed()",
         "        self._table = table\n        self._is_in_doubt = False\n        return False",
     ),
+    Mutant(
+        "a take-over settles a commit of unknown outcome",
+        "table.py",
+        "            self._is_in_doubt = was_in_doubt  # a take-over from",
+        "            self._is_in_doubt = False  # a take-over from",
+    ),
+    Mutant(
+        "the last entry of the log is not read",
+        "txns.py",
+        "range(self._version + 1, version + 1)",
+        "range(self._version + 1, version)",
+    ),
+    Mutant("a checkpoint of the log is not read", "txns.py", "            numbers |= {", "            {"),
     Mutant("a take-over does not raise the epoch", "table.py", "{shard_id: epoch + 1 for", "{shard_id: epoch + 0 for"),
     Mutant(
         "checkpoints are read before the take-over",
@@ -88,6 +101,13 @@ MUTANTS = [
         "committer.py",
         "seen=max(in_millis(moment), reached.seen or _LONG_AGO)",
         "seen=reached.seen",
+    ),
+    Mutant(
+        "a listing from before the parents of a shard counts",
+        "committer.py",
+        'if max(listed, default="") >= newest:',
+        "if True:",
+        "tests/test_sync_parts.py",
     ),
     Mutant("a writer withdraws the note of another", "lease.py", "if self._read(_OWNER) == self.me:", "if True:"),
     Mutant(
