@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash agents bench bench-export bench-views clean help
+.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash agents bench bench-export bench-views sizing clean help
 
 help:          ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -69,6 +69,9 @@ bench: .venv/.test    ## how fast the emulator and the engine are here
 
 bench-export: .venv/.test    ## exports against a boto3 loop and other libraries
 	$(BIN)/python benchmarks/export.py
+
+sizing: .venv/.test    ## what agents are to be sized by, and a plan for 10,000 shards; two minutes
+	$(BIN)/python benchmarks/sizing.py
 
 bench-views: .venv/.test    ## what live views cost in JupyterLab and Chromium
 	$(BIN)/python benchmarks/tail_view.py

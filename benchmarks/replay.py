@@ -40,14 +40,16 @@ class Replay:
         How many shards, and how many full pages each holds before it answers that nothing is left.
     records, size
         Records of a page, and bytes of each.
+    every
+        Seconds from the first call until the second page is there, and so on; 0 for all at once.
     """
 
-    def __init__(self, shards: int, pages: int, records: int, size: int) -> None:
+    def __init__(self, shards: int, pages: int, records: int, size: int, every: float = 0.0) -> None:
         self._streams = {
             STREAM: _Stream(
-                STREAM, shards, [_records(n, records, size) for n in range(min(pages, DISTINCT_PAGES))], pages
+                STREAM, shards, [_records(n, records, size) for n in range(min(pages, DISTINCT_PAGES))], pages, every
             ),
-            WARM: _Stream(WARM, 1, [_records(0, WARM_RECORDS, size)], 1),
+            WARM: _Stream(WARM, 1, [_records(0, WARM_RECORDS, size)], 1, 0.0),
         }
         self._names = _body(StreamNames=[*self._streams], HasMoreStreams=False)
 
@@ -67,8 +69,9 @@ class Replay:
 
 
 class _Stream:
-    def __init__(self, name: str, shards: int, bodies: list[bytes], pages: int) -> None:
-        self._name, self._bodies, self._pages = name, bodies, pages
+    def __init__(self, name: str, shards: int, bodies: list[bytes], pages: int, every: float) -> None:
+        self._name, self._bodies, self._pages, self._every = name, bodies, pages, every
+        self._began: float | None = None
         listing = [_shard(number, shards) for number in range(shards)]
         summary = _summary(name)
         self._answers = {
@@ -87,7 +90,8 @@ class _Stream:
     def get_records(self, iterator: str) -> list[bytes]:
         shard_id, page, _ = iterator.rpartition("/")[2].split(":")
         number = int(page)
-        if number >= self._pages:
+        self._began = self._began or time.monotonic()
+        if number >= self._pages or time.monotonic() < self._began + number * self._every:
             return [b'{"Records":[],"NextShardIterator":"', iterator.encode(), b'","MillisBehindLatest":0}']
         left = 1_000 * (self._pages - number - 1)
         next_iterator = self._iterator(shard_id, number + 1)
@@ -199,9 +203,9 @@ def _talk(connection: socket.socket, replay: Replay) -> None:
 
 
 @contextmanager
-def running(shards: int, pages: int, records: int = 10_000, size: int = 200) -> Generator[str]:
+def running(shards: int, pages: int, records: int = 10_000, size: int = 200, every: float = 0.0) -> Generator[str]:
     """Run a server in a process of its own and give its endpoint."""
-    numbers = {"--shards": shards, "--pages": pages, "--records": records, "--size": size}
+    numbers = {"--shards": shards, "--pages": pages, "--records": records, "--size": size, "--every": every}
     command = [sys.executable, str(Path(__file__)), *(str(part) for pair in numbers.items() for part in pair)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -217,8 +221,9 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=20, help="full pages per shard")
     parser.add_argument("--records", type=int, default=10_000, help="per page")
     parser.add_argument("--size", type=int, default=200, help="bytes of data per record")
+    parser.add_argument("--every", type=float, default=0.0, help="seconds between pages; 0 has all there at once")
     options = parser.parse_args()
-    serve(Replay(options.shards, options.pages, options.records, options.size))
+    serve(Replay(options.shards, options.pages, options.records, options.size, options.every))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Account:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.kinesis, self.iam = self._client("kinesis"), self._client("iam")
+        self.kinesis, self.iam, self.s3 = (self._client(service) for service in ("kinesis", "iam", "s3"))
         self.kinesis.create_stream(StreamName="orders", ShardCount=1)
         self.kinesis.get_waiter("stream_exists").wait(StreamName="orders", WaiterConfig={"Delay": 1})
         self.kinesis.put_record(StreamName="orders", PartitionKey="a", Data=b'{"n": 1}')

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import socket
-import subprocess
-import sys
 import threading
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dask.config
-import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,7 +18,7 @@ from distributed.security import Security
 
 import kinesis_nb as kn
 from kinesis_nb.cli import main
-from tests.agents_kill import until
+from tests.commands import SECONDS, Command, cluster
 from tests.conftest import Streams, by_key, written_by_key
 
 if TYPE_CHECKING:
@@ -31,7 +27,8 @@ if TYPE_CHECKING:
 
     from kinesis_nb.emulator import Emulator
 
-SECONDS = 60.0
+pytestmark = pytest.mark.timeout(300)  # on a machine that is busy
+
 KEYS = kn.StaticCredentials("emulator", "hunter2-of-the-source")
 
 
@@ -88,55 +85,6 @@ def _signed(name: x509.Name, key: Any, issuer: x509.Name, issuer_key: Any, *, is
         .sign(issuer_key, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-class Command:
-    """A command of ours that runs, and what it has said so far."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "kinesis_nb", *arguments], stderr=subprocess.PIPE, text=True
-        )
-        self._lines: list[str] = []
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        self._lines += iter(self.process.stderr.readline, "")  # list += takes them one by one
-
-    def says(self, pattern: str) -> re.Match[str]:
-        """Wait until it has said something."""
-        until(f"{pattern!r} of {self.process.args}", lambda: re.search(pattern, "".join(self._lines)), SECONDS)
-        found = re.search(pattern, "".join(self._lines))
-        assert found
-        return found
-
-    def listens_on(self) -> set[str]:
-        """Return the addresses that it, its nanny and its workers can be reached at."""
-        own = psutil.Process(self.process.pid)
-        everything = [found for one in (own, *own.children()) for found in one.net_connections("inet")]
-        return {found.laddr.ip for found in everything if found.status == psutil.CONN_LISTEN}
-
-    def stop(self) -> None:
-        with suppress(psutil.NoSuchProcess):
-            for process in (*psutil.Process(self.process.pid).children(), psutil.Process(self.process.pid)):
-                process.kill()
-        self.process.communicate()
-
-
-@contextmanager
-def cluster(*options: str, host: str = "127.0.0.1", agents: int) -> Generator[tuple[str, list[Command]]]:
-    """Run a scheduler and agents; yield its address and all of them."""
-    with ExitStack() as stack:
-        commands = [Command("scheduler", "--host", host, "--port", "0", *options)]
-        stack.callback(commands[0].stop)
-        address = commands[0].says(r"scheduler at (\S+):")[1]
-        for number in range(1, agents + 1):
-            commands.append(Command("agent", "--scheduler", address, "--name", f"agent-{number}", *options))
-            stack.callback(commands[-1].stop)
-        for command in commands[1:]:
-            command.says("serves")
-        yield address, commands
 
 
 @pytest.fixture(scope="module")

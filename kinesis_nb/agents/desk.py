@@ -120,6 +120,7 @@ class Desk(SchedulerPlugin):
             )
         }
         scheduler.handlers.update(handlers)
+        scheduler.client_desires_keys([], NAME)
         self._look = PeriodicCallback(self._look_for_lost, LOOK_SECONDS * 1000)
         self._look.start()
 
@@ -149,7 +150,7 @@ class Desk(SchedulerPlugin):
             if time.monotonic() > give_up:
                 return False
             await asyncio.sleep(0.01)
-        self._scheduler.client_desires_keys(list(record.parts), NAME)
+        self._scheduler.client_desires_keys([key for key, part in record.parts.items() if not part.over], NAME)
         record.is_submitted = True
         return True
 
@@ -239,6 +240,8 @@ class Desk(SchedulerPlugin):
         if finish == "memory":
             part.over = "ended"
             record.note(f"part {_number(key)} ended")
+            # Dask would compute a wanted result again when its agent is lost: a stopped sync would take its table back
+            self._scheduler.loop.add_callback(self._scheduler.client_releases_keys, [key], NAME)
         elif finish == "erred":
             task = self._scheduler.tasks[key]
             part.over, part.error = "failed", task.exception_text or "failed"

@@ -45,6 +45,7 @@ def submit(cluster: Cluster, order: Order) -> str:
     """
     cluster.check()
     cluster.check_way(order.parcel)
+    agents = cluster.workers  # now: all of them may be away for a moment when the parts are given out
     job = order.job()
     if not cluster.desk("jobs", job=job).get(job, {"is_over": True})["is_over"]:
         return job
@@ -54,7 +55,7 @@ def submit(cluster: Cluster, order: Order) -> str:
     what = {"kind": order.kind, "stream": order.stream, "place": order.uri}
     opened = cluster.desk("open", job=job, order=pickle.dumps(order), what=what, keys=[task.key for task in tasks])
     if opened["is_new"]:
-        places = first_places(len(tasks), cluster.workers)
+        places = first_places(len(tasks), agents)
         futures = [cluster.submit(task, place) for task, place in zip(tasks, places, strict=True)]
         cluster.desk("hold", job=job)
         del futures  # from here on the desk keeps them
