@@ -571,12 +571,12 @@ def test_an_explorer_goes_on_with_a_stream(source: kn.Source, streams: Streams) 
     assert page.settle()
     (view,) = page._below.children
     assert view.tail.state == "running"
-    assert "source.tail(&quot;orders&quot;)" in page._result.value
+    assert page._code_view.code.startswith('tail = source.tail("orders")')
     view.tail.stop()
     page.sync()
     (form,) = page._below.children
     assert form.fields["stream"].value == "orders"
-    assert "source.sync(&quot;orders&quot;, &quot;tables/orders&quot;)" in page._result.value
+    assert page._code_view.code.startswith('sync = source.sync("orders", "tables/orders")')
     assert form.settle()
 
 

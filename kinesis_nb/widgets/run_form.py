@@ -11,7 +11,7 @@ import ipywidgets as W  # noqa: N812 - as in base
 
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.position import StartingPosition
-from kinesis_nb.widgets.base import Action, Field, Form, check_stream, code_html
+from kinesis_nb.widgets.base import Action, Field, Form, check_stream, markup
 from kinesis_nb.widgets.code import Asked, with_imports
 from kinesis_nb.widgets.secret_field import SecretField
 
@@ -45,7 +45,7 @@ class RunForm(Form):
         return [
             Action("Start", self.start, self._why_not_start, primary=True),
             *([] if self._has_live_view() else [stop]),
-            Action("Code", lambda: self.show(code_html(self.to_code())), lambda: self.problem),
+            Action("Code", lambda: self.show_code(self.to_code()), lambda: self.problem),
         ]
 
     def _has_live_view(self) -> bool:
@@ -89,7 +89,7 @@ class RunForm(Form):
     def _begun(self, run: Any) -> None:
         self._run, self._is_running = run, True
         self.show("")
-        before, view = self._view.children, self._live_view(run) if self._has_live_view() else W.HTML()
+        before, view = self._view.children, self._live_view(run) if self._has_live_view() else markup()
         self._view.children = [view]
         for old in before:
             old.close()

@@ -12,7 +12,7 @@ from kinesis_nb.connection import connect
 from kinesis_nb.credentials import AwsInstance, Profile, StaticCredentials, StsRole, as_secret
 from kinesis_nb.errors import AccessDenied, ConfigError
 from kinesis_nb.saved import check_name
-from kinesis_nb.widgets.base import Action, Field, Form, check_stream, code_html, heading
+from kinesis_nb.widgets.base import Action, Field, Form, check_stream, heading
 from kinesis_nb.widgets.code import source_code
 from kinesis_nb.widgets.secret_field import SecretField
 
@@ -109,7 +109,7 @@ class SourceForm(Form):
                 self._save,
                 lambda: self._why_not() or ("" if self.fields["name"].value else "give the source a name"),
             ),
-            Action("Code", lambda: self.show(code_html(self.to_code())), self._why_not),
+            Action("Code", lambda: self.show_code(self.to_code()), self._why_not),
         ]
 
     # --- what the form gives ---

@@ -9,16 +9,19 @@ function render({ model, el }) {
   const stop = button("Stop", "write what was read, then stop; starting it again goes on from there", () => {
     stop.disabled = true;
     setText(stop, "Stopping …");
-    model.send({ kind: "stop" });
+    line.send({ kind: "stop" });
   });
   const root = make("div", { class: "knb-live", role: "region" },
-    make("div", { class: "knb-top" }, state, make("span", { class: "knb-fill" }), spark.picture, rate, stop),
+    make("div", { class: "knb-top" }, state, make("div", { class: "knb-side" }, spark.picture, rate, stop)),
     facts, trouble, make("div", { class: "knb-scroll" }, table), more, error.line);
   el.append(root);
+  let shown = { title: "", facts: [], columns: [], rows: [] };
 
   function draw(frame) {
     error.show(frame.error);
+    stop.inert = false;
     if (!frame.state) return;
+    shown = frame;
     root.setAttribute("aria-label", frame.title);
     state.dataset.state = frame.state;
     setText(state, `${SIGNS[frame.state] ?? "!"} ${frame.state} · ${frame.title}`);
@@ -30,15 +33,26 @@ function render({ model, el }) {
     facts.replaceChildren(...frame.facts.map(([name, value]) =>
       make("span", {}, make("span", { class: "knb-quiet" }, `${name} `), make("b", {}, value))));
     setText(trouble, frame.trouble);
-    if (head.childNodes.length !== frame.columns.length) {
-      head.replaceChildren(...frame.columns.map((name) => make("th", { scope: "col" }, name)));
-    }
-    body.replaceChildren(...frame.rows.map((row) => make("tr", {}, ...row.map((cell) => make("td", {}, cell)))));
+    const isNumeric = frame.columns.map((_, i) => isNumbers(frame.rows.map((row) => row[i])));
+    const cells = (tag, texts) => texts.map((text, i) => make(tag, { class: isNumeric[i] && "knb-amount" }, text));
+    head.replaceChildren(...cells("th", frame.columns));
+    body.replaceChildren(...frame.rows.map((row) => make("tr", {}, ...cells("td", row))));
     table.hidden = !frame.rows.length;
     setText(more, frame.more ? `and ${frame.more} more shards` : "");
   }
 
-  return connect(model, root, draw, () => {});
+  function lost() {
+    showLost(state, shown.title);
+    stop.inert = true;
+  }
+
+  function picture() {
+    const facts = shown.facts.map(([name, value]) => `${name} ${value}`);
+    return { caption: [`${shown.title}: the kernel has ended`, ...facts].join(" · "), columns: shown.columns, rows: shown.rows };
+  }
+
+  const line = connect(model, root, { draw, reply: () => {}, lost, picture });
+  return line.close;
 }
 
 export default { render };

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.consumer import State
 from kinesis_nb.display import plain
-from kinesis_nb.widgets.live import LiveView, Rate, source
+from kinesis_nb.widgets.assets import source
+from kinesis_nb.widgets.live import SCRIPTS, STYLES, LiveView, Rate
 from kinesis_nb.widgets.rows import cut
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ LONGEST_NOTE = 2_000
 class StatusView(LiveView):
     """State, counts and shards of something that writes, its last error, and a button that stops it."""
 
-    _esm = source("live.js", "status_view.js")
-    _css = source("live.css")
+    _esm = SCRIPTS + source("status_view.js")
+    _css = STYLES
 
     def __init__(self, writer: Any, title: str, written: int) -> None:
         self._writer, self._title = writer, plain(title)

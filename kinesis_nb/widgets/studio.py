@@ -13,7 +13,7 @@ from kinesis_nb.samples import demo
 from kinesis_nb.saved import load, sources
 from kinesis_nb.source import Source
 from kinesis_nb.text import one_line
-from kinesis_nb.widgets.base import Action, Field, Form, Panel, heading
+from kinesis_nb.widgets.base import Action, Field, Form, Panel, heading, markup
 from kinesis_nb.widgets.export_form import ExportForm
 from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.source_form import SourceForm
@@ -43,7 +43,7 @@ class Studio(Panel):
     @hinted
     def __init__(self, source: Source | None = None) -> None:
         self.source: Source | None = None
-        self._place = W.HTML()
+        self._place = markup()
         self._tabs = W.Tab([W.VBox() for _ in _TABS], titles=_TABS)
         super().__init__([self._place, self._tabs], "studio")
         self.add_class("knb-studio")

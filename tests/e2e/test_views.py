@@ -12,7 +12,6 @@ import nbformat
 import pytest
 
 from kinesis_nb.widgets import TailView
-from kinesis_nb.widgets.live import source as code
 from tests.lab import browser_page, jupyter_lab, open_notebook, run_all
 from tests.test_hostile import PAYLOADS
 from tests.test_widgets_views import FrontEnd, _hold
@@ -68,9 +67,9 @@ _RENDER = """async ([code, css, messages]) => {
 def _play(page: Page, view: TailView) -> tuple[str | None, str, list[dict[str, object]]]:
     """Show in the page what a view has sent to its front end."""
     page.set_content("<!doctype html><body></body>")
-    script = base64.b64encode(code("live.js", "tail_view.js").encode()).decode()
+    script = base64.b64encode(TailView._esm.encode()).decode()
     messages = list(zip(view.comm.heads, view.comm.frames, strict=True))
-    bad, text, said = page.evaluate(_RENDER, [script, code("live.css"), json.loads(json.dumps(messages))])
+    bad, text, said = page.evaluate(_RENDER, [script, TailView._css, json.loads(json.dumps(messages))])
     return bad, text, said
 
 
