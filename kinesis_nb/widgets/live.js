@@ -16,11 +16,39 @@ function make(tag, attributes = {}, ...children) {
 }
 
 function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  const node = element.firstChild;
+  if (node?.nodeType === Node.TEXT_NODE && !node.nextSibling) {
+    if (node.data !== text) node.data = text;  // cheaper than a new node
+  } else if (element.textContent !== text) element.textContent = text;
 }
 
 function random() {
   return Math.random().toString(36).slice(2);
+}
+
+const DRAWING = 8, BETWEEN = 100;  // ms of drawing in a frame, then the page gets its turn; ms between two rounds
+
+/**
+ * Draw in the next round. All views of a page share it, though each has a script of its own: painting a page costs more
+ * than drawing a view does, so it is done for all of them at once.
+ */
+function drawSoon(draw) {
+  const page = (globalThis.kinesisNotebookDraws ??= { waiting: new Set(), isDue: false, last: 0 });
+  function drawSome() {
+    const until = performance.now() + DRAWING;
+    for (const one of page.waiting) {
+      page.waiting.delete(one);
+      one();
+      if (performance.now() > until) break;
+    }
+    page.isDue = page.waiting.size > 0;
+    page.last = performance.now();
+    if (page.isDue) requestAnimationFrame(drawSome);
+  }
+  page.waiting.add(draw);
+  if (page.isDue) return;
+  page.isDue = true;
+  setTimeout(() => requestAnimationFrame(drawSome), Math.max(0, page.last + BETWEEN - performance.now()));
 }
 
 /**
@@ -32,7 +60,7 @@ function random() {
 function connect(model, root, { draw, reply, lost, picture }) {
   const view = random();
   const page = (globalThis.kinesisNotebookPage ??= random());
-  let waiting = null, request = 0, inSight = true, wasSeen = true, isLost = false, id = "";
+  let waiting = null, inSight = true, wasSeen = true, isLost = false, isClosed = false, id = "";
 
   function send(message) {
     if (!isLost) model.send(message);
@@ -43,7 +71,7 @@ function connect(model, root, { draw, reply, lost, picture }) {
   }
 
   function show() {
-    request = 0;
+    if (isClosed) return;
     const { frame, answer } = waiting;
     waiting = null;
     draw(frame);
@@ -68,7 +96,7 @@ function connect(model, root, { draw, reply, lost, picture }) {
       frame.everything = waiting.frame.everything;
     }
     waiting = { frame, answer };
-    request ||= requestAnimationFrame(show);
+    drawSoon(show);
   }
 
   function look() {
@@ -104,7 +132,7 @@ function connect(model, root, { draw, reply, lost, picture }) {
     document.removeEventListener("visibilitychange", look);
     model.off("msg:custom", received);
     model.off("comm_live_update", lookForKernel);
-    if (request) cancelAnimationFrame(request);
+    isClosed = true;
     send({ kind: "seen", view, is_seen: false });
   }
   return { send, close };

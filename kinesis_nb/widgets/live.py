@@ -23,6 +23,7 @@ from kinesis_nb.widgets.pump import PUMP
 from kinesis_nb.widgets.routing import serve_while_busy
 
 HIDDEN_SECONDS = 1.0  # between two looks at something that nobody sees
+SHARE_SECONDS = 0.05  # between two frames of a view, for each view in sight: at most 20 frames a second for a page
 SCRIPTS = f"const TABLE_STYLE = {json.dumps(TABLE_STYLE)};\n" + source("notebook.js", "live.js")
 STYLES = source("live.css")
 
@@ -48,6 +49,10 @@ class Rate:
     def last_minute(self) -> list[int]:
         """The rates, oldest first."""
         return [round(rate) for rate in self._seconds]
+
+
+def _seen() -> int:
+    return sum(isinstance(view, LiveView) and view._flow.is_seen for view in PUMP.views())  # noqa: SLF001 - of its own kind
 
 
 class LiveView(anywidget.AnyWidget):
@@ -157,7 +162,7 @@ class LiveView(anywidget.AnyWidget):
         if wait := self._flow.wait(now):
             return wait
         self._send_frame(now, everything=self._is_new)
-        return max(self._interval(), self._flow.wait(now))
+        return max(self._interval(), SHARE_SECONDS * _seen(), self._flow.wait(now))
 
     def _answer_all(self) -> None:
         while self._asked:

@@ -3,8 +3,7 @@
 function render({ model, el }) {
   const state = make("span", { class: "knb-state", role: "status" }), rate = make("span", { class: "knb-rate" });
   const spark = sparkline(), facts = make("div", { class: "knb-facts" }), trouble = make("div", { class: "knb-notes" });
-  const head = make("tr"), body = make("tbody"), more = make("div", { class: "knb-quiet" });
-  const table = make("table", { "aria-label": "shards" }, make("thead", {}, head), body);
+  const tables = make("div", { class: "knb-scroll" });
   const error = errorLine();
   const stop = button("Stop", "write what was read, then stop; starting it again goes on from there", () => {
     stop.disabled = true;
@@ -13,9 +12,9 @@ function render({ model, el }) {
   });
   const root = make("div", { class: "knb-live", role: "region" },
     make("div", { class: "knb-top" }, state, make("div", { class: "knb-side" }, spark.picture, rate, stop)),
-    facts, trouble, make("div", { class: "knb-scroll" }, table), more, error.line);
+    facts, trouble, tables, error.line);
   el.append(root);
-  let shown = { title: "", facts: [], columns: [], rows: [] };
+  let shown = { title: "", facts: [], tables: [] };
 
   function draw(frame) {
     error.show(frame.error);
@@ -33,12 +32,16 @@ function render({ model, el }) {
     facts.replaceChildren(...frame.facts.map(([name, value]) =>
       make("span", {}, make("span", { class: "knb-quiet" }, `${name} `), make("b", {}, value))));
     setText(trouble, frame.trouble);
-    const isNumeric = frame.columns.map((_, i) => isNumbers(frame.rows.map((row) => row[i])));
-    const cells = (tag, texts) => texts.map((text, i) => make(tag, { class: isNumeric[i] && "knb-amount" }, text));
-    head.replaceChildren(...cells("th", frame.columns));
-    body.replaceChildren(...frame.rows.map((row) => make("tr", {}, ...cells("td", row))));
-    table.hidden = !frame.rows.length;
-    setText(more, frame.more ? `and ${frame.more} more shards` : "");
+    tables.replaceChildren(...frame.tables.flatMap(drawTable));
+  }
+
+  function drawTable({ columns, rows, more }) {
+    const isNumeric = columns.map((_, i) => isNumbers(rows.map((row) => row[i])));
+    const line = (tag, texts) =>
+      make("tr", {}, ...texts.map((text, i) => make(tag, { class: isNumeric[i] && "knb-amount" }, text)));
+    const body = make("tbody", {}, ...rows.map((row) => line("td", row)));
+    const rest = more ? [make("div", { class: "knb-quiet" }, `and ${more} more`)] : [];
+    return [make("table", {}, make("thead", {}, line("th", columns)), body), ...rest];
   }
 
   function lost() {
@@ -48,7 +51,7 @@ function render({ model, el }) {
 
   function picture() {
     const facts = shown.facts.map(([name, value]) => `${name} ${value}`);
-    return { caption: [`${shown.title}: the kernel has ended`, ...facts].join(" · "), columns: shown.columns, rows: shown.rows };
+    return { caption: [`${shown.title}: the kernel has ended`, ...facts].join(" · "), columns: [], rows: [], ...shown.tables[0] };
   }
 
   const line = connect(model, root, { draw, reply: () => {}, lost, picture });

@@ -6,7 +6,7 @@ const TYPING = 250;  // ms after the last key before a filter is sent
 
 /** Rows in a scrolling grid of which only those in sight exist. pick(number) is called for a click or Enter. */
 function rowTable(pick) {
-  let columns = [], rows = [], widths = [], kinds = [], held = [], isHeld = false, active = -1, picked = -1;
+  let columns = [], rows = [], widths = [], kinds = [], held = [], isHeld = false, active = -1, picked = -1, top = 0;
   const head = make("div", { class: "knb-row knb-head", role: "row" });
   const body = make("div", { class: "knb-body", role: "rowgroup" });
   const empty = make("div", { class: "knb-empty" }, "no rows yet");
@@ -68,7 +68,7 @@ function rowTable(pick) {
     newer.hidden = !isHeld || !held.length;
     const news = held.length >= KEPT ? `${KEPT}+` : String(held.length);
     setText(newer, `↑ ${news} newer rows`);
-    const first = Math.max(0, Math.floor(grid.scrollTop / ROW) - 2);
+    const first = Math.max(0, Math.floor(top / ROW) - 2);  // asking the grid would have it laid out in between
     const count = Math.max(0, Math.min(rows.length - first, ROWS_SHOWN + 6));
     while (pool.length < count) pool.push(body.appendChild(make("div", { class: "knb-row", role: "row" })));
     pool.forEach((element, i) => fill(element, i < count ? first + i : -1));
@@ -104,22 +104,24 @@ function rowTable(pick) {
     rows = [...held, ...rows].slice(0, KEPT);
     held = [];
     active = -1;
-    grid.scrollTop = 0;
+    grid.scrollTop = top = 0;
     draw();
   }
 
   function scrolled() {
-    if (grid.scrollTop > ROW && !isHeld) hold();  // what is being read must not run away
-    else if (grid.scrollTop <= 0 && isHeld && active < 0) { release(); return; }
+    top = grid.scrollTop;
+    if (top > ROW && !isHeld) hold();  // what is being read must not run away
+    else if (top <= 0 && isHeld && active < 0) { release(); return; }
     draw();
   }
 
   function choose(place) {
     active = Math.max(0, Math.min(place, rows.length - 1));
     hold();
-    const top = active * ROW, height = grid.clientHeight - head.offsetHeight;
-    if (top < grid.scrollTop) grid.scrollTop = top;
-    if (top + ROW > grid.scrollTop + height) grid.scrollTop = top + ROW - height;
+    const y = active * ROW, height = grid.clientHeight - head.offsetHeight;
+    if (y < grid.scrollTop) grid.scrollTop = y;
+    if (y + ROW > grid.scrollTop + height) grid.scrollTop = y + ROW - height;
+    top = grid.scrollTop;
     draw();
     grid.setAttribute("aria-activedescendant", `${grid.dataset.view}-${active}`);
   }
