@@ -39,6 +39,7 @@ _RENDER = """async ([code, css, messages]) => {
     for (const [place, [head, frame]] of messages.entries()) {
         const bytes = new TextEncoder().encode(JSON.stringify(frame));
         receive(head, [new DataView(bytes.buffer)]);
+        await new Promise((done) => setTimeout(done, 120));  // views draw in rounds, a tenth of a second apart
         await new Promise(requestAnimationFrame);
         await new Promise(requestAnimationFrame);
         found(el);
