@@ -34,8 +34,14 @@ _RENDER = """async ([code, css, messages]) => {
     const view = (await import("data:text/javascript;base64," + code)).default;
     const el = document.body.appendChild(document.createElement("div"));
     const said = [];
-    let receive;
-    view.render({ model: { send: (m) => said.push(m), on: (_, f) => { receive = f; }, off() {} }, el });
+    let receive, disconnect, left;
+    const shown = { data: { "application/vnd.jupyter.widget-view+json": { model_id: messages[0][0].model } } };
+    const outputs = { length: 1, get: () => shown, set: (_, output) => { left = output.data["text/html"]; } };
+    const widget_manager = {  // of a notebook whose kernel has ended
+        get_model: async () => ({ comm_live: false }), kernel: { status: "dead" }, context: { model: { cells: [{ outputs }] } },
+    };
+    const on = (name, f) => { if (name === "msg:custom") receive = f; else disconnect = f; };
+    view.render({ model: { send: (m) => said.push(m), on, off() {}, widget_manager }, el });
     for (const [place, [head, frame]] of messages.entries()) {
         const bytes = new TextEncoder().encode(JSON.stringify(frame));
         receive(head, [new DataView(bytes.buffer)]);
@@ -54,13 +60,18 @@ _RENDER = """async ([code, css, messages]) => {
     }
     function found(root) {
         for (const node of root.querySelectorAll("*")) {
-            const isOurs = /^(div|span|button|input|dl|dt|dd|pre|details|summary|svg|polyline)$/i.test(node.tagName);
+            const isOurs = /^(div|span|button|input|dl|dt|dd|pre|details|summary|svg|polyline|style|table|caption|thead|tbody|tr|th|td)$/i.test(node.tagName);
             const bad = [...node.attributes].filter(({ name }) => /^(on|href|src|srcdoc|action|formaction)/.test(name));
             if (!isOurs || bad.length) window.bad = `${node.tagName} ${bad.map((a) => a.name)}`;
         }
         window.text = (window.text ?? "") + root.textContent;
     }
     found(el);
+    await disconnect();
+    const kept = document.body.appendChild(document.createElement("div"));
+    kept.innerHTML = left;
+    found(kept);
+    if (!kept.querySelectorAll("td").length) window.bad = "nothing is left";
     return [window.bad ?? null, window.text, said];
 }"""
 
