@@ -28,6 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 # A model that keeps what the view says, and is fed by the test.
 _RENDER = """async ([code, css, messages]) => {
+    const view_tags = "div|span|button|input|dl|dt|dd|pre|details|summary|svg|polyline";
+    const OURS = RegExp(`^(${view_tags}|style|table|caption|thead|tbody|tr|th|td)$`, "i");
     const style = document.createElement("style");
     style.textContent = css;
     document.head.append(style);
@@ -38,7 +40,9 @@ _RENDER = """async ([code, css, messages]) => {
     const shown = { data: { "application/vnd.jupyter.widget-view+json": { model_id: messages[0][0].model } } };
     const outputs = { length: 1, get: () => shown, set: (_, output) => { left = output.data["text/html"]; } };
     const widget_manager = {  // of a notebook whose kernel has ended
-        get_model: async () => ({ comm_live: false }), kernel: { status: "dead" }, context: { model: { cells: [{ outputs }] } },
+        get_model: async () => ({ comm_live: false }),
+        kernel: { status: "dead" },
+        context: { model: { cells: [{ outputs }] } },
     };
     const on = (name, f) => { if (name === "msg:custom") receive = f; else disconnect = f; };
     view.render({ model: { send: (m) => said.push(m), on, off() {}, widget_manager }, el });
@@ -60,7 +64,7 @@ _RENDER = """async ([code, css, messages]) => {
     }
     function found(root) {
         for (const node of root.querySelectorAll("*")) {
-            const isOurs = /^(div|span|button|input|dl|dt|dd|pre|details|summary|svg|polyline|style|table|caption|thead|tbody|tr|th|td)$/i.test(node.tagName);
+            const isOurs = OURS.test(node.tagName);
             const bad = [...node.attributes].filter(({ name }) => /^(on|href|src|srcdoc|action|formaction)/.test(name));
             if (!isOurs || bad.length) window.bad = `${node.tagName} ${bad.map((a) => a.name)}`;
         }
