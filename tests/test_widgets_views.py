@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import threading
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -367,6 +368,23 @@ def test_throttles_lag_and_drops_are_shown(source: kn.Source, streams: Streams) 
     assert live["counts"] == "500 rows · 100 held"
     assert [badge[0] for badge in live["shards"]] == ["0", "1"]
     assert {badge[4] for badge in live["shards"]} == {0}
+
+
+def test_a_tail_in_perspective(tail: kn.Tail) -> None:
+    """All rows that are held, with the columns of a tail; without the package there is a hint that installs it."""
+    pytest.importorskip("perspective", reason="pip install 'kinesis-nb[perspective]'")
+    found = TailView(tail).to_perspective()
+    assert found.table.size() == len(tail) == 50
+    assert set(found.table.schema()) == set(tail.to_arrow().column_names)
+
+
+def test_without_perspective_there_is_a_hint(tail: kn.Tail, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for every extra."""
+    monkeypatch.setitem(sys.modules, "perspective", None)
+    monkeypatch.setitem(sys.modules, "perspective.widget", None)
+    with pytest.raises(kn.ConfigError) as raised:
+        tail.to_perspective()
+    assert "kinesis-nb[perspective]" in raised.value.hint
 
 
 def test_only_a_tail_has_a_tail_view(source: kn.Source) -> None:
