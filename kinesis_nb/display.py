@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import importlib
+import re
 import sys
 from datetime import datetime
 from importlib.util import find_spec
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LONGEST = 120
-_STYLE = (
+_QUANTITY = re.compile(r"-?[\d,]+(\.\d+)?( ?%| m?s)")
+TABLE_STYLE = (
     "<style>"
     ".knb{font:var(--jp-ui-font-size1,13px)/1.5 var(--jp-ui-font-family,system-ui,sans-serif);"
     "color:var(--jp-ui-font-color1,inherit)}"
-    ".knb{overflow-x:auto}"
+    ".knb{overflow-x:auto}.knb~.knb{margin-top:12px}"
     ".knb table{border-collapse:collapse;margin:0;font-size:inherit}"
     ".knb caption,.knb .none{text-align:left;white-space:nowrap}"
     ".knb caption,.knb .none{padding:2px 0 6px;color:var(--jp-ui-font-color2,inherit)}"
@@ -57,24 +59,28 @@ def cell(value: object) -> str:
 
 
 def table_html(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
-    """Return an HTML table; every value is shown as text."""
+    """Return an HTML table; every value is shown as text, and a column without any is left out."""
     rows = list(rows)
-    numeric = [_is_numeric([row[i] for row in rows]) for i in range(len(columns))]
-    classes = [' class="num"' if is_number else "" for is_number in numeric]
-    head = "".join(f"<th{kind}>{cell(name)}</th>" for name, kind in zip(columns, classes, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td{kind}>{cell(value)}</td>" for value, kind in zip(row, classes, strict=True)) + "</tr>"
-        for row in rows
-    )
+    values = [[row[i] for row in rows] for i in range(len(columns))]
+    shown = [i for i in range(len(columns)) if any(value not in (None, "") for value in values[i])]
+    classes = {i: ' class="num"' if is_numeric(values[i]) else "" for i in shown}
+    head = "".join(f"<th{classes[i]}>{cell(columns[i])}</th>" for i in shown)
+    body = "".join("<tr>" + "".join(f"<td{classes[i]}>{cell(row[i])}</td>" for i in shown) + "</tr>" for row in rows)
     top = f"<caption>{cell(caption)}</caption>" if caption else ""
     if not rows:
-        return f'{_STYLE}<div class="knb"><div class="none">{cell(caption)}</div></div>'
-    return f'{_STYLE}<div class="knb"><table>{top}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        return f'{TABLE_STYLE}<div class="knb"><div class="none">{cell(caption)}</div></div>'
+    return (
+        f'{TABLE_STYLE}<div class="knb"><table>{top}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
-def _is_numeric(values: list[object]) -> bool:
+def is_numeric(values: Iterable[object]) -> bool:
+    """Whether a column is numbers, or texts of numbers with a unit, and so belongs to the right."""
     numbers = [value for value in values if value is not None]
-    return bool(numbers) and all(isinstance(number, int | float) for number in numbers)
+    return bool(numbers) and all(
+        _QUANTITY.fullmatch(number) if isinstance(number, str) else isinstance(number, int | float)
+        for number in numbers
+    )
 
 
 def frame_html(table: pa.Table, caption: str, most: int = 10, *, newest: bool = False) -> str:

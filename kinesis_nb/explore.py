@@ -177,17 +177,22 @@ class StreamView:
         return frame.cast({"shard_id": pl.String, "lag": pl.Duration("ms"), "oldest": pl.Datetime("us", "UTC")})
 
     def _repr_html_(self) -> str:
-        rows = [(field.name, getattr(self.summary, field.name)) for field in fields(StreamSummary)]
-        rows += [("open shards", self.open_shards), *self.extras.items()]
-        return table_html(
-            ("", self.name), [(name, None if value is None else str(value)) for name, value in rows]
-        ) + table_html(
-            self.shards.columns,
-            ([", ".join(v) if isinstance(v, list) else v for v in row] for row in self.shards.iter_rows()),
-        )
+        about: dict[str, object] = {
+            field.name: getattr(self.summary, field.name) for field in fields(StreamSummary)[1:]
+        }
+        about |= {"retention": f"{self.summary.retention:,} hours", "open_shards": self.open_shards, **self.extras}
+        rows = [(name.replace("_", " "), plain(value)) for name, value in about.items() if value is not None]
+        shards = ([_in_a_cell(value) for value in row] for row in self.shards.iter_rows())
+        return table_html(("name", self.name), rows) + table_html(self.shards.columns, shards)
 
     def __repr__(self) -> str:
         return f"<StreamView {self.name}: {self.open_shards} open of {len(self._listing)} shards>"
+
+
+def _in_a_cell(value: object) -> object:
+    if isinstance(value, list):
+        return ", ".join(value)
+    return f"{value:.1f}%" if isinstance(value, float) else value
 
 
 @dataclass(frozen=True, eq=False, repr=False)

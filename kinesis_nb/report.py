@@ -68,7 +68,7 @@ class ExportReport:
         names = ("rows", "bytes", "requests", "retries", "throttles", "possible_duplicates")
         rows: list[tuple[str, object]] = [(name.replace("_", " "), getattr(self, name)) for name in names]
         rows += [("failed", len(self.failed)), ("seconds", round(self.duration, 2))]
-        about = table_html(("export", self.note or "finished"), [(name, f"{value:,}") for name, value in rows])
+        about = table_html(("export", self.note or "finished"), rows)
         parts = [table_html(frame.columns, frame.head(10).rows(), caption) for caption, frame in self._details()]
         return about + "".join(parts)
 

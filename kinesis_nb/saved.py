@@ -13,6 +13,7 @@ import stat
 import tempfile
 import tomllib
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from kinesis_nb.credentials import AwsInstance, Profile, Secret, StaticCredentia
 from kinesis_nb.errors import ConfigError, closest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Generator, Mapping
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _SETTINGS = (
@@ -69,14 +70,26 @@ def save(config: SourceConfig, name: str) -> None:
         keyring.set_password(_SERVICE, f"{name}/{kind}", secret.reveal())
 
 
-def load(name: str, overridden: Collection[str], *, may_ask: bool = True) -> dict[str, Any]:
+def load(name: str, overridden: Collection[str], given: Mapping[str, Secret] | None = None) -> dict[str, Any]:
     """Return the saved options of a source; a secret of an option that is overridden is not asked for.
 
     Parameters
     ----------
-    may_ask
-        Whether a secret that is not in the keyring may be asked for: only where somebody waits for the answer.
+    given
+        Secrets that are :func:`missing` here. With None they are asked for, so somebody must wait for the question.
     """
+    with _opened(name) as saved:
+        return _from_toml(name, saved, overridden, given)
+
+
+def missing(name: str) -> list[str]:
+    """Return the kinds of secrets that a saved source needs and that are not in the keyring."""
+    with _opened(name) as saved:
+        return [kind for kind in saved["secrets"] if _known(name, kind) is None]
+
+
+@contextmanager
+def _opened(name: str) -> Generator[dict[str, Any]]:
     path = _path(name)
     try:
         handle = os.open(path, os.O_RDONLY | _NO_LINK)
@@ -94,7 +107,7 @@ def load(name: str, overridden: Collection[str], *, may_ask: bool = True) -> dic
         if os.name == "posix" and os.fstat(handle).st_mode & 0o022:
             raise ConfigError(f"others may write the file of source {name!r}", hint=f"check it, then chmod 600 {path}")
         try:
-            return _from_toml(name, tomllib.load(file), overridden, may_ask=may_ask)
+            yield tomllib.load(file)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"the file of source {name!r} is damaged ({error})", hint=f"save it again; it is {path}"
@@ -133,7 +146,9 @@ def _toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _from_toml(name: str, saved: dict[str, Any], overridden: Collection[str], *, may_ask: bool) -> dict[str, Any]:
+def _from_toml(
+    name: str, saved: dict[str, Any], overridden: Collection[str], given: Mapping[str, Secret] | None
+) -> dict[str, Any]:
     secrets, auth, role = saved.pop("secrets"), saved.pop("auth", None), saved.pop("sts_role", None)
     address, user = saved.pop("proxy", None), saved.pop("proxy_user", "")
     options: dict[str, Any] = {key: saved[key] for key in _SETTINGS if key in saved}
@@ -144,12 +159,12 @@ def _from_toml(name: str, saved: dict[str, Any], overridden: Collection[str], *,
             options["auth"] = AwsInstance()
         else:
             kinds = [kind for kind in ("secret_access_key", "session_token") if kind in secrets]
-            keys = {kind: _recall(name, kind, may_ask=may_ask) for kind in kinds}
+            keys = {kind: _recall(name, kind, given) for kind in kinds}
             options["auth"] = StaticCredentials(auth["access_key_id"], **keys)
     if role:
         options["sts_role"] = StsRole(**role)
     if address and "proxy" not in overridden:
-        password = _recall(name, "proxy_password", may_ask=may_ask) if "proxy_password" in secrets else None
+        password = _recall(name, "proxy_password", given) if "proxy_password" in secrets else None
         options["proxy"] = Proxy(address, user, password)
     return options
 
@@ -161,13 +176,18 @@ def _secrets(config: SourceConfig) -> dict[str, Secret]:
     return {kind: secret for kind, secret in found.items() if secret}
 
 
-def _recall(name: str, kind: str, *, may_ask: bool) -> Secret:
-    """Return a secret from the keyring, else from whoever sits here."""
+def _known(name: str, kind: str) -> Secret | None:
     keyring = _keyring()
-    if keyring and (known := keyring.get_password(_SERVICE, f"{name}/{kind}")):
-        return Secret(known)
+    known = keyring.get_password(_SERVICE, f"{name}/{kind}") if keyring else None
+    return Secret(known) if known else None
+
+
+def _recall(name: str, kind: str, given: Mapping[str, Secret] | None) -> Secret:
+    """Return a secret that was given, else from the keyring, else from whoever sits here."""
+    if known := (given or {}).get(kind) or _known(name, kind):
+        return known
     asked = kind.replace("_", " ")
-    answer = _ask(f"{asked} of source {name!r}: ") if may_ask else ""
+    answer = _ask(f"{asked} of source {name!r}: ") if given is None else ""
     if not answer:
         option = "proxy=" if kind == "proxy_password" else "auth="
         raise ConfigError(

@@ -98,7 +98,7 @@ def jupyter_lab(folder: Path, *, settings: Mapping[str, Any] | None = None, home
 
 
 def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # importing it takes a second, or a minute where others compute
     while True:
         try:
             urllib.request.urlopen(url, timeout=1).close()

@@ -21,6 +21,7 @@ from kinesis_nb.config import SourceConfig
 from kinesis_nb.emulator import Emulator, ErrorReply, Stall
 from kinesis_nb.widgets import SourceForm
 from kinesis_nb.widgets.base import error_html
+from kinesis_nb.widgets.code_view import CodeView
 from kinesis_nb.widgets.secret_field import SecretField
 from kinesis_nb.widgets.ui_thread import ROUND_SECONDS, UiThread
 from tests.aws import Gate
@@ -367,10 +368,13 @@ def test_save_keeps_the_settings_and_no_secret(
 
 
 def test_code_is_shown_to_be_copied(end: FrontEnd) -> None:
-    """The cell that replaces the form."""
+    """The cell that replaces the form; it goes when something else is shown."""
     form = SourceForm()
     end.click(button(form, "Code"))
-    assert "source = kn.connect()" in shown(form)
+    (view,) = [child for child in form.children if isinstance(child, CodeView)]
+    assert "source = kn.connect()" in view.code
+    form.show("something else")
+    assert view not in form.children
 
 
 # --- secrets ---

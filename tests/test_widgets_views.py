@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import threading
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -369,6 +370,23 @@ def test_throttles_lag_and_drops_are_shown(source: kn.Source, streams: Streams) 
     assert {badge[4] for badge in live["shards"]} == {0}
 
 
+def test_a_tail_in_perspective(tail: kn.Tail) -> None:
+    """All rows that are held, with the columns of a tail; without the package there is a hint that installs it."""
+    pytest.importorskip("perspective", reason="pip install 'kinesis-nb[perspective]'")
+    found = TailView(tail).to_perspective()
+    assert found.table.size() == len(tail) == 50
+    assert set(found.table.schema()) == set(tail.to_arrow().column_names)
+
+
+def test_without_perspective_there_is_a_hint(tail: kn.Tail, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for every extra."""
+    monkeypatch.setitem(sys.modules, "perspective", None)
+    monkeypatch.setitem(sys.modules, "perspective.widget", None)
+    with pytest.raises(kn.ConfigError) as raised:
+        tail.to_perspective()
+    assert "kinesis-nb[perspective]" in raised.value.hint
+
+
 def test_only_a_tail_has_a_tail_view(source: kn.Source) -> None:
     """Anything else is refused with a hint."""
     with pytest.raises(kn.ConfigError, match="TailView shows a Tail, not Source"):
@@ -571,12 +589,12 @@ def test_an_explorer_goes_on_with_a_stream(source: kn.Source, streams: Streams) 
     assert page.settle()
     (view,) = page._below.children
     assert view.tail.state == "running"
-    assert "source.tail(&quot;orders&quot;)" in page._result.value
+    assert page._code_view.code.startswith('tail = source.tail("orders")')
     view.tail.stop()
     page.sync()
     (form,) = page._below.children
     assert form.fields["stream"].value == "orders"
-    assert "source.sync(&quot;orders&quot;, &quot;tables/orders&quot;)" in page._result.value
+    assert page._code_view.code.startswith('sync = source.sync("orders", "tables/orders")')
     assert form.settle()
 
 

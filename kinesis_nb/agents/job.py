@@ -14,7 +14,7 @@ import pyarrow as pa
 from kinesis_nb.agents.order import ExportOrder, SyncOrder, Task
 from kinesis_nb.agents.place import Placement, first_places
 from kinesis_nb.config import hinted
-from kinesis_nb.display import table_html
+from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError
 from kinesis_nb.frames import Records, TableLike, concat
 from kinesis_nb.sync import SyncStatus
@@ -209,6 +209,9 @@ class Job:
     def agents(self) -> pl.DataFrame:
         """Return one line per shard or part: its agent, lag, rates, commits, errors, and when the agent is away."""
         return pl.DataFrame([line for part in self.parts() for line in _lines(part)], schema=_LINE, orient="row")
+
+    def _ipython_display_(self) -> None:
+        show_live("job_view", "JobView", self)
 
     def _repr_html_(self) -> str:
         frame = self.agents()

@@ -7,10 +7,12 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W  # noqa: N812 - short, for it is in every line
+from ipywidgets.widgets.widget_string import HTMLStyle
 
 from kinesis_nb.config import StreamArn, check_stream_name
 from kinesis_nb.errors import ConfigError, KinesisError, forget_frames
 from kinesis_nb.text import one_line
+from kinesis_nb.widgets.code_view import CodeView
 from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.ui_thread import UiThread
 
@@ -30,7 +32,7 @@ _STYLE = """<style>
 .knb-panel .widget-html-content{font:var(--knb-font);white-space:normal;overflow-wrap:anywhere}
 .knb-panel .widget-label{text-align:left}
 .knb-panel .knb-field,.knb-panel .knb-actions{flex-flow:row wrap;align-items:center;overflow:visible}
-.knb-panel .knb-field>*{max-width:100%}
+.knb-panel .knb-field>*{max-width:100%}.knb-panel .widget-checkbox input{margin-top:2px}
 .knb-panel .knb-mark{flex:1 1 14em;min-width:0}
 .knb-panel .knb-wrong{color:var(--knb-wrong)}.knb-panel .knb-right{color:var(--knb-right)}
 .knb-panel .knb-quiet{color:var(--knb-quiet)}
@@ -40,7 +42,10 @@ _STYLE = """<style>
 .knb-panel h3{font-size:1.15em}.knb-panel h4{font-size:1em}
 .knb-panel pre{font:var(--jp-code-font-size,13px)/1.4 var(--knb-code);background:var(--jp-layout-color2,#8882);
   color:inherit;padding:8px;margin:4px 0;overflow:auto;max-height:24em;white-space:pre}
-.knb-panel .widget-html button{font:inherit;padding:1px 10px;border:1px solid var(--knb-line);border-radius:2px;
+.knb-panel .knb-code-bar{display:flex;align-items:center;gap:6px;font:var(--knb-font)}
+.knb-panel .knb-code-bar button{min-height:26px}
+.knb-panel .widget-html button,.knb-panel .knb-code-bar button{
+  font:inherit;padding:1px 10px;border:1px solid var(--knb-line);border-radius:2px;
   background:var(--jp-layout-color2,ButtonFace);color:inherit;cursor:pointer}
 /* a form that lost its kernel has one mark for that, not one at each of its parts */
 .knb-panel .jupyter-widgets-disconnected::before{display:none}
@@ -60,9 +65,11 @@ class Panel(W.VBox):
         What its threads are called.
     """
 
+    children: Any  # ipywidgets has no types
+
     def __init__(self, content: Iterable[W.Widget], name: str, found: Iterable[W.Widget] = ()) -> None:
-        self._status, self._error = W.HTML(), W.HTML()
-        style = W.HTML(_STYLE, layout=W.Layout(display="none"))
+        self._status, self._error = markup(), markup()
+        style = markup(_STYLE, layout=W.Layout(display="none"))
         super().__init__([style, *content, self._status, self._error, *found])
         self.add_class("knb-panel")
         serve_while_busy(self)
@@ -107,16 +114,20 @@ def check_stream(stream: str, region: str) -> None:
         check_stream_name(stream)
 
 
-def heading(text: str, level: int = 4) -> W.HTML:
+def heading(label: str, level: int = 4) -> W.HTML:
     """Return a heading."""
-    return W.HTML(f"<h{level}>{html.escape(text)}</h{level}>")
+    return markup(f"<h{level}>{html.escape(label)}</h{level}>")
 
 
-def code_html(code: str) -> str:
-    """Return code as HTML with a button that copies it."""
-    copy = "navigator.clipboard.writeText(this.parentNode.querySelector('pre').textContent);this.textContent='copied'"
-    button = f'<button type="button" onclick="{copy}">copy</button>'
-    return f"<div>{button}<pre>{html.escape(code)}</pre></div>"
+_style: HTMLStyle | None = None
+
+
+def markup(content: str = "", **options: Any) -> W.HTML:
+    """Return a control that shows HTML; all share one style, or a saved notebook would have one for each."""
+    global _style  # noqa: PLW0603 - made when it is first needed, and again after all widgets were closed
+    if _style is None or _style.comm is None:
+        _style = HTMLStyle()
+    return W.HTML(content, style=_style, **options)
 
 
 def _anything(value: Any) -> object:
@@ -148,7 +159,7 @@ class Field(W.HBox):
     ) -> None:
         self.label, self.control, self.is_required = label, control, is_required
         self._check = check
-        self._mark = W.HTML(layout=control.layout)  # one less in a notebook that is saved with its widgets
+        self._mark = markup(layout=control.layout)  # one less in a notebook that is saved with its widgets
         self._mark.add_class("knb-mark")
         self.problem = ""
         control.description = label
@@ -246,7 +257,8 @@ class Form(Panel):
     ) -> None:
         self.fields, self._actions = fields, tuple(actions)
         self._busy = ""
-        self._reason, self._result = W.HTML(), W.HTML()
+        self._reason, self._result = markup(), markup()
+        self._code_view: CodeView | None = None
         buttons = W.HBox(self._actions)
         buttons.add_class("knb-actions")
         super().__init__([*content, buttons, self._reason], name, [self._result, *below])
@@ -278,6 +290,17 @@ class Form(Panel):
     def show(self, found: str) -> None:
         """Show what a button found, as HTML, below the buttons."""
         self._result.value = found
+        if self._code_view is not None:
+            self.children = [child for child in self.children if child is not self._code_view]
+            self._code_view.close()
+            self._code_view = None
+
+    def show_code(self, code: str) -> None:
+        """Show code below the buttons."""
+        self.show("")
+        self._code_view = CodeView(code=code)
+        place = self.children.index(self._result) + 1
+        self.children = [*self.children[:place], self._code_view, *self.children[place:]]
 
     def do(self, saying: str, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
         """Do what may take long without holding up the kernel; meanwhile no button can be clicked."""

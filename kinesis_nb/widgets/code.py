@@ -27,7 +27,14 @@ def source_code(config: SourceConfig) -> str:
 def _differing(settings: SourceConfig | StsRole) -> dict[str, Any]:
     """Return what is not as it is by default."""
     values = {one.name: (getattr(settings, one.name), one.default) for one in fields(settings)}
-    return {name: value for name, (value, usual) in values.items() if value != usual}
+    found = {name: value for name, (value, usual) in values.items() if value != usual}
+    return found | {name: address(value) for name, value in found.items() if name == "agents"}
+
+
+def address(agents: Any) -> str:
+    """Return the address of a scheduler, of which a client of Dask may be given."""
+    found: str = agents if isinstance(agents, str) else getattr(getattr(agents, "scheduler", None), "address", "")
+    return found
 
 
 def with_imports(code: str) -> str:

@@ -12,7 +12,7 @@ from kinesis_nb.config import check_count, check_stream_name, hinted
 from kinesis_nb.display import table_html
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.source import Source
-from kinesis_nb.widgets.base import Action, Field, Form, code_html, heading
+from kinesis_nb.widgets.base import Action, Field, Form, heading, markup
 from kinesis_nb.widgets.code import Name, call_code
 from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.rows_view import RecordsView
@@ -129,7 +129,7 @@ class _Records(Form):
         }
         actions = [
             Action("Read", self.read, lambda: self.problem, primary=True),
-            Action("Code", lambda: self.show(code_html(self.to_code())), lambda: self.problem),
+            Action("Code", lambda: self.show_code(self.to_code()), lambda: self.problem),
         ]
         super().__init__(fields, fields.values(), actions, "records", [self._view])
         self.read()
@@ -265,7 +265,7 @@ class _Use(Form):
     def tail(self) -> None:
         """Follow the stream, and show the code for it; returns at once."""
         code = f"tail = {call_code('source.tail', [self._stream.name], {})}\ntail.view()\n"
-        self.show(code_html(code))
+        self.show_code(code)
         self.do("Starting …", lambda: self._source.tail(self._stream.name), self._tailed)
 
     def _tailed(self, tail: Tail) -> None:
@@ -273,18 +273,15 @@ class _Use(Form):
 
     def sync(self) -> None:
         """Show the form that keeps a table in step with the stream, and the code for it."""
-        self.show(
-            code_html(
-                f"sync = {call_code('source.sync', [self._stream.name, f'tables/{self._stream.name}'], {})}\nsync\n"
-            )
-        )
+        call = call_code("source.sync", [self._stream.name, f"tables/{self._stream.name}"], {})
+        self.show_code(f"sync = {call}\nsync\n")
         self._put(widgets.SyncForm(self._source, self._stream.name))
 
     def export(self) -> None:
         """Show the form that writes this stream's rows to another one, and the code for it."""
         path = f"tables/{self._stream.name}"
         code = call_code("source.export_stream", [path, Name("output_stream_arn")], {})
-        self.show(code_html(f'output_stream_arn = "arn:aws:kinesis:…"\nexport = {code}\nexport\n'))
+        self.show_code(f'output_stream_arn = "arn:aws:kinesis:…"\nexport = {code}\nexport\n')
         self._put(widgets.ExportForm(self._source))
 
     def _put(self, widget: W.Widget) -> None:
@@ -293,7 +290,7 @@ class _Use(Form):
 
 
 def _html(thing: Any) -> W.HTML:
-    return W.HTML(_picture(thing))
+    return markup(_picture(thing))
 
 
 def _picture(thing: Any) -> str:

@@ -16,28 +16,77 @@ function make(tag, attributes = {}, ...children) {
 }
 
 function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  const node = element.firstChild;
+  if (node?.nodeType === Node.TEXT_NODE && !node.nextSibling) {
+    if (node.data !== text) node.data = text;  // cheaper than a new node
+  } else if (element.textContent !== text) element.textContent = text;
 }
 
 function random() {
   return Math.random().toString(36).slice(2);
 }
 
-/** Connect a view on the page to its kernel: draw(frame) and reply(reply) are called when it sends something. */
-function connect(model, root, draw, reply) {
+const DRAWING = 8, BETWEEN = 100;  // ms of drawing in a frame, then the page gets its turn; ms between two rounds
+
+/**
+ * Draw in the next round. All views of a page share it, though each has a script of its own: painting a page costs more
+ * than drawing a view does, so it is done for all of them at once.
+ */
+function drawSoon(draw) {
+  const page = (globalThis.kinesisNotebookDraws ??= { waiting: new Set(), isDue: false, last: 0 });
+  function drawSome() {
+    const until = performance.now() + DRAWING;
+    for (const one of page.waiting) {
+      page.waiting.delete(one);
+      one();
+      if (performance.now() > until) break;
+    }
+    page.isDue = page.waiting.size > 0;
+    page.last = performance.now();
+    if (page.isDue) requestAnimationFrame(drawSome);
+  }
+  page.waiting.add(draw);
+  if (page.isDue) return;
+  page.isDue = true;
+  setTimeout(() => requestAnimationFrame(drawSome), Math.max(0, page.last + BETWEEN - performance.now()));
+}
+
+/**
+ * Connect a view on the page to its kernel, and return what sends to it and what ends it.
+ *
+ * draw(frame) and reply(reply) are called when the kernel sends something; lost() when it is gone. What stays in the
+ * notebook then is the table of picture(): a caption, columns and rows.
+ */
+function connect(model, root, { draw, reply, lost, picture }) {
   const view = random();
   const page = (globalThis.kinesisNotebookPage ??= random());
-  let waiting = null, request = 0, inSight = true, wasSeen = true;
+  let waiting = null, inSight = true, wasSeen = true, isLost = false, isClosed = false, id = "";
+
+  function send(message) {
+    if (!isLost) model.send(message);
+  }
+
+  function hello() {
+    send({ kind: "hello", view, page });
+  }
 
   function show() {
-    request = 0;
+    if (isClosed) return;
     const { frame, answer } = waiting;
     waiting = null;
     draw(frame);
-    if (answer) model.send({ kind: "drawn", number: answer });
+    if (answer) send({ kind: "drawn", number: answer });
+  }
+
+  function leave(html) {
+    const outputs = outputsOf(model, id);
+    outputs.forEach((put) => put(html));
+    return outputs.length > 0;
   }
 
   function received(message, buffers) {
+    id = message.model;
+    if (message.kind === "leave" && leave(message.picture)) send({ kind: "left" });
     if (message.kind !== "frame") return;
     message.replies.forEach(reply);
     const frame = JSON.parse(new TextDecoder().decode(buffers[0]));
@@ -47,14 +96,26 @@ function connect(model, root, draw, reply) {
       frame.everything = waiting.frame.everything;
     }
     waiting = { frame, answer };
-    request ||= requestAnimationFrame(show);
+    drawSoon(show);
   }
 
   function look() {
     const isSeen = inSight && document.visibilityState === "visible";
     if (isSeen === wasSeen) return;
     wasSeen = isSeen;
-    model.send({ kind: "seen", view, is_seen: isSeen });
+    send({ kind: "seen", view, is_seen: isSeen });
+  }
+
+  /** Look whether the kernel is there: the connection to it was lost, or is back. */
+  async function lookForKernel() {
+    const manager = model.widget_manager;
+    const { comm_live: isThere } = await manager.get_model(id);
+    if (isThere === !isLost) return;
+    isLost = !isThere;
+    if (!isLost) hello();
+    else lost();
+    const hasEnded = ["restarting", "autorestarting", "terminating", "dead", undefined].includes(manager.kernel?.status);
+    if (isLost && hasEnded) leave({ "text/html": tableOf(picture()), "text/plain": picture().caption });
   }
 
   const observer = new IntersectionObserver((entries) => {
@@ -62,16 +123,34 @@ function connect(model, root, draw, reply) {
     look();
   });
   model.on("msg:custom", received);
+  model.on("comm_live_update", lookForKernel);
   document.addEventListener("visibilitychange", look);
   observer.observe(root);
-  model.send({ kind: "hello", view, page });
-  return () => {
+  hello();
+  function close() {
     observer.disconnect();
     document.removeEventListener("visibilitychange", look);
     model.off("msg:custom", received);
-    if (request) cancelAnimationFrame(request);
-    model.send({ kind: "seen", view, is_seen: false });
-  };
+    model.off("comm_live_update", lookForKernel);
+    isClosed = true;
+    send({ kind: "seen", view, is_seen: false });
+  }
+  return { send, close };
+}
+
+/** A table as static HTML, as the kernel would leave it. */
+function tableOf({ caption, columns, rows }) {
+  const isNumeric = columns.map((_, i) => isNumbers(rows.map((row) => row[i])));
+  const line = (tag, cells) => make("tr", {}, ...cells.map((text, i) => make(tag, { class: isNumeric[i] && "num" }, text)));
+  const table = make("table", {}, make("caption", {}, caption), make("thead", {}, line("th", columns)),
+    make("tbody", {}, ...rows.map((row) => line("td", row))));
+  return TABLE_STYLE + make("div", { class: "knb" }, table).outerHTML;
+}
+
+/** Whether all texts that are not empty are numbers, perhaps with a unit, so that they belong to the right. */
+function isNumbers(texts) {
+  const filled = texts.filter((text) => text && text !== "-");
+  return filled.length > 0 && filled.every((text) => /^-?[\d,]+(\.\d+)?([eE][+-]?\d+)?( ?%| m?s)?$/.test(text));
 }
 
 /** A JSON document as a tree of texts: nodes are [name, kind, text, children]. */
@@ -91,7 +170,13 @@ function errorLine() {
   return { line, show: (text) => { setText(line, text); line.hidden = !text; } };
 }
 
-/** A button that sends a message. */
+/** Say that there is no kernel any more behind what is shown. */
+function showLost(state, title) {
+  state.dataset.state = "failed";
+  setText(state, `✕ no kernel · ${title}`);
+}
+
+/** A button. */
 function button(label, hint, act) {
   return make("button", { type: "button", class: "knb-button", title: hint, onclick: act }, label);
 }

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
 from collections import deque
-from importlib.resources import files
 from typing import Any
 
 import anywidget
 import msgspec
 from IPython.display import display, update_display
 
-from kinesis_nb.display import plain
+from kinesis_nb.display import TABLE_STYLE, plain
 from kinesis_nb.errors import KinesisError, forget_frames
 from kinesis_nb.text import one_line
+from kinesis_nb.widgets.assets import source
 from kinesis_nb.widgets.base import error_html
 from kinesis_nb.widgets.flow import Flow
 from kinesis_nb.widgets.pump import PUMP
 from kinesis_nb.widgets.routing import serve_while_busy
 
 HIDDEN_SECONDS = 1.0  # between two looks at something that nobody sees
-
-
-def source(*names: str) -> str:
-    """Return JavaScript or CSS files of this folder, one behind the other."""
-    return "\n".join(files(__package__ or "").joinpath(name).read_text(encoding="utf-8") for name in names)
+SHARE_SECONDS = 0.05  # between two frames of a view, for each view in sight: at most 20 frames a second for a page
+SCRIPTS = f"const TABLE_STYLE = {json.dumps(TABLE_STYLE)};\n" + source("notebook.js", "live.js")
+STYLES = source("live.css")
 
 
 class Rate:
@@ -50,6 +49,10 @@ class Rate:
     def last_minute(self) -> list[int]:
         """The rates, oldest first."""
         return [round(rate) for rate in self._seconds]
+
+
+def _seen() -> int:
+    return sum(isinstance(view, LiveView) and view._flow.is_seen for view in PUMP.views())  # noqa: SLF001 - of its own kind
 
 
 class LiveView(anywidget.AnyWidget):
@@ -111,6 +114,9 @@ class LiveView(anywidget.AnyWidget):
     # --- the front end speaks, in whatever thread ---
 
     def _ask(self, _widget: object, message: dict[str, Any], _buffers: object) -> None:
+        if message.get("kind") == "left":  # the picture is in the place of the view
+            self.close()
+            return
         self._asked.append(message)
         PUMP.wake(self)
 
@@ -156,7 +162,7 @@ class LiveView(anywidget.AnyWidget):
         if wait := self._flow.wait(now):
             return wait
         self._send_frame(now, everything=self._is_new)
-        return max(self._interval(), self._flow.wait(now))
+        return max(self._interval(), SHARE_SECONDS * _seen(), self._flow.wait(now))
 
     def _answer_all(self) -> None:
         while self._asked:
@@ -207,6 +213,7 @@ class LiveView(anywidget.AnyWidget):
             return
         number, wants_answer = self._flow.sent(now)
         head = {"kind": "frame", "number": number, "answer": wants_answer, "replies": list(self._replies)}
+        head["model"] = self.model_id  # by which the page finds the output
         self._replies.clear()
         self._last = packed
         self.send(head, [packed])
@@ -217,8 +224,12 @@ class LiveView(anywidget.AnyWidget):
         if self._display_id and len(self._pages) < 2:  # noqa: PLR2004 - one page, which knows the output by its id
             update_display(self._picture_bundle(), raw=True, display_id=self._display_id)  # type: ignore[no-untyped-call]
             self.close()
-        else:  # a page that was loaded again does not, and within another widget there is no output to change
-            self._send_frame(now, everything=True)
+            return
+        self._send_frame(now, everything=True)
+        if (
+            self._display_id
+        ):  # a page that was loaded again does not, but it finds the output by the widget that is in it
+            self.send({"kind": "leave", "model": self.model_id, "picture": self._picture_bundle()})
 
     def close(self) -> None:
         """Take the view off the page; the thing that it shows goes on."""

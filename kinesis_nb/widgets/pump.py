@@ -33,6 +33,11 @@ class Pump:
                 threading.Thread(target=self._loop, name="kinesis_nb views", daemon=True).start()
             self._changed.notify_all()
 
+    def views(self) -> list[Served]:
+        """Return the views that are served."""
+        with self._changed:
+            return list(self._due)
+
     def wake(self, view: Served) -> None:
         """Give a view its turn now, if it is still served."""
         with self._changed:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.display import frame_html
 from kinesis_nb.frames import Records
-from kinesis_nb.widgets.live import LiveView, source
+from kinesis_nb.widgets.assets import source
+from kinesis_nb.widgets.live import SCRIPTS, STYLES, LiveView
 from kinesis_nb.widgets.rows import Columns, Filter, Window, detail
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ QUIET_SECONDS = 60.0  # between two looks at rows that do not change
 class RowsView(LiveView):
     """Rows, newest first: filters by text and key, the fields of JSON objects in columns, all of a row on a click."""
 
-    _esm = source("live.js", "tail_view.js")
-    _css = source("live.css")
+    _esm = SCRIPTS + source("tail_view.js")
+    _css = STYLES
 
     def __init__(self, *, text: str = "", key: str = "", json: bool = False) -> None:
         self._filter, self._columns, self._window = Filter(text, key), Columns(json=json), Window()

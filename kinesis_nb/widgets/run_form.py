@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W  # noqa: N812 - as in base
 
-from kinesis_nb.errors import ConfigError
+from kinesis_nb.errors import AgentError, ConfigError
 from kinesis_nb.position import StartingPosition
-from kinesis_nb.widgets.base import Action, Field, Form, check_stream, code_html
+from kinesis_nb.widgets.base import Action, Field, Form, check_stream, markup
 from kinesis_nb.widgets.code import Asked, with_imports
+from kinesis_nb.widgets.job_view import JobView
 from kinesis_nb.widgets.secret_field import SecretField
 
 if TYPE_CHECKING:
@@ -45,12 +46,12 @@ class RunForm(Form):
         return [
             Action("Start", self.start, self._why_not_start, primary=True),
             *([] if self._has_live_view() else [stop]),
-            Action("Code", lambda: self.show(code_html(self.to_code())), lambda: self.problem),
+            Action("Code", lambda: self.show_code(self.to_code()), lambda: self.problem),
         ]
 
     def _has_live_view(self) -> bool:
-        """Whether what is started here has a live view, which also stops it; what agents of the source run has none."""
-        return self.source.config.agents is None
+        """Whether what is started here has a live view, which also stops it."""
+        return True
 
     def _why_not_start(self) -> str:
         return self.problem or ("it is running; stop it first" if self._is_running else "")
@@ -89,16 +90,24 @@ class RunForm(Form):
     def _begun(self, run: Any) -> None:
         self._run, self._is_running = run, True
         self.show("")
-        before, view = self._view.children, self._live_view(run) if self._has_live_view() else W.HTML()
+        before, view = self._view.children, self._shows(run)
         self._view.children = [view]
         for old in before:
             old.close()
         self._ui.animate(self._watch, WATCH_SECONDS)
 
+    def _shows(self, run: Any) -> W.Widget:
+        if not self._has_live_view():
+            return markup()
+        return self._live_view(run) if self.source.config.agents is None else JobView(run)
+
     def _watch(self) -> bool:
         """Return whether it goes on; when it does not, it can be started again."""
         (view,) = self._view.children
-        status = self._run.status()
+        try:
+            status = self._run.status()
+        except AgentError:  # the scheduler may be back in a moment; the view says so meanwhile
+            return True
         if not self._has_live_view():
             view.value = self._run._repr_html_()
         if status is None or status.state not in _OVER:  # an agent may not have begun yet

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets
 
 from kinesis_nb.credentials import Secret
+from kinesis_nb.widgets.assets import source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,8 +33,8 @@ class SecretField(anywidget.AnyWidget):
         Whether the box shows dots instead of what is typed.
     """
 
-    _esm = Path(__file__).parent / "secret_field.js"
-    _css = Path(__file__).parent / "secret_field.css"
+    _esm = source("secret_field.js")
+    _css = source("secret_field.css")
 
     description = traitlets.Unicode("Secret").tag(sync=True)
     placeholder = traitlets.Unicode("").tag(sync=True)

@@ -12,8 +12,8 @@ from kinesis_nb.connection import connect
 from kinesis_nb.credentials import AwsInstance, Profile, StaticCredentials, StsRole, as_secret
 from kinesis_nb.errors import AccessDenied, ConfigError
 from kinesis_nb.saved import check_name
-from kinesis_nb.widgets.base import Action, Field, Form, check_stream, code_html, heading
-from kinesis_nb.widgets.code import source_code
+from kinesis_nb.widgets.base import Action, Field, Form, check_stream, heading
+from kinesis_nb.widgets.code import address, source_code
 from kinesis_nb.widgets.secret_field import SecretField
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class SourceForm(Form):
     @hinted
     def __init__(self, config: SourceConfig | None = None, on_use: Callable[[Source], object] | None = None) -> None:
         config = config or SourceConfig()
-        self._on_use = on_use
+        self._on_use, self._agents = on_use, config.agents
         self._source: Source | None = None
         self.fields = fields = _fields(config)
         fields["endpoint_url"] = _endpoint("Kinesis endpoint", "endpoint_url", config, self._allows_http)
@@ -109,7 +109,7 @@ class SourceForm(Form):
                 self._save,
                 lambda: self._why_not() or ("" if self.fields["name"].value else "give the source a name"),
             ),
-            Action("Code", lambda: self.show(code_html(self.to_code())), self._why_not),
+            Action("Code", lambda: self.show_code(self.to_code()), self._why_not),
         ]
 
     # --- what the form gives ---
@@ -143,6 +143,8 @@ class SourceForm(Form):
         options = {name: self._value(name) for name in ("region", "agents", "exports_enabled", *_NETWORKING)}
         bundle = options.pop("ca_bundle")
         options["verify"] = bundle or options["verify"]
+        if options["agents"] and options["agents"] == address(self._agents):
+            options["agents"] = self._agents  # perhaps a client of Dask, which a text cannot be
         if proxy := options["proxy"]:
             options["proxy"] = Proxy.parse(proxy.reveal())
         options |= {"auth": self._auth(), "sts_role": self._role()}
@@ -280,7 +282,7 @@ def _of_role(name: str) -> Callable[[Any], object]:
 def _fields(config: SourceConfig) -> dict[str, Field]:
     keys = config.auth if isinstance(config.auth, StaticCredentials) else None
     profile = config.auth.name if isinstance(config.auth, Profile) else None
-    agents: str | None = config.agents
+    agents = address(config.agents) or None
     ways: dict[type, str] = {StaticCredentials: _STATIC, Profile: _PROFILE, AwsInstance: _INSTANCE}
     way = ways.get(type(config.auth), _CHAIN)
     auth = W.Dropdown(options=[_CHAIN, _STATIC, _PROFILE, *([_INSTANCE] if agents else [])], value=way)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.consumer import State
 from kinesis_nb.display import plain
-from kinesis_nb.widgets.live import LiveView, Rate, source
+from kinesis_nb.widgets.assets import source
+from kinesis_nb.widgets.live import SCRIPTS, STYLES, LiveView, Rate
 from kinesis_nb.widgets.rows import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from kinesis_nb.streaming_export import StreamingExport
     from kinesis_nb.sync import Sync
 
+Table = list[Sequence[object]]  # what is in the first row gives the columns
 MOST_SHARDS = 50  # shown
-LONGEST_NOTE = 2_000
+LONGEST_NOTE, MOST_NOTES = 2_000, 20
 
 
 class StatusView(LiveView):
     """State, counts and shards of something that writes, its last error, and a button that stops it."""
 
-    _esm = source("live.js", "status_view.js")
-    _css = source("live.css")
+    _esm = SCRIPTS + source("status_view.js")
+    _css = STYLES
 
     def __init__(self, writer: Any, title: str, written: int) -> None:
         self._writer, self._title = writer, plain(title)
@@ -31,20 +32,17 @@ class StatusView(LiveView):
         super().__init__()
 
     def _moment(
-        self, state: str, written: int, facts: Sequence[tuple[str, object]], table: list[Sequence[object]], error: str
+        self, state: str, written: int, facts: Sequence[tuple[str, object]], error: str, *tables: Table
     ) -> dict[str, Any]:
         self._rate.count(written)
-        head, *rows = table
         return {
             "title": self._title,
             "state": state,
             "rate": f"{self._rate.now:,.0f}",
             "rates": self._rate.last_minute,
             "facts": [[name, plain(value)] for name, value in facts if value is not None],
-            "columns": head,
-            "rows": [[plain(cell) for cell in row] for row in rows[:MOST_SHARDS]],
-            "more": max(0, len(rows) - MOST_SHARDS),
-            "trouble": cut(error, LONGEST_NOTE),
+            "tables": [_shown(table) for table in tables if len(table) > 1],
+            "trouble": "\n".join(cut(line, LONGEST_NOTE) for line in error.splitlines()[:MOST_NOTES]),
         }
 
     def _stop(self) -> None:
@@ -86,7 +84,7 @@ class SyncView(StatusView):
                 shard.shard_id,
                 shard.state.value,
                 shard.records,
-                _seconds(shard.millis_behind_latest),
+                seconds(shard.millis_behind_latest),
                 shard.throttles,
                 shard.retries,
                 shard.error,
@@ -95,7 +93,7 @@ class SyncView(StatusView):
         ]
         head = ("shard", "state", "records", "behind", "throttles", "retries", "error")
         error = "\n".join(filter(None, (*now.lost, now.error)))
-        return self._moment(now.state, now.rows, facts, [head, *rows], error)
+        return self._moment(now.state, now.rows, facts, error, [head, *rows])
 
 
 class ExportView(StatusView):
@@ -120,8 +118,20 @@ class ExportView(StatusView):
             ("dropped by the tail", now.dropped or None),
         ]
         shards = now.report.shards
-        return self._moment(now.state, now.rows, facts, [("shard", "rows", "bytes"), *shards.rows()], now.error)
+        return self._moment(now.state, now.rows, facts, now.error, [("shard", "rows", "bytes"), *shards.rows()])
 
 
-def _seconds(millis: int | None) -> str | None:
+def _shown(table: Table) -> dict[str, Any]:
+    """Return a table as text, without the columns that say nothing."""
+    head, *rows = table
+    filled = [i for i in range(len(head)) if any(row[i] not in (None, "") for row in rows)]
+    return {
+        "columns": [head[i] for i in filled],
+        "rows": [[plain(row[i]) for i in filled] for row in rows[:MOST_SHARDS]],
+        "more": max(0, len(rows) - MOST_SHARDS),
+    }
+
+
+def seconds(millis: int | None) -> str | None:
+    """Return milliseconds as text, in seconds; None for None."""
     return None if millis is None else f"{millis / 1000:,.1f} s"

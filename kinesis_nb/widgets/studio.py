@@ -10,12 +10,13 @@ import ipywidgets as W  # noqa: N812 - as in base
 from kinesis_nb import widgets
 from kinesis_nb.config import SourceConfig, hinted
 from kinesis_nb.samples import demo
-from kinesis_nb.saved import load, sources
+from kinesis_nb.saved import load, missing, sources
 from kinesis_nb.source import Source
 from kinesis_nb.text import one_line
-from kinesis_nb.widgets.base import Action, Field, Form, Panel, heading
+from kinesis_nb.widgets.base import Action, Field, Form, Panel, heading, markup
 from kinesis_nb.widgets.export_form import ExportForm
 from kinesis_nb.widgets.routing import serve_while_busy
+from kinesis_nb.widgets.secret_field import SecretField
 from kinesis_nb.widgets.source_form import SourceForm
 from kinesis_nb.widgets.sync_form import SyncForm
 from kinesis_nb.widgets.tail_form import TailForm
@@ -23,6 +24,11 @@ from kinesis_nb.widgets.tail_form import TailForm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_SECRETS = {
+    "secret_access_key": "Secret access key",
+    "session_token": "Session token",
+    "proxy_password": "Proxy password",
+}
 _TABS = ("Sources", "Explore", "Tail", "Syncs", "Exports")
 
 
@@ -43,7 +49,7 @@ class Studio(Panel):
     @hinted
     def __init__(self, source: Source | None = None) -> None:
         self.source: Source | None = None
-        self._place = W.HTML()
+        self._place = markup()
         self._tabs = W.Tab([W.VBox() for _ in _TABS], titles=_TABS)
         super().__init__([self._place, self._tabs], "studio")
         self.add_class("knb-studio")
@@ -103,7 +109,7 @@ class _Several(W.VBox):
 
 
 class _Known(Form):
-    """The sources that are saved, and the sample streams.
+    """The sources that are saved, and the sample streams; a secret that the keyring does not have is asked for.
 
     Parameters
     ----------
@@ -115,16 +121,38 @@ class _Known(Form):
         self._use = use
         saved = W.Dropdown(options=sources())
         fields = {"name": Field("Saved source", saved, is_required=bool(saved.options))}
+        fields |= {kind: Field(label, SecretField(), is_required=True) for kind, label in _SECRETS.items()}
         actions = [
             Action("Open", self._open, lambda: self.problem or ("" if saved.options else "no source is saved yet")),
             Action("Sample streams", lambda: self.do("Starting …", demo, use), lambda: ""),
         ]
+        for kind in _SECRETS:
+            fields[kind].is_shown = False
         super().__init__(fields, [heading("Known sources", 3), *fields.values()], actions, "known sources")
+        fields["name"].watch(lambda _change: self._look_for_secrets())
+        self._look_for_secrets()
+
+    def _look_for_secrets(self) -> None:
+        """Ask for the secrets that the chosen source needs, and drop what was typed for another one."""
+        self._ask_for([])
+        if name := self.fields["name"].value:
+            self._ui.run(lambda: missing(name), lambda kinds: self._ask_for(kinds, name))
+
+    def _ask_for(self, kinds: list[str], name: str | None = None) -> None:
+        if name not in (None, self.fields["name"].value):
+            return  # another one was chosen meanwhile
+        for kind in _SECRETS:
+            field = self.fields[kind]
+            field.is_shown = kind in kinds
+            if not field.is_shown:
+                field.control.secret = None
+        self.refresh()
 
     def _open(self) -> None:
         name = self.fields["name"].value
+        given = {kind: self.fields[kind].value for kind in _SECRETS if self.fields[kind].value}
 
-        def connect() -> Source:  # in a thread, where nobody would answer a question
-            return Source(SourceConfig(**load(name, (), may_ask=False)))
+        def connect() -> Source:
+            return Source(SourceConfig(**load(name, (), given)))
 
         self.do("Opening …", connect, self._use)

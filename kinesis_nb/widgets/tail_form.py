@@ -11,7 +11,7 @@ from kinesis_nb.buffer import Buffer
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.position import Kind
 from kinesis_nb.source import Source
-from kinesis_nb.widgets.base import Action, Field, Form, code_html, heading
+from kinesis_nb.widgets.base import Action, Field, Form, heading
 from kinesis_nb.widgets.code import call_code
 from kinesis_nb.widgets.run_form import changed, choice, defaults, position, proposals, stream_field
 
@@ -44,7 +44,7 @@ class TailForm(Form):
         }
         actions = [
             Action("Start", self._start, lambda: self.problem, primary=True),
-            Action("Code", lambda: self.show(code_html(self.to_code())), lambda: self.problem),
+            Action("Code", lambda: self.show_code(self.to_code()), lambda: self.problem),
         ]
         super().__init__(fields, [heading("New tail", 3), *fields.values()], actions, "tail form", [self._view])
         self.offer_streams(source, "stream")

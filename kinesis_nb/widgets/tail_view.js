@@ -1,11 +1,12 @@
 // A table of rows, and of a tail what goes on: newest row first, only the rows in sight are in the page.
 
 const ROW = 22, ROWS_SHOWN = 14, KEPT = 1_000;  // pixels; rows
+const FIELDS = 3, PICTURE_ROWS = 20;  // the first column that is a field; rows that stay when the kernel is gone
 const TYPING = 250;  // ms after the last key before a filter is sent
 
 /** Rows in a scrolling grid of which only those in sight exist. pick(number) is called for a click or Enter. */
 function rowTable(pick) {
-  let columns = [], rows = [], widths = [], held = [], isHeld = false, active = -1, picked = -1;
+  let columns = [], rows = [], widths = [], kinds = [], held = [], isHeld = false, active = -1, picked = -1, top = 0;
   const head = make("div", { class: "knb-row knb-head", role: "row" });
   const body = make("div", { class: "knb-body", role: "rowgroup" });
   const empty = make("div", { class: "knb-empty" }, "no rows yet");
@@ -21,6 +22,7 @@ function rowTable(pick) {
       held = [];
       picked = -1;
       widths = columns.map((name) => name.length);
+      kinds = columns.map(() => undefined);
       head.replaceChildren(...columns.map((name) => make("div", { role: "columnheader", title: name }, name)));
       if (isHeld) release();
     } else {
@@ -36,8 +38,12 @@ function rowTable(pick) {
     let grew = false;
     for (const row of fresh) {
       for (let i = 0; i < widths.length; i++) {
-        const width = Math.min(row[i + 1].length, 36);
+        const text = row[i + 1], width = Math.min(text.length, 36);
         if (width > widths[i]) { widths[i] = width; grew = true; }
+        if (i >= FIELDS && text && kinds[i] !== "text") {
+          const kind = isNumbers([text]) ? "number" : "text";
+          if (kind !== kinds[i]) { kinds[i] = kind; grew = true; }
+        }
       }
     }
     return grew;
@@ -45,8 +51,15 @@ function rowTable(pick) {
 
   function layOut() {
     const last = widths.length - 1;
-    const template = widths.map((width, i) => (i === last ? `minmax(${width + 2}ch, 1fr)` : `${width + 2}ch`)).join(" ");
+    const isFilling = (i) => i === last && kinds[i] !== "number";
+    const template = widths.map((width, i) => (isFilling(i) ? `minmax(${width + 2}ch, 1fr)` : `${width + 2}ch`)).join(" ");
     grid.style.setProperty("--knb-columns", template);
+    align(head);
+  }
+
+  /** Put numbers to the right. */
+  function align(row) {
+    kinds.forEach((kind, i) => row.childNodes[i]?.classList.toggle("knb-amount", kind === "number"));
   }
 
   function draw() {
@@ -55,7 +68,7 @@ function rowTable(pick) {
     newer.hidden = !isHeld || !held.length;
     const news = held.length >= KEPT ? `${KEPT}+` : String(held.length);
     setText(newer, `↑ ${news} newer rows`);
-    const first = Math.max(0, Math.floor(grid.scrollTop / ROW) - 2);
+    const first = Math.max(0, Math.floor(top / ROW) - 2);  // asking the grid would have it laid out in between
     const count = Math.max(0, Math.min(rows.length - first, ROWS_SHOWN + 6));
     while (pool.length < count) pool.push(body.appendChild(make("div", { class: "knb-row", role: "row" })));
     pool.forEach((element, i) => fill(element, i < count ? first + i : -1));
@@ -78,6 +91,7 @@ function rowTable(pick) {
     while (element.childNodes.length > cells.length) element.lastChild.remove();
     while (element.childNodes.length < cells.length) element.append(make("div", { role: "gridcell" }));
     cells.forEach((text, i) => setText(element.childNodes[i], text));
+    align(element);
   }
 
   function hold() {
@@ -90,22 +104,24 @@ function rowTable(pick) {
     rows = [...held, ...rows].slice(0, KEPT);
     held = [];
     active = -1;
-    grid.scrollTop = 0;
+    grid.scrollTop = top = 0;
     draw();
   }
 
   function scrolled() {
-    if (grid.scrollTop > ROW && !isHeld) hold();  // what is being read must not run away
-    else if (grid.scrollTop <= 0 && isHeld && active < 0) { release(); return; }
+    top = grid.scrollTop;
+    if (top > ROW && !isHeld) hold();  // what is being read must not run away
+    else if (top <= 0 && isHeld && active < 0) { release(); return; }
     draw();
   }
 
   function choose(place) {
     active = Math.max(0, Math.min(place, rows.length - 1));
     hold();
-    const top = active * ROW, height = grid.clientHeight - head.offsetHeight;
-    if (top < grid.scrollTop) grid.scrollTop = top;
-    if (top + ROW > grid.scrollTop + height) grid.scrollTop = top + ROW - height;
+    const y = active * ROW, height = grid.clientHeight - head.offsetHeight;
+    if (y < grid.scrollTop) grid.scrollTop = y;
+    if (y + ROW > grid.scrollTop + height) grid.scrollTop = y + ROW - height;
+    top = grid.scrollTop;
     draw();
     grid.setAttribute("aria-activedescendant", `${grid.dataset.view}-${active}`);
   }
@@ -133,7 +149,8 @@ function rowTable(pick) {
 
   grid.dataset.view = `knb-${random()}`;
   grid.style.height = `${(ROWS_SHOWN + 1) * ROW + 4}px`;
-  return { grid, newer, put, close: () => { picked = -1; release(); }, say: (text) => setText(empty, text) };
+  const newest = (most) => ({ columns, rows: [...held, ...rows].slice(0, most).map(([_, ...cells]) => cells).reverse() });
+  return { grid, newer, put, newest, close: () => { picked = -1; release(); }, say: (text) => setText(empty, text) };
 }
 
 /** Everything about one row. */
@@ -164,7 +181,7 @@ function badge([number, id, state, lag, throttles, error, kind]) {
 }
 
 function render({ model, el }) {
-  const send = (message) => model.send(message);
+  const send = (message) => line.send(message);
   const state = make("span", { class: "knb-state", role: "status" });
   const counts = make("span", { class: "knb-counts" }), dropped = make("span", { class: "knb-dropped" });
   const rate = make("span", { class: "knb-rate" }), spark = sparkline();
@@ -198,13 +215,17 @@ function render({ model, el }) {
   const table = rowTable((number) => (number === null ? detail.hide() : send({ kind: "detail", number })));
   const buttons = make("div", { class: "knb-bar" }, pause, stop, json, text, key);
   const root = make("div", { class: "knb-live knb-tail", role: "region" },
-    make("div", { class: "knb-top" }, state, counts, dropped, make("span", { class: "knb-fill" }), spark.picture, rate),
+    make("div", { class: "knb-top" }, state, counts, dropped, make("div", { class: "knb-side" }, spark.picture, rate)),
     buttons, badges, notes, make("div", { class: "knb-frame" }, table.grid, table.newer), detail.panel, error.line);
   el.append(root);
 
+  let title = "";
+
   function draw(frame) {
     error.show(frame.error);
+    buttons.inert = false;
     if (!frame.now) return;
+    title = frame.now.title;
     setText(counts, frame.matching ? `${frame.now.counts} · ${frame.matching} match` : frame.now.counts);
     json.setAttribute("aria-pressed", frame.json);
     [[text, frame.filter[0]], [key, frame.filter[1]]].forEach(([input, value]) => {
@@ -238,7 +259,19 @@ function render({ model, el }) {
     setText(notes, now.notes.join("\n"));
   }
 
-  return connect(model, root, draw, detail.show);
+  function lost() {
+    state.hidden = false;
+    showLost(state, title);
+    [spark.picture, rate, badges].forEach((element) => element.toggleAttribute("hidden", true));  // of a moment that is past
+    buttons.inert = true;
+  }
+
+  function picture() {
+    return { caption: `${title}: the kernel has ended · the newest rows`, ...table.newest(PICTURE_ROWS) };
+  }
+
+  const line = connect(model, root, { draw, reply: detail.show, lost, picture });
+  return line.close;
 }
 
 export default { render };

@@ -69,6 +69,11 @@ class Notebook:
         )
         return "\n".join(map(_plain, outputs))
 
+    def source(self, place: int) -> str:
+        """Return the code of a cell."""
+        code: str = self._ask(f"return panel.content.model.cells.get({place}).sharedModel.getSource()")
+        return code
+
     def output(self, place: int) -> Locator:
         """Return the output area of a cell."""
         return self.page.locator(".jp-Notebook .jp-Cell").nth(place).locator(".jp-OutputArea-output")

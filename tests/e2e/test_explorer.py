@@ -36,3 +36,6 @@ def test_explore(notebook: Callable[..., Notebook], connect: str) -> None:
     view.get_by_role("button", name="Tail").locator("visible=true").click()
     view.get_by_text("running").locator("visible=true").first.wait_for(timeout=20 * SECONDS)
     book.picture("explorer-8-tail", 1)
+    view.get_by_role("button", name="Insert as a cell below").locator("visible=true").click()
+    view.get_by_text("inserted").locator("visible=true").wait_for()
+    assert book.source(2) == 'tail = source.tail("orders")\ntail.view()'

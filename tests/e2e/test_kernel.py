@@ -11,6 +11,7 @@ from tests.e2e.driver import SECONDS, Notebook
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+EXPLORE = 'from kinesis_nb.widgets import Explorer\nExplorer(source, "orders")'
 TAIL = 'tail = source.tail("clicks")\ntail'
 THREADS = 'import threading\nprint(sum("kinesis_nb clicks shardId" in one.name for one in threading.enumerate()) <= 8)'
 
@@ -38,13 +39,21 @@ def test_a_busy_kernel_is_interrupted(notebook: Callable[..., Notebook], kernel:
 
 
 def test_a_restarted_kernel_begins_again(notebook: Callable[..., Notebook], connect: str) -> None:
-    """After a restart the same cells run again, with one set of threads."""
-    book = notebook([connect, TAIL, THREADS])
-    book.run(0, 1)
+    """After a restart rows stay and say that the kernel has ended; the same cells run again with one set of threads."""
+    book = notebook([connect, TAIL, THREADS, EXPLORE])
+    book.run(0, 1, 3)
     book.output(1).locator("[data-place='0']").wait_for(timeout=20 * SECONDS)
+    inner = book.output(3)
+    inner.get_by_role("tab", name="Use it").click(timeout=20 * SECONDS)
+    inner.get_by_role("button", name="Tail").locator("visible=true").click()
+    inner.get_by_text("running").locator("visible=true").first.wait_for(timeout=20 * SECONDS)
     book.restart()
-    book.page.wait_for_timeout(1 * SECONDS)
+    book.output(1).get_by_text("clicks: the kernel has ended").wait_for(timeout=10 * SECONDS)
+    book.output(1).locator("td", has_text="user-").first.wait_for()
     book.picture("restarted-1-before-running", 1)
+    inner.get_by_text("no kernel").locator("visible=true").first.wait_for()
+    book.picture("restarted-1-inner", 3)
+    assert "the kernel has ended" in book.save()
     book.run(0, 1, 1, 2)
     book.output(1).locator("[data-place='0']").wait_for(timeout=20 * SECONDS)
     book.output(1).get_by_text("running").wait_for()

@@ -56,7 +56,7 @@ def test_tail_with_pause_filter_and_stop(notebook: Callable[..., Notebook], kern
 
 
 def test_page_reload_while_a_tail_runs(notebook: Callable[..., Notebook], connect: str) -> None:
-    """After a reload of the page the view goes on by itself."""
+    """After a reload of the page the view goes on by itself, and when it is stopped its rows are in the notebook."""
     book = notebook([connect, 'tail = source.tail("clicks")\ntail', "print(tail.state)"])
     book.run(0, 1)
     book.output(1).locator("[role=gridcell]").first.wait_for(timeout=20 * SECONDS)
@@ -69,3 +69,12 @@ def test_page_reload_while_a_tail_runs(notebook: Callable[..., Notebook], connec
     expect(newest).not_to_have_text(newest.text_content() or "", timeout=15 * SECONDS)
     book.picture("tail-reloaded", 1)
     assert [text for text in LOST if text in view.inner_text()] == []
+
+    view.get_by_role("button", name="Stop").click()
+    view.locator("table td", has_text="user-").first.wait_for(timeout=10 * SECONDS)
+    book.save()
+    book.shut_down()
+    book.open()
+    book.output(1).locator("table td", has_text="user-").first.wait_for()
+    book.picture("tail-reloaded-stopped-reopened", 1)
+    assert [text for text in LOST if text in book.output(1).inner_text()] == []

@@ -12,7 +12,6 @@ import nbformat
 import pytest
 
 from kinesis_nb.widgets import TailView
-from kinesis_nb.widgets.live import source as code
 from tests.lab import browser_page, jupyter_lab, open_notebook, run_all
 from tests.test_hostile import PAYLOADS
 from tests.test_widgets_views import FrontEnd, _hold
@@ -29,17 +28,28 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 # A model that keeps what the view says, and is fed by the test.
 _RENDER = """async ([code, css, messages]) => {
+    const view_tags = "div|span|button|input|dl|dt|dd|pre|details|summary|svg|polyline";
+    const OURS = RegExp(`^(${view_tags}|style|table|caption|thead|tbody|tr|th|td)$`, "i");
     const style = document.createElement("style");
     style.textContent = css;
     document.head.append(style);
     const view = (await import("data:text/javascript;base64," + code)).default;
     const el = document.body.appendChild(document.createElement("div"));
     const said = [];
-    let receive;
-    view.render({ model: { send: (m) => said.push(m), on: (_, f) => { receive = f; }, off() {} }, el });
+    let receive, disconnect, left;
+    const shown = { data: { "application/vnd.jupyter.widget-view+json": { model_id: messages[0][0].model } } };
+    const outputs = { length: 1, get: () => shown, set: (_, output) => { left = output.data["text/html"]; } };
+    const widget_manager = {  // of a notebook whose kernel has ended
+        get_model: async () => ({ comm_live: false }),
+        kernel: { status: "dead" },
+        context: { model: { cells: [{ outputs }] } },
+    };
+    const on = (name, f) => { if (name === "msg:custom") receive = f; else disconnect = f; };
+    view.render({ model: { send: (m) => said.push(m), on, off() {}, widget_manager }, el });
     for (const [place, [head, frame]] of messages.entries()) {
         const bytes = new TextEncoder().encode(JSON.stringify(frame));
         receive(head, [new DataView(bytes.buffer)]);
+        await new Promise((done) => setTimeout(done, 120));  // views draw in rounds, a tenth of a second apart
         await new Promise(requestAnimationFrame);
         await new Promise(requestAnimationFrame);
         found(el);
@@ -54,13 +64,18 @@ _RENDER = """async ([code, css, messages]) => {
     }
     function found(root) {
         for (const node of root.querySelectorAll("*")) {
-            const isOurs = /^(div|span|button|input|dl|dt|dd|pre|details|summary|svg|polyline)$/i.test(node.tagName);
+            const isOurs = OURS.test(node.tagName);
             const bad = [...node.attributes].filter(({ name }) => /^(on|href|src|srcdoc|action|formaction)/.test(name));
             if (!isOurs || bad.length) window.bad = `${node.tagName} ${bad.map((a) => a.name)}`;
         }
         window.text = (window.text ?? "") + root.textContent;
     }
     found(el);
+    await disconnect();
+    const kept = document.body.appendChild(document.createElement("div"));
+    kept.innerHTML = left;
+    found(kept);
+    if (!kept.querySelectorAll("td").length) window.bad = "nothing is left";
     return [window.bad ?? null, window.text, said];
 }"""
 
@@ -68,9 +83,9 @@ _RENDER = """async ([code, css, messages]) => {
 def _play(page: Page, view: TailView) -> tuple[str | None, str, list[dict[str, object]]]:
     """Show in the page what a view has sent to its front end."""
     page.set_content("<!doctype html><body></body>")
-    script = base64.b64encode(code("live.js", "tail_view.js").encode()).decode()
+    script = base64.b64encode(TailView._esm.encode()).decode()
     messages = list(zip(view.comm.heads, view.comm.frames, strict=True))
-    bad, text, said = page.evaluate(_RENDER, [script, code("live.css"), json.loads(json.dumps(messages))])
+    bad, text, said = page.evaluate(_RENDER, [script, TailView._css, json.loads(json.dumps(messages))])
     return bad, text, said
 
 

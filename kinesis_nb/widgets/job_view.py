@@ -1,0 +1,144 @@
+"""A job that agents run, as it goes on: which agent has which shards, and how they get on."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from kinesis_nb.display import table_html
+from kinesis_nb.errors import KinesisError
+from kinesis_nb.widgets.live import Rate
+from kinesis_nb.widgets.status_view import StatusView, Table, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kinesis_nb.agents.job import Job, PartStatus
+
+ASK_SECONDS = 0.5  # between two questions to the scheduler
+LOG_LINES = 3  # of what happened to the job
+_OVER = ("stopped", "ended", "failed")
+_NOBODY = "nobody yet"
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: Any  # None for an export that no agent has begun
+    parts: Sequence[PartStatus]
+    log: Sequence[str]
+
+    @property
+    def state(self) -> str:
+        return self.status.state if self.status else "waiting"
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in _OVER or all(part.over for part in self.parts)
+
+
+class JobView(StatusView):
+    """A sync or an export on agents: per agent and per shard who has it, lag, rates, commits, errors, maintenance.
+
+    A thread of its own asks the scheduler: it may be slow to answer, and the other views must not wait for it.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._heard = _Answer(None, (), ())
+        self._unreachable: KinesisError | None = None
+        self._is_through = threading.Event()
+        place = getattr(job, "uri", "")
+        title = f"{job.stream} → {place}" if place else f"export to {job.stream}"
+        super().__init__(job, f"{title} on agents", 0)
+        threading.Thread(target=self._ask_on, name="kinesis_nb job view", daemon=True).start()
+
+    def _ask_on(self) -> None:
+        while True:
+            try:
+                is_first = self._heard.status is None
+                self._heard = _Answer(self._writer.status(), self._writer.parts(), self._writer.logs()[-LOG_LINES:])
+                if is_first and self._heard.status is not None:
+                    self._rate = Rate(self._heard.status.rows)  # what was done before is no rate
+                self._unreachable = None
+            except KinesisError as error:  # it may be back in a moment
+                self._unreachable = error
+            if self._heard.is_over or self._is_through.wait(ASK_SECONDS):
+                return
+
+    def _is_live(self) -> bool:
+        return not (self._heard.parts and self._heard.is_over)
+
+    def _release(self) -> None:
+        self._is_through.set()
+
+    def _look(self, *, everything: bool) -> dict[str, Any]:  # noqa: ARG002 - a moment is always whole
+        now, error = self._heard, self._unreachable
+        status = now.status
+        lag = getattr(status, "lag", None)
+        facts = [
+            ("rows", getattr(status, "rows", None)),
+            ("commits", getattr(status, "commits", None)),
+            ("pending", getattr(status, "pending", None)),
+            ("behind", f"{lag.total_seconds():,.1f} s" if lag else None),
+        ]
+        trouble = [*getattr(status, "lost", ()), getattr(status, "error", ""), f"{error}" if error else "", *now.log]
+        state = "no answer" if error else now.state
+        rows = getattr(status, "rows", 0)
+        return self._moment(state, rows, facts, "\n".join(filter(None, trouble)), *self._tables())
+
+    def _tables(self) -> tuple[Table, Table]:
+        parts = self._heard.parts
+        return _per_agent(parts), _per_shard(parts)
+
+    def _picture(self) -> str:
+        (heads, *agents), (columns, *shards) = self._tables()
+        about = f"{self._title}: {self._heard.state}"
+        return table_html([*map(str, heads)], agents, about) + table_html([*map(str, columns)], shards, "shards")
+
+
+def _per_agent(parts: Sequence[PartStatus]) -> Table:
+    table: Table = [
+        ("agent", "parts", "shards", "rows/s", "behind", "rows", "commits", "last error", "next maintenance")
+    ]
+    by_name = sorted(parts, key=lambda part: (not part.agent, part.agent, part.number))
+    for name, group in groupby(by_name, key=lambda part: part.agent):
+        own = list(group)
+        known = [part.status for part in own if part.status is not None]
+        shards = [shard for status in known for shard in getattr(status, "shards", ())]
+        lags = [shard.millis_behind_latest for shard in shards if shard.millis_behind_latest is not None]
+        errors = [part.error or getattr(part.status, "error", "") for part in own]
+        table.append(
+            (
+                name or _NOBODY,
+                len(own),
+                len(shards) or None,
+                round(sum(shard.rate for shard in shards), 1) if shards else None,
+                seconds(max(lags, default=None)),
+                sum(status.rows for status in known) if known else None,
+                sum(status.commits for status in known) if known and hasattr(known[0], "commits") else None,
+                next(filter(None, errors), ""),
+                own[0].maintenance,
+            )
+        )
+    return table
+
+
+def _per_shard(parts: Sequence[PartStatus]) -> Table:
+    table: Table = [("shard", "agent", "part", "state", "behind", "rows/s", "records", "throttles", "last error")]
+    lines = [
+        (
+            shard.shard_id,
+            part.agent or _NOBODY,
+            part.number,
+            part.over or shard.state.value,
+            seconds(shard.millis_behind_latest),
+            round(shard.rate, 1),
+            shard.records,
+            shard.throttles,
+            shard.error,
+        )
+        for part in parts
+        for shard in getattr(part.status, "shards", ())
+    ]
+    return [*table, *sorted(lines)]
