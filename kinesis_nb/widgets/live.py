@@ -52,7 +52,7 @@ class Rate:
 
 
 def _seen() -> int:
-    return sum(isinstance(view, LiveView) and view._flow.is_seen for view in PUMP.views())  # noqa: SLF001 - of its own kind
+    return sum(isinstance(view, LiveView) and view.is_seen for view in PUMP.views())
 
 
 class LiveView(anywidget.AnyWidget):
@@ -81,6 +81,11 @@ class LiveView(anywidget.AnyWidget):
         self._is_over = False
         self.on_msg(self._ask)
         PUMP.add(self)
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether some front end has it on the screen."""
+        return self._flow.is_seen
 
     # --- what a subclass gives ---
 
@@ -157,7 +162,7 @@ class LiveView(anywidget.AnyWidget):
         if not (self._is_stopping or self._is_live()):
             self._finish(now)
             return None
-        if not self._flow.is_seen:
+        if not self.is_seen:
             return max(HIDDEN_SECONDS, self._interval())
         if wait := self._flow.wait(now):
             return wait
