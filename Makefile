@@ -3,7 +3,8 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash agents bench bench-export bench-views sizing clean help
+.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash agents
+.PHONY: agents-netns bench bench-agents bench-export bench-views sizing clean help
 
 help:          ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -62,6 +63,12 @@ crash: .venv/.test    ## a sync that is killed a thousand times, on a folder and
 
 agents: .venv/.test    ## two agents that are drained 10 times, killed 100, frozen 50 and cut off 10; about half an hour
 	$(BIN)/python -m tests.agents_kill
+
+agents-netns: .venv/.test    ## two agents in network namespaces that are cut off 20 times; needs root
+	$(BIN)/python -m tests.agents_netns
+
+bench-agents: .venv/.test    ## one agent and two on 64 shards; the first half needs root
+	$(BIN)/python benchmarks/agents.py
 
 bench: .venv/.test    ## how fast the emulator and the engine are here
 	$(BIN)/python benchmarks/emulator.py

@@ -39,6 +39,7 @@ KEYS = 64
 TTL = 2.0
 WAIT_SECONDS = 180.0  # for anything to happen; then the run has failed
 PUT_EVERY, PUT_ROWS = 0.1, 40
+START, END = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 LONGEST_GAP = 2.0  # seconds in which a shard may get no rows because an agent hands over
 
 
@@ -233,6 +234,15 @@ def load(streams: Streams) -> Generator[None]:
         thread.join()
 
 
+def longest_gap(rows: pl.DataFrame, begin: datetime = START, end: datetime = END) -> float:
+    """Return the longest time between two commits with rows of the same shard, of all that overlap with a time."""
+    stamps = rows.select("shard_id", stamp="foundry_ingestion_timestamp").unique().sort("shard_id", "stamp")
+    gaps = stamps.with_columns(before=pl.col("stamp").shift().over("shard_id")).filter(
+        (pl.col("stamp") > begin) & (pl.col("before") < end)
+    )
+    return float(gaps.select((pl.col("stamp") - pl.col("before")).dt.total_microseconds().max()).item()) / 1e6
+
+
 @dataclass
 class Report:
     """What was done and found."""
@@ -293,7 +303,8 @@ class Campaign:
         self.streams.put(500, keys=KEYS)
         # where an agent has another way to the stream it has credentials of its own too
         keys = None if endpoint_url else kn.StaticCredentials("emulator", "emulator")
-        self.source = kn.connect(endpoint_url=endpoint_url or emulator.endpoint_url, auth=keys, agents=running.address)
+        url = endpoint_url or emulator.endpoint_url
+        self.source = kn.connect(endpoint_url=url, auth=keys, agents=running.address, allow_http=True)
         self.sync: Any = self.source.sync("orders", folder / "table", commit_interval=commit_interval)
 
     def parts_of(self, name: str) -> dict[str, str]:
@@ -375,15 +386,6 @@ class Campaign:
         self._drains.append(datetime.now(UTC))
         self.report.done["drain"] += 1
 
-    def _longest_gap(self, rows: pl.DataFrame, begin: datetime, end: datetime) -> float:
-        """Return the longest time between two commits with rows of the same shard, of all that overlap with a time."""
-        stamps = rows.select("shard_id", stamp="foundry_ingestion_timestamp").unique().sort("shard_id", "stamp")
-        gaps = stamps.with_columns(before=pl.col("stamp").shift().over("shard_id")).filter(
-            (pl.col("stamp") > begin) & (pl.col("before") < end)
-        )
-        assert gaps["shard_id"].n_unique() == len(self.streams.open_shards())
-        return float(gaps.select((pl.col("stamp") - pl.col("before")).dt.total_microseconds().max()).item()) / 1e6
-
     def restart_scheduler(self) -> None:
         """Kill the scheduler and start it again, without its memory: the agents give it the job back."""
         self.agents.kill_scheduler()
@@ -421,9 +423,7 @@ class Campaign:
         rows = self.sync.scan().sort("partition_key", "shard_offset").collect()
         report = self.report
         report.rows, report.written = rows.height, len(self.streams.written)
-        report.gaps = [
-            self._longest_gap(rows, *drain) for drain in zip(self._drains[::2], self._drains[1::2], strict=True)
-        ]
+        report.gaps = [longest_gap(rows, *drain) for drain in zip(self._drains[::2], self._drains[1::2], strict=True)]
         report.verdict = repr(verdict)
         report.is_right = bool(verdict) and by_key(rows) == written_by_key(self.streams)
         report.fenced = sum(self.agents.log(name).count("Fenced") for name in self.agents.agents)

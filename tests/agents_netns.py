@@ -57,17 +57,17 @@ def _name(what: str, *number: int) -> str:
 def _namespace(agent: int) -> Generator[str]:
     """Make a namespace with two cables, whose other ends hang loose."""
     name = _name("a", agent)
-    ip("netns", "add", name)
-    try:
+    with ExitStack() as undo:
+        ip("netns", "add", name)
+        undo.callback(ip, "netns", "delete", name)
         ip("-n", name, "link", "set", "lo", "up")
         for network in (CONTROL, DATA):
             cable = _name("c", network, agent)
             ip("link", "add", cable, "type", "veth", "peer", "name", f"eth{network}", "netns", name)
+            undo.callback(ip, "link", "delete", cable)  # a namespace takes its time to go, and its cables with it
             ip("-n", name, "addr", "add", f"10.{network}.0.10{agent}/24", "dev", f"eth{network}")
             ip("-n", name, "link", "set", f"eth{network}", "up")
         yield name
-    finally:
-        ip("netns", "delete", name)  # and its cables
 
 
 @contextmanager
