@@ -321,7 +321,9 @@ def explain(uri: str, error: OSError) -> TableError:
     said = str(error)
     if "NoSuchBucket" in said:
         return TableError(f"{uri}: there is no such bucket", hint="make the bucket first, and check its region")
-    if any(word in said for word in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch")):
+    if any(
+        word in said for word in ("AccessDenied", "ACCESS_DENIED", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch")
+    ):
         return TableError(
             f"{uri}: access denied ({said})",
             hint="the credentials need s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject there",

@@ -120,7 +120,8 @@ def source(emulator: Emulator, request: pytest.FixtureRequest) -> Iterator[kn.So
     allowed = request.config.getoption("--allow-only")
     with Gate(emulator.endpoint_url, set(allowed.split(","))).open() if allowed else nullcontext() as gate:
         yield kn.connect(endpoint_url=gate or emulator.endpoint_url, auth=keys, exports_enabled=True)
-    gc.collect()
+    if engine_threads():
+        gc.collect()  # what nobody holds ends then; after every test it would take minutes in all
     deadline = time.monotonic() + 5
     while engine_threads():
         assert time.monotonic() < deadline, engine_threads()

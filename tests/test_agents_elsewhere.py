@@ -79,21 +79,21 @@ def test_a_job_that_is_over_stays_so(
 
 
 def test_lifetime(emulator: Emulator, streams: Streams, tmp_path: Path) -> None:
-    """Workers that are replaced after a few seconds, again and again, hand over first: no row is lost or doubled."""
+    """Workers that are replaced after a few seconds hand over first: no row is lost or doubled."""
     options = (("--lifetime", "4s", "--stagger", "2s"),) * 2
     with agents(tmp_path, options=options) as running:
         source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=running.address)
         streams.create(shards=4)
         sync: Any = source.sync("orders", tmp_path / "table", commit_interval=0.2)
         with load(streams):
-            until("each was replaced twice", lambda: all(_lives(running, name) > 2 for name in running.agents))
+            until("each was replaced", lambda: all(_lives(running, name) > 1 for name in running.agents))
         assert sync.wait(SECONDS)
         assert by_key(sync.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
         assert sync.verify()
         sync.stop()
         logs = [running.log(name) for name in running.agents]
     for log in logs:
-        assert log.count("its lifetime is over") >= 2
+        assert "its lifetime is over" in log
         assert "Fenced" not in log  # handed over, not lost
 
 
@@ -226,7 +226,7 @@ def test_no_permission_on_the_table(remote: kn.Source, streams: Streams) -> None
             options |= {"access_key_id": user.access_key_id, "secret_access_key": user.secret_access_key.reveal()}
             with pytest.raises(kn.TableError) as raised:
                 remote.sync("orders", "s3://tables/t", storage_options=options)
-            assert "403 Forbidden" in raised.value.message
+            assert "access denied" in raised.value.message
             assert "s3:PutObject" in raised.value.hint
             assert user.secret_access_key.reveal() not in str(raised.value)
     assert not [job for job in remote.jobs() if job.is_active]
