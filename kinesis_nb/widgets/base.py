@@ -32,7 +32,7 @@ _STYLE = """<style>
 .knb-panel .widget-html-content{font:var(--knb-font);white-space:normal;overflow-wrap:anywhere}
 .knb-panel .widget-label{text-align:left}
 .knb-panel .knb-field,.knb-panel .knb-actions{flex-flow:row wrap;align-items:center;overflow:visible}
-.knb-panel .knb-field>*{max-width:100%}.knb-panel .widget-checkbox input{margin-top:2px}
+.knb-panel .knb-field>*{max-width:100%}.knb-panel .widget-checkbox input{position:relative;top:2px}
 .knb-panel .knb-mark{flex:1 1 14em;min-width:0}
 .knb-panel .knb-wrong{color:var(--knb-wrong)}.knb-panel .knb-right{color:var(--knb-right)}
 .knb-panel .knb-quiet{color:var(--knb-quiet)}
@@ -42,6 +42,7 @@ _STYLE = """<style>
 .knb-panel h3{font-size:1.15em}.knb-panel h4{font-size:1em}
 .knb-panel pre{font:var(--jp-code-font-size,13px)/1.4 var(--knb-code);background:var(--jp-layout-color2,#8882);
   color:inherit;padding:8px;margin:4px 0;overflow:auto;max-height:24em;white-space:pre}
+.knb-panel .knb-code-bar,.knb-panel .knb-code-bar+pre{margin:4px 2px}
 .knb-panel .knb-code-bar{display:flex;align-items:center;gap:6px;font:var(--knb-font)}
 .knb-panel .knb-code-bar button{min-height:26px}
 .knb-panel .widget-html button,.knb-panel .knb-code-bar button{

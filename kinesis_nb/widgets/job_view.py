@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.display import table_html
+from kinesis_nb.consumer import ConsumerStats, State
+from kinesis_nb.display import plain, table_html
 from kinesis_nb.errors import KinesisError
 from kinesis_nb.widgets.live import Rate
 from kinesis_nb.widgets.status_view import StatusView, Table, seconds
@@ -76,16 +77,19 @@ class JobView(StatusView):
         now, error = self._heard, self._unreachable
         status = now.status
         lag = getattr(status, "lag", None)
+        ended = len(_shards(now.parts)) - len(_going(now.parts))
         facts = [
             ("rows", getattr(status, "rows", None)),
             ("commits", getattr(status, "commits", None)),
             ("pending", getattr(status, "pending", None)),
-            ("behind", f"{lag.total_seconds():,.1f} s" if lag else None),
+            ("behind", f"{lag.total_seconds():,.1f} s" if lag is not None else "not known yet"),
+            ("ended shards", ended or None),
         ]
-        trouble = [*getattr(status, "lost", ()), getattr(status, "error", ""), f"{error}" if error else "", *now.log]
+        trouble = [*getattr(status, "lost", ()), getattr(status, "error", ""), f"{error}" if error else ""]
         state = "no answer" if error else now.state
         rows = getattr(status, "rows", 0)
-        return self._moment(state, rows, facts, "\n".join(filter(None, trouble)), *self._tables())
+        moment = self._moment(state, rows, facts, "\n".join(filter(None, trouble)), *self._tables())
+        return moment | {"log": "\n".join(map(plain, now.log))}
 
     def _tables(self) -> tuple[Table, Table]:
         parts = self._heard.parts
@@ -97,6 +101,14 @@ class JobView(StatusView):
         return table_html([*map(str, heads)], agents, about) + table_html([*map(str, columns)], shards, "shards")
 
 
+def _shards(parts: Sequence[PartStatus]) -> list[tuple[PartStatus, ConsumerStats]]:
+    return [(part, shard) for part in parts for shard in getattr(part.status, "shards", ())]
+
+
+def _going(parts: Sequence[PartStatus]) -> list[tuple[PartStatus, ConsumerStats]]:
+    return [(part, shard) for part, shard in _shards(parts) if shard.state is not State.ENDED]
+
+
 def _per_agent(parts: Sequence[PartStatus]) -> Table:
     table: Table = [
         ("agent", "parts", "shards", "rows/s", "behind", "rows", "commits", "last error", "next maintenance")
@@ -105,7 +117,7 @@ def _per_agent(parts: Sequence[PartStatus]) -> Table:
     for name, group in groupby(by_name, key=lambda part: part.agent):
         own = list(group)
         known = [part.status for part in own if part.status is not None]
-        shards = [shard for status in known for shard in getattr(status, "shards", ())]
+        shards = [shard for _, shard in _going(own)]
         lags = [shard.millis_behind_latest for shard in shards if shard.millis_behind_latest is not None]
         errors = [part.error or getattr(part.status, "error", "") for part in own]
         table.append(
@@ -138,7 +150,6 @@ def _per_shard(parts: Sequence[PartStatus]) -> Table:
             shard.throttles,
             shard.error,
         )
-        for part in parts
-        for shard in getattr(part.status, "shards", ())
+        for part, shard in (_going(parts) or _shards(parts))  # all have ended when the job has
     ]
     return [*table, *sorted(lines)]

@@ -3,7 +3,7 @@
 function render({ model, el }) {
   const state = make("span", { class: "knb-state", role: "status" }), rate = make("span", { class: "knb-rate" });
   const spark = sparkline(), facts = make("div", { class: "knb-facts" }), trouble = make("div", { class: "knb-notes" });
-  const tables = make("div", { class: "knb-scroll" });
+  const tables = make("div", { class: "knb-scroll" }), log = make("div", { class: "knb-log" });
   const error = errorLine();
   const stop = button("Stop", "write what was read, then stop; starting it again goes on from there", () => {
     stop.disabled = true;
@@ -12,7 +12,7 @@ function render({ model, el }) {
   });
   const root = make("div", { class: "knb-live", role: "region" },
     make("div", { class: "knb-top" }, state, make("div", { class: "knb-side" }, spark.picture, rate, stop)),
-    facts, trouble, tables, error.line);
+    facts, trouble, tables, log, error.line);
   el.append(root);
   let shown = { title: "", facts: [], tables: [] };
 
@@ -32,6 +32,7 @@ function render({ model, el }) {
     facts.replaceChildren(...frame.facts.map(([name, value]) =>
       make("span", {}, make("span", { class: "knb-quiet" }, `${name} `), make("b", {}, value))));
     setText(trouble, frame.trouble);
+    setText(log, frame.log ?? "");
     tables.replaceChildren(...frame.tables.flatMap(drawTable));
   }
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def test_a_sync_on_two_agents(notebook: Callable[..., Notebook], connect: str, tmp_path: Path) -> None:
     """A sync that is started in a form shows which agent has what; the same job shows itself in a cell."""
-    with agents(tmp_path / "agents") as running:
+    folder = tmp_path / "agents"
+    folder.mkdir()
+    with agents(folder) as running:
         remote = connect.replace("kn.connect(", f'kn.connect(agents="{running.address}", ')
         book = notebook(
             [remote, "from kinesis_nb.widgets import SyncForm\nform = SyncForm(source)\nform", "form.sync"],
