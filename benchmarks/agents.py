@@ -115,11 +115,11 @@ def cores(processes: dict[str, psutil.Process]) -> dict[str, float]:
 
 
 def measure(agents: int, share: float | None, shards: int, seconds: float) -> Found:
-    """Sync an endless stream with so many agents, and look at it for some seconds."""
+    """Sync a stream that does not end meanwhile with so many agents, and look at it for some seconds."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.exists() else None)))
         before = set(psutil.Process().children())
-        url = stack.enter_context(running(shards=shards, pages=1_000_000))
+        url = stack.enter_context(running(shards=shards, pages=1_000))
         [server] = set(psutil.Process().children()) - before
         ours = (sys.executable, "-m", "kinesis_nb")
         scheduler = program(folder / "scheduler", *ours, "scheduler", "--port", str(PORT))
