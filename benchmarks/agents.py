@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 PORT = 18_786
 CORE_SHARE = 0.4
-SETTLE_SECONDS = 2.0
+SETTLE_SECONDS = 5.0
 CGROUPS = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")  # of version 1, and 2
 PERIOD = 100_000  # microseconds
+MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Found:
     @property
     def cost(self) -> float:
         """Return the CPU-seconds that the agents spend on a million rows."""
-        return sum(share for who, share in self.cpu.items() if who.startswith("agent")) / self.rows * 1e6
+        return sum(share for who, share in self.cpu.items() if who.startswith("agent")) / max(self.rows, 1) * 1e6
 
     def __str__(self) -> str:
         cores = ", ".join(f"{who} {share:.2f}" for who, share in self.cpu.items())
@@ -114,11 +115,11 @@ def cores(processes: dict[str, psutil.Process]) -> dict[str, float]:
 
 
 def measure(agents: int, share: float | None, shards: int, seconds: float) -> Found:
-    """Sync an endless stream with so many agents, and look at it for some seconds."""
+    """Sync a stream that does not end meanwhile with so many agents, and look at it for some seconds."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.exists() else None)))
         before = set(psutil.Process().children())
-        url = stack.enter_context(running(shards=shards, pages=1_000_000))
+        url = stack.enter_context(running(shards=shards, pages=1_000))
         [server] = set(psutil.Process().children()) - before
         ours = (sys.executable, "-m", "kinesis_nb")
         scheduler = program(folder / "scheduler", *ours, "scheduler", "--port", str(PORT))
@@ -159,8 +160,8 @@ def main() -> None:
     """Measure one and two agents by turns."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--share", type=float, default=CORE_SHARE, help="of a core for each agent, where it is limited")
     options = parser.parse_args()
     for share in (options.share, None):

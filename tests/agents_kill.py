@@ -345,6 +345,17 @@ class Campaign:
         self._measure("kill", keys)
         self.agents.revive(victim)
 
+    def kill_all(self) -> None:
+        """Kill all agents at once; whoever comes back goes on."""
+        self.wait_for_balance()
+        keys = {key: agent for name in self.agents.agents for key, agent in self.parts_of(name).items()}
+        for name in self.agents.agents:
+            self.agents.kill_agent(name)
+        for name in self.agents.agents:
+            self.agents.revive(name)
+        until("all parts run again", lambda: self.have_moved(keys))
+        self.report.done["kill of all"] += 1
+
     def freeze(self, victim: str) -> None:
         """Stop an agent for longer than the ttl, let another one take over, and wake it."""
         self.wait_for_balance()
@@ -447,6 +458,8 @@ def everything(going: Campaign, kills: int, freezes: int, cuts: int, drains: int
         if number % 10 == 5:
             going.reshard()
         yield "kill"
+    if kills:
+        going.kill_all()
     for number in range(freezes):
         going.freeze(f"agent-{1 + number % 2}")
         if number % 10 == 5:

@@ -231,13 +231,15 @@ class Desk(SchedulerPlugin):
         self._scheduler.tasks[key].loose_restrictions = True
 
     def transition(self, key: Any, start: Any, finish: Any, *args: Any, stimulus_id: str, **kwargs: Any) -> None:
-        """Notice the end of a part, and remember how it ended; called by the scheduler."""
+        """Notice that a part has ended, and how, or that no agent is left to run it; called by the scheduler."""
         job = self._job_of.get(key)
         if job is None:
             return
         record = self._jobs[job]
         part = record.parts[key]
-        if finish == "memory":
+        if finish == "no-worker":  # Dask would wait for the very agent that it preferred, which will not come back
+            self._scheduler.set_restrictions({key: None})
+        elif finish == "memory":
             part.over = "ended"
             record.note(f"part {_number(key)} ended")
             # Dask would compute a wanted result again when its agent is lost: a stopped sync would take its table back
