@@ -80,14 +80,16 @@ def test_a_job_that_is_over_stays_so(
 
 def test_lifetime(emulator: Emulator, streams: Streams, tmp_path: Path) -> None:
     """Workers that are replaced after a few seconds hand over first: no row is lost or doubled."""
-    options = (("--lifetime", "4s", "--stagger", "2s"),) * 2
+    options = (
+        ("--lifetime", "12s", "--stagger", "6s"),
+    ) * 2  # where a worker starts slowly, less leaves no time to work
     with agents(tmp_path, options=options) as running:
         source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=running.address)
         streams.create(shards=4)
         sync: Any = source.sync("orders", tmp_path / "table", commit_interval=0.2)
         with load(streams):
             until("each was replaced", lambda: all(_lives(running, name) > 1 for name in running.agents))
-        assert sync.wait(SECONDS)
+        assert sync.wait(3 * SECONDS)
         assert by_key(sync.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
         assert sync.verify()
         sync.stop()

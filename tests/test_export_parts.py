@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
@@ -266,6 +266,7 @@ def test_settled_rows() -> None:
 
 
 @pytest.mark.parametrize("aggregate", [False, True])
+@settings(deadline=None)
 @given(done=st.sets(st.integers(0, 11)), batch=st.integers(1, 12))
 def test_resuming_prepares_exactly_the_rest(*, aggregate: bool, done: set[int], batch: int) -> None:
     """Whatever rows are settled, and however the frame comes in batches: each of the others is sent once, no other."""
