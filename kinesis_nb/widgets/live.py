@@ -51,10 +51,6 @@ class Rate:
         return [round(rate) for rate in self._seconds]
 
 
-def _seen() -> int:
-    return sum(isinstance(view, LiveView) and view._flow.is_seen for view in PUMP.views())  # noqa: SLF001 - of its own kind
-
-
 class LiveView(anywidget.AnyWidget):
     """Shows something that changes by itself.
 
@@ -111,6 +107,11 @@ class LiveView(anywidget.AnyWidget):
     def _release(self) -> None:
         """Let go of the thing."""
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether a front end shows it."""
+        return self._flow.is_seen
+
     # --- the front end speaks, in whatever thread ---
 
     def _ask(self, _widget: object, message: dict[str, Any], _buffers: object) -> None:
@@ -162,7 +163,7 @@ class LiveView(anywidget.AnyWidget):
         if wait := self._flow.wait(now):
             return wait
         self._send_frame(now, everything=self._is_new)
-        return max(self._interval(), SHARE_SECONDS * _seen(), self._flow.wait(now))
+        return max(self._interval(), SHARE_SECONDS * PUMP.seen(), self._flow.wait(now))
 
     def _answer_all(self) -> None:
         while self._asked:
