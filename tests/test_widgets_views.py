@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import threading
+import time
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -210,6 +211,20 @@ def test_rows_that_are_taken_out_were_seen(tail: kn.Tail, streams: Streams) -> N
     view.refresh()
     assert len(view.comm.frames[-1]["rows"]) == 80
     assert view.rows().to_arrow().num_rows == 80
+
+
+def test_ten_views_share_the_page(tail: kn.Tail) -> None:
+    """At most 20 frames a second for all views in sight; one alone is drawn five times a second."""
+    views = [TailView(tail) for _ in range(10)]
+    views[0].comm.say("hello")
+    views[0].comm.wait_for(lambda *_: True)
+    with views[0]._lock:
+        assert views[0].tick(time.monotonic() + 10) == pytest.approx(0.2)
+    for view in views:
+        view.comm.say("hello")
+        view.comm.wait_for(lambda *_: True)
+    with views[0]._lock:
+        assert views[0].tick(time.monotonic() + 20) == pytest.approx(0.5)
 
 
 def test_nothing_is_sent_while_nobody_looks(tail: kn.Tail, streams: Streams) -> None:
@@ -472,11 +487,12 @@ def test_a_sync_shows_how_it_goes(source: kn.Source, streams: Streams, tmp_path:
     view = SyncView(sync)
     page = view.comm
     page.say("hello")
-    frame = page.wait_for(lambda frame, _: frame["rows"])
+    frame = page.wait_for(lambda frame, _: frame["tables"])
+    (shards,) = frame["tables"]
     assert frame["state"] == "running"
     assert dict(frame["facts"])["rows"] == "30"
-    assert [row[0] for row in frame["rows"]] == [f"shardId-{number:012d}" for number in range(2)]
-    assert sum(int(row[2]) for row in frame["rows"]) == 30
+    assert [row[0] for row in shards["rows"]] == [f"shardId-{number:012d}" for number in range(2)]
+    assert sum(int(row[2]) for row in shards["rows"]) == 30
     streams.put(12)
     page.say("stop")
     page.wait_for(lambda frame, _: frame["state"] == "stopped")
@@ -496,8 +512,9 @@ def test_an_export_shows_how_it_goes(source: kn.Source, streams: Streams, tmp_pa
         page = view.comm
         page.say("hello")
         frame = page.wait_for(lambda frame, _: dict(frame["facts"])["rows"] == "40")
-        assert frame["columns"] == ["shard", "rows", "bytes"]
-        assert sum(int(row[1]) for row in frame["rows"]) == 40
+        (shards,) = frame["tables"]
+        assert shards["columns"] == ["shard", "rows", "bytes"]
+        assert sum(int(row[1]) for row in shards["rows"]) == 40
         page.say("stop")
         page.wait_for(lambda frame, _: frame["state"] == "stopped")
     assert not export.is_running

@@ -51,10 +51,6 @@ class Rate:
         return [round(rate) for rate in self._seconds]
 
 
-def _seen() -> int:
-    return sum(isinstance(view, LiveView) and view.is_seen for view in PUMP.views())
-
-
 class LiveView(anywidget.AnyWidget):
     """Shows something that changes by itself.
 
@@ -81,11 +77,6 @@ class LiveView(anywidget.AnyWidget):
         self._is_over = False
         self.on_msg(self._ask)
         PUMP.add(self)
-
-    @property
-    def is_seen(self) -> bool:
-        """Whether some front end has it on the screen."""
-        return self._flow.is_seen
 
     # --- what a subclass gives ---
 
@@ -115,6 +106,11 @@ class LiveView(anywidget.AnyWidget):
 
     def _release(self) -> None:
         """Let go of the thing."""
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether a front end shows it."""
+        return self._flow.is_seen
 
     # --- the front end speaks, in whatever thread ---
 
@@ -167,7 +163,7 @@ class LiveView(anywidget.AnyWidget):
         if wait := self._flow.wait(now):
             return wait
         self._send_frame(now, everything=self._is_new)
-        return max(self._interval(), SHARE_SECONDS * _seen(), self._flow.wait(now))
+        return max(self._interval(), SHARE_SECONDS * PUMP.seen(), self._flow.wait(now))
 
     def _answer_all(self) -> None:
         while self._asked:

@@ -12,6 +12,11 @@ IDLE_SECONDS = 60.0
 class Served(Protocol):
     """A view as the pump knows it."""
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether somebody looks at it."""
+        raise NotImplementedError
+
     def tick(self, now: float) -> float | None:
         """Do what is due; return in how many seconds to come again, or None when the view is over."""
 
@@ -33,10 +38,10 @@ class Pump:
                 threading.Thread(target=self._loop, name="kinesis_nb views", daemon=True).start()
             self._changed.notify_all()
 
-    def views(self) -> list[Served]:
-        """Return the views that are served."""
+    def seen(self) -> int:
+        """Return how many of the views somebody looks at."""
         with self._changed:
-            return list(self._due)
+            return sum(view.is_seen for view in self._due)
 
     def wake(self, view: Served) -> None:
         """Give a view its turn now, if it is still served."""
