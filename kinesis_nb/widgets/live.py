@@ -158,7 +158,7 @@ class LiveView(anywidget.AnyWidget):
         if not (self._is_stopping or self._is_live()):
             self._finish(now)
             return None
-        if not self._flow.is_seen:
+        if not self.is_seen:
             return max(HIDDEN_SECONDS, self._interval())
         if wait := self._flow.wait(now):
             return wait

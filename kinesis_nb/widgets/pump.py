@@ -15,6 +15,7 @@ class Served(Protocol):
     @property
     def is_seen(self) -> bool:
         """Whether somebody looks at it."""
+        raise NotImplementedError
 
     def tick(self, now: float) -> float | None:
         """Do what is due; return in how many seconds to come again, or None when the view is over."""
