@@ -204,7 +204,8 @@ class Desk(SchedulerPlugin):
             record.note(f"part {_number(key)} runs on {part.name}")
         if note:
             record.note(f"part {_number(key)} on {part.name}: {note}")
-        part.status, part.reached, part.failure = status or part.status, reached, failure
+        part.status, part.failure = status or part.status, failure
+        part.reached = max(part.reached, reached)  # what is in the table stays there when the part moves
         record.births, part.births = record.births + max(0, births - part.births), births
         task.suspicious = 0  # it ran, so it is not what kills agents; Dask gives up after three otherwise
         return self._decide(record, key, part), record.mark, record.births
