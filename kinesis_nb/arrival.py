@@ -100,13 +100,13 @@ class ArrivalOrder:
                 self._parents[child.shard_id] = child.parents
                 self._unfinished[child.shard_id] = None
 
-    def table(self) -> pa.Table:
-        """Return all rows that were taken, in order."""
+    def take(self) -> pa.Table:
+        """Give all rows away, in order: whoever still holds this object afterwards holds no rows."""
         with self._ordering:
             runs, _ = self._collect()
-            self._pieces += merge(list(runs.values()), self._piece_bytes)
-            self._held = {}
-            return pa.concat_tables([concat([]), *self._pieces])
+            pieces, self._pieces, self._held = self._pieces, [], {}
+            pieces += merge(list(runs.values()), self._piece_bytes)
+            return pa.concat_tables([concat([]), *pieces])
 
     def _advance(self) -> None:
         """Put in order what no row to come can precede."""

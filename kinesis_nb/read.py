@@ -91,7 +91,7 @@ def read_window(
     for gap in sink.gaps:
         note = f"{note}, {gap}" if note else str(gap)
         warnings.warn(f"the read has a gap: {gap}", stacklevel=2)
-    return Records(sink.merged(), note)
+    return Records(sink.take(), note)
 
 
 class _Collector:
@@ -162,9 +162,9 @@ class _Collector:
         self.error = error
         self.done.set()
 
-    def merged(self) -> pa.Table:
-        """Return all rows in order of arrival."""
-        return self._order.table().slice(0, self._window.limit)
+    def take(self) -> pa.Table:
+        """Give all rows away, in order of arrival."""
+        return self._order.take().slice(0, self._window.limit)
 
 
 def _share(begin: datetime, reached: datetime, end: datetime) -> float:

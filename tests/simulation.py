@@ -814,7 +814,7 @@ def bounded(world: World) -> Reader:
         if collector.error is not None:
             raise collector.error
         check = Check(world, bounds, KEYS if key is None else [key])
-        check.take("merged", collector.merged())
+        check.take("merged", collector.take())
         if late := [f"{key} {n - 1}" for key, n in check.next.items() if n - 1 > until[key]]:
             raise Violation(f"rows from after the end: {late}")
         return check.missing(until)

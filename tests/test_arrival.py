@@ -104,7 +104,7 @@ def test_all_rows_in_order_of_arrival_and_of_their_shards(seed: int) -> None:
     lineage = _Lineage(seed, order, roots)
     for _ in range(80):
         lineage.step()
-    table = order.table()
+    table = order.take()
     found = list(zip(table["shard_id"].to_pylist(), map(int, table["sequence_number"].to_pylist()), strict=True))
     keys = lineage.key()
     assert sorted(found) == sorted(keys)
@@ -134,7 +134,7 @@ def test_a_read_does_not_need_the_memory_of_its_rows_twice(pool: pa.MemoryPool) 
     for turn in range(40):
         for shard in shards:
             order.add(shard, _rows(shard, [1_000 * turn + n for n in range(50)], 50 * turn, "x" * 1_000))
-    table = order.table()
+    table = order.take()
     assert table.num_rows == 40 * 4 * 50
     assert table.nbytes > 8_000_000
     assert pool.max_memory() < 1.6 * table.nbytes
@@ -147,7 +147,7 @@ def test_a_shard_that_gave_nothing_yet_holds_the_others_back() -> None:
     for turn in range(5):
         order.add(late, _rows(late, [5_000 + turn], turn))
     order.add(early, _rows(early, [1_000], 0))
-    assert order.table()["shard_id"].to_pylist() == [early.shard_id, *[late.shard_id] * 5]
+    assert order.take()["shard_id"].to_pylist() == [early.shard_id, *[late.shard_id] * 5]
 
 
 def test_only_the_newest_rows_are_kept() -> None:
@@ -156,4 +156,4 @@ def test_only_the_newest_rows_are_kept() -> None:
     order = ArrivalOrder([shard], newest=10)
     for turn in range(20):
         order.add(shard, _rows(shard, [turn] * 4, 4 * turn))
-    assert [int(number) for number in order.table()["sequence_number"].to_pylist()] == list(range(68, 80))
+    assert [int(number) for number in order.take()["sequence_number"].to_pylist()] == list(range(68, 80))

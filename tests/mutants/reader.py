@@ -169,6 +169,12 @@ MUTANTS = [
     ),
     Mutant("rows that must wait are dropped", "arrival.py", "new if run is None else run.followed_by(new)", "new"),
     Mutant(
+        "the rows of a read outlive it",
+        "arrival.py",
+        "pieces, self._pieces, self._held = self._pieces, [], {}",
+        "pieces, self._held = self._pieces, {}",
+    ),
+    Mutant(
         "all rows wait for the end",
         "arrival.py",
         "if is_much and self._ordering",
