@@ -25,9 +25,12 @@ from kinesis_nb.agents.order import Parcel, check_way
 from kinesis_nb.agents.place import better_place, first_places, how_many, plan
 from kinesis_nb.agents.windows import Window, check_apart, next_window
 from kinesis_nb.config import SourceConfig
+from kinesis_nb.position import StartingPosition
 from kinesis_nb.shards import MAX_HASH_KEY, Shard
+from kinesis_nb.storage import Storage
 from kinesis_nb.streaming_export import StreamingExport
-from kinesis_nb.sync import Sync
+from kinesis_nb.sync import Sync, open_table
+from kinesis_nb.transport import SystemClock
 from tests.agents_kill import LONGEST_GAP, ROOT, Agents, agents, campaign, load, longest_gap, until
 from tests.conftest import Streams, by_key, written_by_key
 
@@ -400,6 +403,22 @@ def test_maintenance(running: Agents, remote: kn.Source, streams: Streams, tmp_p
     assert by_key(sync.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
     assert any("runs on agent-away" in line for line in sync.logs())
     assert not any("an agent has left" in line for line in sync.logs())  # it had nothing any more when it left
+
+
+def test_a_late_agent(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """An agent that was lost while it began, and takes a shard all the same, does not end the job: it is taken back."""
+    streams.create(shards=2)
+    streams.put(20)
+    sync: Any = remote.sync("orders", tmp_path / "table", commit_interval=0.1)
+    until("it runs", lambda: sync.status().rows > 0)
+    start, storage = StartingPosition.trim_horizon(), Storage.at(tmp_path / "table")
+    late = open_table(remote._kinesis, "orders", storage, start, clock=SystemClock())
+    late.acquire(shard.shard_id for shard in remote._kinesis.list_shards("orders"))
+    streams.put(100)
+    assert sync.wait(SECONDS)
+    assert by_key(sync.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
+    assert any("taken back" in line for line in sync.logs())
+    assert sync.verify()
 
 
 def test_errors_come_from_the_agent(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 0.25
 ANSWER_SECONDS = 5.0  # for the scheduler
 IDLE_SECONDS = 5.0  # between looks at a stream of which this part has nothing to read now
+LATE_SECONDS = 30.0  # after its begin, in which a part takes back what an agent took that was lost before it could
 LOCKED_SECONDS = 1.0  # between tries to get a journal that a lost agent may still hold
 
 log = logging.getLogger("kinesis_nb.agent")
@@ -138,8 +139,10 @@ class _Desk:
 
 def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
     kinesis, clock = order.connect(order.parcel.config), SystemClock()
+    began, note = time.monotonic(), ""
     while True:
         table = open_table(kinesis, order.stream, _storage(order, kinesis), order.start, clock=clock)
+        _check_mine(desk.report(None, 0, note=note))  # opening may have taken long
         sync = start_part(
             kinesis,
             table,
@@ -152,8 +155,13 @@ def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
         )
         with _lock:
             _running[task.key] = sync
+        is_over, note = False, ""
         try:
             is_over = _watch_sync(sync, desk)
+        except Fenced:
+            if time.monotonic() - began > LATE_SECONDS:
+                raise
+            note = "taken over, maybe by an agent that was lost when it began: taken back"
         finally:
             with suppress(TableError):  # what storage did not take is read again by whoever comes next
                 sync.stop()
@@ -162,7 +170,7 @@ def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
             status = sync.status()
             if status.error:
                 log.warning("%s stopped: %s", task, status.error)
-        if is_over or not _wait_for_shards(kinesis, sync, desk, task):
+        if not note and (is_over or not _wait_for_shards(kinesis, sync, desk, task)):
             return pickle.dumps(sync.status())
 
 
@@ -198,10 +206,14 @@ def _is_over(answer: str, part: Running) -> bool:
             with suppress(TableError):  # storage is away: the next agent reads again what could not be committed
                 part.stop()
             raise Reschedule
-        case Answer.NOT_YOURS:
-            raise Fenced("another agent runs this part", hint="nothing is lost: it goes on there")
         case _:
+            _check_mine(answer)
             return False
+
+
+def _check_mine(answer: str) -> None:
+    if answer == Answer.NOT_YOURS:
+        raise Fenced("another agent runs this part", hint="nothing is lost: it goes on there")
 
 
 def _wait_for_shards(kinesis: Kinesis, ended: Sync, desk: _Desk, task: Task) -> bool:
