@@ -272,7 +272,16 @@ class Desk(SchedulerPlugin):
             return 0
         if worker.status == Status.running:
             await self._scheduler.retire_workers(workers=[agent], close_workers=False, remove=False)
-        return sum(task.key in self._job_of for task in worker.processing)
+        held = sum(task.key in self._job_of for task in worker.processing)
+        if not held:  # whoever goes on has maybe not reported yet
+            for part in self._parts_of(agent).values():
+                part.agent = ""
+        return held
+
+    def _parts_of(self, agent: str) -> dict[str, PartRecord]:
+        """Return the parts that reported last from an agent and are not over."""
+        records = (item for record in self._jobs.values() for item in record.parts.items())
+        return {key: part for key, part in records if part.agent == agent and not part.over}
 
     # --- who is gone
 
@@ -293,9 +302,7 @@ class Desk(SchedulerPlugin):
     def remove_worker(self, scheduler: Scheduler, worker: str, *, stimulus_id: str, **kwargs: Any) -> None:
         """Note which jobs an agent was lost to; called by the scheduler."""
         for record in self._jobs.values():
-            numbers = [
-                str(_number(key)) for key, part in record.parts.items() if part.agent == worker and not part.over
-            ]
+            numbers = [str(_number(key)) for key in self._parts_of(worker) if key in record.parts]
             if numbers:
                 record.note(f"an agent has left: parts {', '.join(numbers)} go elsewhere")
 
