@@ -1,7 +1,7 @@
 """How fast records get from Kinesis into a DataFrame: `python benchmarks/reading.py`.
 
 Everybody reads the same canned answers of 10,000 records of 200 bytes (`replay.py`) in one interleaved run
-(A B C … A B C …), each time in a fresh process, peers from virtual environments of their own. What counts is from the
+(A B C, B C A …), each time in a fresh process, peers from virtual environments of their own. What counts is from the
 beginning of the read to the DataFrame, or to the last record a peer hands over (no DataFrame is made of its records);
 imports and a first small read are over by then. CPU seconds are those of the client; some peers sleep between polls,
 so they are the fair figure. Prints medians as Markdown, and fails when a target is missed.
@@ -88,7 +88,8 @@ def _measure(names: list[str], pythons: dict[str, str | None], rounds: int, reco
         }
         for number in range(rounds):
             for shards, endpoint in endpoints.items():
-                for name in names:
+                turn = number % len(names)  # nobody always runs behind the one that leaves the machine in disorder
+                for name in names[turn:] + names[:turn]:
                     run = _run(str(pythons[name]), name, endpoint, records)
                     print(f"round {number + 1}, {shards:2} shards, {name:20} {_shown(run)}", file=sys.stderr)
                     if run is not None:
