@@ -79,6 +79,10 @@ class JobRecord:
     births: int = 0
     log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
 
+    def parts_of(self, agent: str) -> dict[str, PartRecord]:
+        """Return the parts that reported last from an agent and are not over."""
+        return {key: part for key, part in self.parts.items() if part.agent == agent and not part.over}
+
     def note(self, text: str) -> None:
         """Add a line to the log."""
         self.log.append(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}")
@@ -274,14 +278,9 @@ class Desk(SchedulerPlugin):
             await self._scheduler.retire_workers(workers=[agent], close_workers=False, remove=False)
         held = sum(task.key in self._job_of for task in worker.processing)
         if not held:  # whoever goes on has maybe not reported yet
-            for part in self._parts_of(agent).values():
+            for part in (part for record in self._jobs.values() for part in record.parts_of(agent).values()):
                 part.agent = ""
         return held
-
-    def _parts_of(self, agent: str) -> dict[str, PartRecord]:
-        """Return the parts that reported last from an agent and are not over."""
-        records = (item for record in self._jobs.values() for item in record.parts.items())
-        return {key: part for key, part in records if part.agent == agent and not part.over}
 
     # --- who is gone
 
@@ -302,7 +301,7 @@ class Desk(SchedulerPlugin):
     def remove_worker(self, scheduler: Scheduler, worker: str, *, stimulus_id: str, **kwargs: Any) -> None:
         """Note which jobs an agent was lost to; called by the scheduler."""
         for record in self._jobs.values():
-            numbers = [str(_number(key)) for key in self._parts_of(worker) if key in record.parts]
+            numbers = [str(_number(key)) for key in record.parts_of(worker)]
             if numbers:
                 record.note(f"an agent has left: parts {', '.join(numbers)} go elsewhere")
 
