@@ -12,6 +12,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import kinesis_nb as kn
+from kinesis_nb.agents.cluster import Cluster
 from tests import servers
 from tests.agents_kill import Agents, agents, load, until
 from tests.aws import Gate
@@ -249,6 +250,25 @@ def test_no_permission_on_the_stream(running: Agents, emulator: Emulator, stream
         assert raised.value.hint
         until("the job is over", lambda: not sync.is_active)
         assert sync.status().state == "failed"
+
+
+def test_who_is_there_whatever_else_is_asked(running: Agents) -> None:
+    """The agents are known while others ask for less: a client of Dask keeps the last answer for all who ask."""
+    cluster = Cluster(running.address)
+    is_over = threading.Event()
+
+    def ask() -> None:
+        while not is_over.is_set():
+            assert cluster.address
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    counts = {len(cluster.workers) for _ in range(300)}
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    assert counts == {2}
 
 
 def test_the_same_job_at_once(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:

@@ -49,8 +49,14 @@ class Cluster:
         """The client; a new one where the last has lost its scheduler."""
         return _connect(self._agents) if isinstance(self._agents, str) else self._agents
 
-    def check(self) -> None:
-        """Raise AgentError for a cluster that cannot run our jobs, and install the desk where there is none."""
+    def check(self) -> list[str]:
+        """Return the addresses of the agents, sorted, and install the desk where there is none.
+
+        Raises
+        ------
+        AgentError
+            For a cluster that cannot run our jobs.
+        """
         from kinesis_nb.agents.desk import Desk
 
         ours = {"kinesis-nb": importlib.metadata.version("kinesis-nb"), "Python": platform.python_version()}
@@ -67,6 +73,7 @@ class Cluster:
                 _compare(name, ours[name], version if isinstance(version, str) else "none", address)
         with self._told("asked for a plugin"):
             self.client.register_plugin(Desk())
+        return sorted(workers)
 
     def run(self, function: Callable[..., Any], *args: Any, agents: Sequence[str] | None = None) -> dict[str, Any]:
         """Call a function in every agent, or some; return the answers by address, an exception where there is one."""
@@ -83,12 +90,23 @@ class Cluster:
     @property
     def address(self) -> str:
         """Where the scheduler listens."""
-        return str(self.client.scheduler_info(n_workers=0)["address"])
+        return str(self._identity(0)["address"])
 
     @property
     def workers(self) -> Sequence[str]:
         """The addresses of the agents, sorted."""
-        return sorted(self.client.scheduler_info(n_workers=-1)["workers"])
+        return sorted(self._identity(-1)["workers"])
+
+    def _identity(self, agents: int) -> dict[str, Any]:
+        """Return what the scheduler says of itself and so many agents, -1 for all.
+
+        Not by the client's scheduler_info(): that gives what was asked for last, in the background too, with no agents.
+        """
+        with self._told("was not found"):
+            found: dict[str, Any] = self.client.sync(
+                self.client.scheduler.identity, n_workers=agents, callback_timeout=CALL_SECONDS
+            )
+        return found
 
     def submit(self, task: Task, place: str) -> Any:
         """Let an agent run a part of a job; another one when that one is gone."""

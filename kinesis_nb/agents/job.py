@@ -43,9 +43,8 @@ def submit(cluster: Cluster, order: Order) -> str:
     KinesisError
         What an agent found when it looked: no such stream, no permission, a table of something else.
     """
-    cluster.check()
+    agents = cluster.check()  # now: all of them may be away for a moment when the parts are given out
     cluster.check_way(order.parcel)
-    agents = cluster.workers  # now: all of them may be away for a moment when the parts are given out
     job = order.job()
     if not cluster.desk("jobs", job=job).get(job, {"is_over": True})["is_over"]:
         return job
