@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+SHOWN_ROWS = 10
 _LONGEST = 120
 _QUANTITY = re.compile(r"-?[\d,]+(\.\d+)?( ?%| m?s)")
 TABLE_STYLE = (
@@ -83,7 +84,7 @@ def is_numeric(values: Iterable[object]) -> bool:
     )
 
 
-def frame_html(table: pa.Table, caption: str, most: int = 10, *, newest: bool = False) -> str:
+def frame_html(table: pa.Table, caption: str, most: int = SHOWN_ROWS, *, newest: bool = False) -> str:
     """Return the first, or the last, `most` rows of a table as HTML; columns without any value are left out."""
     shown = table.slice(max(0, table.num_rows - most) if newest else 0, most)
     names = [

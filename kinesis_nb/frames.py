@@ -7,12 +7,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kinesis_nb.display import frame_html, plain
+from kinesis_nb.display import SHOWN_ROWS, frame_html, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.shards import Shard
 
+CHUNK_BYTES = 2**30
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 UNKNOWN_LAG = 366 * 24 * 3_600_000  # ms, the longest retention: an answer that does not say it may end anywhere
@@ -152,6 +154,19 @@ def concat(batches: Iterable[pa.RecordBatch]) -> pa.Table:
     return pa.Table.from_batches(batches, SCHEMA)
 
 
+def as_arrow(frame: pl.DataFrame) -> pa.Table:
+    """Return rows that polars holds as a table with the columns of `SCHEMA`, in chunks: one holds 2 GiB of text."""
+    import polars as pl
+
+    sizes = frame.select(pl.col("data").str.len_bytes() + pl.col("data_raw").bin.size().fill_null(0)).to_series()
+    ends = sizes.fill_null(0).cum_sum()
+    chunks = 1 + (int(ends[-1]) // CHUNK_BYTES if len(ends) else 0)
+    bounds = [int(ends.search_sorted(n * CHUNK_BYTES)) for n in range(chunks)]
+    pieces = [frame.slice(start, end - start) for start, end in pairwise([*bounds, len(frame)])]
+    newest = pl.CompatLevel.newest()  # else polars copies the text as well
+    return pa.concat_tables(piece.to_arrow(compat_level=newest).cast(SCHEMA) for piece in pieces)
+
+
 def in_range(rows: pa.RecordBatch, start: datetime | None, end: datetime | None) -> pa.RecordBatch:
     """Return the rows that arrived at `start` or later and at `end` or earlier; None leaves that side open."""
     arrival = rows.column("kinesis_ingestion_timestamp")
@@ -208,27 +223,38 @@ class Records(TableLike):
 
     Parameters
     ----------
-    table
-        The rows, with the columns of `SCHEMA`.
+    rows
+        With the columns of `SCHEMA`.
     note
         Something to say about them in the display, for example that reading was interrupted.
     """
 
-    def __init__(self, table: pa.Table, note: str = "") -> None:
-        self._table = table
+    def __init__(self, rows: pa.Table | pl.DataFrame, note: str = "") -> None:
+        self._rows = rows
         self.note = note
 
     def to_arrow(self) -> pa.Table:
-        """Return the rows as an Arrow table."""
-        return self._table
+        """Return the rows as an Arrow table; copied when they are held by polars, whose text Arrow lays out anew."""
+        return self._rows if isinstance(self._rows, pa.Table) else as_arrow(self._rows)
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return the rows as a polars DataFrame; nothing is copied when they are held by polars, as those of a read."""
+        return super().to_polars() if isinstance(self._rows, pa.Table) else self._rows
 
     def last(self, n: int) -> Records:
         """Return the last `n` rows."""
-        return Records(self._table.slice(max(0, self._table.num_rows - n)), self.note)
+        return Records(self._rows.slice(max(0, len(self) - n)), self.note)
 
     def __iter__(self) -> Iterator[Record]:
-        for batch in self._table.to_batches(max_chunksize=1_000):
-            yield from iter_records(batch)
+        for start in range(0, len(self), 1_000):
+            for batch in Records(self._rows.slice(start, 1_000)).to_arrow().to_batches():
+                yield from iter_records(batch)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _repr_html_(self) -> str:
+        return frame_html(Records(self._rows.slice(0, SHOWN_ROWS + 1)).to_arrow(), repr(self))
 
     def __repr__(self) -> str:
         return f"<Records: {len(self):,} rows{', ' + self.note if self.note else ''}>"

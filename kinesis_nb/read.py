@@ -121,10 +121,7 @@ class _Collector:
             self.kept += rows.num_rows
             if self._window.limit is not None and self.kept >= self._window.limit:
                 self.done.set()
-        is_past_end = self._is_past_end(batch, received)
-        if is_past_end:
-            self._order.finish(shard)
-        return not is_past_end
+        return not self._is_past_end(batch, received)
 
     def _note_reached(self, shard_id: str, reached: datetime) -> None:
         begin, _ = self._spans.get(shard_id, (self._window.start.timestamp or reached, reached))
@@ -153,16 +150,16 @@ class _Collector:
         """Keep it for the note."""
         self.gaps.add(gap)
 
-    def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
+    def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:  # noqa: ARG002 - as for all sinks
         """Let the rows of the children follow."""
-        self._order.finish(shard, filter(self._feed.wanted, children))
+        self._order.expect(children)
 
     def close(self, error: BaseException | None) -> None:
         """Let the caller return."""
         self.error = error
         self.done.set()
 
-    def take(self) -> pa.Table:
+    def take(self) -> pl.DataFrame:
         """Give all rows away, in order of arrival."""
         return self._order.take().slice(0, self._window.limit)
 

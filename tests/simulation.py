@@ -35,7 +35,6 @@ from unittest.mock import patch
 import msgspec
 from botocore import exceptions as boto_errors
 
-from kinesis_nb.arrival import PIECE_BYTES, ArrivalOrder
 from kinesis_nb.buffer import Buffer, OnFull
 from kinesis_nb.config import SourceConfig
 from kinesis_nb.consumer import State
@@ -43,6 +42,7 @@ from kinesis_nb.credentials import StaticCredentials
 from kinesis_nb.emulator import AwsError, ManualClock, Model
 from kinesis_nb.errors import ServiceError
 from kinesis_nb.feed import Feed
+from kinesis_nb.frames import Records
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.read import Window, _Collector, row_filter
 from kinesis_nb.retry import Patient
@@ -264,18 +264,16 @@ class Wire:
         created_at = self.world.time_at(round(answer["StreamCreationTimestamp"] * 1000))
         return {"StreamDescription": {**answer, "StreamCreationTimestamp": created_at}}
 
-    def get_shard_iterator(self, **params: Any) -> dict[str, Any]:
-        if "Timestamp" in params:
-            params["Timestamp"] = params["Timestamp"].timestamp()
+    def post(self, operation: str, body: bytes, _stream: str) -> tuple[bytes, str | None]:
+        calls = {"get_records": self.get_records, "get_shard_iterator": self.get_shard_iterator}
+        return calls[operation](**msgspec.json.decode(body)), None
+
+    def get_shard_iterator(self, **params: Any) -> bytes:
         self.world.count(f"iterator: {params['ShardIteratorType']}")
         answer = self._ask("GetShardIterator", self._damage("GetShardIterator"), **params)
         if "ShardIterator" in answer:
             self._shard_of[answer["ShardIterator"]] = params["ShardId"]
-        return answer
-
-    def post(self, operation: str, body: bytes, _stream: str) -> tuple[bytes, str | None]:
-        assert operation == "get_records"
-        return self.get_records(**msgspec.json.decode(body)), None
+        return msgspec.json.encode(answer)
 
     def get_records(self, **params: Any) -> bytes:
         shard_id = self._shard_of[params["ShardIterator"]]
@@ -619,7 +617,6 @@ class FailingCollector(_Collector):
     def __init__(self, world: World, feed: Feed, window: Window) -> None:
         super().__init__(feed, window)
         self.world = world
-        self._order = ArrivalOrder(feed.shards, piece_bytes=world.random.choice([1, 1_000, PIECE_BYTES]))
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         if self.world.chance(0.05):
@@ -814,7 +811,7 @@ def bounded(world: World) -> Reader:
         if collector.error is not None:
             raise collector.error
         check = Check(world, bounds, KEYS if key is None else [key])
-        check.take("merged", collector.take())
+        check.take("merged", Records(collector.take()).to_arrow())
         if late := [f"{key} {n - 1}" for key, n in check.next.items() if n - 1 > until[key]]:
             raise Violation(f"rows from after the end: {late}")
         return check.missing(until)

@@ -6,12 +6,13 @@ import random
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 
-from kinesis_nb.arrival import ArrivalOrder, Run, merge
-from kinesis_nb.frames import SCHEMA
+from kinesis_nb import frames
+from kinesis_nb.arrival import ArrivalOrder
+from kinesis_nb.frames import SCHEMA, Records
 from kinesis_nb.shards import Shard
 
 if TYPE_CHECKING:
@@ -41,18 +42,6 @@ def _rows(shard: Shard, arrivals: list[int], first: int, text: str = "") -> pa.R
     )
 
 
-@pytest.mark.parametrize("piece_bytes", [1, 500, 10**9])
-def test_merging_piece_by_piece_changes_nothing(piece_bytes: int) -> None:
-    """Rows come in the order of their keys, equal ones in the order of the runs, however small the pieces."""
-    rng = random.Random(5)
-    keys = [np.sort(np.array([rng.randrange(50) for _ in range(rng.randrange(60))], np.int64)) for _ in range(7)]
-    tables = [pa.table({"key": key, "run": [n] * len(key), "row": range(len(key))}) for n, key in enumerate(keys)]
-    runs = [Run(table, key) for table, key in zip(tables, keys, strict=True)]
-    merged = pa.concat_tables(merge(runs, piece_bytes)).to_pylist()
-    expected = sorted((row for table in tables for row in table.to_pylist()), key=lambda row: row["key"])
-    assert merged == expected
-
-
 class _Lineage:
     """A random history of shards that are read side by side and split now and then."""
 
@@ -80,7 +69,7 @@ class _Lineage:
         children = [Shard(f"shardId-{self._count + n:012d}", (shard.shard_id,), ALL) for n in range(2)]
         self._count += 2
         self.parents.update((child.shard_id, child.parents) for child in children)
-        self._order.finish(shard, children)
+        self._order.expect(children)
         del self._running[shard]
         self._running.update(dict.fromkeys(children, 0))
 
@@ -98,14 +87,14 @@ class _Lineage:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_all_rows_in_order_of_arrival_and_of_their_shards(seed: int) -> None:
-    """Every row is there once, by arrival, behind those of its shard and its parents, whatever was ordered early."""
+    """Every row is there once, by arrival, behind those of its shard and its parents."""
     roots = [Shard(f"shardId-{n:012d}", (), ALL) for n in range(3)]
-    order = ArrivalOrder(roots, piece_bytes=random.Random(seed).choice([1, 2_000, 2**24]))
+    order = ArrivalOrder(roots)
     lineage = _Lineage(seed, order, roots)
     for _ in range(80):
         lineage.step()
-    table = order.take()
-    found = list(zip(table["shard_id"].to_pylist(), map(int, table["sequence_number"].to_pylist()), strict=True))
+    rows = order.take()
+    found = list(zip(rows["shard_id"], map(int, rows["sequence_number"]), strict=True))
     keys = lineage.key()
     assert sorted(found) == sorted(keys)
     assert [keys[row] for row in found] == sorted(keys.values())
@@ -128,26 +117,36 @@ def pool() -> Iterator[pa.MemoryPool]:
 
 
 def test_a_read_does_not_need_the_memory_of_its_rows_twice(pool: pa.MemoryPool) -> None:
-    """Rows are put in order while they come, and what they were before is free again."""
+    """The text of the rows stays where it is while they are put in order, and goes with the last who holds them."""
     shards = [Shard(f"shardId-{n:012d}", (), ALL) for n in range(4)]
-    order = ArrivalOrder(shards, piece_bytes=2**20)
+    order = ArrivalOrder(shards)
     for turn in range(40):
         for shard in shards:
             order.add(shard, _rows(shard, [1_000 * turn + n for n in range(50)], 50 * turn, "x" * 1_000))
-    table = order.take()
-    assert table.num_rows == 40 * 4 * 50
-    assert table.nbytes > 8_000_000
-    assert pool.max_memory() < 1.6 * table.nbytes
+    held = pool.bytes_allocated()
+    assert held > 8_000_000
+    before = pool.max_memory()
+    rows = order.take()
+    assert len(rows) == 40 * 4 * 50
+    assert rows.estimated_size() < 1.2 * held
+    assert pool.max_memory() < 1.1 * before
+    del rows
+    assert pool.bytes_allocated() < 0.1 * held
 
 
-def test_a_shard_that_gave_nothing_yet_holds_the_others_back() -> None:
-    """Its first row may be the oldest of all."""
-    early, late = (Shard(f"shardId-{n:012d}", (), ALL) for n in range(2))
-    order = ArrivalOrder([early, late], piece_bytes=1)
-    for turn in range(5):
-        order.add(late, _rows(late, [5_000 + turn], turn))
-    order.add(early, _rows(early, [1_000], 0))
-    assert order.take()["shard_id"].to_pylist() == [early.shard_id, *[late.shard_id] * 5]
+def test_rows_keep_all_that_they_hold() -> None:
+    """Each row keeps its shard, its place in an aggregate and its bytes when it moves."""
+    shards = [Shard(f"shardId-{n:012d}", (), ALL) for n in range(3)]
+    order = ArrivalOrder(shards)
+    given = []
+    for number, shard in enumerate(shards):
+        rows = _rows(shard, [3 * place + number for place in range(5)], 10 * number).to_pylist()
+        for place, row in enumerate(rows):
+            row |= {"partition_key": None if place == 1 else f"k{place}", "data": f"{number} {place}"}
+            row |= {"sub_sequence_number": place % 2, "data_raw": bytes([255, place]) if number == 1 else None}
+        order.add(shard, pa.RecordBatch.from_pylist(rows, SCHEMA))
+        given += rows
+    assert order.take().to_dicts() == sorted(given, key=lambda row: row["kinesis_ingestion_timestamp"])
 
 
 def test_only_the_newest_rows_are_kept() -> None:
@@ -156,4 +155,22 @@ def test_only_the_newest_rows_are_kept() -> None:
     order = ArrivalOrder([shard], newest=10)
     for turn in range(20):
         order.add(shard, _rows(shard, [turn] * 4, 4 * turn))
-    assert [int(number) for number in order.take()["sequence_number"].to_pylist()] == list(range(68, 80))
+    assert [int(number) for number in order.take()["sequence_number"]] == list(range(68, 80))
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 25, 2**30])
+def test_records_become_arrow_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch, chunk_bytes: int) -> None:
+    """Rows that polars holds become Arrow's without loss, in chunks that are small enough for Arrow's text."""
+    monkeypatch.setattr(frames, "CHUNK_BYTES", chunk_bytes)
+    shard = Shard("shardId-000000000000", (), ALL)
+    table = pa.Table.from_batches([_rows(shard, [place] * 2, 2 * place, "0123456789"[place:]) for place in range(9)])
+    raw = pa.array([None, b"\xff" * 40] * 9, pa.binary())
+    table = table.set_column(SCHEMA.get_field_index("data_raw"), "data_raw", raw)
+    records = Records(pl.DataFrame(table))
+    found = records.to_arrow()
+    assert found.equals(table)
+    assert found.schema.equals(SCHEMA)
+    for chunk in found.to_batches():
+        assert chunk.num_rows == 1 or chunk["data"].nbytes + chunk["data_raw"].nbytes < chunk_bytes + 200
+    assert list(records) == list(Records(table))
+    assert Records(pl.DataFrame(table).clear()).to_arrow().equals(table.slice(0, 0))

@@ -103,9 +103,9 @@ class Cluster:
         Not by the client's scheduler_info(): that gives what was asked for last, in the background too, with no agents.
         """
         with self._told("was not found"):
-            scheduler: Any = self.client.scheduler
-            found: dict[str, Any] = self.client.sync(
-                scheduler.identity, n_workers=agents, callback_timeout=CALL_SECONDS
+            client: Any = self.client
+            found: dict[str, Any] = client.sync(
+                client.scheduler.identity, n_workers=agents, callback_timeout=CALL_SECONDS
             )
         return found
 

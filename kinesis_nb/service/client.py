@@ -22,7 +22,7 @@ from kinesis_nb.service.putting import decode_results, encode_records, request_b
 from kinesis_nb.service.raw import RawCalls
 from kinesis_nb.service.session import caller_arn, is_aws, make_client, make_credentials
 from kinesis_nb.service.translate import translate
-from kinesis_nb.service.wire import decode_batch, decoding
+from kinesis_nb.service.wire import decode_batch, decode_iterator, decoding
 from kinesis_nb.shards import Shard
 from kinesis_nb.transport import Clock, PutResult, ServerTime, StreamExtras, StreamSummary, SystemClock
 
@@ -108,13 +108,13 @@ class KinesisClient:
 
     def get_shard_iterator(self, stream: str, shard_id: str, position: StartingPosition) -> str:
         """Return a shard iterator."""
-        where: dict[str, Any] = {"ShardIteratorType": position.kind.value}
-        if position.kind is Kind.AT_TIMESTAMP:
-            where["Timestamp"] = position.timestamp
+        where: dict[str, Any] = {"ShardId": shard_id, "ShardIteratorType": position.kind.value}
+        if position.kind is Kind.AT_TIMESTAMP and position.timestamp is not None:
+            where["Timestamp"] = position.timestamp.timestamp()
         if position.sequence_number is not None:
             where["StartingSequenceNumber"] = position.sequence_number
-        answer = self._call("get_shard_iterator", stream, **named(stream), ShardId=shard_id, **where)
-        return _required(answer, "ShardIterator", str)
+        request = msgspec.json.encode({**named(stream), **where})
+        return decode_iterator(self._post("get_shard_iterator", request, stream))
 
     def get_records(self, stream: str, shard: Shard, iterator: str, limit: int) -> Batch:
         """Return the next records of a shard as columns."""
@@ -194,13 +194,13 @@ class KinesisClient:
         return answer
 
     def _post(self, operation: str, body: bytes, stream: str) -> bytes:
-        """Make a call that is too large for botocore's own way of encoding and decoding."""
+        """Make a call that is too large, or made too often, for botocore's own way of encoding and decoding."""
         sent = self._clock.now()
         try:
             answer, date = signed(self._credentials, lambda: self._raw.post(operation, body, stream))
         except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
             # what GetRecords does not find may be the shard
-            raise self._translate(error, operation, stream if operation == "put_records" else "") from error
+            raise self._translate(error, operation, "" if operation == "get_records" else stream) from error
         self._time.observe(date, sent, self._clock.now())
         return answer
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -47,11 +48,25 @@ class _Answer(msgspec.Struct):
     ChildShards: list[_ChildShard] = []
 
 
+class _Iterator(msgspec.Struct):
+    ShardIterator: str
+
+
 _decoder = msgspec.json.Decoder(_Answer)
+_iterator_decoder = msgspec.json.Decoder(_Iterator)
 decoding = Decoding()
 
 
 _NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
+
+
+def decode_iterator(body: bytes) -> str:
+    """Return the iterator in the body of a ``GetShardIterator`` answer; raises a retryable MalformedAnswer."""
+    try:
+        return _iterator_decoder.decode(body).ShardIterator
+    except msgspec.DecodeError as error:
+        msg = f"an answer with a shard iterator was not whole: {error}"
+        raise MalformedAnswer(msg, hint="it will be asked for again", retryable=True) from error
 
 
 def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
@@ -134,7 +149,9 @@ def _repeated(value: object, length: int, kind: pa.DataType) -> pa.Array:
 
 
 def _bytes_of(values: pa.Array) -> int:
-    return pc.sum(pc.binary_length(values)).as_py() or 0
+    """Return the bytes of all values, of an array that is no slice: Arrow keeps where the last one ends."""
+    ends = np.frombuffer(values.buffers()[1], np.int32)
+    return int(ends[len(values)])
 
 
 def _data(records: list[_Record]) -> pa.Array:

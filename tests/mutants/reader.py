@@ -156,29 +156,36 @@ MUTANTS = [
         "in_range(batch.rows, self._window.start.timestamp, None)",
     ),
     Mutant(
-        "rows are put in order before a slower shard gave its own",
-        "arrival.py",
-        "min((floors[shard_id] for shard_id in unfinished), default=_FOREVER)",
-        "_FOREVER",
-    ),
-    Mutant(
         "a child's rows come before its parents'",
         "arrival.py",
-        "max((floors[parent] for parent in parents.get(shard_id, ())), default=0)",
+        "max((latest[parent] for parent in parents.get(shard_id, ())), default=0)",
         "0",
     ),
-    Mutant("rows that must wait are dropped", "arrival.py", "new if run is None else run.followed_by(new)", "new"),
+    Mutant(
+        "the rows of shards are not put in order", "arrival.py", 'np.argsort(key, kind="stable")', "np.arange(len(key))"
+    ),
+    Mutant("a moved row is said to be of another shard", "arrival.py", "pl.Series(shard[order])", "pl.Series(shard)"),
+    Mutant(
+        "moved rows lose their bytes", "arrival.py", 'if table["data_raw"].null_count == table.num_rows:', "if True:"
+    ),
+    Mutant(
+        "moved rows lose their places in an aggregate",
+        "arrival.py",
+        'if not pc.any(table["sub_sequence_number"].cast(pa.bool_())).as_py():',
+        "if True:",
+    ),
     Mutant(
         "the rows of a read outlive it",
         "arrival.py",
-        "pieces, self._pieces, self._held = self._pieces, [], {}",
-        "pieces, self._held = self._pieces, {}",
+        "batches, self._batches = self._batches, {}",
+        "batches = dict(self._batches)",
     ),
+    Mutant("a chunk of Arrow's text grows over its size", "frames.py", "// CHUNK_BYTES", "// 2**30"),
     Mutant(
-        "all rows wait for the end",
-        "arrival.py",
-        "if is_much and self._ordering",
-        "if False and self._ordering",
+        "a row is lost between two chunks",
+        "frames.py",
+        "frame.slice(start, end - start)",
+        "frame.slice(start, end - start - 1)",
     ),
     Mutant("a tail shows rows from before its start", "tail.py", "in_range(batch.rows, earliest, None)", "batch.rows"),
     Mutant(
