@@ -145,7 +145,7 @@ def shown(source: kn.Source, streams: Streams, emulator: Emulator, tmp_path: Pat
         things: list[object] = [rows, sync, tail, source, *views, *(view.lineage for view in views)]
         things += [view.heat(1_000) for view in views]
         things += [view.schema(1_000) for view in views] + [views[0].sample(50)]
-        things += [type(rows)(frame[i : i + 10].to_arrow().to_batches()[0]) for i in range(0, len(frame), 10)]
+        things += [type(rows)(frame[i : i + 10]) for i in range(0, len(frame), 10)]
         things += _of_a_hostile_server(source)
         report = source.export_df(frame.head(3), arn, progress=False)
         yield [*things, report, *rows]

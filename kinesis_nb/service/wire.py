@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -21,6 +22,8 @@ from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, as_text, co
 from kinesis_nb.service.aggregation import may_hold_aggregates, unpack
 from kinesis_nb.service.decoding import Decoding
 from kinesis_nb.shards import Shard
+
+T = TypeVar("T")
 
 
 class _HashKeyRange(msgspec.Struct):
@@ -62,10 +65,14 @@ _NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
 
 def decode_iterator(body: bytes) -> str:
     """Return the iterator in the body of a ``GetShardIterator`` answer; raises a retryable MalformedAnswer."""
+    return _decoded(_iterator_decoder, body, "with a shard iterator").ShardIterator
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], body: bytes, which: str) -> T:
     try:
-        return _iterator_decoder.decode(body).ShardIterator
+        return decoder.decode(body)
     except msgspec.DecodeError as error:
-        msg = f"an answer with a shard iterator was not whole: {error}"
+        msg = f"an answer {which} was not whole: {error}"
         raise MalformedAnswer(msg, hint="it will be asked for again", retryable=True) from error
 
 
@@ -89,11 +96,7 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
 
 
 def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
-    try:
-        answer = _decoder.decode(body)
-    except msgspec.DecodeError as error:
-        msg = f"an answer for {shard.shard_id} was not whole: {error}"
-        raise MalformedAnswer(msg, hint="it will be asked for again", retryable=True) from error
+    answer = _decoded(_decoder, body, f"for {shard.shard_id}")
     records = answer.Records
     rows, size, dropped = _columns(records, shard, now) if records else (_NOTHING, 0, 0)
     children = tuple(
