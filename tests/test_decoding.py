@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
+
+import pytest
 
 from kinesis_nb.service.decoding import Decoding
+from tests.test_reader_rules import until
 
 LONG = 60.0
 
@@ -27,35 +31,109 @@ def test_one_at_a_time() -> None:
     thread.join()
 
 
-def test_nothing_is_asked_for_while_enough_answers_wait() -> None:
-    """Whoever wants the next answer waits until one of those that are here is decoded."""
-    decoding, asked = Decoding(enough=1, most_wait=LONG), threading.Event()
-    began = threading.Event()
+class Seconds:
+    """A clock that stands still until it is told."""
 
-    def ask() -> None:
-        began.set()
-        decoding.wait_for_room()
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def room(decoding: Decoding) -> int:
+    """Return how many calls can be made at the same time before one has to wait."""
+    with ExitStack() as calls:
+        for count in range(20):
+            asked = threading.Event()
+            thread = threading.Thread(target=lambda asked=asked: _ask(decoding, asked), daemon=True)
+            thread.start()
+            if not asked.wait(0.05):
+                calls.close()
+                assert asked.wait(LONG)
+                thread.join()
+                return count
+            thread.join()
+            calls.enter_context(decoding.call())
+    raise AssertionError("no call had to wait")
+
+
+def _ask(decoding: Decoding, asked: threading.Event) -> None:
+    with decoding.call():
         asked.set()
 
-    thread = threading.Thread(target=ask)
+
+def answer(decoding: Decoding, clock: Seconds, *, after: float, takes: float) -> None:
+    """Let an answer come so long after the last one, and be decoded."""
+    clock.now += after
     with decoding:
-        thread.start()
-        assert began.wait(LONG)
-        assert not asked.wait(0.05)
-    assert asked.wait(LONG)
-    thread.join()
+        clock.now += takes
 
 
-def test_nobody_waits_while_there_is_room() -> None:
-    """One answer that is being decoded holds nobody back when two keep the decoder busy."""
-    decoding = Decoding(enough=2, most_wait=LONG)
-    with decoding:
-        decoding.wait_for_room()
-    decoding.wait_for_room()
+def test_no_more_is_asked_for_than_is_decoded() -> None:
+    """Whoever wants the next answer waits until one that was asked for is decoded."""
+    assert room(Decoding(least=1, most_wait=LONG)) == 1
+    assert room(Decoding(least=3, most_wait=LONG)) == 3
 
 
-def test_a_decoder_that_stands_still_holds_nobody_back_for_long() -> None:
+def test_a_call_that_failed_leaves_room() -> None:
+    """It counts as long as it is on its way."""
+    decoding = Decoding(least=1, most_wait=LONG)
+    for _ in range(3):
+        with pytest.raises(OSError, match="reset"), decoding.call():
+            raise OSError("reset")
+    assert room(decoding) == 1
+
+
+def widen(decoding: Decoding, clock: Seconds, calls: int) -> None:
+    """Let an answer come from far away while so many calls are on their way."""
+    with ExitStack() as made:
+        for _ in range(calls):
+            made.enter_context(decoding.call())
+        answer(decoding, clock, after=0.05, takes=0.01)
+
+
+def test_more_is_asked_for_when_the_service_is_far_away() -> None:
+    """A decoder that waits for longer than it works gets one more call each time; one that is busy does not."""
+    clock = Seconds()
+    decoding = Decoding(least=2, most_wait=LONG, clock=clock)
+    for calls in (2, 3, 4):
+        widen(decoding, clock, calls)
+        assert room(decoding) == calls + 1
+    with decoding.call(), decoding.call(), decoding.call(), decoding.call(), decoding.call():
+        answer(decoding, clock, after=0.01, takes=0.05)
+    assert room(decoding) == 5
+
+
+def test_calls_that_nobody_had_to_wait_for_make_no_room() -> None:
+    """An idle stream is not a service that is far away: what it asks for now and then says nothing."""
+    clock = Seconds()
+    decoding = Decoding(least=2, most_wait=LONG, clock=clock)
+    for _ in range(50):
+        with decoding.call():
+            answer(decoding, clock, after=1.0, takes=0.001)
+    assert room(decoding) == 2
+
+
+def test_less_is_asked_for_when_answers_pile_up() -> None:
+    """As many calls fewer, each time, as there are answers that wait behind the next one; but never less than two."""
+    clock = Seconds()
+    decoding = Decoding(least=2, most_wait=LONG, clock=clock)
+    for calls in range(2, 10):
+        widen(decoding, clock, calls)
+    for expected in (4, 2):  # 10 - 3 - 2 - 1
+        threads = [threading.Thread(target=lambda: answer(decoding, clock, after=0, takes=0)) for _ in range(4)]
+        with decoding:
+            for thread in threads:
+                thread.start()
+            until(lambda: decoding._answers == 5)
+        for thread in threads:
+            thread.join()
+        assert room(decoding) == expected
+
+
+def test_a_call_that_stands_still_holds_nobody_back_for_long() -> None:
     """The wait ends by itself: no shard depends on the answer of another one."""
-    decoding = Decoding(enough=1, most_wait=0.01)
-    with decoding:
-        decoding.wait_for_room()
+    decoding = Decoding(least=1, most_wait=0.01)
+    with decoding.call(), decoding.call():
+        pass

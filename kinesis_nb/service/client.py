@@ -118,9 +118,9 @@ class KinesisClient:
 
     def get_records(self, stream: str, shard: Shard, iterator: str, limit: int) -> Batch:
         """Return the next records of a shard as columns."""
-        decoding.wait_for_room()
         request = msgspec.json.encode({"ShardIterator": iterator, "Limit": limit, **named_beside_iterator(stream)})
-        return decode_batch(self._post("get_records", request, stream), shard, self._clock.now())
+        with decoding.call():
+            return decode_batch(self._post("get_records", request, stream), shard, self._clock.now())
 
     def encode_records(self, keys: pl.Series, data: pl.Series) -> list[bytes]:
         """Return records in the form that :meth:`put_records` takes."""

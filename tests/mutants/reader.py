@@ -180,6 +180,13 @@ MUTANTS = [
         "batches, self._batches = self._batches, {}",
         "batches = dict(self._batches)",
     ),
+    Mutant("more is asked for than is decoded", "service/decoding.py", "if self._calls >= self._room:", "if False:"),
+    Mutant("a failed call takes its room along", "service/decoding.py", "                self._calls -= 1\n", ""),
+    Mutant(
+        "a far service is asked as seldom as a near one", "service/decoding.py", "self._room += 1", "self._room += 0"
+    ),
+    Mutant("answers pile up", "service/decoding.py", "if piled_up > 0:", "if False:"),
+    Mutant("a stuck call holds all shards back", "service/decoding.py", "wait(self._most_wait)", "wait()"),
     Mutant("a chunk of Arrow's text grows over its size", "frames.py", "// CHUNK_BYTES", "// 2**30"),
     Mutant(
         "a row is lost between two chunks",
@@ -298,6 +305,7 @@ SUITE = Suite(
             "shards",
             "buffer",
             "arrival",
+            "decoding",
             "reader_rules",
             "read",
             "tail",
