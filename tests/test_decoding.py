@@ -11,6 +11,7 @@ from kinesis_nb.service.decoding import Decoding
 from tests.test_reader_rules import until
 
 LONG = 60.0
+MOST = 2.0  # so long a call has to wait, where it has to
 
 
 def test_one_at_a_time() -> None:
@@ -72,13 +73,13 @@ def answer(decoding: Decoding, clock: Seconds, *, after: float, takes: float) ->
 
 def test_no_more_is_asked_for_than_is_decoded() -> None:
     """Whoever wants the next answer waits until one that was asked for is decoded."""
-    assert room(Decoding(least=1, most_wait=LONG)) == 1
-    assert room(Decoding(least=3, most_wait=LONG)) == 3
+    assert room(Decoding(least=1, most_wait=MOST)) == 1
+    assert room(Decoding(least=3, most_wait=MOST)) == 3
 
 
 def test_a_call_that_failed_leaves_room() -> None:
     """It counts as long as it is on its way."""
-    decoding = Decoding(least=1, most_wait=LONG)
+    decoding = Decoding(least=1, most_wait=MOST)
     for _ in range(3):
         with pytest.raises(OSError, match="reset"), decoding.call():
             raise OSError("reset")
@@ -91,15 +92,15 @@ def widen(decoding: Decoding, clock: Seconds, calls: int) -> None:
         for _ in range(calls):
             made.enter_context(decoding.call())
         answer(decoding, clock, after=0.05, takes=0.01)
+    assert room(decoding) == calls + 1
 
 
 def test_more_is_asked_for_when_the_service_is_far_away() -> None:
     """A decoder that waits for longer than it works gets one more call each time; one that is busy does not."""
     clock = Seconds()
-    decoding = Decoding(least=2, most_wait=LONG, clock=clock)
+    decoding = Decoding(least=2, most_wait=MOST, clock=clock)
     for calls in (2, 3, 4):
         widen(decoding, clock, calls)
-        assert room(decoding) == calls + 1
     with decoding.call(), decoding.call(), decoding.call(), decoding.call(), decoding.call():
         answer(decoding, clock, after=0.01, takes=0.05)
     assert room(decoding) == 5
@@ -108,7 +109,7 @@ def test_more_is_asked_for_when_the_service_is_far_away() -> None:
 def test_calls_that_nobody_had_to_wait_for_make_no_room() -> None:
     """An idle stream is not a service that is far away: what it asks for now and then says nothing."""
     clock = Seconds()
-    decoding = Decoding(least=2, most_wait=LONG, clock=clock)
+    decoding = Decoding(least=2, most_wait=MOST, clock=clock)
     for _ in range(50):
         with decoding.call():
             answer(decoding, clock, after=1.0, takes=0.001)
@@ -118,7 +119,7 @@ def test_calls_that_nobody_had_to_wait_for_make_no_room() -> None:
 def test_less_is_asked_for_when_answers_pile_up() -> None:
     """As many calls fewer, each time, as there are answers that wait behind the next one; but never less than two."""
     clock = Seconds()
-    decoding = Decoding(least=2, most_wait=LONG, clock=clock)
+    decoding = Decoding(least=2, most_wait=MOST, clock=clock)
     for calls in range(2, 10):
         widen(decoding, clock, calls)
     for expected in (4, 2):  # 10 - 3 - 2 - 1
@@ -134,6 +135,9 @@ def test_less_is_asked_for_when_answers_pile_up() -> None:
 
 def test_a_call_that_stands_still_holds_nobody_back_for_long() -> None:
     """The wait ends by itself: no shard depends on the answer of another one."""
-    decoding = Decoding(least=1, most_wait=0.01)
-    with decoding.call(), decoding.call():
-        pass
+    decoding, asked = Decoding(least=1, most_wait=0.01), threading.Event()
+    thread = threading.Thread(target=_ask, args=(decoding, asked), daemon=True)
+    with decoding.call():
+        thread.start()
+        assert asked.wait(LONG / 10)
+    thread.join()
