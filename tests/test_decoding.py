@@ -49,7 +49,7 @@ def room(decoding: Decoding) -> int:
             asked = threading.Event()
             thread = threading.Thread(target=lambda asked=asked: _ask(decoding, asked), daemon=True)
             thread.start()
-            if not asked.wait(0.05):
+            if not asked.wait(MOST / 4):  # long enough for a thread to begin on a busy machine
                 calls.close()
                 assert asked.wait(LONG)
                 thread.join()
