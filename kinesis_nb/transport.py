@@ -182,6 +182,9 @@ class Clock(Protocol):
         ...
 
 
+_chance = random.SystemRandom()  # what `random.seed()` gives belongs to the user
+
+
 class SystemClock:
     """The machine's own clock."""
 
@@ -199,4 +202,4 @@ class SystemClock:
 
     def random(self) -> float:
         """Return a number in [0, 1)."""
-        return random.random()  # noqa: S311 - jitter, not a secret
+        return _chance.random()

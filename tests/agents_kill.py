@@ -27,6 +27,7 @@ import polars as pl
 import psutil
 
 import kinesis_nb as kn
+from kinesis_nb.agents.cluster import _clients
 from kinesis_nb.emulator import Emulator
 from tests.conftest import Streams, by_key, written_by_key
 from tests.servers import free_port
@@ -204,7 +205,15 @@ def agents(folder: Path, **options: Any) -> Generator[Agents]:
         until("the agents are there", running.are_there)
         yield running
     finally:
+        hang_up(running.address)
         running.stop()
+
+
+def hang_up(address: str) -> None:
+    """Close our client of a scheduler that will end: for seconds it would look for it, beside the tests that follow."""
+    client = _clients.pop(address, None)
+    if client is not None:
+        client.close()
 
 
 def until(what: str, condition: Any, seconds: float = WAIT_SECONDS) -> float:

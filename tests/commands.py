@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from tests.agents_kill import until
+from tests.agents_kill import hang_up, until
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -69,4 +69,5 @@ def cluster(
             stack.callback(commands[-1].stop)
         for command in commands[1:]:
             command.says("serves")
+        stack.callback(hang_up, address)
         yield address, commands

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.agents_kill import Agents
+
 
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nothing of a test goes into the user's own
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it, and so would ours
@@ -125,6 +127,17 @@ def source(emulator: Emulator, request: pytest.FixtureRequest) -> Iterator[kn.So
     deadline = time.monotonic() + 5
     while engine_threads():
         assert time.monotonic() < deadline, engine_threads()
+
+
+@pytest.fixture
+def remote(running: Agents, emulator: Emulator) -> Iterator[kn.Source]:
+    """A source whose jobs run on the agents that the module has as `running`; none is left when the test is over."""
+    keys = kn.StaticCredentials("emulator", "emulator")
+    source = kn.connect(endpoint_url=emulator.endpoint_url, auth=keys, agents=running.address, exports_enabled=True)
+    yield source
+    for job in source.jobs():
+        if job.is_active:
+            job.stop()
 
 
 @pytest.fixture(scope="session")

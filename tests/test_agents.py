@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from kinesis_nb.emulator import Emulator
 
 KEYS = kn.StaticCredentials("emulator", "emulator")
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -49,16 +48,6 @@ SECONDS = 30.0
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agents]:
     with agents(tmp_path_factory.mktemp("agents")) as running:
         yield running
-
-
-@pytest.fixture
-def remote(running: Agents, emulator: Emulator) -> Iterator[kn.Source]:
-    """A source whose jobs run on agents; none is left when the test is over."""
-    source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=running.address, exports_enabled=True)
-    yield source
-    for job in source.jobs():
-        if job.is_active:
-            job.stop()
 
 
 # --- where shards and parts go

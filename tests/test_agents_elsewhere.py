@@ -45,16 +45,6 @@ def running(tmp_path_factory: pytest.TempPathFactory, metrics_port: int) -> Iter
         yield running
 
 
-@pytest.fixture
-def remote(running: Agents, emulator: Emulator) -> Iterator[kn.Source]:
-    """A source whose jobs run on agents; none is left when the test is over."""
-    source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=running.address, exports_enabled=True)
-    yield source
-    for job in source.jobs():
-        if job.is_active:
-            job.stop()
-
-
 def test_a_job_that_is_over_stays_so(
     running: Agents, remote: kn.Source, source: kn.Source, streams: Streams, tmp_path: Path
 ) -> None:
@@ -201,7 +191,6 @@ def test_another_version(emulator: Emulator, tmp_path: Path) -> None:
         says = rf"runs kinesis-nb 9\.9\.9, this process {re.escape(kn.__version__)}"
         with pytest.raises(kn.AgentError, match=says) as raised:
             source.sync("orders", tmp_path / "table")
-        source._cluster.client.close()
     assert "install the same versions" in raised.value.hint
     assert emulator.requests.total() == 0
     assert not (tmp_path / "table").exists()
@@ -213,7 +202,6 @@ def test_no_agent(emulator: Emulator, tmp_path: Path) -> None:
         source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=address)
         with pytest.raises(kn.AgentError, match="no agent is connected") as raised:
             source.sync("orders", tmp_path / "table")
-        source._cluster.client.close()
     assert "kinesis-nb agent --scheduler" in raised.value.hint
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -98,6 +99,16 @@ def test_faults_neither_lose_nor_double(source: kn.Source, streams: Streams, emu
     emulator.on("GetRecords", *faults)
     assert by_key(source.read("orders", progress=False)) == written_by_key(streams)
     assert sum(emulator.delivered.values()) == len(faults)
+
+
+def test_random_numbers_of_the_user_are_left_alone(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
+    """Threads that try again draw nothing from `random`: what a cell gets after `random.seed()` stays the same."""
+    streams.create()
+    streams.put(10)
+    emulator.on("GetRecords", *[ErrorReply("InternalFailure")] * 3)
+    before = random.getstate()
+    assert source.read("orders", progress=False).to_polars().height == 10
+    assert random.getstate() == before
 
 
 def test_end_is_fixed_at_the_call(source: kn.Source, streams: Streams) -> None:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from kinesis_nb.emulator import Emulator
     from tests.conftest import Streams
 
 __all__ = ["end"]  # a fixture
@@ -30,16 +29,6 @@ KEYS = kn.StaticCredentials("emulator", "emulator")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agents]:
     with agents(tmp_path_factory.mktemp("agents")) as running:
         yield running
-
-
-@pytest.fixture
-def remote(running: Agents, emulator: Emulator) -> Iterator[kn.Source]:
-    """A source whose jobs run on agents; none is left when the test is over."""
-    source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=running.address, exports_enabled=True)
-    yield source
-    for job in source.jobs():
-        if job.is_active:
-            job.stop()
 
 
 def tables(view: JobView) -> list[dict[str, Any]]:

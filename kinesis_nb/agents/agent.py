@@ -232,7 +232,7 @@ class _Agent:
     def _ends(self) -> datetime | None:
         if self._options.lifetime is None:
             return None
-        chance = random.uniform(-1, 1)  # noqa: S311 - so that agents do not end together
+        chance = random.SystemRandom().uniform(-1, 1)  # so that agents do not end together
         return datetime.now(UTC) + self._options.lifetime + chance * self._options.stagger
 
     async def _drain(self, client: Client, nanny: Nanny) -> None:
