@@ -20,11 +20,11 @@ def test_one_at_a_time() -> None:
 
     def decode() -> None:
         came.set()
-        with decoding:
+        with decoding.alone():
             inside.set()
 
     thread = threading.Thread(target=decode)
-    with decoding:
+    with decoding.alone():
         thread.start()
         assert came.wait(LONG)
         assert not inside.wait(0.05)
@@ -67,7 +67,7 @@ def _ask(decoding: Decoding, asked: threading.Event) -> None:
 def answer(decoding: Decoding, clock: Seconds, *, after: float, takes: float) -> None:
     """Let an answer come so long after the last one, and be decoded."""
     clock.now += after
-    with decoding:
+    with decoding.alone():
         clock.now += takes
 
 
@@ -124,7 +124,7 @@ def test_less_is_asked_for_when_answers_pile_up() -> None:
         widen(decoding, clock, calls)
     for expected in (4, 2):  # 10 - 3 - 2 - 1
         threads = [threading.Thread(target=lambda: answer(decoding, clock, after=0, takes=0)) for _ in range(4)]
-        with decoding:
+        with decoding.alone():
             for thread in threads:
                 thread.start()
             until(lambda: decoding._answers == 5)

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import polars as pl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-LEAST_CALLS = 2
+T = TypeVar("T")
+P = ParamSpec("P")
+
+MOST_CORES = 4  # beyond, what needs the GIL is all that counts
 MOST_WAIT_SECONDS = 0.25
 
 
 class Decoding:
-    """One thread decodes at a time (``with decoding:``), and no more calls are on their way than keep it busy.
+    """Who decodes with the GIL does it alone, who does without it takes a core; what is asked for keeps them busy.
 
-    Threads that decode at the same time fight for the GIL and take 2-3 times as long. So do, less, those that send and
-    receive meanwhile, and each answer takes up to 10 MiB of memory until it is decoded. How many calls it takes depends
-    on how far away the service is: one more whenever the decoder had to wait for longer than it worked, and fewer when
-    answers pile up.
+    Threads that decode with the GIL at the same time fight for it and take 2-3 times as long. So do, less, those that
+    send and receive meanwhile, and each answer takes up to 10 MiB of memory until it is decoded. How many calls it
+    takes depends on how far away the service is: one more whenever a decoder had to wait for longer than it worked, and
+    fewer when answers pile up.
 
     Parameters
     ----------
+    cores
+        Answers that are decoded at the same time without the GIL.
     least
-        Calls that may be made at the same time in any case: one answer is decoded while another one comes.
+        Calls that may be made at the same time in any case; by default one answer can come while all cores decode.
     most_wait
         Seconds after which a call is made in any case: those before it may be stuck.
     clock
@@ -34,17 +43,32 @@ class Decoding:
 
     def __init__(
         self,
-        least: int = LEAST_CALLS,
+        cores: int | None = None,
+        least: int | None = None,
         most_wait: float = MOST_WAIT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._least, self._most_wait, self._clock = least, most_wait, clock
-        self._turn = threading.Lock()  # guards the two below
-        self._began = self._ended = clock()
-        self._changed = threading.Condition()  # guards the three below
-        self._room = least
+        self._cores = cores or min(pl.thread_pool_size(), MOST_CORES)
+        self._least = least or self._cores + 1
+        self._most_wait, self._clock = most_wait, clock
+        self._begin()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin)  # where no thread is left that would finish anything
+
+    def _begin(self) -> None:
+        # always the same few threads: memory that polars had for one answer is at hand in its thread for the next
+        self._threads = ThreadPoolExecutor(self._cores, "kinesis_nb decoding")
+        self._alone = threading.Lock()
+        self._changed = threading.Condition()  # guards all below
+        self._room = self._least
         self._calls = 0  # from the request to the decoded answer
         self._answers = 0  # that wait for their turn, or have it
+        self._ended = self._clock()  # the last turn
+
+    @property
+    def has_company(self) -> bool:
+        """Whether several answers may be there at the same time, and more than one core."""
+        return self._cores > 1 and self._calls > 1
 
     @contextmanager
     def call(self) -> Generator[None]:
@@ -60,22 +84,50 @@ class Decoding:
                 self._calls -= 1
                 self._changed.notify()
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Wait until nobody else decodes with the GIL."""
+        with self._answer(), self._alone, self._turn(1):
+            yield
+
+    def together(self, decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Return what is decoded without the GIL, on a core of its own; None when the interpreter is about to end."""
+
+        def work() -> T:
+            with self._turn(self._cores):
+                return decode(*args, **kwargs)
+
+        with self._answer():
+            try:
+                decoded = self._threads.submit(work)
+            except RuntimeError:
+                return None
+            return decoded.result()
+
+    @contextmanager
+    def _answer(self) -> Generator[None]:
         with self._changed:
             self._answers += 1
-        self._turn.acquire()
-        self._began = self._clock()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._answers -= 1
 
-    def __exit__(self, *_: object) -> None:
-        now = self._clock()
-        has_idled = self._began - self._ended > now - self._began
-        self._ended = now
-        self._turn.release()
+    @contextmanager
+    def _turn(self, width: int) -> Generator[None]:
+        """Decode beside at most `width - 1` others; then see whether more should be asked for, or less."""
         with self._changed:
-            self._answers -= 1
-            piled_up = self._answers - 1
-            if piled_up > 0:
-                self._room = max(self._least, self._room - piled_up)
-            elif has_idled and self._calls >= self._room:
-                self._room += 1
-                self._changed.notify()
+            began = self._clock()
+            idle = began - self._ended
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._ended = self._clock()
+                piled_up = self._answers - 1 - width
+                if piled_up > 0:
+                    self._room = max(self._least, self._room - piled_up)
+                elif idle > self._ended - began and self._calls >= self._room:
+                    self._room += 1
+                    self._changed.notify()

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kinesis_nb.errors import MalformedAnswer
-from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, as_text, constant, decode_text
+from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, constant, decode_text
 from kinesis_nb.service.aggregation import may_hold_aggregates, unpack
+from kinesis_nb.service.columnar import LARGE_BYTES, Columns, read_columns
 from kinesis_nb.service.decoding import Decoding
 from kinesis_nb.shards import Shard
 
@@ -91,14 +92,34 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
     ServiceError
         Retryable, when the body is not a whole and well-formed answer: cut off, HTML, bad base64, wrong types.
     """
-    with decoding:
+    if len(body) >= LARGE_BYTES and decoding.has_company:
+        batch = decoding.together(_decode_plain, body, shard, now)
+        if batch is not None:
+            return batch
+    with decoding.alone():
         return _decode(body, shard, now)  # the records die in there as well, which takes as long as making them
+
+
+def _decode_plain(body: bytes, shard: Shard, now: datetime) -> Batch | None:
+    """Return the batch of an answer that has records, and nothing but plain ones; None for any other."""
+    columns = read_columns(body)
+    if columns is None or may_hold_aggregates(columns.data):
+        return None
+    numbers = columns.sequence_numbers
+    return Batch(
+        _rows(columns, _repeated(0, len(numbers), pa.int64()), shard, now),
+        columns.next_iterator,
+        UNKNOWN_LAG if columns.lag is None else columns.lag,
+        read_from=numbers[0].as_py(),
+        read_to=numbers[-1].as_py(),
+        size=_size(columns),
+    )
 
 
 def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
     answer = _decoded(_decoder, body, f"for {shard.shard_id}")
     records = answer.Records
-    rows, size, dropped = _columns(records, shard, now) if records else (_NOTHING, 0, 0)
+    rows, size, dropped = _rows_of(records, shard, now) if records else (_NOTHING, 0, 0)
     children = tuple(
         Shard(
             child.ShardId,
@@ -114,35 +135,47 @@ def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
     return Batch(rows, answer.NextShardIterator, lag, children, dropped, first, last, size)
 
 
-def _columns(records: list[_Record], shard: Shard, now: datetime) -> tuple[pa.RecordBatch, int, int]:
+def _rows_of(records: list[_Record], shard: Shard, now: datetime) -> tuple[pa.RecordBatch, int, int]:
     """Return the rows, the bytes of data and keys, and how many user records were dropped."""
-    data, places, dropped = _data(records), _repeated(0, len(records), pa.int64()), 0
-    keys = pa.array([record.PartitionKey for record in records], pa.string())
-    size = _bytes_of(data) + _bytes_of(keys)
-    text, raw = as_text(data), pa.nulls(len(data), pa.binary())
-    if text is None:  # the magic number is not UTF-8, so a page of text holds no aggregate and pays nothing
-        if may_hold_aggregates(data):
-            records, places, dropped = _unpack(records, shard.hash_range)
-            data = _data(records)
-            keys = pa.array([record.PartitionKey for record in records], pa.string())
-        text, raw = decode_text(data)
-    count = len(records)
-    seconds = pa.array([record.ApproximateArrivalTimestamp for record in records], pa.float64())
-    millis = pc.round(pc.multiply(seconds, 1_000.0)).cast(pa.int64())
-    rows = pa.RecordBatch.from_arrays(
+    columns, places, dropped = _columns(records), _repeated(0, len(records), pa.int64()), 0
+    size = _size(columns)
+    if may_hold_aggregates(columns.data):
+        records, places, dropped = _unpack(records, shard.hash_range)
+        columns = _columns(records)
+    return _rows(columns, places, shard, now), size, dropped
+
+
+def _columns(records: list[_Record]) -> Columns:
+    return Columns(
+        pa.array([record.PartitionKey for record in records], pa.string()),
+        pa.array([record.Data for record in records], pa.binary()),
+        pa.array([record.ApproximateArrivalTimestamp for record in records], pa.float64()),
+        pa.array([record.SequenceNumber for record in records], pa.string()),
+    )
+
+
+def _rows(columns: Columns, places: pa.Array, shard: Shard, now: datetime) -> pa.RecordBatch:
+    text, raw = decode_text(columns.data)
+    millis = pc.round(pc.multiply(columns.seconds, 1_000.0)).cast(pa.int64())
+    count = len(text)
+    return pa.RecordBatch.from_arrays(
         [
-            keys,
+            columns.keys,
             text,
             millis.cast(pa.timestamp("ms", tz="UTC")).cast(TIMESTAMP),
             constant(now.astimezone(UTC), count, TIMESTAMP),
             _repeated(shard.shard_id, count, pa.string()),
-            pa.array([record.SequenceNumber for record in records], pa.string()),
+            columns.sequence_numbers,
             places,
             raw,
         ],
         schema=SCHEMA,
     )
-    return rows, size, dropped
+
+
+def _size(columns: Columns) -> int:
+    """Return the bytes of all data and keys."""
+    return _bytes_of(columns.data) + _bytes_of(columns.keys)
 
 
 @lru_cache(maxsize=64)
@@ -155,10 +188,6 @@ def _bytes_of(values: pa.Array) -> int:
     """Return the bytes of all values, of an array that is no slice: Arrow keeps where the last one ends."""
     ends = np.frombuffer(values.buffers()[1], np.int32)
     return int(ends[len(values)])
-
-
-def _data(records: list[_Record]) -> pa.Array:
-    return pa.array([record.Data for record in records], pa.binary())
 
 
 def _unpack(records: list[_Record], hash_range: tuple[int, int]) -> tuple[list[_Record], pa.Array, int]:
