@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from kinesis_nb.errors import MalformedAnswer
 from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, constant, decode_text
 from kinesis_nb.service.aggregation import may_hold_aggregates, unpack
-from kinesis_nb.service.columnar import LARGE_BYTES, Columns, read_columns
+from kinesis_nb.service.columnar import LARGE_BYTES, LATEST, MOST_LAG, Columns, read_columns
 from kinesis_nb.service.decoding import Decoding
 from kinesis_nb.shards import Shard
 
@@ -41,14 +41,14 @@ class _ChildShard(msgspec.Struct):
 class _Record(msgspec.Struct, gc=False):
     SequenceNumber: str
     Data: bytes
-    ApproximateArrivalTimestamp: float
+    ApproximateArrivalTimestamp: Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
     PartitionKey: str | None = None  # absent on streams that distribute records by themselves
 
 
 class _Answer(msgspec.Struct):
     Records: list[_Record]
     NextShardIterator: str | None = None
-    MillisBehindLatest: int | None = None
+    MillisBehindLatest: Annotated[float, msgspec.Meta(ge=0, le=MOST_LAG)] | None = None
     ChildShards: list[_ChildShard] = []
 
 
@@ -128,7 +128,7 @@ def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
         )
         for child in answer.ChildShards
     )
-    lag = answer.MillisBehindLatest
+    lag = None if answer.MillisBehindLatest is None else int(answer.MillisBehindLatest)
     if lag is None:  # AWS may leave it out: then only an empty answer says that nothing is left
         lag = UNKNOWN_LAG if answer.Records else 0
     first, last = (records[0].SequenceNumber, records[-1].SequenceNumber) if records else (None, None)

@@ -186,6 +186,38 @@ MUTANTS = [
     ),
     Mutant("answers pile up", "service/decoding.py", "if piled_up > 0:", "if False:"),
     Mutant("a stuck call holds all shards back", "service/decoding.py", "wait(self._most_wait)", "wait()"),
+    Mutant(
+        "one core decodes for all", "service/decoding.py", "ThreadPoolExecutor(self._cores,", "ThreadPoolExecutor(1,"
+    ),
+    Mutant(
+        "a forked child waits for threads it does not have", "service/decoding.py", "(after_in_child=self._begin)", "()"
+    ),
+    Mutant(
+        "a number is taken for a text",
+        "service/columnar.py",
+        """if _count(body, b":", b'"') != [fields + in_texts, 2 * (2 * fields - numbers)]:""",
+        "if False:",
+    ),
+    Mutant(
+        "a field that nobody knows hides a number that is taken for a text",
+        "service/columnar.py",
+        """if _count(body, b":", b'"') != [fields + in_texts, 2 * (2 * fields - numbers)]:""",
+        """if _count(body, b'"') != [2 * (2 * fields - numbers)]:""",
+    ),
+    Mutant("a boolean is taken for a time", "service/columnar.py", "seconds.min() < _EARLIEST or ", ""),
+    Mutant("half a character becomes another one", "service/columnar.py", ' or b"\\\\" in body', ""),
+    Mutant(
+        "a record without data is taken",
+        "service/columnar.py",
+        " or any(there[name] != len(records) for name in _ALWAYS)",
+        "",
+    ),
+    Mutant(
+        "an aggregate beside others is one record",
+        "service/wire.py",
+        "columns is None or may_hold_aggregates(columns.data)",
+        "columns is None",
+    ),
     Mutant("a chunk of Arrow's text grows over its size", "frames.py", "// CHUNK_BYTES", "// 2**30"),
     Mutant(
         "a row is lost between two chunks",
@@ -298,6 +330,7 @@ SUITE = Suite(
         f"tests/test_{name}.py"
         for name in (
             "decoding",
+            "columnar",
             "consumer",
             "pace",
             "gaps",
