@@ -147,21 +147,22 @@ def _verdict(medians: dict[tuple[str, int], Run]) -> bool:
     """Print each target that the contenders who ran can be held to; return whether all are met."""
     ours, many = medians.get((OURS, 1)), medians.get((OURS, MANY))
     others = [run.cpu for (name, shards), run in medians.items() if SCRIPTS[name][1] and shards == 1]
+    alone, together = "per CPU second", "per second"  # several shards may keep several cores busy
     targets = [
-        ("boto3's loop to pandas, to polars", ours, medians.get((BOTO3, 1)), 10.0),
-        ("boto3's loop to pandas, to pandas", medians.get((OURS_PANDAS, 1)), medians.get((BOTO3, 1)), 10.0),
-        ("the fastest peer", ours, Run(0, max(others), 0) if others else None, 10.0),
-        ("the ceiling", ours, medians.get((CEILING, 1)), 0.8),
-        (f"the ceiling, {MANY} shards", many, medians.get((CEILING, MANY)), 0.8),
-        (f"itself with one shard, {MANY} shards", many, ours, 1.0),
+        ("boto3's loop to pandas, to polars", alone, ours, medians.get((BOTO3, 1)), 10.0),
+        ("boto3's loop to pandas, to pandas", alone, medians.get((OURS_PANDAS, 1)), medians.get((BOTO3, 1)), 10.0),
+        ("the fastest peer", alone, ours, Run(0, max(others), 0) if others else None, 10.0),
+        ("the ceiling", alone, ours, medians.get((CEILING, 1)), 0.8),
+        (f"the ceiling, {MANY} shards", together, many, medians.get((CEILING, MANY)), 0.8),
+        (f"itself with one shard, {MANY} shards", together, many, ours, 1.0),
     ]
     passed = True
-    for what, own, other, required in targets:
+    for what, measure, own, other, required in targets:
         if own and other:
-            ratio = own.cpu / other.cpu
+            ratio = own.cpu / other.cpu if measure == alone else own.wall / other.wall
             passed &= ratio >= required
             verdict = "PASS" if ratio >= required else "FAIL"
-            print(f"{verdict}: {ratio:.2f} x {what} per CPU second ({required:g} x required)")
+            print(f"{verdict}: {ratio:.2f} x {what}, records {measure} ({required:g} x required)")
     return passed
 
 
