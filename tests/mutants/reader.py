@@ -190,7 +190,10 @@ MUTANTS = [
         "one core decodes for all", "service/decoding.py", "ThreadPoolExecutor(self._cores,", "ThreadPoolExecutor(1,"
     ),
     Mutant(
-        "a forked child waits for threads it does not have", "service/decoding.py", "(after_in_child=self._begin)", "()"
+        "a forked child waits for threads it does not have",
+        "service/decoding.py",
+        'if hasattr(os, "register_at_fork"):',
+        "if False:",
     ),
     Mutant(
         "a number is taken for a text",
