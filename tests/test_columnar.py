@@ -96,7 +96,7 @@ def test_a_damaged_body_is_never_taken(answer: dict[str, Any], where: st.DataObj
         '"SequenceNumber":"1","Data":"Y","ApproximateArrivalTimestamp":1.7e9',
     ],
 )
-def test_what_polars_would_take_is_not(record: str) -> None:
+def test_what_polars_would_take_of_a_record_is_not(record: str) -> None:
     """Half a character, a number or a boolean for something else, no data at all, base64 that is cut off."""
     body = f'{{"Records":[{{{record}}}]}}'.encode()
     with pytest.raises(MalformedAnswer):
@@ -104,12 +104,35 @@ def test_what_polars_would_take_is_not(record: str) -> None:
     assert wire._decode_plain(body, SHARD, NOW) is None
 
 
+RECORD = '{"SequenceNumber":"1","Data":"","ApproximateArrivalTimestamp":1.7e9}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"Records":[{RECORD}],"MillisBehindLatest":true}}',
+        f'{{"Records":[{RECORD.replace(chr(34) + "1" + chr(34), "1")}],"MillisBehindLatest":"5"}}',
+        f'{{"Records":[{RECORD.replace(chr(34) + "1" + chr(34), "1")}],"MillisBehindLatest":"abc"}}',
+        f'{{"Records":[{RECORD}],"MillisBehindLatest":-5}}',
+        f'{{"Records":[{RECORD}],"MillisBehindLatest":1e300}}',
+        f'{{"Records":[{RECORD}],"NextShardIterator":5}}',
+        f'[{{"Records":[{RECORD}]}}]',
+        '{"a":' * 2_000 + "1" + "}" * 2_000,
+    ],
+)
+def test_what_polars_would_take_of_an_answer_is_not(body: str) -> None:
+    """A lag that is none, also where a number for a text makes up for its quotation marks; a bottomless answer."""
+    with pytest.raises(MalformedAnswer):
+        wire._decode(body.encode(), SHARD, NOW)
+    assert wire._decode_plain(body.encode(), SHARD, NOW) is None
+
+
 def test_what_aws_sends_is_taken() -> None:
     """Compact, with or without encryption, keys that are not ASCII, bytes that are no text, at the tip and behind."""
     record = {"ApproximateArrivalTimestamp": 1.441215410867e9, "Data": "/w==", "PartitionKey": "ключ"}
-    for encryption in ({}, {"EncryptionType": "KMS"}):
+    for encryption, lag in (({}, 0), ({"EncryptionType": "KMS"}, 1), ({}, 86_400_000)):
         found = [{**record, **encryption, "SequenceNumber": str(number)} for number in range(3)]
-        answer = {"MillisBehindLatest": 0, "NextShardIterator": "AAAA", "Records": found}
+        answer = {"MillisBehindLatest": lag, "NextShardIterator": "AA:A", "Records": found}
         assert same(json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode())
 
 

@@ -123,14 +123,41 @@ def test_less_is_asked_for_when_answers_pile_up() -> None:
     for calls in range(2, 10):
         widen(decoding, clock, calls)
     for expected in (4, 2):  # 10 - 3 - 2 - 1
-        threads = [threading.Thread(target=lambda: answer(decoding, clock, after=0, takes=0)) for _ in range(4)]
-        with decoding.alone():
-            for thread in threads:
-                thread.start()
-            until(lambda: decoding._answers == 5)
-        for thread in threads:
-            thread.join()
+        pile_up(decoding, clock, 4)
         assert room(decoding) == expected
+
+
+def test_nobody_comes_while_there_is_no_room() -> None:
+    """After answers piled up, calls that end leave no place to those that wait until few enough are on their way."""
+    clock = Seconds()
+    decoding = Decoding(cores=1, least=1, most_wait=0.05, clock=clock)
+    for calls in (1, 2):
+        widen(decoding, clock, calls)
+    with ExitStack() as ends:
+        calls = [ends.enter_context(ExitStack()) for _ in range(3)]
+        for call in calls:
+            call.enter_context(decoding.call())
+        pile_up(decoding, clock, 4)
+        asked = threading.Event()
+        thread = threading.Thread(target=_ask, args=(decoding, asked), daemon=True)
+        thread.start()
+        for call in calls[:2]:
+            call.close()
+            assert not asked.wait(0.15)  # the clock stands still: for this class somebody has just gone
+        calls[2].close()
+        assert asked.wait(LONG)
+    thread.join()
+
+
+def pile_up(decoding: Decoding, clock: Seconds, count: int) -> None:
+    """Let so many answers wait behind one."""
+    threads = [threading.Thread(target=lambda: answer(decoding, clock, after=0, takes=0)) for _ in range(count)]
+    with decoding.alone():
+        for thread in threads:
+            thread.start()
+        until(lambda: decoding._answers == count + 1)
+    for thread in threads:
+        thread.join()
 
 
 def test_a_call_that_stands_still_holds_nobody_back_for_long() -> None:

@@ -9,6 +9,7 @@ text. What else there is, is for the strict decoder to judge.
 # (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -32,10 +33,11 @@ _RECORD = pl.Struct(
 _ANSWER: dict[str, pl.DataType | type[pl.DataType]] = {
     "Records": pl.List(_RECORD),
     "NextShardIterator": pl.String,
-    "MillisBehindLatest": pl.String,
+    "MillisBehindLatest": pl.Float64,
 }
 _ALWAYS = ("SequenceNumber", "Data", "ApproximateArrivalTimestamp")
 _EARLIEST = 1e6  # polars makes 0 or 1 of a boolean
+_LAG_OF_0_OR_1 = re.compile(rb'"MillisBehindLatest"\s*:\s*[01]')  # that is no boolean
 _PIECE = 2**18  # bytes that are looked at in one go
 
 
@@ -70,9 +72,9 @@ def read_columns(body: bytes) -> Columns | None:
     in_texts = (iterator or "").count(":") + (pc.sum(pc.count_substring(keys, ":")).as_py() or 0)
     if _count(body, b":", b'"') != [fields + in_texts, 2 * (2 * fields - numbers)]:
         return None
-    if seconds.min() < _EARLIEST or seconds.max() > LATEST or lag in {"true", "false"}:
+    if seconds.min() < _EARLIEST or seconds.max() > LATEST or not (lag is None or 0 <= lag <= MOST_LAG):
         return None
-    if lag is not None and not 0 <= float(lag) <= MOST_LAG:
+    if lag in {0, 1} and not _LAG_OF_0_OR_1.search(body):
         return None
     return Columns(
         keys,
@@ -80,7 +82,7 @@ def read_columns(body: bytes) -> Columns | None:
         pa.array(seconds),
         _arrow(records["SequenceNumber"], pa.string()),
         iterator,
-        None if lag is None else int(float(lag)),
+        None if lag is None else int(lag),
     )
 
 

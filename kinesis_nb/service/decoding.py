@@ -36,7 +36,7 @@ class Decoding:
     least
         Calls that may be made at the same time in any case; by default one answer can come while all cores decode.
     most_wait
-        Seconds after which a call is made in any case: those before it may be stuck.
+        Seconds without the end of a call after which one is made in any case: those before it may be stuck.
     clock
         Seconds, monotonic.
     """
@@ -62,6 +62,7 @@ class Decoding:
         self._changed = threading.Condition()  # guards all below
         self._room = self._least
         self._calls = 0  # from the request to the decoded answer
+        self._went = self._clock()  # the last of them
         self._answers = 0  # that wait for their turn, or have it
         self._ended = self._clock()  # the last turn
 
@@ -74,15 +75,18 @@ class Decoding:
     def call(self) -> Generator[None]:
         """Wait for room, and take it for one call and what is made of its answer."""
         with self._changed:
-            if self._calls >= self._room:
-                self._changed.wait(self._most_wait)
+            waits = self._calls >= self._room
+            while waits and not self._changed.wait(self._most_wait):
+                waits = self._clock() - self._went < self._most_wait
             self._calls += 1
         try:
             yield
         finally:
             with self._changed:
                 self._calls -= 1
-                self._changed.notify()
+                self._went = self._clock()
+                if self._calls < self._room:
+                    self._changed.notify()
 
     @contextmanager
     def alone(self) -> Generator[None]:

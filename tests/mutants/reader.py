@@ -180,12 +180,28 @@ MUTANTS = [
         "batches, self._batches = self._batches, {}",
         "batches = dict(self._batches)",
     ),
-    Mutant("more is asked for than is decoded", "service/decoding.py", "if self._calls >= self._room:", "if False:"),
+    Mutant("more is asked for than is decoded", "service/decoding.py", "self._calls >= self._room\n", "False\n"),
+    Mutant(
+        "what waits comes though there is no room", "service/decoding.py", "if self._calls < self._room:", "if True:"
+    ),
     Mutant(
         "a far service is asked as seldom as a near one", "service/decoding.py", "self._room += 1", "self._room += 0"
     ),
     Mutant("answers pile up", "service/decoding.py", "if piled_up > 0:", "if False:"),
     Mutant("a stuck call holds all shards back", "service/decoding.py", "wait(self._most_wait)", "wait()"),
+    Mutant(
+        "a busy decoder is taken for a stuck one",
+        "service/decoding.py",
+        "self._clock() - self._went < self._most_wait",
+        "False",
+    ),
+    Mutant("a boolean is taken for a lag", "service/columnar.py", "if lag in {0, 1} and", "if False and"),
+    Mutant(
+        "a bottomless answer ends a read",
+        "service/wire.py",
+        "(msgspec.DecodeError, RecursionError)",
+        "msgspec.DecodeError",
+    ),
     Mutant(
         "one core decodes for all", "service/decoding.py", "ThreadPoolExecutor(self._cores,", "ThreadPoolExecutor(1,"
     ),
