@@ -209,6 +209,11 @@ def agents(folder: Path, **options: Any) -> Generator[Agents]:
         running.stop()
 
 
+def loops() -> int:
+    """Return how many threads Dask's clients have here."""
+    return sum(thread.name == "IO loop" for thread in threading.enumerate())
+
+
 def hang_up(address: str) -> None:
     """Close our client of a scheduler that will end: for seconds it would look for it, beside the tests that follow."""
     client = _clients.pop(address, None)

@@ -31,7 +31,7 @@ from kinesis_nb.storage import Storage
 from kinesis_nb.streaming_export import StreamingExport
 from kinesis_nb.sync import Sync, open_table
 from kinesis_nb.transport import SystemClock
-from tests.agents_kill import LONGEST_GAP, ROOT, Agents, agents, campaign, load, longest_gap, until
+from tests.agents_kill import LONGEST_GAP, ROOT, Agents, agents, campaign, load, longest_gap, loops, until
 from tests.conftest import Streams, by_key, written_by_key
 
 if TYPE_CHECKING:
@@ -211,11 +211,13 @@ def test_versions_must_agree() -> None:
 
 
 def test_no_scheduler() -> None:
-    """A scheduler that does not answer is an error of ours, with how to start one."""
+    """A scheduler that does not answer is an error of ours, with how to start one; nothing of the client is left."""
+    before = loops()
     source = kn.connect(auth=KEYS, agents="tcp://127.0.0.1:9")
     with pytest.raises(kn.AgentError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9") as raised:
         source.jobs()
     assert "kinesis-nb agents" in raised.value.hint
+    assert loops() == before
 
 
 # --- jobs

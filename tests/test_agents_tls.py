@@ -18,6 +18,7 @@ from distributed.security import Security
 
 import kinesis_nb as kn
 from kinesis_nb.cli import main
+from tests.agents_kill import loops
 from tests.commands import SECONDS, Command, cluster
 from tests.conftest import Streams, by_key, written_by_key
 
@@ -217,10 +218,12 @@ def test_secrets_are_refused_over_plain_tcp(emulator: Emulator, streams: Streams
 
 
 def test_a_client_without_certificates(encrypted: str) -> None:
-    """Without certificates there is no way in, and the error says what is missing."""
+    """Without certificates there is no way in, the error says what is missing, and nothing of the client is left."""
+    before = loops()
     with pytest.raises(kn.AgentError, match="needs certificates") as raised:
         kn.connect(auth=KEYS, agents=encrypted).jobs()
     assert "distributed.comm.tls" in raised.value.hint
+    assert loops() == before
 
 
 def test_strangers_are_refused(encrypted: str, others: Certificates) -> None:

@@ -7,7 +7,7 @@ import importlib.util
 import platform
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kinesis_nb.errors import AgentError, KinesisError
 
@@ -22,7 +22,7 @@ CONNECT_SECONDS = 5.0
 CALL_SECONDS = 20.0
 
 _lock = threading.Lock()  # guards _clients; held while one connects
-_clients: dict[str, Client] = {}
+_clients: dict[str, Any] = {}  # each a WholeClient; only who asks for agents has Dask
 
 
 class Cluster:
@@ -139,14 +139,32 @@ class Cluster:
 def _connect(address: str) -> Client:
     from distributed import Client
 
+    class WholeClient(Client):
+        """One that could not be made is ended at once: the garbage collector would do it in any thread.
+
+        There it may wait for a lock of Dask's that is held until that very thread goes on.
+        """
+
+        def start(self, **kwargs: Any) -> None:
+            try:
+                super().start(**kwargs)
+            except BaseException:
+                self.end()
+                raise
+
+        def end(self) -> None:
+            """Close it, and end its thread, which Dask leaves running when it closed the client by itself."""
+            self.close()
+            self._loop_runner.stop()
+
     with _lock:
         known = _clients.get(address)
         if known is not None and known.status in ("running", "connecting"):
-            return known
+            return cast("Client", known)
+        if known is not None:
+            known.end()
         try:
-            client = _clients[address] = Client(
-                address, timeout=CONNECT_SECONDS, set_as_default=False, name="kinesis_nb"
-            )
+            client: Client = WholeClient(address, timeout=CONNECT_SECONDS, set_as_default=False, name="kinesis_nb")
         except TypeError as error:  # what Dask says when it has no certificates for tls://
             raise AgentError(
                 f"the way to {address} needs certificates",
@@ -158,6 +176,7 @@ def _connect(address: str) -> Client:
                 hint="start one with `kinesis-nb agents --count 2`, or check the address and its certificates",
                 retryable=True,
             ) from error
+        _clients[address] = client
         return client
 
 
