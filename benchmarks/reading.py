@@ -4,7 +4,8 @@ Everybody reads the same canned answers of 10,000 records of 200 bytes (`replay.
 (A B C, B C A …), each time in a fresh process, peers from virtual environments of their own. What counts is from the
 beginning of the read to the DataFrame, or to the last record a peer hands over (no DataFrame is made of its records);
 imports and a first small read are over by then. CPU seconds are those of the client; some peers sleep between polls,
-so they are the fair figure. Prints medians as Markdown, and fails when a target is missed.
+so they are the fair figure; many shards against one are compared by the clock, for they may keep several cores busy.
+Prints medians as Markdown, and fails when a target is missed.
 """
 
 from __future__ import annotations
