@@ -4,7 +4,7 @@ Everybody reads the same canned answers of 10,000 records of 200 bytes (`replay.
 (A B C, B C A …), each time in a fresh process, peers from virtual environments of their own. What counts is from the
 beginning of the read to the DataFrame, or to the last record a peer hands over (no DataFrame is made of its records);
 imports and a first small read are over by then. CPU seconds are those of the client; some peers sleep between polls,
-so they are the fair figure; many shards against one are compared by the clock, for they may keep several cores busy.
+so they are the fair figure; only whether many shards are slower than one is told by the clock.
 Prints medians as Markdown, and fails when a target is missed.
 """
 
@@ -148,13 +148,13 @@ def _verdict(medians: dict[tuple[str, int], Run]) -> bool:
     """Print each target that the contenders who ran can be held to; return whether all are met."""
     ours, many = medians.get((OURS, 1)), medians.get((OURS, MANY))
     others = [run.cpu for (name, shards), run in medians.items() if SCRIPTS[name][1] and shards == 1]
-    alone, together = "per CPU second", "per second"  # several shards may keep several cores busy
+    alone, together = "per CPU second", "per second"  # slower is by the clock: many shards may keep several cores busy
     targets = [
         ("boto3's loop to pandas, to polars", alone, ours, medians.get((BOTO3, 1)), 10.0),
         ("boto3's loop to pandas, to pandas", alone, medians.get((OURS_PANDAS, 1)), medians.get((BOTO3, 1)), 10.0),
         ("the fastest peer", alone, ours, Run(0, max(others), 0) if others else None, 10.0),
         ("the ceiling", alone, ours, medians.get((CEILING, 1)), 0.8),
-        (f"the ceiling, {MANY} shards", together, many, medians.get((CEILING, MANY)), 0.8),
+        (f"the ceiling, {MANY} shards", alone, many, medians.get((CEILING, MANY)), 0.8),
         (f"itself with one shard, {MANY} shards", together, many, ours, 1.0),
     ]
     passed = True

@@ -7,6 +7,7 @@ import importlib.util
 import platform
 import threading
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from kinesis_nb.errors import AgentError, KinesisError
@@ -136,7 +137,8 @@ class Cluster:
             ) from error
 
 
-def _connect(address: str) -> Client:
+@cache
+def _whole_client() -> type[Any]:
     from distributed import Client
 
     class WholeClient(Client):
@@ -157,6 +159,10 @@ def _connect(address: str) -> Client:
             self.close()
             self._loop_runner.stop()
 
+    return WholeClient
+
+
+def _connect(address: str) -> Client:
     with _lock:
         known = _clients.get(address)
         if known is not None and known.status in ("running", "connecting"):
@@ -164,7 +170,7 @@ def _connect(address: str) -> Client:
         if known is not None:
             known.end()
         try:
-            client: Client = WholeClient(address, timeout=CONNECT_SECONDS, set_as_default=False, name="kinesis_nb")
+            client: Client = _whole_client()(address, timeout=CONNECT_SECONDS, set_as_default=False, name="kinesis_nb")
         except TypeError as error:  # what Dask says when it has no certificates for tls://
             raise AgentError(
                 f"the way to {address} needs certificates",
