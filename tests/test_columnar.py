@@ -1,4 +1,4 @@
-"""Large answers, decoded by polars beside others: the same rows as by the strict decoder, or none."""
+"""Large answers, split into columns: the same rows as by the strict decoder, or none."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinesis_nb.emulator import CutBody, ErrorReply, Html, Reset
-from kinesis_nb.errors import MalformedAnswer
 from kinesis_nb.service import wire
-from kinesis_nb.service.aggregation import pack
+from kinesis_nb.service.aggregation import MAGIC, pack
 from kinesis_nb.service.columnar import LARGE_BYTES, read_columns
 from kinesis_nb.service.decoding import Decoding
 from kinesis_nb.shards import MAX_HASH_KEY, Shard
@@ -33,30 +32,57 @@ SHARD = Shard("shardId-000000000000", hash_range=(0, MAX_HASH_KEY))
 
 names = st.text(max_size=12) | st.sampled_from(["key-1", "Schlüssel", '"', "},{", "\\", '"Data":"', "\x00"])
 data = st.binary(max_size=40) | st.text(max_size=40).map(str.encode) | st.just(pack("k", [b"1", b"2"]))
-records = st.fixed_dictionaries(
-    {
-        "SequenceNumber": st.integers(0, 10**56).map(str),
-        "Data": data.map(lambda data: base64.b64encode(data).decode()),
-        "ApproximateArrivalTimestamp": st.floats(1.6e9, 1.9e9) | st.integers(1_600_000_000, 1_900_000_000),
-    },
-    optional={"PartitionKey": names, "EncryptionType": st.sampled_from(["KMS", "NONE"])},
-)
+needed: dict[str, st.SearchStrategy[Any]] = {
+    "SequenceNumber": st.integers(0, 10**56).map(str),
+    "Data": data.map(lambda data: base64.b64encode(data).decode()),
+    "ApproximateArrivalTimestamp": st.floats(1.6e9, 1.9e9) | st.integers(1_600_000_000, 1_900_000_000),
+}
+optional: dict[str, st.SearchStrategy[Any]] = {
+    "PartitionKey": names,
+    "EncryptionType": st.sampled_from(["KMS", "NONE"]),
+}
+records = st.fixed_dictionaries(needed, optional=optional)
+lags = st.integers(0, 10**9)
 answers = st.fixed_dictionaries(
-    {"Records": st.lists(records, max_size=5), "MillisBehindLatest": st.integers(0, 10**9)},
+    {"Records": st.lists(records, max_size=5), "MillisBehindLatest": lags},
     optional={"NextShardIterator": st.text(max_size=20), "More": st.just(1)},
 )
+separators = st.sampled_from([(",", ":"), (", ", ": "), (" , ", " :")])
 styles = st.fixed_dictionaries(
-    {"ensure_ascii": st.booleans(), "separators": st.sampled_from([(",", ":"), (", ", ": ")]), "indent": st.none()}
+    {"ensure_ascii": st.booleans(), "separators": separators, "indent": st.none() | st.just(1)}
 )
 wrong = st.sampled_from([None, True, False, 0, 1, -1, 1234, 1.5, 1e300, "", "1234", "Zg==\n", "Zg", "ü", [], {}, ["a"]])
+characters = st.characters(min_codepoint=ord(" "), exclude_characters='"\\', exclude_categories=["Cs"])
+
+
+@st.composite
+def plain(draw: st.DrawFn) -> bytes:
+    """Make an answer as a service writes it: all records have the same fields in the same order."""
+    fields = draw(st.permutations([*needed, *draw(st.sets(st.sampled_from(sorted(optional))))]))
+    values = {**needed, **optional, "PartitionKey": st.text(characters, max_size=256)}
+    values["Data"] = (st.binary(max_size=40) | st.text(max_size=40).map(str.encode)).map(
+        lambda data: base64.b64encode(data.removeprefix(MAGIC)).decode()
+    )
+    found = draw(st.lists(st.fixed_dictionaries({field: values[field] for field in fields}), min_size=2, max_size=5))
+    found = [{field: record[field] for field in fields} for record in found]
+    answer = {"MillisBehindLatest": draw(lags), "NextShardIterator": "AAA", "Records": found}
+    answer = {name: answer[name] for name in draw(st.permutations(sorted(answer)))}
+    return json.dumps(answer, ensure_ascii=False, separators=draw(separators)).encode()
 
 
 def same(body: bytes) -> bool:
-    """Return whether polars has a say in the answer; then it must be the strict decoder's."""
-    batch = wire._decode_plain(body, SHARD, NOW)
+    """Return whether the answer is split into columns; then it must be the strict decoder's."""
+    batch = wire._decode_columns(body, SHARD, NOW)
     if batch is not None:
         assert batch == wire._decode(body, SHARD, NOW)
     return batch is not None
+
+
+@settings(max_examples=300, deadline=None)
+@given(body=plain())
+def test_what_a_service_writes_is_split(body: bytes) -> None:
+    """Whatever the order of the fields, the spaces, the keys and the data, text or not."""
+    assert same(body)
 
 
 @settings(max_examples=300, deadline=None)
@@ -67,85 +93,144 @@ def test_the_same_rows(answer: dict[str, Any], style: dict[str, Any]) -> None:
 
 
 @settings(max_examples=500, deadline=None)
-@given(answer=answers.filter(lambda answer: answer["Records"]), value=wrong, where=st.data())
-def test_a_wrong_type_is_never_taken(answer: dict[str, Any], value: object, where: st.DataObject) -> None:
+@given(body=plain(), value=wrong, where=st.data())
+def test_a_wrong_type_is_never_taken(body: bytes, value: object, where: st.DataObject) -> None:
     """A number, a boolean, a null or a list where something else belongs is for the strict decoder to judge."""
+    answer = json.loads(body)
     holder = where.draw(st.sampled_from([answer, *answer["Records"]]))
     holder[where.draw(st.sampled_from(sorted(holder)))] = value
-    same(json.dumps(answer).encode())
+    same(json.dumps(answer, ensure_ascii=False).encode())
 
 
-@settings(max_examples=500, deadline=None)
-@given(answer=answers.filter(lambda answer: answer["Records"]), where=st.data())
-def test_a_damaged_body_is_never_taken(answer: dict[str, Any], where: st.DataObject) -> None:
+@settings(max_examples=1_000, deadline=None)
+@given(body=plain(), where=st.data())
+def test_a_damaged_body_is_never_taken(body: bytes, where: st.DataObject) -> None:
     """Cut off, with bytes changed, added or left out."""
-    body = json.dumps(answer, separators=(",", ":")).encode()
     start, end = sorted(where.draw(st.tuples(*[st.integers(0, len(body))] * 2)))
-    instead = where.draw(st.sampled_from([b"", b'"', b"0", b"\x00", b"\n", b"\xff", b"}", b",", body[end:start:-1]]))
-    same(body[:start] + instead + body[end:])
+    end = where.draw(st.sampled_from([start, min(start + 1, len(body)), end]))
+    pieces = [b"", b'"', b"0", b".", b"-", b"\x00", b"\n", b"\\", b"\xff", b" ", b"}", b",", b'","', body[end:start:-1]]
+    same(body[:start] + where.draw(st.sampled_from(pieces)) + body[end:])
 
 
+RECORD = b'{"SequenceNumber":"1","Data":"","ApproximateArrivalTimestamp":1.7e9}'
+NUMBERS = (
+    *(
+        b"",
+        b" ",
+        b"01",
+        b"1.",
+        b".5",
+        b"+1",
+        b"-1",
+        b"1e",
+        b"1.e5",
+        b"1_0",
+        b"1e5.5",
+        b"1.5.5",
+        b"1-1",
+        b"1 0",
+        b"0x10",
+    ),
+    *(b"inf", b"nan", b"NaN", b"1e400", b"1.7e12", b"1e9f", b"true", b'"1.7e9"', b"1.7e9 ", b"\xef\xbc\x91"),
+)
+
+
+def body_of(*records: bytes, after: bytes = b"") -> bytes:
+    """Return an answer with these records, and something more behind them."""
+    return b'{"Records":[%b]%b}' % (b",".join(records), after)
+
+
+@pytest.mark.parametrize("places", [{0}, {1}, {2}, {0, 1, 2}], ids=["first", "middle", "last", "all"])
 @pytest.mark.parametrize(
-    "record",
+    ("old", "new"),
     [
-        '"SequenceNumber":"1","Data":"","ApproximateArrivalTimestamp":1.7e9,"PartitionKey":"\\ud800"',
-        '"SequenceNumber":"1","Data":1234,"ApproximateArrivalTimestamp":1.7e9',
-        '"SequenceNumber":"1","Data":1234,"ApproximateArrivalTimestamp":1.7e9,"More":1',
-        '"SequenceNumber":"1","Data":"","ApproximateArrivalTimestamp":true',
-        '"SequenceNumber":"1","ApproximateArrivalTimestamp":1.7e9',
-        '"SequenceNumber":"1","Data":"Y","ApproximateArrivalTimestamp":1.7e9',
+        (b'"1"', b"1"),
+        (b'"1"', b'"\\ud800"'),
+        (b'"1"', b'"\xff"'),
+        (b'"1"', b'"\n"'),
+        (b'"1"', b'"1","SequenceNumber":"2"'),
+        (b'"1"', b'"1","SequenceNumber":2'),
+        (b'"1"', b'"1","More":0'),
+        (b'"1"', b'"1","EncryptionType":01'),
+        (b'"1"', b'"1","EncryptionType":"\xff"'),
+        (b'"1"', b'"1" , "EncryptionType":"KMS"'),
+        (b'""', b"1234"),
+        (b'""', b'"Y"'),
+        (b'""', b'"Zg"'),
+        (b'""', b'"Zh=="'),
+        (b'""', b'" Zg=="'),
+        (b'""', b'"Y","Data":"Zg=="'),
+        (b'"Data":"",', b""),
+        *[(b"1.7e9", number) for number in NUMBERS],
     ],
 )
-def test_what_polars_would_take_of_a_record_is_not(record: str) -> None:
-    """Half a character, a number or a boolean for something else, no data at all, base64 that is cut off."""
-    body = f'{{"Records":[{{{record}}}]}}'.encode()
-    with pytest.raises(MalformedAnswer):
-        wire._decode(body, SHARD, NOW)
-    assert wire._decode_plain(body, SHARD, NOW) is None
+def test_a_record_is_not_as_it_should_be(old: bytes, new: bytes, places: set[int]) -> None:
+    """The strict decoder judges it, wherever it stands."""
+    assert same(body_of(RECORD, RECORD, RECORD))
+    changed = RECORD.replace(old, new, 1)
+    same(body_of(*[changed if place in places else RECORD for place in range(3)]))
+    backwards = b'{"Data":"","SequenceNumber":"1","ApproximateArrivalTimestamp":1.7e9}'.replace(old, new, 1)
+    same(body_of(backwards, backwards))
 
 
-RECORD = '{"SequenceNumber":"1","Data":"","ApproximateArrivalTimestamp":1.7e9}'
-WRONG = RECORD.replace('"1"', "1")
+LISTED = b"[%b]" % b",".join([RECORD] * 3)
+CHILD = {"ShardId": "a", "ParentShards": ["b"], "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": "1"}}
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        f'{{"Records":[{RECORD}],"MillisBehindLatest":true}}',
-        f'{{"Records":[{WRONG}],"MillisBehindLatest":"5"}}',
-        f'{{"Records":[{WRONG}],"MillisBehindLatest":"abc"}}',
-        f'{{"Records":[{RECORD}],"MillisBehindLatest":-5}}',
-        f'{{"Records":[{RECORD}],"MillisBehindLatest":1e300}}',
-        f'{{"Records":[{RECORD}],"NextShardIterator":5}}',
-        f'[{{"Records":[{RECORD}]}}]',
-        '{"a":' * 2_000 + "1" + "}" * 2_000,
+        b'{"Records":%b,"MillisBehindLatest":true}' % LISTED,
+        b'{"Records":%b,"MillisBehindLatest":"5"}' % LISTED,
+        b'{"Records":%b,"MillisBehindLatest":-5}' % LISTED,
+        b'{"Records":%b,"MillisBehindLatest":1e300}' % LISTED,
+        b'{"Records":%b,"NextShardIterator":5}' % LISTED,
+        b'{"Records":%b,"NextShardIterator":"\\ud800"}' % LISTED,
+        b'{"Records":%b,"ChildShards":%b}' % (LISTED, json.dumps([CHILD] * 9).encode()),
+        b'{"Records":%b,"Records":%b}' % (LISTED, body_of(RECORD)[11:-1]),
+        b'{"Records":%b,"\\u0052ecords":%b}' % (LISTED, body_of(RECORD)[11:-1]),
+        b'{"More":{"Records":%b}}' % LISTED,
+        b'{"More":{"Records":%b},"Records":[]}' % LISTED,
+        b'{"More":{"Records":%b},"Records":%b}' % (LISTED, body_of(RECORD)[11:-1]),
+        b'{"More":"\\"Records\\":[","Records":%b}' % LISTED,
+        b'[{"Records":%b}]' % LISTED,
+        b'{"Records":%b' % LISTED,
+        b'{"Records":%b,]}' % LISTED[:-1],
+        b'{"Records":%b}{}' % LISTED,
+        b'{"a":' * 2_000 + b'{"Records":%b}' % LISTED + b"}" * 2_000,
     ],
 )
-def test_what_polars_would_take_of_an_answer_is_not(body: str) -> None:
-    """A lag that is none, also where a number for a text makes up for its quotation marks; a bottomless answer."""
-    with pytest.raises(MalformedAnswer):
-        wire._decode(body.encode(), SHARD, NOW)
-    assert wire._decode_plain(body.encode(), SHARD, NOW) is None
+def test_an_answer_is_not_as_it_should_be(body: bytes) -> None:
+    """A lag that is none, records that are not those of the answer, an answer without an end or without a bottom."""
+    assert same(b'{"Records":%b,"MillisBehindLatest":5,"NextShardIterator":"A"}' % LISTED)
+    same(body)
 
 
-def test_what_aws_sends_is_taken() -> None:
-    """Compact, with or without encryption, keys that are not ASCII, bytes that are no text, at the tip and behind."""
-    record = {"ApproximateArrivalTimestamp": 1.441215410867e9, "Data": "/w==", "PartitionKey": "ключ"}
-    for encryption, lag in (({}, 0), ({"EncryptionType": "KMS"}, 1), ({}, 86_400_000)):
-        found = [{**record, **encryption, "SequenceNumber": str(number)} for number in range(3)]
-        answer = {"MillisBehindLatest": lag, "NextShardIterator": "AA:A", "Records": found}
-        assert same(json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode())
+def test_the_last_answer_of_a_shard_has_its_children() -> None:
+    """However many there are."""
+    for count in (1, 2, 9):
+        body = body_of(RECORD, RECORD, after=b',"ChildShards":' + json.dumps([CHILD] * count).encode())
+        same(body)
+        assert len(wire.decode_batch(body, SHARD, NOW).child_shards) == count
+
+
+def test_aggregates_are_unpacked() -> None:
+    """In the first record, which tells early, or in another."""
+    users = RECORD.replace(b'""', b'"%b"' % base64.b64encode(pack("k", [b"1", b"2"])))
+    for records, count in (([users, RECORD, users], 5), ([RECORD, users, RECORD], 4)):
+        assert not same(body_of(*records))
+        assert wire.decode_batch(body_of(*records), SHARD, NOW).rows.num_rows == count
 
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let polars have a say in small answers too; collects how many records it took of each."""
+    """Split small answers too; collects how many records were found in each."""
     counts: list[int] = []
 
     def spy(body: bytes) -> Any:
-        columns = read_columns(body)
-        counts.append(0 if columns is None else len(columns.data))
-        return columns
+        split = read_columns(body)
+        counts.append(0 if split is None else len(split[0].data))
+        return split
 
     monkeypatch.setattr(wire, "LARGE_BYTES", 0)
     monkeypatch.setattr(wire, "read_columns", spy)
@@ -153,10 +238,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_faults_neither_lose_nor_double(
-    taken: list[int], source: kn.Source, streams: Streams, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    taken: list[int], source: kn.Source, streams: Streams, emulator: Emulator
 ) -> None:
     """Shards that are read at the same time give every record once, in order, whoever decoded it."""
-    monkeypatch.setattr(Decoding, "has_company", True)
     streams.create(shards=4)
     streams.put(4_000)
     faults = [ErrorReply("ProvisionedThroughputExceededException"), CutBody(at=0.5), Html(status=200), Reset()]
@@ -165,44 +249,24 @@ def test_faults_neither_lose_nor_double(
     assert sum(taken) == 4_000
 
 
-def test_an_answer_without_company_is_decoded_strictly(
-    taken: list[int], source: kn.Source, streams: Streams, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With one shard, or one core, it takes less of the processor, and nobody waits."""
-    streams.create()
-    streams.put(1_000)
-    assert by_key(source.read("orders", progress=False)) == written_by_key(streams)
-    monkeypatch.setattr(wire, "decoding", Decoding(cores=1))
-    with wire.decoding.call(), wire.decoding.call():
-        assert wire.decode_batch(body_of(10), SHARD, NOW).rows.num_rows == 10
-    assert taken == []
-
-
-def body_of(count: int) -> bytes:
-    record = {"SequenceNumber": "1", "Data": "Zg==", "ApproximateArrivalTimestamp": 1.7e9}
-    return json.dumps({"Records": [record] * count}).encode()
-
-
 def test_small_answers_are_decoded_strictly(taken: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below a megabyte polars has no say."""
+    """Below a megabyte that takes less of the processor."""
     monkeypatch.setattr(wire, "LARGE_BYTES", LARGE_BYTES)
-    monkeypatch.setattr(wire, "decoding", Decoding(cores=2))
-    with wire.decoding.call(), wire.decoding.call():
-        assert wire.decode_batch(body_of(10), SHARD, NOW).rows.num_rows == 10
-        assert taken == []
-        assert wire.decode_batch(body_of(20_000), SHARD, NOW).rows.num_rows == 20_000
-        assert taken == [20_000]
+    for count, found in ((10, []), (20_000, [20_000])):
+        assert wire.decode_batch(body_of(*[RECORD] * count), SHARD, NOW).rows.num_rows == count
+        assert taken == found
 
 
-def test_answers_are_decoded_at_the_same_time() -> None:
+def test_answers_are_split_at_the_same_time() -> None:
     """As many as there are cores, and no more."""
     decoding, inside, go_on = Decoding(cores=2), [], threading.Event()
 
     def decode() -> None:
-        inside.append(threading.get_ident())
-        assert go_on.wait(30)
+        with decoding.beside_others():
+            inside.append(threading.get_ident())
+            assert go_on.wait(30)
 
-    threads = [threading.Thread(target=decoding.together, args=(decode,)) for _ in range(3)]
+    threads = [threading.Thread(target=decode) for _ in range(3)]
     for thread in threads:
         thread.start()
     until(lambda: len(inside) == 2 and decoding._answers == 3)
@@ -210,14 +274,15 @@ def test_answers_are_decoded_at_the_same_time() -> None:
     for thread in threads:
         thread.join()
     assert len(inside) == 3
-    assert len(set(inside)) == 2
 
 
 def test_the_child_of_a_fork_decodes() -> None:
-    """The threads that decode stay behind in the parent; the child has its own."""
-    assert wire.decoding.together(threading.get_ident)
-    child = os.fork()
-    if child == 0:
-        threading.Timer(30, lambda: os._exit(1)).start()
-        os._exit(0 if wire.decoding.together(lambda: "decoded") == "decoded" else 2)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    """Who decodes in the parent at the time of the fork is not there to finish in the child."""
+    decoding = Decoding(cores=1)
+    with decoding.beside_others(), decoding.alone():
+        child = os.fork()
+        if child == 0:
+            threading.Timer(30, lambda: os._exit(1)).start()
+            with decoding.beside_others(), decoding.alone():
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -1,98 +1,225 @@
-"""The records of a large answer of ``GetRecords`` as columns, without the GIL: several answers are decoded at once.
+"""The records of a large answer of ``GetRecords`` as columns, without the GIL and without an object for each record.
 
-polars takes more than it should: a number where a text belongs becomes a text. So it is believed only where nothing is
-out of the ordinary: as many colons as there are fields that we know, and two quotation marks for each name and each
-text. What else there is, is for the strict decoder to judge.
+A service writes all records of an answer alike: the same fields in the same order, with the same spaces. Then the
+quotation marks tell where every value is, provided that what stands between the values is byte for byte what stands
+there in the first record. An answer that is written in any other way is for the strict decoder.
 """
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
+import base64
 import re
+from contextlib import suppress
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-LARGE_BYTES = 2**20  # below, msgspec takes less than 2 ms and polars half as long again
+from kinesis_nb.service.aggregation import MAGIC
+
+Places = NDArray[np.int64]  # in the body; one for each record
+Spans = tuple[Places, Places]  # where values begin and end
+
+LARGE_BYTES = 2**20  # below, the strict decoder is faster
 LATEST = 2.5e11  # seconds since 1970, in the year 9892
-MOST_LAG = 1e15  # ms
+_MOST_BYTES = 2**31 - 1  # so far Arrow can count; AWS sends 14 MiB at most
+_PIECE = 2**18  # bytes of a body, looked at several times while they are in the processor's cache
 
-_RECORD = pl.Struct(
-    {
-        "SequenceNumber": pl.String,
-        "Data": pl.String,
-        "ApproximateArrivalTimestamp": pl.Float64,
-        "PartitionKey": pl.String,
-        "EncryptionType": pl.String,
-    }
-)
-_ANSWER: dict[str, pl.DataType | type[pl.DataType]] = {
-    "Records": pl.List(_RECORD),
-    "NextShardIterator": pl.String,
-    "MillisBehindLatest": pl.Float64,
-}
-_ALWAYS = ("SequenceNumber", "Data", "ApproximateArrivalTimestamp")
-_EARLIEST = 1e6  # polars makes 0 or 1 of a boolean
-_LAG_OF_0_OR_1 = re.compile(rb'"MillisBehindLatest"\s*:\s*[01]')  # that is no boolean
-_PIECE = 2**18  # bytes that are looked at in one go
+_TIME = "ApproximateArrivalTimestamp"
+_NEEDED = {"SequenceNumber", "Data", _TIME}
+_KNOWN = {*_NEEDED, "PartitionKey", "EncryptionType"}
+# where these are used, a blank is the only white space
+_BEGINNING = re.compile(rb'"Records" *: *\[ *')
+_FIELD = re.compile(rb' *[{,] *"(\w+)" *: *(?:"([^"]*)"|([-+.\w]+))')
+_END, _TO_NEXT = re.compile(rb" *}"), re.compile(rb" *, *")
+_DIGITS = re.compile(rb"[-+.\w]*")
+_AGGREGATE = base64.b64encode(MAGIC)[:5]  # what comes then depends on the next byte
 
 
 class Columns(NamedTuple):
-    """What an answer holds; of each record one value in each array."""
+    """Of each record one value in each array."""
 
     keys: pa.Array  # string
-    data: pa.Array  # binary
+    data: pa.Array  # binary; or string, which says that all of it is UTF-8
     seconds: pa.Array  # since 1970, float64
     sequence_numbers: pa.Array  # string
-    next_iterator: str | None = None
-    lag: int | None = None  # ms
 
 
-def read_columns(body: bytes) -> Columns | None:
-    """Return an answer with records, or None for one that must be decoded strictly."""
-    if not body.startswith(b"{") or b"\\" in body:
+def read_columns(body: bytes) -> tuple[Columns, bytes] | None:
+    """Split an answer.
+
+    Returns
+    -------
+    columns, rest
+        `rest` is the answer with its first record alone. If that is a well-formed answer whose record is what the
+        columns begin with, the whole is one. None for an answer that only the strict decoder can judge.
+    """
+    beginning = _BEGINNING.search(body)
+    first = beginning and _first_record(body, beginning.end())
+    if not first or len(body) > _MOST_BYTES:
         return None
-    try:
-        answer = pl.read_json(body, schema=_ANSWER)
-        records = answer["Records"].explode().struct.unnest()
-        data = records["Data"].str.decode("base64")
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+    quotes = _find_quotes(body)
+    values = _find_values(body, first, quotes[np.searchsorted(quotes, first.begin) :])
+    if values is None or not _are_alike(body, first, values):
         return None
-    there = {name: len(records) - records[name].null_count() for name in records.columns}
-    if not len(records) or any(there[name] != len(records) for name in _ALWAYS):
+    columns = _columns(body, dict(zip(first.names, values, strict=True)))
+    end_of_last = int(values[-1][1][-1]) + len(first.closing)
+    return columns and (columns, body[: first.end] + body[end_of_last:])
+
+
+class _First(NamedTuple):
+    """How the first record is written."""
+
+    begin: int
+    end: int
+    names: list[str]
+    values: list[tuple[int, int]]  # where each stands, without its quotation marks
+    gaps: list[bytes]  # between one value and the next
+    closing: bytes  # behind the last one
+    to_next: bytes  # all between the last one and the first of the next record
+
+
+def _first_record(body: bytes, begin: int) -> _First | None:
+    """Return None unless it has just the fields that we know, and another record follows."""
+    names: list[str] = []
+    values: list[tuple[int, int]] = []
+    place = begin
+    while field := _FIELD.match(body, place):
+        name, is_number = field[1].decode(), field[3] is not None
+        if is_number != (name == _TIME) or (name == "Data" and field[2].startswith(_AGGREGATE)):
+            return None
+        names.append(name)
+        values.append(field.span(3 if is_number else 2))
+        place = field.end()
+    end = _END.match(body, place)
+    to_next = end and _TO_NEXT.match(body, end.end())
+    if not end or not to_next or not _NEEDED <= set(names) <= _KNOWN or len(set(names)) < len(names):
         return None
-    iterator, lag = answer["NextShardIterator"][0], answer["MillisBehindLatest"][0]
-    keys, seconds = _arrow(records["PartitionKey"], pa.string()), records["ApproximateArrivalTimestamp"].to_numpy()
-    fields = 1 + (iterator is not None) + (lag is not None) + sum(there.values())
-    numbers = 1 + (lag is not None) + there["ApproximateArrivalTimestamp"]  # and the list
-    in_texts = (iterator or "").count(":") + (pc.sum(pc.count_substring(keys, ":")).as_py() or 0)
-    if _count(body, b":", b'"') != [fields + in_texts, 2 * (2 * fields - numbers)]:
-        return None
-    if seconds.min() < _EARLIEST or seconds.max() > LATEST or not (lag is None or 0 <= lag <= MOST_LAG):
-        return None
-    if lag in {0, 1} and not _LAG_OF_0_OR_1.search(body):
-        return None
-    return Columns(
-        keys,
-        _arrow(data, pa.binary()),
-        pa.array(seconds),
-        _arrow(records["SequenceNumber"], pa.string()),
-        iterator,
-        None if lag is None else int(lag),
+    gaps = [body[before:after] for (_, before), (after, _) in pairwise(values)]
+    (opening, _), *_, (_, last) = values
+    return _First(
+        begin,
+        end.end(),
+        names,
+        values,
+        gaps,
+        closing=body[last : end.end()],
+        to_next=body[last : to_next.end()] + body[begin:opening],
     )
 
 
-def _count(body: bytes, *characters: bytes) -> list[int]:
-    """Return how often each is there, piece by piece, so that a piece is still in the cache for the second."""
-    values = np.frombuffer(body, np.uint8)
-    pieces = [values[start : start + _PIECE] for start in range(0, len(values), _PIECE)]
-    found = [[np.count_nonzero(piece == ord(character)) for character in characters] for piece in pieces]
-    return [int(count) for count in np.sum(found, axis=0)]
+def _find_quotes(body: bytes) -> Places:
+    characters = np.frombuffer(body, np.uint8)
+    is_quote = np.empty(_PIECE, np.bool_)
+    found: list[Places] = []
+    for start in range(0, len(body), _PIECE):
+        piece = characters[start : start + _PIECE]
+        found.append(np.flatnonzero(np.equal(piece, ord('"'), out=is_quote[: len(piece)])) + start)
+    return np.concatenate(found)
 
 
-def _arrow(column: pl.Series, kind: pa.DataType) -> pa.Array:
-    return column.to_arrow(compat_level=pl.CompatLevel.newest()).cast(kind)  # the oldest level copies once more
+def _find_values(body: bytes, first: _First, quotes: Places) -> list[Spans] | None:
+    """Return where the values of each field are, should all records be like the first."""
+    width = body.count(b'"', first.begin, first.end)
+    count = len(quotes) // width  # behind the records there are fewer, unless the shard has ended
+    if count < 2:  # noqa: PLR2004
+        return None
+    rows = quotes[: count * width].reshape(count, width)
+    return [_find(body, rows, start, end) for start, end in first.values]
+
+
+def _find(body: bytes, rows: Places, start: int, end: int) -> Spans:
+    """Return where the values of a field are: as far from the nearest quotation marks as the first one is."""
+    before = int(np.searchsorted(rows[0], start)) - 1
+    starts = rows[:, before] + (start - rows[0, before])
+    if before + 1 < rows.shape[1]:
+        return starts, rows[:, before + 1] + (end - rows[0, before + 1])
+    ends = rows[1:, 0] + (end - rows[1, 0])  # a number that ends a record
+    last = _DIGITS.match(body, starts[-1])
+    return starts, np.append(ends, last.end() if last else 0)
+
+
+def _are_alike(body: bytes, first: _First, values: list[Spans]) -> bool:
+    """Return whether there are these values, and nothing else but what there is in the first record."""
+    ends = [end for _, end in values]
+    return (
+        all(_stands_at(places, gap, body) for places, gap in zip(ends, first.gaps, strict=False))
+        and _stands_at(ends[-1][:-1], first.to_next, body)
+        and body.startswith(first.closing, ends[-1][-1])
+        and all((end >= start).all() for start, end in values)
+    )
+
+
+def _stands_at(places: Places, text: bytes, body: bytes) -> bool:
+    if places[-1] > len(body) - len(text):
+        return False
+    windows = np.ndarray(len(body) - len(text) + 1, f"V{len(text)}", body, strides=(1,))  # one at each character
+    return windows[places].tobytes() == text * len(places)
+
+
+def _columns(body: bytes, values: dict[str, Spans]) -> Columns | None:
+    pieces = {name: _pieces(body, *spans) for name, spans in values.items()}
+    base64_pieces = pieces.pop("Data")
+    every_other = np.arange(0, len(base64_pieces), 2, dtype=np.uint32)
+    found = {name: every.take(pa.array(every_other)) for name, every in pieces.items()}
+    times = found.pop(_TIME)
+    if not _are_numbers(times) or not all(map(_are_plain, found.values())):
+        return None
+    try:
+        texts = {name: text.cast(pa.string()) for name, text in found.items()}
+        seconds = pl.Series(times.cast(pa.string())).cast(pl.Float64).to_numpy()
+        data = _from_base64(pl.Series(base64_pieces)[pl.Series(every_other)])
+    except (pa.ArrowInvalid, pl.exceptions.PolarsError):  # no UTF-8, no number, no base64
+        return None
+    if seconds.max() > LATEST:
+        return None
+    keys = texts.get("PartitionKey", pa.nulls(len(times), pa.string()))
+    return Columns(keys, data, pa.array(seconds), texts["SequenceNumber"])
+
+
+def _from_base64(texts: pl.Series) -> pa.Array:
+    data = texts.bin.decode("base64")
+    with suppress(pl.exceptions.PolarsError):
+        data = data.cast(pl.String)
+    kind = pa.string() if data.dtype == pl.String else pa.binary()
+    return data.to_arrow(compat_level=pl.CompatLevel.newest()).cast(kind)  # the oldest level copies once more
+
+
+def _pieces(body: bytes, starts: Places, ends: Places) -> pa.Array:
+    """Return the values at these places, and between each two what lies between them; nothing is copied."""
+    bounds = np.empty(2 * len(starts), np.int32)
+    bounds[::2], bounds[1::2] = starts, ends
+    return pa.Array.from_buffers(pa.binary(), len(bounds) - 1, [None, pa.py_buffer(bounds), pa.py_buffer(body)])
+
+
+def _are_plain(texts: pa.Array) -> bool:
+    """Return whether texts mean in JSON what they are: without escapes, and characters that must be escaped."""
+    characters, _ = content(texts)
+    return bool(characters.min(initial=ord(" ")) >= ord(" ") and (characters != ord("\\")).all())
+
+
+def _are_numbers(texts: pa.Array) -> bool:
+    """Return whether all that can be read as a number is written as JSON writes a positive one."""
+    characters, bounds = content(texts)
+    if not (bounds[:-1] < bounds[1:]).all():
+        return False
+    is_digit = characters - ord("0") < 10  # unsigned  # noqa: PLR2004
+    behind_points = np.flatnonzero(characters == ord(".")) + 1
+    return bool(
+        is_digit[bounds[:-1]].all()
+        and not (characters[bounds[:-1]] == ord("0")).any()
+        and is_digit[bounds[1:] - 1].all()
+        and is_digit[behind_points].all()
+    )
+
+
+def content(values: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Return all bytes of a string or binary array that is no slice, and between which two places each value lies."""
+    _, bounds, data = values.buffers()
+    places = np.frombuffer(bounds, np.int32, len(values) + 1)
+    return np.frombuffer(data or b"", np.uint8, places[-1]), places

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 MOST_CORES = 4  # beyond, what needs the GIL is all that counts
 MOST_WAIT_SECONDS = 0.25
@@ -56,20 +52,14 @@ class Decoding:
             os.register_at_fork(after_in_child=self._begin)  # where no thread is left that would finish anything
 
     def _begin(self) -> None:
-        # always the same few threads: memory that polars had for one answer is at hand in its thread for the next
-        self._threads = ThreadPoolExecutor(self._cores, "kinesis_nb decoding")
         self._alone = threading.Lock()
+        self._places = threading.Semaphore(self._cores)
         self._changed = threading.Condition()  # guards all below
         self._room = self._least
         self._calls = 0  # from the request to the decoded answer
         self._went = self._clock()  # the last of them
         self._answers = 0  # that wait for their turn, or have it
         self._ended = self._clock()  # the last turn
-
-    @property
-    def has_company(self) -> bool:
-        """Whether several answers may be there at the same time, and more than one core."""
-        return self._cores > 1 and self._calls > 1
 
     @contextmanager
     def call(self) -> Generator[None]:
@@ -88,32 +78,21 @@ class Decoding:
                 if self._calls < self._room:
                     self._changed.notify()
 
-    @contextmanager
-    def alone(self) -> Generator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Wait until nobody else decodes with the GIL."""
-        with self._answer(), self._alone, self._turn(1):
-            yield
+        return self._answer(self._alone, 1)
 
-    def together(self, decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Return what is decoded without the GIL, on a core of its own; None when the interpreter is about to end."""
-
-        def work() -> T:
-            with self._turn(self._cores):
-                return decode(*args, **kwargs)
-
-        with self._answer():
-            try:
-                decoded = self._threads.submit(work)
-            except RuntimeError:
-                return None
-            return decoded.result()
+    def beside_others(self) -> AbstractContextManager[None]:
+        """Wait for a core, to decode without the GIL."""
+        return self._answer(self._places, self._cores)
 
     @contextmanager
-    def _answer(self) -> Generator[None]:
+    def _answer(self, places: threading.Lock | threading.Semaphore, width: int) -> Generator[None]:
         with self._changed:
             self._answers += 1
         try:
-            yield
+            with places, self._turn(width):
+                yield
         finally:
             with self._changed:
                 self._answers -= 1

@@ -13,18 +13,19 @@ from functools import lru_cache
 from typing import Annotated, TypeVar
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kinesis_nb.errors import MalformedAnswer
 from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, constant, decode_text
 from kinesis_nb.service.aggregation import may_hold_aggregates, unpack
-from kinesis_nb.service.columnar import LARGE_BYTES, LATEST, MOST_LAG, Columns, read_columns
+from kinesis_nb.service.columnar import LARGE_BYTES, LATEST, Columns, content, read_columns
 from kinesis_nb.service.decoding import Decoding
 from kinesis_nb.shards import Shard
 
 T = TypeVar("T")
+
+_MOST_LAG = 1e15  # ms
 
 
 class _HashKeyRange(msgspec.Struct):
@@ -48,7 +49,7 @@ class _Record(msgspec.Struct, gc=False):
 class _Answer(msgspec.Struct):
     Records: list[_Record]
     NextShardIterator: str | None = None
-    MillisBehindLatest: Annotated[float, msgspec.Meta(ge=0, le=MOST_LAG)] | None = None
+    MillisBehindLatest: Annotated[float, msgspec.Meta(ge=0, le=_MOST_LAG)] | None = None
     ChildShards: list[_ChildShard] = []
 
 
@@ -92,34 +93,44 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
     ServiceError
         Retryable, when the body is not a whole and well-formed answer: cut off, HTML, bad base64, wrong types.
     """
-    if len(body) >= LARGE_BYTES and decoding.has_company:
-        batch = decoding.together(_decode_plain, body, shard, now)
+    if len(body) >= LARGE_BYTES:
+        with decoding.beside_others():
+            batch = _decode_columns(body, shard, now)
         if batch is not None:
             return batch
     with decoding.alone():
         return _decode(body, shard, now)  # the records die in there as well, which takes as long as making them
 
 
-def _decode_plain(body: bytes, shard: Shard, now: datetime) -> Batch | None:
-    """Return the batch of an answer that has records, and nothing but plain ones; None for any other."""
-    columns = read_columns(body)
-    if columns is None or may_hold_aggregates(columns.data):
+def _decode_columns(body: bytes, shard: Shard, now: datetime) -> Batch | None:
+    """Return the batch of an answer whose records are plain and all written alike; None for any other."""
+    split = read_columns(body)
+    if split is None or may_hold_aggregates(split[0].data):
         return None
-    numbers = columns.sequence_numbers
-    return Batch(
-        _rows(columns, _repeated(0, len(numbers), pa.int64()), shard, now),
-        columns.next_iterator,
-        UNKNOWN_LAG if columns.lag is None else columns.lag,
-        read_from=numbers[0].as_py(),
-        read_to=numbers[-1].as_py(),
-        size=_size(columns),
-    )
+    columns, rest = split
+    try:
+        answer = _decoded(_decoder, rest, f"for {shard.shard_id}")
+    except MalformedAnswer:
+        return None
+    first = Columns(*(column[:1] for column in columns))
+    first = first._replace(data=first.data.cast(pa.binary()))
+    if _columns(answer.Records) != first or rest.count(b'"Records"') != 1 or b"\\" in rest:
+        return None  # those were the records of something else
+    return _batch(answer, columns, _rows(columns, None, shard, now))
 
 
 def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
     answer = _decoded(_decoder, body, f"for {shard.shard_id}")
-    records = answer.Records
-    rows, size, dropped = _rows_of(records, shard, now) if records else (_NOTHING, 0, 0)
+    columns = _columns(answer.Records)
+    if not may_hold_aggregates(columns.data):
+        return _batch(answer, columns, _rows(columns, None, shard, now))
+    records, places, dropped = _unpack(answer.Records, shard.hash_range)
+    return _batch(answer, columns, _rows(_columns(records), places, shard, now), dropped)
+
+
+def _batch(answer: _Answer, columns: Columns, rows: pa.RecordBatch, dropped: int = 0) -> Batch:
+    """Return the rows of an answer's records, of which `columns` holds what the service counts."""
+    numbers = columns.sequence_numbers
     children = tuple(
         Shard(
             child.ShardId,
@@ -128,21 +139,11 @@ def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
         )
         for child in answer.ChildShards
     )
-    lag = None if answer.MillisBehindLatest is None else int(answer.MillisBehindLatest)
+    lag = answer.MillisBehindLatest
     if lag is None:  # AWS may leave it out: then only an empty answer says that nothing is left
-        lag = UNKNOWN_LAG if answer.Records else 0
-    first, last = (records[0].SequenceNumber, records[-1].SequenceNumber) if records else (None, None)
-    return Batch(rows, answer.NextShardIterator, lag, children, dropped, first, last, size)
-
-
-def _rows_of(records: list[_Record], shard: Shard, now: datetime) -> tuple[pa.RecordBatch, int, int]:
-    """Return the rows, the bytes of data and keys, and how many user records were dropped."""
-    columns, places, dropped = _columns(records), _repeated(0, len(records), pa.int64()), 0
-    size = _size(columns)
-    if may_hold_aggregates(columns.data):
-        records, places, dropped = _unpack(records, shard.hash_range)
-        columns = _columns(records)
-    return _rows(columns, places, shard, now), size, dropped
+        lag = UNKNOWN_LAG if len(numbers) else 0
+    first, last = (numbers[0].as_py(), numbers[-1].as_py()) if len(numbers) else (None, None)
+    return Batch(rows, answer.NextShardIterator, int(lag), children, dropped, first, last, _size(columns))
 
 
 def _columns(records: list[_Record]) -> Columns:
@@ -154,7 +155,10 @@ def _columns(records: list[_Record]) -> Columns:
     )
 
 
-def _rows(columns: Columns, places: pa.Array, shard: Shard, now: datetime) -> pa.RecordBatch:
+def _rows(columns: Columns, places: pa.Array | None, shard: Shard, now: datetime) -> pa.RecordBatch:
+    """Return the rows of records; `places` holds those of user records in their aggregates, None stands for zeros."""
+    if not len(columns.data):
+        return _NOTHING
     text, raw = decode_text(columns.data)
     millis = pc.round(pc.multiply(columns.seconds, 1_000.0)).cast(pa.int64())
     count = len(text)
@@ -166,7 +170,7 @@ def _rows(columns: Columns, places: pa.Array, shard: Shard, now: datetime) -> pa
             constant(now.astimezone(UTC), count, TIMESTAMP),
             _repeated(shard.shard_id, count, pa.string()),
             columns.sequence_numbers,
-            places,
+            _repeated(0, count, pa.int64()) if places is None else places,
             raw,
         ],
         schema=SCHEMA,
@@ -175,19 +179,13 @@ def _rows(columns: Columns, places: pa.Array, shard: Shard, now: datetime) -> pa
 
 def _size(columns: Columns) -> int:
     """Return the bytes of all data and keys."""
-    return _bytes_of(columns.data) + _bytes_of(columns.keys)
+    return len(content(columns.data)[0]) + len(content(columns.keys)[0])
 
 
 @lru_cache(maxsize=64)
 def _repeated(value: object, length: int, kind: pa.DataType) -> pa.Array:
     """Return a constant column; full pages of one shard share it, so that it takes memory once."""
     return constant(value, length, kind)
-
-
-def _bytes_of(values: pa.Array) -> int:
-    """Return the bytes of all values, of an array that is no slice: Arrow keeps where the last one ends."""
-    ends = np.frombuffer(values.buffers()[1], np.int32)
-    return int(ends[len(values)])
 
 
 def _unpack(records: list[_Record], hash_range: tuple[int, int]) -> tuple[list[_Record], pa.Array, int]:
