@@ -92,7 +92,7 @@ class Lease:
     def _read(self, name: str) -> Holder | None:
         try:
             return msgspec.json.decode(self._storage.read(name) or b"null", type=Holder | None)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None
 
     def _write(self, name: str, holder: Holder | None) -> None:

@@ -9,12 +9,14 @@ import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinesis_nb.emulator import CutBody, ErrorReply, Html, Reset
-from kinesis_nb.service import wire
+from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.service import columnar, wire
 from kinesis_nb.service.aggregation import MAGIC, pack
 from kinesis_nb.service.columnar import LARGE_BYTES, read_columns
 from kinesis_nb.service.decoding import Decoding
@@ -102,17 +104,35 @@ def test_a_wrong_type_is_never_taken(body: bytes, value: object, where: st.DataO
     same(json.dumps(answer, ensure_ascii=False).encode())
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(body=plain(), where=st.data())
 def test_a_damaged_body_is_never_taken(body: bytes, where: st.DataObject) -> None:
     """Cut off, with bytes changed, added or left out."""
     start, end = sorted(where.draw(st.tuples(*[st.integers(0, len(body))] * 2)))
     end = where.draw(st.sampled_from([start, min(start + 1, len(body)), end]))
-    pieces = [b"", b'"', b"0", b".", b"-", b"\x00", b"\n", b"\\", b"\xff", b" ", b"}", b",", b'","', body[end:start:-1]]
+    pieces = [
+        b"",
+        b'"',
+        b"0",
+        b".",
+        b"-",
+        b"\x00",
+        b"\n",
+        b"\\",
+        b"\xff",
+        b" ",
+        b"}",
+        b"]",
+        b",",
+        b'","',
+        body[end:start:-1],
+    ]
     same(body[:start] + where.draw(st.sampled_from(pieces)) + body[end:])
 
 
 RECORD = b'{"SequenceNumber":"1","Data":"","ApproximateArrivalTimestamp":1.7e9}'
+ENDS_OTHERWISE = b'{"ApproximateArrivalTimestamp":1.7e9,"SequenceNumber":"1","Data":""}'
+WITH_BLANKS = b'{ "SequenceNumber" : "1" , "ApproximateArrivalTimestamp" : 1.7e9 , "Data" : "" }'
 NUMBERS = (
     *(
         b"",
@@ -140,12 +160,23 @@ def body_of(*records: bytes, after: bytes = b"") -> bytes:
     return b'{"Records":[%b]%b}' % (b",".join(records), after)
 
 
+def test_one_character_is_another() -> None:
+    """Or missing, or one too many, wherever it is."""
+    for record in (RECORD, ENDS_OTHERWISE, WITH_BLANKS):
+        body = body_of(record, record, after=b',"NextShardIterator":"A"')
+        for place in range(len(body)):
+            for piece in (b"", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b" ", b"0", b".", b"\xff"):
+                same(body[:place] + piece + body[place + 1 :])
+                same(body[:place] + piece + body[place:])
+
+
 @pytest.mark.parametrize("places", [{0}, {1}, {2}, {0, 1, 2}], ids=["first", "middle", "last", "all"])
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         (b'"1"', b"1"),
         (b'"1"', b'"\\ud800"'),
+        (b'"1"', b'"\\u0041"'),
         (b'"1"', b'"\xff"'),
         (b'"1"', b'"\n"'),
         (b'"1"', b'"1","SequenceNumber":"2"'),
@@ -161,19 +192,54 @@ def body_of(*records: bytes, after: bytes = b"") -> bytes:
         (b'""', b'" Zg=="'),
         (b'""', b'"Y","Data":"Zg=="'),
         (b'"Data":"",', b""),
+        (b" 1.7e9", b""),
         *[(b"1.7e9", number) for number in NUMBERS],
     ],
 )
 def test_a_record_is_not_as_it_should_be(old: bytes, new: bytes, places: set[int]) -> None:
     """The strict decoder judges it, wherever it stands."""
-    assert same(body_of(RECORD, RECORD, RECORD))
-    changed = RECORD.replace(old, new, 1)
-    same(body_of(*[changed if place in places else RECORD for place in range(3)]))
-    backwards = b'{"Data":"","SequenceNumber":"1","ApproximateArrivalTimestamp":1.7e9}'.replace(old, new, 1)
-    same(body_of(backwards, backwards))
+    for record in (RECORD, ENDS_OTHERWISE, WITH_BLANKS):
+        assert same(body_of(record, record, record))
+        changed = record.replace(old, new, 1)
+        same(body_of(*[changed if place in places else record for place in range(3)]))
 
 
-LISTED = b"[%b]" % b",".join([RECORD] * 3)
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (b'"EncryptionType":0', b'"EncryptionType":01'),
+        (b'"EncryptionType":"KMS"', b'"EncryptionType":"\xff"'),
+        (b'"EncryptionType":"KMS"', b'"EncryptionType":"\n"'),
+        (b'"More":null', b'"More":nul1'),
+        (b'"More":"1"', b'"More":"\\x"'),
+        (b'"Data":"Zg=="', b'"Data":"Y"'),
+        (b'"SequenceNumber":"2"', b'"SequenceNumber":"\xff"'),
+    ],
+)
+def test_what_nobody_wants_to_know_is_well_formed(right: bytes, wrong: bytes) -> None:
+    """Fields that become no column, and those that are there twice."""
+    for place in (b'{%b,"', b'{"Data":"",%b,"'):
+        first, second = (RECORD.replace(b'{"', place % field, 1) for field in (right, wrong))
+        assert wire._decode(body_of(first, first), SHARD, NOW).rows.num_rows == 2
+        same(body_of(first, first))
+        same(body_of(first, second))
+
+
+def test_where_libraries_disagree_the_strict_decoder_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer is a test of the values of its first record."""
+    monkeypatch.setattr(columnar, "_from_base64", lambda texts: pa.array([b"x"] * len(texts)))
+    assert wire._decode_columns(body_of(RECORD, RECORD), SHARD, NOW) is None
+
+
+def test_what_arrow_cannot_count_is_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its places in a text have 32 bits."""
+    body = body_of(RECORD, RECORD)
+    monkeypatch.setattr(columnar, "_MOST_BYTES", len(body) - 1)
+    assert wire._decode_columns(body, SHARD, NOW) is None
+
+
+LISTED = b"[%b]" % b",".join([RECORD.replace(b"{", b'{"EncryptionType":"KMS",')] * 3)
+OTHERS = b"[%b]" % RECORD
 CHILD = {"ShardId": "a", "ParentShards": ["b"], "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": "1"}}
 
 
@@ -187,11 +253,11 @@ CHILD = {"ShardId": "a", "ParentShards": ["b"], "HashKeyRange": {"StartingHashKe
         b'{"Records":%b,"NextShardIterator":5}' % LISTED,
         b'{"Records":%b,"NextShardIterator":"\\ud800"}' % LISTED,
         b'{"Records":%b,"ChildShards":%b}' % (LISTED, json.dumps([CHILD] * 9).encode()),
-        b'{"Records":%b,"Records":%b}' % (LISTED, body_of(RECORD)[11:-1]),
-        b'{"Records":%b,"\\u0052ecords":%b}' % (LISTED, body_of(RECORD)[11:-1]),
+        b'{"Records":%b,"Records":%b}' % (LISTED, OTHERS),
+        b'{"Records":%b,"\\u0052ecords":%b}' % (LISTED, OTHERS),
         b'{"More":{"Records":%b}}' % LISTED,
         b'{"More":{"Records":%b},"Records":[]}' % LISTED,
-        b'{"More":{"Records":%b},"Records":%b}' % (LISTED, body_of(RECORD)[11:-1]),
+        b'{"More":{"Records":%b},"Records":%b}' % (LISTED, OTHERS),
         b'{"More":"\\"Records\\":[","Records":%b}' % LISTED,
         b'[{"Records":%b}]' % LISTED,
         b'{"Records":%b' % LISTED,
@@ -204,6 +270,14 @@ def test_an_answer_is_not_as_it_should_be(body: bytes) -> None:
     """A lag that is none, records that are not those of the answer, an answer without an end or without a bottom."""
     assert same(b'{"Records":%b,"MillisBehindLatest":5,"NextShardIterator":"A"}' % LISTED)
     same(body)
+
+
+def test_what_is_no_text_is_asked_for_again() -> None:
+    """An answer that has bytes which are not UTF-8 where a text belongs."""
+    with pytest.raises(MalformedAnswer):
+        wire.decode_iterator(b'{"ShardIterator":"\xff"}')
+    with pytest.raises(MalformedAnswer):
+        wire.decode_batch(body_of(RECORD.replace(b'"1"', b'"\xff"')), SHARD, NOW)
 
 
 def test_the_last_answer_of_a_shard_has_its_children() -> None:

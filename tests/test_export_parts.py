@@ -367,7 +367,11 @@ def test_records_on_the_wire_are_what_boto3_would_send() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", b"<html>", b'{"Records":null}', b'{"Records":[{}]}', b'{"Records":[{},{}']
+    "body",
+    [
+        *(b"", b"{}", b"<html>", b'{"Records":null}', b'{"Records":[{}]}', b'{"Records":[{},{}'),
+        b'{"Records":[{},{"ShardId":"\xff"}]}',
+    ],
 )
 def test_an_answer_that_is_not_whole_is_none(body: bytes) -> None:
     """An answer that is cut off, empty, of somebody else or for fewer records means that nothing is known."""

@@ -18,6 +18,7 @@ from kinesis_nb import upkeep
 from kinesis_nb.committer import OnDataLoss
 from kinesis_nb.emulator import ErrorReply
 from kinesis_nb.feed import Feed
+from kinesis_nb.lease import _OWNER as OWNER
 from kinesis_nb.lease import Lease
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.shards import Shard
@@ -265,6 +266,14 @@ def test_notes_of_owners_and_requests(place: Place) -> None:
     other.take()
     mine.release()  # too late: it is not ours any more
     assert mine.other() == other.me
+
+
+@pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"owner":"\xff"}'])
+def test_a_note_that_cannot_be_read_is_none(place: Place, note: bytes) -> None:
+    """Notes are hints: one that is torn or of something else stops nobody."""
+    place.open()
+    place.storage.write(OWNER, note)
+    assert Lease(place.storage).other() is None
 
 
 def test_maintenance_breaks_no_reader(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,6 @@ _PIECE = 2**18  # bytes of a body, looked at several times while they are in the
 
 _TIME = "ApproximateArrivalTimestamp"
 _NEEDED = {"SequenceNumber", "Data", _TIME}
-_KNOWN = {*_NEEDED, "PartitionKey", "EncryptionType"}
 # where these are used, a blank is the only white space
 _BEGINNING = re.compile(rb'"Records" *: *\[ *')
 _FIELD = re.compile(rb' *[{,] *"(\w+)" *: *(?:"([^"]*)"|([-+.\w]+))')
@@ -85,7 +84,7 @@ class _First(NamedTuple):
 
 
 def _first_record(body: bytes, begin: int) -> _First | None:
-    """Return None unless it has just the fields that we know, and another record follows."""
+    """Return None unless it has one number, the time, otherwise texts, and another record behind it."""
     names: list[str] = []
     values: list[tuple[int, int]] = []
     place = begin
@@ -98,7 +97,7 @@ def _first_record(body: bytes, begin: int) -> _First | None:
         place = field.end()
     end = _END.match(body, place)
     to_next = end and _TO_NEXT.match(body, end.end())
-    if not end or not to_next or not _NEEDED <= set(names) <= _KNOWN or len(set(names)) < len(names):
+    if not end or not to_next or not _NEEDED.issubset(names) or len(set(names)) < len(names):
         return None
     gaps = [body[before:after] for (_, before), (after, _) in pairwise(values)]
     (opening, _), *_, (_, last) = values

@@ -55,7 +55,7 @@ def decode_results(body: bytes, count: int) -> list[PutResult]:
     """
     try:
         results = _decoder.decode(body).records
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         msg = f"an answer of PutRecords was not whole: {error}"
         raise MalformedAnswer(msg, hint="the records are sent again", retryable=True) from error
     if len(results) != count:

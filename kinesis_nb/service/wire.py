@@ -73,7 +73,7 @@ def decode_iterator(body: bytes) -> str:
 def _decoded(decoder: msgspec.json.Decoder[T], body: bytes, which: str) -> T:
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"an answer {which} was not whole: {error}"
         raise MalformedAnswer(msg, hint="it will be asked for again", retryable=True) from error
 
