@@ -119,7 +119,7 @@ def decode_text(data: pa.Array) -> tuple[pa.Array, pa.Array]:
     Parameters
     ----------
     data
-        A binary array.
+        A binary array, or a string array.
 
     Returns
     -------

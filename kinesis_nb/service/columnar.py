@@ -150,7 +150,7 @@ def _are_alike(body: bytes, first: _First, values: list[Spans]) -> bool:
         all(_stands_at(places, gap, body) for places, gap in zip(ends, first.gaps, strict=False))
         and _stands_at(ends[-1][:-1], first.to_next, body)
         and body.startswith(first.closing, ends[-1][-1])
-        and all((end >= start).all() for start, end in values)
+        and all((end >= start).all() for start, end in values)  # else Arrow would read out of bounds
     )
 
 

@@ -62,9 +62,6 @@ _iterator_decoder = msgspec.json.Decoder(_Iterator)
 decoding = Decoding()
 
 
-_NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
-
-
 def decode_iterator(body: bytes) -> str:
     """Return the iterator in the body of a ``GetShardIterator`` answer; raises a retryable MalformedAnswer."""
     return _decoded(_iterator_decoder, body, "with a shard iterator").ShardIterator
@@ -121,6 +118,8 @@ def _decode_columns(body: bytes, shard: Shard, now: datetime) -> Batch | None:
 
 def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
     answer = _decoded(_decoder, body, f"for {shard.shard_id}")
+    if not answer.Records:  # of an idle shard, once a second
+        return _batch(answer, _NO_COLUMNS, _NO_ROWS)
     columns = _columns(answer.Records)
     if not may_hold_aggregates(columns.data):
         return _batch(answer, columns, _rows(columns, None, shard, now))
@@ -155,10 +154,11 @@ def _columns(records: list[_Record]) -> Columns:
     )
 
 
+_NO_COLUMNS, _NO_ROWS = _columns([]), pa.RecordBatch.from_pylist([], SCHEMA)
+
+
 def _rows(columns: Columns, places: pa.Array | None, shard: Shard, now: datetime) -> pa.RecordBatch:
     """Return the rows of records; `places` holds those of user records in their aggregates, None stands for zeros."""
-    if not len(columns.data):
-        return _NOTHING
     text, raw = decode_text(columns.data)
     millis = pc.round(pc.multiply(columns.seconds, 1_000.0)).cast(pa.int64())
     count = len(text)
