@@ -87,16 +87,22 @@ def _sorted(tables: Mapping[str, pa.Table], keys: Sequence[Keys]) -> pl.DataFram
     """Return the rows of all shards in the order of their keys, equal ones in the order of the shards."""
     table = pa.concat_tables([concat([]), *tables.values()])
     key = np.concatenate([np.empty(0, np.int64), *keys])
-    if bool((key[:-1] <= key[1:]).all()):
-        return cast("pl.DataFrame", pl.from_arrow(table, rechunk=False))
-    order = np.argsort(key, kind="stable")
-    shard = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables.values()])
+    is_sorted = bool((key[:-1] <= key[1:]).all())
     # to make a column anew is faster than to move its rows; mostly nothing was aggregated, and all is text
-    made: dict[str, pl.Series | pl.Expr] = {"shard_id": pl.Series(list(tables)).gather(pl.Series(shard[order]))}
+    made: dict[str, pl.Series | pl.Expr] = {}
     if table["data_raw"].null_count == table.num_rows:
         made["data_raw"] = pl.lit(None, pl.Binary)
     if not pc.any(table["sub_sequence_number"].cast(pa.bool_())).as_py():
         made["sub_sequence_number"] = pl.lit(0, pl.Int64)
-    moved = [name for name in SCHEMA.names if name not in made]
-    frame = pl.DataFrame(table.select(moved))  # in one chunk, out of which rows are taken fastest
-    return frame.select(pl.all().gather(pl.Series(order))).with_columns(**made).select(SCHEMA.names)
+    filled = [shard_id for shard_id, rows in tables.items() if rows.num_rows]
+    if len(filled) == 1:
+        made["shard_id"] = pl.lit(filled[0], pl.String)
+    if is_sorted:
+        frame = cast("pl.DataFrame", pl.from_arrow(table.drop_columns(list(made)), rechunk=False))
+    else:
+        order = np.argsort(key, kind="stable")
+        shard = np.repeat(np.arange(len(tables)), [rows.num_rows for rows in tables.values()])
+        made["shard_id"] = pl.Series(list(tables)).gather(pl.Series(shard[order]))
+        frame = pl.DataFrame(table.drop_columns(list(made)))  # in one chunk, out of which rows are taken fastest
+        frame = frame.select(pl.all().gather(pl.Series(order)))
+    return frame.with_columns(**made).select(SCHEMA.names)

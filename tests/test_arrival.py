@@ -134,16 +134,19 @@ def test_a_read_does_not_need_the_memory_of_its_rows_twice(pool: pa.MemoryPool) 
     assert pool.bytes_allocated() < 0.1 * held
 
 
-def test_rows_keep_all_that_they_hold() -> None:
-    """Each row keeps its shard, its place in an aggregate and its bytes when it moves."""
+@pytest.mark.parametrize("has_more", [True, False])
+@pytest.mark.parametrize("between", [0, 1, 100], ids=["one shard has rows", "side by side", "one after the other"])
+def test_rows_keep_all_that_they_hold(between: int, *, has_more: bool) -> None:
+    """Each row keeps its shard, its place in an aggregate and its bytes, whether it moves or not."""
     shards = [Shard(f"shardId-{n:012d}", (), ALL) for n in range(3)]
     order = ArrivalOrder(shards)
     given = []
-    for number, shard in enumerate(shards):
-        rows = _rows(shard, [3 * place + number for place in range(5)], 10 * number).to_pylist()
+    for number, shard in enumerate(shards if between else shards[1:2]):
+        rows = _rows(shard, [3 * place + between * number for place in range(5)], 10 * number).to_pylist()
         for place, row in enumerate(rows):
             row |= {"partition_key": None if place == 1 else f"k{place}", "data": f"{number} {place}"}
-            row |= {"sub_sequence_number": place % 2, "data_raw": bytes([255, place]) if number == 1 else None}
+            if has_more:
+                row |= {"sub_sequence_number": place % 2, "data_raw": bytes([255, place]) if number % 2 else None}
         order.add(shard, pa.RecordBatch.from_pylist(rows, SCHEMA))
         given += rows
     assert order.take().to_dicts() == sorted(given, key=lambda row: row["kinesis_ingestion_timestamp"])

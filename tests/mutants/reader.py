@@ -165,6 +165,7 @@ MUTANTS = [
         "the rows of shards are not put in order", "arrival.py", 'np.argsort(key, kind="stable")', "np.arange(len(key))"
     ),
     Mutant("a moved row is said to be of another shard", "arrival.py", "pl.Series(shard[order])", "pl.Series(shard)"),
+    Mutant("all rows are said to be of one shard", "arrival.py", "if len(filled) == 1:", "if filled:"),
     Mutant(
         "moved rows lose their bytes", "arrival.py", 'if table["data_raw"].null_count == table.num_rows:', "if True:"
     ),
