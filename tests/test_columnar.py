@@ -94,7 +94,7 @@ def test_the_same_rows(answer: dict[str, Any], style: dict[str, Any]) -> None:
     same(json.dumps(answer, **style).encode())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(body=plain(), value=wrong, where=st.data())
 def test_a_wrong_type_is_never_taken(body: bytes, value: object, where: st.DataObject) -> None:
     """A number, a boolean, a null or a list where something else belongs is for the strict decoder to judge."""
@@ -104,7 +104,7 @@ def test_a_wrong_type_is_never_taken(body: bytes, value: object, where: st.DataO
     same(json.dumps(answer, ensure_ascii=False).encode())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(body=plain(), where=st.data())
 def test_a_damaged_body_is_never_taken(body: bytes, where: st.DataObject) -> None:
     """Cut off, with bytes changed, added or left out."""

@@ -25,7 +25,7 @@ from kinesis_nb.service.aggregation import MAGIC
 Places = NDArray[np.int64]  # in the body; one for each record
 Spans = tuple[Places, Places]  # where values begin and end
 
-LARGE_BYTES = 2**20  # below, the strict decoder is faster
+LARGE_BYTES = 2**20  # below, msgspec takes less, and holds the GIL for 3 ms at most
 LATEST = 2.5e11  # seconds since 1970, in the year 9892
 _MOST_BYTES = 2**31 - 1  # so far Arrow can count; AWS sends 14 MiB at most
 _PIECE = 2**18  # bytes of a body, looked at several times while they are in the processor's cache
