@@ -332,31 +332,42 @@ def test_small_answers_are_decoded_strictly(taken: list[int], monkeypatch: pytes
 
 
 def test_answers_are_split_at_the_same_time() -> None:
-    """As many as there are cores, and no more."""
+    """As many as there are cores, always in the same threads, and no more."""
     decoding, inside, go_on = Decoding(cores=2), [], threading.Event()
 
     def decode() -> None:
-        with decoding.beside_others():
-            inside.append(threading.get_ident())
-            assert go_on.wait(30)
+        inside.append(threading.get_ident())
+        assert go_on.wait(30)
 
-    threads = [threading.Thread(target=decode) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    until(lambda: len(inside) == 2 and decoding._answers == 3)
-    go_on.set()
-    for thread in threads:
-        thread.join()
+    threads = [threading.Thread(target=decoding.beside_others, args=(decode,)) for _ in range(3)]
+    with decoding.call(), decoding.call():
+        for thread in threads:
+            thread.start()
+        until(lambda: len(inside) == 2 and decoding._answers == 3)
+        go_on.set()
+        for thread in threads:
+            thread.join()
     assert len(inside) == 3
+    assert len(set(inside)) == 2
+
+
+def test_an_answer_without_company_is_split_where_it_came() -> None:
+    """What was just received is still in the cache of that core."""
+    decoding = Decoding(cores=2)
+    with decoding.call():
+        assert decoding.beside_others(threading.get_ident) == threading.get_ident()
+        with decoding.call():
+            assert decoding.beside_others(threading.get_ident) != threading.get_ident()
 
 
 def test_the_child_of_a_fork_decodes() -> None:
-    """Who decodes in the parent at the time of the fork is not there to finish in the child."""
+    """The threads that decode stay behind in the parent; the child has its own."""
     decoding = Decoding(cores=1)
-    with decoding.beside_others(), decoding.alone():
+    with decoding.call(), decoding.call(), decoding.alone():
+        assert decoding.beside_others(threading.get_ident)
         child = os.fork()
         if child == 0:
             threading.Timer(30, lambda: os._exit(1)).start()
-            with decoding.beside_others(), decoding.alone():
-                os._exit(0)
+            with decoding.call(), decoding.call(), decoding.alone():
+                os._exit(0 if decoding.beside_others(lambda: "decoded") == "decoded" else 2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

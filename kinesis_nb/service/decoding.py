@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import polars as pl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 MOST_CORES = 4  # beyond, what needs the GIL is all that counts
 MOST_WAIT_SECONDS = 0.25
@@ -52,8 +56,9 @@ class Decoding:
             os.register_at_fork(after_in_child=self._begin)  # where no thread is left that would finish anything
 
     def _begin(self) -> None:
+        # always the same few threads: memory that one answer took in its thread is at hand there for the next
+        self._threads = ThreadPoolExecutor(self._cores, "kinesis_nb decoding")
         self._alone = threading.Lock()
-        self._places = threading.Semaphore(self._cores)
         self._changed = threading.Condition()  # guards all below
         self._room = self._least
         self._calls = 0  # from the request to the decoded answer
@@ -78,21 +83,32 @@ class Decoding:
                 if self._calls < self._room:
                     self._changed.notify()
 
-    def alone(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def alone(self) -> Generator[None]:
         """Wait until nobody else decodes with the GIL."""
-        return self._answer(self._alone, 1)
+        with self._answer(), self._alone, self._turn(1):
+            yield
 
-    def beside_others(self) -> AbstractContextManager[None]:
-        """Wait for a core, to decode without the GIL."""
-        return self._answer(self._places, self._cores)
+    def beside_others(self, decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what is decoded without the GIL: at once if there is no other call, else when a core is free."""
+
+        def work() -> T:
+            with self._turn(self._cores):
+                return decode(*args, **kwargs)
+
+        with self._answer():
+            try:
+                decoded = self._threads.submit(work) if self._calls > 1 else None
+            except RuntimeError:  # the interpreter is about to end
+                decoded = None
+            return decoded.result() if decoded else work()
 
     @contextmanager
-    def _answer(self, places: threading.Lock | threading.Semaphore, width: int) -> Generator[None]:
+    def _answer(self) -> Generator[None]:
         with self._changed:
             self._answers += 1
         try:
-            with places, self._turn(width):
-                yield
+            yield
         finally:
             with self._changed:
                 self._answers -= 1

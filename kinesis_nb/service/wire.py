@@ -91,8 +91,7 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
         Retryable, when the body is not a whole and well-formed answer: cut off, HTML, bad base64, wrong types.
     """
     if len(body) >= LARGE_BYTES:
-        with decoding.beside_others():
-            batch = _decode_columns(body, shard, now)
+        batch = decoding.beside_others(_decode_columns, body, shard, now)
         if batch is not None:
             return batch
     with decoding.alone():

@@ -208,8 +208,16 @@ MUTANTS = [
         "(msgspec.DecodeError, UnicodeDecodeError, RecursionError)",
         "(msgspec.DecodeError, RecursionError)",
     ),
-    Mutant("one core decodes for all", "service/decoding.py", "Semaphore(self._cores)", "Semaphore(1)"),
-    Mutant("all decode at once", "service/decoding.py", "Semaphore(self._cores)", "Semaphore(1_000)"),
+    Mutant(
+        "one core decodes for all", "service/decoding.py", "ThreadPoolExecutor(self._cores,", "ThreadPoolExecutor(1,"
+    ),
+    Mutant("all decode at once", "service/decoding.py", "ThreadPoolExecutor(self._cores,", "ThreadPoolExecutor(99,"),
+    Mutant(
+        "an answer changes cores for nothing",
+        "service/decoding.py",
+        "if self._calls > 1 else None",
+        "if True else None",
+    ),
     Mutant(
         "a forked child waits for who is not there",
         "service/decoding.py",
