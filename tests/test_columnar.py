@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import string
 import threading
+import tracemalloc
 from datetime import UTC, datetime
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -286,6 +289,47 @@ def test_the_last_answer_of_a_shard_has_its_children() -> None:
         body = body_of(RECORD, RECORD, after=b',"ChildShards":' + json.dumps([CHILD] * count).encode())
         same(body)
         assert len(wire.decode_batch(body, SHARD, NOW).child_shards) == count
+
+
+@pytest.mark.parametrize("key", ["", "x", "-1", "1.5", "0x1", "1_0", " 1", "9" * 5_000])
+def test_a_child_with_a_hash_key_that_is_none(key: str) -> None:
+    """The answer is asked for again, whoever decodes it."""
+    child = {**CHILD, "HashKeyRange": {"StartingHashKey": key, "EndingHashKey": "9"}}
+    for records in (b"[]", LISTED):
+        body = b'{"ChildShards":%b,"Records":%b}' % (json.dumps([child]).encode(), records)
+        assert wire._decode_columns(body, SHARD, NOW) is None
+        with pytest.raises(MalformedAnswer):
+            wire._decode(body, SHARD, NOW)
+
+
+@pytest.mark.parametrize("more", [b" " * 100_000, b'"%b":"",' % (b"x" * 100_000)], ids=["blanks", "a long name"])
+def test_a_first_record_unlike_all_others_takes_no_memory(more: bytes) -> None:
+    """What stands in it is looked for only as often as there is room for it."""
+    first = RECORD.replace(b'"Data"', more + b'"Data"')
+    body = body_of(first, *[RECORD] * 2_000, after=b',"NextShardIterator":"%b"' % (b"A" * 100_000))
+    tracemalloc.start()
+    try:
+        same(body)
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_record_of_very_many_fields_is_decoded_strictly() -> None:
+    """Each field takes time, however short it is."""
+    for count, is_taken in ((10, True), (20, False)):
+        record = RECORD.replace(b"{", b"{" + b"".join(b'"X%d":"",' % n for n in range(count)))
+        assert same(body_of(record, record)) is is_taken
+
+
+def test_what_polars_reads_is_what_is_allowed() -> None:
+    """Numbers with any two characters in their midst, base64 with any bits that are left over."""
+    for pair in product(b"01.-+eE_xinfa ,", repeat=2):
+        number = b"1%b1" % bytes(pair)
+        same(body_of(RECORD, RECORD.replace(b"1.7e9", number), RECORD))
+    for character in string.ascii_letters + string.digits + "+/-_=":
+        for text in (f"A{character}==", f"AA{character}=", f"AAA{character}"):
+            same(body_of(RECORD, RECORD.replace(b'""', b'"%b"' % text.encode()), RECORD))
 
 
 def test_aggregates_are_unpacked() -> None:

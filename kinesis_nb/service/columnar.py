@@ -30,6 +30,7 @@ LATEST = 2.5e11  # seconds since 1970, in the year 9892
 _MOST_BYTES = 2**31 - 1  # so far Arrow can count; AWS sends 14 MiB at most
 _PIECE = 2**18  # bytes of a body, looked at several times while they are in the processor's cache
 
+_MOST_FIELDS = 16  # of a record: AWS sends five, and each takes time however short it is
 _TIME = "ApproximateArrivalTimestamp"
 _NEEDED = {"SequenceNumber", "Data", _TIME}
 # where these are used, a blank is the only white space
@@ -90,7 +91,11 @@ def _first_record(body: bytes, begin: int) -> _First | None:
     place = begin
     while field := _FIELD.match(body, place):
         name, is_number = field[1].decode(), field[3] is not None
-        if is_number != (name == _TIME) or (name == "Data" and field[2].startswith(_AGGREGATE)):
+        if (
+            len(names) == _MOST_FIELDS
+            or is_number != (name == _TIME)
+            or (name == "Data" and field[2].startswith(_AGGREGATE))
+        ):
             return None
         names.append(name)
         values.append(field.span(3 if is_number else 2))
@@ -155,7 +160,7 @@ def _are_alike(body: bytes, first: _First, values: list[Spans]) -> bool:
 
 
 def _stands_at(places: Places, text: bytes, body: bytes) -> bool:
-    if places[-1] > len(body) - len(text):
+    if places[-1] > len(body) - len(text) or len(text) * len(places) > len(body):  # so often there is no room for it
         return False
     windows = np.ndarray(len(body) - len(text) + 1, f"V{len(text)}", body, strides=(1,))  # one at each character
     return windows[places].tobytes() == text * len(places)
@@ -173,7 +178,7 @@ def _columns(body: bytes, values: dict[str, Spans]) -> Columns | None:
         texts = {name: text.cast(pa.string()) for name, text in found.items()}
         seconds = pl.Series(times.cast(pa.string())).cast(pl.Float64).to_numpy()
         data = _from_base64(pl.Series(base64_pieces)[pl.Series(every_other)])
-    except (pa.ArrowInvalid, pl.exceptions.PolarsError):  # no UTF-8, no number, no base64
+    except (pa.ArrowInvalid, pl.exceptions.PolarsError, pl.exceptions.PanicException):  # no UTF-8, no number, no base64
         return None
     if seconds.max() > LATEST:
         return None

@@ -28,9 +28,12 @@ T = TypeVar("T")
 _MOST_LAG = 1e15  # ms
 
 
+_HashKey = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,39}$")]  # up to 2**128 - 1
+
+
 class _HashKeyRange(msgspec.Struct):
-    StartingHashKey: str
-    EndingHashKey: str
+    StartingHashKey: _HashKey
+    EndingHashKey: _HashKey
 
 
 class _ChildShard(msgspec.Struct):

@@ -213,6 +213,14 @@ MUTANTS = [
     ),
     Mutant("all decode at once", "service/decoding.py", "ThreadPoolExecutor(self._cores,", "ThreadPoolExecutor(99,"),
     Mutant(
+        "an answer is compared with more than there is room for",
+        "service/columnar.py",
+        " or len(text) * len(places) > len(body)",
+        "",
+    ),
+    Mutant("a record of very many fields takes seconds", "service/columnar.py", "len(names) == _MOST_FIELDS or ", ""),
+    Mutant("a hash key is any text", "service/wire.py", ', msgspec.Meta(pattern="^[0-9]{1,39}$")', ", None"),
+    Mutant(
         "an answer changes cores for nothing",
         "service/decoding.py",
         "if self._calls > 1 else None",
