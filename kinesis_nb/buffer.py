@@ -180,10 +180,14 @@ class Buffer:
                 self._taken -= rows.num_rows
             self._changed.notify_all()
 
-    def peek(self) -> list[pa.RecordBatch]:
+    def held(self) -> list[Held]:
         """Return what is held now and leave it there."""
         with self._changed:
-            return [rows for _, rows in self._batches]
+            return list(self._batches)
+
+    def peek(self) -> list[pa.RecordBatch]:
+        """Return the rows that are held now and leave them there."""
+        return [rows for _, rows in self.held()]
 
     def watch(self, see: Callable[[Held], object]) -> list[Held]:
         """Call `see` with every batch that is put in from now on, and return what is held now: none twice, none missed.

@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
-import pyarrow as pa
-
 from kinesis_nb.buffer import Buffer, Held, OnFull
-from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError, ServiceError
-from kinesis_nb.frames import TIMESTAMP, constant
-from kinesis_nb.position import Kind, StartingPosition
-from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, RecordedGap, SyncTable, in_millis
+from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError, ServiceError, TableError
+from kinesis_nb.gaps import GRACE
+from kinesis_nb.ledger import Ledger, decode_start
+from kinesis_nb.retry import Patient
+from kinesis_nb.shards import Shard
+from kinesis_nb.storage import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+    from deltalake.transaction import AddAction
+
     from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
-    from kinesis_nb.shards import Shard
+    from kinesis_nb.ledger import Pending, Prepared
+    from kinesis_nb.ownership import Ownership
+    from kinesis_nb.position import StartingPosition
     from kinesis_nb.sink import Gap
+    from kinesis_nb.table import RecordedGap, SyncTable
 
 T = TypeVar("T")
 
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
-
-PENDING_ROWS, PENDING_BYTES = (
-    500_000,
-    128 * 2**20,
-)  # what may wait for a commit; a full buffer holds the shard threads back
+PENDING_ROWS, PENDING_BYTES = 500_000, 128 * 2**20  # what may wait for a commit; when full the shard threads wait
 COMMIT_EARLY = 0.25  # of that budget
 RETRY_SECONDS = 1.0
-LISTING_SECONDS = 5.0  # so old a listing may be that says whether another writer's shard is still in the stream
+LOOK_SECONDS = 0.5  # between looks whether a newer call wants the table
+POLL_SECONDS = 0.25  # between looks whether the table is ours, or taken
+SILENT_SECONDS = 5.0  # after which a table that does not respond is reported
+LISTING_SECONDS = 5.0  # a listing that says whether another writer's shard is still in the stream may be that old
 SEEN_EVERY, SEEN_AT_END = timedelta(minutes=10), timedelta(minutes=1)  # how far what was seen may lie behind, unsaid
 
 
@@ -45,24 +48,13 @@ class OnDataLoss(StrEnum):
     WARN = "warn"
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """What the next commit is made of.
+class Phase(StrEnum):
+    """What a writer is doing; the transitions stand in :mod:`kinesis_nb.ownership`."""
 
-    Attributes
-    ----------
-    seen
-        Per shard, up to when everything is in `held` or committed.
-    ended
-        Shards that were read to their end -> their children.
-    gaps
-        Not later in the table than the rows behind them.
-    """
-
-    seen: dict[str, datetime]
-    ended: dict[str, tuple[Shard, ...]]
-    held: list[Held]
-    gaps: dict[str, Gap]
+    STARTING = "starting"  # has not claimed the table yet
+    WAITING = "waiting"
+    OWNING = "running"
+    YIELDING = "handing over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +64,9 @@ class Snapshot:
     Attributes
     ----------
     version
-        Of the table, with every row that is committed.
+        Of the table, with every row that this writer has committed.
     pending
-        Rows that are read and not committed yet.
+        Rows that are read and, as far as this writer knows, not committed yet; by shard.
     received, committed, commits
         Rows taken from the shards, rows and commits written, since this committer started.
     lost
@@ -82,11 +74,16 @@ class Snapshot:
     """
 
     version: int
-    pending: tuple[pa.RecordBatch, ...]
+    pending: tuple[Held, ...]
     received: int
     committed: int
     commits: int
     lost: tuple[RecordedGap, ...]
+
+    @property
+    def pending_rows(self) -> int:
+        """How many rows are pending."""
+        return sum(rows.num_rows for _, rows in self.pending)
 
 
 class Committer:
@@ -98,133 +95,94 @@ class Committer:
     ----------
     table
         From :meth:`start` on only the committer's own thread touches it.
+    interval
+        Seconds between commits.
     on_data_loss
         ``"fail"`` ends the sync, ``"warn"`` records the gap in the table and goes on.
+    begin
+        Called when the table is ours, with what is to be read: starts that.
     on_end
-        Called at the end of that thread, whatever ended it.
+        Called at the end of the thread, whatever ended it.
     eager
-        Where somebody waits for this writer to go on for another one: the first rows of a shard are committed at once,
-        with what else comes within so many seconds. None for the usual interval.
+        Where somebody waits for this writer to continue for another one: the first rows of a shard are committed at
+        once, with what else comes within that many seconds. None for the usual interval.
     """
 
     def __init__(
         self,
         table: SyncTable,
+        ownership: Ownership,
         feed: Feed,
         interval: float,
         on_data_loss: OnDataLoss,
-        on_end: Callable[[], None],
+        begin: Callable[[Feed], None] = lambda _feed: None,
+        on_end: Callable[[], None] = lambda: None,
         eager: float | None = None,
     ) -> None:
         self.error: BaseException | None = None
-        self.trouble = ""  # why a commit is being tried again
-        self._feed, self._clock, self._on_data_loss = feed, feed.clock, on_data_loss
-        self._table, self._interval, self._on_end = table, interval, on_end
-        self._eager = eager
+        self.phase = Phase.STARTING
+        self._interval, self._on_data_loss = interval, on_data_loss
+        self._feed, self._clock = feed, feed.clock
+        self._table, self._ownership = table, ownership
+        self._begin, self._on_end, self._eager = begin, on_end, eager
         self._buffer = Buffer(PENDING_ROWS, PENDING_BYTES, OnFull.BLOCK)
         self._wake = threading.Event()  # commit now, not at the end of the interval
         self._stopping = threading.Event()
         self._changed = threading.Condition()  # guards everything below; never held during I/O
+        self._ledger = Ledger()
         self._version = table.version
         self._in_flight: list[Held] = []
-        self._checkpoints: dict[str, Checkpoint] = {}
-        self._owned: set[str] = set()
-        self._settled: set[str] = set()  # ended in the table before they were owned
-        self._requested: dict[str, Shard] = {}  # a thread wants to read them, and they may not be ready for it yet
-        self._ended: dict[str, tuple[Shard, ...]] = {}  # read to their end, not committed as such yet -> children
-        self._begun: set[str] = set()  # they have given rows
-        self._born_elsewhere = 0
-        self._seen: dict[str, datetime] = {}
-        self._gaps: dict[str, Gap] = {}  # known, not committed yet
-        self._lost: list[RecordedGap] = []
+        self._children_for_others = 0
         self._committed = self._commits = 0
+        # the committer's thread alone uses these
+        self._now = self._commit_at = self._look_at = float("-inf")
+        self._trouble = ""  # why something is being tried again
+        self._busy_since: float | None = None
         self._thread: threading.Thread | None = None
+        self._ready = threading.Event()  # the first steps are done: reading, waiting, or over
         self._over = threading.Event()  # not Thread.join(): interrupted, it takes a living thread for a dead one
-
-    # --- ownership ---
-
-    @property
-    def owned(self) -> Collection[str]:
-        """The ids of the shards that only this writer may commit."""
-        return self._owned
 
     @property
     def ended(self) -> Collection[str]:
         """The ids of the shards that are in the table to their end."""
-        return self._settled
+        return self._ledger.settled
 
     @property
-    def born_elsewhere(self) -> int:
+    def children_for_others(self) -> int:
         """How many children of its shards may be read from now on, by another writer."""
         with self._changed:
-            return self._born_elsewhere
-
-    def half_read(self, shard_ids: Collection[str]) -> set[str]:
-        """Return those shards that were begun and are not in the table to their end."""
-        begun = self._table.checkpoints(set(shard_ids) - self._table.ended(shard_ids))
-        return {shard_id for shard_id, checkpoint in begun.items() if checkpoint.sequence_number or checkpoint.seen}
+            return self._children_for_others
 
     def wants(self, shard: Shard) -> bool:
         """Whether a shard is for this writer, and not for another one of the same table."""
         return self._feed.wanted(shard)
 
-    def inherit(self, shards: Iterable[Shard]) -> None:
-        """Let shards that were never read go on counting where their parents stopped.
-
-        The commit that ends a parent gives its children their first offset. That is not enough where another writer
-        ended the parent, now or in an earlier run: it may not have been the owner of the child.
-        """
-        for shard in shards:
-            reached = self._checkpoints.get(shard.shard_id)
-            if reached is None or reached.sequence_number:
-                continue
-            unknown = [parent for parent in shard.parents if parent not in self._checkpoints]
-            known = self._checkpoints | (self._table.checkpoints(unknown) if unknown else {})
-            for parent in shard.parents:
-                reached = _continued(reached, known[parent])
-            with self._changed:
-                self._checkpoints[shard.shard_id] = reached
-
-    def take_over(self, shard_ids: Collection[str]) -> None:
-        """Fence whoever wrote these shards before, then read how far they got; in that order, so that it is final.
-
-        A shard that has ended in the table is final already, and nobody has to own it.
-        """
-        settled = self._table.ended(shard_ids)
-        wanted = set(shard_ids) - settled
-        if wanted:
-            self._table.acquire(wanted)
-        found = self._table.checkpoints(wanted)
-        with self._changed:
-            self._owned.update(shard_ids)
-            self._settled |= settled | {shard_id for shard_id, checkpoint in found.items() if checkpoint.ended}
-            self._checkpoints |= found
-            self._changed.notify_all()
+    @property
+    def trouble(self) -> str:
+        """Why the table cannot be used at the moment; empty when it can."""
+        since = self._busy_since
+        silent = 0.0 if since is None else self._clock.monotonic() - since
+        if silent < SILENT_SECONDS:
+            return self._trouble
+        return self._trouble or f"the table has not responded for {silent:,.0f} s"
 
     # --- the sink: called by the shard threads ---
 
     def position(self, shard: Shard) -> StartingPosition:
-        """Go on after the last committed record; a shard without one starts where the sync did."""
+        """Continue after the last committed record; a shard without one starts where the sync did."""
         with self._changed:
-            has_begun = bool(self._reached(shard.shard_id).sequence_number)
-            if shard.shard_id not in self._owned or not (has_begun or self._owned.issuperset(shard.parents)):
-                self._requested[shard.shard_id] = shard
-                self._wait_for(lambda: shard.shard_id not in self._requested)
-            checkpoint = self._checkpoints[shard.shard_id]
-        if checkpoint.sequence_number is not None:
-            return StartingPosition.after(checkpoint.sequence_number, checkpoint.seen)
-        # for a child born later that is its beginning; one that was there may hold older records
-        return replace(decode_start(self._table.origin.start), seen=checkpoint.seen)
+            if self._ledger.is_waited_for(shard):
+                self._ledger.requested[shard.shard_id] = shard
+                self._wait_for(lambda: shard.shard_id not in self._ledger.requested)
+            return self._ledger.position(shard.shard_id, decode_start(self._table.origin.start))
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Queue rows for the next commit; blocks while too much waits."""
         self._buffer.put(shard.shard_id, batch.rows)
         with self._changed:
             if batch.seen is not None:
-                self._seen[shard.shard_id] = batch.seen
-            is_first = batch.rows.num_rows > 0 and shard.shard_id not in self._begun
-            if is_first:
-                self._begun.add(shard.shard_id)
+                self._ledger.saw(shard.shard_id, batch.seen)
+            is_first = batch.rows.num_rows > 0 and self._ledger.begins(shard.shard_id)
         if is_first and self._eager is not None:
             self._wake.set()
         stats = self._buffer.stats()
@@ -235,17 +193,17 @@ class Committer:
     def lost(self, gap: Gap) -> None:
         """Stop, or have the gap recorded in the table with what follows it."""
         if self._on_data_loss is OnDataLoss.FAIL:
-            raise DataLoss(str(gap), hint='on_data_loss="warn" records the gap in the table and goes on')
+            raise DataLoss(str(gap), hint='on_data_loss="warn" records the gap in the table and continues')
         with self._changed:
-            self._gaps[gap.shard_id] = gap
+            self._ledger.lose(gap)
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         """Return when the table says that the shard has ended: only then may its children be read."""
         mine = tuple(filter(self.wants, children))
         with self._changed:
-            self._ended[shard.shard_id] = mine
-            self._wait_for(lambda: shard.shard_id not in self._ended)
-            self._born_elsewhere += len(children) - len(mine)
+            self._ledger.end(shard.shard_id, mine)
+            self._wait_for(lambda: not self._ledger.is_ending(shard.shard_id))
+            self._children_for_others += len(children) - len(mine)
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
         """Make the committer look now, and wait until it did what `condition` says."""
@@ -254,24 +212,18 @@ class Committer:
         if not condition():
             raise Closed("the sync was stopped")
 
-    # --- the committer's thread ---
+    # --- the thread, from outside ---
 
-    def start(self, name: str, first: Callable[[], None] = lambda: None) -> None:
-        """Start the thread; it calls `first` before anything else."""
-        self._thread = threading.Thread(target=self._run, args=(first,), name=name, daemon=True)
+    def start(self, name: str) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def pause(self, seconds: float) -> bool:
-        """Wait; return at once, and True, when the end was asked for."""
-        return self._stopping.wait(seconds)
-
-    def hand_over(self, successor: str) -> None:
-        """Commit what was read, and end: another writer goes on from there."""
-        self.error = Fenced(
-            f"{successor} took this sync over",
-            hint="only one sync may write a table; this one stopped and lost nothing",
-        )
-        self.request_stop()
+    def wait_ready(self) -> None:
+        """Wait until shards are being read, or another writer is waited for; raise what went wrong before."""
+        self._ready.wait()
+        if self.error is not None and self.phase is Phase.STARTING:
+            raise self.error
 
     def request_stop(self) -> None:
         """Let the thread commit what was read, and end."""
@@ -297,52 +249,184 @@ class Committer:
         return self._stopping.is_set()
 
     def reading_done(self, error: BaseException | None) -> None:
-        """Take note that no shard thread delivers any more."""
+        """Record that no shard thread delivers any more."""
         self.error = error
         self.request_stop()
 
-    def _run(self, first: Callable[[], None]) -> None:
+    # --- the thread ---
+
+    def _run(self) -> None:
+        waited = 0.0
         try:
-            first()
-            while not self._stopping.is_set():
-                if self._wake.wait(self._interval) and self._eager is not None:
-                    self._stopping.wait(self._eager)
-                self._wake.clear()
-                self._commit_pending()
-            self._buffer.close()
-            self._commit_pending(SEEN_AT_END)
+            while (wait := self.step(waited)) is not None:
+                waited = 0.0 if self._wake.wait(wait) else wait
         except Closed:
             pass  # stopped while storage was away; the next run reads those rows again
         except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the user, whatever it is
-            self.error = error
+            self.error = self._said(error)
         finally:
+            self._end()
+
+    def _said(self, error: BaseException) -> BaseException:
+        """Return what a user is to see of an error that ended the thread."""
+        if isinstance(error, Fenced) and self.phase is Phase.YIELDING:
+            return self._ownership.fenced_by()
+        if isinstance(error, OSError) and not isinstance(error, KinesisError):
+            return explain(self._table.storage.uri, error)
+        if type(error).__name__ == "PanicException":  # of the Rust libraries; it is no Exception
+            return TableError(f"{self._table.storage.uri} cannot be used: {error}", hint="this may be a damaged table")
+        return error
+
+    def _end(self) -> None:
+        try:
             self._buffer.close()
             self.request_stop()
             self._on_end()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must not wait for ever
+            self.error = self.error or error
+        finally:
+            self._ready.set()
             self._over.set()
 
-    def _commit_pending(self, patience: timedelta = SEEN_EVERY) -> None:
+    def step(self, waited: float = 0.0) -> float | None:
+        """Do what is due.
+
+        Parameters
+        ----------
+        waited
+            Seconds that the caller waited since the last step, though the clock may not have moved.
+
+        Returns
+        -------
+        float or None
+            Seconds until something is due again; None when this writer has ended.
+        """
+        self._now = max(self._clock.monotonic(), self._now + waited)
+        is_woken = self._wake.is_set()
+        self._wake.clear()
+        match self.phase:
+            case Phase.OWNING:
+                return self._own(is_woken=is_woken)
+            case Phase.YIELDING:
+                return self._yield()
+            case _:
+                return self._wait_for_turn()
+
+    def _wait_for_turn(self) -> float | None:
+        if self._stopping.is_set():
+            return None
+        if self.phase is Phase.STARTING:
+            self._ownership.claim()
+        if not self._retried(lambda: self._ownership.may_take(self._now)):
+            self.phase = Phase.WAITING
+            self._ready.set()
+            return POLL_SECONDS
+        feed = self._retried(lambda: self.take_all(Patient(self._feed.kinesis, self._clock)))
+        if self._stopping.is_set():
+            return None
+        self._begin(feed)
+        self.phase = Phase.OWNING
+        self._ready.set()
+        self._commit_at, self._look_at = self._now + self._interval, self._now + LOOK_SECONDS
+        return 0.0
+
+    def _retried(self, action: Callable[[], T]) -> T:
+        """Call something that is tried again once the caller of the sync has gone on; before that he sees the error."""
+        return action() if self.phase is Phase.STARTING else self.insist(action)
+
+    def _own(self, *, is_woken: bool) -> float | None:
+        if self._stopping.is_set():
+            self._buffer.close()
+            self._commit_pending(SEEN_AT_END)
+            self.insist(self._ownership.release)
+            return None
+        if is_woken:
+            self._commit_at = min(self._commit_at, self._now + (self._eager or 0.0))
+        if self._now >= self._commit_at:
+            self._commit_pending()
+            self._commit_at = self._now + self._interval
+        if self._now >= self._look_at:
+            self._look_at = self._now + LOOK_SECONDS
+            if self._sees(lambda: self._ownership.is_wanted(self._now)):
+                self._commit_pending(SEEN_AT_END)
+                self.insist(self._ownership.release)
+                self.phase = Phase.YIELDING
+                return POLL_SECONDS
+        return max(0.0, min(self._commit_at, self._look_at) - self._now)
+
+    def _yield(self) -> float | None:
+        if self._stopping.is_set():
+            return None
+        if not self._sees(lambda: self._ownership.may_resume(self._now)):
+            return POLL_SECONDS
+        self.insist(lambda: self.take_over(self._ledger.owned - self._ledger.settled))
+        self.phase = Phase.OWNING
+        return 0.0
+
+    def _sees(self, look: Callable[[], bool]) -> bool:
+        """Look at the table; what fails is reported, and is seen at the next look."""
+        try:
+            seen = self._timed(look)
+        except (OSError, KinesisError) as error:
+            if isinstance(error, KinesisError) and not error.retryable:
+                raise
+            self._trouble = f"the table cannot be read: {error}"
+            return False
+        self._trouble = ""
+        return seen
+
+    # --- shards ---
+
+    def take_all(self, lookups: Patient) -> Feed:
+        """Own every shard that is listed after the last take-over, and those that left the stream unread.
+
+        Returns what is to be read.
+
+        A writer that is being fenced may end a shard meanwhile; its children are in the next listing then.
+        """
+        kept = lookups.insist(self._feed.lookup.retention)
+        is_taken = False
+        while True:
+            listing = lookups.list_shards(self._feed.stream)
+            shards = [*filter(self.wants, listing), *map(Shard, sorted(self._ownership.gone(listing)))]
+            unowned = {shard.shard_id for shard in shards} - self._ledger.owned
+            if is_taken and not unowned:
+                self.inherit(shards)
+                return self._feed_of(shards, kept)
+            self.take_over(unowned)
+            is_taken = True
+
+    def _feed_of(self, shards: Iterable[Shard], kept: timedelta) -> Feed:
+        """Return what is to be read, and have the table remember what must not be lost of the first shards."""
+        start, now = decode_start(self._table.origin.start), self._feed.kinesis.server_time().earliest
+        horizon = now - kept + GRACE
         with self._changed:
-            requested = dict(self._requested)
-            # in this order: everything that was seen, and everything of shards that ended, is in the buffer by now,
-            # and the gaps before what is in the buffer are known
-            seen, ended = dict(self._seen), dict(self._ended)
-            self._in_flight = self._buffer.take(0)
-            pending = _Pending(seen, ended, list(self._in_flight), dict(self._gaps))
-        ready = self._make_ready(requested.values()) if requested else set[str]()
-        if pending.held or pending.ended or pending.gaps or self._is_overdue(seen, patience):
-            self._commit(pending)
+            trimmed_before = self._ledger.trimmed_before(now, kept // timedelta(hours=1))
+            for shard in shards:
+                if shard.shard_id <= self._table.origin.newest_shard:
+                    self._ledger.promise(shard.shard_id, max(start.timestamp or horizon, horizon))
+        return replace(self._feed, shards=tuple(shards), trimmed_before=trimmed_before)
+
+    def take_over(self, shard_ids: Collection[str]) -> None:
+        """Own shards, and take in how far they got."""
+        settled, found = self._ownership.take_over(shard_ids)
         with self._changed:
-            for shard_id in ready:
-                del self._requested[shard_id]
+            self._ledger.own(shard_ids, settled, found)
             self._changed.notify_all()
+
+    def inherit(self, shards: Iterable[Shard]) -> None:
+        """Let shards that were never read continue where their parents stopped."""
+        for shard in shards:
+            parents = self._ownership.checkpoints(shard.parents)
+            with self._changed:
+                self._ledger.inherit(shard, parents)
 
     def _make_ready(self, requested: Iterable[Shard]) -> set[str]:
         """Own those shards whose parents are through, and return their ids; the others ask again at the next commit."""
         shards = list(requested)
         unfinished = self._unfinished_elsewhere(shards)
         ready = [shard for shard in shards if unfinished.isdisjoint(shard.parents)]
-        unowned = {shard.shard_id for shard in ready} - self._owned
+        unowned = {shard.shard_id for shard in ready} - self._ledger.owned
         if unowned:
             self.insist(lambda: self.take_over(unowned))
         self.insist(lambda: self.inherit(ready))
@@ -353,7 +437,7 @@ class Committer:
 
         One that the stream dropped, and of which nothing is in the table, was never read: nobody waits for it.
         """
-        if not (elsewhere := {parent for shard in shards for parent in shard.parents} - self._owned):
+        if not (elsewhere := {parent for shard in shards for parent in shard.parents} - self._ledger.owned):
             return set()
         self.insist(self._table.refresh)
         open_ones = elsewhere - self.insist(lambda: self._table.ended(elsewhere))
@@ -363,7 +447,7 @@ class Committer:
             if not error.retryable:
                 raise
             return open_ones
-        return open_ones.intersection(listed) | self.insist(lambda: self.half_read(open_ones))
+        return open_ones.intersection(listed) | self.insist(lambda: self._ownership.half_read(open_ones))
 
     def _listing(self, newest: str) -> Collection[str]:
         """Return the ids of the shards in the stream, as lately as it takes to know one that is there or was.
@@ -377,130 +461,81 @@ class Committer:
                 return listed
         raise ServiceError("a listing lacks the shard that is to be read", retryable=True)
 
-    def _is_overdue(self, seen: dict[str, datetime], patience: timedelta) -> bool:
-        """Whether the table knows too little of how far idle shards were read."""
-        known = {shard_id: self._reached(shard_id).seen for shard_id in seen}
-        return any(not (last := known[shard_id]) or moment - last > patience for shard_id, moment in seen.items())
+    # --- commits ---
 
-    def _commit(self, pending: _Pending) -> None:
-        unowned = {child.shard_id for children in pending.ended.values() for child in children} - self._owned
+    def _commit_pending(self, patience: timedelta = SEEN_EVERY) -> None:
+        with self._changed:
+            requested = dict(self._ledger.requested)
+            pending = self._ledger.pending(lambda: self._buffer.take(0))
+            self._in_flight = list(pending.held)
+        ready = self._make_ready(requested.values()) if requested else set[str]()
+        if self._ledger.is_due(pending, patience):
+            self._commit(pending)
+        with self._changed:
+            for shard_id in ready:
+                del self._ledger.requested[shard_id]
+            self._changed.notify_all()
+
+    def _commit(self, pending: Pending) -> None:
+        unowned = {child.shard_id for children in pending.ended.values() for child in children} - self._ledger.owned
         if unowned:
             self.insist(lambda: self.take_over(unowned))
-        rows, checkpoints, gaps = self._prepare(pending)
-        self.insist(lambda: self._write(rows, checkpoints, gaps))
+        # by the service's clock where ours cannot be right: one wrong time would stamp all later rows too
+        now = self._feed.kinesis.server_time().likely(self._clock.now())
+        prepared = self._ledger.prepare(pending, now, self._feed.lookup.known_hours)
+        file = self.insist(lambda: self._table.write_rows(prepared.rows))
+        self.insist(lambda: self._publish(file, prepared))
         with self._changed:
             self._version = self._table.version
             self._in_flight = []
-            self._checkpoints |= checkpoints
-            self._committed += rows.num_rows
+            self._committed += prepared.rows.num_rows
             self._commits += 1
-            for shard_id in pending.ended:
-                del self._ended[shard_id]
-            for shard_id, gap in pending.gaps.items():
-                if self._gaps.get(shard_id) is gap:
-                    del self._gaps[shard_id]
-            self._lost += gaps
+            self._ledger.committed(pending, prepared)
 
-    def _prepare(self, pending: _Pending) -> tuple[pa.Table, dict[str, Checkpoint], list[RecordedGap]]:
-        """Return the numbered rows, how far each shard will be once they are in the table, and what is lost."""
-        new: dict[str, Checkpoint] = {}
-        numbered: list[pa.RecordBatch] = []
-        gaps = []
-        for shard_id, gap in pending.gaps.items():
-            reached = self._reached(shard_id)
-            gaps.append(RecordedGap(shard_id, reached.offset, gap.seen, gap.until))
-            new[shard_id] = replace(reached, gaps=reached.gaps + 1)
-        for shard_id, rows in pending.held:
-            reached = new.get(shard_id) or self._reached(shard_id)
-            stamp = max(self._clock.now(), reached.stamp or _LONG_AGO)
-            numbered.append(_numbered(rows, reached.offset, stamp))
-            new[shard_id] = replace(
-                reached,
-                offset=reached.offset + rows.num_rows,
-                sequence_number=rows["sequence_number"][-1].as_py(),
-                stamp=stamp,
-            )
-        for shard_id, moment in pending.seen.items():
-            reached = new.get(shard_id) or self._reached(shard_id)
-            new[shard_id] = replace(reached, seen=max(in_millis(moment), reached.seen or _LONG_AGO))
-        self._end(pending.ended, new)
-        return pa.Table.from_batches(numbered, TABLE_SCHEMA), new, gaps
-
-    def _end(self, ended: dict[str, tuple[Shard, ...]], new: dict[str, Checkpoint]) -> None:
-        """Mark shards as ended, and let their children go on counting where they stopped."""
-        for shard_id, children in ended.items():
-            new[shard_id] = done = replace(new.get(shard_id) or self._reached(shard_id), ended=True)
-            for child in children:
-                reached = new.get(child.shard_id) or self._reached(child.shard_id)
-                new[child.shard_id] = _continued(reached, done)
-
-    def _reached(self, shard_id: str) -> Checkpoint:
-        return self._checkpoints.get(shard_id, Checkpoint())
-
-    def _write(self, rows: pa.Table, checkpoints: dict[str, Checkpoint], gaps: list[RecordedGap]) -> None:
-        file = self._table.write_rows(rows)
-        while not self._table.commit(file, checkpoints, gaps):
-            self._rest("the commit did not go through")
+    def _publish(self, file: AddAction | None, prepared: Prepared) -> None:
+        while not self._table.commit(file, prepared.checkpoints, prepared.gaps):
+            self._wait_to_retry("the commit did not go through")
 
     def insist(self, action: Callable[[], T]) -> T:
-        """Do something with the table, as often as it takes.
+        """Do something with the table, retrying until it succeeds.
 
-        Storage that is away for a while only makes the shard threads wait.
+        Storage that is away for a while, or whose credentials cannot be renewed, only makes the shard threads wait.
         """
         while True:
             try:
-                result = action()
-            except KinesisError:  # some of them are an OSError as well
-                raise
+                result = self._timed(action)
+            except KinesisError as error:  # some of them are an OSError as well
+                if not error.retryable:
+                    raise
+                self._wait_to_retry(f"the table cannot be reached: {error.message}")
             except OSError as error:
-                self._rest(f"the table cannot be written: {error}")
+                self._wait_to_retry(f"the table cannot be written: {error}")
             else:
-                self.trouble = ""
+                self._trouble = ""
                 return result
 
-    def _rest(self, trouble: str) -> None:
-        self.trouble = trouble
+    def _timed(self, action: Callable[[], T]) -> T:
+        """Call something that may be silent for long; see :attr:`trouble`."""
+        self._busy_since = self._clock.monotonic()
+        try:
+            return action()
+        finally:
+            self._busy_since = None
+
+    def _wait_to_retry(self, reason: str) -> None:
+        self._trouble = reason
         if self.pause(RETRY_SECONDS):
-            raise Closed(trouble)
+            raise Closed(reason)
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; return at once, and True, when the end was asked for."""
+        return self._stopping.wait(seconds)
 
     # --- the view ---
 
     def snapshot(self) -> Snapshot:
         """Return which rows are where; no row is in two places, and none is missing."""
         with self._changed:
-            pending = (*(rows for _, rows in self._in_flight), *self._buffer.peek())
+            pending = (*self._in_flight, *self._buffer.held())
             received = self._buffer.stats().received
-            return Snapshot(self._version, pending, received, self._committed, self._commits, tuple(self._lost))
-
-
-def _continued(reached: Checkpoint, done: Checkpoint) -> Checkpoint:
-    """Return the checkpoint of a child that does not begin before one of its parents stopped."""
-    stamps = [stamp for stamp in (done.stamp, reached.stamp) if stamp]
-    return replace(reached, offset=max(done.offset, reached.offset), stamp=max(stamps, default=None))
-
-
-def _numbered(batch: pa.RecordBatch, first: int, stamp: datetime) -> pa.RecordBatch:
-    """Return a batch with its place in the shard and the time of its commit."""
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    columns["shard_offset"] = pa.arange(first, first + batch.num_rows)
-    columns["foundry_ingestion_timestamp"] = constant(stamp, batch.num_rows, TIMESTAMP)
-    return pa.RecordBatch.from_arrays([columns[name] for name in TABLE_SCHEMA.names], schema=TABLE_SCHEMA)
-
-
-def encode_start(start: StartingPosition, server_now: datetime) -> str:
-    """Return how a table remembers where its sync started.
-
-    "Latest" is the moment of the call: later it would mean another place.
-    """
-    if start.kind is Kind.TRIM_HORIZON:
-        return "trim_horizon"
-    if start.kind is Kind.LATEST:
-        return server_now.isoformat()
-    return start.timestamp.isoformat() if start.timestamp else ""
-
-
-def decode_start(start: str) -> StartingPosition:
-    """Return the position that :func:`encode_start` wrote."""
-    if start == "trim_horizon":
-        return StartingPosition.trim_horizon()
-    return StartingPosition.at(datetime.fromisoformat(start))
+            return Snapshot(self._version, pending, received, self._committed, self._commits, tuple(self._ledger.lost))

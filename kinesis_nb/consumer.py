@@ -29,10 +29,10 @@ from kinesis_nb.retry import backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
 
     from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
+    from kinesis_nb.gaps import Reach
     from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Sink
 
@@ -99,8 +99,8 @@ class ShardConsumer:
     ----------
     share
         What this shard may take of what all of them have in common.
-    seen
-        For a child: up to when its parents were read.
+    reach
+        For a child: how far its parents were read.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class ShardConsumer:
         shard: Shard,
         sink: Sink,
         share: Share = ALONE,
-        seen: datetime | None = None,
+        reach: Reach | None = None,
     ) -> None:
         self.shard = shard
         self.state = State.STARTING
@@ -119,7 +119,7 @@ class ShardConsumer:
         self._pace = Pace()
         self._position: StartingPosition | None = None
         self._iterator: str | None = None
-        self._gaps = GapWatch(feed, shard.shard_id, sink, seen)
+        self._gaps = GapWatch(feed, shard.shard_id, sink, reach)
         self.is_expired = False  # the stream has dropped the shard
         self._at_end = self._is_renewed = self._is_closed = self._is_missing = False
         self._failures = self._missed = 0
@@ -163,9 +163,9 @@ class ShardConsumer:
         return self._iterator is not None or self._records > 0 or self.state is State.ENDED
 
     @property
-    def seen(self) -> datetime | None:
-        """Up to when, by the service's clock, everything in the shard was delivered; None when that is not known."""
-        return self._gaps.seen
+    def reach(self) -> Reach | None:
+        """How far the shard was delivered; None when that is not known."""
+        return self._gaps.reach
 
     # --- reading ---
 

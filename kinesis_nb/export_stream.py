@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import threading
-import time
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from kinesis_nb.entries import Preparer
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.feeders import TableFeeder, TailFeeder
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.growing import GrowingTable
 from kinesis_nb.journal import Journal
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.running import Registry
 from kinesis_nb.storage import Storage
 from kinesis_nb.streaming_export import StreamingExport
 from kinesis_nb.sync import Sync
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from kinesis_nb.entries import Options
     from kinesis_nb.transport import Clock, Kinesis
-
-EXIT_SECONDS = 2.0  # for all exports together when the process ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +52,37 @@ class Range:
             raise ConfigError(f"rate={self.rate!r} is no rate", hint="give rows per second, more than 0")
 
 
-_lock = threading.Lock()  # guards _running; held while an export starts, so that two threads never start the same one
-_running: dict[object, StreamingExport] = {}
+_exports: Registry[StreamingExport] = Registry()
+atexit.register(_exports.stop_all)
 
 
 def start_export(
-    kinesis: Kinesis, clock: Clock, rows: Any, stream: str, arn: str, options: Options, span: Range
+    kinesis: Kinesis,
+    clock: Clock,
+    rows: Any,
+    stream: str,
+    arn: str,
+    options: Options,
+    span: Range,
+    *,
+    setup: object = None,
 ) -> StreamingExport:
-    """Start an export, or return the one that runs already in this process."""
+    """Start an export, or return the one that runs already in this process.
+
+    Parameters
+    ----------
+    setup
+        Equal for calls with the same source and the same options of the storage. An export that runs with other ones,
+        or with other `options`, is stopped, and another one started.
+    """
+    setup = (setup, options, span)
     if isinstance(rows, Tail):
-        return _start(("tail", id(rows), arn), lambda: _follow_tail(kinesis, clock, rows, stream, arn, options, span))
+        key = ("tail", id(rows), arn)
+        return _exports.start(key, setup, lambda: _follow_tail(kinesis, clock, rows, stream, arn, options, span))
     storage = _storage(rows)
     table = GrowingTable(storage)
     path = _journal_path(storage, arn, span)
-    return _start(path, lambda: _follow_table(kinesis, clock, table, path, stream, arn, options, span))
-
-
-def _start(key: object, begin: Callable[[], StreamingExport]) -> StreamingExport:
-    with _lock:
-        running = _running.get(key)
-        if running is not None and running.is_running:
-            return running
-        export = _running[key] = begin()
-        return export
+    return _exports.start(path, setup, lambda: _follow_table(kinesis, clock, table, path, stream, arn, options, span))
 
 
 def _follow_table(
@@ -88,7 +94,8 @@ def _follow_table(
     arn: str,
     options: Options,
     span: Range,
-) -> StreamingExport:
+) -> Callable[[], StreamingExport]:
+    """Check everything, and return what makes the export: a call that is refused must not leave a journal."""
     origin = table.origin
     if origin.stream_arn == arn:
         _warn_of_loop(stream)
@@ -96,27 +103,33 @@ def _follow_table(
     header = {"table": origin.stream_arn, "created_at": origin.created_at, "output": arn}
     begin = span.start.timestamp.isoformat() if span.start.kind is Kind.AT_TIMESTAMP and span.start.timestamp else None
     starts = table.ends if span.start.kind is Kind.LATEST else dict[str, int]
-    journal = Journal.open(path, header, begin, starts)
-    start = None if journal.begin is None else datetime.fromisoformat(journal.begin)
-    try:
-        return StreamingExport(
-            kinesis,
-            clock,
-            target,
-            lambda number: TableFeeder(table, journal, start, span.end, number, clock),
-            options,
-            schema=table.schema,
-            journal=journal,
-            rate=span.rate,
-        )
-    except BaseException:
-        journal.close()
-        raise
+    schema = table.schema
+    Preparer(kinesis, schema, options, lambda _rows, _reason: None)
+
+    def make() -> StreamingExport:
+        journal = Journal.open(path, header, begin, starts)
+        start = None if journal.begin is None else datetime.fromisoformat(journal.begin)
+        try:
+            return StreamingExport(
+                kinesis,
+                clock,
+                target,
+                lambda number: TableFeeder(table, journal, start, span.end, number, clock),
+                options,
+                schema=schema,
+                journal=journal,
+                rate=span.rate,
+            )
+        except BaseException:
+            journal.close()
+            raise
+
+    return make
 
 
 def _follow_tail(
     kinesis: Kinesis, clock: Clock, tail: Tail, stream: str, arn: str, options: Options, span: Range
-) -> StreamingExport:
+) -> Callable[[], StreamingExport]:
     if span.end is not None or span.start.kind is not Kind.TRIM_HORIZON or span.journal is not None:
         raise ConfigError(
             "a tail is exported from where it stands",
@@ -126,7 +139,8 @@ def _follow_tail(
         _warn_of_loop(stream)
     target = look_up(kinesis, clock, stream, arn)
     schema = pl.DataFrame(SCHEMA.empty_table()).schema
-    return StreamingExport(
+    Preparer(kinesis, schema, options, lambda _rows, _reason: None)
+    return lambda: StreamingExport(
         kinesis,
         clock,
         target,
@@ -173,14 +187,3 @@ def _journal_path(storage: Storage, arn: str, span: Range) -> Path:
         name += f" {span.start!r} {span.end.isoformat()}"
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return storage.folder / "_exports" / f"{arn.rpartition('/')[2]}-{digest}.journal"
-
-
-@atexit.register
-def _stop_all() -> None:
-    """Stop all exports at once, and wait for all of them together."""
-    exports = [export for export in _running.values() if export.is_running]
-    for export in exports:
-        export.request_stop()
-    deadline = time.monotonic() + EXIT_SECONDS
-    for export in exports:
-        export.join(deadline - time.monotonic())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kinesis_nb.transport import Clock, Kinesis
 
 NOW = datetime.min.replace(tzinfo=UTC)  # as the beginning of a feed: the moment of its making
+_NOTHING = NOW  # as the time before which records may have been trimmed
 RETENTION_SECONDS = 60.0  # how long an answer to "how long are records kept" is believed
 
 
@@ -51,6 +52,11 @@ class Lookup:
                 self._described_at = asked_at
             return self._retention
 
+    @property
+    def known_hours(self) -> int:
+        """How long the stream keeps a record, in hours, when last asked; 0 before that. Makes no call."""
+        return int(self._retention.total_seconds() // 3600)
+
 
 @dataclass(frozen=True)
 class Feed:
@@ -69,6 +75,11 @@ class Feed:
     began
         By the service's clock, when reading began, maybe in an earlier process: what was trimmed before that was never
         promised to anybody. By default it begins now.
+    trimmed_before
+        What arrived before this time may have left the stream before this reading began, however long the stream keeps
+        its records now.
+    lookup
+        By default a new one.
     """
 
     kinesis: Kinesis
@@ -79,12 +90,14 @@ class Feed:
     is_ordered: bool = True
     unpack: Callable[[pa.RecordBatch], pa.RecordBatch] = unchanged
     began: datetime = NOW
-    lookup: Lookup = field(init=False, repr=False, compare=False)
+    trimmed_before: datetime = _NOTHING
+    lookup: Lookup = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # never None once made
 
     def __post_init__(self) -> None:
         if self.began is NOW:
             object.__setattr__(self, "began", self.kinesis.server_time().earliest)
-        object.__setattr__(self, "lookup", Lookup(self.kinesis, self.stream, self.clock))
+        if self.lookup is None:
+            object.__setattr__(self, "lookup", Lookup(self.kinesis, self.stream, self.clock))
 
     def position(self, shard: Shard, start: StartingPosition) -> StartingPosition:
         """Return where to start a shard: one that was born after the first listing is read from its beginning."""

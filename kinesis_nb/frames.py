@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -106,11 +107,16 @@ class Batch:
 
     def behind(self, sequence_number: str) -> Batch:
         """Return the batch without the rows up to a sequence number, that one included."""
-        numbers = self.rows.column("sequence_number").to_pylist()
-        first = next(
-            (place for place, number in enumerate(numbers) if int(number) > int(sequence_number)), len(numbers)
-        )
-        return replace(self, rows=self.rows.slice(first))
+        return replace(self, rows=rows_behind(self.rows, sequence_number))
+
+
+def rows_behind(rows: pa.RecordBatch, sequence_number: str | None) -> pa.RecordBatch:
+    """Return the rows of one shard, which are in order, that stand behind a sequence number; all of them for None."""
+    if sequence_number is None:
+        return rows
+    numbers = rows.column("sequence_number")
+    places = range(rows.num_rows)
+    return rows.slice(bisect_right(places, int(sequence_number), key=lambda place: int(numbers[place].as_py())))
 
 
 def decode_text(data: pa.Array) -> tuple[pa.Array, pa.Array]:

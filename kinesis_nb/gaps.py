@@ -6,7 +6,7 @@ everything is known to have been read, and whether the record read last is still
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -25,17 +25,35 @@ LEAST_RETENTION = timedelta(hours=24)  # AWS: no stream keeps its records for le
 GRACE = timedelta(minutes=10)  # so long a reading from the horizon may take to reach a shard, while the horizon moves
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a shard was delivered; a child takes over that of its parents.
+
+    Attributes
+    ----------
+    seen
+        By the service's clock, up to when everything was.
+    is_kept
+        Whether the service is known to have kept what came then until this reading began. Records leave a stream in
+        the order of their age, so one that is still there proves that for all later ones.
+    """
+
+    seen: datetime
+    is_kept: bool
+
+
 class GapWatch:
     """Follows one shard.
 
     Parameters
     ----------
-    seen
-        By the service's clock, up to when everything was delivered: of a child, up to when its parents were.
+    reach
+        Of a child: how far its parents were delivered.
     """
 
-    def __init__(self, feed: Feed, shard_id: str, sink: Sink, seen: datetime | None = None) -> None:
-        self.seen = seen
+    def __init__(self, feed: Feed, shard_id: str, sink: Sink, reach: Reach | None = None) -> None:
+        self.seen = reach.seen if reach else None
+        self._is_kept = reach is not None and reach.is_kept
         self._feed, self._shard_id, self._sink = feed, shard_id, sink
         self._pending: Gap | None = None  # that there may be; the next record shows whether there is
 
@@ -54,9 +72,19 @@ class GapWatch:
             return False
         if self.seen is None:
             self.seen = self._promised_from(position)
-        if now - self.seen > LEAST_RETENTION and now - self.seen > self._feed.lookup.retention():
+        if now - self.seen > LEAST_RETENTION and self.seen < self._horizon(now):
             self._pending = self._gap_behind(position, "trimmed")
         return self._pending is not None
+
+    def _horizon(self, now: datetime) -> datetime:
+        """Return how old the oldest record may be that was not trimmed."""
+        horizon = now - self._feed.lookup.retention()
+        return horizon if self._is_kept else max(horizon, self._feed.trimmed_before)
+
+    @property
+    def reach(self) -> Reach | None:
+        """How far the shard was delivered; None when that is not known."""
+        return Reach(self.seen, self._is_kept) if self.seen else None
 
     def _promised_from(self, start: StartingPosition) -> datetime:
         """Return from when on a reader that has not read anything yet must miss nothing."""
@@ -99,6 +127,7 @@ class GapWatch:
             return batch, None
         if batch.read_from is None and batch.millis_behind_latest > 0 and batch.next_iterator:
             return batch, gap
+        self._is_kept = self._is_kept or batch.read_from is not None
         if gap.after is not None and batch.read_from is not None and int(batch.read_from) <= int(gap.after):
             return batch.behind(gap.after), None
         self._sink.lost(replace(gap, first=batch.read_from, until=batch.first_arrival))

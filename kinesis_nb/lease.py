@@ -1,16 +1,13 @@
-"""Who writes a table, and how one writer asks another for it. Hints only: what decides is the fence in the table.
+"""Who writes a table: a file beside it with the name of the process. A hint that saves waiting; the table decides.
 
-The owner leaves a note with its name. Who wants the table leaves a request and waits: an owner that lives commits what
-it has and withdraws its note; one that does not answer within the lease is passed over. The wait is measured on the
-clock of the one who waits, so clocks need not agree. A note of a process that is gone from this machine is passed over
-at once.
+Whoever wants a table claims it in the log and waits for its writer to let go (:mod:`kinesis_nb.ownership`). A writer
+whose process is known to be gone never will, so nobody waits for it.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,29 +15,29 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kinesis_nb.errors import KinesisError
 from kinesis_nb.storage import NOTES
 
 if TYPE_CHECKING:
     from kinesis_nb.storage import Storage
 
-LEASE_SECONDS = 3.0  # how long an owner has to answer a request
-POLL_SECONDS = 0.25  # how often the answer is looked for; an owner looks for requests once a second
-
-_OWNER, _REQUEST = f"{NOTES}/owner.json", f"{NOTES}/request.json"
+_OWNER = f"{NOTES}/owner.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A writer: a name of its own, and the process it lives in.
+    """A writer: the number of its call, and the process that it lives in.
 
     Attributes
     ----------
+    turn
+        Which call of this sync it is, as the table counts them.
     started
         When the process started, in the kernel's own unit; tells it from a later one with its number. Empty where
         that cannot be known.
     """
 
-    owner: str
+    turn: int
     host: str
     pid: int
     started: str
@@ -54,67 +51,24 @@ class Holder:
 
 
 class Lease:
-    """One writer's side of the notes next to a table."""
+    """The file with the name of the writer."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self.me = Holder(uuid.uuid4().hex, _host(), os.getpid(), _started(os.getpid()))
 
-    def other(self) -> Holder | None:
-        """Return who else owns the table and may be alive."""
-        holder = self._read(_OWNER)
-        return None if holder is None or holder.owner == self.me.owner or holder.is_gone() else holder
+    def take(self, turn: int) -> None:
+        """Leave the name of this process, for the call of that number; where that fails others wait longer."""
+        me = Holder(turn, _host(), os.getpid(), _started(os.getpid()))
+        with suppress(OSError, KinesisError):
+            self._storage.write(_OWNER, msgspec.json.encode(asdict(me)))
 
-    def request(self) -> None:
-        """Ask the owner to hand the table over."""
-        self._write(_REQUEST, self.me)
-
-    def take(self) -> None:
-        """Note that this writer owns the table."""
-        self._write(_OWNER, self.me)
-
-    def release(self) -> None:
-        """Note that this writer has stopped; the note of another one stays."""
-        if self._read(_OWNER) == self.me:
-            self._write(_OWNER, None)
-
-    def wanted_by(self) -> Holder | None:
-        """Return who asks for the table, or took it already."""
-        if other := self.other():
-            return other
-        asking = self._read(_REQUEST)
-        return None if asking is None or asking.owner == self.me.owner or asking.is_gone() else asking
-
-    def clear_request(self) -> None:
-        """Forget the request that was answered by taking the table."""
-        self._write(_REQUEST, None)
-
-    def _read(self, name: str) -> Holder | None:
+    def holder(self, turn: int) -> Holder | None:
+        """Return who left its name for the call of that number; None when that is not known."""
         try:
-            return msgspec.json.decode(self._storage.read(name) or b"null", type=Holder | None)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            found = msgspec.json.decode(self._storage.read(_OWNER) or b"null", type=Holder | None)
+        except (OSError, KinesisError, msgspec.DecodeError, UnicodeDecodeError):
             return None
-
-    def _write(self, name: str, holder: Holder | None) -> None:
-        with suppress(OSError):
-            self._storage.write(name, msgspec.json.encode(asdict(holder) if holder else None))
-
-
-class Guest(Lease):
-    """The side of a writer of some of a table's shards: it asks for the table, and leaves no note of its own.
-
-    Who runs which part of a sync is decided elsewhere; the fence alone keeps the parts from writing twice.
-    """
-
-    def take(self) -> None:
-        """Leave no note."""
-
-    def release(self) -> None:
-        """There is none."""
-
-    def wanted_by(self) -> Holder | None:
-        """Answer nobody."""
-        return None
+        return found if found is not None and found.turn == turn else None
 
 
 def _host() -> str:
@@ -125,7 +79,7 @@ def _host() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when a process started; empty for one that has ended (and may not be buried yet)."""
+    """Return when a process started; empty for one that has ended, though its parent may not have noticed."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError):

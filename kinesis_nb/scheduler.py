@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kinesis_nb.consumer import ConsumerStats, ShardConsumer
@@ -14,9 +15,9 @@ from kinesis_nb.shards import ShardTracker, has_hole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
-    from datetime import datetime
 
     from kinesis_nb.feed import Feed
+    from kinesis_nb.gaps import Reach
     from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Sink
 
@@ -60,7 +61,7 @@ class Scheduler:
         self._consumers: dict[str, ShardConsumer] = {}
         self._active = 0  # consumers that have not ended
         self._share = Share(lambda: self._active)
-        self._seen: dict[str, datetime] = {}  # by child: up to when its parents were read
+        self._reach: dict[str, Reach] = {}  # by child: how far its parents were read
         self._threads: list[threading.Thread] = []
         self._is_done = False
         self._holes = 0  # listings in a row that lacked a shard; only the thread that lists writes it
@@ -147,7 +148,7 @@ class Scheduler:
             if self._stop.is_set():
                 return
             ready = [
-                ShardConsumer(self._feed, shard, self._sink, self._share, self._seen.get(shard.shard_id))
+                ShardConsumer(self._feed, shard, self._sink, self._share, self._reach.get(shard.shard_id))
                 for shard in self._tracker.start_runnable()
             ]
             self._active += len(ready)
@@ -183,9 +184,10 @@ class Scheduler:
         with self._lock:
             self._active -= 1
             self._tracker.finish(consumer.shard.shard_id)
-            if consumer.seen is not None:
+            if (reach := consumer.reach) is not None:
                 for child in consumer.children:
-                    self._seen[child.shard_id] = min(consumer.seen, self._seen.get(child.shard_id, consumer.seen))
+                    known = self._reach.get(child.shard_id, reach)
+                    self._reach[child.shard_id] = min(reach, known, key=lambda reach: reach.seen)
             self._tracker.observe_new(filter(self._feed.wanted, consumer.children))
             is_complete = not self._tracker.unfinished
             awaits_listing = self._tracker.awaits_listing
@@ -205,7 +207,13 @@ class Scheduler:
                 with self._lock:
                     self._threads = [known for known in self._threads if known.is_alive()]
                 self._list()
+                self._note_retention()
                 next_listing = self._feed.clock.monotonic() + DISCOVERY_SECONDS
+
+    def _note_retention(self) -> None:
+        """Keep what is known of the stream's retention up to date: a sync records it for the next one."""
+        with suppress(KinesisError):
+            self._feed.lookup.retention()
 
     def _list(self) -> None:
         try:

@@ -341,6 +341,7 @@ class Source:
             clock=self._clock,
             commit_interval=commit_interval,
             on_data_loss=on_data_loss,
+            setup=(self.config, _storage_options(storage_options)),
         )
 
     def _place(self, table: str | PathLike[str], storage_options: Mapping[str, str] | None) -> Storage:
@@ -474,7 +475,8 @@ class Source:
         span, options = Range(first, last, rate, journal), Options(partition_column, None, None, on_bad_key, aggregate)
         if self.config.agents is not None:
             return self._export_on_agents(stream, table_uri(rows), storage_options, output_stream_arn, options, span)
-        return start_export(self._kinesis, self._clock, rows, stream, output_stream_arn, options, span)
+        setup = (self.config, _storage_options(storage_options))
+        return start_export(self._kinesis, self._clock, rows, stream, output_stream_arn, options, span, setup=setup)
 
     def _rows_of(
         self, given: Sync | AgentSync | Tail | str | PathLike[str], storage_options: Mapping[str, str] | None

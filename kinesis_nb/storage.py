@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from kinesis_nb.errors import ConfigError, TableError
+from kinesis_nb.errors import ConfigError, KinesisError, TableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -236,6 +236,13 @@ class Storage:
         except FileNotFoundError:
             return None
 
+    def has(self, name: str) -> bool:
+        """Return whether there is a file of that name."""
+        if self.folder is not None:
+            return (self.folder / name).exists()
+        files, root = self._file_system()
+        return bool(files.get_file_info(f"{root}/{name}").type != pafs.FileType.NotFound)
+
     def read_all(self, names: list[str]) -> list[bytes | None]:
         """Return small files, those of an object store fetched side by side."""
         if self.folder is not None:
@@ -306,8 +313,22 @@ def storage_errors() -> Generator[None]:
     """Raise what Delta and the object store say of their storage as one line and as the OSError that it is."""
     try:
         yield
+    except KinesisError:  # some of them are an OSError as well
+        raise
     except (DeltaError, OSError, pa.ArrowException) as error:
         raise OSError(one_line(error)) from error
+
+
+@contextmanager
+def storage_told(uri: str) -> Generator[None]:
+    """Raise what goes wrong with the table at `uri` as what a user can do about it."""
+    try:
+        with storage_errors():
+            yield
+    except KinesisError:  # some of them are an OSError as well
+        raise
+    except OSError as error:
+        raise explain(uri, error) from error
 
 
 def one_line(error: BaseException) -> str:

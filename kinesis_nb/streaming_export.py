@@ -96,8 +96,15 @@ class StreamingExport:
         self._error: BaseException | None = None
         self._trouble = ""
         self._feeder = feeder(self._number)
-        self._exporter.start()
-        threading.Thread(target=self._run, name=f"kinesis_nb {self.stream} export", daemon=True).start()
+
+    def start(self) -> None:
+        """Start the threads; returns at once."""
+        try:
+            self._exporter.start()
+            threading.Thread(target=self._run, name=f"kinesis_nb {self.stream} export", daemon=True).start()
+        except BaseException:
+            self.request_stop()
+            raise
 
     # --- the background thread ---
 
@@ -259,6 +266,16 @@ class StreamingExport:
     def is_running(self) -> bool:
         """Whether it still sends."""
         return not self._over.is_set()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it still sends, and was not asked to stop."""
+        return self.is_running and not self._stopping.is_set()
+
+    @property
+    def has_trouble(self) -> bool:
+        """Whether it cannot read its rows at the moment."""
+        return bool(self._trouble)
 
     @property
     def failed(self) -> pl.DataFrame:

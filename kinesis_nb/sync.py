@@ -8,28 +8,30 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
 
-from kinesis_nb.committer import Committer, OnDataLoss, encode_start
+from kinesis_nb.committer import Committer, OnDataLoss
 from kinesis_nb.config import check_process, hinted
 from kinesis_nb.consumer import State
 from kinesis_nb.display import show_live, table_html
-from kinesis_nb.errors import ConfigError, KinesisError, TableError
+from kinesis_nb.errors import ConfigError, StreamNotFound, TableError
 from kinesis_nb.feed import Feed
-from kinesis_nb.frames import Records, TableLike, concat
-from kinesis_nb.lease import LEASE_SECONDS, POLL_SECONDS, Guest, Lease
+from kinesis_nb.frames import Records, TableLike, concat, rows_behind
+from kinesis_nb.ledger import encode_start
+from kinesis_nb.origin import Origin
+from kinesis_nb.ownership import Ownership
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.retry import Patient
+from kinesis_nb.running import Registry
 from kinesis_nb.scheduler import Scheduler
-from kinesis_nb.shards import Shard
-from kinesis_nb.storage import explain
-from kinesis_nb.table import TABLE_SCHEMA, Origin, SyncTable
+from kinesis_nb.storage import storage_told
+from kinesis_nb.table import TABLE_SCHEMA, SyncTable, reached
+from kinesis_nb.txns import Txns
 from kinesis_nb.upkeep import Upkeep
 from kinesis_nb.verify import Verdict, verify
 
@@ -37,11 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kinesis_nb.consumer import ConsumerStats
+    from kinesis_nb.shards import Shard
     from kinesis_nb.storage import Storage
-    from kinesis_nb.transport import Clock, Kinesis, Listings, StreamSummary
+    from kinesis_nb.transport import Clock, Kinesis, StreamSummary
 
-STOP_SECONDS = 10.0  # for the last commit; a kernel that ends gives all syncs together EXIT_SECONDS
-EXIT_SECONDS = 2.0
+STOP_SECONDS = 10.0  # for the last commit
 PART_EAGER_SECONDS = 0.05  # until a part commits the first rows of a shard: another writer has just left it
 PART_PATIENCE = 10  # versions that one part of a sync leaves the maintenance of the table to the part before it
 
@@ -53,8 +55,9 @@ class SyncStatus:
     Attributes
     ----------
     state
-        ``running``; ``waiting`` for the process that writes the table to hand it over; ``storage unavailable``, and
-        tried again; ``ended`` (every shard was read to its end), ``stopped`` or ``failed``.
+        ``running``; ``waiting`` for the process that writes the table to hand it over; ``handing over`` the table to
+        a newer call; ``storage unavailable``, and tried again; ``ended`` (every shard was read to its end), ``stopped``
+        or ``failed``.
     rows, commits
         Committed by this writer since it started.
     pending
@@ -101,17 +104,35 @@ class SyncStatus:
         return table_html(columns, rows, repr(self).strip("<>"))
 
 
+@dataclass(frozen=True, slots=True)
+class RunPart:
+    """One of several writers of a table, each with shards of its own.
+
+    Attributes
+    ----------
+    run
+        A name that all of them share, and no other run of the same sync.
+    number
+        Its number among them.
+    wanted
+        Which shards it reads and commits.
+    """
+
+    run: str
+    number: int
+    wanted: Callable[[Shard], bool]
+
+
 class Sync(TableLike):
     """A running sync.
 
-    Made by :meth:`Source.sync`. ``to_polars()`` and the like give committed and pending rows, none twice.
+    Made by :meth:`Source.sync`. ``to_polars()`` and the like give committed and pending rows, none twice, as they are
+    at the moment of the call.
 
     Parameters
     ----------
-    feed
-        Its ``wanted`` says which shards this sync reads and commits.
     part
-        The number of this sync, when others write the other shards of the table; None when it is the only one.
+        Which shards are read and committed, when others write the other shards of the table; None for all.
     """
 
     def __init__(
@@ -120,80 +141,76 @@ class Sync(TableLike):
         table: SyncTable,
         commit_interval: float,
         on_data_loss: OnDataLoss,
-        *,
-        part: int | None = None,
+        part: RunPart | None = None,
     ) -> None:
         self.stream = feed.stream
         self._feed, self._table, self._clock = feed, table, feed.clock
         self._scheduler: Scheduler | None = None  # none before the table is ours
         self._process = os.getpid()
-        eager = None if part is None else PART_EAGER_SECONDS
-        self._writer = Committer(table, feed, commit_interval, on_data_loss, self._end, eager)
-        self._lease = Lease(table.storage) if part is None else Guest(table.storage)
-        self._upkeep = Upkeep(
-            table.storage,
-            self._lease,
-            lambda: self._committer.snapshot().version,
-            lambda rival: self._committer.hand_over(str(rival)),
-            patience=PART_PATIENCE * (part or 0),
+        self._numbers, self._viewing = Txns(table.storage), threading.Lock()  # of those who look at the table
+        self._writer = Committer(
+            table,
+            Ownership(table, feed.wanted, part.run if part else ""),
+            feed,
+            commit_interval,
+            on_data_loss,
+            self._begin,
+            self._end,
+            eager=PART_EAGER_SECONDS if part else None,
         )
-        name = f"kinesis_nb {feed.stream} commit"
-        if self._lease.other() is None:
-            self._begin()
-            self._committer.start(name)
-        else:
-            self._committer.start(name, self._wait_and_begin)
+        patience = PART_PATIENCE * part.number if part else 0
+        self._upkeep = Upkeep(table.storage, lambda: self._writer.snapshot().version, patience)
 
     @property
     def _committer(self) -> Committer:
         check_process(self._process)  # a forked child might wait for a lock that nobody will release
         return self._writer
 
-    def _wait_and_begin(self) -> None:
-        """Ask the owner for the table, and pass it over when it does not answer within the lease."""
-        while owner := self._lease.other():
-            self._lease.request()
-            give_up = self._clock.monotonic() + LEASE_SECONDS
-            while self._lease.other() == owner and self._clock.monotonic() < give_up:
-                if self._committer.pause(POLL_SECONDS):
-                    return
-            if self._lease.other() == owner:
-                break
-        self._committer.insist(self._begin)
+    def start(self) -> None:
+        """Start; return when shards are being read, or another writer of the table is waited for.
 
-    def _begin(self) -> None:
-        shards = self._take_over(Patient(self._feed.kinesis, self._clock))
-        self._lease.take()
+        Raises
+        ------
+        BaseException
+            What went wrong before that, or an interrupt; then nothing of it runs any more, or only as long as a call
+            that is under way takes.
+        """
+        self._committer.start(f"kinesis_nb {self.stream} commit")
+        try:
+            with storage_told(self.uri):
+                self._committer.wait_ready()
+        except BaseException:
+            self.request_stop()
+            raise
+
+    def request_stop(self) -> None:
+        """Begin to stop, and return at once."""
+        self._committer.request_stop()
+
+    def join(self, timeout: float) -> bool:
+        """Wait until everything that was read is committed; return whether it is."""
+        return self._committer.join(timeout)
+
+    def _begin(self, feed: Feed) -> None:
         self._scheduler = Scheduler(
-            replace(self._feed, shards=shards),
-            self._committer,
-            skipped=self._committer.ended,
-            on_done=self._committer.reading_done,
+            feed,
+            self._writer,
+            skipped=self._writer.ended,
+            on_done=self._writer.reading_done,
         )
         self._scheduler.start()
         self._upkeep.start(f"kinesis_nb {self.stream} upkeep")
 
-    def _take_over(self, listings: Listings) -> tuple[Shard, ...]:
-        """Own every shard that is listed after the last take-over, and those that left the stream half read.
-
-        A writer that is being fenced may end a shard meanwhile; its children are in the next listing then.
-        """
-        while True:
-            listing = listings.list_shards(self.stream)
-            shards = list(filter(self._committer.wants, listing))
-            shards += map(Shard, sorted(self._committer.half_read(_gone(listing, self._committer.wants))))
-            unowned = [shard.shard_id for shard in shards if shard.shard_id not in self._committer.owned]
-            if not unowned:
-                self._committer.inherit(shards)
-                return tuple(shards)
-            self._committer.take_over(unowned)
-
     def _end(self) -> None:
-        """Stop everything else, and let the next writer begin without waiting: the committer has ended."""
+        """Stop everything else: the committer has ended."""
         self._upkeep.stop()
         if self._scheduler is not None:
             self._scheduler.stop(0)
-        self._lease.release()
+
+    @property
+    def has_trouble(self) -> bool:
+        """Whether it runs and cannot use its table at the moment."""
+        return bool(self._committer.trouble)
 
     def stop(self) -> None:
         """Commit what was read, then stop. Stopping twice is fine.
@@ -203,14 +220,15 @@ class Sync(TableLike):
         TableError
             When rows that were read could not be committed. Nothing is lost: the next sync reads them again.
         """
-        self._committer.request_stop()
-        self._committer.join(STOP_SECONDS)
+        self.request_stop()
+        has_ended = self.join(STOP_SECONDS)
         if self._scheduler is not None:
             self._scheduler.stop()
-        if self._committer.trouble:
-            pending = sum(rows.num_rows for rows in self._committer.snapshot().pending)
+        trouble = self._committer.trouble
+        if trouble or not has_ended:
+            pending = self._committer.snapshot().pending_rows
             raise TableError(
-                f"{pending:,} rows that were read are not in the table: {self._committer.trouble}",
+                f"{pending:,} rows that were read are not in the table: {trouble or 'the last commit is under way'}",
                 hint="nothing is lost: the next sync of this table reads them again",
             )
 
@@ -270,19 +288,17 @@ class Sync(TableLike):
     def status(self) -> SyncStatus:
         """Return a moment of the sync."""
         now = self._committer.snapshot()
-        pending = sum(rows.num_rows for rows in now.pending)
         error = str(self._committer.error or self._committer.trouble or self._upkeep.trouble)
         shards = tuple(self._scheduler.stats()) if self._scheduler else ()
         lost = tuple(map(str, now.lost))
-        return SyncStatus(self._state(), now.committed, now.commits, pending, _lag(shards), shards, lost, error)
+        lag, pending = _lag(shards), now.pending_rows
+        return SyncStatus(self._state(), now.committed, now.commits, pending, lag, shards, lost, error)
 
     def _state(self) -> str:
         if self._committer.error is not None:
             return "failed"
         if self.is_active:
-            if self._scheduler is None:
-                return "waiting"
-            return "storage unavailable" if self._committer.trouble else "running"
+            return "storage unavailable" if self._committer.trouble else self._committer.phase.value
         return "stopped" if self._scheduler is None or self._scheduler.unfinished() else "ended"
 
     @property
@@ -291,9 +307,9 @@ class Sync(TableLike):
         return self._committer.is_running and not self._committer.is_stopping
 
     @property
-    def born_elsewhere(self) -> int:
+    def children_for_others(self) -> int:
         """How many children of shards that were read to their end are for another part of the sync."""
-        return self._committer.born_elsewhere
+        return self._committer.children_for_others
 
     def look(self) -> None:
         """List the shards of the stream now: another part has seen the beginning of one."""
@@ -303,7 +319,8 @@ class Sync(TableLike):
     @property
     def live(self) -> Records:
         """The rows that are read but not committed yet."""
-        return Records(concat(self._committer.snapshot().pending))
+        _version, pending = self._view()
+        return Records(concat(pending))
 
     @property
     def uri(self) -> str:
@@ -329,20 +346,35 @@ class Sync(TableLike):
         Verdict
             True when all is well; one line per shard, what was lost before it could be read, and what is wrong.
         """
-        version = self._committer.snapshot().version
-        at = SyncTable(self._table.storage, self._table.storage.open(version), self._table.origin)
-        return verify(at, Patient(self._feed.kinesis, self._clock).list_shards(self.stream))
+        with storage_told(self.uri):
+            at = SyncTable(self._table.storage, self._table.storage.open(), self._table.origin)
+            return verify(at, _listing(self._feed.kinesis, self._clock, self.stream))
 
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table."""
-        now = self._committer.snapshot()
-        committed = self.scan(now.version).collect().to_arrow().cast(TABLE_SCHEMA)
-        return pa.concat_tables([committed, concat(now.pending)], promote_options="default")
+        version, pending = self._view()
+        with storage_told(self.uri):
+            committed = self.scan(version).collect().to_arrow().cast(TABLE_SCHEMA)
+        return pa.concat_tables([committed, concat(pending)], promote_options="default")
 
     def __len__(self) -> int:
-        now = self._committer.snapshot()
-        committed = self.scan(now.version).select(pl.len()).collect().item()
-        return int(committed) + sum(rows.num_rows for rows in now.pending)
+        version, pending = self._view()
+        with storage_told(self.uri):
+            committed = self.scan(version).select(pl.len()).collect().item()
+        return int(committed) + sum(rows.num_rows for rows in pending)
+
+    def _view(self) -> tuple[int, list[pa.RecordBatch]]:
+        """Return the newest version of the table, and the rows that are read and not in it.
+
+        The table says which ones are: it may hold a commit that the writer does not know of yet, or another writer may
+        have read the same rows by now.
+        """
+        pending = self._committer.snapshot().pending
+        with storage_told(self.uri), self._viewing:
+            version = self._table.storage.open().version()
+            numbers, stream = self._numbers.at(version), self._table.origin.stream_arn
+            ends = {shard_id: reached(numbers, stream, shard_id).sequence_number for shard_id, _ in pending}
+        return version, [rows_behind(rows, ends[shard_id]) for shard_id, rows in pending]
 
     def __repr__(self) -> str:
         return (
@@ -357,25 +389,14 @@ class Sync(TableLike):
         return status._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
 
-def _gone(listing: list[Shard], wants: Callable[[Shard], bool]) -> set[str]:
-    """Return the parents that have left the stream, and whose first child is for this writer."""
-    heirs: dict[str, Shard] = {}
-    for shard in sorted(listing, key=lambda shard: shard.hash_range, reverse=True):
-        heirs |= dict.fromkeys(shard.parents, shard)
-    listed = {shard.shard_id for shard in listing}
-    return {parent for parent, heir in heirs.items() if parent not in listed and wants(heir)}
-
-
 def _lag(shards: tuple[ConsumerStats, ...]) -> timedelta | None:
     behind = [shard.millis_behind_latest for shard in shards if shard.state is not State.ENDED]
     known = [millis for millis in behind if millis is not None]
     return timedelta(milliseconds=max(known, default=0)) if shards and len(known) == len(behind) else None
 
 
-_lock = threading.Lock()  # guards _running; held while a sync starts, so that two threads never start the same one
-_running: dict[tuple[str, str], Sync] = {}
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_running.clear)  # they run on in the parent
+_syncs: Registry[Sync] = Registry()
+atexit.register(_syncs.stop_all)
 
 
 def start_sync(
@@ -387,56 +408,64 @@ def start_sync(
     clock: Clock,
     commit_interval: float,
     on_data_loss: str,
+    setup: object = None,
 ) -> Sync:
-    """Start a sync, or return the one that is running for this stream and table in this process."""
+    """Start a sync, or return the one that is running for this stream and table in this process.
+
+    Parameters
+    ----------
+    setup
+        Equal for calls with the same source and the same options of the storage. One that runs with other ones, with
+        another `commit_interval` or `on_data_loss` is stopped, and another one started.
+    """
     decided = check_options(start, commit_interval, on_data_loss)
     summary = Patient(kinesis, clock).describe_stream(stream)
-    key = (summary.arn, storage.uri)
-    with _lock:
-        running = _running.get(key)
-        if running is not None and running.is_active:
-            return running
-        table = _open(kinesis, summary, storage, start)
-        try:
-            sync = _running[key] = Sync(Feed(kinesis, stream, clock, ()), table, commit_interval, decided)
-        except KinesisError:  # some of them are an OSError as well
-            raise
-        except OSError as error:
-            raise explain(storage.uri, error) from error
-        return sync
+
+    def prepare() -> Callable[[], Sync]:
+        table = _open(kinesis, clock, summary, storage, start)
+        return lambda: Sync(Feed(kinesis, stream, clock, ()), table, commit_interval, decided)
+
+    return _syncs.start((summary.arn, storage.uri), (setup, commit_interval, decided), prepare)
 
 
 def start_part(
     kinesis: Kinesis,
     table: SyncTable,
     stream: str,
-    part: int,
-    wanted: Callable[[Shard], bool],
+    part: RunPart,
     *,
     clock: Clock,
     commit_interval: float,
     on_data_loss: str,
 ) -> Sync:
-    """Start a sync of those shards that are wanted; other writers have the other shards of the same table.
-
-    Parameters
-    ----------
-    part
-        Its number among them.
-    """
-    feed = Feed(kinesis, stream, clock, (), wanted)
-    return Sync(feed, table, commit_interval, OnDataLoss(on_data_loss), part=part)
+    """Start a sync of some shards; other writers have the other shards of the same table."""
+    feed = Feed(kinesis, stream, clock, (), part.wanted)
+    sync = Sync(feed, table, commit_interval, OnDataLoss(on_data_loss), part)
+    sync.start()
+    return sync
 
 
 def open_table(kinesis: Kinesis, stream: str, storage: Storage, start: StartingPosition, *, clock: Clock) -> SyncTable:
-    """Open the table of a sync, or make it."""
-    summary = Patient(kinesis, clock).describe_stream(stream)
-    return _open(kinesis, summary, storage, start)
+    """Open the table of a sync, or create it."""
+    return _open(kinesis, clock, Patient(kinesis, clock).describe_stream(stream), storage, start)
 
 
-def _open(kinesis: Kinesis, summary: StreamSummary, storage: Storage, start: StartingPosition) -> SyncTable:
+def _open(
+    kinesis: Kinesis, clock: Clock, summary: StreamSummary, storage: Storage, start: StartingPosition
+) -> SyncTable:
+    """Open the table, or create it once the stream is known to be readable: a call that fails must leave nothing."""
+    listing = Patient(kinesis, clock).list_shards(summary.name)
     begin = encode_start(start, kinesis.server_time().earliest)
-    return SyncTable.open(storage, Origin(summary.arn, summary.created_at.isoformat(), begin))
+    newest = max((shard.shard_id for shard in listing), default="")
+    return SyncTable.open(storage, Origin(summary.arn, summary.created_at.isoformat(), begin, newest))
+
+
+def _listing(kinesis: Kinesis, clock: Clock, stream: str) -> list[Shard] | None:
+    """Return the shards of the stream; None when there is no such stream any more."""
+    try:
+        return Patient(kinesis, clock).list_shards(stream)
+    except StreamNotFound:
+        return None
 
 
 def check_options(start: StartingPosition, commit_interval: float, on_data_loss: str) -> OnDataLoss:
@@ -449,14 +478,3 @@ def check_options(start: StartingPosition, commit_interval: float, on_data_loss:
         return OnDataLoss(on_data_loss)
     except ValueError:
         raise ConfigError(f"on_data_loss={on_data_loss!r} is not known", hint='use "fail" or "warn"') from None
-
-
-@atexit.register
-def _stop_all() -> None:
-    """Stop all syncs at once, and wait for all of them together."""
-    committers = [sync._committer for sync in _running.values()]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    for committer in committers:
-        committer.request_stop()
-    deadline = time.monotonic() + EXIT_SECONDS
-    for committer in committers:
-        committer.join(deadline - time.monotonic())

@@ -6,13 +6,17 @@ transaction that raises the shard's epoch; Delta refuses a commit from a handle 
 commit to the same ``txn`` name, and that is the fence. A handle that was just brought up to date would be accepted
 whatever epoch it carries, so after every refresh that may have brought more than our own commit the epochs are read
 again before anything else is committed.
+
+Calls of the same sync take turns. Each first claims the table, which gives it a number: the order of the claims in the
+log is the order of the calls. The writer sees the claim, commits what it has, and releases the table; then the claimant
+takes it. All three are ``txn`` actions too, so nothing beside the table decides who writes it.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -23,7 +27,8 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from kinesis_nb.errors import Fenced, TableError
 from kinesis_nb.frames import SCHEMA
-from kinesis_nb.storage import Storage, explain, storage_errors
+from kinesis_nb.origin import Origin, has_properties, read_origin
+from kinesis_nb.storage import LOG, Storage, explain, storage_errors
 from kinesis_nb.txns import Txns
 
 if TYPE_CHECKING:
@@ -39,8 +44,9 @@ aggregate share a sequence number. They come in one batch and go into one commit
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PIECE = 62  # bits; a txn version is an int64 and a sequence number has up to 186 bits
 _PIECES = 3
-_KEYS = ("offset", "state", "seen", "gaps", "stamp", *(f"seq{piece}" for piece in range(_PIECES)))
+_KEYS = ("offset", "state", "seen", "kept", "gaps", "stamp", *(f"seq{piece}" for piece in range(_PIECES)))
 _GAP_KEYS = ("offset", "seen", "until")
+_TURNS = "run"  # stands where the id of a shard stands in the other names
 _TRIES = 20
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)  # maintenance does both
 _PROPERTIES = {
@@ -64,6 +70,8 @@ class Checkpoint:
         Whether everything in the (closed) shard is committed.
     seen
         Everything that arrived up to this moment was read, in whole milliseconds; None before the first answer.
+    kept
+        How long the stream kept its records when `seen` was recorded, in hours; 0 when that was not known.
     gaps
         How many times records were lost to the stream's retention.
     stamp
@@ -74,6 +82,7 @@ class Checkpoint:
     sequence_number: str | None = None
     ended: bool = False
     seen: datetime | None = None
+    kept: int = 0
     gaps: int = 0
     stamp: datetime | None = None
 
@@ -102,20 +111,22 @@ class RecordedGap:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Which stream a table belongs to; kept in the table's own description.
+class Turns:
+    """Who wants the table, who has it, and who has let go of it: numbers of calls, in the order of their claims.
 
     Attributes
     ----------
-    stream_arn, created_at
-        Together they tell a stream from all others, and from a later one of the same name.
-    start
-        ``trim_horizon``, or the ISO time where the sync started reading.
+    claimed
+        The newest call that wants the table; 0 when there was none.
+    taken
+        The newest call that took shards of it.
+    released
+        The newest call that has committed its last row, or whose successor need not wait for that.
     """
 
-    stream_arn: str
-    created_at: str
-    start: str
+    claimed: int
+    taken: int
+    released: int
 
 
 class SyncTable:
@@ -128,6 +139,9 @@ class SyncTable:
         self._sync = origin.stream_arn
         self._numbers = Txns(storage)
         self._epochs: dict[str, int] = {}
+        self._turn = 0  # the number of this writer's call; 0 for a writer that takes no part in that
+        self._is_shared = False  # whether other writers have the same number
+        self._kept: dict[str, int] = {}  # what the table is known to hold under that name: it hardly ever changes
         self._is_in_doubt = False  # whether the last commit may have landed, or a rival's may have
         self._durable = table.version()
 
@@ -148,7 +162,7 @@ class SyncTable:
             table = storage.open()
         except OSError as error:
             raise explain(storage.uri, error) from error
-        return cls(storage, table, _check_origin(storage.uri, table, origin))
+        return cls(storage, table, _check_origin(storage, table, origin))
 
     @property
     def version(self) -> int:
@@ -166,15 +180,81 @@ class SyncTable:
         return self._checkpoints(self._table, shard_ids)
 
     def _checkpoints(self, table: DeltaTable, shard_ids: Iterable[str]) -> dict[str, Checkpoint]:
-        ids = list(shard_ids)
-        values = self._txns(((shard_id, key) for shard_id in ids for key in _KEYS), table)
-        return {shard_id: _decode([next(values) for _ in _KEYS]) for shard_id in ids}
+        numbers = self._all_numbers(table)
+        return {shard_id: reached(numbers, self._sync, shard_id) for shard_id in shard_ids}
+
+    def known(self) -> set[str]:
+        """Return the ids of all shards that the table says anything about."""
+        prefix = f"{self._sync}/"
+        names = (name.removeprefix(prefix) for name in self._all_numbers(self._table) if name.startswith(prefix))
+        return {name.partition("/")[0] for name in names} - {_TURNS}
+
+    # --- turns
+
+    def turns(self) -> Turns:
+        """Return whose turn it is, at the newest version that this writer has seen."""
+        return Turns(*self._txns((_TURNS, key) for key in ("claimed", "taken", "released")))
+
+    @property
+    def turn(self) -> int:
+        """The number of this writer's call; 0 before it has claimed the table."""
+        return self._turn
+
+    def claim(self, run: str = "") -> int:
+        """Ask for the table, after everybody who asked before; return the number of this call.
+
+        Parameters
+        ----------
+        run
+            The name of a run of several writers, who share one number: the first one that comes claims the table for
+            all. Empty for a single writer.
+
+        Raises
+        ------
+        Fenced
+            When the run had the table before, and another call took it since.
+        OSError
+            When the table cannot be read or written; then this may be called again.
+        """
+        self._is_shared = bool(run)
+        for _ in range(_TRIES):
+            self.refresh()
+            if run and self.join(run):
+                return self._turn
+            number = self.turns().claimed + 1
+            names = ["claimed", f"{run}/claimed"] if run else ["claimed"]
+            if self._has_written([self._transaction(_TURNS, name, number) for name in names]):
+                self._turn = number
+                return number
+        raise self._contended()
+
+    def join(self, run: str) -> bool:
+        """Use the number that another writer of the same run has claimed; return False when there is no newer one.
+
+        Raises
+        ------
+        Fenced
+            When another call took the table since.
+        """
+        number = next(self._txns([(_TURNS, f"{run}/claimed")]))
+        if number <= self._turn:
+            return False
+        self._turn = number
+        self._check_epochs()
+        return True
+
+    def release(self) -> None:
+        """Tell whoever wants the table that this writer has committed its last row."""
+        if self.turns().taken == self._turn:
+            self._has_written([self._transaction(_TURNS, "released", self._turn)])
 
     def acquire(self, shard_ids: Iterable[str]) -> None:
         """Become the owner of shards: whoever owned them is fenced from its next commit on.
 
         Raises
         ------
+        Fenced
+            When a newer call has taken the table.
         OSError
             When the table cannot be read or written; then ownership is not known, and this may be called again.
         """
@@ -182,21 +262,49 @@ class SyncTable:
         # meanwhile the handle may move beyond a rival's take-over of what is owned already
         was_in_doubt, self._is_in_doubt = self._is_in_doubt, True
         for _ in range(_TRIES):
+            self._check_epochs()  # what was acquired by a fresh handle would fence a newer call
             found = self._txns((shard_id, "epoch") for shard_id in wanted)
             epochs = {shard_id: epoch + 1 for shard_id, epoch in zip(wanted, found, strict=True)}
-            with storage_errors():
-                try:
-                    self._write([], [self._transaction(shard_id, "epoch", epoch) for shard_id, epoch in epochs.items()])
-                except CommitFailedError:  # somebody else acquires at the same time
-                    self._table.update_incremental()
-                    continue
-                self._epochs |= epochs
-                self._update()
-            self._check_epochs()
-            self._is_in_doubt = was_in_doubt  # a take-over from here on is newer than the handle
-            return
+            transactions = [self._transaction(shard_id, "epoch", epoch) for shard_id, epoch in epochs.items()]
+            if self._has_written([*transactions, *self._taking()], epochs):
+                self._check_epochs()
+                self._is_in_doubt = was_in_doubt  # a take-over from here on is newer than the handle
+                return
+        raise self._contended()
+
+    def _taking(self) -> list[Transaction]:
+        """Return what makes two calls that take shards at the same time conflict, whichever shards they are.
+
+        Writers of the same call must not conflict: once one of them has taken the table, the others write nothing here.
+        """
+        if not self._turn or (self._is_shared and self.turns().taken == self._turn):
+            return []
+        keys = ["taken", "released"] if self._is_shared else ["taken"]  # nobody waits for all writers of a run
+        return [self._transaction(_TURNS, key, self._turn) for key in keys]
+
+    def _has_written(self, transactions: list[Transaction], epochs: Mapping[str, int] | None = None) -> bool:
+        """Commit transactions alone; return False when another writer committed to one of them first."""
+        with storage_errors():
+            try:
+                self._write([], transactions)
+            except CommitFailedError:
+                self._table.update_incremental()
+                return False
+            self._epochs |= epochs or {}
+            self._update()
+        return True
+
+    def _contended(self) -> Fenced:
         msg = f"{self.storage.uri} is being taken over by others again and again"
-        raise Fenced(msg, hint="stop the other syncs of this table")
+        return Fenced(msg, hint="stop the other syncs of this table")
+
+    def has_news(self) -> bool:
+        """Return whether others committed since the newest version that this writer has seen: one small request.
+
+        False too when that entry of the log was removed again, so :meth:`refresh` is to be called now and then.
+        """
+        with storage_errors():
+            return self.storage.has(f"{LOG}/{self.version + 1:020d}.json")
 
     def refresh(self) -> None:
         """Look at what other writers committed, each to its own shards.
@@ -209,6 +317,8 @@ class SyncTable:
             When the table cannot be read.
         """
         was_in_doubt, self._is_in_doubt = self._is_in_doubt, True
+        if self._options != self.storage.options():
+            self._reopen()
         with storage_errors():
             self._update()
         self._check_epochs()
@@ -257,15 +367,15 @@ class SyncTable:
             self._reopen()
             self._check_epochs()  # the handle is newer than any take-over, and Delta would accept anything from it
             if self._holds(self._table, checkpoints):  # it landed at an earlier try that could not find out
-                return self._landed()
+                self._make_durable()
+                return self._landed(checkpoints)
         self._is_in_doubt = True
         try:
             self._write([file] if file else [], self._transactions(checkpoints, gaps), map(str, gaps))
             self._update()
         except (DeltaError, OSError):
             return self._has_landed(checkpoints)
-        self._is_in_doubt = False
-        return True
+        return self._landed(checkpoints)
 
     def _reopen(self) -> None:
         """Take a new handle: with new credentials, and with no part of the log that was cleaned up meanwhile."""
@@ -282,10 +392,13 @@ class SyncTable:
             return False  # the old handle stays: from it, Delta refuses to write the same transactions twice
         self._table = table
         self._check_epochs()
-        return landed and self._landed()
-
-    def _landed(self) -> bool:
+        if not landed:
+            return False
         self._make_durable()
+        return self._landed(checkpoints)
+
+    def _landed(self, checkpoints: Mapping[str, Checkpoint]) -> bool:
+        self._kept |= {shard_id: checkpoint.kept for shard_id, checkpoint in checkpoints.items()}
         self._is_in_doubt = False
         return True
 
@@ -297,6 +410,7 @@ class SyncTable:
             self._transaction(shard_id, key, value)
             for shard_id, checkpoint in checkpoints.items()
             for key, value in _encode(checkpoint, self._epochs[shard_id])
+            if key != "kept" or value != self._kept.get(shard_id, 0)
         ]
         lost = [
             self._transaction(gap.shard_id, f"gap{checkpoints[gap.shard_id].gaps - 1}/{key}", value)
@@ -335,35 +449,47 @@ class SyncTable:
         self._durable = self.version
 
     def _check_epochs(self) -> None:
+        hint = "only one sync may write a table; this one stopped and lost nothing"
+        if self._turn and self.turns().taken > self._turn:
+            raise Fenced("another writer took this sync over", hint=hint)
         found = self._txns((shard_id, "epoch") for shard_id in self._epochs)
         for (shard_id, epoch), owner in zip(self._epochs.items(), found, strict=True):
             if owner != epoch:
                 msg = f"another writer took {shard_id} of this sync over"
-                raise Fenced(msg, hint="only one sync may write a table; this one stopped and lost nothing")
+                raise Fenced(msg, hint=hint)
 
     def _txns(self, names: Iterable[tuple[str, str]], table: DeltaTable | None = None) -> Iterator[int]:
         """Return the numbers of `txn` names, 0 for those that were never committed."""
-        with storage_errors():
-            numbers = self._numbers.at((table or self._table).version())
+        numbers = self._all_numbers(table or self._table)
         return iter([numbers.get(f"{self._sync}/{shard_id}/{key}", 0) for shard_id, key in names])
+
+    def _all_numbers(self, table: DeltaTable) -> Mapping[str, int]:
+        with storage_errors():
+            return self._numbers.at(table.version())
 
     def _transaction(self, shard_id: str, key: str, value: int) -> Transaction:
         return Transaction(f"{self._sync}/{shard_id}/{key}", value)
+
+
+def reached(numbers: Mapping[str, int], stream_arn: str, shard_id: str) -> Checkpoint:
+    """Return how far a shard got, from the ``txn`` numbers of a table."""
+    return _decode([numbers.get(f"{stream_arn}/{shard_id}/{key}", 0) for key in _KEYS])
 
 
 def _encode(checkpoint: Checkpoint, epoch: int) -> list[tuple[str, int]]:
     number = int(checkpoint.sequence_number or 0)
     pieces = ((number >> (_PIECE * piece)) & (2**_PIECE - 1) for piece in range(_PIECES))
     stamp = _micros(checkpoint.stamp)
-    values = (checkpoint.offset, int(checkpoint.ended), _millis(checkpoint.seen), checkpoint.gaps, stamp, *pieces)
+    seen, gaps = _millis(checkpoint.seen), checkpoint.gaps
+    values = (checkpoint.offset, int(checkpoint.ended), seen, checkpoint.kept, gaps, stamp, *pieces)
     return [("epoch", epoch), *zip(_KEYS, values, strict=True)]
 
 
 def _decode(values: list[int]) -> Checkpoint:
-    offset, ended, seen, gaps, stamp, *pieces = values
+    offset, ended, seen, kept, gaps, stamp, *pieces = values
     number = sum(value << (_PIECE * piece) for piece, value in enumerate(pieces))
     sequence_number = str(number) if number else None
-    return Checkpoint(offset, sequence_number, bool(ended), _moment(1000 * seen), gaps, _moment(stamp))
+    return Checkpoint(offset, sequence_number, bool(ended), _moment(1000 * seen), kept, gaps, _moment(stamp))
 
 
 def _micros(moment: datetime | None) -> int:
@@ -391,26 +517,35 @@ def _create(storage: Storage, origin: Origin) -> None:
                 schema=TABLE_SCHEMA,
                 mode="error",
                 name=origin.stream_arn.rpartition("/")[2],
-                description=json.dumps({"kinesis_nb": asdict(origin)}),
-                configuration=_PROPERTIES,
+                configuration={**_PROPERTIES, **origin.properties()},
                 storage_options=storage.patient_options(),
+                raise_if_key_not_exists=False,
             )
     except OSError:
         if not storage.exists():  # else another process was first, and whose it is will be seen
             raise
 
 
-def _check_origin(uri: str, table: DeltaTable, wanted: Origin) -> Origin:
-    """Return the origin that the table was made with."""
-    try:
-        found = Origin(**json.loads(table.metadata().description or "")["kinesis_nb"])
-    except (ValueError, KeyError, TypeError):
-        msg = f"{uri} is a Delta table, but not one that a sync made"
-        raise TableError(msg, hint="give a new place") from None
-    if found.stream_arn != wanted.stream_arn:
-        msg = f"{uri} belongs to {found.stream_arn}, not to {wanted.stream_arn}"
-        raise TableError(msg, hint="every stream needs a table of its own")
-    if found.created_at != wanted.created_at:
-        msg = f"{uri} belongs to an earlier stream of the same name, created {found.created_at}"
-        raise TableError(msg, hint="the stream was deleted and made again; sync it into a new table")
+def _check_origin(storage: Storage, table: DeltaTable, wanted: Origin) -> Origin:
+    """Return the origin that the table was created with; bring that of an older table to where it is kept now."""
+    found = read_origin(table)
+    if found is None:
+        msg = f"{storage.uri} is a Delta table, but not one that a sync made"
+        raise TableError(msg, hint="give a new place")
+    found.check_same_stream(wanted, storage.uri)
+    if not has_properties(table):
+        found = replace(found, newest_shard=wanted.newest_shard)
+        set_origin(table, found)
     return found
+
+
+def set_origin(table: DeltaTable, origin: Origin) -> None:
+    """Write the origin into the properties of a table.
+
+    Raises
+    ------
+    OSError
+        When that is not possible now.
+    """
+    with storage_errors():
+        table.alter.set_table_properties(origin.properties(), raise_if_not_exists=False)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from deltalake import DeltaTable
 
-    from kinesis_nb.lease import Holder, Lease
     from kinesis_nb.storage import Storage
 
 LOOK_SECONDS = 1.0  # between looks for a request
@@ -135,14 +134,12 @@ class Upkeep:
     def __init__(
         self,
         storage: Storage,
-        lease: Lease,
         version: Callable[[], int],
-        on_request: Callable[[Holder], None],
         patience: int = 0,
     ) -> None:
         self.trouble = ""  # why the last round of maintenance failed
         self._maintenance = Maintenance(storage, patience)
-        self._lease, self._version, self._on_request = lease, version, on_request
+        self._version = version
         self._stop = threading.Event()
 
     def start(self, name: str) -> None:
@@ -155,9 +152,6 @@ class Upkeep:
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
-            if rival := self._lease.wanted_by():
-                self._on_request(rival)
-                return
             self._maintain()
 
     def _maintain(self) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from kinesis_nb.storage import Storage
-from kinesis_nb.table import Checkpoint, Origin, SyncTable
+from kinesis_nb.origin import Origin
+from kinesis_nb.table import Checkpoint, SyncTable
 
 if TYPE_CHECKING:
     import kinesis_nb as kn

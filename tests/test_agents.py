@@ -230,7 +230,7 @@ def test_same_handle() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in dir(kind) if not name.startswith("_")}
 
-    assert public(Sync) - {"all_caught_up", "born_elsewhere", "look"} <= public(AgentSync)
+    assert public(Sync) - {"all_caught_up", "children_for_others", "look"} <= public(AgentSync)
     assert public(StreamingExport) <= public(AgentExport)
 
 

@@ -16,15 +16,15 @@ import pyarrow as pa
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb import upkeep
+from kinesis_nb import committer, ownership, upkeep
 from kinesis_nb.committer import OnDataLoss
 from kinesis_nb.emulator import ErrorReply, Stall
 from kinesis_nb.feed import Feed
-from kinesis_nb.lease import _OWNER as OWNER
+from kinesis_nb.origin import Origin
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.storage import Storage
 from kinesis_nb.sync import Sync
-from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, Origin, SyncTable
+from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable
 from kinesis_nb.transport import SystemClock
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.places import ORIGIN
@@ -107,8 +107,12 @@ class StaleListing(KinesisClient):
         return shards
 
 
-def test_take_over_during_a_reshard_doubles_nothing(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+def test_take_over_during_a_reshard_doubles_nothing(
+    source: kn.Source, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A shard that the old writer ended, and children it wrote, while the new one was listing, are not read again."""
+    monkeypatch.setattr(committer, "LOOK_SECONDS", 3600)  # so the old writer does not see that it is asked
+    monkeypatch.setattr(ownership, "LEASE_SECONDS", 0.0)
     streams.create()
     streams.put(20)
     old = source.sync("orders", tmp_path / "t", commit_interval=0.05)
@@ -121,9 +125,9 @@ def test_take_over_during_a_reshard_doubles_nothing(source: kn.Source, streams: 
 
     client = StaleListing(source.config)
     client.meanwhile = reshard_and_commit
-    (tmp_path / "t" / OWNER).unlink()  # so the new writer does not ask first
     origin = open_table(tmp_path, old._table.origin)
     new = Sync(Feed(client, "orders", SystemClock(), ()), origin, 0.05, OnDataLoss.FAIL)
+    new.start()
     streams.put(20)
     assert new.wait(timeout=30)
     new.stop()
@@ -247,7 +251,7 @@ def test_interrupted_wait_leaves_the_sync_running(source: kn.Source, streams: St
         sync.wait(until_caught_up=False)
     interrupt.join()
     assert sync.status().state == "running"
-    assert source.sync("orders", tmp_path / "t") is sync
+    assert source.sync("orders", tmp_path / "t", commit_interval=0.05) is sync
     streams.put(5)
     assert sync.wait(30)
     sync.stop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,9 +11,11 @@ from deltalake import DeltaTable
 import kinesis_nb as kn
 from kinesis_nb.committer import Committer, OnDataLoss
 from kinesis_nb.feed import Feed
+from kinesis_nb.ownership import Ownership
 from kinesis_nb.storage import Storage
 from kinesis_nb.sync import Sync
 from kinesis_nb.table import SyncTable
+from kinesis_nb.transport import ServerTime
 from tests.conftest import by_key
 from tests.places import ORIGIN
 from tests.virtual import VirtualKinesis, world
@@ -48,6 +50,7 @@ class Stream:
         """Begin a sync as a new process would, and let it catch up."""
         feed = Feed(VirtualKinesis(self.model, self.clock), "orders", self.clock, ())
         sync = Sync(feed, SyncTable.open(self.table, ORIGIN), 0.05, OnDataLoss(on_data_loss))
+        sync.start()
         try:
             assert sync.wait()
         finally:
@@ -136,21 +139,49 @@ def test_a_shard_that_was_empty_can_lose_too(stream: Stream) -> None:
     assert len(sync.status().lost) == 1
 
 
-def test_times_of_commit_never_go_back(tmp_path: Path) -> None:
-    """A clock that is set back, and a restart, leave `foundry_ingestion_timestamp` growing within a shard."""
-    model, clock, kinesis = world()
-    stamps = []
-    for _ in range(2):
-        table = SyncTable.open(Storage.at(tmp_path / "t"), ORIGIN)
-        feed = Feed(kinesis, "orders", clock, tuple(kinesis.list_shards("orders")))
-        committer = Committer(table, feed, 1.0, OnDataLoss.FAIL, lambda: None)
+class Stamps:
+    """Commits one record of a shard at a time, each as a new process would, and tells what it was stamped with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model, self.clock, self.kinesis = world()
+
+    def next(self) -> datetime:
+        table = SyncTable.open(Storage.at(self.folder), ORIGIN)
+        feed = Feed(self.kinesis, "orders", self.clock, tuple(self.kinesis.list_shards("orders")))
+        committer = Committer(table, Ownership(table, feed.wanted), feed, 1.0, OnDataLoss.FAIL)
         committer.take_over([shard.shard_id for shard in feed.shards])
-        model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": b"{}"})
+        self.model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": b"{}"})
         (shard,) = feed.shards
-        iterator = kinesis.get_shard_iterator("orders", shard.shard_id, committer.position(shard))
-        committer.deliver(shard, kinesis.get_records("orders", shard, iterator, 10))
+        iterator = self.kinesis.get_shard_iterator("orders", shard.shard_id, committer.position(shard))
+        committer.deliver(shard, self.kinesis.get_records("orders", shard, iterator, 10))
         committer._commit_pending()
-        rows = DeltaTable(tmp_path / "t").to_pandas().sort_values("shard_offset")
-        stamps.append(rows["foundry_ingestion_timestamp"].iloc[-1])
-        clock.manual.advance(-timedelta(days=1).total_seconds())
-    assert stamps[1] >= stamps[0]
+        rows = DeltaTable(self.folder).to_pandas().sort_values("shard_offset")
+        stamp: datetime = rows["foundry_ingestion_timestamp"].iloc[-1].to_pydatetime()
+        return stamp
+
+
+def test_times_of_commit_never_go_back(tmp_path: Path) -> None:
+    """A clock that is set back a little, and a restart, leave `foundry_ingestion_timestamp` growing within a shard."""
+    stamps = Stamps(tmp_path / "t")
+    first = stamps.next()
+    stamps.clock.manual.advance(-30)
+    assert stamps.next() >= first
+
+
+def test_a_wrong_clock_stamps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is years ahead of the service's own is not believed."""
+    stamps = Stamps(tmp_path / "t")
+    right = stamps.clock.now()
+    monkeypatch.setattr(stamps.clock, "now", lambda: datetime(2040, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr(stamps.kinesis, "server_time", lambda: ServerTime(right, right + timedelta(seconds=1)))
+    assert stamps.next() == right + timedelta(seconds=1)
+
+
+def test_times_of_commit_recover_from_a_wrong_clock(tmp_path: Path) -> None:
+    """Rows that a wrong clock stamped with a time far ahead do not stamp all later ones."""
+    stamps = Stamps(tmp_path / "t")
+    stamps.clock.manual.advance(14 * 365 * 24 * HOUR)
+    wrong = stamps.next()
+    stamps.clock.manual.advance(-14 * 365 * 24 * HOUR)
+    assert stamps.next() < wrong

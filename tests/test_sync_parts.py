@@ -17,7 +17,7 @@ from kinesis_nb.agents.place import Part, Placement, plan
 from kinesis_nb.position import StartingPosition
 from kinesis_nb.retry import Patient
 from kinesis_nb.storage import Storage
-from kinesis_nb.sync import Sync, open_table, start_part
+from kinesis_nb.sync import RunPart, Sync, open_table, start_part
 from kinesis_nb.transport import SystemClock
 from kinesis_nb.upkeep import Maintenance
 from kinesis_nb.verify import verify
@@ -39,6 +39,7 @@ class Parts:
     def __init__(self, source: kn.Source, folder: Path) -> None:
         self.source, self.storage = source, Storage.at(folder / "table")
         self.running: list[Sync] = []
+        self.placements: dict[int, Placement] = {}
 
     def table(self) -> SyncTable:
         start = StartingPosition.trim_horizon()
@@ -52,14 +53,17 @@ class Parts:
             self.source._kinesis,
             self.table(),
             "orders",
-            number,
-            Part(placement, number),
+            RunPart(self.run_of(placement), number, Part(placement, number)),
             clock=CLOCK,
             commit_interval=interval,
             on_data_loss="fail",
         )
         self.running.append(sync)
         return sync
+
+    def run_of(self, placement: Placement) -> str:
+        """Return the name of a run: those who have the same placement belong together."""
+        return str(id(self.placements.setdefault(id(placement), placement)))
 
     def start_all(self, placement: Placement) -> list[Sync]:
         return [self.start(placement, number) for number in range(len(placement))]
@@ -152,11 +156,11 @@ def test_news_of_a_child(parts: Parts, streams: Streams, monkeypatch: pytest.Mon
     [border] = placement.bounds
     streams.merge()  # a shard of the one with the first of the other's two
     until(lambda: "shardId-000000000003" in {shard.shard_id for shard in lower.status().shards})
-    until(lambda: upper.born_elsewhere == 1)
-    assert lower.born_elsewhere == 0
+    until(lambda: upper.children_for_others == 1)
+    assert lower.children_for_others == 0
     streams.call("SplitShard", StreamName="orders", ShardToSplit="shardId-000000000003", NewStartingHashKey=str(border))
     streams.put(300, keys=40)
-    until(lambda: lower.born_elsewhere == 1)
+    until(lambda: lower.children_for_others == 1)
     assert "shardId-000000000003" in parts.table().ended(["shardId-000000000003"])
     assert "shardId-000000000005" not in {shard.shard_id for shard in upper.status().shards}
     upper.look()

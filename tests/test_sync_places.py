@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
@@ -243,6 +244,7 @@ def test_a_second_process_is_handed_the_table(source: kn.Source, streams: Stream
     assert old.wait(timeout=30)
     feed = Feed(KinesisClient(source.config), "orders", SystemClock(), ())
     new = Sync(feed, place.open(old._table.origin), 0.05, OnDataLoss.FAIL)  # as another process would
+    new.start()
     assert new.status().state == "waiting"
     streams.put(20)
     assert new.wait(timeout=30)
@@ -252,28 +254,25 @@ def test_a_second_process_is_handed_the_table(source: kn.Source, streams: Stream
     assert by_key(place.rows().to_arrow()) == written_by_key(streams)
 
 
-def test_notes_of_owners_and_requests(place: Place) -> None:
-    """Notes tell who owns a table and who wants it; a writer withdraws its own and no other."""
+def test_the_name_of_the_owner(place: Place) -> None:
+    """The file beside the table tells which process took it at which call, and nothing of any other call."""
     place.open()
-    mine, other = Lease(place.storage), Lease(place.storage)
-    mine.take()
-    assert other.other() == mine.me
-    assert not mine.wanted_by()
-    other.request()
-    assert mine.wanted_by() == other.me
-    mine.release()
-    assert other.other() is None
-    other.take()
-    mine.release()  # too late: it is not ours any more
-    assert mine.other() == other.me
+    lease = Lease(place.storage)
+    assert lease.holder(1) is None
+    lease.take(1)
+    holder = lease.holder(1)
+    assert holder is not None
+    assert not holder.is_gone()
+    assert str(os.getpid()) in str(holder)
+    assert lease.holder(2) is None
 
 
-@pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"owner":"\xff"}'])
-def test_a_note_that_cannot_be_read_is_none(place: Place, note: bytes) -> None:
-    """Notes are hints: one that is torn or of something else stops nobody."""
+@pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"owner":"\xff"}', b'{"owner":"x","host":"h","pid":1,"started":""}'])
+def test_a_name_that_cannot_be_read_is_none(place: Place, note: bytes) -> None:
+    """The file is a hint: one that is torn, of something else or of an earlier version stops nobody."""
     place.open()
     place.storage.write(OWNER, note)
-    assert Lease(place.storage).other() is None
+    assert Lease(place.storage).holder(0) is None
 
 
 def test_maintenance_breaks_no_reader(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

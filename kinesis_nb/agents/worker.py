@@ -15,7 +15,7 @@ from kinesis_nb.errors import Fenced, KinesisError, TableError
 from kinesis_nb.export_stream import start_export
 from kinesis_nb.retry import Patient
 from kinesis_nb.storage import Storage
-from kinesis_nb.sync import open_table, start_part
+from kinesis_nb.sync import RunPart, open_table, start_part
 from kinesis_nb.transport import SystemClock
 from kinesis_nb.verify import verify
 
@@ -147,8 +147,7 @@ def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
             kinesis,
             table,
             order.stream,
-            task.number,
-            Part(task.placement, task.number),
+            RunPart(task.key.rpartition("-")[0], task.number, Part(task.placement, task.number)),
             clock=clock,
             commit_interval=order.commit_interval,
             on_data_loss=order.on_data_loss,
@@ -180,7 +179,7 @@ def _watch_sync(sync: Sync, desk: _Desk) -> bool:
     caught_up: Iterator[bool] = iter(())
     while sync.is_active:
         status = sync.status()
-        if _is_over(desk.report(status, reached, sync.born_elsewhere), sync):
+        if _is_over(desk.report(status, reached, sync.children_for_others), sync):
             return True
         if desk.births != births:
             births = desk.births
@@ -224,7 +223,7 @@ def _wait_for_shards(kinesis: Kinesis, ended: Sync, desk: _Desk, task: Task) -> 
     wanted = Part(task.placement, task.number)
     status, looked, births = ended.status(), float("-inf"), 0
     while True:
-        if _is_over(desk.report(status, desk.mark, ended.born_elsewhere), _Idle()):
+        if _is_over(desk.report(status, desk.mark, ended.children_for_others), _Idle()):
             return False
         if time.monotonic() - looked > IDLE_SECONDS or desk.births != births:
             looked, births = time.monotonic(), desk.births

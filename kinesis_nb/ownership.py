@@ -1,0 +1,173 @@
+"""Whose turn it is to write a table, and which of its shards this writer owns.
+
+Everything here is decided by the log of the table (:meth:`SyncTable.claim`, :meth:`~SyncTable.acquire`). A call goes
+through these states; the ones in the last column are what another call must have written to get it there:
+
+=========  =====================================================  ==================================
+state      what it does                                           leaves when
+=========  =====================================================  ==================================
+waiting    has claimed the table; waits for its writer            released, gone, or LEASE_SECONDS
+owning     commits                                                a newer claim -> yielding
+yielding   has committed all it had, and released; commits no     the newer call took the table ->
+           more                                                   Fenced; it never did -> waiting
+=========  =====================================================  ==================================
+
+So of any number of calls the newest one that lives gets the table, and a call that died before it took the table stops
+nobody for longer than YIELD_SECONDS.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kinesis_nb.errors import Fenced
+from kinesis_nb.lease import Lease
+from kinesis_nb.shards import Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from kinesis_nb.table import Checkpoint, SyncTable
+
+LEASE_SECONDS = 3.0  # how long a writer that does not release the table is waited for
+YIELD_SECONDS = 10.0  # how long a newer call has to take the table before an older one claims it again
+REFRESH_SECONDS = 5.0  # at most between two readings of the log's end; in between one entry is looked for
+
+
+class Ownership:
+    """One call's side of it. Used by the thread that commits, and by no other.
+
+    Parameters
+    ----------
+    run
+        The name of a run of several writers, each of which owns some shards; empty for a single writer.
+    """
+
+    def __init__(self, table: SyncTable, wants: Callable[[Shard], bool], run: str = "") -> None:
+        self._table, self._wants, self._run = table, wants, run
+        self._lease = Lease(table.storage)
+        self._refreshed_at = float("-inf")
+        self._waits_for = 0  # the call whose lease runs
+        self._lease_ends = 0.0
+        self._newer = 0  # the call that is to take the table
+        self._newer_until = 0.0
+
+    # --- turns
+
+    def claim(self) -> None:
+        """Ask for the table. May be called again when it failed."""
+        self._table.claim(self._run)
+
+    def may_take(self, now: float) -> bool:
+        """Return whether nobody has to be waited for any more.
+
+        Raises
+        ------
+        Fenced
+            When a newer call took the table.
+        OSError
+            When the table cannot be read.
+        """
+        if self._yields_to_a_newer_call(now):
+            return False
+        turns = self._table.turns()
+        if turns.taken == self._table.turn or turns.released >= turns.taken:
+            return True
+        if self._waits_for != turns.taken:
+            self._waits_for, self._lease_ends = turns.taken, now + LEASE_SECONDS
+        holder = self._lease.holder(turns.taken)
+        return now >= self._lease_ends or (holder is not None and holder.is_gone())
+
+    def is_wanted(self, now: float) -> bool:
+        """Return whether a newer call has claimed the table. Raises as :meth:`may_take` does."""
+        self._refresh(now)
+        return self._table.turns().claimed > self._table.turn
+
+    def release(self) -> None:
+        """Tell the newer call that everything is committed; a run of several writers is not waited for."""
+        if not self._run:
+            self._table.release()
+
+    def may_resume(self, now: float) -> bool:
+        """Return whether a writer that has released the table has it back, because the newer call never took it.
+
+        Raises as :meth:`may_take` does.
+        """
+        return not self._yields_to_a_newer_call(now)
+
+    def _yields_to_a_newer_call(self, now: float) -> bool:
+        """Whether there is a newer call that may still take the table; one that had its time is passed over."""
+        if not self.is_wanted(now):
+            return False
+        claimed = self._table.turns().claimed
+        if self._newer != claimed:
+            self._newer, self._newer_until = claimed, now + YIELD_SECONDS
+        if now < self._newer_until:
+            return True
+        self._table.claim(self._run)
+        return False
+
+    def _refresh(self, now: float) -> None:
+        if now - self._refreshed_at >= REFRESH_SECONDS or self._table.has_news():
+            self._table.refresh()
+            self._refreshed_at = now
+        if self._run:
+            self._table.join(self._run)
+
+    def fenced_by(self) -> Fenced:
+        """Return the error of a writer that was asked for the table and gave it away."""
+        holder = self._lease.holder(self._table.turns().taken)
+        return Fenced(
+            f"{holder or 'another writer'} took this sync over",
+            hint="only one sync may write a table; this one stopped and lost nothing",
+        )
+
+    # --- shards
+
+    def take_over(self, shard_ids: Collection[str]) -> tuple[set[str], Mapping[str, Checkpoint]]:
+        """Fence whoever wrote these shards before, then read how far they got; in that order, so that it is final.
+
+        Returns
+        -------
+        tuple of set and mapping
+            The shards that had ended in the table: they are final already, and nobody has to own them. And the
+            checkpoints of the others.
+        """
+        settled = self._table.ended(shard_ids)
+        wanted = set(shard_ids) - settled
+        self._table.acquire(wanted)
+        if not self._run:
+            self._lease.take(self._table.turn)
+        return settled, self._table.checkpoints(wanted)
+
+    def checkpoints(self, shard_ids: Collection[str]) -> Mapping[str, Checkpoint]:
+        """Return how far shards of any writer got."""
+        return self._table.checkpoints(shard_ids)
+
+    def half_read(self, shard_ids: Collection[str]) -> set[str]:
+        """Return those shards that were begun and are not in the table to their end."""
+        begun = self._table.checkpoints(set(shard_ids) - self._table.ended(shard_ids))
+        return {shard_id for shard_id, checkpoint in begun.items() if checkpoint.sequence_number or checkpoint.seen}
+
+    def gone(self, listing: Iterable[Shard]) -> set[str]:
+        """Return the shards that this writer must tell as lost: the stream dropped them before they were read.
+
+        They are those that the table knows and that have not ended there; and the parents of shards that were born
+        after the table and that it does not know: they came and went while nobody read. Shard ids ascend.
+        """
+        shards = {shard.shard_id: shard for shard in listing}
+        known, oldest = self._table.known(), self._table.origin.newest_shard
+        new = (shard for shard_id, shard in shards.items() if shard_id not in known and shard_id > oldest)
+        parents = {parent for shard in new for parent in shard.parents}
+        candidates = (known | (parents if oldest else set())) - shards.keys()
+        heirs = _heirs(shards.values())
+        unread = candidates - self._table.ended(candidates)
+        return {shard_id for shard_id in unread if self._wants(heirs.get(shard_id, Shard(shard_id)))}
+
+
+def _heirs(shards: Iterable[Shard]) -> dict[str, Shard]:
+    """Return, by parent, the child of the lowest hash keys: whoever reads that one reads what is left of the parent."""
+    heirs: dict[str, Shard] = {}
+    for shard in sorted(shards, key=lambda shard: shard.hash_range, reverse=True):
+        heirs |= dict.fromkeys(shard.parents, shard)
+    return heirs
