@@ -387,14 +387,17 @@ class Committer:
         kept = lookups.insist(self._feed.lookup.retention)
         is_taken = False
         while True:
-            listing = lookups.list_shards(self._feed.stream)
-            shards = [*filter(self.wants, listing), *map(Shard, sorted(self._ownership.gone(listing)))]
+            shards = lookups.insist(self._to_read)
             unowned = {shard.shard_id for shard in shards} - self._ledger.owned
             if is_taken and not unowned:
                 self.inherit(shards)
                 return self._feed_of(shards, kept)
             self.take_over(unowned)
             is_taken = True
+
+    def _to_read(self) -> list[Shard]:
+        listing = self._feed.kinesis.list_shards(self._feed.stream)
+        return [*filter(self.wants, listing), *map(Shard, sorted(self._ownership.gone(listing)))]
 
     def _feed_of(self, shards: Iterable[Shard], kept: timedelta) -> Feed:
         """Return what is to be read, and have the table remember what must not be lost of the first shards."""

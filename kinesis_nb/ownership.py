@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kinesis_nb.errors import Fenced
+from kinesis_nb.errors import Fenced, ServiceError
 from kinesis_nb.lease import Lease
 from kinesis_nb.shards import Shard
 
@@ -153,10 +153,17 @@ class Ownership:
         """Return the shards that this writer must tell as lost: the stream dropped them before they were read.
 
         They are those that the table knows and that have not ended there; and the parents of shards that were born
-        after the table and that it does not know: they came and went while nobody read. Shard ids ascend.
+        after the table and that it does not know: they came and went while nobody read.
+
+        Raises
+        ------
+        ServiceError
+            For a listing that is older than the table: what it lacks may not have been there yet. Shard ids ascend.
         """
         shards = {shard.shard_id: shard for shard in listing}
         known, oldest = self._table.known(), self._table.origin.newest_shard
+        if max(known, default="") > max(shards, default=""):
+            raise ServiceError("a listing lacks shards that were read before", retryable=True)
         new = (shard for shard_id, shard in shards.items() if shard_id not in known and shard_id > oldest)
         parents = {parent for shard in new for parent in shard.parents}
         candidates = (known | (parents if oldest else set())) - shards.keys()

@@ -261,6 +261,8 @@ class SyncTable:
         wanted = list(shard_ids)
         # meanwhile the handle may move beyond a rival's take-over of what is owned already
         was_in_doubt, self._is_in_doubt = self._is_in_doubt, True
+        for shard_id in wanted:
+            self._epochs.pop(shard_id, None)  # an earlier try may have raised it without our knowledge
         for _ in range(_TRIES):
             self._check_epochs()  # what was acquired by a fresh handle would fence a newer call
             found = self._txns((shard_id, "epoch") for shard_id in wanted)

@@ -15,17 +15,18 @@ import tempfile
 import traceback
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.committer import Committer, OnDataLoss, encode_start
+from kinesis_nb.committer import Committer, OnDataLoss
 from kinesis_nb.errors import Fenced
 from kinesis_nb.feed import Feed
+from kinesis_nb.ledger import encode_start
+from kinesis_nb.origin import Origin
+from kinesis_nb.ownership import Ownership
 from kinesis_nb.position import Kind
 from kinesis_nb.retry import Patient
 from kinesis_nb.storage import Storage
-from kinesis_nb.sync import Sync
-from kinesis_nb.table import Origin, SyncTable
+from kinesis_nb.table import SyncTable
 from kinesis_nb.upkeep import Maintenance
 from kinesis_nb.verify import verify
 from tests.simulation import (
@@ -87,7 +88,7 @@ class PlayedCommitter(Committer):
     """A committer without its thread: whoever waits for it does its work."""
 
     def __init__(self, world: World, table: SyncTable, feed: Feed) -> None:
-        super().__init__(table, feed, 1.0, OnDataLoss.FAIL, lambda: None)
+        super().__init__(table, Ownership(table, feed.wanted), feed, 1.0, OnDataLoss.FAIL)
         self.world = world
         self.is_dead = False  # died inside a commit, and so does nothing more
 
@@ -156,11 +157,10 @@ class Table:
         early = self.world.chance(0.5)
         if early:
             self._poke_zombie()
-        stub: Any = SimpleNamespace(stream=STREAM, _committer=self.committer)
-        shards = Sync._take_over(stub, Patient(kinesis, self.world.clock))
+        self.committer.insist(self.committer._ownership.claim)
+        feed = self.committer.insist(lambda: self.committer.take_all(Patient(kinesis, self.world.clock)))
         if not early:
             self._poke_zombie()
-        feed = Feed(kinesis, STREAM, self.world.clock, shards)
         turns = TableTurns(self.world, feed, self.committer, sorted(self.committer.ended))
         turns.committer = self.committer
         return turns

@@ -267,7 +267,9 @@ def test_the_name_of_the_owner(place: Place) -> None:
     assert lease.holder(2) is None
 
 
-@pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"owner":"\xff"}', b'{"owner":"x","host":"h","pid":1,"started":""}'])
+@pytest.mark.parametrize(
+    "note", [b"", b"{", b"[]", b'{"owner":"\xff"}', b'{"owner":"x","host":"h","pid":1,"started":""}']
+)
 def test_a_name_that_cannot_be_read_is_none(place: Place, note: bytes) -> None:
     """The file is a hint: one that is torn, of something else or of an earlier version stops nobody."""
     place.open()

@@ -47,6 +47,8 @@ STEPS = {
     "commit": Step(table.SyncTable, "_write", _has_rows),
     "fsync of the log": Step(storage.Storage, "make_durable"),
     "checkpoint read": Step(table.SyncTable, "checkpoints"),
+    "claim": Step(table.SyncTable, "claim"),
+    "release": Step(table.SyncTable, "release"),
     "takeover": Step(table.SyncTable, "acquire"),
     "takeover commit": Step(table.SyncTable, "_write", _has_no_rows),
     "lease": Step(Lease, "take"),
@@ -57,7 +59,7 @@ STEPS = {
     "vacuum": Step(DeltaTable, "vacuum"),
     "reshard: end of a shard": Step(Committer, "finish"),
     "reshard: commit of the end": Step(Committer, "_commit", lambda _self, pending: bool(pending.ended)),
-    "reshard: ownership of the children": Step(Committer, "take_over", lambda self, _shards: bool(self._owned)),
+    "reshard: ownership of the children": Step(Committer, "take_over", lambda self, _shards: bool(self._ledger.owned)),
     "reshard: start of the children": Step(Scheduler, "_finished"),
 }
 POINTS = [f"{when} {name}" for name in STEPS for when in ("before", "after")]
@@ -67,6 +69,8 @@ RARE = (
     "log",
     "compaction",
     "takeover",
+    "claim",
+    "release",
     "lease",
     "listing",
     "checkpoint",

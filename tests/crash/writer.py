@@ -12,7 +12,7 @@ import polars as pl  # noqa: F401
 import pyarrow.dataset  # noqa: F401
 
 import kinesis_nb as kn
-from kinesis_nb import committer, pace, scheduler, sync, upkeep
+from kinesis_nb import committer, ownership, pace, scheduler, upkeep
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.table import SyncTable
 from tests.crash import points
@@ -59,10 +59,11 @@ def live(orders: Orders) -> None:
     def say(event: str) -> None:
         os.write(file, f"{time.monotonic():.4f} {orders.name} {event}\n".encode())
 
-    upkeep.EVERY, upkeep.LOOK_SECONDS, upkeep.VACUUM_EVERY = orders.maintenance_every, orders.look_seconds, 1
+    upkeep.EVERY, upkeep.VACUUM_EVERY = orders.maintenance_every, 1
+    upkeep.LOOK_SECONDS = committer.LOOK_SECONDS = orders.look_seconds
     scheduler.IDLE_SECONDS = pace.BEHIND_SECONDS = orders.commit_interval
     committer.RETRY_SECONDS = orders.retry_seconds
-    sync.LEASE_SECONDS = orders.lease_seconds
+    ownership.LEASE_SECONDS = orders.lease_seconds
     _report(say)
     if orders.point:
         points.arm(orders.point, orders.countdown, say)
