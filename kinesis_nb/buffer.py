@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from kinesis_nb.errors import Closed, ConfigError
+from kinesis_nb.halt import check, current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -83,13 +84,13 @@ class Buffer:
         Raises
         ------
         Closed
-            When the buffer is closed, also while waiting for room; the batch was not taken then.
+            When the buffer is closed, or this thread shall end, also while waiting for room; the batch was not taken.
         """
         if rows.num_rows == 0:
             return
         with self._changed:
-            if self._on_full is OnFull.BLOCK:
-                self._changed.wait_for(lambda: self._closed or not self._rows or self._has_room_for(rows))
+            if self._on_full is OnFull.BLOCK and not self._may_take(rows):
+                self._wait_for_room(rows)
             if self._closed:
                 msg = "the buffer is closed"
                 raise Closed(msg)
@@ -100,6 +101,19 @@ class Buffer:
             if self._on_full is OnFull.DROP_OLDEST:
                 self._shrink()
             self._changed.notify_all()
+
+    def _wait_for_room(self, rows: pa.RecordBatch) -> None:
+        halt = current()
+        with halt.waking(self._notify):
+            self._changed.wait_for(lambda: halt.is_set() or self._may_take(rows))
+        check()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _may_take(self, rows: pa.RecordBatch) -> bool:
+        return self._closed or not self._rows or self._has_room_for(rows)
 
     def _has_room_for(self, rows: pa.RecordBatch) -> bool:
         return self._rows + rows.num_rows <= self._max_rows and self._bytes + _held(rows) <= self._max_bytes

@@ -271,7 +271,8 @@ class Sync(TableLike):
         """Return a moment of the sync."""
         now = self._committer.snapshot()
         pending = sum(rows.num_rows for rows in now.pending)
-        error = str(self._committer.error or self._committer.trouble or self._upkeep.trouble)
+        lingering = self._scheduler.lingering if self._scheduler else ""
+        error = str(self._committer.error or self._committer.trouble or self._upkeep.trouble or lingering)
         shards = tuple(self._scheduler.stats()) if self._scheduler else ()
         lost = tuple(map(str, now.lost))
         return SyncStatus(self._state(), now.committed, now.commits, pending, _lag(shards), shards, lost, error)
