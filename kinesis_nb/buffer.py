@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from kinesis_nb.errors import Closed, ConfigError
+from kinesis_nb.halt import check, current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +35,7 @@ class BufferStats:
     Attributes
     ----------
     rows, bytes
-        What it holds now.
+        What it holds now; a batch that is a part of another one keeps the memory of all of that.
     received, taken
         Rows put in and taken out since the start.
     dropped
@@ -83,13 +84,13 @@ class Buffer:
         Raises
         ------
         Closed
-            When the buffer is closed, also while waiting for room; the batch was not taken then.
+            When the buffer is closed, or this thread shall end, also while waiting for room; the batch was not taken.
         """
         if rows.num_rows == 0:
             return
         with self._changed:
-            if self._on_full is OnFull.BLOCK:
-                self._changed.wait_for(lambda: self._closed or not self._rows or self._has_room_for(rows))
+            if self._on_full is OnFull.BLOCK and not self._may_take(rows):
+                self._wait_for_room(rows)
             if self._closed:
                 msg = "the buffer is closed"
                 raise Closed(msg)
@@ -101,23 +102,36 @@ class Buffer:
                 self._shrink()
             self._changed.notify_all()
 
+    def _wait_for_room(self, rows: pa.RecordBatch) -> None:
+        halt = current()
+        with halt.waking(self._notify):
+            self._changed.wait_for(lambda: halt.is_set() or self._may_take(rows))
+        check()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _may_take(self, rows: pa.RecordBatch) -> bool:
+        return self._closed or not self._rows or self._has_room_for(rows)
+
     def _has_room_for(self, rows: pa.RecordBatch) -> bool:
-        return self._rows + rows.num_rows <= self._max_rows and self._bytes + rows.nbytes <= self._max_bytes
+        return self._rows + rows.num_rows <= self._max_rows and self._bytes + _held(rows) <= self._max_bytes
 
     def _append(self, shard_id: str, rows: pa.RecordBatch) -> None:
         self._batches.append((shard_id, rows))
         self._rows += rows.num_rows
-        self._bytes += rows.nbytes
+        self._bytes += _held(rows)
 
     def _prepend(self, shard_id: str, rows: pa.RecordBatch) -> None:
         self._batches.appendleft((shard_id, rows))
         self._rows += rows.num_rows
-        self._bytes += rows.nbytes
+        self._bytes += _held(rows)
 
     def _pop(self) -> Held:
         shard_id, rows = self._batches.popleft()
         self._rows -= rows.num_rows
-        self._bytes -= rows.nbytes
+        self._bytes -= _held(rows)
         return shard_id, rows
 
     def _shrink(self) -> None:
@@ -127,15 +141,14 @@ class Buffer:
             drop = max(self._overhang(rows), 1)
             self._dropped[shard_id] += min(drop, rows.num_rows)
             if drop < rows.num_rows:
-                # a slice would keep the dropped rows in memory
-                kept = rows.take(pa.array(range(drop, rows.num_rows), pa.int64()))
-                self._prepend(shard_id, kept)
+                self._prepend(shard_id, _copied(rows.slice(drop)))
 
     def _overhang(self, rows: pa.RecordBatch) -> int:
         """Return how many of the rows just popped have no room, by count and by their average size."""
         by_count = self._rows + rows.num_rows - self._max_rows
-        too_many_bytes = self._bytes + rows.nbytes - self._max_bytes
-        return max(by_count, -(-too_many_bytes * rows.num_rows // rows.nbytes))
+        held = _held(rows)
+        too_many_bytes = self._bytes + held - self._max_bytes
+        return max(by_count, -(-too_many_bytes * rows.num_rows // held))
 
     def take(self, timeout: float | None = None, most: int | None = None, batches: int | None = None) -> list[Held]:
         """Take rows out, waiting until there is something: all, at most `most`, or so many batches.
@@ -166,7 +179,7 @@ class Buffer:
         while most > 0 and self._batches and len(taken) < batches:
             shard_id, rows = self._pop()
             if rows.num_rows > most:
-                self._prepend(shard_id, rows.slice(most))
+                self._prepend(shard_id, _unburdened(rows.slice(most)))
                 rows = rows.slice(0, most)
             taken.append((shard_id, rows))
             most -= rows.num_rows
@@ -176,7 +189,7 @@ class Buffer:
         """Put back what was taken last and not used; it may exceed the budget for a moment."""
         with self._changed:
             for shard_id, rows in reversed(taken):
-                self._prepend(shard_id, rows)
+                self._prepend(shard_id, _unburdened(rows))
                 self._taken -= rows.num_rows
             self._changed.notify_all()
 
@@ -224,3 +237,20 @@ class Buffer:
         """Return exact counts, all of the same moment."""
         with self._changed:
             return BufferStats(self._rows, self._bytes, self._received, self._taken, dict(self._dropped))
+
+
+def _held(rows: pa.RecordBatch) -> int:
+    """Return how many bytes stay in memory as long as a batch does; `nbytes` tells how many of them it shows."""
+    return int(rows.get_total_buffer_size())
+
+
+def _unburdened(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch that keeps at most twice the memory of what it shows: a slice keeps all it was cut from."""
+    return _copied(rows) if _held(rows) > 2 * rows.nbytes else rows
+
+
+def _copied(rows: pa.RecordBatch) -> pa.RecordBatch:
+    # the system's memory: Arrow's own pool keeps some for each thread that ever asked, and this may be any shard's
+    pool = pa.system_memory_pool()
+    columns = [pa.concat_arrays([column], memory_pool=pool) for column in rows.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)

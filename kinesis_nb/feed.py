@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from kinesis_nb.errors import StreamNotFound
+from kinesis_nb.halt import holding
 from kinesis_nb.payload import unchanged
 from kinesis_nb.position import StartingPosition
 
@@ -36,7 +37,7 @@ class Lookup:
 
     def shards(self, since: float) -> Mapping[str, Shard]:
         """Return a listing by shard id that was asked for later than at `since`, a time of the monotonic clock."""
-        with self._lock:
+        with holding(self._lock):
             if self._listed_at <= since:
                 asked_at = self._clock.monotonic()
                 self._shards = {shard.shard_id: shard for shard in self._kinesis.list_shards(self._stream)}
@@ -45,7 +46,7 @@ class Lookup:
 
     def retention(self) -> timedelta:
         """Return how long the stream keeps a record, as it was during the last minute."""
-        with self._lock:
+        with holding(self._lock):
             asked_at = self._clock.monotonic()
             if asked_at - self._described_at > RETENTION_SECONDS:
                 self._retention = timedelta(hours=self._kinesis.describe_stream(self._stream).retention)

@@ -119,13 +119,15 @@ def rows_behind(rows: pa.RecordBatch, sequence_number: str | None) -> pa.RecordB
     return rows.slice(bisect_right(places, int(sequence_number), key=lambda place: int(numbers[place].as_py())))
 
 
-def decode_text(data: pa.Array) -> tuple[pa.Array, pa.Array]:
+def decode_text(data: pa.Array, pool: pa.MemoryPool | None = None) -> tuple[pa.Array, pa.Array]:
     """Split record bytes into text and what text cannot hold.
 
     Parameters
     ----------
     data
         A binary array, or a string array.
+    pool
+        What gives the memory; None for Arrow's default.
 
     Returns
     -------
@@ -133,19 +135,19 @@ def decode_text(data: pa.Array) -> tuple[pa.Array, pa.Array]:
         `text` is a string array in which bytes that are not UTF-8 became U+FFFD; `raw` holds the original bytes of
         just those rows and is null elsewhere.
     """
-    whole = as_text(data)
+    whole = as_text(data, pool)
     if whole is not None:
-        return whole, pa.nulls(len(data), pa.binary())
+        return whole, pa.nulls(len(data), pa.binary(), memory_pool=pool)
     values: list[bytes] = data.to_pylist()  # one bad row makes the vectorised cast fail; then go row by row
     text = [value.decode(errors="replace") for value in values]
     raw = [value if replaced.encode() != value else None for value, replaced in zip(values, text, strict=True)]
-    return pa.array(text, pa.string()), pa.array(raw, pa.binary())
+    return pa.array(text, pa.string(), memory_pool=pool), pa.array(raw, pa.binary(), memory_pool=pool)
 
 
-def as_text(data: pa.Array) -> pa.Array | None:
+def as_text(data: pa.Array, pool: pa.MemoryPool | None = None) -> pa.Array | None:
     """Return a binary array as a string array; None when one of its values is not UTF-8."""
     try:
-        return data.cast(pa.string())
+        return data.cast(pa.string(), memory_pool=pool)
     except pa.ArrowInvalid:
         return None
 

@@ -10,6 +10,7 @@ from kinesis_nb.consumer import ConsumerStats, ShardConsumer
 from kinesis_nb.errors import Closed, KinesisError
 from kinesis_nb.feed import check_same_stream
 from kinesis_nb.frames import warm_up
+from kinesis_nb.halt import Halt
 from kinesis_nb.pace import Share
 from kinesis_nb.shards import ShardTracker, has_hole
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; listing only covers what that missed
 TICK_SECONDS = 1.0  # how often the discovery thread looks whether its owner is gone
-JOIN_SECONDS = 1.0
+JOIN_SECONDS = 2.0  # a thread that waits for an answer or a lock looks four times a second whether it shall end
 HOLES = 2  # listings in a row; one alone may just have met a reshard
 
 
@@ -53,7 +54,7 @@ class Scheduler:
         on_done: Callable[[BaseException | None], None],
     ) -> None:
         self._feed, self._sink, self._on_done = feed, sink, on_done
-        self._lock = threading.Lock()  # guards the six below; never held during I/O
+        self._lock = threading.Lock()  # guards the eight below; never held during I/O
         self._tracker = ShardTracker(is_ordered=feed.is_ordered)
         self._tracker.observe(feed.shards)
         for shard_id in skipped:
@@ -63,19 +64,26 @@ class Scheduler:
         self._share = Share(lambda: self._active)
         self._reach: dict[str, Reach] = {}  # by child: how far its parents were read
         self._threads: list[threading.Thread] = []
+        self._at_work: set[threading.Thread] = set()  # those of them that have not done all they had to do
         self._is_done = False
         self._holes = 0  # listings in a row that lacked a shard; only the thread that lists writes it
-        self._stop = threading.Event()
+        self._left = threading.Condition(self._lock)  # notified when a thread is no longer at work
+        self._halt = Halt()
+        self._was_awaited = False  # by `stop`
         self._is_abandoned = False
         self._may_run = threading.Event()
         self._may_run.set()
         self._stepped = threading.Condition()  # guards nothing; notified after every step of every consumer
 
     def start(self) -> None:
-        """Start the threads; returns at once."""
+        """Start the threads; returns at once. When that fails, or is interrupted, none is left."""
         warm_up()
-        self._start_runnable()
-        self._spawn(self._discover, f"kinesis_nb {self._feed.stream} discovery")
+        try:
+            self._start_runnable()
+            self._spawn(self._discover, f"kinesis_nb {self._feed.stream} discovery")
+        except BaseException:
+            self.stop()
+            raise
 
     def wait_opened(self, timeout: float) -> None:
         """Wait until every consumer started so far holds its place in the shard, at most `timeout` seconds."""
@@ -83,16 +91,27 @@ class Scheduler:
             self._stepped.wait_for(self._all_opened, timeout)
 
     def _all_opened(self) -> bool:
-        return self._stop.is_set() or all(consumer.has_iterator for consumer in self._snapshot())
+        return self._halt.is_set() or all(consumer.has_iterator for consumer in self._snapshot())
 
     def stop(self, timeout: float = JOIN_SECONDS) -> None:
-        """End all threads and wait for them; one that is inside a network call may outlive `timeout` by that call."""
-        self._stop.set()
+        """End all threads and wait for them, all together for `timeout` seconds at most.
+
+        Whatever they wait in is given up: a connection, an answer, room in the sink. Only what cannot be given up, such
+        as a look-up of the host's name, lets a thread outlive that; then `warning` says so. Calling it again, after an
+        interrupt too, waits for those that are left.
+        """
+        self._end()
+        me = {threading.current_thread()}
+        with self._left:
+            self._left.wait_for(lambda: self._at_work <= me, timeout)
+            gone = [thread for thread in self._threads if thread not in self._at_work]
+            self._was_awaited = True
+        for thread in gone:  # nothing is left for them to do
+            thread.join()
+
+    def _end(self) -> None:
+        self._halt.set()
         self._may_run.set()
-        deadline = self._feed.clock.monotonic() + timeout
-        for thread in list(self._threads):
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - self._feed.clock.monotonic()))
 
     def abandon(self) -> None:
         """End all threads within a second or two, without waiting.
@@ -130,22 +149,52 @@ class Scheduler:
 
     @property
     def warning(self) -> str:
-        """What is odd about the stream as a whole, else an empty string."""
-        return "some hash keys belong to no open shard" if self._holes >= HOLES else ""
+        """What is odd about the stream as a whole, or about the end of reading, else an empty string."""
+        return self.lingering or ("some hash keys belong to no open shard" if self._holes >= HOLES else "")
+
+    @property
+    def lingering(self) -> str:
+        """Which threads `stop` did not wait for any longer, else an empty string."""
+        with self._lock:
+            count = len(self._at_work) if self._was_awaited else 0
+        return f"{count:,} threads have not ended yet: they wait for the network" if count else ""
 
     def _snapshot(self) -> list[ShardConsumer]:
         with self._lock:
             return list(self._consumers.values())
 
     def _spawn(self, target: Callable[..., None], name: str, *args: object) -> None:
-        thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+        thread = threading.Thread(target=self._run, args=(target, *args), name=name, daemon=True)
         with self._lock:
+            if self._halt.is_set():
+                return
             self._threads.append(thread)
-            thread.start()
+            self._at_work.add(thread)
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no more of them
+                self._threads.remove(thread)
+                self._at_work.remove(thread)
+                raise
+
+    def _run(self, work: Callable[..., None], *args: object) -> None:
+        """Work in a thread of its own: the one place where each of them ends, whatever was raised."""
+        try:
+            with self._halt.obeyed():
+                work(*args)
+        except Closed:
+            pass  # the owner stopped us, inside the sink or a call
+        except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the reader, whatever it is
+            self._done(error)
+        finally:
+            self._notify_stepped()
+            with self._left:
+                self._at_work.discard(threading.current_thread())
+                self._left.notify_all()
 
     def _start_runnable(self) -> None:
         with self._lock:
-            if self._stop.is_set():
+            if self._halt.is_set():
                 return
             ready = [
                 ShardConsumer(self._feed, shard, self._sink, self._share, self._reach.get(shard.shard_id))
@@ -157,20 +206,13 @@ class Scheduler:
             self._spawn(self._consume, f"kinesis_nb {self._feed.stream} {consumer.shard.shard_id}", consumer)
 
     def _consume(self, consumer: ShardConsumer) -> None:
-        try:
-            while self._wait_while_paused():
-                wait = consumer.step()
-                self._notify_stepped()
-                if wait is None:
-                    self._finished(consumer)
-                    return
-                self._stop.wait(wait)
-        except Closed:
-            return  # the owner stopped us inside the sink
-        except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the reader, whatever it is
-            self._done(error)
-        finally:
+        while self._wait_while_paused():
+            wait = consumer.step()
             self._notify_stepped()
+            if wait is None:
+                self._finished(consumer)
+                return
+            self._halt.wait(wait)
 
     def _notify_stepped(self) -> None:
         with self._stepped:
@@ -178,7 +220,7 @@ class Scheduler:
 
     def _wait_while_paused(self) -> bool:
         self._may_run.wait()
-        return not self._stop.is_set()
+        return not self._halt.is_set()
 
     def _finished(self, consumer: ShardConsumer) -> None:
         with self._lock:
@@ -200,7 +242,7 @@ class Scheduler:
 
     def _discover(self) -> None:
         next_listing = self._feed.clock.monotonic() + DISCOVERY_SECONDS
-        while not self._stop.wait(TICK_SECONDS):
+        while not self._halt.wait(TICK_SECONDS):
             if self._is_abandoned:
                 self._done(None)
             elif self._feed.clock.monotonic() >= next_listing:
@@ -218,7 +260,7 @@ class Scheduler:
     def _list(self) -> None:
         try:
             self._observe(self._feed.lookup.shards(since=self._feed.clock.monotonic()).values())
-        except BaseException as error:  # noqa: BLE001 - as in _consume
+        except BaseException as error:  # noqa: BLE001 - as in _run
             if not (isinstance(error, KinesisError) and error.retryable):
                 self._done(error)
 
@@ -237,9 +279,8 @@ class Scheduler:
 
     def _done(self, error: BaseException | None) -> None:
         with self._lock:
-            if self._is_done or self._stop.is_set():
+            if self._is_done or self._halt.is_set():
                 return
             self._is_done = True
-        self._stop.set()
-        self._may_run.set()
+        self._end()
         self._on_done(error)

@@ -288,7 +288,8 @@ class Sync(TableLike):
     def status(self) -> SyncStatus:
         """Return a moment of the sync."""
         now = self._committer.snapshot()
-        error = str(self._committer.error or self._committer.trouble or self._upkeep.trouble)
+        lingering = self._scheduler.lingering if self._scheduler else ""
+        error = str(self._committer.error or self._committer.trouble or self._upkeep.trouble or lingering)
         shards = tuple(self._scheduler.stats()) if self._scheduler else ()
         lost = tuple(map(str, now.lost))
         lag, pending = _lag(shards), now.pending_rows

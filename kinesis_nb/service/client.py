@@ -10,12 +10,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from botocore import exceptions as boto_errors
+from botocore.parsers import ResponseParserError
 
-from kinesis_nb.errors import AccessDenied, KinesisError, ServiceError, StreamNotFound, closest
+from kinesis_nb import halt
+from kinesis_nb.errors import (
+    AccessDenied,
+    KinesisError,
+    MalformedAnswer,
+    ServiceError,
+    StreamNotFound,
+    closest,
+    forget_frames,
+)
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.service.aggregation import pack
 from kinesis_nb.service.credentials import signed
-from kinesis_nb.service.deadline import set_deadlines
+from kinesis_nb.service.deadline import set_deadlines, why_too_large
 from kinesis_nb.service.naming import is_arn, named, named_beside_iterator
 from kinesis_nb.service.probe import Probe
 from kinesis_nb.service.putting import decode_results, encode_records, request_body
@@ -27,7 +37,7 @@ from kinesis_nb.shards import Shard
 from kinesis_nb.transport import Clock, PutResult, ServerTime, StreamExtras, StreamSummary, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import polars as pl
 
@@ -184,10 +194,7 @@ class KinesisClient:
     def _call(self, operation: str, stream: str = "", **params: Any) -> Mapping[str, Any]:
         sent = self._clock.now()
         method = getattr(self._client, operation)
-        try:
-            answer: Mapping[str, Any] = signed(self._credentials, lambda: method(**params))
-        except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
-            raise self._translate(error, operation, stream) from error
+        answer: Mapping[str, Any] = self._made(lambda: method(**params), operation, stream)
         self._time.observe(
             answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"), sent, self._clock.now()
         )
@@ -196,15 +203,27 @@ class KinesisClient:
     def _post(self, operation: str, body: bytes, stream: str) -> bytes:
         """Make a call that is too large, or made too often, for botocore's own way of encoding and decoding."""
         sent = self._clock.now()
-        try:
-            answer, date = signed(self._credentials, lambda: self._raw.post(operation, body, stream))
-        except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
-            # what GetRecords does not find may be the shard
-            raise self._translate(error, operation, "" if operation == "get_records" else stream) from error
+        # what GetRecords does not find may be the shard
+        missed = "" if operation == "get_records" else stream
+        answer, date = self._made(lambda: self._raw.post(operation, body, stream), operation, missed)
         self._time.observe(date, sent, self._clock.now())
         return answer
 
+    def _made(self, call: Callable[[], T], operation: str, stream: str) -> T:
+        halt.check()
+        try:
+            return signed(self._credentials, call)
+        except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
+            raise self._translate(error, operation, stream) from error
+        except (UnicodeDecodeError, ResponseParserError, RecursionError) as error:
+            forget_frames(error)
+            raise _malformed(operation, "an answer that is no JSON") from error
+
     def _translate(self, error: Exception, operation: str, stream: str = "") -> KinesisError:
+        halt.check()  # what was given up did not fail
+        if too_large := why_too_large(error):
+            forget_frames(error)
+            return _malformed(operation, str(too_large))
         translated = translate(
             error, operation, stream, self._config.region, now=self._clock.now(), proxy=self._config.proxy
         )
@@ -221,6 +240,10 @@ class KinesisClient:
         except KinesisError:
             return "check the name and the region"
         return closest(stream, names) or "source.explore() lists the streams"
+
+
+def _malformed(operation: str, why: str) -> MalformedAnswer:
+    return MalformedAnswer(f"{operation}: {why}", hint="it can be asked for again", retryable=True)
 
 
 def _required(answer: Mapping[str, Any], member: str, kind: type[T]) -> T:

@@ -21,6 +21,7 @@ from botocore.utils import InstanceMetadataFetcher
 
 from kinesis_nb.credentials import Auth, AwsInstance, Profile, StaticCredentials, StsRole
 from kinesis_nb.errors import KinesisError, ServiceError, forget_frames
+from kinesis_nb.halt import acquire, holding
 from kinesis_nb.service.translate import RENEWABLE, translate
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ class Renewable(Credentials):  # type: ignore[misc]  # botocore has no types
         if not self._is_due(EARLY):
             return self._frozen()
         must_wait = self._loaded is None or self._is_due(LATE)
-        if self._loading.acquire(blocking=must_wait):
+        if must_wait:
+            acquire(self._loading)
+        if must_wait or self._loading.acquire(blocking=False):
             try:
                 if self._is_due(LATE if must_wait else EARLY):
                     self._renew(must_succeed=must_wait)
@@ -92,7 +95,7 @@ class Renewable(Credentials):  # type: ignore[misc]  # botocore has no types
         """
         if self.is_fixed:
             return False
-        with self._loading:
+        with holding(self._loading):
             if self._frozen().access_key == rejected:
                 self._renew(must_succeed=True)
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -58,6 +59,7 @@ class Decoding:
     def _begin(self) -> None:
         # always the same few threads: memory that one answer took in its thread is at hand there for the next
         self._threads = ThreadPoolExecutor(self._cores, "kinesis_nb decoding")
+        self._home: weakref.ref[threading.Thread] | None = None
         self._alone = threading.Lock()
         self._changed = threading.Condition()  # guards all below
         self._room = self._least
@@ -90,18 +92,23 @@ class Decoding:
             yield
 
     def beside_others(self, decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what is decoded without the GIL: at once if there is no other call, else when a core is free."""
+        """Return what is decoded without the GIL: at once for a reader with no other beside it, else on a free core."""
 
         def work() -> T:
             with self._turn(self._cores):
                 return decode(*args, **kwargs)
 
         with self._answer():
-            try:
-                decoded = self._threads.submit(work) if self._calls > 1 else None
-            except RuntimeError:  # the interpreter is about to end
-                decoded = None
-            return decoded.result() if decoded else work()
+            return work() if self._calls <= 1 and self._is_at_home() else _run_in(self._threads, work)
+
+    def _is_at_home(self) -> bool:
+        """Whether this thread may make arrays itself: one at a time may, for as long as it lives."""
+        me = threading.current_thread()
+        with self._changed:
+            owner = self._home() if self._home is not None else None
+            if owner is None or not owner.is_alive():
+                self._home, owner = weakref.ref(me), me
+            return owner is me
 
     @contextmanager
     def _answer(self) -> Generator[None]:
@@ -130,3 +137,11 @@ class Decoding:
                 elif idle > self._ended - began and self._calls >= self._room:
                     self._room += 1
                     self._changed.notify()
+
+
+def _run_in(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    try:
+        decoded = threads.submit(work)
+    except RuntimeError:  # the interpreter is about to end
+        return work()
+    return decoded.result()

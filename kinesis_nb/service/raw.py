@@ -12,9 +12,11 @@ import urllib3.exceptions
 from botocore import exceptions as boto_errors
 from botocore.awsrequest import AWSRequest
 
+from kinesis_nb.errors import MalformedAnswer
 from kinesis_nb.service.naming import is_arn, named
 
 _OK = 200
+_AGAIN = "it can be asked for again; a proxy on the way may have changed it"
 
 
 class RawCalls:
@@ -60,6 +62,9 @@ class RawCalls:
             content: bytes = answer.raw.read()
         except urllib3.exceptions.HTTPError as error:
             raise boto_errors.HTTPClientError(error=error) from error
+        if (coding := answer.headers.get("content-encoding", "identity")) != "identity":
+            # nobody asked for that, and what it opens to may be of any size
+            raise MalformedAnswer(f"{action}: an answer in the form {coding}", hint=_AGAIN, retryable=True)
         if answer.status_code != _OK:
             raise self._refusal(action, answer, content)
         return content, answer.headers.get("date")

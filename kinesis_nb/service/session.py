@@ -14,6 +14,7 @@ from botocore.config import Config
 from kinesis_nb.config import SourceConfig, check_endpoint
 from kinesis_nb.credentials import Profile
 from kinesis_nb.service.credentials import NOT_WHOLE, Renewable, assume, sign_in, signed
+from kinesis_nb.service.deadline import set_deadlines
 from kinesis_nb.service.redact import install
 from kinesis_nb.service.translate import translate_local
 
@@ -32,7 +33,9 @@ def make_credentials(config: SourceConfig, clock: Clock) -> Renewable:
     base = sign_in(config.auth, config.region, clock)
     if config.sts_role is None:
         return base
-    return assume(config.sts_role, base, make_client(config, base, "sts"), clock, config.proxy)
+    sts = make_client(config, base, "sts")
+    set_deadlines(sts)
+    return assume(config.sts_role, base, sts, clock, config.proxy)
 
 
 def make_client(config: SourceConfig, credentials: Renewable, service: str = "kinesis") -> Any:
@@ -80,6 +83,7 @@ def caller_arn(config: SourceConfig, credentials: Renewable) -> str | None:
     if not is_aws(config) and config.sts_endpoint_url is None:
         return None
     sts = make_client(config, credentials, "sts")
+    set_deadlines(sts)
     try:
         return str(signed(credentials, sts.get_caller_identity)["Arn"])
     except (boto_errors.BotoCoreError, boto_errors.ClientError, *NOT_WHOLE):

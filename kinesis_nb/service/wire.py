@@ -4,28 +4,32 @@ msgspec checks the types and decodes base64 in C, and the columns go straight to
 way.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kinesis_nb.errors import MalformedAnswer
-from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, constant, decode_text
+from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, decode_text
 from kinesis_nb.service.aggregation import may_hold_aggregates, unpack
 from kinesis_nb.service.columnar import LARGE_BYTES, LATEST, Columns, content, read_columns
 from kinesis_nb.service.decoding import Decoding
 from kinesis_nb.shards import Shard
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 T = TypeVar("T")
 
 _MOST_LAG = 1e15  # ms
+# Arrow's own pool keeps 1.5 MiB for each thread that ever made an array: for a thousand shards, far more than they hold
+_POOL = pa.system_memory_pool()
+_EPOCH, _MICROSECOND = datetime.fromtimestamp(0, UTC), timedelta(microseconds=1)
 
 
 _HashKey = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,39}$")]  # up to 2**128 - 1
@@ -149,11 +153,15 @@ def _batch(answer: _Answer, columns: Columns, rows: pa.RecordBatch, dropped: int
 
 def _columns(records: list[_Record]) -> Columns:
     return Columns(
-        pa.array([record.PartitionKey for record in records], pa.string()),
-        pa.array([record.Data for record in records], pa.binary()),
-        pa.array([record.ApproximateArrivalTimestamp for record in records], pa.float64()),
-        pa.array([record.SequenceNumber for record in records], pa.string()),
+        _array([record.PartitionKey for record in records], pa.string()),
+        _array([record.Data for record in records], pa.binary()),
+        _array([record.ApproximateArrivalTimestamp for record in records], pa.float64()),
+        _array([record.SequenceNumber for record in records], pa.string()),
     )
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    return pa.array(values, kind, memory_pool=_POOL)
 
 
 _NO_COLUMNS, _NO_ROWS = _columns([]), pa.RecordBatch.from_pylist([], SCHEMA)
@@ -161,22 +169,31 @@ _NO_COLUMNS, _NO_ROWS = _columns([]), pa.RecordBatch.from_pylist([], SCHEMA)
 
 def _rows(columns: Columns, places: pa.Array | None, shard: Shard, now: datetime) -> pa.RecordBatch:
     """Return the rows of records; `places` holds those of user records in their aggregates, None stands for zeros."""
-    text, raw = decode_text(columns.data)
-    millis = pc.round(pc.multiply(columns.seconds, 1_000.0)).cast(pa.int64())
+    text, raw = decode_text(columns.data, _POOL)
     count = len(text)
     return pa.RecordBatch.from_arrays(
         [
             columns.keys,
             text,
-            millis.cast(pa.timestamp("ms", tz="UTC")).cast(TIMESTAMP),
-            constant(now.astimezone(UTC), count, TIMESTAMP),
-            _repeated(shard.shard_id, count, pa.string()),
+            _times(columns.seconds),
+            _fixed(TIMESTAMP, np.full(count, (now - _EPOCH) // _MICROSECOND, np.int64)),
+            _repeated(shard.shard_id, count),
             columns.sequence_numbers,
-            _repeated(0, count, pa.int64()) if places is None else places,
+            _zeros(count) if places is None else places,
             raw,
         ],
         schema=SCHEMA,
     )
+
+
+def _times(seconds: pa.Array) -> pa.Array:
+    """Return whole milliseconds, which is what the service knows."""
+    return _fixed(TIMESTAMP, np.rint(seconds.to_numpy() * 1_000.0).astype(np.int64) * 1_000)
+
+
+def _fixed(kind: pa.DataType, values: NDArray[np.int64]) -> pa.Array:
+    """Return an array of 64-bit values where numpy has them: a scalar of Arrow's would take from its own pool."""
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
 def _size(columns: Columns) -> int:
@@ -185,9 +202,16 @@ def _size(columns: Columns) -> int:
 
 
 @lru_cache(maxsize=64)
-def _repeated(value: object, length: int, kind: pa.DataType) -> pa.Array:
+def _repeated(text: str, count: int) -> pa.Array:
     """Return a constant column; full pages of one shard share it, so that it takes memory once."""
-    return constant(value, length, kind)
+    value = text.encode()
+    bounds = np.arange(count + 1, dtype=np.int32) * np.int32(len(value))
+    return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(bounds), pa.py_buffer(value * count)])
+
+
+@lru_cache(maxsize=64)
+def _zeros(count: int) -> pa.Array:
+    return _fixed(pa.int64(), np.zeros(count, np.int64))
 
 
 def _unpack(records: list[_Record], hash_range: tuple[int, int]) -> tuple[list[_Record], pa.Array, int]:
@@ -216,4 +240,4 @@ def _unpack(records: list[_Record], hash_range: tuple[int, int]) -> tuple[list[_
                 places.append(place)
             else:
                 dropped += 1
-    return unpacked, pa.array(places, pa.int64()), dropped
+    return unpacked, _array(places, pa.int64()), dropped
