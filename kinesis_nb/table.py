@@ -129,7 +129,7 @@ class SyncTable:
         self._numbers = Txns(storage)
         self._epochs: dict[str, int] = {}
         self._is_in_doubt = False  # whether the last commit may have landed, or a rival's may have
-        self._durable = table.version()
+        self._durable: int | None = None  # up to which the log is known to survive a power cut
 
     @classmethod
     def open(cls, storage: Storage, origin: Origin) -> SyncTable:
@@ -145,10 +145,13 @@ class SyncTable:
             storage.refuse_foreign()
             if not storage.exists():
                 _create(storage, origin)
+            storage.settle()
             table = storage.open()
+            made = cls(storage, table, _check_origin(storage.uri, table, origin))
+            made._make_durable()  # what is read there is built on, and may have been written just now
         except OSError as error:
             raise explain(storage.uri, error) from error
-        return cls(storage, table, _check_origin(storage.uri, table, origin))
+        return made
 
     @property
     def version(self) -> int:
@@ -331,7 +334,10 @@ class SyncTable:
             self._check_epochs()
 
     def _make_durable(self) -> None:
-        self.storage.make_durable(range(self._durable + 1, self.version + 1))
+        if self._durable is None:
+            self.storage.make_all_durable(self.version)
+        else:
+            self.storage.make_durable(range(self._durable + 1, self.version + 1))
         self._durable = self.version
 
     def _check_epochs(self) -> None:
@@ -385,9 +391,9 @@ def in_millis(moment: datetime) -> datetime:
 
 def _create(storage: Storage, origin: Origin) -> None:
     try:
-        with storage_errors():
+        with storage_errors(), storage.creating() as uri:
             DeltaTable.create(
-                storage.uri,
+                uri,
                 schema=TABLE_SCHEMA,
                 mode="error",
                 name=origin.stream_arn.rpartition("/")[2],

@@ -68,7 +68,7 @@ class Maintenance:
             table = self._storage.open()
             number = table.version() // EVERY
             self._compact(table, SMALL_FILE if number % LARGE_EVERY else LARGE_FILE)
-            table.create_checkpoint()
+            self._storage.checkpoint_log(table)  # durable before anything that it stands for is removed
             table.cleanup_metadata()
             if number % VACUUM_EVERY == 0:
                 # full: what a crash left is in no log
