@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from kinesis_nb.errors import TableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 LOG = "_delta_log"
 LAST_CHECKPOINT = f"{LOG}/_last_checkpoint"
@@ -63,10 +63,22 @@ class Txn(msgspec.Struct, rename="camel"):
     version: int
 
 
-class Action(msgspec.Struct):
-    """A line of an entry; only this kind of action matters here."""
+class CommitInfo(msgspec.Struct):
+    """What a commit says of itself; its lines, where it was ours."""
+
+    kinesis_nb_lines: str | None = None
+
+
+class Action(msgspec.Struct, rename="camel"):
+    """A line of an entry; only these kinds of actions matter here."""
 
     txn: Txn | None = None
+    commit_info: CommitInfo | None = None
+
+
+def counted(*actions: Sequence[object]) -> dict[str, str]:
+    """Return what a commit of these actions is to say of itself, so that one that was cut between two lines is told."""
+    return {"kinesis_nb_lines": str(1 + sum(map(len, actions)))}
 
 
 _ACTIONS = msgspec.json.Decoder(Action)
@@ -140,9 +152,11 @@ def actions(files: Files, version: int, body: bytes) -> list[Action]:
 def _decode(body: bytes) -> list[Action]:
     """Return the actions of an entry; nothing when it is not whole, for every commit says at least what it was."""
     try:
-        return _ACTIONS.decode_lines(body)
+        found = _ACTIONS.decode_lines(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return []
+    said = next((action.commit_info.kinesis_nb_lines for action in found if action.commit_info), None)
+    return found if said in (None, str(len(found))) else []
 
 
 def txns(files: Files, parts: Iterable[str], bodies: Iterable[bytes]) -> dict[str, int]:
@@ -194,12 +208,16 @@ def settle(files: Files) -> list[int]:
     torn = sorted(takewhile(lambda number: not _decode(files.read(entry(number)) or b""), newest))
     if not torn or torn[0] == 0:
         return []
-    for number in torn:
-        try:
-            actions(files, number, b"")  # it may only have been on its way
-        except TableError:
-            files.write(entry(number), _nothing())
-    return torn
+    return [number for number in torn if _cancel(files, number)]
+
+
+def _cancel(files: Files, version: int) -> bool:
+    try:
+        actions(files, version, b"")  # it may only have been on its way
+    except TableError:
+        files.write(entry(version), _nothing())
+        return True
+    return False
 
 
 def _nothing() -> bytes:

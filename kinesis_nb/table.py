@@ -21,6 +21,7 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Tr
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
+from kinesis_nb import deltalog
 from kinesis_nb.errors import Fenced, TableError
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.storage import Storage, explain, storage_errors
@@ -318,7 +319,7 @@ class SyncTable:
             "append",
             self._table.schema(),
             commit_properties=CommitProperties(
-                custom_metadata={"kinesis_nb": note} if note else None,
+                custom_metadata=deltalog.counted(files, transactions) | ({"kinesis_nb": note} if note else {}),
                 app_transactions=transactions,
                 max_commit_retries=15,
             ),

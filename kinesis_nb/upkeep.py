@@ -15,6 +15,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, Transaction
 from deltalake.transaction import AddAction, RemoveAction
 
+from kinesis_nb import deltalog
 from kinesis_nb.storage import storage_errors
 from kinesis_nb.table import NO_HOOKS, TABLE_SCHEMA
 
@@ -100,7 +101,9 @@ class Maintenance:
             "append",
             table.schema(),
             commit_properties=CommitProperties(
-                app_transactions=[Transaction(ROUND, table.version() + 1)], max_commit_retries=15
+                custom_metadata=deltalog.counted(old, new, [ROUND]),
+                app_transactions=[Transaction(ROUND, table.version() + 1)],
+                max_commit_retries=15,
             ),
             post_commithook_properties=NO_HOOKS,
         )
