@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
+import shutil
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -18,6 +20,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from kinesis_nb import deltalog
 from kinesis_nb.errors import ConfigError, KinesisError, TableError
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     import polars as pl
     from pyarrow import Schema, Table
 
-LOG = "_delta_log"
+LOG = deltalog.LOG
 NOTES = "_kinesis_nb"  # Delta leaves folders alone whose name begins so
 
 # The object store's own retries must end before ours are of use: nobody can see what it is waiting for.
@@ -43,6 +46,8 @@ _LOOKS: dict[str, Any] = {  # of a Parquet file
     "write_statistics": ["shard_id", "shard_offset"],
 }
 _READS = 8  # at once
+_DRAFT_SECONDS = 3600  # so old is a draft whose process is gone
+_MAGIC = b"PAR1"  # a Parquet file begins and ends so
 MERGED_ROWS = 50_000  # in memory at a time, and in a row group
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|↳")
 
@@ -111,30 +116,56 @@ class Storage:
         ------
         OSError
             When that is not possible now.
+        TableError
+            When a file of the log is not whole.
         """
-        with storage_errors():
+        with self._log_errors(version):
             return DeltaTable(self.uri, version, self.patient_options())
+
+    @contextmanager
+    def _log_errors(self, version: int | None) -> Generator[None]:
+        """Raise what is wrong with the log by its name, also where Delta would not notice."""
+        with storage_errors():
+            if self.folder is not None:  # an object store keeps an object whole or not at all
+                deltalog.check(self, version)
+            try:
+                yield
+            except DeltaError as error:
+                if (found := deltalog.explain(self, version)) is not None:
+                    raise found from error
+                raise
 
     def patient_options(self) -> Options:
         """Return the same with limits to how long deltalake tries by itself."""
         return Options({**_PATIENCE, **self.options()}) if self.folder is None else Options()
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
-        """Return the rows of a version, the newest by default."""
+        """Return the rows of a version, the newest by default.
+
+        Raises
+        ------
+        TableError
+            When a file of the log, or of the rows in a folder, is not whole.
+        """
         import polars as pl
 
-        return pl.scan_delta(self.uri, version=version, storage_options=self.options() or None)
+        table = self.open(version)
+        if self.folder is not None:
+            _check_files(self.folder, table)
+        return pl.scan_delta(table, storage_options=self.options() or None)
 
     def exists(self) -> bool:
         """Whether there is a Delta table."""
         with storage_errors():
-            return any(name.endswith((".json", ".parquet")) for name in self.names(LOG))
+            return deltalog.hinted(self)[0] >= 0 or any(
+                name.endswith((".json", ".parquet")) for name in self.names(LOG)
+            )
 
     def refuse_foreign(self) -> None:
         """Accept a table, an empty place, or nothing at all; raise TableError for anything else."""
         with storage_errors():
             found = self.names()
-        if found and LOG not in found:
+        if found - {NOTES} and LOG not in found:
             msg = f"{self.uri} is not a Delta table, and not empty"
             raise TableError(msg, hint="give a new place, or the place of a table that this sync made before")
 
@@ -148,6 +179,19 @@ class Storage:
         files, root = self._file_system()
         found = files.get_file_info(pafs.FileSelector(f"{root}/{within}".rstrip("/"), allow_not_found=True))
         return {info.base_name for info in found}
+
+    def sizes(self, within: str) -> dict[str, int]:
+        """Return the names of the files in a folder there, and how many bytes each has."""
+        if self.folder is None:
+            files, root = self._file_system()
+            found = files.get_file_info(pafs.FileSelector(f"{root}/{within}", allow_not_found=True))
+            return {info.base_name: info.size or 0 for info in found if info.is_file}
+        sizes = {}
+        with suppress(FileNotFoundError), os.scandir(self.folder / within) as found:
+            for item in found:
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    sizes[item.name] = item.stat().st_size
+        return sizes
 
     # --- files
 
@@ -209,20 +253,15 @@ class Storage:
                 (self.folder / name).unlink(missing_ok=True)
 
     def write(self, name: str, body: bytes) -> None:
-        """Write a small file whole or not at all, over what is there."""
+        """Write a small durable file whole or not at all, over what is there."""
         if self.folder is None:
             files, root = self._file_system()
             with files.open_output_stream(f"{root}/{name}") as file:
                 file.write(body)
             return
         path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
-        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-        try:
-            draft.write_bytes(body)
+        with _drafted(path, body) as draft:
             draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
 
     def read(self, name: str) -> bytes | None:
         """Return a small file, None when there is none."""
@@ -250,19 +289,97 @@ class Storage:
         with ThreadPoolExecutor(_READS, "kinesis_nb table") as pool:
             return list(pool.map(self.read, names))
 
+    # --- the log
+
     def last_log_checkpoint(self) -> int:
         """Return the version of the newest checkpoint of the log, 0 when there is none."""
-        found = self.read(f"{LOG}/_last_checkpoint")
-        return int(json.loads(found)["version"]) if found else 0
+        hint, _ = deltalog.hinted(self)
+        return hint if hint >= 0 else max(deltalog.live(self.sizes(LOG)).checkpoint, 0)
 
     def make_durable(self, versions: range) -> None:
         """Make log entries survive a power cut; an object store does that before it answers."""
         if self.folder is None:
             return
-        for version in versions:
+        for version in versions:  # in order: no entry is on disk before one that it relies on
             with suppress(FileNotFoundError):  # cleaned up already: a checkpoint of the log holds it
-                _fsync(self.folder / LOG / f"{version:020d}.json")
+                _fsync(self.folder / deltalog.entry(version))
         _sync_folder(self.folder / LOG)
+
+    def make_all_durable(self, version: int) -> None:
+        """Make survive a power cut what a reader of a version needs of the log, whoever wrote it."""
+        if self.folder is None:
+            return
+        found = deltalog.live(self.sizes(LOG), version)
+        for name in (*(f"{LOG}/{part}" for part in found.parts), deltalog.LAST_CHECKPOINT):
+            with suppress(FileNotFoundError):
+                _fsync(self.folder / name)
+        self.make_durable(range(found.checkpoint + 1, version + 1))
+        for folder in (self.folder, *self.folder.parents):  # some of them may have been made with the table
+            with suppress(OSError):
+                _sync_folder(folder)
+
+    def settle(self) -> list[int]:
+        """Set straight what a power cut tore before anybody was told of it; return the versions of those commits."""
+        return [] if self.folder is None else deltalog.settle(self)
+
+    @contextmanager
+    def creating(self) -> Generator[str]:
+        """Give an address where a table is to be made; what was made is here afterwards, durable, or nothing is.
+
+        Raises
+        ------
+        FileExistsError
+            When another process made a table here meanwhile.
+        """
+        if self.folder is None:
+            yield self.uri
+            return
+        with self._draft() as draft:
+            yield str(draft)
+            body = (draft / deltalog.entry(0)).read_bytes()
+            path = self.folder / deltalog.entry(0)
+            with _drafted(path, body.replace(f"{NOTES}/{draft.name}/".encode(), b"")) as entry:  # its address, in words
+                os.link(entry, path)
+        _sync_folder(self.folder)
+
+    def checkpoint_log(self, table: DeltaTable) -> None:
+        """Write a checkpoint of the log at the version of a handle; nothing refers to it before it is durable.
+
+        deltalake writes the checkpoint and what refers to it in one go, so it does that in a place of its own.
+        """
+        if self.folder is None:
+            table.create_checkpoint()
+            return
+        version, hint = table.version(), b""
+        found = deltalog.live(self.sizes(LOG), version)
+        if found.checkpoint < version:
+            with self._draft() as draft:
+                for name in (*found.parts, *(f"{number:020d}.json" for number in found.entries)):
+                    os.link(self.folder / LOG / name, draft / LOG / name)
+                DeltaTable(draft).create_checkpoint()
+                for name in deltalog.live({path.name: 0 for path in (draft / LOG).iterdir()}).parts:
+                    _fsync(draft / LOG / name)
+                    with suppress(FileExistsError):  # another one was faster
+                        os.link(draft / LOG / name, self.folder / LOG / name)
+                hint = (draft / deltalog.LAST_CHECKPOINT).read_bytes()
+        self.make_all_durable(version)
+        if hint and version > deltalog.hinted(self)[0]:
+            self.write(deltalog.LAST_CHECKPOINT, hint)
+
+    @contextmanager
+    def _draft(self) -> Generator[Path]:
+        """Give a folder with an empty log, on the same disk; it is gone afterwards, and so are forgotten ones."""
+        notes = Path(self.uri, NOTES)
+        draft = notes / f"draft-{uuid.uuid4().hex}"
+        (draft / LOG).mkdir(parents=True)
+        try:
+            yield draft
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+            for old in notes.glob("draft-*"):
+                with suppress(FileNotFoundError):
+                    if time.time() - old.stat().st_mtime > _DRAFT_SECONDS:
+                        shutil.rmtree(old, ignore_errors=True)
 
     def _file_system(self) -> tuple[pafs.FileSystem, str]:
         """Return the bucket as Arrow reaches it, and the prefix of the table there.
@@ -350,6 +467,40 @@ def explain(uri: str, error: OSError) -> TableError:
             hint="the credentials need s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject there",
         )
     return TableError(f"{uri} cannot be used: {said}", hint="check the place and its permissions")
+
+
+@contextmanager
+def _drafted(path: Path, body: bytes) -> Generator[Path]:
+    """Give a durable file that is to get the name `path` in the block; that name is durable afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        draft.write_bytes(body)
+        _fsync(draft)
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _check_files(folder: Path, table: DeltaTable) -> None:
+    """Raise TableError for a file of rows that is gone, or whose length or ends are not those of what was written."""
+    found = pa.table(table.get_add_actions())
+    for path, size in zip(found["path"].to_pylist(), found["size_bytes"].to_pylist(), strict=True):
+        if "://" in path:
+            continue
+        try:
+            with (folder / unquote(path)).open("rb") as file:
+                is_whole = file.read(4) == _MAGIC
+                is_whole &= file.seek(-4, io.SEEK_END) == size - 4 and file.read() == _MAGIC
+            state = "not whole"
+        except FileNotFoundError:
+            is_whole, state = False, "missing"
+        except OSError:  # shorter than that
+            is_whole, state = False, "not whole"
+        if not is_whole:
+            msg = f"{folder}: the rows of version {table.version():,} are not all there: {path} is {state}"
+            raise TableError(msg, hint="put the file back from a backup, or sync into a new place")
 
 
 def _fsync(file: Path) -> None:

@@ -25,6 +25,7 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Tr
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
+from kinesis_nb import deltalog
 from kinesis_nb.errors import Fenced, TableError
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.origin import Origin, has_properties, read_origin
@@ -143,7 +144,7 @@ class SyncTable:
         self._is_shared = False  # whether other writers have the same number
         self._kept: dict[str, int] = {}  # what the table is known to hold under that name: it hardly ever changes
         self._is_in_doubt = False  # whether the last commit may have landed, or a rival's may have
-        self._durable = table.version()
+        self._durable: int | None = None  # up to which the log is known to survive a power cut
 
     @classmethod
     def open(cls, storage: Storage, origin: Origin) -> SyncTable:
@@ -159,10 +160,13 @@ class SyncTable:
             storage.refuse_foreign()
             if not storage.exists():
                 _create(storage, origin)
+            storage.settle()
             table = storage.open()
+            made = cls(storage, table, _check_origin(storage, table, origin))
+            made._make_durable()  # what is read there is built on, and may have been written just now
         except OSError as error:
             raise explain(storage.uri, error) from error
-        return cls(storage, table, _check_origin(storage, table, origin))
+        return made
 
     @property
     def version(self) -> int:
@@ -431,7 +435,7 @@ class SyncTable:
             "append",
             self._table.schema(),
             commit_properties=CommitProperties(
-                custom_metadata={"kinesis_nb": note} if note else None,
+                custom_metadata=deltalog.counted(files, transactions) | ({"kinesis_nb": note} if note else {}),
                 app_transactions=transactions,
                 max_commit_retries=15,
             ),
@@ -447,7 +451,10 @@ class SyncTable:
             self._check_epochs()
 
     def _make_durable(self) -> None:
-        self.storage.make_durable(range(self._durable + 1, self.version + 1))
+        if self._durable is None:
+            self.storage.make_all_durable(self.version)
+        else:
+            self.storage.make_durable(range(self._durable + 1, self.version + 1))
         self._durable = self.version
 
     def _check_epochs(self) -> None:
@@ -513,9 +520,9 @@ def in_millis(moment: datetime) -> datetime:
 
 def _create(storage: Storage, origin: Origin) -> None:
     try:
-        with storage_errors():
+        with storage_errors(), storage.creating() as uri:
             DeltaTable.create(
-                storage.uri,
+                uri,
                 schema=TABLE_SCHEMA,
                 mode="error",
                 name=origin.stream_arn.rpartition("/")[2],

@@ -2,40 +2,21 @@
 
 deltalake gives one at a time and reads the end of the log again for each. A writer asks for ten of each of its shards
 before it begins, and for one of each whenever another writer has committed: with a hundred entries in the log every
-look is some 4 ms of CPU. Here an entry is read once.
+look is some 4 ms of CPU. Here an entry is read once, and none that a checkpoint of the log already holds.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from kinesis_nb.storage import LOG
+from kinesis_nb import deltalog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from kinesis_nb.storage import Storage
 
-_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(\..+)?\.parquet")
-
-
-class _Txn(msgspec.Struct, rename="camel"):
-    app_id: str
-    version: int
-
-
-class _Action(msgspec.Struct):
-    """A line of the log; only this kind of action matters here."""
-
-    txn: _Txn | None = None
-
-
-_ACTIONS = msgspec.json.Decoder(_Action)
+_FAR = 1_000  # versions behind a hint, from where on it is better to look for a newer checkpoint first
 
 
 class Txns:
@@ -46,7 +27,7 @@ class Txns:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._version = -1  # up to which `_numbers` goes
+        self._version: int | None = None  # up to which `_numbers` goes
         self._numbers: dict[str, int] = {}
 
     def at(self, version: int) -> Mapping[str, int]:
@@ -56,32 +37,39 @@ class Txns:
         ------
         OSError
             When the log cannot be read, or that part of it was cleaned up.
+        TableError
+            When a file of the log is not whole.
         """
-        if version < self._version or not self._read_on(version):
-            self._numbers, self._version = self._checkpoint(version)
-            if not self._read_on(version):
-                raise OSError(f"version {version} of {self._storage.uri} is not in its log any more")
+        if self._version is None or version < self._version or not self._read_on(self._version, version):
+            self._begin_at_checkpoint(version)
         return self._numbers
 
-    def _read_on(self, version: int) -> bool:
-        """Read the entries up to a version; False, and nothing changed, when one of them is gone."""
-        names = [f"{LOG}/{number:020d}.json" for number in range(self._version + 1, version + 1)]
-        entries = self._storage.read_all(names)
-        if None in entries:
+    def _begin_at_checkpoint(self, version: int) -> None:
+        """Read the newest checkpoint of the log up to a version, and the entries behind it."""
+        hint, parts = deltalog.hinted(self._storage)
+        if 0 <= version - hint < _FAR and self._read(hint, parts) and self._read_on(hint, version):
+            return
+        found = deltalog.live(self._storage.sizes(deltalog.LOG), version)  # the hint may be old, or too new
+        if not (self._read(found.checkpoint, found.parts) and self._read_on(found.checkpoint, version)):
+            raise OSError(f"version {version} of {self._storage.uri} is not in its log any more")
+
+    def _read(self, checkpoint: int, parts: Sequence[str]) -> bool:
+        """Begin with a checkpoint; False when a part of it is gone."""
+        bodies = self._storage.read_all([f"{deltalog.LOG}/{name}" for name in parts])
+        whole = [body for body in bodies if body is not None]
+        if len(whole) < len(parts):
             return False
-        for entry in filter(None, entries):
-            actions = _ACTIONS.decode_lines(entry)
+        self._numbers, self._version = deltalog.txns(self._storage, parts, whole), checkpoint
+        return True
+
+    def _read_on(self, known: int, version: int) -> bool:
+        """Read the entries behind what is known; False, and nothing changed, when one of them is gone."""
+        numbers = range(known + 1, version + 1)
+        bodies = self._storage.read_all([deltalog.entry(number) for number in numbers])
+        if None in bodies:
+            return False
+        for number, body in zip(numbers, bodies, strict=True):
+            actions = deltalog.actions(self._storage, number, body or b"")
             self._numbers |= {action.txn.app_id: action.txn.version for action in actions if action.txn}
         self._version = version
         return True
-
-    def _checkpoint(self, version: int) -> tuple[dict[str, int], int]:
-        """Return what the newest checkpoint up to a version holds, and the version it is of; -1 when there is none."""
-        found = {name: int(match[1]) for name in self._storage.names(LOG) if (match := _CHECKPOINT.fullmatch(name))}
-        newest = max((number for number in found.values() if number <= version), default=-1)
-        numbers: dict[str, int] = {}
-        for name in (name for name, number in found.items() if number == newest):
-            file = pq.ParquetFile(pa.BufferReader(self._storage.read(f"{LOG}/{name}")))
-            txns = file.read(columns=["txn"]).column("txn").drop_null().to_pylist()
-            numbers |= {txn["appId"]: txn["version"] for txn in txns}
-        return numbers, newest

@@ -15,6 +15,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, Transaction
 from deltalake.transaction import AddAction, RemoveAction
 
+from kinesis_nb import deltalog
 from kinesis_nb.storage import storage_errors
 from kinesis_nb.table import NO_HOOKS, TABLE_SCHEMA
 
@@ -67,7 +68,7 @@ class Maintenance:
             table = self._storage.open()
             number = table.version() // EVERY
             self._compact(table, SMALL_FILE if number % LARGE_EVERY else LARGE_FILE)
-            table.create_checkpoint()
+            self._storage.checkpoint_log(table)  # durable before anything that it stands for is removed
             table.cleanup_metadata()
             if number % VACUUM_EVERY == 0:
                 # full: what a crash left is in no log
@@ -99,7 +100,9 @@ class Maintenance:
             "append",
             table.schema(),
             commit_properties=CommitProperties(
-                app_transactions=[Transaction(ROUND, table.version() + 1)], max_commit_retries=15
+                custom_metadata=deltalog.counted(old, new, [ROUND]),
+                app_transactions=[Transaction(ROUND, table.version() + 1)],
+                max_commit_retries=15,
             ),
             post_commithook_properties=NO_HOOKS,
         )
