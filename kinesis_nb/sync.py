@@ -29,7 +29,7 @@ from kinesis_nb.retry import Patient
 from kinesis_nb.scheduler import Scheduler
 from kinesis_nb.shards import Shard
 from kinesis_nb.storage import explain
-from kinesis_nb.table import TABLE_SCHEMA, Origin, SyncTable
+from kinesis_nb.table import Origin, SyncTable, as_written
 from kinesis_nb.upkeep import Upkeep
 from kinesis_nb.verify import Verdict, verify
 
@@ -132,9 +132,7 @@ class Sync(TableLike):
         self._lease = Lease(table.storage) if part is None else Guest(table.storage)
         self._upkeep = Upkeep(
             table.storage,
-            self._lease,
             lambda: self._committer.snapshot().version,
-            lambda rival: self._committer.hand_over(str(rival)),
             patience=PART_PATIENCE * (part or 0),
         )
         name = f"kinesis_nb {feed.stream} commit"
@@ -172,6 +170,12 @@ class Sync(TableLike):
         )
         self._scheduler.start()
         self._upkeep.start(f"kinesis_nb {self.stream} upkeep")
+        threading.Thread(target=self._watch, name=f"kinesis_nb {self.stream} lease", daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self._committer.pause(1.0):
+            if rival := self._lease.wanted_by():
+                self._committer.hand_over(str(rival))
 
     def _take_over(self, listings: Listings) -> tuple[Shard, ...]:
         """Own every shard that is listed after the last take-over, and those that left the stream half read.
@@ -336,7 +340,7 @@ class Sync(TableLike):
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table."""
         now = self._committer.snapshot()
-        committed = self.scan(now.version).collect().to_arrow().cast(TABLE_SCHEMA)
+        committed = as_written(self.scan(now.version).collect().to_arrow())
         return pa.concat_tables([committed, concat(now.pending)], promote_options="default")
 
     def __len__(self) -> int:
