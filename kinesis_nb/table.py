@@ -11,6 +11,7 @@ again before anything else is committed.
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,6 +43,7 @@ _PIECES = 3
 _KEYS = ("offset", "state", "seen", "gaps", "stamp", *(f"seq{piece}" for piece in range(_PIECES)))
 _GAP_KEYS = ("offset", "seen", "until")
 _TRIES = 20
+_RELATIVE = re.compile(r"[\w.=-]+(/[\w.=-]+)*")
 MAPPING = "delta.columnMapping.mode"
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)  # maintenance does both
 _PROPERTIES = {
@@ -191,7 +193,8 @@ class SyncTable:
         with storage_errors():
             present = {} if every else self.storage.data_files()
             suspects = [name for name, size in sizes.items() if name not in present or present[name].size != size]
-            return list(filter(None, map(self.storage.fault, suspects)))
+            # a shallow clone names files of another table
+            return list(filter(None, map(self.storage.fault, filter(_RELATIVE.fullmatch, suspects))))
 
     def acquire(self, shard_ids: Iterable[str]) -> None:
         """Become the owner of shards: whoever owned them is fenced from its next commit on.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,10 +18,10 @@ from deltalake import CommitProperties, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
-from kinesis_nb.errors import KinesisError
+from kinesis_nb.errors import KinesisError, TableError
 from kinesis_nb.others import OURS, to_remember
 from kinesis_nb.storage import LOG, is_ours, one_line, storage_errors
-from kinesis_nb.table import MAPPING, NO_HOOKS, TABLE_SCHEMA, arrow_schema
+from kinesis_nb.table import MAPPING, NO_HOOKS, arrow_schema
 from kinesis_nb.transport import SystemClock
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from kinesis_nb.transport import Clock
 
 LOOK_SECONDS = 1.0  # between two looks at whether a round is due
-RETRY_SECONDS = 60.0  # after a round that failed: it may have merged for long before it did
+RETRY_SECONDS = 60.0  # between two rounds that fail, at most: one may merge for long before it does
 
 EVERY = 100  # versions between two rounds of maintenance
 SMALL_FILE, LARGE_FILE = 8 * 2**20, 128 * 2**20  # bytes; a round makes small files, so that no row is written often
@@ -53,7 +54,9 @@ class Maintenance:
     Parameters
     ----------
     patience
-        So many versions longer than needed it waits for another one to do it.
+        How many versions it leaves a round that is due to another process.
+    clock
+        Of this machine by default.
     """
 
     def __init__(self, storage: Storage, patience: int = 0, clock: Clock | None = None) -> None:
@@ -111,28 +114,24 @@ class Maintenance:
         remembered = to_remember(self._storage, table.version())
         state = _Mergeable.of(table)
         merged: list[_Merged] = []
-        failed: Exception | None = None
+        faults: list[str] = []  # a bad file keeps no other from being merged
         try:
             for files in _bins(state.files, most):
-                try:
-                    merged += self._merge(files, state)
-                except (pa.ArrowInvalid, FileNotFoundError) as error:  # one bad file keeps no other from being merged
-                    failed = failed or error
+                found = {name: self._storage.fault(name) for name in files}
+                faults += filter(None, found.values())
+                merged += self._merge({name: size for name, size in files.items() if not found[name]}, state)
         except BaseException:  # before the commit, whose outcome may be unknown
             self._storage.discard(one.name for one in merged)
             raise
         if merged or len(remembered) > 1:  # there is more than how far it was looked
             self._publish(table, state, merged, remembered)
-        if failed is not None:
-            raise failed
+        if faults:
+            raise TableError("; ".join(faults), hint="put a copy of the file back; verify() names all such files")
 
     def _merge(self, files: dict[str, int], state: _Mergeable) -> list[_Merged]:
-        """Merge those files that are there and whole."""
-        whole = {name: size for name, size in files.items() if not self._storage.fault(name)}
-        if len(whole) < 2:  # noqa: PLR2004 - nothing to merge it with
+        if len(files) < 2:  # noqa: PLR2004 - nothing to merge it with
             return []
-        name, size, rows = self._storage.merge_parquet(whole, state.schema, state.table_id)
-        return [_Merged(name, size, rows, whole)]
+        return [_Merged(*self._storage.merge_parquet(files, state.schema, state.table_id), files)]
 
     def _publish(self, table: DeltaTable, state: _Mergeable, merged: list[_Merged], remembered: dict[str, int]) -> None:
         """Commit the merged files, as soon as nobody else commits in between; give up when one of them is outdated."""
@@ -156,7 +155,7 @@ class Maintenance:
         if self._published is None:
             self._storage.discard(names)
 
-    def _commit(self, table: DeltaTable, state: _Mergeable, merged: list[_Merged], remembered: dict[str, int]) -> None:
+    def _commit(self, table: DeltaTable, merged: list[_Merged], remembered: dict[str, int]) -> None:
         now = int(self._clock.now().timestamp() * 1000)
         # Only removals that change data are compared with what an OPTIMIZE of deltalake removes that began before this
         # commit; without that it would go through, and each row be there twice.
@@ -206,9 +205,9 @@ class Maintenance:
 
         Both only at the top of the table's folder: what is below is not the table's, whatever a log says.
         """
-        # deltalake counts by the property of the table; it only lists them here, because it follows any path
         table.update_incremental()
-        dropped = set(table.vacuum(None, dry_run=True))
+        # by the age that the table's own property says; deltalake only lists them, for it would follow any path
+        dropped = set(table.vacuum(None, dry_run=True)) - _files(table).keys()
         if not dropped and not with_orphans:
             return
         present = self._storage.data_files()
@@ -219,7 +218,7 @@ class Maintenance:
 
     def _orphans(self, present: Mapping[str, FileInfo], table: DeltaTable) -> set[str]:
         """Return files that a writer of this table made and never published."""
-        table.update_incremental()  # after the files were listed: one that was published since is no orphan
+        table.update_incremental()  # after the files were listed: one that was published since is not an orphan
         named = set(_files(table)) | set(table.vacuum(0, dry_run=True, enforce_retention_duration=False))
         table_id, now = str(table.metadata().id), self._clock.now()
         old = {name for name, info in present.items() if (now - info.mtime).total_seconds() >= RETENTION_HOURS * 3600}
@@ -270,9 +269,10 @@ class _Mergeable:
         is_mapped = metadata.configuration.get(MAPPING, "none") != "none"
         has_vectors = "deletionVectors" in (table.protocol().reader_features or ())
         is_left_out = "true" in properties.values() or metadata.partition_columns or is_mapped or has_vectors
-        schema = arrow_schema(table)
-        files = {} if is_left_out else {name: size for name, size in _files(table).items() if "/" not in name}
-        return cls(str(metadata.id), TABLE_SCHEMA if schema.equals(TABLE_SCHEMA) else schema, files)
+        files = {} if is_left_out else {name: size for name, size in _files(table).items() if _PLAIN.fullmatch(name)}
+        # nullable: the rows of before a column that somebody made required have none of it
+        schema = pa.schema([field.with_nullable(True) for field in arrow_schema(table)])
+        return cls(str(metadata.id), schema, files)
 
     def allows(self, before: _Mergeable, merged: Iterable[_Merged]) -> bool:
         """Whether files that were merged from an earlier version may still take the place of their sources."""
@@ -280,6 +280,7 @@ class _Mergeable:
         return is_same and all(one.sources.items() <= self.files.items() for one in merged)
 
 
+_PLAIN = re.compile(r"[\w.-]+")  # at the top of the table's folder, and written in the log as it is on disk
 # an append-only table takes no removal that changes data, and a change feed would tell each of them as a deletion
 _KEEP_FILES = ("delta.appendOnly", "delta.enableChangeDataFeed")
 
@@ -301,7 +302,7 @@ def _bins(files: dict[str, int], most: int) -> list[dict[str, int]]:
 
 
 def _attempt(part: Callable[[], None]) -> list[BaseException]:
-    """Do something; return what went wrong, a panic of deltalake included, which is no Exception."""
+    """Do something; return what went wrong, a panic of deltalake included, which is not an Exception."""
     try:
         part()
     except (KeyboardInterrupt, SystemExit):
@@ -326,6 +327,7 @@ class Upkeep:
         self.trouble = ""  # why the last round of maintenance failed
         self._maintenance = Maintenance(storage, patience)
         self._version = version
+        self._wait = LOOK_SECONDS
         self._stop = threading.Event()
 
     def start(self, name: str) -> None:
@@ -341,14 +343,14 @@ class Upkeep:
         try:
             if self._maintenance.is_due(self._version()):
                 self._maintenance.run()
-        except BaseException as error:  # noqa: BLE001 - a panic of deltalake is no Exception; nothing may end the thread
+        except BaseException as error:  # noqa: BLE001 - a panic is not an Exception; nothing may end the thread
             said = error.message if isinstance(error, KinesisError) else one_line(error)
             self.trouble = f"maintenance failed, and will be tried again: {said or type(error).__name__}"
-            return RETRY_SECONDS
-        self.trouble = ""
-        return LOOK_SECONDS
+            self._wait = min(2 * self._wait, RETRY_SECONDS)
+        else:
+            self.trouble, self._wait = "", LOOK_SECONDS
+        return self._wait
 
     def _run(self) -> None:
-        wait = LOOK_SECONDS
-        while not self._stop.wait(wait):
-            wait = self.step()
+        while not self._stop.wait(self._wait):
+            self.step()

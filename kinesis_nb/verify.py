@@ -124,8 +124,9 @@ class Verdict:
             )
             for shard in self.shards
         )
+        noted = ((None, "others", *[None] * 5, note) for note in self.others)
         columns = ("shard", "state", "rows", "offsets from", "to", "sequence numbers from", "to", "verdict")
-        return table_html(columns, rows, repr(self).strip("<>"))
+        return table_html(columns, (*rows, *noted), repr(self).strip("<>"))
 
 
 def verify(table: SyncTable, listing: Iterable[Shard] | None) -> Verdict:
