@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
 import shutil
 import time
 import uuid
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,6 +52,9 @@ _DRAFT_SECONDS = 3600  # so old is a draft whose process is gone
 _MAGIC = b"PAR1"  # a Parquet file begins and ends so
 MERGED_ROWS = 50_000  # in memory at a time, and in a row group
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|↳")
+_DATA_FILE = re.compile(r"part-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.parquet")
+_CHECKED = 20  # hexadecimal digits of a file's name; the other 12 are computed from them
+_IN_FLIGHT = 8  # files of rows, the newest, that may still be on their way into the log
 
 
 class Options(dict[str, str]):
@@ -76,6 +81,7 @@ class Storage:
         self.folder = None if "://" in uri else Path(uri)
         self._give_options = options
         self._files: tuple[dict[str, str], pafs.FileSystem] | None = None
+        self._written: deque[str] = deque(maxlen=_IN_FLIGHT)
 
     @classmethod
     def at(cls, table: str | os.PathLike[str], options: Callable[[], Mapping[str, str]] = dict) -> Storage:
@@ -195,9 +201,16 @@ class Storage:
 
     # --- files
 
-    def write_parquet(self, rows: Table) -> tuple[str, int]:
-        """Write rows to a durable file of a new name; return the name and its size in bytes."""
-        name = f"part-{uuid.uuid4()}.parquet"
+    def write_parquet(self, rows: Table, table_id: str = "") -> tuple[str, int]:
+        """Write rows to a durable file of a new name; return the name and its size in bytes.
+
+        Parameters
+        ----------
+        table_id
+            As for :func:`new_name`.
+        """
+        name = new_name(table_id)
+        self._written.append(name)
         if self.folder is None:
             body = io.BytesIO()
             _write_parquet(rows, body)
@@ -216,13 +229,20 @@ class Storage:
             raise
         return name, size
 
-    def merge_parquet(self, names: Iterable[str], schema: Schema) -> tuple[str, int, int]:
+    def merge_parquet(self, names: Iterable[str], schema: Schema, table_id: str = "") -> tuple[str, int, int]:
         """Write the rows of some files to a durable file of a new name; return the name, its size, and the rows.
 
-        Memory holds one batch at a time.
+        A column that a file lacks is null in its rows. Memory holds one batch at a time.
+
+        Parameters
+        ----------
+        schema
+            Of the new file. A column of it is found in the files by its name.
+        table_id
+            As for :func:`new_name`.
         """
-        name = f"part-{uuid.uuid4()}.parquet"
-        files, root = (pafs.LocalFileSystem(), str(self.folder)) if self.folder is not None else self._file_system()
+        name = new_name(table_id)
+        files, root = self._place()
         rows = 0
         try:
             with files.open_output_stream(f"{root}/{name}") as target:
@@ -230,7 +250,7 @@ class Storage:
                     for source in names:
                         with files.open_input_file(f"{root}/{source}") as file:
                             for batch in pq.ParquetFile(file).iter_batches(MERGED_ROWS):
-                                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+                                writer.write_table(conform(pa.Table.from_batches([batch]), schema))
                                 rows += batch.num_rows
                 size = target.tell()
             if self.folder is not None:
@@ -242,15 +262,46 @@ class Storage:
         return name, size, rows
 
     def discard(self, names: Iterable[str]) -> None:
-        """Remove files that never became part of the table: on a full disk every try would leave more of them.
+        """Remove data files of the table's folder: never published ones, or such that no reader needs any more.
 
-        Those in a bucket wait for the vacuum.
+        A full disk would fill up further with every try. What cannot be removed now stays for a later vacuum.
         """
-        if self.folder is None:
-            return
         for name in names:
-            with suppress(OSError):
-                (self.folder / name).unlink(missing_ok=True)
+            with suppress(OSError, pa.ArrowException):
+                if self.folder is not None:
+                    (self.folder / name).unlink(missing_ok=True)
+                else:
+                    files, root = self._file_system()
+                    files.delete_file(f"{root}/{name}")
+
+    def data_files(self) -> dict[str, pafs.FileInfo]:
+        """Return the Parquet files at the top of the table's folder, by name.
+
+        What is in folders below is not looked at: no sync and no OPTIMIZE of its table writes there.
+        """
+        files, root = self._place()
+        found = files.get_file_info(pafs.FileSelector(root, allow_not_found=True))
+        return {
+            info.base_name: info
+            for info in found
+            if info.type is pafs.FileType.File and info.base_name.endswith(".parquet")
+        }
+
+    def in_flight(self) -> set[str]:
+        """Return files of rows that this process may not have published yet, however long it takes."""
+        return set(self._written)
+
+    def fault(self, name: str) -> str:
+        """Say what is wrong with a data file: it is missing, or no Parquet file; an empty string when neither."""
+        files, root = self._place()
+        try:
+            with files.open_input_file(f"{root}/{name}") as file:
+                pq.ParquetFile(file)
+        except FileNotFoundError:
+            return f"the data file {name} is missing"
+        except pa.ArrowInvalid:
+            return f"the data file {name} is not a complete Parquet file"
+        return ""
 
     def write(self, name: str, body: bytes) -> None:
         """Write a small durable file whole or not at all, over what is there."""
@@ -381,6 +432,10 @@ class Storage:
                     if time.time() - old.stat().st_mtime > _DRAFT_SECONDS:
                         shutil.rmtree(old, ignore_errors=True)
 
+    def _place(self) -> tuple[pafs.FileSystem, str]:
+        """Return how Arrow reaches the files, and the folder of the table there."""
+        return self._file_system() if self.folder is None else (pafs.LocalFileSystem(), str(self.folder))
+
     def _file_system(self) -> tuple[pafs.FileSystem, str]:
         """Return the bucket as Arrow reaches it, and the prefix of the table there.
 
@@ -393,6 +448,42 @@ class Storage:
 
     def __repr__(self) -> str:
         return f"<Storage {self.uri}>"
+
+
+def new_name(table_id: str = "") -> str:
+    """Return a name for a data file.
+
+    Parameters
+    ----------
+    table_id
+        Of the table that the file is for: :func:`is_ours` then knows the name again. A torn file has no content that
+        could tell whose it is, and a file that somebody copied here looks like one of ours: only its name differs.
+    """
+    drawn = uuid.uuid4().hex
+    digits = drawn[:_CHECKED] + _check(drawn[:_CHECKED], table_id) if table_id else drawn
+    return f"part-{uuid.UUID(digits)}.parquet"
+
+
+def is_ours(name: str, table_id: str) -> bool:
+    """Whether a data file was written by a sync, for the table of that id."""
+    if not (found := _DATA_FILE.fullmatch(name)):
+        return False
+    digits = found[1].replace("-", "")
+    return digits[_CHECKED:] == _check(digits[:_CHECKED], table_id)
+
+
+def _check(digits: str, table_id: str) -> str:
+    return hashlib.sha256(f"kinesis_nb/{table_id}/{digits}".encode()).hexdigest()[: 32 - _CHECKED]
+
+
+def conform(rows: Table, schema: Schema) -> Table:
+    """Return rows with the columns of a schema, found by name; one that the rows lack is null."""
+    present = set(rows.schema.names)
+    columns = [
+        rows[field.name].cast(field.type) if field.name in present else pa.nulls(len(rows), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def _write_parquet(rows: Table, where: IO[bytes]) -> None:

@@ -30,7 +30,7 @@ from kinesis_nb.retry import Patient
 from kinesis_nb.running import Registry
 from kinesis_nb.scheduler import Scheduler
 from kinesis_nb.storage import storage_told
-from kinesis_nb.table import TABLE_SCHEMA, SyncTable, reached
+from kinesis_nb.table import SyncTable, as_written, reached
 from kinesis_nb.txns import Txns
 from kinesis_nb.upkeep import Upkeep
 from kinesis_nb.verify import Verdict, verify
@@ -355,7 +355,7 @@ class Sync(TableLike):
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table."""
         version, pending = self._view()
         with storage_told(self.uri):
-            committed = self.scan(version).collect().to_arrow().cast(TABLE_SCHEMA)
+            committed = as_written(self.scan(version).collect().to_arrow())
         return pa.concat_tables([committed, concat(pending)], promote_options="default")
 
     def __len__(self) -> int:

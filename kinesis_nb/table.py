@@ -15,6 +15,7 @@ takes it. All three are ``txn`` actions too, so nothing beside the table decides
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,7 @@ from kinesis_nb import deltalog
 from kinesis_nb.errors import Fenced, TableError
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.origin import Origin, has_properties, read_origin
-from kinesis_nb.storage import LOG, Storage, explain, storage_errors
+from kinesis_nb.storage import LOG, Storage, conform, explain, storage_errors
 from kinesis_nb.txns import Txns
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ _KEYS = ("offset", "state", "seen", "kept", "gaps", "stamp", *(f"seq{piece}" for
 _GAP_KEYS = ("offset", "seen", "until")
 _TURNS = "run"  # stands where the id of a shard stands in the other names
 _TRIES = 20
+_RELATIVE = re.compile(r"[\w.=-]+(/[\w.=-]+)*")
+MAPPING = "delta.columnMapping.mode"
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)  # maintenance does both
 _PROPERTIES = {
     # every commit lists the log, so it must stay short; who opens the table has so long to read it
@@ -252,6 +255,22 @@ class SyncTable:
         if self.turns().taken == self._turn:
             self._has_written([self._transaction(_TURNS, "released", self._turn)])
 
+    def faults(self, *, every: bool = False) -> list[str]:
+        """Name the data files of this version that are missing or torn.
+
+        Parameters
+        ----------
+        every
+            Whether files of the right size are opened as well.
+        """
+        found = pa.table(self._table.get_add_actions())
+        sizes = dict(zip(found["path"].to_pylist(), found["size_bytes"].to_pylist(), strict=True))
+        with storage_errors():
+            present = {} if every else self.storage.data_files()
+            suspects = [name for name, size in sizes.items() if name not in present or present[name].size != size]
+            # a shallow clone names files of another table
+            return list(filter(None, map(self.storage.fault, filter(_RELATIVE.fullmatch, suspects))))
+
     def acquire(self, shard_ids: Iterable[str]) -> None:
         """Become the owner of shards: whoever owned them is fenced from its next commit on.
 
@@ -335,7 +354,7 @@ class SyncTable:
         if not rows.num_rows:
             return None
         with storage_errors():
-            name, size = self.storage.write_parquet(rows)
+            name, size = self.storage.write_parquet(rows, str(self._table.metadata().id))
         return AddAction(name, size, {}, int(time.time() * 1000), True, json.dumps({"numRecords": rows.num_rows}))
 
     def gaps(self, shard_ids: Iterable[str]) -> list[RecordedGap]:
@@ -483,6 +502,66 @@ class SyncTable:
 def reached(numbers: Mapping[str, int], stream_arn: str, shard_id: str) -> Checkpoint:
     """Return how far a shard got, from the ``txn`` numbers of a table."""
     return _decode([numbers.get(f"{stream_arn}/{shard_id}/{key}", 0) for key in _KEYS])
+
+
+def as_written(rows: pa.Table) -> pa.Table:
+    """Return rows of a synced table with the columns of a sync first, and behind them those that somebody added.
+
+    A column that somebody dropped or renamed is null.
+
+    Raises
+    ------
+    TableError
+        When somebody gave a column another type, and not all of its values fit the one it had.
+    """
+    added = [field for field in rows.schema if field.name not in TABLE_SCHEMA.names]
+    plain = [pa.field(field.name, _plain(field.type)) for field in added]
+    try:
+        return conform(rows, pa.schema([*TABLE_SCHEMA, *plain]))
+    except pa.ArrowInvalid as error:
+        msg = f"a column of the table has another type than a sync wrote: {error}"
+        raise TableError(msg, hint="scan() returns the rows as they are") from error
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a text or of bytes as pyarrow knows it best; polars hands over others."""
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    return pa.binary() if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) else kind
+
+
+def arrow_schema(table: DeltaTable) -> pa.Schema:
+    """Return the columns of a table as Arrow knows them, those that somebody added included."""
+    return pa.schema([field.remove_metadata() for field in pa.schema(table.schema())])
+
+
+def unwritable(uri: str, table: DeltaTable) -> TableError | None:
+    """Return why a sync cannot write rows into a table that somebody changed; None when it can.
+
+    Rows would lack a column that must not be null, or lose one that the table does not have any more.
+    """
+    fields = {field.name: field for field in arrow_schema(table)}
+    metadata, features = table.metadata(), table.protocol().reader_features or ()
+    problems = [
+        *(["has deletion vectors"] if "deletionVectors" in features else []),
+        *(["maps its columns"] if metadata.configuration.get(MAPPING, "none") != "none" else []),
+        *(f"is partitioned by {name!r} now" for name in metadata.partition_columns),
+        *(f"has no column {name!r} any more" for name in TABLE_SCHEMA.names if name not in fields),
+        *filter(None, map(_unwritable_column, fields.values())),
+    ]
+    if not problems:
+        return None
+    hint = "undo the change and run the same line again; nothing is lost"
+    return TableError(f"{uri} {problems[0]}, so this sync cannot write it", hint=hint)
+
+
+def _unwritable_column(field: pa.Field) -> str:
+    if field.name not in TABLE_SCHEMA.names:
+        return "" if field.nullable else f"has a column {field.name!r} that must not be null, and a sync does not fill"
+    ours = TABLE_SCHEMA.field(field.name)
+    if _plain(field.type) != ours.type:
+        return f"has a column {field.name!r} of type {field.type}, not {ours.type}"
+    return "" if field.nullable or field.name != "data_raw" else "has a column 'data_raw' that must not be null"
 
 
 def _encode(checkpoint: Checkpoint, epoch: int) -> list[tuple[str, int]]:

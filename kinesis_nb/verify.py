@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from kinesis_nb.display import table_html
-from kinesis_nb.table import Checkpoint, SyncTable
+from kinesis_nb.errors import TableError
+from kinesis_nb.others import others
+from kinesis_nb.storage import one_line
+from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from kinesis_nb.shards import Shard
     from kinesis_nb.table import RecordedGap
+
+_NAMED = 3  # files at fault; the others are counted
+CLOCK_STEP_SECONDS = 60  # a time of commit that goes back further is a clock that somebody corrected
+_PLACES = ("shard_offset", "sequence_number", "sub_sequence_number", "foundry_ingestion_timestamp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,8 @@ class ShardVerdict:
         What the stream did not keep until it was read.
     problems
         What should not be; empty when all is well.
+    notes
+        What is worth knowing and not wrong.
     """
 
     shard_id: str
@@ -42,6 +51,7 @@ class ShardVerdict:
     last_sequence_number: str | None
     lost: tuple[str, ...]
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +62,14 @@ class Verdict:
     ----------
     version
         Of the table that was looked at.
+    others
+        What others committed to the table, and what could not be checked. Rows that a DELETE of theirs took out are a
+        problem of their shards as well.
     """
 
     version: int
     shards: tuple[ShardVerdict, ...]
+    others: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -72,12 +86,17 @@ class Verdict:
         """What the stream did not keep until it was read, of all shards; recorded, and so no problem of the table."""
         return [text for shard in self.shards for text in shard.lost]
 
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing and not wrong: commits of others, clocks that were corrected."""
+        return [*self.others, *(note for shard in self.shards for note in shard.notes)]
+
     def __bool__(self) -> bool:
         return not self.problems
 
     def to_polars(self) -> pl.DataFrame:
         """Return one row per shard."""
-        columns = ("lost", "problems")
+        columns = ("lost", "problems", "notes")
         return pl.DataFrame(
             [
                 {name: getattr(shard, name) for name in ShardVerdict.__slots__ if name not in columns}
@@ -88,7 +107,7 @@ class Verdict:
 
     def __repr__(self) -> str:
         found = "every row once and in order" if self else f"{len(self.problems)} PROBLEMS: {'; '.join(self.problems)}"
-        lost = f"; {'; '.join(self.lost)}" if self.lost else ""
+        lost = "".join(f"; {text}" for text in (*self.lost, *self.notes))
         return f"<Verdict on {self.rows:,} rows of {len(self.shards)} shards, version {self.version}: {found}{lost}>"
 
     def _repr_html_(self) -> str:
@@ -101,15 +120,16 @@ class Verdict:
                 shard.last_offset,
                 shard.first_sequence_number,
                 shard.last_sequence_number,
-                "; ".join((*shard.problems, *shard.lost)) or "ok",
+                "; ".join((*shard.problems, *shard.lost, *shard.notes)) or "ok",
             )
             for shard in self.shards
         )
+        noted = ((None, "others", *[None] * 5, note) for note in self.others)
         columns = ("shard", "state", "rows", "offsets from", "to", "sequence numbers from", "to", "verdict")
-        return table_html(columns, rows, repr(self).strip("<>"))
+        return table_html(columns, (*rows, *noted), repr(self).strip("<>"))
 
 
-def verify(table: SyncTable, listing: Iterable[Shard]) -> Verdict:
+def verify(table: SyncTable, listing: Iterable[Shard] | None) -> Verdict:
     """Read all places of all rows, one shard at a time, and check them against each other and the checkpoints.
 
     Parameters
@@ -117,17 +137,52 @@ def verify(table: SyncTable, listing: Iterable[Shard]) -> Verdict:
     table
         Opened at the version to look at.
     listing
-        The stream's shards; of those that have left it no parent is known, and none is checked.
+        The stream's shards; of those that have left it no parent is known, and none is checked. None when there is no
+        stream any more.
+
+    Raises
+    ------
+    TableError
+        When a part of the table cannot be read; it names the file.
     """
-    frame = table.storage.scan(table.version)
-    parents = {shard.shard_id: shard.parents for shard in listing}
-    found = frame.select(pl.col("shard_id").unique()).collect()["shard_id"].to_list()
-    shard_ids = sorted(set(found) | parents.keys())
-    checkpoints = table.checkpoints(shard_ids)
-    gaps = table.gaps(shard_ids)
-    verdicts = [_look_at(frame, shard_id, checkpoints, parents.get(shard_id), gaps) for shard_id in shard_ids]
+    parents = {shard.shard_id: shard.parents for shard in listing or ()}
+    try:
+        if faults := table.faults():  # polars panics of some of them
+            raise _unreadable(table, faults)
+        frame = _frame(table)
+        found = frame.select(pl.col("shard_id").unique()).collect()["shard_id"].drop_nulls().to_list()
+        shard_ids = sorted(set(found) | parents.keys() | set(table.known()))
+        checkpoints, gaps = table.checkpoints(shard_ids), table.gaps(shard_ids)
+        verdicts = [_look_at(frame, shard_id, checkpoints, parents.get(shard_id), gaps) for shard_id in shard_ids]
+        by_others = tuple(map(str, others(table.storage, table.version)))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise _unreadable(table, table.faults(every=True), one_line(error)) from error
     known = [verdict for verdict in verdicts if verdict.rows or checkpoints[verdict.shard_id] != Checkpoint()]
-    return Verdict(table.version, tuple(known))
+    gone = [] if listing is not None else ["there is no stream to compare with: how its shards follow is not checked"]
+    return Verdict(table.version, tuple(known), (*by_others, *gone))
+
+
+def _frame(table: SyncTable) -> pl.LazyFrame:
+    """Return the rows of a table, or raise TableError when it lacks a column that places them."""
+    frame = table.storage.scan(table.version)
+    names = frame.collect_schema().names()
+    if missing := [name for name in ("shard_id", *_PLACES) if name not in names]:
+        raise TableError(
+            f"{table.storage.uri} has no column {missing[0]!r} any more, so its rows cannot be checked",
+            hint="somebody dropped or renamed it; scan(version) returns the table as it was before",
+        )
+    return frame.cast({name: pl.Schema(TABLE_SCHEMA)[name] for name in ("shard_id", *_PLACES)})
+
+
+def _unreadable(table: SyncTable, faults: list[str], otherwise: str = "") -> TableError:
+    """Return an error that names the files at fault, or else repeats what the reader said."""
+    said = "; ".join(faults[:_NAMED]) + (f"; and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else "")
+    return TableError(
+        f"{table.storage.uri} cannot be read at version {table.version:,}: {said or otherwise}",
+        hint="put a copy of the file back, or take its rows out of the table with DeltaTable(…).repair()"
+        if faults
+        else "try again; when it stays, check the files of the table",
+    )
 
 
 def _look_at(
@@ -137,11 +192,10 @@ def _look_at(
     parents: tuple[str, ...] | None,
     gaps: Iterable[RecordedGap],
 ) -> ShardVerdict:
-    columns = ("shard_offset", "sequence_number", "sub_sequence_number", "foundry_ingestion_timestamp")
-    rows = frame.filter(pl.col("shard_id") == shard_id).select(columns).sort("shard_offset").collect()
+    rows = frame.filter(pl.col("shard_id") == shard_id).select(_PLACES).sort("shard_offset").collect()
     checkpoint = checkpoints[shard_id]
     problems = [*_problems(rows), *_against(rows, checkpoint), *_lineage(rows, checkpoints, parents)]
-    nothing: dict[str, Any] = dict.fromkeys(columns)
+    nothing: dict[str, Any] = dict.fromkeys(_PLACES)
     first, last = (rows.row(0, named=True), rows.row(-1, named=True)) if len(rows) else (nothing, nothing)
     return ShardVerdict(
         shard_id,
@@ -153,7 +207,19 @@ def _look_at(
         last["sequence_number"],
         tuple(str(gap) for gap in gaps if gap.shard_id == shard_id),
         tuple(f"{shard_id}: {problem}" for problem in problems),
+        tuple(f"{shard_id}: {note}" for note in _notes(rows)),
     )
+
+
+def _steps_back(rows: pl.DataFrame) -> pl.Series:
+    """Return by how many seconds the time of commit goes back, where it does."""
+    steps = -rows["foundry_ingestion_timestamp"].diff().drop_nulls().dt.total_microseconds() / 1_000_000
+    return steps.filter(steps > 0)
+
+
+def _notes(rows: pl.DataFrame) -> list[str]:
+    corrected = _steps_back(rows).filter(_steps_back(rows) > CLOCK_STEP_SECONDS)
+    return [f"the clock of the writer was corrected by {seconds:,.0f} s" for seconds in corrected]
 
 
 def _problems(rows: pl.DataFrame) -> list[str]:
@@ -168,7 +234,7 @@ def _problems(rows: pl.DataFrame) -> list[str]:
             | ((number == number.shift()) & (sub <= sub.shift()))
         ).sum()
     ).item()
-    backwards = (rows["foundry_ingestion_timestamp"].diff().drop_nulls().dt.total_microseconds() < 0).sum()
+    backwards = (_steps_back(rows) <= CLOCK_STEP_SECONDS).sum()
     counts = {
         "rows doubled": int((steps == 0).sum()),
         "holes in the offsets": int((steps > 1).sum()),
@@ -180,7 +246,7 @@ def _problems(rows: pl.DataFrame) -> list[str]:
 
 def _against(rows: pl.DataFrame, checkpoint: Checkpoint) -> list[str]:
     if not len(rows):
-        return []
+        return ["all of its rows are missing"] if checkpoint.sequence_number else []
     last = rows.row(-1, named=True)
     wrong = []
     if checkpoint.offset != last["shard_offset"] + 1:

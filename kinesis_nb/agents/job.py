@@ -18,7 +18,7 @@ from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError
 from kinesis_nb.frames import Records, TableLike, concat
 from kinesis_nb.sync import SyncStatus
-from kinesis_nb.table import TABLE_SCHEMA
+from kinesis_nb.table import as_written
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -310,7 +310,7 @@ class AgentSync(Job, TableLike):
         What is committed while the agents are asked is among the committed rows only.
         """
         pending = self.live.to_arrow()
-        committed = self.scan().collect().to_arrow().cast(TABLE_SCHEMA)
+        committed = as_written(self.scan().collect().to_arrow())
         return pa.concat_tables([committed, _without(pending, committed)], promote_options="default")
 
     def __len__(self) -> int:
