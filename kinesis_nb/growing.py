@@ -98,8 +98,16 @@ class GrowingTable:
         return self._table
 
     def _scan(self, files: list[str]) -> pl.LazyFrame | None:
-        return (
-            pl.scan_parquet(files, storage_options=self._options or None, missing_columns="insert") if files else None
+        if not files:
+            return None
+        return pl.scan_parquet(  # a [1] in the path is a name and no pattern, k=v is a name and no column
+            files,
+            schema=pl.Schema(self._table.schema()),
+            storage_options=self._options or None,
+            missing_columns="insert",
+            extra_columns="ignore",
+            glob=False,
+            hive_partitioning=False,
         )
 
 

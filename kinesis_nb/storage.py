@@ -15,10 +15,11 @@ from typing import IO, TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from kinesis_nb.errors import ConfigError, TableError
+from kinesis_nb import address, fencing
+from kinesis_nb.address import Handle
+from kinesis_nb.errors import TableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     import polars as pl
     from pyarrow import Schema, Table
 
-LOG = "_delta_log"
+LOG = address.LOG
 NOTES = "_kinesis_nb"  # Delta leaves folders alone whose name begins so
+
+_FENCED = f"{NOTES}/conditional-put"
+_NOT_IMPLEMENTED = re.compile("501 Not Implemented|NotImplemented")
 
 # The object store's own retries must end before ours are of use: nobody can see what it is waiting for.
 CONNECT_SECONDS, REQUEST_SECONDS = 5, 30
@@ -44,6 +48,10 @@ _LOOKS: dict[str, Any] = {  # of a Parquet file
 }
 _READS = 8  # at once
 MERGED_ROWS = 50_000  # in memory at a time, and in a row group
+_DROPPINGS = {
+    *(".ds_store", ".localized", "icon\r", "desktop.ini", "thumbs.db", "ehthumbs.db", ".directory", "@eadir"),
+    *(".gitkeep", ".keep", ".gitignore", ".gitattributes", ".placeholder", ".ipynb_checkpoints", "lost+found"),
+}
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|↳")
 
 
@@ -79,16 +87,9 @@ class Storage:
         Raises
         ------
         ConfigError
-            For anything but a path or an ``s3://`` address.
+            For anything but a path or an ``s3://`` address, and for a name that Delta cannot handle.
         """
-        if not isinstance(table, str | os.PathLike) or not str(table):
-            raise ConfigError(f"a {type(table).__name__} is not the place of a table", hint="give a path or s3://…")
-        uri = os.fspath(table)
-        if "://" not in uri:
-            return cls(str(Path(uri).resolve()))
-        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*[^/].*", uri):
-            raise ConfigError(f"{uri!r} is not the place of a table", hint="give a path, or s3://bucket/prefix")
-        return cls(uri.rstrip("/"), options)
+        return cls(address.read_address(table), options)
 
     @property
     def name(self) -> str:
@@ -104,7 +105,18 @@ class Storage:
             given.setdefault("allow_http", "true")
         return given
 
-    def open(self, version: int | None = None) -> DeltaTable:
+    def create(self, **table: Any) -> None:
+        """Create an empty table, as ``DeltaTable.create`` takes it.
+
+        Raises
+        ------
+        OSError
+            When that is not possible now.
+        """
+        with storage_errors():
+            address.create(self.uri, self.patient_options(), **table)
+
+    def open(self, version: int | None = None) -> Handle:
         """Open the table, the newest version by default.
 
         Raises
@@ -113,17 +125,23 @@ class Storage:
             When that is not possible now.
         """
         with storage_errors():
-            return DeltaTable(self.uri, version, self.patient_options())
+            return Handle(self.uri, version, self.patient_options(), self.options())
 
     def patient_options(self) -> Options:
         """Return the same with limits to how long deltalake tries by itself."""
         return Options({**_PATIENCE, **self.options()}) if self.folder is None else Options()
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
-        """Return the rows of a version, the newest by default."""
+        """Return the rows of a version, the newest by default.
+
+        Raises
+        ------
+        OSError
+            When the table cannot be opened now.
+        """
         import polars as pl
 
-        return pl.scan_delta(self.uri, version=version, storage_options=self.options() or None)
+        return pl.scan_delta(self.open(version))
 
     def exists(self) -> bool:
         """Whether there is a Delta table."""
@@ -131,12 +149,77 @@ class Storage:
             return any(name.endswith((".json", ".parquet")) for name in self.names(LOG))
 
     def refuse_foreign(self) -> None:
-        """Accept a table, an empty place, or nothing at all; raise TableError for anything else."""
+        """Accept a table, an empty place, or nothing at all; raise TableError for anything else.
+
+        A new table within another one is refused too: whoever cleans up the outer one would remove its files.
+        """
         with storage_errors():
             found = self.names()
-        if found and LOG not in found:
+            if LOG in found and self.exists():
+                return
+            outer = self._outer_table()
+        if any(name not in {LOG, NOTES} and not _is_dropping(name) for name in found):
             msg = f"{self.uri} is not a Delta table, and not empty"
             raise TableError(msg, hint="give a new place, or the place of a table that this sync made before")
+        if outer is not None:
+            raise TableError(f"{self.uri} is within {outer}, which is a Delta table", hint="give a place outside of it")
+
+    def _outer_table(self) -> str | None:
+        """Return the table that this place is within; of an object store, as far as the credentials may look there."""
+        if self.folder is not None:
+            return next((str(outer) for outer in self.folder.parents if os.path.isdir(outer / LOG)), None)  # noqa: PTH112 - Path.is_dir raises where nobody may look
+        files, root = self._file_system()
+        bucket, *parts = root.split("/")
+        for depth in reversed(range(len(parts))):
+            outer = "/".join([bucket, *parts[:depth]])
+            try:
+                [log] = files.get_file_info([f"{outer}/{LOG}"])
+            except OSError as error:
+                if _is_refusal(str(error)):
+                    return None
+                raise
+            if log.type is pafs.FileType.Directory:
+                return f"s3://{outer}"
+        return None
+
+    def check_fencing(self) -> None:
+        """Accept a place where a second writer is kept out of a table; what was found is noted there.
+
+        Raises
+        ------
+        TableError
+            When the object store has no conditional writes; there is no table then.
+        OSError
+            When that cannot be found out now.
+        """
+        if self.folder is not None:
+            return
+        note = json.dumps({"endpoint": _endpoint(self.options()), "if_none_match": True}).encode()
+        with storage_errors():
+            if self.read(_FENCED) == note:
+                return
+            if not self._refuses_to_overwrite():
+                msg = (
+                    f"{self.uri}: this object store has no conditional writes, and nothing would keep two writers apart"
+                )
+                hint = "give a place in S3, or in a store that refuses a PUT with If-None-Match: * of what is there"
+                raise TableError(msg, hint=hint)
+            self.write(_FENCED, note)
+
+    def _refuses_to_overwrite(self) -> bool:
+        place = f"{NOTES}/probe-{uuid.uuid4()}"
+        first, entry = f"{place}/{fencing.FIRST}", fencing.first_entry()
+        try:
+            fencing.collide(f"{self.uri}/{place}", self.patient_options(), lambda: self.write(first, entry))
+            return self.read(first) == entry
+        except (DeltaError, OSError) as error:
+            if _NOT_IMPLEMENTED.search(str(error)):
+                return False
+            raise
+        finally:
+            files, root = self._file_system()
+            with suppress(OSError):
+                files.delete_dir(f"{root}/{place}")
 
     def names(self, within: str = "") -> set[str]:
         """Return the names of what is there, or in a folder there."""
@@ -321,14 +404,21 @@ def explain(uri: str, error: OSError) -> TableError:
     said = str(error)
     if "NoSuchBucket" in said:
         return TableError(f"{uri}: there is no such bucket", hint="make the bucket first, and check its region")
-    if any(
-        word in said for word in ("AccessDenied", "ACCESS_DENIED", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch")
-    ):
+    if _is_refusal(said):
         return TableError(
             f"{uri}: access denied ({said})",
             hint="the credentials need s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject there",
         )
     return TableError(f"{uri} cannot be used: {said}", hint="check the place and its permissions")
+
+
+def _is_refusal(said: str) -> bool:
+    return bool(re.search(r"AccessDenied|ACCESS_DENIED|\b403\b|InvalidAccessKeyId|SignatureDoesNotMatch", said))
+
+
+def _is_dropping(name: str) -> bool:
+    """Whether a file is what file managers, version control, notebooks and file systems leave in empty folders."""
+    return name.lower() in _DROPPINGS or name.startswith(("._", ".nfs", ".Trash"))
 
 
 def _fsync(file: Path) -> None:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake import CommitProperties, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -28,6 +28,8 @@ from kinesis_nb.txns import Txns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    from deltalake import DeltaTable
 
 TABLE_SCHEMA = SCHEMA.insert(5, pa.field("shard_offset", pa.int64()))
 """The columns of every row, and its gap-free place in the lineage of its shard.
@@ -143,6 +145,7 @@ class SyncTable:
         """
         try:
             storage.refuse_foreign()
+            storage.check_fencing()
             if not storage.exists():
                 _create(storage, origin)
             table = storage.open()
@@ -385,16 +388,13 @@ def in_millis(moment: datetime) -> datetime:
 
 def _create(storage: Storage, origin: Origin) -> None:
     try:
-        with storage_errors():
-            DeltaTable.create(
-                storage.uri,
-                schema=TABLE_SCHEMA,
-                mode="error",
-                name=origin.stream_arn.rpartition("/")[2],
-                description=json.dumps({"kinesis_nb": asdict(origin)}),
-                configuration=_PROPERTIES,
-                storage_options=storage.patient_options(),
-            )
+        storage.create(
+            schema=TABLE_SCHEMA,
+            mode="error",
+            name=origin.stream_arn.rpartition("/")[2],
+            description=json.dumps({"kinesis_nb": asdict(origin)}),
+            configuration=_PROPERTIES,
+        )
     except OSError:
         if not storage.exists():  # else another process was first, and whose it is will be seen
             raise
