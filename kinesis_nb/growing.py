@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from kinesis_nb.errors import TableError
+from kinesis_nb.origin import Origin, read_origin
 from kinesis_nb.storage import one_line, storage_errors
 
 if TYPE_CHECKING:
@@ -21,14 +20,6 @@ if TYPE_CHECKING:
 BAND_ROWS, BAND_BYTES = 50_000, 32 * 2**20  # what is read at once
 NEEDED = ("partition_key", "data", "kinesis_ingestion_timestamp", "shard_id", "shard_offset")
 SHARD, OFFSET = "shard_id", "shard_offset"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The stream whose records a table holds, and when that stream was made; empty where the table does not say."""
-
-    stream_arn: str = ""
-    created_at: str = ""
 
 
 class GrowingTable:
@@ -52,12 +43,8 @@ class GrowingTable:
 
     @property
     def origin(self) -> Origin:
-        """Where the rows came from, as the sync wrote it into the table."""
-        try:
-            found = json.loads(self._table.metadata().description or "")["kinesis_nb"]
-            return Origin(found["stream_arn"], found["created_at"])
-        except (ValueError, KeyError, TypeError):
-            return Origin()
+        """Where the rows came from; empty where the table does not say."""
+        return read_origin(self._table) or Origin("", "", "")
 
     @property
     def schema(self) -> pl.Schema:
@@ -98,8 +85,16 @@ class GrowingTable:
         return self._table
 
     def _scan(self, files: list[str]) -> pl.LazyFrame | None:
-        return (
-            pl.scan_parquet(files, storage_options=self._options or None, missing_columns="insert") if files else None
+        if not files:
+            return None
+        return pl.scan_parquet(  # a [1] in the path is a name and no pattern, k=v is a name and no column
+            files,
+            schema=pl.Schema(self._table.schema()),
+            storage_options=self._options or None,
+            missing_columns="insert",
+            extra_columns="ignore",
+            glob=False,
+            hive_partitioning=False,
         )
 
 

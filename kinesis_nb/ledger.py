@@ -140,7 +140,7 @@ class Ledger:
         return self._trimmed_before
 
     def is_waited_for(self, shard: Shard) -> bool:
-        """Whether a shard that is to be read is not owned yet, or has parents that another writer may not have ended."""
+        """Whether a shard to be read is not owned yet, or has parents that another writer may not have ended."""
         has_begun = bool(self.reached(shard.shard_id).sequence_number)
         return shard.shard_id not in self.owned or not (has_begun or self.owned.issuperset(shard.parents))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -22,8 +23,9 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from kinesis_nb import deltalog
-from kinesis_nb.errors import ConfigError, KinesisError, TableError
+from kinesis_nb import address, deltalog, fencing
+from kinesis_nb.address import Handle
+from kinesis_nb.errors import KinesisError, TableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 LOG = deltalog.LOG
 NOTES = "_kinesis_nb"  # Delta leaves folders alone whose name begins so
+
+_FENCED = f"{NOTES}/conditional-put"
+_NOT_IMPLEMENTED = re.compile("501 Not Implemented|NotImplemented")
 
 # The object store's own retries must end before ours are of use: nobody can see what it is waiting for.
 CONNECT_SECONDS, REQUEST_SECONDS = 5, 30
@@ -51,6 +56,10 @@ _READS = 8  # at once
 _DRAFT_SECONDS = 3600  # so old is a draft whose process is gone
 _MAGIC = b"PAR1"  # a Parquet file begins and ends so
 MERGED_ROWS = 50_000  # in memory at a time, and in a row group
+_DROPPINGS = {
+    *(".ds_store", ".localized", "icon\r", "desktop.ini", "thumbs.db", "ehthumbs.db", ".directory", "@eadir"),
+    *(".gitkeep", ".keep", ".gitignore", ".gitattributes", ".placeholder", ".ipynb_checkpoints", "lost+found"),
+}
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|↳")
 _DATA_FILE = re.compile(r"part-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.parquet")
 _CHECKED = 20  # hexadecimal digits of a file's name; the other 12 are computed from them
@@ -90,16 +99,9 @@ class Storage:
         Raises
         ------
         ConfigError
-            For anything but a path or an ``s3://`` address.
+            For anything but a path or an ``s3://`` address, and for a name that Delta cannot handle.
         """
-        if not isinstance(table, str | os.PathLike) or not str(table):
-            raise ConfigError(f"a {type(table).__name__} is not the place of a table", hint="give a path or s3://…")
-        uri = os.fspath(table)
-        if "://" not in uri:
-            return cls(str(Path(uri).resolve()))
-        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*[^/].*", uri):
-            raise ConfigError(f"{uri!r} is not the place of a table", hint="give a path, or s3://bucket/prefix")
-        return cls(uri.rstrip("/"), options)
+        return cls(address.read_address(table), options)
 
     @property
     def name(self) -> str:
@@ -115,7 +117,7 @@ class Storage:
             given.setdefault("allow_http", "true")
         return given
 
-    def open(self, version: int | None = None) -> DeltaTable:
+    def open(self, version: int | None = None) -> Handle:
         """Open the table, the newest version by default.
 
         Raises
@@ -126,7 +128,7 @@ class Storage:
             When a file of the log is not whole.
         """
         with self._log_errors(version):
-            return DeltaTable(self.uri, version, self.patient_options())
+            return Handle(self.uri, version, self.patient_options(), self.options())
 
     @contextmanager
     def _log_errors(self, version: int | None) -> Generator[None]:
@@ -150,6 +152,8 @@ class Storage:
 
         Raises
         ------
+        OSError
+            When the table cannot be opened now.
         TableError
             When a file of the log, or of the rows in a folder, is not whole.
         """
@@ -158,7 +162,7 @@ class Storage:
         table = self.open(version)
         if self.folder is not None:
             _check_files(self.folder, table)
-        return pl.scan_delta(table, storage_options=self.options() or None)
+        return pl.scan_delta(table)
 
     def exists(self) -> bool:
         """Whether there is a Delta table."""
@@ -168,12 +172,77 @@ class Storage:
             )
 
     def refuse_foreign(self) -> None:
-        """Accept a table, an empty place, or nothing at all; raise TableError for anything else."""
+        """Accept a table, an empty place, or nothing at all; raise TableError for anything else.
+
+        A new table within another one is refused too: whoever cleans up the outer one would remove its files.
+        """
         with storage_errors():
             found = self.names()
-        if found - {NOTES} and LOG not in found:
+            if LOG in found and self.exists():
+                return
+            outer = self._outer_table()
+        if any(name not in {LOG, NOTES} and not _is_dropping(name) for name in found):
             msg = f"{self.uri} is not a Delta table, and not empty"
             raise TableError(msg, hint="give a new place, or the place of a table that this sync made before")
+        if outer is not None:
+            raise TableError(f"{self.uri} is within {outer}, which is a Delta table", hint="give a place outside of it")
+
+    def _outer_table(self) -> str | None:
+        """Return the table that this place is within; of an object store, as far as the credentials may look there."""
+        if self.folder is not None:
+            return next((str(outer) for outer in self.folder.parents if os.path.isdir(outer / LOG)), None)  # noqa: PTH112 - Path.is_dir raises where nobody may look
+        files, root = self._file_system()
+        bucket, *parts = root.split("/")
+        for depth in reversed(range(len(parts))):
+            outer = "/".join([bucket, *parts[:depth]])
+            try:
+                [log] = files.get_file_info([f"{outer}/{LOG}"])
+            except OSError as error:
+                if _is_refusal(str(error)):
+                    return None
+                raise
+            if log.type is pafs.FileType.Directory:
+                return f"s3://{outer}"
+        return None
+
+    def check_fencing(self) -> None:
+        """Accept a place where a second writer is kept out of a table; what was found is noted there.
+
+        Raises
+        ------
+        TableError
+            When the object store has no conditional writes; there is no table then.
+        OSError
+            When that cannot be found out now.
+        """
+        if self.folder is not None:
+            return
+        note = json.dumps({"endpoint": _endpoint(self.options()), "if_none_match": True}).encode()
+        with storage_errors():
+            if self.read(_FENCED) == note:
+                return
+            if not self._refuses_to_overwrite():
+                msg = (
+                    f"{self.uri}: this object store has no conditional writes, and nothing would keep two writers apart"
+                )
+                hint = "give a place in S3, or in a store that refuses a PUT with If-None-Match: * of what is there"
+                raise TableError(msg, hint=hint)
+            self.write(_FENCED, note)
+
+    def _refuses_to_overwrite(self) -> bool:
+        place = f"{NOTES}/probe-{uuid.uuid4()}"
+        first, entry = f"{place}/{fencing.FIRST}", fencing.first_entry()
+        try:
+            fencing.collide(f"{self.uri}/{place}", self.patient_options(), lambda: self.write(first, entry))
+            return self.read(first) == entry
+        except (DeltaError, OSError) as error:
+            if _NOT_IMPLEMENTED.search(str(error)):
+                return False
+            raise
+        finally:
+            files, root = self._file_system()
+            with suppress(OSError):
+                files.delete_dir(f"{root}/{place}")
 
     def names(self, within: str = "") -> set[str]:
         """Return the names of what is there, or in a folder there."""
@@ -407,7 +476,7 @@ class Storage:
             with self._draft() as draft:
                 for name in (*found.parts, *(f"{number:020d}.json" for number in found.entries)):
                     os.link(self.folder / LOG / name, draft / LOG / name)
-                DeltaTable(draft).create_checkpoint()
+                DeltaTable(address.url_of(str(draft))).create_checkpoint()
                 for name in deltalog.live({path.name: 0 for path in (draft / LOG).iterdir()}).parts:
                     _fsync(draft / LOG / name)
                     with suppress(FileExistsError):  # another one was faster
@@ -550,9 +619,7 @@ def explain(uri: str, error: OSError) -> TableError:
     said = str(error)
     if "NoSuchBucket" in said:
         return TableError(f"{uri}: there is no such bucket", hint="make the bucket first, and check its region")
-    if any(
-        word in said for word in ("AccessDenied", "ACCESS_DENIED", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch")
-    ):
+    if _is_refusal(said):
         return TableError(
             f"{uri}: access denied ({said})",
             hint="the credentials need s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject there",
@@ -592,6 +659,15 @@ def _check_files(folder: Path, table: DeltaTable) -> None:
         if not is_whole:
             msg = f"{folder}: the rows of version {table.version():,} are not all there: {path} is {state}"
             raise TableError(msg, hint="put the file back from a backup, or sync into a new place")
+
+
+def _is_refusal(said: str) -> bool:
+    return bool(re.search(r"AccessDenied|ACCESS_DENIED|\b403\b|InvalidAccessKeyId|SignatureDoesNotMatch", said))
+
+
+def _is_dropping(name: str) -> bool:
+    """Whether a file is what file managers, version control, notebooks and file systems leave in empty folders."""
+    return name.lower() in _DROPPINGS or name.startswith(("._", ".nfs", ".Trash"))
 
 
 def _fsync(file: Path) -> None:

@@ -22,11 +22,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake import CommitProperties, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from kinesis_nb import deltalog
+from kinesis_nb import address, deltalog
 from kinesis_nb.errors import Fenced, TableError
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.origin import Origin, has_properties, read_origin
@@ -35,6 +35,8 @@ from kinesis_nb.txns import Txns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    from deltalake import DeltaTable
 
 TABLE_SCHEMA = SCHEMA.insert(5, pa.field("shard_offset", pa.int64()))
 """The columns of every row, and its gap-free place in the lineage of its shard.
@@ -161,6 +163,7 @@ class SyncTable:
         """
         try:
             storage.refuse_foreign()
+            storage.check_fencing()
             if not storage.exists():
                 _create(storage, origin)
             storage.settle()
@@ -600,13 +603,13 @@ def in_millis(moment: datetime) -> datetime:
 def _create(storage: Storage, origin: Origin) -> None:
     try:
         with storage_errors(), storage.creating() as uri:
-            DeltaTable.create(
+            address.create(
                 uri,
+                storage.patient_options(),
                 schema=TABLE_SCHEMA,
                 mode="error",
                 name=origin.stream_arn.rpartition("/")[2],
                 configuration={**_PROPERTIES, **origin.properties()},
-                storage_options=storage.patient_options(),
                 raise_if_key_not_exists=False,
             )
     except OSError:

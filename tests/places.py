@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from kinesis_nb.storage import Storage
 from kinesis_nb.origin import Origin
+from kinesis_nb.storage import Storage
 from kinesis_nb.table import Checkpoint, SyncTable
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from kinesis_nb.position import StartingPosition
 from kinesis_nb.scheduler import Scheduler
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.service.credentials import Loaded, Renewable
-from kinesis_nb.shards import Shard
 from kinesis_nb.transport import SystemClock
 from tests.conftest import engine_threads
 from tests.test_reader_rules import until
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     import kinesis_nb as kn
     from kinesis_nb.emulator import Emulator
     from kinesis_nb.frames import Batch
+    from kinesis_nb.shards import Shard
     from tests.conftest import Streams
 
 LONG = 60.0

@@ -20,7 +20,6 @@ from kinesis_nb import committer, ownership, upkeep
 from kinesis_nb.committer import OnDataLoss
 from kinesis_nb.emulator import ErrorReply, Stall
 from kinesis_nb.feed import Feed
-from kinesis_nb.origin import Origin
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.storage import Storage
 from kinesis_nb.sync import Sync
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kinesis_nb.emulator import Emulator
+    from kinesis_nb.origin import Origin
     from kinesis_nb.shards import Shard
 
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 import kinesis_nb as kn
-from kinesis_nb.emulator import Emulator
-from tests.powercut.disk import Disk
 from tests.powercut.writer import Orders, live
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
+
+    from kinesis_nb.emulator import Emulator
+    from tests.powercut.disk import Disk
 
 ROOT = Path(__file__).parent.parent.parent
 KEYS = 16
