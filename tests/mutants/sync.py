@@ -6,6 +6,7 @@ from tests.mutants import Mutant, Suite
 
 _ACQUIRE = "        if wanted:\n            self._table.acquire(wanted)\n"
 _WRITE = "self._write([file] if file else [], self._transactions(checkpoints, gaps), map(str, gaps))"
+_NAMES, _FENCING = "tests/test_places_names.py", "tests/test_fencing.py"
 
 MUTANTS = [
     Mutant(
@@ -116,6 +117,61 @@ MUTANTS = [
         "                (self.folder / name).unlink(missing_ok=True)\n",
         "                pass\n",
     ),
+    Mutant(
+        "files are named as in a URL",
+        "address.py",
+        'return f"{self._place}/{name}" if name else uri',
+        "return uri",
+        _NAMES,
+    ),
+    Mutant(
+        "deleted rows of files with other names come back",
+        "address.py",
+        "map(self._exact, found",
+        "map(str, found",
+        _NAMES,
+    ),
+    Mutant(
+        "a name is decoded once too often",
+        "address.py",
+        'bool(_ESCAPE.search(uri) or "\\\\" in uri)',
+        "False",
+        _NAMES,
+    ),
+    Mutant(
+        "a detour is not cleaned up", "address.py", "for name in () if dry_run else names:", "for name in ():", _NAMES
+    ),
+    Mutant("a prefix is taken for a URL", "address.py", "quote(uri.removeprefix('s3://'))", "uri[5:]", _NAMES),
+    Mutant("a part of a URL is taken for a prefix", "address.py", "if _ESCAPE.search(prefix) or", "if", _NAMES),
+    Mutant("a tilde is a folder", "address.py", "os.path.expanduser(given)", "given", _NAMES),
+    Mutant("a name is a pattern for an export", "growing.py", "glob=False", "glob=True", _NAMES),
+    Mutant("a table within another", "storage.py", "        if outer is not None:\n", "        if False:\n", _NAMES),
+    Mutant(
+        "only the next outer prefix is looked at",
+        "storage.py",
+        "reversed(range(len(parts)))",
+        "[len(parts) - 1]",
+        _NAMES,
+    ),
+    Mutant("a folder with files counts as empty", "storage.py", "and not _is_dropping(name)", "and False", _NAMES),
+    Mutant("a store is not tried", "storage.py", "return self.read(first) == entry", "return True", _FENCING),
+    Mutant("501 is an outage", "storage.py", "if _NOT_IMPLEMENTED.search(str(error)):", "if False:", _FENCING),
+    Mutant(
+        "an outage is a verdict",
+        "storage.py",
+        "                return False\n            raise\n",
+        "                return False\n            return False\n",
+        _FENCING,
+    ),
+    Mutant(
+        "one endpoint speaks for another",
+        "storage.py",
+        "if self.read(_FENCED) == note:",
+        "if self.read(_FENCED):",
+        _FENCING,
+    ),
+    Mutant("the verdict is not kept", "storage.py", "            self.write(_FENCED, note)\n", "", _FENCING),
+    Mutant("an old table is not asked", "table.py", "            storage.check_fencing()\n", "", _FENCING),
     Mutant("a file is not fsynced", "storage.py", "                os.fsync(file.fileno())\n", ""),
 ]
 
