@@ -7,6 +7,7 @@ from tests.mutants import Mutant, Suite
 _ACQUIRE = "        if wanted:\n            self._table.acquire(wanted)\n"
 _WRITE = "self._write([file] if file else [], self._transactions(checkpoints, gaps), map(str, gaps))"
 _NAMES, _FENCING = "tests/test_places_names.py", "tests/test_fencing.py"
+_DURABLE = "tests/test_durable.py"
 
 MUTANTS = [
     Mutant(
@@ -49,10 +50,10 @@ MUTANTS = [
     Mutant(
         "the last entry of the log is not read",
         "txns.py",
-        "range(self._version + 1, version + 1)",
-        "range(self._version + 1, version)",
+        "range(known + 1, version + 1)",
+        "range(known + 1, version)",
     ),
-    Mutant("a checkpoint of the log is not read", "txns.py", "            numbers |= {", "            {"),
+    Mutant("a checkpoint of the log is not read", "deltalog.py", "        numbers |= {", "        {"),
     Mutant("a take-over does not raise the epoch", "table.py", "{shard_id: epoch + 1 for", "{shard_id: epoch + 0 for"),
     Mutant(
         "checkpoints are read before the take-over",
@@ -173,6 +174,90 @@ MUTANTS = [
     Mutant("the verdict is not kept", "storage.py", "            self.write(_FENCED, note)\n", "", _FENCING),
     Mutant("an old table is not asked", "table.py", "            storage.check_fencing()\n", "", _FENCING),
     Mutant("a file is not fsynced", "storage.py", "                os.fsync(file.fileno())\n", ""),
+    Mutant(
+        "the first entry has its name before it is on disk",
+        "storage.py",
+        "        _fsync(draft)\n        yield draft\n",
+        "        yield draft\n",
+        _DURABLE,
+    ),
+    Mutant(
+        "what a killed process left is not synced by the next",
+        "table.py",
+        "            made._make_durable()  # what is read",
+        "            pass  # what is read",
+        _DURABLE,
+    ),
+    Mutant(
+        "a checkpoint of the log has its name before it is on disk",
+        "storage.py",
+        "                    _fsync(draft / LOG / name)\n",
+        "",
+        _DURABLE,
+    ),
+    Mutant(
+        "a checkpoint of the log is made where readers find it at once",
+        "upkeep.py",
+        "self._storage.checkpoint_log(table)",
+        "table.create_checkpoint()",
+        _DURABLE,
+    ),
+    Mutant(
+        "the hint at the checkpoint goes back",
+        "storage.py",
+        "if hint and version > deltalog.hinted(self)[0]:",
+        "if hint:",
+        _DURABLE,
+    ),
+    Mutant(
+        "an empty entry is a commit of nothing",
+        "storage.py",
+        "                deltalog.check(self, version)\n",
+        "                pass\n",
+        _DURABLE,
+    ),
+    Mutant(
+        "an entry that was cut between two lines is a smaller commit",
+        "deltalog.py",
+        "if said in (None, str(len(found))) else []",
+        "",
+        _DURABLE,
+    ),
+    Mutant(
+        "a torn entry that later ones rely on is cancelled",
+        "deltalog.py",
+        "sorted(takewhile(",
+        "sorted(filter(",
+        _DURABLE,
+    ),
+    Mutant(
+        "a checkpoint counts while a part of it is missing",
+        "deltalog.py",
+        "if len(parts) == int(matches[0][3]) else ()",
+        "",
+        _DURABLE,
+    ),
+    Mutant(
+        "the log is read from its first entry on",
+        "txns.py",
+        "self._version: int | None = None",
+        "self._version: int | None = -1",
+        _DURABLE,
+    ),
+    Mutant(
+        "a file of rows that is not whole is left to polars",
+        "storage.py",
+        "            _check_files(self.folder, table)\n",
+        "            pass\n",
+        _DURABLE,
+    ),
+    Mutant(
+        "only own entries are made durable",
+        "table.py",
+        "self.storage.make_durable(range(self._durable + 1, self.version + 1))",
+        "self.storage.make_durable(range(self.version, self.version + 1))",
+        _DURABLE,
+    ),
 ]
 
 SUITE = Suite(
