@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 import kinesis_nb as kn
-from kinesis_nb import deltalog, storage, upkeep
+from kinesis_nb import deltalog, storage
 from kinesis_nb import table as table_module
 from kinesis_nb.growing import GrowingTable
 from kinesis_nb.storage import Storage
@@ -382,9 +382,8 @@ def test_entries_of_other_writers_are_synced(kernel: Kernel, place: Place) -> No
 def test_a_checkpoint_is_on_disk_before_anything_refers_to_it(
     kernel: Kernel, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No entry of the log or file of rows is removed before the checkpoint, its name and the hint are on disk."""
-    monkeypatch.setattr(upkeep, "VACUUM_EVERY", 1)
-    log, link, cleanup, vacuum = Path(place.uri, LOG), os.link, DeltaTable.cleanup_metadata, DeltaTable.vacuum
+    """No entry of the log is removed before the checkpoint, its name and the hint are on disk."""
+    log, link, cleanup = Path(place.uri, LOG), os.link, DeltaTable.cleanup_metadata
     linked: list[bool] = []
     lacking: list[str] = []
 
@@ -394,18 +393,14 @@ def test_a_checkpoint_is_on_disk_before_anything_refers_to_it(
             assert deltalog.hinted(place.storage)[0] == 5
         link(source, target)
 
-    def removing(original: Any) -> Any:
-        def remove(*args: Any, **options: Any) -> Any:
-            newest = deltalog.live(place.storage.sizes(LOG))
-            assert newest.checkpoint == 10
-            lacking.extend(kernel.lacks(*(log / part for part in newest.parts), Path(place.uri, HINT)))
-            return original(*args, **options)
-
-        return remove
+    def remove(*args: Any, **options: Any) -> Any:
+        newest = deltalog.live(place.storage.sizes(LOG))
+        assert newest.checkpoint == 10
+        lacking.extend(kernel.lacks(*(log / part for part in newest.parts), Path(place.uri, HINT)))
+        return cleanup(*args, **options)
 
     monkeypatch.setattr(storage.os, "link", looked_at)
-    monkeypatch.setattr(DeltaTable, "cleanup_metadata", removing(cleanup))
-    monkeypatch.setattr(DeltaTable, "vacuum", removing(vacuum))
+    monkeypatch.setattr(DeltaTable, "cleanup_metadata", remove)
     kernel.forget()
     Maintenance(place.storage).run()
     assert linked == [True]
