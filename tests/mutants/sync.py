@@ -9,6 +9,107 @@ _WRITE = "self._write([file] if file else [], self._transactions(checkpoints, ga
 _NAMES, _FENCING = "tests/test_places_names.py", "tests/test_fencing.py"
 _DURABLE = "tests/test_durable.py"
 
+_UPKEEP = [
+    (
+        "a round may land behind commits it did not look at",
+        "upkeep.py",
+        "max_commit_retries=0,",
+        "max_commit_retries=15,",
+    ),
+    (
+        "a file that is gone is merged all the same",
+        "upkeep.py",
+        "return is_same and all(one.sources.items() <= self.files.items() for one in merged)",
+        "return is_same",
+    ),
+    ("a removal that others overlook", "upkeep.py", "RemoveAction(file, True, now", "RemoveAction(file, False, now"),
+    ("a change feed tells a merge as a deletion", "upkeep.py", '"delta.enableChangeDataFeed")', '"")'),
+    (
+        "files of a commit that landed unnoticed are removed",
+        "upkeep.py",
+        "return entry is None or any(name.encode() in entry for name in names)",
+        "return entry is None",
+    ),
+    (
+        "a round of unknown outcome merges on",
+        "upkeep.py",
+        "        if not self._settle(table.version()):\n            return\n",
+        "        self._settle(table.version())\n",
+    ),
+    (
+        "what was merged for nothing stays",
+        "upkeep.py",
+        "            self._storage.discard(names)\n\n",
+        "            pass\n\n",
+    ),
+    (
+        "a torn file stops a round",
+        "upkeep.py",
+        "for name, size in files.items() if not found[name]",
+        "for name, size in files.items()",
+    ),
+    ("a vacuum follows any path", "upkeep.py", "unused = dropped & present.keys()", "unused = dropped"),
+    (
+        "a vacuum takes any old file",
+        "storage.py",
+        "return digits[_CHECKED:] == _check(digits[:_CHECKED], table_id)",
+        "return True",
+    ),
+    (
+        "a vacuum takes files of another table",
+        "storage.py",
+        'f"kinesis_nb/{table_id}/{digits}"',
+        'f"kinesis_nb/{digits}"',
+    ),
+    ("a vacuum takes what was just written", "upkeep.py", ">= RETENTION_HOURS * 3600", ">= 0"),
+    ("a vacuum takes what a writer holds", "upkeep.py", "old - named - self._storage.in_flight()", "old - named"),
+    (
+        "a vacuum takes what a reader needs",
+        "upkeep.py",
+        "table.vacuum(None, dry_run=True)",
+        "table.vacuum(0, dry_run=True, enforce_retention_duration=False)",
+    ),
+    (
+        "a clock that was set makes files old",
+        "upkeep.py",
+        "if with_orphans and self._clock_is_steady():",
+        "if with_orphans:",
+    ),
+    (
+        "a panic ends the upkeep",
+        "upkeep.py",
+        "except BaseException as error:  # noqa: BLE001 - a panic is",
+        "except Exception as error:  # noqa: BLE001 - a panic is",
+    ),
+    ("a failing merge keeps the log long", "upkeep.py", "        return [error]\n", "        raise\n"),
+    (
+        "a column of others is lost",
+        "upkeep.py",
+        "for field in arrow_schema(table)])",
+        "for field in arrow_schema(table)][:9])",
+    ),
+    (
+        "an erasure is forgotten with the log",
+        "others.py",
+        "return {LOOKED: version} | kept",
+        "return {LOOKED: version}",
+    ),
+    ("what a sync commits is told as of others", "others.py", "startswith((OURS, _STREAM))", "startswith(_STREAM)"),
+    (
+        "a corrected clock is a defect",
+        "verify.py",
+        "(_steps_back(rows) <= CLOCK_STEP_SECONDS).sum()",
+        "len(_steps_back(rows))",
+    ),
+    (
+        "a shard whose rows are all gone is well",
+        "verify.py",
+        'return ["all of its rows are missing"] if checkpoint.sequence_number else []',
+        "return []",
+    ),
+    ("a torn file reaches polars", "verify.py", "if faults := table.faults():", "if faults := []:"),
+]
+
 MUTANTS = [
     Mutant(
         "rows and checkpoint in two commits",
@@ -258,6 +359,7 @@ MUTANTS = [
         "self.storage.make_durable(range(self.version, self.version + 1))",
         _DURABLE,
     ),
+    *(Mutant(*defect, "tests/test_upkeep.py") for defect in _UPKEEP),
 ]
 
 SUITE = Suite(
