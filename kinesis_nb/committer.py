@@ -496,8 +496,12 @@ class Committer:
             self._ledger.committed(pending, prepared)
 
     def _publish(self, file: AddAction | None, prepared: Prepared) -> None:
+        """Commit; a handle that is older than a round of maintenance is refused once, and that is no reason to wait."""
+        is_first = True
         while not self._table.commit(file, prepared.checkpoints, prepared.gaps):
-            self._wait_to_retry("the commit did not go through")
+            if not is_first:
+                self._wait_to_retry(f"the commit did not go through: {self._table.refusal}")
+            is_first = False
 
     def insist(self, action: Callable[[], T]) -> T:
         """Do something with the table, retrying until it succeeds.

@@ -30,7 +30,7 @@ from kinesis_nb import address, deltalog
 from kinesis_nb.errors import Fenced, TableError
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.origin import Origin, has_properties, read_origin
-from kinesis_nb.storage import LOG, Storage, conform, explain, storage_errors
+from kinesis_nb.storage import LOG, Storage, conform, explain, one_line, storage_errors
 from kinesis_nb.txns import Txns
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ class SyncTable:
         self._is_shared = False  # whether other writers have the same number
         self._kept: dict[str, int] = {}  # what the table is known to hold under that name: it hardly ever changes
         self._is_in_doubt = False  # whether the last commit may have landed, or a rival's may have
+        self.refusal = ""  # why the last commit did not go through
         self._durable: int | None = None  # up to which the log is known to survive a power cut
 
     @classmethod
@@ -169,6 +170,7 @@ class SyncTable:
             storage.settle()
             table = storage.open()
             made = cls(storage, table, _check_origin(storage, table, origin))
+            made._use(table)
             made._make_durable()  # what is read there is built on, and may have been written just now
         except OSError as error:
             raise explain(storage.uri, error) from error
@@ -401,7 +403,8 @@ class SyncTable:
         try:
             self._write([file] if file else [], self._transactions(checkpoints, gaps), map(str, gaps))
             self._update()
-        except (DeltaError, OSError):
+        except (DeltaError, OSError) as error:
+            self.refusal = one_line(error)
             return self._has_landed(checkpoints)
         return self._landed(checkpoints)
 
@@ -409,7 +412,14 @@ class SyncTable:
         """Take a new handle: with new credentials, and with no part of the log that was cleaned up meanwhile."""
         self._is_in_doubt = True
         options = self.storage.options()
-        self._table, self._options = self.storage.open(), options
+        self._use(self.storage.open())
+        self._options = options
+
+    def _use(self, table: DeltaTable) -> None:
+        """Continue with another handle; raise TableError when somebody changed the table so that rows do not fit."""
+        if (problem := unwritable(self.storage.uri, table)) is not None:
+            raise problem
+        self._table = table
 
     def _has_landed(self, checkpoints: Mapping[str, Checkpoint]) -> bool:
         """Find out what an error of :meth:`commit` left behind, from the table itself."""
@@ -418,7 +428,7 @@ class SyncTable:
             landed = self._holds(table, checkpoints)
         except (DeltaError, OSError):
             return False  # the old handle stays: from it, Delta refuses to write the same transactions twice
-        self._table = table
+        self._use(table)
         self._check_epochs()
         if not landed:
             return False
@@ -639,4 +649,9 @@ def set_origin(table: DeltaTable, origin: Origin) -> None:
         When that is not possible now.
     """
     with storage_errors():
-        table.alter.set_table_properties(origin.properties(), raise_if_not_exists=False)
+        table.alter.set_table_properties(
+            origin.properties(),
+            raise_if_not_exists=False,
+            commit_properties=CommitProperties(custom_metadata={"kinesis_nb": "the origin is kept in properties now"}),
+            post_commithook_properties=NO_HOOKS,
+        )
