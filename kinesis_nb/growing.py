@@ -62,7 +62,7 @@ class GrowingTable:
     @property
     def schema(self) -> pl.Schema:
         """The columns."""
-        return pl.scan_delta(self._table, storage_options=self._options or None).collect_schema()
+        return self._storage.schema()
 
     def ends(self) -> dict[str, int]:
         """Return, per shard, the offset behind its last row."""

@@ -147,12 +147,19 @@ class Storage:
         TableError
             When a file of the log, or of the rows in a folder, is not whole.
         """
+        if self.folder is not None:
+            _check_files(self.folder, self.open(version))
+        return self._scan(version)
+
+    def schema(self) -> pl.Schema:
+        """Return the columns of the newest version, whatever became of its rows."""
+        with self._log_errors(None):
+            return self._scan(None).collect_schema()
+
+    def _scan(self, version: int | None) -> pl.LazyFrame:
         import polars as pl
 
-        table = self.open(version)
-        if self.folder is not None:
-            _check_files(self.folder, table)
-        return pl.scan_delta(table, storage_options=self.options() or None)
+        return pl.scan_delta(self.uri, version=version, storage_options=self.options() or None)
 
     def exists(self) -> bool:
         """Whether there is a Delta table."""
