@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash agents
+.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash agents powercut
 .PHONY: agents-netns bench bench-agents bench-export bench-views sizing clean help
 
 help:          ## this list
@@ -60,6 +60,9 @@ mutants: .venv/.test    ## seeded defects: the tests must kill each
 crash: .venv/.test    ## a sync that is killed a thousand times, on a folder and on S3; about half an hour
 	$(BIN)/python -m tests.crash
 	$(BIN)/python -m tests.crash.outage
+
+powercut: .venv/.test    ## a sync on a disk whose power is cut 100 times; needs root and a loop device; ten minutes
+	$(BIN)/python -m tests.powercut
 
 agents: .venv/.test    ## two agents that are drained 10 times, killed 100, frozen 50 and cut off 10; about half an hour
 	$(BIN)/python -m tests.agents_kill

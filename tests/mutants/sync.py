@@ -348,7 +348,7 @@ MUTANTS = [
     Mutant(
         "a file of rows that is not whole is left to polars",
         "storage.py",
-        "            _check_files(self.folder, table)\n",
+        "            _check_files(self.folder, self.open(version))\n",
         "            pass\n",
         _DURABLE,
     ),

@@ -182,8 +182,8 @@ class Campaign:
                     report.wrong.append(f"{rows.n_unique():,} rows of {sum(self._counts):,} records")
             finally:
                 sync.stop()
-        except kn.errors.KinesisError as error:
-            report.wrong.append(f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the sync did not go on
+            report.wrong.append(f"{type(error).__name__}: {str(error).splitlines()[0]}")
 
 
 def _is_whole(entry: Path) -> bool:
