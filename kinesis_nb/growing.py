@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import polars as pl
-import pyarrow as pa
 
 from kinesis_nb.errors import TableError
 from kinesis_nb.origin import Origin, read_origin
@@ -50,7 +49,7 @@ class GrowingTable:
     @property
     def schema(self) -> pl.Schema:
         """The columns."""
-        return pl.DataFrame(pa.schema(self._table.schema()).empty_table()).schema
+        return pl.Schema(self._table.schema())
 
     def ends(self) -> dict[str, int]:
         """Return, per shard, the offset behind its last row."""

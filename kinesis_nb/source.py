@@ -341,8 +341,12 @@ class Source:
             clock=self._clock,
             commit_interval=commit_interval,
             on_data_loss=on_data_loss,
-            setup=(self.config, _storage_options(storage_options)),
+            setup=self._setup(storage_options),
         )
+
+    def _setup(self, storage_options: Mapping[str, str] | None) -> object:
+        """Return what tells a call with other credentials or options of the storage from this one."""
+        return self.config, _storage_options(storage_options)
 
     def _place(self, table: str | PathLike[str], storage_options: Mapping[str, str] | None) -> Storage:
         from kinesis_nb.storage import Storage
@@ -470,13 +474,17 @@ class Source:
 
         stream = self._output_stream(output_stream_arn)
         rows = self._rows_of(table_or_tail, storage_options)
-        first = StartingPosition.parse(start, now := self._clock.now())
-        last = None if end is None else check_end(first, StartingPosition.parse(end, now))
+        first, last = self._range(start, end)
         span, options = Range(first, last, rate, journal), Options(partition_column, None, None, on_bad_key, aggregate)
         if self.config.agents is not None:
             return self._export_on_agents(stream, table_uri(rows), storage_options, output_stream_arn, options, span)
-        setup = (self.config, _storage_options(storage_options))
+        setup = self._setup(storage_options)
         return start_export(self._kinesis, self._clock, rows, stream, output_stream_arn, options, span, setup=setup)
+
+    def _range(self, start: Position, end: Position | None) -> tuple[StartingPosition, datetime | None]:
+        """Return where to start and where to end, of which the end may be left out."""
+        first = StartingPosition.parse(start, now := self._clock.now())
+        return first, None if end is None else check_end(first, StartingPosition.parse(end, now))
 
     def _rows_of(
         self, given: Sync | AgentSync | Tail | str | PathLike[str], storage_options: Mapping[str, str] | None

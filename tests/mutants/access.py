@@ -103,9 +103,9 @@ MUTANTS = [
     ),
     Mutant(
         "a denial is taken for a broken table",
-        "sync.py",
-        "        except KinesisError:  # some of them are an OSError as well\n            raise\n",
-        "",
+        "storage.py",
+        "    except KinesisError:  # some of them are an OSError as well\n        raise\n    except OSError as error:\n",
+        "    except OSError as error:\n",
         PERMISSIONS,
     ),
     Mutant(
