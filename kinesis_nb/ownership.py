@@ -13,7 +13,7 @@ yielding   has committed all it had, and released; commits no     the newer call
 =========  =====================================================  ==================================
 
 So of any number of calls the newest one that lives gets the table, and a call that died before it took the table stops
-nobody for longer than YIELD_SECONDS.
+the one before it for YIELD_SECONDS.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS = 3.0  # how long a writer that does not release the table is waited for
 YIELD_SECONDS = 10.0  # how long a newer call has to take the table before an older one claims it again
+RANK_SECONDS = 2.0  # and how much longer the call before that one waits, which may have seen the newer one earlier
 REFRESH_SECONDS = 5.0  # at most between two readings of the log's end; in between one entry is looked for
 
 
@@ -101,7 +102,8 @@ class Ownership:
             return False
         claimed = self._table.turns().claimed
         if self._newer != claimed:
-            self._newer, self._newer_until = claimed, now + YIELD_SECONDS
+            older_calls_wait = RANK_SECONDS * (claimed - self._table.turn - 1)
+            self._newer, self._newer_until = claimed, now + YIELD_SECONDS + older_calls_wait
         if now < self._newer_until:
             return True
         self._table.claim(self._run)
@@ -111,8 +113,6 @@ class Ownership:
         if now - self._refreshed_at >= REFRESH_SECONDS or self._table.has_news():
             self._table.refresh()
             self._refreshed_at = now
-        if self._run:
-            self._table.join(self._run)
 
     def fenced_by(self) -> Fenced:
         """Return the error of a writer that was asked for the table and gave it away."""
