@@ -288,7 +288,7 @@ def test_a_claimant_that_thaws_late_but_in_time(stage: Stage) -> None:
 @given(order=st.lists(st.tuples(st.integers(0, 4), st.sampled_from("scfdt"), st.floats(0.0, 12.0)), max_size=8))
 @settings(max_examples=30, deadline=None)
 def test_any_history(tmp_path_factory: pytest.TempPathFactory, order: list[tuple[int, str, float]]) -> None:
-    """Calls come, stop, freeze, thaw and die at any time: once that is over one call writes, and every row is there once."""
+    """Calls come, stop, freeze, thaw and die at any time: after that one call writes, and every row is there once."""
     stage = Stage(tmp_path_factory.mktemp("history"))
     for number, what, seconds in order:
         stage.put(1)
