@@ -13,7 +13,6 @@ from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError, ServiceErr
 from kinesis_nb.gaps import GRACE
 from kinesis_nb.ledger import Ledger, decode_start
 from kinesis_nb.retry import Patient
-from kinesis_nb.shards import Shard
 from kinesis_nb.storage import explain
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from kinesis_nb.ledger import Pending, Prepared
     from kinesis_nb.ownership import Ownership
     from kinesis_nb.position import StartingPosition
+    from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Gap
     from kinesis_nb.table import RecordedGap, SyncTable
 
@@ -397,7 +397,7 @@ class Committer:
 
     def _to_read(self) -> list[Shard]:
         listing = self._feed.kinesis.list_shards(self._feed.stream)
-        return [*filter(self.wants, listing), *map(Shard, sorted(self._ownership.gone(listing)))]
+        return [*filter(self.wants, listing), *self._ownership.gone(listing)]
 
     def _feed_of(self, shards: Iterable[Shard], kept: timedelta) -> Feed:
         """Return what is to be read, and have the table remember what must not be lost of the first shards."""

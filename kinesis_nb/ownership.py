@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING
 from kinesis_nb.errors import Fenced, ServiceError
 from kinesis_nb.lease import Lease
 from kinesis_nb.shards import Shard
+from kinesis_nb.table import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from kinesis_nb.table import Checkpoint, SyncTable
+    from kinesis_nb.table import SyncTable
 
 LEASE_SECONDS = 3.0  # how long a writer that does not release the table is waited for
 YIELD_SECONDS = 10.0  # how long a newer call has to take the table before an older one claims it again
@@ -149,11 +150,13 @@ class Ownership:
         begun = self._table.checkpoints(set(shard_ids) - self._table.ended(shard_ids))
         return {shard_id for shard_id, checkpoint in begun.items() if checkpoint.sequence_number or checkpoint.seen}
 
-    def gone(self, listing: Iterable[Shard]) -> set[str]:
+    def gone(self, listing: Iterable[Shard]) -> list[Shard]:
         """Return the shards that this writer must tell as lost: the stream dropped them before they were read.
 
         They are those that the table knows and that have not ended there; and the parents of shards that were born
-        after the table and that it does not know: they came and went while nobody read.
+        after the table and that it does not know: they came and went while nobody read. Whose children those were is
+        not known any more; of their ancestors one has not ended in the table, or it would know the next generation. So
+        they continue all of these.
 
         Raises
         ------
@@ -169,7 +172,12 @@ class Ownership:
         candidates = (known | (parents if oldest else set())) - shards.keys()
         heirs = _heirs(shards.values())
         unread = candidates - self._table.ended(candidates)
-        return {shard_id for shard_id in unread if self._wants(heirs.get(shard_id, Shard(shard_id)))}
+        begun = {shard_id for shard_id, found in self.checkpoints(unread).items() if found != Checkpoint()}
+        lost = (
+            Shard(shard_id, () if shard_id in begun else tuple(sorted(older for older in begun if older < shard_id)))
+            for shard_id in sorted(unread)
+        )
+        return [shard for shard in lost if self._wants(heirs.get(shard.shard_id, shard))]
 
 
 def _heirs(shards: Iterable[Shard]) -> dict[str, Shard]:

@@ -206,7 +206,7 @@ def test_the_old_retention_stays_in_the_table_until_the_outage_is_passed() -> No
 
 
 def test_what_was_promised_holds_until_something_is_known() -> None:
-    """A shard of which the table knows nothing must miss nothing since the promise; one that it knows is not touched."""
+    """A shard of which the table knows nothing must miss nothing since the promise; others are not touched."""
     told = ledger(a=Checkpoint(), b=Checkpoint(1, "1", seen=NOON))
     told.promise("a", NOON)
     told.promise("b", NOON + HOUR)
@@ -331,7 +331,7 @@ def test_children_that_were_not_read_lose_nothing_in_time(stream: Stream) -> Non
 
 
 def test_several_generations_gone(stream: Stream) -> None:
-    """A shard that was split in the outage, and its children that were merged: all three left the stream and are told."""
+    """A shard that was split in the outage, and its children that were merged: the loss of all three is told."""
     stream.origin = replace(ORIGIN, newest_shard=FIRST)
     stream.put(1)
     stream.sync()
@@ -349,7 +349,7 @@ def test_several_generations_gone(stream: Stream) -> None:
     assert verdict
     for shard_id in (FIRST, SECOND, THIRD):
         assert any(shard_id in text for text in verdict.lost), verdict.lost
-    assert stream.numbers() == [1, 5]
+    assert stream.numbers() == [1, 5], "what is left comes behind what was there before"
     assert stream.sync().verify().lost == verdict.lost
 
 
