@@ -53,9 +53,12 @@ def read_address(table: object) -> str:
 def _folder(given: str) -> str:
     if _SCHEME.match(given):  # pathlib makes s3:/bucket of s3://bucket
         raise ConfigError(f"{given!r} is not the place of a table", hint=f"{_HINT} as a text")
+    home = os.path.expanduser(given)  # noqa: PTH111 - to pathlib ./~ is the same as ~
+    if home.startswith("~"):
+        raise ConfigError(f"{given!r} is in the home of nobody", hint="begin a name that begins with ~ with ./")
     try:
-        folder = str(Path(given).expanduser().resolve())
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, an unknown user, a null character
+        folder = str(Path(home).resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null character
         raise ConfigError(f"{given!r} is not the place of a table: {error}", hint=_HINT) from None
     if os.name == "nt" and _ESCAPE.search(folder):
         raise ConfigError(f"{given!r} has a percent sign that Delta would decode", hint="give another name")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import polars as pl
+import pyarrow as pa
 
 from kinesis_nb.errors import TableError
 from kinesis_nb.origin import Origin, read_origin
@@ -49,7 +50,7 @@ class GrowingTable:
     @property
     def schema(self) -> pl.Schema:
         """The columns."""
-        return self._storage.scan().collect_schema()
+        return pl.DataFrame(pa.schema(self._table.schema()).empty_table()).schema
 
     def ends(self) -> dict[str, int]:
         """Return, per shard, the offset behind its last row."""

@@ -181,11 +181,11 @@ class Storage:
             if LOG in found and self.exists():
                 return
             outer = self._outer_table()
+        if outer is not None:
+            raise TableError(f"{self.uri} is within {outer}, which is a Delta table", hint="give a place outside of it")
         if any(name not in {LOG, NOTES} and not _is_dropping(name) for name in found):
             msg = f"{self.uri} is not a Delta table, and not empty"
             raise TableError(msg, hint="give a new place, or the place of a table that this sync made before")
-        if outer is not None:
-            raise TableError(f"{self.uri} is within {outer}, which is a Delta table", hint="give a place outside of it")
 
     def _outer_table(self) -> str | None:
         """Return the table that this place is within; of an object store, as far as the credentials may look there."""
@@ -222,9 +222,7 @@ class Storage:
             if self.read(_FENCED) == note:
                 return
             if not self._refuses_to_overwrite():
-                msg = (
-                    f"{self.uri}: this object store has no conditional writes, and nothing would keep two writers apart"
-                )
+                msg = f"{self.uri}: the object store has no conditional writes, so nothing keeps two writers apart"
                 hint = "give a place in S3, or in a store that refuses a PUT with If-None-Match: * of what is there"
                 raise TableError(msg, hint=hint)
             self.write(_FENCED, note)

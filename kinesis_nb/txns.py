@@ -46,10 +46,11 @@ class Txns:
 
     def _begin_at_checkpoint(self, version: int) -> None:
         """Read the newest checkpoint of the log up to a version, and the entries behind it."""
-        hint, parts = deltalog.hinted(self._storage)
-        if 0 <= version - hint < _FAR and self._read(hint, parts) and self._read_on(hint, version):
-            return
-        found = deltalog.live(self._storage.sizes(deltalog.LOG), version)  # the hint may be old, or too new
+        if self._storage.folder is None:  # there a look at all names is a request for each thousand of them
+            hint, parts = deltalog.hinted(self._storage)
+            if 0 <= version - hint < _FAR and self._read(hint, parts) and self._read_on(hint, version):
+                return
+        found = deltalog.live(self._storage.sizes(deltalog.LOG), version)
         if not (self._read(found.checkpoint, found.parts) and self._read_on(found.checkpoint, version)):
             raise OSError(f"version {version} of {self._storage.uri} is not in its log any more")
 

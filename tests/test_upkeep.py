@@ -144,6 +144,25 @@ def test_others_change_what_a_round_merges(storage: Storage, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("table")
+@pytest.mark.parametrize("change", CHANGES)
+def test_others_come_between_the_check_and_the_commit(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """A round commits right behind the version that it compared its files with, or looks again."""
+    do, right = CHANGES[change]
+    committing, done = Maintenance._commit, []
+
+    def meanwhile(self: Maintenance, *arguments: Any) -> None:
+        if not done:
+            done.append(do(storage.open()))
+        committing(self, *arguments)
+
+    monkeypatch.setattr(Maintenance, "_commit", meanwhile)
+    Maintenance(storage).run()
+    assert offsets(storage) == right
+
+
+@pytest.mark.usefixtures("table")
 @pytest.mark.parametrize("change", ["OPTIMIZE", "Z-ORDER", "DELETE", "UPDATE", "MERGE", "RESTORE", "overwrite"])
 def test_others_who_began_before_a_round(storage: Storage, change: str) -> None:
     """Who opened the table before a round and commits after it is refused: its files are not in the table now."""
@@ -609,6 +628,17 @@ def test_verify_names_a_file_at_fault(storage: Storage, content: bytes | None) -
     with pytest.raises(kn.TableError, match=name) as raised:
         checked(storage)
     assert str(raised.value).count("\n") == 1
+
+
+@pytest.mark.usefixtures("table")
+def test_no_reader_panics_of_a_file_that_was_cut(storage: Storage, capfd: pytest.CaptureFixture[str]) -> None:
+    """A file that lost its end is found before polars opens it: polars panics, and prints pages of it."""
+    assert storage.folder is not None
+    path = storage.folder / min(files_of(storage))
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(kn.TableError, match=path.name):
+        checked(storage)
+    assert "panicked" not in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("table")

@@ -6,6 +6,109 @@ from tests.mutants import Mutant, Suite
 
 _ACQUIRE = "        if wanted:\n            self._table.acquire(wanted)\n"
 _WRITE = "self._write([file] if file else [], self._transactions(checkpoints, gaps), map(str, gaps))"
+_NAMES, _FENCING = "tests/test_places_names.py", "tests/test_fencing.py"
+_DURABLE = "tests/test_durable.py"
+
+_UPKEEP = [
+    (
+        "a round may land behind commits it did not look at",
+        "upkeep.py",
+        "max_commit_retries=0,",
+        "max_commit_retries=15,",
+    ),
+    (
+        "a file that is gone is merged all the same",
+        "upkeep.py",
+        "return is_same and all(one.sources.items() <= self.files.items() for one in merged)",
+        "return is_same",
+    ),
+    ("a removal that others overlook", "upkeep.py", "RemoveAction(file, True, now", "RemoveAction(file, False, now"),
+    ("a change feed tells a merge as a deletion", "upkeep.py", '"delta.enableChangeDataFeed")', '"")'),
+    (
+        "files of a commit that landed unnoticed are removed",
+        "upkeep.py",
+        "return entry is None or any(name.encode() in entry for name in names)",
+        "return entry is None",
+    ),
+    (
+        "a round of unknown outcome merges on",
+        "upkeep.py",
+        "        if not self._settle(table.version()):\n            return\n",
+        "        self._settle(table.version())\n",
+    ),
+    (
+        "what was merged for nothing stays",
+        "upkeep.py",
+        "            self._storage.discard(names)\n\n",
+        "            pass\n\n",
+    ),
+    (
+        "a torn file stops a round",
+        "upkeep.py",
+        "for name, size in files.items() if not found[name]",
+        "for name, size in files.items()",
+    ),
+    ("a vacuum follows any path", "upkeep.py", "unused = dropped & present.keys()", "unused = dropped"),
+    (
+        "a vacuum takes any old file",
+        "storage.py",
+        "return digits[_CHECKED:] == _check(digits[:_CHECKED], table_id)",
+        "return True",
+    ),
+    (
+        "a vacuum takes files of another table",
+        "storage.py",
+        'f"kinesis_nb/{table_id}/{digits}"',
+        'f"kinesis_nb/{digits}"',
+    ),
+    ("a vacuum takes what was just written", "upkeep.py", ">= RETENTION_HOURS * 3600", ">= 0"),
+    ("a vacuum takes what a writer holds", "upkeep.py", "old - named - self._storage.in_flight()", "old - named"),
+    (
+        "a vacuum takes what a reader needs",
+        "upkeep.py",
+        "table.vacuum(None, dry_run=True)",
+        "table.vacuum(0, dry_run=True, enforce_retention_duration=False)",
+    ),
+    (
+        "a clock that was set makes files old",
+        "upkeep.py",
+        "if with_orphans and self._clock_is_steady():",
+        "if with_orphans:",
+    ),
+    (
+        "a panic ends the upkeep",
+        "upkeep.py",
+        "except BaseException as error:  # noqa: BLE001 - a panic is",
+        "except Exception as error:  # noqa: BLE001 - a panic is",
+    ),
+    ("a failing merge keeps the log long", "upkeep.py", "        return [error]\n", "        raise\n"),
+    (
+        "a column of others is lost",
+        "upkeep.py",
+        "for field in arrow_schema(table)])",
+        "for field in arrow_schema(table)][:9])",
+    ),
+    (
+        "an erasure is forgotten with the log",
+        "others.py",
+        "return {LOOKED: version} | kept",
+        "return {LOOKED: version}",
+    ),
+    ("what a sync commits is told as of others", "others.py", "startswith((OURS, _STREAM))", "startswith(_STREAM)"),
+    (
+        "a corrected clock is a defect",
+        "verify.py",
+        "(_steps_back(rows) <= CLOCK_STEP_SECONDS).sum()",
+        "len(_steps_back(rows))",
+    ),
+    (
+        "a shard whose rows are all gone is well",
+        "verify.py",
+        'return ["all of its rows are missing"] if checkpoint.sequence_number else []',
+        "return []",
+    ),
+    ("a torn file reaches polars", "verify.py", "if faults := table.faults():", "if faults := []:"),
+]
 
 MUTANTS = [
     Mutant(
@@ -48,10 +151,10 @@ MUTANTS = [
     Mutant(
         "the last entry of the log is not read",
         "txns.py",
-        "range(self._version + 1, version + 1)",
-        "range(self._version + 1, version)",
+        "range(known + 1, version + 1)",
+        "range(known + 1, version)",
     ),
-    Mutant("a checkpoint of the log is not read", "txns.py", "            numbers |= {", "            {"),
+    Mutant("a checkpoint of the log is not read", "deltalog.py", "        numbers |= {", "        {"),
     Mutant("a take-over does not raise the epoch", "table.py", "{shard_id: epoch + 1 for", "{shard_id: epoch + 0 for"),
     Mutant(
         "checkpoints are read before the take-over",
@@ -116,7 +219,147 @@ MUTANTS = [
         "                (self.folder / name).unlink(missing_ok=True)\n",
         "                pass\n",
     ),
+    Mutant(
+        "files are named as in a URL",
+        "address.py",
+        'return f"{self._place}/{name}" if name else uri',
+        "return uri",
+        _NAMES,
+    ),
+    Mutant(
+        "deleted rows of files with other names come back",
+        "address.py",
+        "map(self._exact, found",
+        "map(str, found",
+        _NAMES,
+    ),
+    Mutant(
+        "a name is decoded once too often",
+        "address.py",
+        'bool(_ESCAPE.search(uri) or "\\\\" in uri)',
+        "False",
+        _NAMES,
+    ),
+    Mutant(
+        "a detour is not cleaned up", "address.py", "for name in () if dry_run else names:", "for name in ():", _NAMES
+    ),
+    Mutant("a prefix is taken for a URL", "address.py", "quote(uri.removeprefix('s3://'))", "uri[5:]", _NAMES),
+    Mutant("a part of a URL is taken for a prefix", "address.py", "if _ESCAPE.search(prefix) or", "if", _NAMES),
+    Mutant("a tilde is a folder", "address.py", "os.path.expanduser(given)", "given", _NAMES),
+    Mutant("a name is a pattern for an export", "growing.py", "glob=False", "glob=True", _NAMES),
+    Mutant("a table within another", "storage.py", "        if outer is not None:\n", "        if False:\n", _NAMES),
+    Mutant(
+        "only the next outer prefix is looked at",
+        "storage.py",
+        "reversed(range(len(parts)))",
+        "[len(parts) - 1]",
+        _NAMES,
+    ),
+    Mutant("a folder with files counts as empty", "storage.py", "and not _is_dropping(name)", "and False", _NAMES),
+    Mutant("a store is not tried", "storage.py", "return self.read(first) == entry", "return True", _FENCING),
+    Mutant("501 is an outage", "storage.py", "if _NOT_IMPLEMENTED.search(str(error)):", "if False:", _FENCING),
+    Mutant(
+        "an outage is a verdict",
+        "storage.py",
+        "                return False\n            raise\n",
+        "                return False\n            return False\n",
+        _FENCING,
+    ),
+    Mutant(
+        "one endpoint speaks for another",
+        "storage.py",
+        "if self.read(_FENCED) == note:",
+        "if self.read(_FENCED):",
+        _FENCING,
+    ),
+    Mutant("the verdict is not kept", "storage.py", "            self.write(_FENCED, note)\n", "", _FENCING),
+    Mutant("an old table is not asked", "table.py", "            storage.check_fencing()\n", "", _FENCING),
     Mutant("a file is not fsynced", "storage.py", "                os.fsync(file.fileno())\n", ""),
+    Mutant(
+        "the first entry has its name before it is on disk",
+        "storage.py",
+        "        _fsync(draft)\n        yield draft\n",
+        "        yield draft\n",
+        _DURABLE,
+    ),
+    Mutant(
+        "what a killed process left is not synced by the next",
+        "table.py",
+        "            made._make_durable()  # what is read",
+        "            pass  # what is read",
+        _DURABLE,
+    ),
+    Mutant(
+        "a checkpoint of the log has its name before it is on disk",
+        "storage.py",
+        "                    _fsync(draft / LOG / name)\n",
+        "",
+        _DURABLE,
+    ),
+    Mutant(
+        "a checkpoint of the log is made where readers find it at once",
+        "upkeep.py",
+        "self._storage.checkpoint_log(table)",
+        "table.create_checkpoint()",
+        _DURABLE,
+    ),
+    Mutant(
+        "the hint at the checkpoint goes back",
+        "storage.py",
+        "if hint and version > deltalog.hinted(self)[0]:",
+        "if hint:",
+        _DURABLE,
+    ),
+    Mutant(
+        "an empty entry is a commit of nothing",
+        "storage.py",
+        "                deltalog.check(self, version)\n",
+        "                pass\n",
+        _DURABLE,
+    ),
+    Mutant(
+        "an entry that was cut between two lines is a smaller commit",
+        "deltalog.py",
+        "if said in (None, str(len(found))) else []",
+        "",
+        _DURABLE,
+    ),
+    Mutant(
+        "a torn entry that later ones rely on is cancelled",
+        "deltalog.py",
+        "sorted(takewhile(",
+        "sorted(filter(",
+        _DURABLE,
+    ),
+    Mutant(
+        "a checkpoint counts while a part of it is missing",
+        "deltalog.py",
+        "if len(parts) == int(matches[0][3]) else ()",
+        "",
+        _DURABLE,
+    ),
+    Mutant(
+        "the log is read from its first entry on",
+        "txns.py",
+        "self._version: int | None = None",
+        "self._version: int | None = -1",
+        _DURABLE,
+    ),
+    Mutant(
+        "a file of rows that is not whole is left to polars",
+        "storage.py",
+        "            _check_files(self.folder, table)\n",
+        "            pass\n",
+        _DURABLE,
+    ),
+    Mutant(
+        "only own entries are made durable",
+        "table.py",
+        "self.storage.make_durable(range(self._durable + 1, self.version + 1))",
+        "self.storage.make_durable(range(self.version, self.version + 1))",
+        _DURABLE,
+    ),
+    *(Mutant(*defect, "tests/test_upkeep.py") for defect in _UPKEEP),
 ]
 
 SUITE = Suite(

@@ -1,1 +1,1 @@
-"""A sync on a disk whose power is cut: an ext4 image on a loop device, copied as it is and mounted again (`make powercut`)."""
+"""A sync on a disk whose power is cut: an ext4 image on a loop device, copied and mounted again (`make powercut`)."""

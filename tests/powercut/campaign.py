@@ -1,4 +1,4 @@
-"""Power cuts, one after another, of disks that a sync writes to; after each the table is judged and the sync goes on."""
+"""Power cuts of a disk that a sync writes to; after each the table is judged, and the sync goes on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +36,8 @@ class Report:
 
     cuts: int = 0
     tables: int = 0
-    commits: int = 0
-    reported: int = 0  # rows, by the lives that were cut
+    commits: int = 0  # by the lives that were cut
+    reported: int = 0  # rows in the table, as the syncs said before each cut, all cuts together
     missing: int = 0  # of these, after the cut
     doubled: int = 0
     unreadable: list[str] = field(default_factory=list)  # what another reader said that could not open the table
@@ -59,11 +60,11 @@ class Report:
         lines = [*(f"cannot be opened: {text}" for text in self.unreadable), *self.wrong]
         most = max(self.resumed, default=0.0)
         lines.append(
-            f"{self.cuts} power cuts of {self.tables} tables, {self.commits:,} commits, {self.reported:,} rows reported:"
+            f"{self.cuts} cuts of {self.tables} tables, {self.commits:,} commits, {self.reported:,} rows reported:"
             f" {self.missing} missing, {self.doubled} doubled, {len(self.unreadable)} tables that do not open,"
             f" {len(self.wrong)} syncs that did not go on; {self.before_table} cuts before there was a table,"
             f" {self.torn} left the newest entry torn, {self.torn_checkpoints} a checkpoint torn;"
-            f" longest resume {most:.1f} s; {self.seconds:.0f} s in all"
+            f" longest resume {most:.1f} s; {self.seconds:.0f} s"
         )
         return "\n".join(lines)
 
@@ -99,7 +100,8 @@ class Campaign:
         with self._disk.neighbour():
             process = self._start()
             self._write_for(seconds, process)
-            os.kill(process.pid or 0, signal.SIGSTOP)
+            with suppress(ProcessLookupError):  # it has failed, and said so
+                os.kill(process.pid, signal.SIGSTOP)
             time.sleep(STILL_SECONDS)
         with self._disk.cut():
             reported = self._reported()
@@ -122,7 +124,7 @@ class Campaign:
         """Write from the moment on when the table's folder is there, or the sync has gone on."""
         give_up = time.monotonic() + PATIENCE
         self.put(10)
-        while not (Path(self._table).exists() and (self.report.cuts == 0 or self._reported())):
+        while not (Path(self._table).exists() and (self.report.cuts == 0 or self._log.read_text())):
             if not process.is_alive() or time.monotonic() > give_up:
                 return
             time.sleep(0.001)
@@ -136,6 +138,7 @@ class Campaign:
         lines = self._log.read_text().splitlines()
         self.report.wrong += [line for line in lines if line.startswith("failed")]
         said = [line.split() for line in lines if line[:1].isdigit()]
+        self.report.commits += int(said[-1][1]) if said else 0
         return int(said[-1][0]) if said else 0
 
     def _rows(self) -> int:
@@ -171,7 +174,6 @@ class Campaign:
                 if not sync.wait(PATIENCE):
                     report.wrong.append(f"did not catch up: {sync.status()!r}")
                 report.resumed.append(time.monotonic() - began)
-                report.commits += sync.status().commits
                 verdict = sync.verify()
                 if not verdict or verdict.rows != sum(self._counts):
                     report.wrong.append(f"{verdict!r} of {sum(self._counts):,} records")

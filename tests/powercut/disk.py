@@ -57,7 +57,7 @@ class Disk:
 
     @contextmanager
     def cut(self) -> Generator[None]:
-        """Cut the power now; in the block everybody who uses the disk is to be ended; it is mounted again afterwards."""
+        """Cut the power now. In the block all who use the disk must be ended; it is mounted again afterwards."""
         kept = self._image.with_suffix(".cut")
         for _ in range(TRIES):  # the kernel may write by itself, and a power cut comes at one moment
             before = self._written()
@@ -74,7 +74,8 @@ class Disk:
 
     def _written(self) -> tuple[str, str]:
         """Return how many blocks were written to the disk, and how many requests are on their way."""
-        device = next(line.split()[0] for line in Path("/proc/mounts").open() if line.split()[1] == str(self.root))
+        mounts = map(str.split, Path("/proc/mounts").read_text().splitlines())
+        device = next(device for device, root, *_ in mounts if root == str(self.root))
         found = Path("/sys/block", Path(device).name, "stat").read_text().split()
         return found[6], found[8]
 

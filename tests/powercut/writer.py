@@ -31,7 +31,11 @@ def live(orders: Orders) -> None:
     upkeep.EVERY, upkeep.LOOK_SECONDS, upkeep.VACUUM_EVERY = orders.maintenance_every, 0.05, 1
     scheduler.IDLE_SECONDS = pace.IDLE_SECONDS = pace.BEHIND_SECONDS = orders.commit_interval
     source = kn.connect(endpoint_url=orders.endpoint_url, auth=kn.StaticCredentials("emulator", "emulator"))
-    sync = source.sync(orders.stream, orders.table, commit_interval=orders.commit_interval)
+    try:
+        sync = source.sync(orders.stream, orders.table, commit_interval=orders.commit_interval)
+    except kn.errors.KinesisError as error:
+        os.write(file, f"failed: {error.message}\n".encode())
+        return
     said = -1
     while True:
         status = sync.status()
@@ -39,6 +43,6 @@ def live(orders: Orders) -> None:
             said = status.rows
             os.write(file, f"{said} {status.commits}\n".encode())
         if status.state == "failed":
-            os.write(file, f"failed: {status.error}\n".replace("\n", " ").encode())
+            os.write(file, f"failed: {status.error.splitlines()[0]}\n".encode())
             return
         time.sleep(0.001)
