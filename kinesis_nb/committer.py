@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -263,7 +264,9 @@ class Committer:
         except Closed:
             pass  # stopped while storage was away; the next run reads those rows again
         except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the user, whatever it is
-            self.error = self._said(error)
+            self.error = error
+            with suppress(OSError, KinesisError):  # the table may be needed to say more
+                self.error = self._said(error)
         finally:
             self._end()
 
@@ -323,6 +326,7 @@ class Committer:
             return POLL_SECONDS
         feed = self._retried(lambda: self.take_all(Patient(self._feed.kinesis, self._clock)))
         if self._stopping.is_set():
+            self.insist(self._ownership.release)
             return None
         self._begin(feed)
         self.phase = Phase.OWNING
