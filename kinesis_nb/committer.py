@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -13,7 +14,6 @@ from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError, ServiceErr
 from kinesis_nb.gaps import GRACE
 from kinesis_nb.ledger import Ledger, decode_start
 from kinesis_nb.retry import Patient
-from kinesis_nb.shards import Shard
 from kinesis_nb.storage import explain
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kinesis_nb.ledger import Pending, Prepared
     from kinesis_nb.ownership import Ownership
     from kinesis_nb.position import StartingPosition
+    from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Gap
     from kinesis_nb.table import RecordedGap, SyncTable
 
@@ -263,7 +264,9 @@ class Committer:
         except Closed:
             pass  # stopped while storage was away; the next run reads those rows again
         except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the user, whatever it is
-            self.error = self._said(error)
+            self.error = error
+            with suppress(OSError, KinesisError):  # the table may be needed to say more
+                self.error = self._said(error)
         finally:
             self._end()
 
@@ -323,6 +326,7 @@ class Committer:
             return POLL_SECONDS
         feed = self._retried(lambda: self.take_all(Patient(self._feed.kinesis, self._clock)))
         if self._stopping.is_set():
+            self.insist(self._ownership.release)
             return None
         self._begin(feed)
         self.phase = Phase.OWNING
@@ -397,7 +401,7 @@ class Committer:
 
     def _to_read(self) -> list[Shard]:
         listing = self._feed.kinesis.list_shards(self._feed.stream)
-        return [*filter(self.wants, listing), *map(Shard, sorted(self._ownership.gone(listing)))]
+        return [*filter(self.wants, listing), *self._ownership.gone(listing)]
 
     def _feed_of(self, shards: Iterable[Shard], kept: timedelta) -> Feed:
         """Return what is to be read, and have the table remember what must not be lost of the first shards."""

@@ -13,7 +13,7 @@ yielding   has committed all it had, and released; commits no     the newer call
 =========  =====================================================  ==================================
 
 So of any number of calls the newest one that lives gets the table, and a call that died before it took the table stops
-nobody for longer than YIELD_SECONDS.
+the one before it for YIELD_SECONDS.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from typing import TYPE_CHECKING
 from kinesis_nb.errors import Fenced, ServiceError
 from kinesis_nb.lease import Lease
 from kinesis_nb.shards import Shard
+from kinesis_nb.table import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from kinesis_nb.table import Checkpoint, SyncTable
+    from kinesis_nb.table import SyncTable
 
 LEASE_SECONDS = 3.0  # how long a writer that does not release the table is waited for
 YIELD_SECONDS = 10.0  # how long a newer call has to take the table before an older one claims it again
+RANK_SECONDS = 2.0  # and how much longer the call before that one waits, which may have seen the newer one earlier
 REFRESH_SECONDS = 5.0  # at most between two readings of the log's end; in between one entry is looked for
 
 
@@ -101,7 +103,8 @@ class Ownership:
             return False
         claimed = self._table.turns().claimed
         if self._newer != claimed:
-            self._newer, self._newer_until = claimed, now + YIELD_SECONDS
+            older_calls_wait = RANK_SECONDS * (claimed - self._table.turn - 1)
+            self._newer, self._newer_until = claimed, now + YIELD_SECONDS + older_calls_wait
         if now < self._newer_until:
             return True
         self._table.claim(self._run)
@@ -111,8 +114,6 @@ class Ownership:
         if now - self._refreshed_at >= REFRESH_SECONDS or self._table.has_news():
             self._table.refresh()
             self._refreshed_at = now
-        if self._run:
-            self._table.join(self._run)
 
     def fenced_by(self) -> Fenced:
         """Return the error of a writer that was asked for the table and gave it away."""
@@ -149,11 +150,13 @@ class Ownership:
         begun = self._table.checkpoints(set(shard_ids) - self._table.ended(shard_ids))
         return {shard_id for shard_id, checkpoint in begun.items() if checkpoint.sequence_number or checkpoint.seen}
 
-    def gone(self, listing: Iterable[Shard]) -> set[str]:
+    def gone(self, listing: Iterable[Shard]) -> list[Shard]:
         """Return the shards that this writer must tell as lost: the stream dropped them before they were read.
 
         They are those that the table knows and that have not ended there; and the parents of shards that were born
-        after the table and that it does not know: they came and went while nobody read.
+        after the table and that it does not know: they came and went while nobody read. Whose children those were is
+        not known any more; of their ancestors one has not ended in the table, or it would know the next generation. So
+        they continue all of these.
 
         Raises
         ------
@@ -169,7 +172,12 @@ class Ownership:
         candidates = (known | (parents if oldest else set())) - shards.keys()
         heirs = _heirs(shards.values())
         unread = candidates - self._table.ended(candidates)
-        return {shard_id for shard_id in unread if self._wants(heirs.get(shard_id, Shard(shard_id)))}
+        begun = {shard_id for shard_id, found in self.checkpoints(unread).items() if found != Checkpoint()}
+        lost = (
+            Shard(shard_id, () if shard_id in begun else tuple(sorted(older for older in begun if older < shard_id)))
+            for shard_id in sorted(unread)
+        )
+        return [shard for shard in lost if self._wants(heirs.get(shard.shard_id, shard))]
 
 
 def _heirs(shards: Iterable[Shard]) -> dict[str, Shard]:

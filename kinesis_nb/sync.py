@@ -175,8 +175,8 @@ class Sync(TableLike):
             What went wrong before that, or an interrupt; then nothing of it runs any more, or only as long as a call
             that is under way takes.
         """
-        self._committer.start(f"kinesis_nb {self.stream} commit")
-        try:
+        try:  # around the start of the thread too: an interrupt may come when it runs already
+            self._committer.start(f"kinesis_nb {self.stream} commit")
             with storage_told(self.uri):
                 self._committer.wait_ready()
         except BaseException:

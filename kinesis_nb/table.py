@@ -146,7 +146,7 @@ class SyncTable:
         self._numbers = Txns(storage)
         self._epochs: dict[str, int] = {}
         self._turn = 0  # the number of this writer's call; 0 for a writer that takes no part in that
-        self._is_shared = False  # whether other writers have the same number
+        self._run = ""  # whose writers have the same number
         self._kept: dict[str, int] = {}  # what the table is known to hold under that name: it hardly ever changes
         self._is_in_doubt = False  # whether the last commit may have landed, or a rival's may have
         self.refusal = ""  # why the last commit did not go through
@@ -228,10 +228,11 @@ class SyncTable:
         OSError
             When the table cannot be read or written; then this may be called again.
         """
-        self._is_shared = bool(run)
+        self._run = run
         for _ in range(_TRIES):
+            known = self._turn
             self.refresh()
-            if run and self.join(run):
+            if self._turn > known:  # another writer of the run was first
                 return self._turn
             number = self.turns().claimed + 1
             names = ["claimed", f"{run}/claimed"] if run else ["claimed"]
@@ -239,21 +240,6 @@ class SyncTable:
                 self._turn = number
                 return number
         raise self._contended()
-
-    def join(self, run: str) -> bool:
-        """Use the number that another writer of the same run has claimed; return False when there is no newer one.
-
-        Raises
-        ------
-        Fenced
-            When another call took the table since.
-        """
-        number = next(self._txns([(_TURNS, f"{run}/claimed")]))
-        if number <= self._turn:
-            return False
-        self._turn = number
-        self._check_epochs()
-        return True
 
     def release(self) -> None:
         """Tell whoever wants the table that this writer has committed its last row."""
@@ -307,9 +293,9 @@ class SyncTable:
 
         Writers of the same call must not conflict: once one of them has taken the table, the others write nothing here.
         """
-        if not self._turn or (self._is_shared and self.turns().taken == self._turn):
+        if not self._turn or (self._run and self.turns().taken == self._turn):
             return []
-        keys = ["taken", "released"] if self._is_shared else ["taken"]  # nobody waits for all writers of a run
+        keys = ["taken", "released"] if self._run else ["taken"]  # nobody waits for all writers of a run
         return [self._transaction(_TURNS, key, self._turn) for key in keys]
 
     def _has_written(self, transactions: list[Transaction], epochs: Mapping[str, int] | None = None) -> bool:
@@ -491,6 +477,8 @@ class SyncTable:
 
     def _check_epochs(self) -> None:
         hint = "only one sync may write a table; this one stopped and lost nothing"
+        if self._run:  # another writer of it may have claimed the table again, and taken it
+            self._turn = max(self._turn, next(self._txns([(_TURNS, f"{self._run}/claimed")])))
         if self._turn and self.turns().taken > self._turn:
             raise Fenced("another writer took this sync over", hint=hint)
         found = self._txns((shard_id, "epoch") for shard_id in self._epochs)

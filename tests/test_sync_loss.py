@@ -33,6 +33,7 @@ class Stream:
     def __init__(self, table: Path) -> None:
         self.model, self.clock, _ = world()
         self.table = Storage.at(table)
+        self.origin = ORIGIN
 
     def put(self, *numbers: int) -> None:
         for number in numbers:
@@ -49,7 +50,7 @@ class Stream:
     def sync(self, on_data_loss: str = "fail") -> Sync:
         """Begin a sync as a new process would, and let it catch up."""
         feed = Feed(VirtualKinesis(self.model, self.clock), "orders", self.clock, ())
-        sync = Sync(feed, SyncTable.open(self.table, ORIGIN), 0.05, OnDataLoss(on_data_loss))
+        sync = Sync(feed, SyncTable.open(self.table, self.origin), 0.05, OnDataLoss(on_data_loss))
         sync.start()
         try:
             assert sync.wait()
