@@ -397,7 +397,7 @@ class Committer:
 
     def _to_read(self) -> list[Shard]:
         listing = self._feed.kinesis.list_shards(self._feed.stream)
-        return [*filter(self.wants, listing), *map(Shard, sorted(self._ownership.gone(listing)))]
+        return [*filter(self.wants, listing), *self._ownership.gone(listing)]
 
     def _feed_of(self, shards: Iterable[Shard], kept: timedelta) -> Feed:
         """Return what is to be read, and have the table remember what must not be lost of the first shards."""

@@ -18,6 +18,7 @@ nobody for longer than YIELD_SECONDS.
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from kinesis_nb.errors import Fenced, ServiceError
@@ -149,11 +150,13 @@ class Ownership:
         begun = self._table.checkpoints(set(shard_ids) - self._table.ended(shard_ids))
         return {shard_id for shard_id, checkpoint in begun.items() if checkpoint.sequence_number or checkpoint.seen}
 
-    def gone(self, listing: Iterable[Shard]) -> set[str]:
+    def gone(self, listing: Iterable[Shard]) -> list[Shard]:
         """Return the shards that this writer must tell as lost: the stream dropped them before they were read.
 
         They are those that the table knows and that have not ended there; and the parents of shards that were born
-        after the table and that it does not know: they came and went while nobody read.
+        after the table and that it does not know: they came and went while nobody read. Nobody can tell whose children
+        those were, so each older shard that has left the stream counts as a parent: then the numbers of the rows behind
+        the loss go on after those of the rows before it, over any number of generations. Shard ids ascend.
 
         Raises
         ------
@@ -168,8 +171,13 @@ class Ownership:
         parents = {parent for shard in new for parent in shard.parents}
         candidates = (known | (parents if oldest else set())) - shards.keys()
         heirs = _heirs(shards.values())
-        unread = candidates - self._table.ended(candidates)
-        return {shard_id for shard_id in unread if self._wants(heirs.get(shard_id, Shard(shard_id)))}
+        unread = sorted(candidates - self._table.ended(candidates))
+        left, begun = sorted((known | candidates) - shards.keys()), self._table.checkpoints(unread)
+        return [
+            Shard(shard_id, () if begun[shard_id].sequence_number else tuple(takewhile(shard_id.__gt__, left)))
+            for shard_id in unread
+            if self._wants(heirs.get(shard_id, Shard(shard_id)))
+        ]
 
 
 def _heirs(shards: Iterable[Shard]) -> dict[str, Shard]:

@@ -319,11 +319,14 @@ class Moves:
     def _foreign(self, action: Callable[[DeltaTable], object]) -> object:
         if not (self.life.place / LOG).exists():
             return False
+        before = set(os.listdir(self.life.place))
         try:
             action(DeltaTable(self.life.place))
         except (DeltaError, OSError, ValueError) as error:
             self.life.note(f"somebody else fails: {str(error)[:200]}")
             return False
+        for name in set(os.listdir(self.life.place)) - before:
+            self.life.stamp(self.life.place / name)
         self.life.disk.sync_all()
         return True
 

@@ -111,10 +111,14 @@ class LifeStorage(Storage):
         self._around("write", lambda: super(LifeStorage, self).write(name, body), writes=True)
 
     def write_parquet(self, rows: pa.Table, table_id: str = "") -> tuple[str, int]:
-        return self._around("rows", lambda: super(LifeStorage, self).write_parquet(rows, table_id), writes=True)
+        return self._around("rows", lambda: self._stamped(super(LifeStorage, self).write_parquet(rows, table_id)), writes=True)
 
     def merge_parquet(self, *what: Any) -> Any:
-        return self._around("merge", lambda: super(LifeStorage, self).merge_parquet(*what), writes=True)
+        return self._around("merge", lambda: self._stamped(super(LifeStorage, self).merge_parquet(*what)), writes=True)
+
+    def _stamped(self, made: Any) -> Any:
+        self.process.world.stamp(self.process.world.place / made[0])
+        return made
 
     def make_durable(self, versions: range) -> None:
         self._around("fsync", lambda: super(LifeStorage, self).make_durable(versions))
@@ -294,13 +298,17 @@ class Life(World):
         write()
         new = [folder / name for name in set(os.listdir(folder)) - before if name.endswith(".json")]
         for path in new:
-            os.utime(path, (self.manual.now(), self.manual.now()))
+            self.stamp(path)
         if len(new) == 1 and self.storm and self.chance(self.storm):
             self.stalled.append((new[0], new[0].read_bytes()))
             new[0].unlink()
             self.count("storage: commit stalls")
             raise OSError(errno.ETIMEDOUT, "Connection timed out")
         self.at(process, "after commit", writes=False)
+
+    def stamp(self, path: Path) -> None:
+        """Let a file be of this moment, by the clock of the file server: it is right."""
+        os.utime(path, (self.manual.now(), self.manual.now()))
 
     def land(self) -> None:
         """Let an entry that was on its way arrive, unless its name is taken: the storage refuses it then."""
