@@ -420,7 +420,7 @@ class Committer:
     def inherit(self, shards: Iterable[Shard]) -> None:
         """Let shards that were never read continue where their parents stopped."""
         for shard in shards:
-            parents = self._ownership.checkpoints(shard.parents)
+            parents = self._ownership.parents(shard)
             with self._changed:
                 self._ledger.inherit(shard, parents)
 

@@ -18,17 +18,18 @@ nobody for longer than YIELD_SECONDS.
 
 from __future__ import annotations
 
-from itertools import takewhile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kinesis_nb.errors import Fenced, ServiceError
 from kinesis_nb.lease import Lease
 from kinesis_nb.shards import Shard
+from kinesis_nb.table import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from kinesis_nb.table import Checkpoint, SyncTable
+    from kinesis_nb.table import SyncTable
 
 LEASE_SECONDS = 3.0  # how long a writer that does not release the table is waited for
 YIELD_SECONDS = 10.0  # how long a newer call has to take the table before an older one claims it again
@@ -52,6 +53,7 @@ class Ownership:
         self._lease_ends = 0.0
         self._newer = 0  # the call that is to take the table
         self._newer_until = 0.0
+        self._orphans: set[str] = set()  # gone, and nobody knows whose children they were
 
     # --- turns
 
@@ -141,9 +143,19 @@ class Ownership:
             self._lease.take(self._table.turn)
         return settled, self._table.checkpoints(wanted)
 
-    def checkpoints(self, shard_ids: Collection[str]) -> Mapping[str, Checkpoint]:
-        """Return how far shards of any writer got."""
-        return self._table.checkpoints(shard_ids)
+    def parents(self, shard: Shard) -> Mapping[str, Checkpoint]:
+        """Return how far the shards got, by any writer, that a shard came out of.
+
+        Where the stream dropped those in between before anybody knew of them, that may be any older one that has ended.
+        So the numbers of its rows are larger than those of all of them; up to when they were read says nothing of it.
+        """
+        found = self._table.checkpoints(shard.parents)
+        known = self._table.known()
+        if shard.shard_id not in self._orphans and known.issuperset(shard.parents):
+            return found
+        older = self._table.ended(shard_id for shard_id in known if shard_id < shard.shard_id)
+        ended = self._table.checkpoints(older)
+        return found | {shard_id: replace(checkpoint, seen=None) for shard_id, checkpoint in ended.items()}
 
     def half_read(self, shard_ids: Collection[str]) -> set[str]:
         """Return those shards that were begun and are not in the table to their end."""
@@ -155,8 +167,7 @@ class Ownership:
 
         They are those that the table knows and that have not ended there; and the parents of shards that were born
         after the table and that it does not know: they came and went while nobody read. Nobody can tell whose children
-        those were, so each older shard that has left the stream counts as a parent: then the numbers of the rows behind
-        the loss go on after those of the rows before it, over any number of generations. Shard ids ascend.
+        those were, so each older one that is returned counts as a parent. Shard ids ascend.
 
         Raises
         ------
@@ -167,15 +178,20 @@ class Ownership:
         known, oldest = self._table.known(), self._table.origin.newest_shard
         if max(known, default="") > max(shards, default=""):
             raise ServiceError("a listing lacks shards that were read before", retryable=True)
-        new = (shard for shard_id, shard in shards.items() if shard_id not in known and shard_id > oldest)
+        begun = self._table.checkpoints(known)
+        new = (
+            shard
+            for shard_id, shard in shards.items()
+            if shard_id > oldest and begun.get(shard_id, Checkpoint()).sequence_number is None
+        )
         parents = {parent for shard in new for parent in shard.parents}
         candidates = (known | (parents if oldest else set())) - shards.keys()
-        heirs = _heirs(shards.values())
         unread = sorted(candidates - self._table.ended(candidates))
-        left, begun = sorted((known | candidates) - shards.keys()), self._table.checkpoints(unread)
+        self._orphans |= set(unread) - {shard_id for shard_id in known if begun[shard_id].sequence_number}
+        heirs = _heirs(shards.values())
         return [
-            Shard(shard_id, () if begun[shard_id].sequence_number else tuple(takewhile(shard_id.__gt__, left)))
-            for shard_id in unread
+            Shard(shard_id, tuple(unread[:number]) if shard_id in self._orphans else ())
+            for number, shard_id in enumerate(unread)
             if self._wants(heirs.get(shard_id, Shard(shard_id)))
         ]
 

@@ -59,7 +59,7 @@ class Moves:
             self.interrupt: 3,
             self.kill: 4,
             self.freeze: 4,
-            self.cut: 3,
+            self.cut: 5,
             self.clock_step: 3,
             self.optimize: 3,
             self.delete: 3,
@@ -94,7 +94,9 @@ class Moves:
         while (left := end - self.life.manual.now()) > 0:
             if self.random.random() < 0.5:
                 self.life.put()
-            self.life.fibers.run(min(left, 1.5))
+            self.life.fibers.run(min(left, 1.5), lambda: self.life.is_cut_due)
+            if self.life.is_cut_due:
+                self._cut()
             self._end_what_is_due()
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
@@ -259,9 +261,23 @@ class Moves:
         return True
 
     def cut(self) -> object:
-        """Cut the power of all machines, those of the disk included."""
-        if self._is_away:
+        """Cut the power of all machines, now or in the middle of what a process does with the disk."""
+        if self._is_away or not (found := self.life.processes):
             return False
+
+        def strike() -> None:
+            self.life.is_cut_due = True
+            self.life.fibers.wait(None, 0.0)
+
+        self.random.choice(found).doom = self.random.randint(0, 40), strike
+        return True
+
+    def _cut(self) -> None:
+        """Cut the power of all machines, those of the disk included."""
+        self.life.is_cut_due = False
+        if self._is_away:
+            return
+        self.life.count("power is cut")
         reported = self._reported()
         for process in self.life.processes:
             process.kill()
@@ -272,7 +288,6 @@ class Moves:
             self.life.happened[f"cut: {what.rpartition(' ')[2]}"] += 1
             self.life.note(f"cut: {what}")
         self._check(reported)
-        return True
 
     def _reported(self) -> set[tuple[str, int]]:
         """Return the rows of the newest version that some process has told of."""
@@ -464,7 +479,7 @@ class Moves:
     def _stop_all(self) -> None:
         for process in self._syncing():
             process.run("stop", process.syncs[-1].stop)
-        self.life.fibers.run(4.0)
+        self.run(4.0)
 
     def reshards_while_stopped(self) -> object:
         self._stop_all()

@@ -17,10 +17,11 @@ from kinesis_nb.sync import Sync
 from kinesis_nb.table import SyncTable
 from tests.life.moves import MINE, NAMES, Moves
 from tests.life.world import KEYS, STREAM, Life, Process
-from tests.simulation import MAX_OPEN, Failure, Violation  # noqa: F401
+from tests.simulation import Failure, Violation
 
 if TYPE_CHECKING:
     from kinesis_nb.table import RecordedGap
+    from kinesis_nb.verify import Verdict
 
 MOVES = 10, 22  # of one seed
 SETTLED_SECONDS = 30.0  # from the end of all faults until exactly one writer goes on: longer than any lease
@@ -170,19 +171,21 @@ class Run:
             for number, arrival in enumerate(self.life.arrivals[key], 1):
                 if (key, number) in there or arrival < truth.since_ms:
                     continue
-                if not self._is_told(arrival, truth):
+                if not self._is_told(arrival, self.life.shard_of[key, number], truth):
                     missing.append(f"{key} {number}")
                 else:
                     self.life.happened["records lost, and told"] += 1
         return missing
 
-    def _is_told(self, arrival: int, truth: Truth) -> bool:
+    def _is_told(self, arrival: int, shard_id: str, truth: Truth) -> bool:
         moment = self.life.time_at(arrival)
         is_gone = arrival / 1000 <= self.life.trimmed_before
         if is_gone and arrival / 1000 <= self.life.trimmed_at_start:
             return True  # it had left the stream before the sync began
         return is_gone and any(
-            (gap.seen is None or gap.seen <= moment) and (gap.until is None or moment <= gap.until)
+            (gap.seen is None or gap.seen <= moment)
+            and (gap.until is None or moment <= gap.until)
+            and self.life.is_kin(gap.shard_id, shard_id)
             for gap in truth.gaps
         )
 
@@ -192,13 +195,13 @@ class Run:
         rows = self.life.rows()
         for process in self.life.processes:
             for sync in process.syncs:
-                cell = process.run("look", lambda sync=sync: (len(sync), sync.scan().collect().height, sync.verify()))
+                cell = process.run("look", lambda sync=sync: _seen(sync))
                 self.life.fibers.run(20.0, lambda cell=cell: cell.is_done)
                 if cell.error is not None or not cell.is_done:
                     raise Violation(f"{process} cannot look at the table: {_told(cell.error)}")
-                length, height, verdict = cell.value
-                if {length, height, verdict.rows} != {len(rows)}:
-                    seen = f"{length}, {height} and {verdict.rows} rows of {len(rows)}"
+                length, live, height, verdict = cell.value
+                if {length - live, height, verdict.rows} != {len(rows)} or (live and sync.is_active):
+                    seen = f"{length} with {live}, {height} and {verdict.rows} rows of {len(rows)}"
                     raise Violation(f"{process} sees {seen}: {sync.status()}")
                 if not verdict and not self.life.erased:
                     raise Violation(f"{process}: {verdict!r}")
@@ -246,6 +249,11 @@ class Run:
         life.count("move: stream made again")
 
 
+def _seen(sync: Sync) -> tuple[int, int, int, Verdict]:
+    """Look at the table through a handle; one that ended before its last commit keeps what it had read in view."""
+    return len(sync), len(sync.live), sync.scan().collect().height, sync.verify()
+
+
 def _told(error: BaseException | None) -> str:
     if error is None:
         return "it does not end"
@@ -284,7 +292,15 @@ def simulate(seed: int) -> tuple[Counter[str], Failure | None]:
     return run.life.happened + Counter(counts), None
 
 
-HAPPENS = [*(f"move: {name}" for name in NAMES)]
+HAPPENS = [
+    *(f"move: {name}" for name in NAMES),
+    "power is cut",
+    "interrupted",
+    "handed over",
+    "storage: commit stalls",
+    "stalled commit lands",
+    "stalled commit refused",
+]
 
 
 def never(happened: Counter[str]) -> list[str]:

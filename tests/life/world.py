@@ -230,6 +230,9 @@ class Life(World):
         self.erased: set[Record] = set()  # by somebody's DELETE
         self.trimmed_before = 0.0  # what arrived before that may have left the stream
         self.retention = 24
+        self.shard_of: dict[Record, str] = {}
+        self.parents: dict[str, set[str]] = {}  # of every shard that there ever was
+        self.is_cut_due = False  # the power fails now
         self.trimmed_at_start = 0.0
 
     # --- who is there
@@ -318,6 +321,41 @@ class Life(World):
         else:
             path.write_bytes(body)
             self.count("stalled commit lands")
+
+    # --- the stream
+
+    def put(self) -> None:
+        """Write a few records."""
+        records = []
+        for _ in range(self.random.randint(1, 8)):
+            key = self.random.choice(KEYS)
+            self.arrivals[key].append(self.now_ms())
+            records.append({"PartitionKey": key, "Data": str(len(self.arrivals[key])).encode()})
+        answer = self.call("PutRecords", StreamName=STREAM, Records=records)
+        for record, told in zip(records, answer["Records"], strict=True):
+            self.shard_of[record["PartitionKey"], int(record["Data"])] = told["ShardId"]
+        self.note("put " + " ".join(f"{r['PartitionKey'][4:]}:{r['Data'].decode()}" for r in records))
+
+    def reshard(self) -> None:
+        """Split, merge or rescale."""
+        super().reshard()
+        for shard in self.listings[-1]:
+            names = ("ParentShardId", "AdjacentParentShardId")
+            self.parents[shard["ShardId"]] = {shard[name] for name in names if name in shard}
+
+    def is_kin(self, one: str, other: str) -> bool:
+        """Whether one shard is the other, or came out of it over any number of generations."""
+        return one == other or one in self.ancestors(other) or other in self.ancestors(one)
+
+    def ancestors(self, shard_id: str) -> set[str]:
+        """Return the shards that a shard came out of."""
+        found: set[str] = set()
+        left = [shard_id]
+        while left:
+            new = self.parents.get(left.pop(), set()) - found
+            found |= new
+            left += new
+        return found
 
     # --- time
 
