@@ -146,16 +146,29 @@ class Ownership:
     def parents(self, shard: Shard) -> Mapping[str, Checkpoint]:
         """Return how far the shards got, by any writer, that a shard came out of.
 
-        Where the stream dropped those in between before anybody knew of them, that may be any older one that has ended.
-        So the numbers of its rows are larger than those of all of them; up to when they were read says nothing of it.
+        Of an orphan those are all older ones that have ended: its rows get larger numbers than theirs. Up to when they
+        were read says nothing of it.
         """
         found = self._table.checkpoints(shard.parents)
-        known = self._table.known()
-        if shard.shard_id not in self._orphans and known.issuperset(shard.parents):
+        if not self._is_orphan(shard):
             return found
-        older = self._table.ended(shard_id for shard_id in known if shard_id < shard.shard_id)
-        ended = self._table.checkpoints(older)
+        ended = self._table.checkpoints(self._table.ended(self._older(shard)))
         return found | {shard_id: replace(checkpoint, seen=None) for shard_id, checkpoint in ended.items()}
+
+    def ancestors(self, shard: Shard) -> set[str]:
+        """Return the ids of the shards that a shard may have come out of: of an orphan all older ones."""
+        return {*shard.parents, *(self._older(shard) if self._is_orphan(shard) else ())}
+
+    def _is_orphan(self, shard: Shard) -> bool:
+        """Whether the stream dropped parents of a shard before anybody knew of them: whose children they were is lost.
+
+        The parents of a shard that was there when the table was created do not matter: nothing of them is in it.
+        """
+        is_new = bool(oldest := self._table.origin.newest_shard) and shard.shard_id > oldest
+        return shard.shard_id in self._orphans or (is_new and not self._table.acquired(shard.parents) >= {*shard.parents})
+
+    def _older(self, shard: Shard) -> set[str]:
+        return {shard_id for shard_id in self._table.known() if shard_id < shard.shard_id}  # ids ascend
 
     def half_read(self, shard_ids: Collection[str]) -> set[str]:
         """Return those shards that were begun and are not in the table to their end."""
