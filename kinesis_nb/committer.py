@@ -424,7 +424,7 @@ class Committer:
     def inherit(self, shards: Iterable[Shard]) -> None:
         """Let shards that were never read continue where their parents stopped."""
         for shard in shards:
-            parents = self._ownership.checkpoints(shard.parents)
+            parents = self._ownership.parents(shard)
             with self._changed:
                 self._ledger.inherit(shard, parents)
 
@@ -432,21 +432,25 @@ class Committer:
         """Own those shards whose parents are through, and return their ids; the others ask again at the next commit."""
         shards = list(requested)
         unfinished = self._unfinished_elsewhere(shards)
-        ready = [shard for shard in shards if unfinished.isdisjoint(shard.parents)]
+        ready = [shard for shard in shards if unfinished.isdisjoint(self._ownership.ancestors(shard))]
         unowned = {shard.shard_id for shard in ready} - self._ledger.owned
         if unowned:
             self.insist(lambda: self.take_over(unowned))
         self.insist(lambda: self.inherit(ready))
         return {shard.shard_id for shard in ready}
 
-    def _unfinished_elsewhere(self, shards: Iterable[Shard]) -> set[str]:
-        """Return those parents of shards that another writer has not brought into the table to their end.
+    def _unfinished_elsewhere(self, shards: Collection[Shard]) -> set[str]:
+        """Return those ancestors of shards that another writer has not brought into the table to their end.
 
-        One that the stream dropped, and of which nothing is in the table, was never read: nobody waits for it.
+        A parent that the stream dropped, and of which nothing is in the table, was never read: nobody waits for it. But
+        whoever owns one that was, and that is not a parent, has to tell what was lost of it first.
         """
-        if not (elsewhere := {parent for shard in shards for parent in shard.parents} - self._ledger.owned):
+        parents = {parent for shard in shards for parent in shard.parents}
+        if parents <= self._ledger.owned:
             return set()
         self.insist(self._table.refresh)
+        ancestors = parents.union(*(self.insist(lambda: self._ownership.ancestors(shard)) for shard in shards))
+        elsewhere = ancestors - self._ledger.owned
         open_ones = elsewhere - self.insist(lambda: self._table.ended(elsewhere))
         try:
             listed = self._listing(max(shard.shard_id for shard in shards)) if open_ones else ()
@@ -454,7 +458,8 @@ class Committer:
             if not error.retryable:
                 raise
             return open_ones
-        return open_ones.intersection(listed) | self.insist(lambda: self._ownership.half_read(open_ones))
+        is_read = self.insist(lambda: self._ownership.half_read(open_ones & parents))
+        return open_ones.intersection(parents, listed) | is_read | open_ones.difference(parents, listed)
 
     def _listing(self, newest: str) -> Collection[str]:
         """Return the ids of the shards in the stream, as lately as it takes to know one that is there or was.

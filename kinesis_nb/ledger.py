@@ -112,8 +112,9 @@ class Ledger:
         if reached is None or reached.sequence_number:
             return
         seen, kept = reached.seen, reached.kept
-        for parent in shard.parents:
-            reached = _continued(reached, self._checkpoints.get(parent) or parents[parent])
+        for parent, found in parents.items():
+            known = self._checkpoints.get(parent) if parent in shard.parents else None
+            reached = _continued(reached, known or found)
         if seen:  # its own: it was read since its parents ended, and had no record
             reached = replace(reached, seen=seen, kept=kept)
         self._checkpoints[shard.shard_id] = reached

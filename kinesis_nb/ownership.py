@@ -18,6 +18,7 @@ the one before it for YIELD_SECONDS.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kinesis_nb.errors import Fenced, ServiceError
@@ -53,6 +54,7 @@ class Ownership:
         self._lease_ends = 0.0
         self._newer = 0  # the call that is to take the table
         self._newer_until = 0.0
+        self._orphans: set[str] = set()  # gone, and nobody knows whose children they were
 
     # --- turns
 
@@ -141,9 +143,34 @@ class Ownership:
             self._lease.take(self._table.turn)
         return settled, self._table.checkpoints(wanted)
 
-    def checkpoints(self, shard_ids: Collection[str]) -> Mapping[str, Checkpoint]:
-        """Return how far shards of any writer got."""
-        return self._table.checkpoints(shard_ids)
+    def parents(self, shard: Shard) -> Mapping[str, Checkpoint]:
+        """Return how far the shards got, by any writer, that a shard came out of.
+
+        Of an orphan those are all older ones that have ended: its rows get larger numbers than theirs. Up to when they
+        were read says nothing of it.
+        """
+        found = self._table.checkpoints(shard.parents)
+        if not self._is_orphan(shard):
+            return found
+        ended = self._table.checkpoints(self._table.ended(self._older(shard)))
+        return found | {shard_id: replace(checkpoint, seen=None) for shard_id, checkpoint in ended.items()}
+
+    def ancestors(self, shard: Shard) -> set[str]:
+        """Return the ids of the shards that a shard may have come out of: of an orphan all older ones."""
+        return {*shard.parents, *(self._older(shard) if self._is_orphan(shard) else ())}
+
+    def _is_orphan(self, shard: Shard) -> bool:
+        """Whether the stream dropped parents of a shard before anybody knew of them: whose children they were is lost.
+
+        The parents of a shard that was there when the table was created do not matter: nothing of them is in it.
+        """
+        is_new = bool(oldest := self._table.origin.newest_shard) and shard.shard_id > oldest
+        return shard.shard_id in self._orphans or (
+            is_new and not self._table.acquired(shard.parents) >= {*shard.parents}
+        )
+
+    def _older(self, shard: Shard) -> set[str]:
+        return {shard_id for shard_id in self._table.known() if shard_id < shard.shard_id}  # ids ascend
 
     def half_read(self, shard_ids: Collection[str]) -> set[str]:
         """Return those shards that were begun and are not in the table to their end."""
@@ -154,9 +181,8 @@ class Ownership:
         """Return the shards that this writer must tell as lost: the stream dropped them before they were read.
 
         They are those that the table knows and that have not ended there; and the parents of shards that were born
-        after the table and that it does not know: they came and went while nobody read. Whose children those were is
-        not known any more; of their ancestors one has not ended in the table, or it would know the next generation. So
-        they continue all of these.
+        after the table and that it does not know: they came and went while nobody read. Nobody can tell whose children
+        those were, so each older one that is returned counts as a parent. Shard ids ascend.
 
         Raises
         ------
@@ -167,17 +193,22 @@ class Ownership:
         known, oldest = self._table.known(), self._table.origin.newest_shard
         if max(known, default="") > max(shards, default=""):
             raise ServiceError("a listing lacks shards that were read before", retryable=True)
-        new = (shard for shard_id, shard in shards.items() if shard_id not in known and shard_id > oldest)
+        begun = self._table.checkpoints(known)
+        new = (
+            shard
+            for shard_id, shard in shards.items()
+            if shard_id > oldest and begun.get(shard_id, Checkpoint()).sequence_number is None
+        )
         parents = {parent for shard in new for parent in shard.parents}
         candidates = (known | (parents if oldest else set())) - shards.keys()
+        unread = sorted(candidates - self._table.ended(candidates))
+        self._orphans |= set(unread) - {shard_id for shard_id in known if begun[shard_id].sequence_number}
         heirs = _heirs(shards.values())
-        unread = candidates - self._table.ended(candidates)
-        begun = {shard_id for shard_id, found in self.checkpoints(unread).items() if found != Checkpoint()}
-        lost = (
-            Shard(shard_id, () if shard_id in begun else tuple(sorted(older for older in begun if older < shard_id)))
-            for shard_id in sorted(unread)
-        )
-        return [shard for shard in lost if self._wants(heirs.get(shard.shard_id, shard))]
+        return [
+            Shard(shard_id, tuple(unread[:number]) if shard_id in self._orphans else ())
+            for number, shard_id in enumerate(unread)
+            if self._wants(heirs.get(shard_id, Shard(shard_id)))
+        ]
 
 
 def _heirs(shards: Iterable[Shard]) -> dict[str, Shard]:

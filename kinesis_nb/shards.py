@@ -91,16 +91,19 @@ class ShardTracker:
         self._started: set[str] = set()
         self._finished: set[str] = set()
         self._unlisted: set[str] = set()  # known from the end of a parent only
+        self._gone: list[Shard] = []  # known from an earlier listing only
 
     def observe(self, shards: Iterable[Shard]) -> None:
         """Take in a listing; what is known already is kept, so a stale listing takes nothing away.
 
         A shard that is not listed, while its children are, has left the stream.
         """
-        for shard in shards:
-            self._shards[shard.shard_id] = shard
+        listed = {shard.shard_id: shard for shard in shards}
+        self._shards |= listed
+        for shard in listed.values():
             self._unlisted.discard(shard.shard_id)
             self._unlisted.difference_update(shard.parents)
+        self._gone = [shard for shard in self._shards.values() if shard.shard_id not in listed]
 
     def known(self, shard_id: str) -> Shard | None:
         """Return a shard as it was last observed."""
@@ -132,7 +135,23 @@ class ShardTracker:
             return True
         if self._has_unknown_parent(shard):
             return False
-        return all(parent in self._finished for parent in shard.parents if parent in self._shards)
+        if not all(parent in self._finished for parent in shard.parents if parent in self._shards):
+            return False
+        return not self._has_unread_ancestor(shard)
+
+    def _has_unread_ancestor(self, shard: Shard) -> bool:
+        """Whether records of the same keys are unread in an older shard, and those in between left the stream unseen.
+
+        An older shard with some of the hash keys of a younger one is its ancestor. Shard ids ascend.
+        """
+        if all(parent in self._shards for parent in shard.parents):
+            return False
+        low, high = shard.hash_range
+        return any(
+            older.shard_id < shard.shard_id and older.hash_range[0] <= high and low <= older.hash_range[1]
+            for older in self._gone
+            if older.shard_id not in self._finished
+        )
 
     def _has_unknown_parent(self, shard: Shard) -> bool:
         """Whether a parent may be one that no listing has shown yet; one that a listing lacks has left."""

@@ -201,6 +201,12 @@ class SyncTable:
         names = (name.removeprefix(prefix) for name in self._all_numbers(self._table) if name.startswith(prefix))
         return {name.partition("/")[0] for name in names} - {_TURNS}
 
+    def acquired(self, shard_ids: Iterable[str]) -> set[str]:
+        """Return those shards that some writer has owned."""
+        ids = list(shard_ids)
+        epochs = self._txns((shard_id, "epoch") for shard_id in ids)
+        return {shard_id for shard_id, epoch in zip(ids, epochs, strict=True) if epoch}
+
     # --- turns
 
     def turns(self) -> Turns:

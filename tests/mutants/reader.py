@@ -218,7 +218,12 @@ MUTANTS = [
         " or len(text) * len(places) > len(body)",
         "",
     ),
-    Mutant("a record of very many fields takes seconds", "service/columnar.py", "len(names) == _MOST_FIELDS\n            or ", ""),
+    Mutant(
+        "a record of very many fields takes seconds",
+        "service/columnar.py",
+        "len(names) == _MOST_FIELDS\n            or ",
+        "",
+    ),
     Mutant("a hash key is any text", "service/wire.py", ', msgspec.Meta(pattern="^[0-9]{1,39}$")', ", None"),
     Mutant(
         "an answer changes cores for nothing",

@@ -1,0 +1,321 @@
+"""Threads that take turns when the simulation says so: the same seed gives the same turns.
+
+`Fibers` stands for the kernel: a fiber runs until it waits for something, and then chance chooses the next one. Virtual
+time passes only when all of them wait. `Threading` and `Time` stand where the modules of the package have `threading`
+and `time`; what they give behaves as the real thing does, so the package runs unchanged.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from kinesis_nb.halt import Halt
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from kinesis_nb.emulator import ManualClock
+
+FOREVER = float("inf")
+MOST_TURNS = 400_000  # of one seed; more is a loop that never waits
+_SAME = 1e-6  # seconds: what adding up times may be off
+
+
+class Group:
+    """The fibers of one process: they live, stop and go on together."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_alive = True
+        self.frozen_until = 0.0
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Fiber:
+    """One thread of a process."""
+
+    def __init__(self, group: Group, name: str, work: Callable[[], object]) -> None:
+        self.group, self.name = group, name
+        self.ready: Callable[[], bool] | None = None
+        self.until = 0.0
+        self.error: BaseException | None = None  # to be raised where it waits
+        self.greenlet = greenlet(work)
+
+    def __repr__(self) -> str:
+        return f"{self.name} of {self.group}"
+
+
+class Stuck(Exception):
+    """A fiber never waits, or waits for a lock that nobody will release."""
+
+
+class Fibers:
+    """All threads of all processes."""
+
+    def __init__(self, clock: ManualClock, chooser: random.Random) -> None:
+        self.clock, self._random = clock, chooser
+        self.current: Fiber | None = None
+        self.escaped: list[tuple[Fiber, BaseException]] = []  # what ended a fiber
+        self.is_over = False
+        self.turns = 0
+        self._fibers: list[Fiber] = []
+        self._hub = getcurrent()
+
+    def spawn(self, group: Group, name: str, work: Callable[[], object]) -> Fiber:
+        """Begin a thread; it has its first turn later."""
+        if self.is_over:
+            raise GreenletExit
+
+        def run() -> None:
+            try:
+                work()
+            except GreenletExit:
+                pass
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the oracle must see it
+                self.escaped.append((fiber, error))
+
+        fiber = Fiber(group, name, run)
+        self._fibers.append(fiber)
+        return fiber
+
+    def wait(self, ready: Callable[[], bool] | None = None, timeout: float | None = None) -> bool:
+        """Let others run until `ready` says so, or the time is over; return whether it does."""
+        if ready is not None and ready():
+            return True
+        fiber = self.current
+        if self.is_over:
+            raise GreenletExit
+        if fiber is None:
+            raise Stuck("the simulation itself would wait")
+        fiber.ready = ready
+        fiber.until = FOREVER if timeout is None else self.clock.now() + max(0.0, timeout)
+        self._hub.switch()
+        if fiber.error is not None:
+            error, fiber.error = fiber.error, None
+            raise error
+        return ready is not None and ready()
+
+    def end_group(self, group: Group) -> None:
+        """Let the fibers of a process never have a turn again; nothing of them is cleaned up."""
+        group.is_alive = False
+        if self.current is not None and self.current.group is group:
+            self.current.ready, self.current.until = None, FOREVER
+            self._hub.switch()
+
+    def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Let everybody run for a time, or until something is so."""
+        end = self.clock.now() + seconds
+        while not until():
+            now = self.clock.now()
+            self._fibers = [fiber for fiber in self._fibers if not fiber.greenlet.dead]
+            living = [fiber for fiber in self._fibers if fiber.group.is_alive]
+            if due := [fiber for fiber in living if self._is_due(fiber, now)]:
+                self._resume(self._random.choice(due))
+                continue
+            following = min((max(fiber.until, fiber.group.frozen_until) for fiber in living), default=FOREVER)
+            self.clock.advance(max(0.0, min(following, end) - now))
+            if following > end:
+                return
+
+    @staticmethod
+    def _is_due(fiber: Fiber, now: float) -> bool:
+        if fiber.group.frozen_until > now + _SAME:
+            return False
+        return fiber.until <= now + _SAME or fiber.error is not None or (fiber.ready is not None and fiber.ready())
+
+    def _resume(self, fiber: Fiber) -> None:
+        self.turns += 1
+        if self.turns > MOST_TURNS:
+            raise Stuck(f"{fiber} is among those that never wait")
+        self.current = fiber
+        try:
+            fiber.greenlet.switch()
+        finally:
+            self.current = None
+
+    def close(self) -> None:
+        """End all fibers; what they still do has no effect that anybody looks at."""
+        self.is_over = True
+        for fiber in self._fibers:
+            self.current = fiber
+            for _ in range(20):
+                if fiber.greenlet.dead:
+                    break
+                fiber.greenlet.throw(GreenletExit)
+        self.current = None
+
+
+class Threading:
+    """What the package needs of `threading`, on fibers."""
+
+    def __init__(self, fibers: Fibers) -> None:
+        self._main = object()
+        self._threads: dict[int, Any] = {}
+
+        class Thread:
+            def __init__(
+                self,
+                group: None = None,
+                target: Callable[..., object] = lambda: None,
+                name: str = "",
+                args: tuple[Any, ...] = (),
+                *,
+                daemon: bool = True,
+            ) -> None:
+                self.name, self.daemon = name, daemon
+                self._work = lambda: target(*args)
+                self._fiber: Fiber | None = None
+
+            def start(thread) -> None:  # noqa: N805 - self is the namespace
+                assert fibers.current is not None
+                thread._fiber = fibers.spawn(fibers.current.group, thread.name, thread._work)
+                self._threads[id(thread._fiber)] = thread
+
+            def is_alive(self) -> bool:
+                return self._fiber is not None and not self._fiber.greenlet.dead
+
+            def join(self, timeout: float | None = None) -> None:
+                fibers.wait(lambda: not self.is_alive(), timeout)
+
+        class Event(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                fibers.wait(self.is_set, timeout)
+                return self.is_set()
+
+        class Lock:
+            def __init__(self) -> None:
+                self._owner: Any = None
+
+            def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002 - as the real one
+                if self._owner is not None and not (
+                    blocking and fibers.wait(lambda: self._owner is None, None if timeout < 0 else timeout)
+                ):
+                    return False
+                self._owner = fibers.current or self
+                return True
+
+            def release(self) -> None:
+                assert self._owner is not None
+                self._owner = None
+
+            def locked(self) -> bool:
+                return self._owner is not None
+
+            def __enter__(self) -> bool:
+                return self.acquire()
+
+            def __exit__(self, *_: object) -> None:
+                self.release()
+
+        class RLock(Lock):
+            def __init__(self) -> None:
+                super().__init__()
+                self._depth = 0
+
+            def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002
+                if (self._owner is None or self._owner is not (fibers.current or self)) and not super().acquire(
+                    blocking, timeout
+                ):
+                    return False
+                self._depth += 1
+                return True
+
+            def release(self) -> None:
+                self._depth -= 1
+                if not self._depth:
+                    super().release()
+
+        class Condition:
+            def __init__(self, lock: Lock | None = None) -> None:
+                self._lock = lock or RLock()
+                self._waiting: list[list[bool]] = []
+                self.acquire, self.release = self._lock.acquire, self._lock.release
+
+            def __enter__(self) -> bool:
+                return self._lock.__enter__()
+
+            def __exit__(self, *_: object) -> None:
+                self._lock.release()
+
+            def wait(self, timeout: float | None = None) -> bool:
+                woken = [False]
+                self._waiting.append(woken)
+                self._lock.release()
+                try:
+                    fibers.wait(lambda: woken[0], timeout)
+                finally:
+                    self._lock.acquire()
+                    self._waiting = [other for other in self._waiting if other is not woken]
+                return woken[0]
+
+            def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+                end = None if timeout is None else fibers.clock.now() + timeout
+                while not (found := predicate()):
+                    left = None if end is None else end - fibers.clock.now()
+                    if left is not None and left <= 0:
+                        break
+                    self.wait(left)
+                return found
+
+            def notify_all(self) -> None:
+                for woken in self._waiting:
+                    woken[0] = True
+
+            def notify(self, n: int = 1) -> None:
+                for woken in self._waiting[:n]:
+                    woken[0] = True
+
+        class PlayedHalt(Halt):
+            def wait(self, timeout: float | None = None) -> bool:
+                fibers.wait(self.is_set, timeout)
+                return self.is_set()
+
+        self.Thread, self.Event, self.Lock, self.RLock, self.Condition = Thread, Event, Lock, RLock, Condition
+        self.Halt = PlayedHalt
+        self._fibers = fibers
+
+    def current_thread(self) -> Any:
+        """Return the thread of the fiber that runs; one that stands for the cell of a notebook otherwise."""
+        return self._threads.get(id(self._fibers.current), self._main)
+
+
+class OfFiber:
+    """What `halt` keeps per thread."""
+
+    def __init__(self, fibers: Fibers) -> None:
+        self._fibers, self._halts = fibers, defaultdict[int, Halt | None](lambda: None)
+
+    @property
+    def halt(self) -> Halt | None:
+        """What the fiber that runs obeys."""
+        return self._halts[id(self._fibers.current)]
+
+    @halt.setter
+    def halt(self, halt: Halt | None) -> None:
+        self._halts[id(self._fibers.current)] = halt
+
+
+class Time:
+    """What the package needs of `time`; `now` is the wall clock of the machine that runs."""
+
+    def __init__(self, fibers: Fibers, now: Callable[[], float]) -> None:
+        self.time, self._fibers = now, fibers
+
+    def time_ns(self) -> int:
+        """Return the same in nanoseconds."""
+        return int(self.time() * 1e9)
+
+    def monotonic(self) -> float:
+        """Return a time that no step of a clock changes."""
+        return self._fibers.clock.now()
+
+    def sleep(self, seconds: float) -> None:
+        """Let others run meanwhile."""
+        self._fibers.wait(None, seconds)
