@@ -449,7 +449,7 @@ class Committer:
         if parents <= self._ledger.owned:
             return set()
         self.insist(self._table.refresh)
-        ancestors = parents.union(*(self.insist(lambda: self._ownership.ancestors(shard)) for shard in shards))
+        ancestors = parents.union(*self.insist(lambda: [self._ownership.ancestors(shard) for shard in shards]))
         elsewhere = ancestors - self._ledger.owned
         open_ones = elsewhere - self.insist(lambda: self._table.ended(elsewhere))
         try:
