@@ -42,7 +42,8 @@ with Emulator() as emulator:
             for _ in range(100):
                 key = count % len(numbers)
                 numbers[key] += 1
-                records.append({"PartitionKey": f"key-{key}", "Data": b'{"n": %d, "text": "%s"}' % (numbers[key], b"x" * 60)})
+                data = b'{"n": %d, "text": "%s"}' % (numbers[key], b"x" * 60)
+                records.append({"PartitionKey": f"key-{key}", "Data": data})
                 count += 1
             left = records
             while left:
@@ -54,8 +55,9 @@ with Emulator() as emulator:
             next_reshard += reshard
             shards = 6 if shards == 4 else 4
             for name in ("orders", "copy"):
+                change = {"StreamName": name, "TargetShardCount": shards, "ScalingType": "UNIFORM_SCALING"}
                 try:
-                    call("UpdateShardCount", {"StreamName": name, "TargetShardCount": shards, "ScalingType": "UNIFORM_SCALING"})
+                    call("UpdateShardCount", change)
                 except Exception as error:
                     print("no reshard", error, file=sys.stderr)
         time.sleep(0.02)
@@ -107,9 +109,8 @@ def watch(seconds: float, progress: object) -> list[tuple[float, float, int, int
     """Print and return memory (MiB), threads and open files of this process, thirty times."""
     process, began = psutil.Process(os.getpid()), time.monotonic()
     figures = []
-    print(
-        "| minute | RSS, MiB | threads | open files | rows in the table | rows sent |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print("| minute | RSS, MiB | threads | open files | rows in the table | rows sent |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for step in range(1, 31):
         time.sleep(max(0.0, began + seconds * step / 30 - time.monotonic()))
         gc.collect()
