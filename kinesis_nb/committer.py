@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
@@ -412,7 +412,7 @@ class Committer:
             for shard in shards:
                 if shard.shard_id <= self._table.origin.newest_shard:
                     self._ledger.promise(shard.shard_id, max(start.timestamp or horizon, horizon))
-        return replace(self._feed, shards=tuple(shards), trimmed_before=trimmed_before)
+        return self._feed.of(tuple(shards), trimmed_before)
 
     def take_over(self, shard_ids: Collection[str]) -> None:
         """Own shards, and take in how far they got."""
@@ -449,7 +449,7 @@ class Committer:
         if parents <= self._ledger.owned:
             return set()
         self.insist(self._table.refresh)
-        ancestors = parents.union(*(self.insist(lambda: self._ownership.ancestors(shard)) for shard in shards))
+        ancestors = parents.union(*self.insist(lambda: [self._ownership.ancestors(shard) for shard in shards]))
         elsewhere = ancestors - self._ledger.owned
         open_ones = elsewhere - self.insist(lambda: self._table.ended(elsewhere))
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -79,8 +79,6 @@ class Feed:
     trimmed_before
         What arrived before this time may have left the stream before this reading began, however long the stream keeps
         its records now.
-    lookup
-        By default a new one.
     """
 
     kinesis: Kinesis
@@ -92,13 +90,18 @@ class Feed:
     unpack: Callable[[pa.RecordBatch], pa.RecordBatch] = unchanged
     began: datetime = NOW
     trimmed_before: datetime = _NOTHING
-    lookup: Lookup = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # never None once made
+    lookup: Lookup = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.began is NOW:
             object.__setattr__(self, "began", self.kinesis.server_time().earliest)
-        if self.lookup is None:
-            object.__setattr__(self, "lookup", Lookup(self.kinesis, self.stream, self.clock))
+        object.__setattr__(self, "lookup", Lookup(self.kinesis, self.stream, self.clock))
+
+    def of(self, shards: tuple[Shard, ...], trimmed_before: datetime) -> Feed:
+        """Return the feed of these shards; it shares what is looked up."""
+        feed = replace(self, shards=shards, trimmed_before=trimmed_before)
+        object.__setattr__(feed, "lookup", self.lookup)
+        return feed
 
     def position(self, shard: Shard, start: StartingPosition) -> StartingPosition:
         """Return where to start a shard: one that was born after the first listing is read from its beginning."""
