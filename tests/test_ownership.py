@@ -221,6 +221,7 @@ def test_a_note_that_cannot_be_written(stage: Stage) -> None:
 def test_a_claim_whose_entry_of_the_log_is_gone(stage: Stage) -> None:
     """A claim that maintenance moved into a checkpoint of the log before the writer looked is seen seconds later."""
     old = stage.writer()
+    stage.sleep(3.0)  # from now on it has nothing to commit
     stage.call().table.claim()
     stage.calls.pop()
     new = stage.call()
