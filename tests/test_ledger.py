@@ -353,6 +353,19 @@ def test_several_generations_gone(stream: Stream) -> None:
     assert stream.sync().verify().lost == verdict.lost
 
 
+@pytest.mark.parametrize("newest", ["", THIRD], ids=["not known", "known"])
+def test_parents_that_were_gone_before_the_table(stream: Stream, newest: str) -> None:
+    """A stream that was split and has dropped the parent before anybody synced it: nothing was promised."""
+    stream.put(1)
+    split(stream)
+    stream.sleep(30)
+    stream.origin = replace(ORIGIN, newest_shard=newest)
+    stream.put(2)
+    for _ in range(2):
+        assert stream.sync().verify().lost == []
+    assert stream.numbers() == [2]
+
+
 def test_known_children_gone_with_their_own_children(stream: Stream) -> None:
     """Children that the table knows, unread, and that left the stream with all they held, are told."""
     stream.put(1)

@@ -153,14 +153,18 @@ def test_hand_over_by_a_writer_that_is_frozen(stage: Stage) -> None:
 def test_a_writer_whose_process_is_gone(stage: Stage) -> None:
     """A writer of this machine that is known to be dead is not waited for at all."""
     old = stage.writer()
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    holder = lease.Holder(old.table.turn, lease._host(), child.pid, "1")
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    holder = lease.Holder(old.table.turn, lease._host(), process.pid, lease._started(process.pid))
+    assert not holder.is_gone()
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its parent has not noticed
     stage.storage.write(OWNER, json.dumps({name: getattr(holder, name) for name in holder.__slots__}).encode())
     old.die()
     new = stage.call()
     new.step()
     assert new.is_owning
+    process.communicate()
+    assert holder.is_gone()
 
 
 NOTES = {
@@ -212,6 +216,40 @@ def test_a_note_that_cannot_be_written(stage: Stage) -> None:
     assert stage.until(lambda: last.is_owning) <= ownership.LEASE_SECONDS + committer.POLL_SECONDS
     stage.settle()
     stage.assert_all_once()
+
+
+def test_a_claim_whose_entry_of_the_log_is_gone(stage: Stage) -> None:
+    """A claim that maintenance moved into a checkpoint of the log before the writer looked is seen seconds later."""
+    old = stage.writer()
+    stage.call().table.claim()
+    stage.calls.pop()
+    new = stage.call()
+    new.step()
+    stage.storage.open().create_checkpoint()
+    assert stage.storage.folder is not None
+    for entry in sorted(stage.storage.folder.glob("_delta_log/*.json"))[:-1]:
+        entry.unlink()
+    new.is_frozen = True  # or the lease would end
+    took = stage.until(lambda: old.phase is Phase.YIELDING)
+    assert took <= ownership.REFRESH_SECONDS + HAND_OVER_SECONDS
+    new.is_frozen = False
+    assert stage.settle() is new
+    stage.assert_all_once()
+
+
+def test_a_listing_that_is_older_than_the_table(stage: Stage) -> None:
+    """Shards that the table knows, and that a stale listing lacks, are not lost: a newer listing is needed."""
+    call = stage.writer()
+    stale = stage.kinesis.list_shards("orders")
+    stage.model.call(
+        "UpdateShardCount", {"StreamName": "orders", "TargetShardCount": 2, "ScalingType": "UNIFORM_SCALING"}
+    )
+    now = stage.kinesis.list_shards("orders")
+    call.table.acquire([shard.shard_id for shard in now])
+    with pytest.raises(kn.ServiceError) as told:
+        call.ownership.gone(stale)
+    assert told.value.retryable
+    assert call.ownership.gone(now) == []
 
 
 def test_hand_overs_to_and_fro(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

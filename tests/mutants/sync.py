@@ -4,10 +4,210 @@ from __future__ import annotations
 
 from tests.mutants import Mutant, Suite
 
-_ACQUIRE = "        if wanted:\n            self._table.acquire(wanted)\n"
+_ACQUIRE = (
+    "        self._table.acquire(wanted)\n        if not self._run:\n            self._lease.take(self._table.turn)\n"
+)
 _WRITE = "self._write([file] if file else [], self._transactions(checkpoints, gaps), map(str, gaps))"
 _NAMES, _FENCING = "tests/test_places_names.py", "tests/test_fencing.py"
 _DURABLE = "tests/test_durable.py"
+
+_START = '        self._committer.start(f"kinesis_nb {self.stream} commit")\n'
+_OWNERSHIP = [
+    (
+        "a waiting call does not yield to a newer one",
+        "ownership.py",
+        "        if self._yields_to_a_newer_call(now):\n            return False\n        turns",
+        "        self._yields_to_a_newer_call(now)\n        turns",
+    ),
+    (
+        "a writer that lives is not waited for",
+        "ownership.py",
+        "if turns.taken == self._table.turn or turns.released >= turns.taken:",
+        "if True:",
+    ),
+    ("a lease begins again at each look", "ownership.py", "if self._waits_for != turns.taken:", "if True:"),
+    (
+        "a process that is gone is waited for",
+        "ownership.py",
+        " or (holder is not None and holder.is_gone())",
+        "",
+    ),
+    ("a claim that nobody takes stops all others", "ownership.py", "if now < self._newer_until:", "if True:"),
+    ("a newer call gets no time", "ownership.py", "claimed, now + YIELD_SECONDS + older_calls_wait", "claimed, now"),
+    ("the writer resumes before a newer call", "ownership.py", "YIELD_SECONDS + older_calls_wait", "YIELD_SECONDS"),
+    ("a claim is seen seconds later", "ownership.py", " or self._table.has_news()", ""),
+    (
+        "a claim that was cleaned up is never seen",
+        "ownership.py",
+        "now - self._refreshed_at >= REFRESH_SECONDS or ",
+        "",
+    ),
+    ("an old listing ends shards", "ownership.py", 'if max(known, default="") > max(shards, default=""):', "if False:"),
+    ("two calls get one number", "table.py", "number = self.turns().claimed + 1", "number = self._turn + 1"),
+    ("each writer of a run claims for itself", "table.py", "if self._turn > known:", "if False:"),
+    ("the writers of a run fence each other", "table.py", "if self._run:  # another", "if False:  # another"),
+    (
+        "a call that was passed over writes on",
+        "table.py",
+        "if self._turn and self.turns().taken > self._turn:",
+        "if False:",
+    ),
+    (
+        "nobody knows who took the table",
+        "table.py",
+        "if not self._turn or (self._run and self.turns().taken == self._turn):",
+        "if True:",
+    ),
+    ("a run is waited for", "table.py", '["taken", "released"] if self._run', '["taken"] if self._run'),
+    ("a release that says nothing", "table.py", 'self._transaction(_TURNS, "released", self._turn)', ""),
+    ("turns are taken for a shard", "table.py", " - {_TURNS}", ""),
+    ("a process of another machine is gone", "lease.py", "self.host == _host() and ", ""),
+    ("a process that may live is gone", "lease.py", "bool(self.started) and ", ""),
+    ("the name of another call counts", "lease.py", "found.turn == turn else None", "True else None"),
+    (
+        "a dead process that nobody noticed lives",
+        "lease.py",
+        'return "" if state == "Z" else rest[18]',
+        "return rest[18]",
+    ),
+    (
+        "a note that cannot be written ends the sync",
+        "lease.py",
+        "        with suppress(OSError, KinesisError):\n            self._storage",
+        "        with suppress(KinesisError):\n            self._storage",
+    ),
+    (
+        "a table is given away before all is committed",
+        "committer.py",
+        "                self._commit_pending(SEEN_AT_END)\n",
+        "",
+    ),
+    (
+        "a writer that stops keeps the table",
+        "committer.py",
+        "            self._commit_pending(SEEN_AT_END)\n            self.insist(self._ownership.release)\n",
+        "            self._commit_pending(SEEN_AT_END)\n",
+    ),
+]
+_LEDGER = [
+    ("a generation that nobody saw is not told", "ownership.py", "(parents if oldest else set())", "set()"),
+    ("what was gone before the table is told", "ownership.py", "if shard_id > oldest and begun", "if begun"),
+    (
+        "what is left of a lost generation begins at 0",
+        "ownership.py",
+        "tuple(unread[:number]) if",
+        "() if",
+    ),
+    (
+        "a child forgets what was seen of its parents",
+        "ledger.py",
+        "return replace(reached, seen=done.seen, kept=done.kept)",
+        "return reached",
+    ),
+    (
+        "a merged child has seen as much as the later parent",
+        "ledger.py",
+        "(reached.seen and reached.seen <= done.seen)",
+        "(reached.seen and reached.seen >= done.seen)",
+    ),
+    ("a restart forgets that an empty child was read", "ledger.py", "if seen:  # its own", "if False:  # its own"),
+    (
+        "retention that was raised hides a loss at the next restart",
+        "ledger.py",
+        "hours = kept if seen >= self._trimmed_before else self._kept_before",
+        "hours = kept",
+    ),
+    (
+        "retention that was raised hides a loss",
+        "ledger.py",
+        "min((checkpoint.kept for checkpoint in found), default=hours)",
+        "hours",
+    ),
+    ("the longest retention counts", "ledger.py", "self._kept_before = min(", "self._kept_before = max("),
+    ("a gap told during a commit is forgotten", "ledger.py", "if self._gaps.get(shard_id) is gap:", "if True:"),
+    (
+        "a wrong clock stamps all later rows",
+        "ledger.py",
+        "if last is None or last - now > WRONG_CLOCK",
+        "if last is None",
+    ),
+    (
+        "a promise is made of what was read",
+        "ledger.py",
+        "if self._checkpoints.get(shard_id) == Checkpoint():",
+        "if True:",
+    ),
+]
+_RUNNING = [
+    (
+        "other options are ignored",
+        "running.py",
+        "if running is not None and its_setup == setup and not running.has_trouble:",
+        "if running is not None and not running.has_trouble:",
+    ),
+    ("one in trouble is returned", "running.py", " and not running.has_trouble", ""),
+    ("one slow start blocks all", "running.py", "self._starting.setdefault(key, ", "self._starting.setdefault(None, "),
+    ("the old one runs on", "running.py", "                    running.stop()\n", "                    pass\n"),
+    (
+        "one that is starting is not stopped",
+        "running.py",
+        "                self._running[key] = new, setup\n            new.start()\n",
+        "                pass\n            new.start()\n            self._running[key] = new, setup\n",
+    ),
+    (
+        "nothing better is worse than what keeps trying",
+        "running.py",
+        "if running is not None and its_setup == setup:\n",
+        "if False:\n",
+    ),
+    ("a child of the process returns what it does not have", "running.py", "(after_in_child=self._forget)", "()"),
+]
+_ORIGIN = [
+    ("the table of another stream is taken", "origin.py", "if self.stream_arn != wanted.stream_arn:", "if False:"),
+    ("the table of an earlier stream is taken", "origin.py", "if self.created_at != wanted.created_at:", "if False:"),
+    ("a comment says whose table it is", "origin.py", 'if not found["stream_arn"]:', "if True:"),
+    ("an old table is brought over at each opening", "origin.py", "    return all(f", "    return False and all(f"),
+    ("an old table is never brought over", "origin.py", "    return all(f", "    return True or all(f"),
+]
+_RESTARTS = [
+    (
+        "an interrupted start leaves an orphan",
+        "sync.py",
+        f"        try:  # around the start of the thread too: an interrupt may come when it runs already\n    {_START}",
+        f"{_START}        try:\n",
+    ),
+    (
+        "who is interrupted keeps reading",
+        "sync.py",
+        "            self.request_stop()\n            raise",
+        "            raise",
+    ),
+    (
+        "who is interrupted keeps the table",
+        "committer.py",
+        "            self.insist(self._ownership.release)\n            return None\n        self._begin(feed)",
+        "            return None\n        self._begin(feed)",
+    ),
+    ("silence is not told", "committer.py", "if silent < SILENT_SECONDS:", "if True:"),
+    (
+        "what cannot be explained is not told",
+        "committer.py",
+        "            self.error = error\n            with suppress(OSError, KinesisError):",
+        "            with suppress(OSError, KinesisError):",
+    ),
+    (
+        "a look that fails ends the sync",
+        "committer.py",
+        "not error.retryable:\n                raise\n            self._trouble",
+        "True:\n                raise\n            self._trouble",
+    ),
+    (
+        "rows of another writer are shown twice",
+        "sync.py",
+        "[rows_behind(rows, ends[shard_id]) for shard_id, rows in pending]",
+        "[rows for _shard_id, rows in pending]",
+    ),
+]
 
 _UPKEEP = [
     (
@@ -139,8 +339,8 @@ MUTANTS = [
     Mutant(
         "a commit of unknown outcome is made again",
         "table.py",
-        "        self._table = table\n        self._check_epochs()\n        return landed and self._landed()",
-        "        self._table = table\n        self._is_in_doubt = False\n        return False",
+        "        self._use(table)\n        self._check_epochs()\n        if not landed:\n            return False\n",
+        "        self._use(table)\n        self._is_in_doubt = False\n        return False\n",
     ),
     Mutant(
         "a take-over settles a commit of unknown outcome",
@@ -158,52 +358,42 @@ MUTANTS = [
     Mutant("a take-over does not raise the epoch", "table.py", "{shard_id: epoch + 1 for", "{shard_id: epoch + 0 for"),
     Mutant(
         "checkpoints are read before the take-over",
-        "committer.py",
-        f"{_ACQUIRE}        found = self._table.checkpoints(wanted)\n",
-        f"        found = self._table.checkpoints(wanted)\n{_ACQUIRE}",
+        "ownership.py",
+        f"{_ACQUIRE}        return settled, self._table.checkpoints(wanted)\n",
+        f"        found = self._table.checkpoints(wanted)\n{_ACQUIRE}        return settled, found\n",
     ),
     Mutant(
         "a child is read before the end of its parent is committed",
         "committer.py",
-        "            self._wait_for(lambda: shard.shard_id not in self._ended)\n",
+        "            self._wait_for(lambda: not self._ledger.is_ending(shard.shard_id))\n",
         "",
     ),
     Mutant(
         "the offsets of a child begin again",
-        "committer.py",
-        "offset=max(done.offset, reached.offset)",
-        "offset=reached.offset",
+        "ledger.py",
+        "offset = max(done.offset, reached.offset)",
+        "offset = reached.offset",
     ),
     Mutant(
         "the offsets of a merged child follow one parent",
-        "committer.py",
-        "offset=max(done.offset, reached.offset)",
-        "offset=done.offset",
+        "ledger.py",
+        "offset = max(done.offset, reached.offset)",
+        "offset = done.offset",
     ),
-    Mutant("an ended shard is not marked", "committer.py", "ended=True)", "ended=False)"),
+    Mutant("an ended shard is not marked", "ledger.py", "ended=True)", "ended=False)"),
+    Mutant("a resumed shard starts over", "ledger.py", "if checkpoint.sequence_number is not None:", "if False:"),
     Mutant(
-        "a resumed shard starts over",
-        "committer.py",
-        "if checkpoint.sequence_number is not None:",
-        "if False:",
-    ),
-    Mutant(
-        "a resumed shard counts from 0", "committer.py", "offset=reached.offset + rows.num_rows", "offset=rows.num_rows"
+        "a resumed shard counts from 0", "ledger.py", "offset=reached.offset + rows.num_rows", "offset=rows.num_rows"
     ),
     Mutant("a sequence number is cut", "table.py", "_PIECES = 3", "_PIECES = 2"),
-    Mutant(
-        "the clock may go back",
-        "committer.py",
-        "stamp = max(self._clock.now(), reached.stamp or _LONG_AGO)",
-        "stamp = self._clock.now()",
-    ),
-    Mutant("a gap is not counted", "committer.py", "gaps=reached.gaps + 1", "gaps=reached.gaps"),
+    Mutant("the clock may go back", "ledger.py", "else max(now, last)", "else now"),
+    Mutant("a gap is not counted", "ledger.py", "gaps=reached.gaps + 1", "gaps=reached.gaps"),
     Mutant("a loss does not stop the sync", "committer.py", "if self._on_data_loss is OnDataLoss.FAIL:", "if False:"),
     Mutant(
         "what was seen of a silent shard is forgotten",
-        "committer.py",
-        "seen=max(in_millis(moment), reached.seen or _LONG_AGO)",
-        "seen=reached.seen",
+        "ledger.py",
+        "seen = max(in_millis(moment), reached.seen or _LONG_AGO)",
+        "seen = reached.seen or in_millis(moment)",
     ),
     Mutant(
         "a listing from before the parents of a shard counts",
@@ -212,7 +402,6 @@ MUTANTS = [
         "if True:",
         "tests/test_sync_parts.py",
     ),
-    Mutant("a writer withdraws the note of another", "lease.py", "if self._read(_OWNER) == self.me:", "if True:"),
     Mutant(
         "a file that was not written whole stays",
         "storage.py",
@@ -348,7 +537,7 @@ MUTANTS = [
     Mutant(
         "a file of rows that is not whole is left to polars",
         "storage.py",
-        "            _check_files(self.folder, self.open(version))\n",
+        "            _check_files(self.folder, table)\n",
         "            pass\n",
         _DURABLE,
     ),
@@ -360,6 +549,11 @@ MUTANTS = [
         _DURABLE,
     ),
     *(Mutant(*defect, "tests/test_upkeep.py") for defect in _UPKEEP),
+    *(Mutant(*defect, "tests/test_ownership.py") for defect in _OWNERSHIP),
+    *(Mutant(*defect, "tests/test_ledger.py") for defect in _LEDGER),
+    *(Mutant(*defect, "tests/test_running.py") for defect in _RUNNING),
+    *(Mutant(*defect, "tests/test_origin.py") for defect in _ORIGIN),
+    *(Mutant(*defect, "tests/test_sync_restarts.py") for defect in _RESTARTS),
 ]
 
 SUITE = Suite(
