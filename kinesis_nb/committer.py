@@ -174,6 +174,7 @@ class Committer:
             if self._ledger.is_waited_for(shard):
                 self._ledger.requested[shard.shard_id] = shard
                 self._wait_for(lambda: shard.shard_id not in self._ledger.requested)
+            self._ledger.inherit(shard, {})  # a parent that left the stream did not know all of its children
             return self._ledger.position(shard.shard_id, decode_start(self._table.origin.start))
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
@@ -490,6 +491,7 @@ class Committer:
             self.insist(lambda: self.take_over(unowned))
         # by the service's clock where ours cannot be right: one wrong time would stamp all later rows too
         now = self._feed.kinesis.server_time().likely(self._clock.now())
+        self._ledger.trimmed(*self._feed.lookup.trimmed)
         prepared = self._ledger.prepare(pending, now, self._feed.lookup.known_hours)
         file = self.insist(lambda: self._table.write_rows(prepared.rows))
         self.insist(lambda: self._publish(file, prepared))
