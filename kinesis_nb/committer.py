@@ -439,14 +439,14 @@ class Committer:
     def _unfinished_elsewhere(self, shards: Collection[Shard]) -> set[str]:
         """Return those ancestors of shards that another writer has not brought into the table to their end.
 
-        A parent that the stream dropped, and of which nothing is in the table, was never read: nobody waits for it. But
-        whoever owns one that was, and that is not a parent, has to tell what was lost of it first.
+        One that the stream dropped, and that nobody owns, is waited for by nobody; whoever owns one has to tell first what
+        was lost of it. Of those that the stream still has only the parents matter.
         """
         parents = {parent for shard in shards for parent in shard.parents}
         if parents <= self._ledger.owned:
             return set()
         self.insist(self._table.refresh)
-        ancestors = parents.union(*(self.insist(lambda: self._ownership.ancestors(shard)) for shard in shards))
+        ancestors = self.insist(lambda: set[str]().union(*map(self._ownership.ancestors, shards)))
         elsewhere = ancestors - self._ledger.owned
         open_ones = elsewhere - self.insist(lambda: self._table.ended(elsewhere))
         try:
@@ -455,8 +455,8 @@ class Committer:
             if not error.retryable:
                 raise
             return open_ones
-        is_read = self.insist(lambda: self._ownership.half_read(open_ones & parents))
-        return open_ones.intersection(parents, listed) | is_read | open_ones.difference(parents, listed)
+        gone = open_ones.difference(listed)
+        return open_ones.intersection(parents, listed) | self.insist(lambda: self._table.acquired(gone))
 
     def _listing(self, newest: str) -> Collection[str]:
         """Return the ids of the shards in the stream, as lately as it takes to know one that is there or was.

@@ -243,6 +243,8 @@ class Ledger:
         for shard_id, children in ended.items():
             new[shard_id] = done = replace(new.get(shard_id) or self.reached(shard_id), ended=True)
             for child in children:
+                if child.shard_id in self.settled:  # nothing follows its rows any more, and it is not owned
+                    continue
                 reached = new.get(child.shard_id) or self.reached(child.shard_id)
                 new[child.shard_id] = _continued(reached, done)
 

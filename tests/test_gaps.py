@@ -218,7 +218,7 @@ def test_children_know_up_to_when_their_parent_was_read(bench: Bench, monkeypatc
     scheduler._finished(parent)
     children = [consumer for consumer in scheduler._consumers.values() if consumer is not parent]
     assert parent.reach is not None
-    assert [child.seen for child in children] == [parent.seen] * 2
+    assert [child.reach for child in children] == [parent.reach] * 2
 
 
 def test_shard_that_left_the_stream_is_told_and_its_children_run(bench: Bench) -> None:
