@@ -443,8 +443,8 @@ class Committer:
     def _unfinished_elsewhere(self, shards: Collection[Shard]) -> set[str]:
         """Return those ancestors of shards that another writer has not brought into the table to their end.
 
-        One that the stream dropped, and that nobody owns, is waited for by nobody; whoever owns one has to tell first what
-        was lost of it. Of those that the stream still has only the parents matter.
+        One that the stream dropped, and that nobody owns, is waited for by nobody; whoever owns one has to tell first
+        what was lost of it. Of those that the stream still has only the parents matter.
         """
         parents = {parent for shard in shards for parent in shard.parents}
         if parents <= self._ledger.owned:
