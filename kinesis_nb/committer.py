@@ -175,6 +175,7 @@ class Committer:
             if self._ledger.is_waited_for(shard):
                 self._ledger.requested[shard.shard_id] = shard
                 self._wait_for(lambda: shard.shard_id not in self._ledger.requested)
+            self._ledger.inherit(shard, {})  # a parent that left the stream did not know all of its children
             return self._ledger.position(shard.shard_id, decode_start(self._table.origin.start))
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
@@ -442,14 +443,14 @@ class Committer:
     def _unfinished_elsewhere(self, shards: Collection[Shard]) -> set[str]:
         """Return those ancestors of shards that another writer has not brought into the table to their end.
 
-        A parent that the stream dropped, and of which nothing is in the table, was never read: nobody waits for it. But
-        whoever owns one that was, and that is not a parent, has to tell what was lost of it first.
+        One that the stream dropped, and that nobody owns, is waited for by nobody; whoever owns one has to tell first
+        what was lost of it. Of those that the stream still has only the parents matter.
         """
         parents = {parent for shard in shards for parent in shard.parents}
         if parents <= self._ledger.owned:
             return set()
         self.insist(self._table.refresh)
-        ancestors = parents.union(*self.insist(lambda: [self._ownership.ancestors(shard) for shard in shards]))
+        ancestors = self.insist(lambda: set[str]().union(*map(self._ownership.ancestors, shards)))
         elsewhere = ancestors - self._ledger.owned
         open_ones = elsewhere - self.insist(lambda: self._table.ended(elsewhere))
         try:
@@ -458,8 +459,8 @@ class Committer:
             if not error.retryable:
                 raise
             return open_ones
-        is_read = self.insist(lambda: self._ownership.half_read(open_ones & parents))
-        return open_ones.intersection(parents, listed) | is_read | open_ones.difference(parents, listed)
+        gone = open_ones.difference(listed)
+        return open_ones.intersection(parents, listed) | self.insist(lambda: self._table.acquired(gone))
 
     def _listing(self, newest: str) -> Collection[str]:
         """Return the ids of the shards in the stream, as lately as it takes to know one that is there or was.
@@ -494,6 +495,7 @@ class Committer:
             self.insist(lambda: self.take_over(unowned))
         # by the service's clock where ours cannot be right: one wrong time would stamp all later rows too
         now = self._feed.kinesis.server_time().likely(self._clock.now())
+        self._ledger.trimmed(*self._feed.lookup.trimmed)
         prepared = self._ledger.prepare(pending, now, self._feed.lookup.known_hours)
         file = self.insist(lambda: self._table.write_rows(prepared.rows))
         self.insist(lambda: self._publish(file, prepared))

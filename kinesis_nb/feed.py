@@ -34,6 +34,7 @@ class Lookup:
         self._listed_at = self._described_at = float("-inf")
         self._shards: Mapping[str, Shard] = {}
         self._retention = timedelta(0)
+        self._trimmed = _NOTHING, 0
 
     def shards(self, since: float) -> Mapping[str, Shard]:
         """Return a listing by shard id that was asked for later than at `since`, a time of the monotonic clock."""
@@ -49,14 +50,30 @@ class Lookup:
         with holding(self._lock):
             asked_at = self._clock.monotonic()
             if asked_at - self._described_at > RETENTION_SECONDS:
+                before, is_known = self._retention, self._described_at > float("-inf")
                 self._retention = timedelta(hours=self._kinesis.describe_stream(self._stream).retention)
                 self._described_at = asked_at
+                if is_known:  # it may have been raised only now, however long ago it was asked for
+                    kept = min(before, self._retention)
+                    self._trimmed = max(self._trimmed, (self._kinesis.server_time().latest - kept, _hours(kept)))
             return self._retention
+
+    @property
+    def trimmed(self) -> tuple[datetime, int]:
+        """Before which time what arrived may have left the stream since this was made, kept for how many hours.
+
+        Makes no call.
+        """
+        return self._trimmed
 
     @property
     def known_hours(self) -> int:
         """How long the stream keeps a record, in hours, when last asked; 0 before that. Makes no call."""
-        return int(self._retention.total_seconds() // 3600)
+        return _hours(self._retention)
+
+
+def _hours(time: timedelta) -> int:
+    return time // timedelta(hours=1)
 
 
 @dataclass(frozen=True)

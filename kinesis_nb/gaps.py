@@ -79,6 +79,7 @@ class GapWatch:
     def _horizon(self, now: datetime) -> datetime:
         """Return how old the oldest record may be that was not trimmed."""
         horizon = now - self._feed.lookup.retention()
+        horizon = max(horizon, self._feed.lookup.trimmed[0])
         return horizon if self._is_kept else max(horizon, self._feed.trimmed_before)
 
     @property

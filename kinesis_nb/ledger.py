@@ -112,9 +112,9 @@ class Ledger:
         if reached is None or reached.sequence_number:
             return
         seen, kept = reached.seen, reached.kept
-        for parent, found in parents.items():
-            known = self._checkpoints.get(parent) if parent in shard.parents else None
-            reached = _continued(reached, known or found)
+        own = {parent: self._checkpoints[parent] for parent in shard.parents if parent in self._checkpoints}
+        for done in {**parents, **own}.values():
+            reached = _continued(reached, done)
         if seen:  # its own: it was read since its parents ended, and had no record
             reached = replace(reached, seen=seen, kept=kept)
         self._checkpoints[shard.shard_id] = reached
@@ -139,6 +139,11 @@ class Ledger:
         self._kept_before = min((checkpoint.kept for checkpoint in found), default=hours)
         self._trimmed_before = now - timedelta(hours=min(self._kept_before, hours))
         return self._trimmed_before
+
+    def trimmed(self, before: datetime, hours: int) -> None:
+        """Record that what arrived before a time may have left the stream meanwhile; it kept records for `hours`."""
+        if before > self._trimmed_before:
+            self._trimmed_before, self._kept_before = before, hours
 
     def is_waited_for(self, shard: Shard) -> bool:
         """Whether a shard to be read is not owned yet, or has parents that another writer may not have ended."""
@@ -238,6 +243,8 @@ class Ledger:
         for shard_id, children in ended.items():
             new[shard_id] = done = replace(new.get(shard_id) or self.reached(shard_id), ended=True)
             for child in children:
+                if child.shard_id in self.settled:  # nothing follows its rows any more, and it is not owned
+                    continue
                 reached = new.get(child.shard_id) or self.reached(child.shard_id)
                 new[child.shard_id] = _continued(reached, done)
 

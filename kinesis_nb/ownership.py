@@ -172,11 +172,6 @@ class Ownership:
     def _older(self, shard: Shard) -> set[str]:
         return {shard_id for shard_id in self._table.known() if shard_id < shard.shard_id}  # ids ascend
 
-    def half_read(self, shard_ids: Collection[str]) -> set[str]:
-        """Return those shards that were begun and are not in the table to their end."""
-        begun = self._table.checkpoints(set(shard_ids) - self._table.ended(shard_ids))
-        return {shard_id for shard_id, checkpoint in begun.items() if checkpoint.sequence_number or checkpoint.seen}
-
     def gone(self, listing: Iterable[Shard]) -> list[Shard]:
         """Return the shards that this writer must tell as lost: the stream dropped them before they were read.
 

@@ -190,14 +190,14 @@ def test_nothing_behind_a_gap_that_is_not_told_yet_counts_as_seen(bench: Bench) 
     """Empty answers on the way to the next record do not hide the gap from a reader that starts again in between."""
     bench.put(1)
     bench.step()
-    seen = bench.consumer.seen
+    reach = bench.consumer.reach
     bench.put(2)
     bench.clock.manual.advance(DAY + 3_600)
     left = bench.put(1)
     bench.model.gap("orders", SHARD, calls=2)
     bench.clock.manual.advance(10)
     bench.step()
-    assert bench.consumer.seen == seen
+    assert bench.consumer.reach == reach
     assert settled(bench) == left
     assert len(bench.sink.gaps) == 1
 
@@ -217,8 +217,8 @@ def test_children_know_up_to_when_their_parent_was_read(bench: Bench, monkeypatc
         bench.clock.manual.advance(1)
     scheduler._finished(parent)
     children = [consumer for consumer in scheduler._consumers.values() if consumer is not parent]
-    assert parent.seen is not None
-    assert [child.seen for child in children] == [parent.seen] * 2
+    assert parent.reach is not None
+    assert [child.reach for child in children] == [parent.reach] * 2
 
 
 def test_shard_that_left_the_stream_is_told_and_its_children_run(bench: Bench) -> None:

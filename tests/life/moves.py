@@ -165,7 +165,7 @@ class Moves:
         return self.begin(self.random.choice(idle), self.options()) if idle else False
 
     def line_again(self) -> object:
-        if not (found := self._syncing()):
+        if self._is_away or not (found := self._syncing()):
             return False
         process = self.random.choice(found)
         return self.begin(process, dict(process.options), "the same line")
