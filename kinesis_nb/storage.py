@@ -600,6 +600,8 @@ def storage_errors() -> Generator[None]:
 @contextmanager
 def storage_told(uri: str) -> Generator[None]:
     """Raise what goes wrong with the table at `uri` as what a user can do about it."""
+    import polars as pl
+
     try:
         with storage_errors():
             yield
@@ -607,6 +609,8 @@ def storage_told(uri: str) -> Generator[None]:
         raise
     except OSError as error:
         raise explain(uri, error) from error
+    except pl.exceptions.PolarsError as error:
+        raise explain(uri, OSError(one_line(error))) from error
 
 
 def one_line(error: BaseException) -> str:

@@ -335,7 +335,8 @@ class Sync(TableLike):
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
-        return self._table.storage.scan(version)
+        with storage_told(self.uri):
+            return self._table.storage.scan(version)
 
     def verify(self) -> Verdict:
         """Read the whole committed table and check that each shard is there whole, once and in order.

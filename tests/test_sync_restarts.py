@@ -450,7 +450,7 @@ def test_credentials_that_cannot_be_renewed_now(
     streams.put(20)
     until(lambda: left == [0])
     assert sync.wait(FEW_SECONDS)
-    assert sync.status().state == "running"
+    until(lambda: sync.status().state == "running")  # after the next look
     sync.stop()
     assert is_right(tmp_path / "t", streams)
 
