@@ -106,7 +106,7 @@ class Run:
         states = [f"{sync.status().state} {sync._table.turn}" for sync in living]
         if len(turns) != 1 or {sync.status().state for sync in living} != {"running"}:
             raise Violation(f"not exactly one writer goes on: {states}")
-        if len(living) > 1 and not all(sync._table._is_shared for sync in living):
+        if len(living) > 1 and not all(sync._table._run for sync in living):
             raise Violation(f"two writers have the same turn: {states}")
         stuck = [process.cell for process in self.life.processes if process.is_busy]
         if stuck:
@@ -145,7 +145,7 @@ class Run:
     def _restart_with_warning(self) -> None:
         """As a user does whose sync ended with DataLoss, or whose job lacks a part."""
         running = self._living()
-        is_part = any(sync._table._is_shared for sync in running)
+        is_part = any(sync._table._run for sync in running)
         if running and not is_part:
             return
         self.moves.begin(
