@@ -444,8 +444,8 @@ class Committer:
     def _unfinished_elsewhere(self, shards: Collection[Shard], ancestors: set[str]) -> set[str]:
         """Return those ancestors of shards that another writer has not brought into the table to their end.
 
-        Nobody waits for one that the stream dropped and that nobody owns; but whoever owns one has to tell first what was
-        lost of it. Of those that the stream still has only the parents matter.
+        Nobody waits for one that the stream dropped and that nobody owns; but whoever owns one has to tell first what
+        was lost of it. Of those that the stream still has only the parents matter.
         """
         if not (elsewhere := ancestors - self._ledger.owned):
             return set()

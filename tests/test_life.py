@@ -13,7 +13,7 @@ SEEDS = 200
 
 @pytest.mark.timeout(600)
 def test_a_sync_survives_everything_around_it() -> None:
-    """Nothing is lost untold, doubled, out of order, back from the dead or not ours; one writer goes on; no move is missing."""
+    """Nothing is lost untold, doubled, out of order, back from the dead or not ours, and one writer goes on."""
     happened: Counter[str] = Counter()
     for seed in range(SEEDS):
         counts, failure = simulate(seed)

@@ -282,7 +282,7 @@ def _remembered():
 
 def simulate(seed: int) -> tuple[Counter[str], Failure | None]:
     """Run one seed; return how often each thing happened, and what went wrong if something did."""
-    shm = Path("/dev/shm")  # noqa: S108 - a file system in memory, where there is one
+    shm = Path("/dev/shm")
     run: Run | None = None
     with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as root:
         try:
