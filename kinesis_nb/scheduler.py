@@ -269,6 +269,8 @@ class Scheduler:
         with self._lock:
             for shard in shards:
                 check_same_stream(self._tracker.known(shard.shard_id) or shard, shard)
+            if max((shard.shard_id for shard in shards), default="") < self._tracker.newest:
+                return  # stale, or of another stream of this name; ids ascend
             wanted = list(filter(self._feed.wanted, shards))
             self._tracker.observe(wanted)
             is_complete = not self._tracker.unfinished

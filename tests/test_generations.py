@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kinesis_nb.committer import Committer, OnDataLoss
+from kinesis_nb.errors import StreamNotFound
 from kinesis_nb.feed import Feed, Lookup
 from kinesis_nb.ledger import Ledger
 from kinesis_nb.ownership import Ownership
+from kinesis_nb.scheduler import Scheduler
 from kinesis_nb.shards import Shard, ShardTracker
-from kinesis_nb.storage import Storage
 from kinesis_nb.table import Checkpoint, SyncTable
 from tests.places import ORIGIN
 from tests.test_sync_loss import HOUR, Stream
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ZERO, ONE, TWO, THREE = (f"shardId-{number:012d}" for number in range(4))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
 
 
 @pytest.fixture
@@ -87,7 +93,7 @@ def test_a_child_that_had_ended_is_not_committed_again() -> None:
 
 
 def test_a_child_counts_on_from_a_parent_that_did_not_know_it() -> None:
-    """Rows that a parent gave after its child was owned count, also when the parent left the stream with its children."""
+    """Rows that a parent gave after its child was owned count, also when the parent left the stream."""
     ledger = Ledger()
     ledger.own(["a", "b"], [], {"a": Checkpoint(offset=3, sequence_number="7", ended=True), "b": Checkpoint()})
     ledger.inherit(Shard("b", ("a",)), {})
@@ -112,9 +118,8 @@ def test_a_part_waits_for_whoever_tells_what_was_lost_of_a_parent(tmp_path: Path
     assert committer._ledger.reached(THREE).offset == 2
 
 
-def test_a_retention_that_was_raised_while_the_machine_slept_hides_nothing() -> None:
+def test_a_retention_that_was_raised_while_the_machine_slept_hides_nothing(bench: Bench) -> None:
     """Records that left the stream during a sleep are told, though the stream keeps them longer by the time it ends."""
-    bench = Bench()
     bench.put(1)
     bench.step()
     bench.consumer._feed.lookup.retention()  # as whoever reads for long asks every minute
@@ -143,3 +148,28 @@ def test_the_table_remembers_the_retention_of_the_sleep() -> None:
     ledger.trimmed(*lookup.trimmed)
     prepared = ledger.prepare(ledger.pending(list), clock.now(), lookup.known_hours)
     assert prepared.checkpoints["a"].kept == 24
+
+
+def test_a_reader_whose_stream_was_made_again_says_so(bench: Bench) -> None:
+    """A shard that a smaller stream of the same name never had is no loss: the reader ends with StreamNotFound."""
+    bench.consumer.shard = replace(bench.consumer.shard, shard_id=THREE)
+    bench.kinesis.get_shard_iterator = refuse  # type: ignore[method-assign]
+    with pytest.raises(StreamNotFound, match="made again"):
+        for _ in range(20):
+            bench.step()
+    assert bench.sink.gaps == []
+
+
+def refuse(*_what: object) -> str:
+    raise StreamNotFound("no such shard")
+
+
+def test_shards_of_a_smaller_stream_are_not_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing without the newest known shard, and none newer, adds nothing: it is stale, or of another stream."""
+    monkeypatch.setattr(Scheduler, "_spawn", lambda *_args: None)
+    feed = replace(bench.consumer._feed, shards=(Shard(THREE),))
+    scheduler = Scheduler(feed, bench.sink, on_done=lambda _error: None)
+    scheduler._observe([Shard(ZERO), Shard(ONE)])
+    assert scheduler.unfinished() == {THREE}
+    scheduler._observe([Shard("shardId-000000000004", (THREE,))])
+    assert len(scheduler.unfinished()) == 2

@@ -27,7 +27,7 @@ MUTANTS = [
         "for parent in shard.parents if parent in self._shards)",
         "for parent in shard.parents[:1] if parent in self._shards)",
     ),
-    Mutant("a child is read before its parent", "shards.py", "return all(parent in self._finished", "return all(True"),
+    Mutant("a child is read before its parent", "shards.py", "if not all(parent in self._finished", "if not all(True"),
     Mutant(
         "a shard is started twice",
         "shards.py",
