@@ -23,7 +23,6 @@ from kinesis_nb.position import StartingPosition
 from kinesis_nb.scheduler import Scheduler
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.service.credentials import Loaded, Renewable
-from kinesis_nb.shards import Shard
 from kinesis_nb.transport import SystemClock
 from tests.conftest import engine_threads
 from tests.test_reader_rules import until
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     import kinesis_nb as kn
     from kinesis_nb.emulator import Emulator
     from kinesis_nb.frames import Batch
+    from kinesis_nb.shards import Shard
     from tests.conftest import Streams
 
 LONG = 60.0
@@ -53,7 +53,7 @@ def outcome(wait: Callable[[], object]) -> list[BaseException]:
             except BaseException as error:  # noqa: BLE001 - whatever it is
                 raised.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)  # one that cannot be ended fails the test, and no more
     thread.start()
     began.wait(LONG)
     thread.join(0.5)
@@ -183,7 +183,7 @@ class Gate:
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Let the thread wait."""
         self.inside.set()
-        self.opened.wait(LONG)
+        self.opened.wait(LONG / 6)
         return True
 
     def lost(self, gap: object) -> None:
