@@ -108,6 +108,13 @@ class Storage:
         """The last part of the address."""
         return self.uri.rpartition("/")[2]
 
+    @property
+    def kept_apart_by(self) -> str:
+        """What makes sure that of two writers of a version of the table one is refused."""
+        if self.folder is not None:
+            return "the file system"
+        return "conditional writes of the object store (If-None-Match), tried before the first commit"
+
     def options(self) -> Options:
         """Return what the object store needs now; empty for a folder."""
         if self.folder is not None:
@@ -600,6 +607,8 @@ def storage_errors() -> Generator[None]:
 @contextmanager
 def storage_told(uri: str) -> Generator[None]:
     """Raise what goes wrong with the table at `uri` as what a user can do about it."""
+    import polars as pl
+
     try:
         with storage_errors():
             yield
@@ -607,6 +616,8 @@ def storage_told(uri: str) -> Generator[None]:
         raise
     except OSError as error:
         raise explain(uri, error) from error
+    except pl.exceptions.PolarsError as error:
+        raise explain(uri, OSError(one_line(error))) from error
 
 
 def one_line(error: BaseException) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kinesis_nb.shards import Shard
 
 FOR_EVER = 120.0  # seconds of virtual time within which everything settles
+MANY = 50  # tries in a row
 
 
 class SeamedTable(SyncTable):
@@ -38,6 +39,18 @@ class SeamedTable(SyncTable):
         self.meanwhile()
 
 
+class PacedCommitter(Committer):
+    """A committer whose pauses pass in virtual time, and that does not try the same for ever."""
+
+    pauses = 0
+
+    def pause(self, seconds: float) -> bool:
+        self.pauses += 1
+        assert self.pauses < MANY, self.trouble
+        self._clock.sleep(seconds)
+        return self.is_stopping
+
+
 class Call:
     """One call: its committer, and consumers that read between its steps."""
 
@@ -47,7 +60,7 @@ class Call:
         self.kinesis = VirtualKinesis(stage.model, stage.clock)
         self.ownership = Ownership(self.table, wanted, run)
         feed = Feed(self.kinesis, "orders", stage.clock, (), wanted)
-        self.committer = Committer(self.table, self.ownership, feed, interval, OnDataLoss.FAIL, self._begin)
+        self.committer = PacedCommitter(self.table, self.ownership, feed, interval, OnDataLoss.FAIL, self._begin)
         self.due = stage.clock.monotonic()
         self.error: BaseException | None = None
         self.is_over = self.is_frozen = self.is_stepping = False

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import Phase as Part
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tests.calls import Call
 
 HAND_OVER_SECONDS = 2.0
+FOUND = (Part.explicit, Part.generate)  # a smaller example takes minutes, and the steps are few
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_two_calls_at_once(tmp_path: Path, order: tuple[int, ...]) -> None:
 def test_calls_at_once_within_their_commits(count: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Exactly one of two or three calls goes on, also when they meet right before or after one of them commits."""
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40, deadline=None, phases=FOUND)
     @given(st.lists(st.integers(0, count), max_size=24))
     def go(choices: list[int]) -> None:
         stage = Stage(tmp_path_factory.mktemp("at-once"))
@@ -221,6 +223,7 @@ def test_a_note_that_cannot_be_written(stage: Stage) -> None:
 def test_a_claim_whose_entry_of_the_log_is_gone(stage: Stage) -> None:
     """A claim that maintenance moved into a checkpoint of the log before the writer looked is seen seconds later."""
     old = stage.writer()
+    stage.sleep(3.0)  # from now on it has nothing to commit
     stage.call().table.claim()
     stage.calls.pop()
     new = stage.call()
@@ -324,7 +327,7 @@ def test_a_claimant_that_thaws_late_but_in_time(stage: Stage) -> None:
 
 
 @given(order=st.lists(st.tuples(st.integers(0, 4), st.sampled_from("scfdt"), st.floats(0.0, 12.0)), max_size=8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, phases=FOUND)
 def test_any_history(tmp_path_factory: pytest.TempPathFactory, order: list[tuple[int, str, float]]) -> None:
     """Calls come, stop, freeze, thaw and die at any time: after that one call writes, and every row is there once."""
     stage = Stage(tmp_path_factory.mktemp("history"))
@@ -361,7 +364,7 @@ def test_parts_do_not_fence_each_other(tmp_path: Path) -> None:
     assert first.table.turn == second.table.turn == 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, phases=FOUND)
 @given(st.lists(st.integers(0, 2), max_size=16))
 def test_parts_that_come_at_once(tmp_path_factory: pytest.TempPathFactory, choices: list[int]) -> None:
     """Parts of one run that begin at the same time both write, also when they meet within a commit."""

@@ -450,7 +450,7 @@ def test_credentials_that_cannot_be_renewed_now(
     streams.put(20)
     until(lambda: left == [0])
     assert sync.wait(FEW_SECONDS)
-    assert sync.status().state == "running"
+    until(lambda: sync.status().state == "running")  # after the next look
     sync.stop()
     assert is_right(tmp_path / "t", streams)
 
@@ -467,7 +467,7 @@ def test_credentials_that_cannot_be_renewed_while_a_call_waits(
         held.setattr(Ownership, "may_take", lambda *_args: looks.is_set())
         new = source.sync("orders", tmp_path / "t", commit_interval=0.05)
         assert new.status().state == "waiting"
-        left = [flaky(monkeypatch, owner, name) for owner, name in ((SyncTable, "acquire"), (Ownership, "checkpoints"))]
+        left = [flaky(monkeypatch, owner, name) for owner, name in ((SyncTable, "acquire"), (Ownership, "parents"))]
         looks.set()
         until(lambda: left == [[0], [0]])
     streams.put(20)

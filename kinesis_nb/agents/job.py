@@ -17,6 +17,7 @@ from kinesis_nb.config import hinted
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError
 from kinesis_nb.frames import Records, TableLike, concat
+from kinesis_nb.storage import storage_told
 from kinesis_nb.sync import SyncStatus
 from kinesis_nb.table import as_written
 
@@ -296,7 +297,8 @@ class AgentSync(Job, TableLike):
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
-        return self._storage.scan(version)
+        with storage_told(self.uri):
+            return self._storage.scan(version)
 
     def verify(self) -> Verdict:
         """Let an agent read the whole committed table and check that each shard is there whole, once and in order."""
@@ -310,7 +312,8 @@ class AgentSync(Job, TableLike):
         What is committed while the agents are asked is among the committed rows only.
         """
         pending = self.live.to_arrow()
-        committed = as_written(self.scan().collect().to_arrow())
+        with storage_told(self.uri):
+            committed = as_written(self.scan().collect().to_arrow())
         return pa.concat_tables([committed, _without(pending, committed)], promote_options="default")
 
     def __len__(self) -> int:
@@ -345,6 +348,7 @@ def _sync_status(record: dict[str, Any], parts: list[PartStatus]) -> SyncStatus:
         tuple(sorted((shard for status in known for shard in status.shards), key=lambda shard: shard.shard_id)),
         tuple(note for status in known for note in status.lost),
         "; ".join(dict.fromkeys(errors)),
+        next((status.kept_apart_by for status in known), ""),
     )
 
 
@@ -354,7 +358,7 @@ def _state(record: dict[str, Any], parts: list[PartStatus]) -> str:
     if record["is_over"]:
         return "stopped" if record["is_stopping"] else "ended"
     states = {part.status.state for part in parts if part.status is not None and not part.over}
-    for state in ("storage unavailable", "waiting"):
+    for state in ("storage unavailable", "handing over", "waiting"):
         if state in states:
             return state
     return "running" if states else "waiting"

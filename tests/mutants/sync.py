@@ -160,7 +160,12 @@ _RUNNING = [
         "if running is not None and its_setup == setup:\n",
         "if False:\n",
     ),
-    ("a child of the process returns what it does not have", "running.py", "(after_in_child=self._forget)", "()"),
+    (
+        "a child of the process returns what it does not have",
+        "running.py",
+        "after_in_child=self._forget",
+        "after_in_child=lambda: None",
+    ),
 ]
 _ORIGIN = [
     ("the table of another stream is taken", "origin.py", "if self.stream_arn != wanted.stream_arn:", "if False:"),
