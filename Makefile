@@ -3,7 +3,8 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-export kill-export least mutants crash agents powercut
+.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-life sim-export kill-export least mutants crash agents
+.PHONY: powercut
 .PHONY: agents-netns bench bench-agents bench-export bench-views sizing clean help
 
 help:          ## this list
@@ -42,6 +43,10 @@ notebooks: .venv/.test    ## run the tutorials and save what they print; look at
 
 sim: .venv/.test    ## the reader in virtual time, SEEDS=10000
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+sim-life: SEEDS = 5000
+sim-life: .venv/.test    ## machines, processes, their disk and their stream in virtual time, SEEDS=5000; about an hour
+	$(BIN)/python -m tests.life --seeds $(SEEDS)
 
 least: .venv/.test    ## the reader's tests where AWS allows a reader's four actions and nothing else
 	$(BIN)/python -m pytest tests/test_read.py tests/test_tail.py tests/test_sync.py tests/test_explore.py \

@@ -72,6 +72,7 @@ class Buffer:
         self._max_rows, self._max_bytes = max_rows, max_bytes
         self._changed = threading.Condition()  # guards everything below; never held during I/O
         self._batches: deque[Held] = deque()
+        self._rest: pa.RecordBatch | None = None  # the first of them, if it is what was left of a larger one
         self._rows = self._bytes = self._received = self._taken = 0
         self._dropped: Counter[str] = Counter()
         self._watchers: list[Callable[[Held], object]] = []
@@ -130,6 +131,8 @@ class Buffer:
 
     def _pop(self) -> Held:
         shard_id, rows = self._batches.popleft()
+        if rows is self._rest:
+            self._rest = None
         self._rows -= rows.num_rows
         self._bytes -= _held(rows)
         return shard_id, rows
@@ -179,7 +182,8 @@ class Buffer:
         while most > 0 and self._batches and len(taken) < batches:
             shard_id, rows = self._pop()
             if rows.num_rows > most:
-                self._prepend(shard_id, _unburdened(rows.slice(most)))
+                self._rest = _unburdened(rows.slice(most))
+                self._prepend(shard_id, self._rest)
                 rows = rows.slice(0, most)
             taken.append((shard_id, rows))
             most -= rows.num_rows
@@ -189,9 +193,16 @@ class Buffer:
         """Put back what was taken last and not used; it may exceed the budget for a moment."""
         with self._changed:
             for shard_id, rows in reversed(taken):
-                self._prepend(shard_id, _unburdened(rows))
+                self._prepend(shard_id, self._whole(rows))
                 self._taken -= rows.num_rows
             self._changed.notify_all()
+
+    def _whole(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Join a slice with what was left of its batch: either of them would count as all of it."""
+        if _held(rows) == rows.nbytes:
+            return rows
+        rest = [self._pop()[1]] if self._rest is not None and self._batches[0][1] is self._rest else []
+        return _copied(rows, *rest)
 
     def held(self) -> list[Held]:
         """Return what is held now and leave it there."""
@@ -245,12 +256,18 @@ def _held(rows: pa.RecordBatch) -> int:
 
 
 def _unburdened(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch that keeps at most twice the memory of what it shows: a slice keeps all it was cut from."""
+    """Return a batch that keeps at most twice what it shows: a slice keeps all it was cut from."""
     return _copied(rows) if _held(rows) > 2 * rows.nbytes else rows
 
 
-def _copied(rows: pa.RecordBatch) -> pa.RecordBatch:
+def _copied(*parts: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [_joined(list(column)) for column in zip(*parts, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=parts[0].schema)
+
+
+def _joined(arrays: list[pa.Array]) -> pa.Array:
     # the system's memory: Arrow's own pool keeps some for each thread that ever asked, and this may be any shard's
     pool = pa.system_memory_pool()
-    columns = [pa.concat_arrays([column], memory_pool=pool) for column in rows.columns]
-    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
+    if all(array.null_count == len(array) for array in arrays):  # in fewer bytes than each of them by itself
+        return pa.nulls(sum(map(len, arrays)), arrays[0].type, memory_pool=pool)
+    return pa.concat_arrays(arrays, memory_pool=pool)

@@ -432,26 +432,25 @@ class Committer:
     def _make_ready(self, requested: Iterable[Shard]) -> set[str]:
         """Own those shards whose parents are through, and return their ids; the others ask again at the next commit."""
         shards = list(requested)
-        unfinished = self._unfinished_elsewhere(shards)
-        ready = [shard for shard in shards if unfinished.isdisjoint(self._ownership.ancestors(shard))]
+        lineages = self.insist(lambda: [self._ownership.ancestors(shard) for shard in shards])
+        unfinished = self._unfinished_elsewhere(shards, set().union(*lineages))
+        ready = [shard for shard, ancestors in zip(shards, lineages, strict=True) if unfinished.isdisjoint(ancestors)]
         unowned = {shard.shard_id for shard in ready} - self._ledger.owned
         if unowned:
             self.insist(lambda: self.take_over(unowned))
         self.insist(lambda: self.inherit(ready))
         return {shard.shard_id for shard in ready}
 
-    def _unfinished_elsewhere(self, shards: Collection[Shard]) -> set[str]:
+    def _unfinished_elsewhere(self, shards: Collection[Shard], ancestors: set[str]) -> set[str]:
         """Return those ancestors of shards that another writer has not brought into the table to their end.
 
-        One that the stream dropped, and that nobody owns, is waited for by nobody; whoever owns one has to tell first
-        what was lost of it. Of those that the stream still has only the parents matter.
+        Nobody waits for one that the stream dropped and that nobody owns; but whoever owns one has to tell first what
+        was lost of it. Of those that the stream still has only the parents matter.
         """
-        parents = {parent for shard in shards for parent in shard.parents}
-        if parents <= self._ledger.owned:
+        if not (elsewhere := ancestors - self._ledger.owned):
             return set()
         self.insist(self._table.refresh)
-        ancestors = self.insist(lambda: set[str]().union(*map(self._ownership.ancestors, shards)))
-        elsewhere = ancestors - self._ledger.owned
+        parents = {parent for shard in shards for parent in shard.parents}
         open_ones = elsewhere - self.insist(lambda: self._table.ended(elsewhere))
         try:
             listed = self._listing(max(shard.shard_id for shard in shards)) if open_ones else ()

@@ -21,7 +21,7 @@ from kinesis_nb.errors import (
     StreamNotFound,
     Throttled,
 )
-from kinesis_nb.feed import check_same_stream
+from kinesis_nb.feed import check_same_stream, made_again
 from kinesis_nb.gaps import GapWatch
 from kinesis_nb.pace import ALONE, Pace, Share
 from kinesis_nb.position import Kind, StartingPosition
@@ -122,7 +122,7 @@ class ShardConsumer:
         self._gaps = GapWatch(feed, shard.shard_id, sink, reach)
         self.is_expired = False  # the stream has dropped the shard
         self._at_end = self._is_renewed = self._is_closed = self._is_missing = False
-        self._failures = self._missed = 0
+        self._failures = self._missed = self._older_listings = 0
         self._failing_since = self._failed_at = self._called_at = 0.0
         self._millis_behind: int | None = None
         self._records = self._dropped = self._calls = self._caught_up_call = self._throttles = self._retries = 0
@@ -259,6 +259,7 @@ class ShardConsumer:
         listing = self._feed.lookup.shards(since=self._failed_at)
         listed = listing.get(self.shard.shard_id)
         if listed is None:
+            self._check_newer(listing)
             if not self._is_closed:  # else it had given everything
                 self._gaps.lose_shard(self._position)
             self.children = _children(self.shard, listing)
@@ -268,6 +269,18 @@ class ShardConsumer:
         check_same_stream(self.shard, listed)
         self._is_missing = False
         raise ServiceError(f"{self.shard.shard_id} is listed, and yet not found", retryable=True)
+
+    def _check_newer(self, listing: Mapping[str, Shard]) -> None:
+        """Raise for a listing without this shard and without any newer one: it is stale, or of another stream.
+
+        A shard leaves a stream after its children were born, and ids ascend.
+        """
+        if max(listing, default="") > self.shard.shard_id:
+            return
+        self._older_listings += 1
+        if self._older_listings > MISSING_TRIES:
+            raise made_again()
+        raise ServiceError(f"a listing lacks {self.shard.shard_id}, and all newer ones", retryable=True)
 
     # --- failures ---
 

@@ -129,7 +129,12 @@ class Feed:
 def check_same_stream(known: Shard, listed: Shard) -> None:
     """Raise StreamNotFound when a shard of the same id is another one than it was: the stream was made again."""
     if known.starting_sequence_number not in ("0", listed.starting_sequence_number):
-        raise StreamNotFound(
-            "the stream was deleted and made again under the same name",
-            hint="what was read came from the old one; start again to read the new one",
-        )
+        raise made_again()
+
+
+def made_again() -> StreamNotFound:
+    """Return the error of a reader whose stream is another one by now."""
+    return StreamNotFound(
+        "the stream was deleted and made again under the same name",
+        hint="what was read came from the old one; start again to read the new one",
+    )

@@ -141,7 +141,7 @@ class Ledger:
         return self._trimmed_before
 
     def trimmed(self, before: datetime, hours: int) -> None:
-        """Record that what arrived before a time may have left the stream meanwhile; it kept records for `hours`."""
+        """Record that what arrived before a time may have left the stream, which kept it for so many hours."""
         if before > self._trimmed_before:
             self._trimmed_before, self._kept_before = before, hours
 

@@ -68,7 +68,7 @@ class Scheduler:
         self._is_done = False
         self._holes = 0  # listings in a row that lacked a shard; only the thread that lists writes it
         self._left = threading.Condition(self._lock)  # notified when a thread is no longer at work
-        self._halt = Halt()
+        self._stop = Halt()
         self._was_awaited = False  # by `stop`
         self._is_abandoned = False
         self._may_run = threading.Event()
@@ -91,7 +91,7 @@ class Scheduler:
             self._stepped.wait_for(self._all_opened, timeout)
 
     def _all_opened(self) -> bool:
-        return self._halt.is_set() or all(consumer.has_iterator for consumer in self._snapshot())
+        return self._stop.is_set() or all(consumer.has_iterator for consumer in self._snapshot())
 
     def stop(self, timeout: float = JOIN_SECONDS) -> None:
         """End all threads and wait for them, all together for `timeout` seconds at most.
@@ -110,7 +110,7 @@ class Scheduler:
             thread.join()
 
     def _end(self) -> None:
-        self._halt.set()
+        self._stop.set()
         self._may_run.set()
 
     def abandon(self) -> None:
@@ -166,7 +166,7 @@ class Scheduler:
     def _spawn(self, target: Callable[..., None], name: str, *args: object) -> None:
         thread = threading.Thread(target=self._run, args=(target, *args), name=name, daemon=True)
         with self._lock:
-            if self._halt.is_set():
+            if self._stop.is_set():
                 return
             self._threads.append(thread)
             self._at_work.add(thread)
@@ -180,7 +180,7 @@ class Scheduler:
     def _run(self, work: Callable[..., None], *args: object) -> None:
         """Work in a thread of its own: the one place where each of them ends, whatever was raised."""
         try:
-            with self._halt.obeyed():
+            with self._stop.obeyed():
                 work(*args)
         except Closed:
             pass  # the owner stopped us, inside the sink or a call
@@ -194,7 +194,7 @@ class Scheduler:
 
     def _start_runnable(self) -> None:
         with self._lock:
-            if self._halt.is_set():
+            if self._stop.is_set():
                 return
             ready = [
                 ShardConsumer(self._feed, shard, self._sink, self._share, self._reach.get(shard.shard_id))
@@ -212,7 +212,7 @@ class Scheduler:
             if wait is None:
                 self._finished(consumer)
                 return
-            self._halt.wait(wait)
+            self._stop.wait(wait)
 
     def _notify_stepped(self) -> None:
         with self._stepped:
@@ -220,7 +220,7 @@ class Scheduler:
 
     def _wait_while_paused(self) -> bool:
         self._may_run.wait()
-        return not self._halt.is_set()
+        return not self._stop.is_set()
 
     def _finished(self, consumer: ShardConsumer) -> None:
         with self._lock:
@@ -242,7 +242,7 @@ class Scheduler:
 
     def _discover(self) -> None:
         next_listing = self._feed.clock.monotonic() + DISCOVERY_SECONDS
-        while not self._halt.wait(TICK_SECONDS):
+        while not self._stop.wait(TICK_SECONDS):
             if self._is_abandoned:
                 self._done(None)
             elif self._feed.clock.monotonic() >= next_listing:
@@ -269,6 +269,8 @@ class Scheduler:
         with self._lock:
             for shard in shards:
                 check_same_stream(self._tracker.known(shard.shard_id) or shard, shard)
+            if max((shard.shard_id for shard in shards), default="") < self._tracker.newest:
+                return  # stale, or of another stream of this name; ids ascend
             wanted = list(filter(self._feed.wanted, shards))
             self._tracker.observe(wanted)
             is_complete = not self._tracker.unfinished
@@ -279,7 +281,7 @@ class Scheduler:
 
     def _done(self, error: BaseException | None) -> None:
         with self._lock:
-            if self._is_done or self._halt.is_set():
+            if self._is_done or self._stop.is_set():
                 return
             self._is_done = True
         self._end()

@@ -105,6 +105,11 @@ class ShardTracker:
             self._unlisted.difference_update(shard.parents)
         self._gone = [shard for shard in self._shards.values() if shard.shard_id not in listed]
 
+    @property
+    def newest(self) -> str:
+        """The largest id of a known shard; empty without one."""
+        return max(self._shards, default="")
+
     def known(self, shard_id: str) -> Shard | None:
         """Return a shard as it was last observed."""
         return self._shards.get(shard_id)

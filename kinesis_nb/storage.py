@@ -108,6 +108,13 @@ class Storage:
         """The last part of the address."""
         return self.uri.rpartition("/")[2]
 
+    @property
+    def kept_apart_by(self) -> str:
+        """What makes sure that of two writers of a version of the table one is refused."""
+        if self.folder is not None:
+            return "the file system"
+        return "conditional writes of the object store (If-None-Match), tried before the first commit"
+
     def options(self) -> Options:
         """Return what the object store needs now; empty for a folder."""
         if self.folder is not None:

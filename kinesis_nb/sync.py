@@ -68,6 +68,9 @@ class SyncStatus:
         What this run recorded as lost, because the stream did not keep it.
     error
         Why it failed or is retrying, else an empty string.
+    kept_apart_by
+        What makes sure that no second writer gets rows into the table: the file system, or the conditional writes of
+        the object store, which were tried before the first commit. Stores without them are refused.
     """
 
     state: str
@@ -78,6 +81,7 @@ class SyncStatus:
     shards: tuple[ConsumerStats, ...]
     lost: tuple[str, ...]
     error: str
+    kept_apart_by: str = ""
 
     def __repr__(self) -> str:
         lag = "unknown lag" if self.lag is None else f"{self.lag.total_seconds():,.1f} s behind"
@@ -293,7 +297,8 @@ class Sync(TableLike):
         shards = tuple(self._scheduler.stats()) if self._scheduler else ()
         lost = tuple(map(str, now.lost))
         lag, pending = _lag(shards), now.pending_rows
-        return SyncStatus(self._state(), now.committed, now.commits, pending, lag, shards, lost, error)
+        fence = self._table.storage.kept_apart_by
+        return SyncStatus(self._state(), now.committed, now.commits, pending, lag, shards, lost, error, fence)
 
     def _state(self) -> str:
         if self._committer.error is not None:

@@ -99,3 +99,14 @@ def test_rows_that_are_left_keep_what_they_show() -> None:
     buffer.untake([(shard_id, rows.slice(98))])
     assert buffer.stats().bytes <= 2 * 2 * 8 + 100
     assert [rows["n"].to_pylist() for rows in buffer.peek()] == [[99_998, 99_999]]
+
+
+def test_parts_of_a_batch_count_as_that_batch() -> None:
+    """What is taken out and put back is no more than it was, and in the order it was."""
+    buffer = Buffer(10**6, 2**30, "block")
+    buffer.put("s", pa.RecordBatch.from_pydict({"n": list(range(1_000))}))
+    before = buffer.stats()
+    for most in (10, 400, 600):
+        buffer.untake(buffer.take(0, most=most))
+        assert buffer.stats() == before
+        assert [n for rows in buffer.peek() for n in rows["n"].to_pylist()] == list(range(1_000))

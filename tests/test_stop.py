@@ -53,7 +53,7 @@ def outcome(wait: Callable[[], object]) -> list[BaseException]:
             except BaseException as error:  # noqa: BLE001 - whatever it is
                 raised.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)  # one that cannot be ended fails the test, and no more
     thread.start()
     began.wait(LONG)
     thread.join(0.5)
@@ -183,7 +183,7 @@ class Gate:
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Let the thread wait."""
         self.inside.set()
-        self.opened.wait(LONG)
+        self.opened.wait(LONG / 6)
         return True
 
     def lost(self, gap: object) -> None:

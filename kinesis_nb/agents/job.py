@@ -348,6 +348,7 @@ def _sync_status(record: dict[str, Any], parts: list[PartStatus]) -> SyncStatus:
         tuple(sorted((shard for status in known for shard in status.shards), key=lambda shard: shard.shard_id)),
         tuple(note for status in known for note in status.lost),
         "; ".join(dict.fromkeys(errors)),
+        next((status.kept_apart_by for status in known), ""),
     )
 
 
@@ -357,7 +358,7 @@ def _state(record: dict[str, Any], parts: list[PartStatus]) -> str:
     if record["is_over"]:
         return "stopped" if record["is_stopping"] else "ended"
     states = {part.status.state for part in parts if part.status is not None and not part.over}
-    for state in ("storage unavailable", "waiting"):
+    for state in ("storage unavailable", "handing over", "waiting"):
         if state in states:
             return state
     return "running" if states else "waiting"

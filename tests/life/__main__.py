@@ -13,7 +13,7 @@ from tests.life.run import never, simulate
 if os.environ.get("PYTHONHASHSEED") != "0":  # sets have an order of their own otherwise, and a seed is no one run
     os.execve(
         sys.executable, [sys.executable, "-m", "tests.life", *sys.argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"}
-    )  # noqa: S606
+    )
 
 parser = argparse.ArgumentParser(prog="python -m tests.life", description="Simulate machines, processes and a disk.")
 parser.add_argument("--seeds", type=int, default=5_000)

@@ -22,7 +22,8 @@ class Disk:
     Parameters
     ----------
     shadow
-        A place beside it, on the same file system: a link there keeps the number of a synced file from being used again.
+        A place beside it, on the same file system: a link there keeps the content of a synced file, and its number
+        from being used again.
     """
 
     def __init__(self, root: Path, shadow: Path, chooser: random.Random) -> None:
@@ -33,7 +34,7 @@ class Disk:
 
     def fsync(self, descriptor: int) -> None:
         """Stand where `os.fsync` does."""
-        self.sync(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        self.sync(Path(f"/proc/self/fd/{descriptor}").readlink())
 
     def sync(self, path: Path) -> None:
         """Make a file or the names of a folder durable."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -152,138 +152,154 @@ class Fibers:
         self.current = None
 
 
+class _OfWorld:
+    """A thing that waits in one world; each world has a class of its own."""
+
+    fibers: Fibers
+
+
+class _Thread(_OfWorld):
+    started: ClassVar[dict[int, _Thread]]
+
+    def __init__(
+        self,
+        *,
+        target: Callable[..., object] = lambda: None,
+        name: str = "",
+        args: tuple[Any, ...] = (),
+        daemon: bool = True,
+    ) -> None:
+        self.name, self.daemon = name, daemon
+        self._work = lambda: target(*args)
+        self._fiber: Fiber | None = None
+
+    def start(self) -> None:
+        assert self.fibers.current is not None
+        self._fiber = self.fibers.spawn(self.fibers.current.group, self.name, self._work)
+        self.started[id(self._fiber)] = self
+
+    def is_alive(self) -> bool:
+        return self._fiber is not None and not self._fiber.greenlet.dead
+
+    def join(self, timeout: float | None = None) -> None:
+        self.fibers.wait(lambda: not self.is_alive(), timeout)
+
+
+class _Event(_OfWorld, threading.Event):
+    def wait(self, timeout: float | None = None) -> bool:
+        self.fibers.wait(self.is_set, timeout)
+        return self.is_set()
+
+
+class _Halt(_OfWorld, Halt):
+    def wait(self, timeout: float | None = None) -> bool:
+        self.fibers.wait(self.is_set, timeout)
+        return self.is_set()
+
+
+class _Lock(_OfWorld):
+    def __init__(self) -> None:
+        self._owner: Any = None
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002 - as the real one
+        if self._owner is not None and not blocking:
+            return False
+        if not self.fibers.wait(lambda: self._owner is None, None if timeout < 0 else timeout):
+            return False
+        self._owner = self.fibers.current or self
+        return True
+
+    def release(self) -> None:
+        assert self._owner is not None
+        self._owner = None
+
+    def locked(self) -> bool:
+        return self._owner is not None
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class _RLock(_Lock):
+    def __init__(self) -> None:
+        super().__init__()
+        self._depth = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002 - as the real one
+        is_mine = self._owner is not None and self._owner is (self.fibers.current or self)
+        if not is_mine and not super().acquire(blocking, timeout):
+            return False
+        self._depth += 1
+        return True
+
+    def release(self) -> None:
+        self._depth -= 1
+        if not self._depth:
+            super().release()
+
+
+class _Condition(_OfWorld):
+    new_lock: Callable[[], _Lock]
+
+    def __init__(self, lock: _Lock | None = None) -> None:
+        self._lock = lock or type(self).new_lock()
+        self._waiting: list[list[bool]] = []
+        self.acquire, self.release = self._lock.acquire, self._lock.release
+
+    def __enter__(self) -> bool:
+        return self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        woken = [False]
+        self._waiting.append(woken)
+        self._lock.release()
+        try:
+            self.fibers.wait(lambda: woken[0], timeout)
+        finally:
+            self._lock.acquire()
+            self._waiting = [other for other in self._waiting if other is not woken]
+        return woken[0]
+
+    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+        end = None if timeout is None else self.fibers.clock.now() + timeout
+        while not (found := predicate()):
+            left = None if end is None else end - self.fibers.clock.now()
+            if left is not None and left <= 0:
+                break
+            self.wait(left)
+        return found
+
+    def notify_all(self) -> None:
+        self.notify(len(self._waiting))
+
+    def notify(self, n: int = 1) -> None:
+        for woken in self._waiting[:n]:
+            woken[0] = True
+
+
 class Threading:
     """What the package needs of `threading`, on fibers."""
 
     def __init__(self, fibers: Fibers) -> None:
-        self._main = object()
-        self._threads: dict[int, Any] = {}
+        self._fibers, self._main = fibers, object()
+        self._started: dict[int, _Thread] = {}
 
-        class Thread:
-            def __init__(
-                self,
-                group: None = None,
-                target: Callable[..., object] = lambda: None,
-                name: str = "",
-                args: tuple[Any, ...] = (),
-                *,
-                daemon: bool = True,
-            ) -> None:
-                self.name, self.daemon = name, daemon
-                self._work = lambda: target(*args)
-                self._fiber: Fiber | None = None
+        def here(kind: type[_OfWorld], **more: object) -> Any:
+            return type(kind.__name__.strip("_"), (kind,), {"fibers": fibers, **more})
 
-            def start(thread) -> None:  # noqa: N805 - self is the namespace
-                assert fibers.current is not None
-                thread._fiber = fibers.spawn(fibers.current.group, thread.name, thread._work)
-                self._threads[id(thread._fiber)] = thread
+        self.Thread = here(_Thread, started=self._started)
+        self.Event, self.Halt, self.Lock, self.RLock = here(_Event), here(_Halt), here(_Lock), here(_RLock)
+        self.Condition = here(_Condition, new_lock=self.RLock)
 
-            def is_alive(self) -> bool:
-                return self._fiber is not None and not self._fiber.greenlet.dead
-
-            def join(self, timeout: float | None = None) -> None:
-                fibers.wait(lambda: not self.is_alive(), timeout)
-
-        class Event(threading.Event):
-            def wait(self, timeout: float | None = None) -> bool:
-                fibers.wait(self.is_set, timeout)
-                return self.is_set()
-
-        class Lock:
-            def __init__(self) -> None:
-                self._owner: Any = None
-
-            def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002 - as the real one
-                if self._owner is not None and not (
-                    blocking and fibers.wait(lambda: self._owner is None, None if timeout < 0 else timeout)
-                ):
-                    return False
-                self._owner = fibers.current or self
-                return True
-
-            def release(self) -> None:
-                assert self._owner is not None
-                self._owner = None
-
-            def locked(self) -> bool:
-                return self._owner is not None
-
-            def __enter__(self) -> bool:
-                return self.acquire()
-
-            def __exit__(self, *_: object) -> None:
-                self.release()
-
-        class RLock(Lock):
-            def __init__(self) -> None:
-                super().__init__()
-                self._depth = 0
-
-            def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002
-                if (self._owner is None or self._owner is not (fibers.current or self)) and not super().acquire(
-                    blocking, timeout
-                ):
-                    return False
-                self._depth += 1
-                return True
-
-            def release(self) -> None:
-                self._depth -= 1
-                if not self._depth:
-                    super().release()
-
-        class Condition:
-            def __init__(self, lock: Lock | None = None) -> None:
-                self._lock = lock or RLock()
-                self._waiting: list[list[bool]] = []
-                self.acquire, self.release = self._lock.acquire, self._lock.release
-
-            def __enter__(self) -> bool:
-                return self._lock.__enter__()
-
-            def __exit__(self, *_: object) -> None:
-                self._lock.release()
-
-            def wait(self, timeout: float | None = None) -> bool:
-                woken = [False]
-                self._waiting.append(woken)
-                self._lock.release()
-                try:
-                    fibers.wait(lambda: woken[0], timeout)
-                finally:
-                    self._lock.acquire()
-                    self._waiting = [other for other in self._waiting if other is not woken]
-                return woken[0]
-
-            def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
-                end = None if timeout is None else fibers.clock.now() + timeout
-                while not (found := predicate()):
-                    left = None if end is None else end - fibers.clock.now()
-                    if left is not None and left <= 0:
-                        break
-                    self.wait(left)
-                return found
-
-            def notify_all(self) -> None:
-                for woken in self._waiting:
-                    woken[0] = True
-
-            def notify(self, n: int = 1) -> None:
-                for woken in self._waiting[:n]:
-                    woken[0] = True
-
-        class PlayedHalt(Halt):
-            def wait(self, timeout: float | None = None) -> bool:
-                fibers.wait(self.is_set, timeout)
-                return self.is_set()
-
-        self.Thread, self.Event, self.Lock, self.RLock, self.Condition = Thread, Event, Lock, RLock, Condition
-        self.Halt = PlayedHalt
-        self._fibers = fibers
-
-    def current_thread(self) -> Any:
+    def current_thread(self) -> object:
         """Return the thread of the fiber that runs; one that stands for the cell of a notebook otherwise."""
-        return self._threads.get(id(self._fibers.current), self._main)
+        return self._started.get(id(self._fibers.current), self._main)
 
 
 class OfFiber:

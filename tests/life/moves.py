@@ -338,14 +338,14 @@ class Moves:
     def _foreign(self, action: Callable[[DeltaTable], object]) -> object:
         if not (self.life.place / LOG).exists():
             return False
-        before = set(os.listdir(self.life.place))
+        before = set(self.life.place.iterdir())
         try:
             action(DeltaTable(self.life.place))
         except (DeltaError, OSError, ValueError) as error:
             self.life.note(f"somebody else fails: {str(error)[:200]}")
             return False
-        for name in set(os.listdir(self.life.place)) - before:
-            self.life.stamp(self.life.place / name)
+        for path in set(self.life.place.iterdir()) - before:
+            self.life.stamp(path)
         self.life.disk.sync_all()
         return True
 
@@ -508,7 +508,7 @@ class Moves:
         return True
 
     def retention_lowered(self) -> object:
-        if self.life.retention == 24:  # noqa: PLR2004 - the least that there is
+        if self.life.retention == 24:
             return False
         self.life.set_retention(24)
         return True

@@ -10,7 +10,6 @@ import uuid
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -32,6 +31,7 @@ from tests.virtual import VirtualClock, VirtualKinesis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from pathlib import Path
 
     from kinesis_nb.sync import Sync
 
@@ -300,9 +300,9 @@ class Life(World):
             write()
             return
         self.at(process, "before commit", writes=True)
-        before = set(os.listdir(folder))
+        before = set(folder.glob("*.json"))
         write()
-        new = [folder / name for name in set(os.listdir(folder)) - before if name.endswith(".json")]
+        new = list(set(folder.glob("*.json")) - before)
         for path in new:
             self.stamp(path)
         if len(new) == 1 and self.storm and self.chance(self.storm):

@@ -27,7 +27,7 @@ MUTANTS = [
         "for parent in shard.parents if parent in self._shards)",
         "for parent in shard.parents[:1] if parent in self._shards)",
     ),
-    Mutant("a child is read before its parent", "shards.py", "return all(parent in self._finished", "return all(True"),
+    Mutant("a child is read before its parent", "shards.py", "if not all(parent in self._finished", "if not all(True"),
     Mutant(
         "a shard is started twice",
         "shards.py",
@@ -342,6 +342,7 @@ MUTANTS = [
         "_POOL = pa.system_memory_pool()",
         "_POOL = pa.default_memory_pool()",
     ),
+    Mutant("the parts of a batch count as all of it", "buffer.py", "self._batches[0][1] is self._rest", "False"),
     Mutant("every thread splits large answers", "service/decoding.py", "return owner is me", "return True"),
     Mutant(
         "a thread that ended has its place",
@@ -432,6 +433,135 @@ MUTANTS = [
     ),
     Mutant("relaxed waits for parents", "shards.py", "if not self._is_ordered:", "if False:"),
     Mutant("a bomb goes off", "payload.py", "return content if len(content) <= most else None", "return content"),
+    Mutant(
+        "an answer of any size is read", "service/deadline.py", "if self.left < 0:", "if False:", "tests/test_bounds.py"
+    ),
+    Mutant(
+        "an announced size is believed",
+        "service/deadline.py",
+        "if not 0 <= count <= self._most:",
+        "if count < 0:",
+        "tests/test_bounds.py",
+    ),
+    Mutant("an error is read whole", "service/deadline.py", "self._most = ERROR_BYTES", "pass", "tests/test_bounds.py"),
+    Mutant(
+        "a head of any size is read",
+        "service/deadline.py",
+        "self.left = HEAD_BYTES",
+        "self.left = 2**40",
+        "tests/test_bounds.py",
+    ),
+    Mutant(
+        "memory for a chunk is taken before it comes",
+        "service/deadline.py",
+        "        self._check(amt)",
+        "        str(amt)",
+        "tests/test_bounds.py",
+    ),
+    Mutant(
+        "a listing may be as large as records",
+        "service/deadline.py",
+        "most: int = OTHER_BYTES",
+        "most: int = RECORDS_BYTES",
+        "tests/test_bounds.py",
+    ),
+    Mutant(
+        "records are cut off as a listing is",
+        "service/deadline.py",
+        "most=RECORDS_BYTES)",
+        "most=OTHER_BYTES)",
+        "tests/test_bounds.py",
+    ),
+    Mutant(
+        "a compressed answer is taken for records", "service/raw.py", '!= "identity":', '== "":', "tests/test_bounds.py"
+    ),
+    Mutant(
+        "bytes that are no text end a reader",
+        "service/client.py",
+        "(UnicodeDecodeError, ResponseParserError, RecursionError)",
+        "(ResponseParserError, RecursionError)",
+        "tests/test_bounds.py",
+    ),
+    Mutant(
+        "a stopped reader waits for its answer",
+        "service/deadline.py",
+        "if halt.current().is_set():",
+        "if False:",
+        "tests/test_stop.py",
+    ),
+    Mutant(
+        "a stopped reader waits for a handshake",
+        "service/deadline.py",
+        "self.ssl_context.sslsocket_class = _SSLSocket",
+        "pass",
+        "tests/test_stop.py",
+    ),
+    Mutant(
+        "a stopped reader waits for a connection",
+        "service/deadline.py",
+        "wait_for_write(sock, _patience(give_up))",
+        "wait_for_write(sock, 30)",
+        "tests/test_stop.py",
+    ),
+    Mutant(
+        "what was given up counts as a failure",
+        "service/client.py",
+        "        halt.check()  # what was given up did not fail\n",
+        "",
+        "tests/test_stop.py",
+    ),
+    Mutant(
+        "a stopped reader waits for a lock",
+        "halt.py",
+        "lock.acquire(timeout=LOOK_SECONDS)",
+        "lock.acquire()",
+        "tests/test_stop.py",
+    ),
+    Mutant(
+        "a stopped reader waits for room",
+        "buffer.py",
+        "lambda: halt.is_set() or self._may_take(rows)",
+        "lambda: self._may_take(rows)",
+        "tests/test_stop.py",
+    ),
+    Mutant(
+        "nobody wakes who waits for room", "halt.py", "            wake()\n", "            pass\n", "tests/test_stop.py"
+    ),
+    Mutant(
+        "stop waits for nobody",
+        "scheduler.py",
+        "self._left.wait_for(lambda: self._at_work <= me, timeout)",
+        "pass",
+        "tests/test_stop.py",
+    ),
+    Mutant(
+        "an interrupt makes dead threads of living",
+        "scheduler.py",
+        "            gone = [thread for thread in self._threads if thread not in self._at_work]\n",
+        "            gone = list(self._threads)\n",
+        "tests/test_stop.py",
+    ),
+    Mutant(
+        "a thread that is left is not told",
+        "scheduler.py",
+        "if self._was_awaited else 0",
+        "if False else 0",
+        "tests/test_stop.py",
+    ),
+    Mutant(
+        "a thread starts after the end",
+        "scheduler.py",
+        "            if self._stop.is_set():\n                return\n            self._threads.append",
+        "            self._threads.append",
+        "tests/test_stop.py",
+    ),
+    Mutant(
+        "a start that failed leaves threads",
+        "scheduler.py",
+        "        except BaseException:\n            self.stop()\n            raise\n",
+        "        finally:\n            pass\n",
+        "tests/test_stop.py",
+    ),
     Mutant("a fork is not noticed", "config.py", "if os.getpid() != made_in:", "if False:"),
 ]
 

@@ -315,6 +315,69 @@ _UPKEEP = [
     ("a torn file reaches polars", "verify.py", "if faults := table.faults():", "if faults := []:"),
 ]
 
+_GENERATIONS = [
+    (
+        "a shard that came and went unseen has no ancestors",
+        "ownership.py",
+        "Shard(shard_id, tuple(unread[:number]) if shard_id in self._orphans else ())",
+        "Shard(shard_id)",
+    ),
+    (
+        "a shard that was owned and never read is no orphan",
+        "ownership.py",
+        "begun.get(shard_id, Checkpoint()).sequence_number is None",
+        "shard_id not in known",
+    ),
+    (
+        "an orphan begins beside its ancestors",
+        "shards.py",
+        "return not self._has_unread_ancestor(shard)",
+        "return True",
+    ),
+    (
+        "a child that had ended is committed again",
+        "ledger.py",
+        "if child.shard_id in self.settled:",
+        "if child.shard_id in ():",
+    ),
+    (
+        "a child counts on from what was known of its parents at the start",
+        "ledger.py",
+        "for done in {**parents, **own}.values():",
+        "for done in parents.values():",
+    ),
+    (
+        "nobody waits for the owner of a parent that is gone",
+        "committer.py",
+        "| self.insist(lambda: self._table.acquired(gone))",
+        "",
+    ),
+    (
+        "a retention that was raised during a sleep is believed",
+        "gaps.py",
+        "horizon = max(horizon, self._feed.lookup.trimmed[0])",
+        "pass",
+    ),
+    (
+        "the table remembers the raised retention",
+        "ledger.py",
+        "            self._trimmed_before, self._kept_before = before, hours\n",
+        "            pass\n",
+    ),
+    (
+        "a shard of the stream before is told as lost",
+        "consumer.py",
+        "            self._check_newer(listing)\n",
+        "",
+    ),
+    (
+        "shards of another stream of the same name are read",
+        "scheduler.py",
+        'if max((shard.shard_id for shard in shards), default="") < self._tracker.newest:',
+        "if False:",
+    ),
+]
+
 MUTANTS = [
     Mutant(
         "rows and checkpoint in two commits",
@@ -559,6 +622,7 @@ MUTANTS = [
     *(Mutant(*defect, "tests/test_running.py") for defect in _RUNNING),
     *(Mutant(*defect, "tests/test_origin.py") for defect in _ORIGIN),
     *(Mutant(*defect, "tests/test_sync_restarts.py") for defect in _RESTARTS),
+    *(Mutant(*defect, "tests/test_generations.py") for defect in _GENERATIONS),
 ]
 
 SUITE = Suite(
