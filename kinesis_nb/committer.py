@@ -478,10 +478,10 @@ class Committer:
     def _commit_pending(self, patience: timedelta = SEEN_EVERY) -> None:
         with self._changed:
             requested = dict(self._ledger.requested)
-            pending = self._ledger.pending(lambda: self._buffer.take(0))
+            pending = self._ledger.pending(lambda: self._buffer.take(0), patience)
             self._in_flight = list(pending.held)
         ready = self._make_ready(requested.values()) if requested else set[str]()
-        if self._ledger.is_due(pending, patience):
+        if pending:
             self._commit(pending)
         with self._changed:
             for shard_id in ready:

@@ -48,6 +48,9 @@ class Pending:
     held: list[Held]
     gaps: dict[str, Gap]
 
+    def __bool__(self) -> bool:
+        return bool(self.seen or self.ended or self.held or self.gaps)
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -184,24 +187,29 @@ class Ledger:
 
     # --- commits
 
-    def pending(self, take: Callable[[], list[Held]]) -> Pending:
-        """Return what there is to commit; `take` takes the rows out of where they wait.
+    def pending(self, take: Callable[[], list[Held]], patience: timedelta = timedelta(0)) -> Pending:
+        """Return what there is to commit.
 
         In this order: everything that was seen, and everything of shards that ended, is among the rows by now; and the
         gaps in front of the rows are known.
+
+        Parameters
+        ----------
+        take
+            Takes the rows out of where they wait.
+        patience
+            How far the table may lie behind what was seen of an idle shard; such a shard is not part of a commit.
         """
         seen, ended = dict(self._seen), dict(self._ended)
         held = take()
-        return Pending(seen, ended, held, dict(self._gaps))
-
-    def is_due(self, pending: Pending, patience: timedelta) -> bool:
-        """Whether there is something to commit, or the table knows too little of how far idle shards were read."""
-        if pending.held or pending.ended or pending.gaps:
-            return True
-        known = {shard_id: self.reached(shard_id).seen for shard_id in pending.seen}
-        return any(
-            not (last := known[shard_id]) or moment - last > patience for shard_id, moment in pending.seen.items()
-        )
+        gaps = dict(self._gaps)
+        busy = {shard_id for shard_id, _ in held} | ended.keys() | gaps.keys()
+        told = {
+            shard_id: moment
+            for shard_id, moment in seen.items()
+            if shard_id in busy or not (last := self.reached(shard_id).seen) or moment - last > patience
+        }
+        return Pending(told, ended, held, gaps)
 
     def prepare(self, pending: Pending, now: datetime, kept: int) -> Prepared:
         """Return the next commit: numbered rows, and how far each shard is once they are in the table.
@@ -253,6 +261,7 @@ class Ledger:
         self._checkpoints |= prepared.checkpoints
         for shard_id in pending.ended:
             del self._ended[shard_id]
+            self._seen.pop(shard_id, None)
         for shard_id, gap in pending.gaps.items():
             if self._gaps.get(shard_id) is gap:
                 del self._gaps[shard_id]

@@ -172,12 +172,12 @@ def test_seen_of_idle_shards_is_due_now_and_then() -> None:
     """Nothing is committed for a shard that is silent, until the table lies further behind than it may."""
     told = ledger(a=Checkpoint(5, "5", seen=NOON))
     told.saw("a", NOON + timedelta(minutes=9))
-    assert not told.is_due(told.pending(list), timedelta(minutes=10))
+    assert not told.pending(list, timedelta(minutes=10))
     told.saw("a", NOON + timedelta(minutes=11))
-    assert told.is_due(told.pending(list), timedelta(minutes=10))
+    assert told.pending(list, timedelta(minutes=10))
     told = ledger(a=Checkpoint())
     told.saw("a", NOON)
-    assert told.is_due(told.pending(list), timedelta(minutes=10)), "nothing is known of it in the table"
+    assert told.pending(list, timedelta(minutes=10)), "nothing is known of it in the table"
 
 
 def test_seen_never_goes_back() -> None:
@@ -448,3 +448,16 @@ def test_a_sync_of_an_earlier_version_goes_on(stream: Stream) -> None:
     rows = stream.table.scan().collect()
     assert rows["shard_offset"].to_list() == [1]
     assert sync.status().rows == 1
+
+
+def test_a_commit_has_no_word_of_shards_that_have_nothing_new() -> None:
+    """What a commit writes grows with the shards that gave rows, not with those that are idle or have ended."""
+    told = ledger(**{name: Checkpoint(5, "5", seen=NOON) for name in "abc"})
+    for name in "abc":
+        told.saw(name, NOON + timedelta(minutes=1))
+    told.end("c", ())
+    pending = told.pending(lambda: [("a", row(6))], timedelta(minutes=10))
+    prepared = told.prepare(pending, NOON, 24)
+    assert prepared.checkpoints.keys() == {"a", "c"}
+    told.committed(pending, prepared)
+    assert told.pending(list).seen.keys() == {"b"}
