@@ -72,6 +72,7 @@ class Run:
 
     def _check_ends(self) -> None:
         """Check that nothing ended as it must not."""
+        self.moves.check_refused()
         if self.life.fibers.escaped:
             fiber, error = self.life.fibers.escaped[0]
             raise Violation(f"{fiber} died: {_told(error)}")
