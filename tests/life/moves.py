@@ -80,7 +80,7 @@ class Moves:
             self.reshard: 3,
             self.reshards_while_stopped: 2,
             self.retention_passes: 2,
-            self.retention_lowered: 1,
+            self.retention_lowered: 2,
             self.retention_raised: 1,
             self.note_unwritable: 1,
             self.note_damaged: 2,

@@ -49,6 +49,8 @@ class Run:
         """Play."""
         life = self.life
         with life.installed(), _remembered():
+            if life.random.random() < 0.3:
+                life.set_retention(48)
             for _ in range(life.random.randint(0, 3)):
                 life.put()
             self.moves.line()
