@@ -266,10 +266,12 @@ def _stamp(now: datetime, last: datetime | None) -> datetime:
 
 def _continued(reached: Checkpoint, done: Checkpoint) -> Checkpoint:
     """Return the checkpoint of a child that does not begin before one of its parents stopped."""
+    if reached.sequence_number is not None:
+        return reached  # it was read before the parent was told as lost: there must be no hole between its rows
     stamps = [stamp for stamp in (done.stamp, reached.stamp) if stamp]
     offset = max(done.offset, reached.offset)
     reached = replace(reached, offset=offset, stamp=max(stamps, default=None))
-    if done.seen is None or reached.sequence_number is not None or (reached.seen and reached.seen <= done.seen):
+    if done.seen is None or (reached.seen and reached.seen <= done.seen):
         return reached
     return replace(reached, seen=done.seen, kept=done.kept)
 

@@ -263,7 +263,9 @@ def _lineage(rows: pl.DataFrame, checkpoints: Mapping[str, Checkpoint], parents:
     known = [(parent, checkpoints[parent]) for parent in parents if parent in checkpoints]
     first = rows["shard_offset"][0]
     wrong = [f"has rows, and its parent {parent} has not ended" for parent, reached in known if not reached.ended]
-    wrong += [f"begins before the end of {parent}" for parent, reached in known if reached.offset > first]
+    # one that was lost before it was read has no rows to come before
+    began = [(parent, reached.offset) for parent, reached in known if reached.sequence_number is not None]
+    wrong += [f"begins before the end of {parent}" for parent, offset in began if offset > first]
     # whose rows it continues is not known when a parent left the stream before anybody had seen it
     expected = max((reached.offset for _, reached in known), default=0) if len(known) == len(parents) else first
     return wrong + ([f"its first {first - expected:,} rows are missing"] if first > expected else [])
