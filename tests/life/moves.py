@@ -11,10 +11,12 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
+from kinesis_nb.errors import KinesisError
 from kinesis_nb.position import StartingPosition
-from kinesis_nb.storage import LOG, NOTES
+from kinesis_nb.storage import LOG, NOTES, Storage
 from kinesis_nb.sync import RunPart, open_table, start_part, start_sync
-from tests.life.world import KEYS, STREAM, Cell, Life, Process
+from tests.life.world import KEYS, STREAM, Cell, Life, LifeStorage, Process
+from tests.simulation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +49,7 @@ class Moves:
             ]
         )
         self.is_decorated = False
+        self.refused: Cell | None = None
         self._runs = 0
         self._note: bytes | None = None
         self._then: list[tuple[float, Callable[[], None]]] = []  # what ends by itself
@@ -77,11 +80,12 @@ class Moves:
             self.reshard: 3,
             self.reshards_while_stopped: 2,
             self.retention_passes: 2,
-            self.retention_lowered: 1,
+            self.retention_lowered: 2,
             self.retention_raised: 1,
             self.note_unwritable: 1,
             self.note_damaged: 2,
             self.storm: 5,
+            self.store_without_fence: 1,
         }
 
     def play(self) -> None:
@@ -186,6 +190,28 @@ class Moves:
         if process.machine.name not in others:
             self.life.count("move: line on another machine")
         return self.begin(process, self.options())
+
+    def store_without_fence(self) -> object:
+        """Run the line on a store that cannot compare and swap: it is refused, and nothing is written there."""
+        process = self.life.begin_process()
+        storage = LifeStorage.at(self.life.root / "elsewhere")
+        storage.process, storage.can_fence = process, False
+
+        def line() -> Sync:
+            start = StartingPosition.parse(self.start, process.kinesis.server_time().earliest)
+            options = self.options()
+            return start_sync(process.kinesis, STREAM, storage, start, clock=process.clock, **options)
+
+        self.refused = process.run("line on a store without a fence", line)
+        return True
+
+    def check_refused(self) -> None:
+        """Check that a store without a fence was refused."""
+        cell = self.refused
+        if cell is None or not cell.is_done:
+            return
+        if not isinstance(cell.error, KinesisError) or (self.life.root / "elsewhere" / LOG).exists():
+            raise Violation(f"a store without a fence is not refused: {cell.error!r}")
 
     def parts(self) -> object:
         """Start a run of two or three writers, each with some of the shards."""
@@ -305,9 +331,6 @@ class Moves:
 
     def _check(self, reported: set[tuple[str, int]]) -> None:
         """Check that what was reported is there, as the next process that opens the table would see it."""
-        from kinesis_nb.storage import Storage
-        from tests.simulation import Violation
-
         if not reported:
             return
 
@@ -557,5 +580,6 @@ NAMES = [
     "note unwritable",
     "note damaged",
     "storm",
+    "store without fence",
     "stream made again",
 ]

@@ -49,6 +49,8 @@ class Run:
         """Play."""
         life = self.life
         with life.installed(), _remembered():
+            if life.random.random() < 0.3:
+                life.set_retention(48)
             for _ in range(life.random.randint(0, 3)):
                 life.put()
             self.moves.line()
@@ -72,6 +74,7 @@ class Run:
 
     def _check_ends(self) -> None:
         """Check that nothing ended as it must not."""
+        self.moves.check_refused()
         if self.life.fibers.escaped:
             fiber, error = self.life.fibers.escaped[0]
             raise Violation(f"{fiber} died: {_told(error)}")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from kinesis_nb import buffer, committer, deltalog, feed, halt, lease, running, scheduler, storage, sync, table, upkeep
-from kinesis_nb.errors import ServiceError
+from kinesis_nb.errors import ServiceError, TableError
 from kinesis_nb.running import Registry
 from kinesis_nb.storage import Storage
 from kinesis_nb.table import SyncTable
@@ -90,6 +90,13 @@ class LifeStorage(Storage):
     """The folder as one process reaches it: slow, failing, and where its life may end."""
 
     process: Process
+    can_fence = True
+
+    def check_fencing(self) -> None:
+        """Refuse a store that writes over what is there, as the probe of a real one does."""
+        if not self.can_fence:
+            raise TableError(f"{self.uri}: this object store has no conditional writes")
+        super().check_fencing()
 
     def _around(self, name: str, call: Callable[[], Any], *, writes: bool = False) -> Any:
         world = self.process.world
