@@ -184,7 +184,7 @@ def test_seen_never_goes_back() -> None:
     """A shard that is said to be seen up to an earlier moment than the table knows keeps the later one."""
     told = ledger(a=Checkpoint(5, "5", seen=NOON))
     told.saw("a", NOON - HOUR)
-    assert told.prepare(told.pending(list), NOON, 24).checkpoints["a"].seen == NOON
+    assert told.prepare(told.pending(lambda: [("a", row(6))]), NOON, 24).checkpoints["a"].seen == NOON
 
 
 def test_the_shortest_retention_counts_that_anything_is_known_of() -> None:
