@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -22,9 +22,6 @@ from deltalake import DeltaTable
 
 from kinesis_nb.deltalog import LOG
 from kinesis_nb.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(.*[^/].*)", re.DOTALL)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive of Windows has one letter
@@ -101,12 +98,10 @@ class Handle(DeltaTable):
         For whoever reads the files.
     """
 
-    def __init__(
-        self, uri: str, version: int | None, options: Mapping[str, str], reader_options: Mapping[str, str]
-    ) -> None:
+    def __init__(self, uri: str, version: int | None, options: dict[str, str], reader_options: dict[str, str]) -> None:
         self._place = uri
-        super().__init__(url_of(uri), version, dict(options) or None)
-        self._storage_options = dict(reader_options) or None  # polars takes them from here
+        super().__init__(url_of(uri), version, options or None)  # shown without secrets in a traceback: no copy
+        self._storage_options = reader_options or None  # polars takes them from here
 
     @property
     def table_uri(self) -> str:
@@ -146,7 +141,7 @@ class Handle(DeltaTable):
         return names
 
 
-def create(uri: str, options: Mapping[str, str], **table: Any) -> None:
+def create(uri: str, options: dict[str, str], **table: Any) -> None:
     """Create an empty table.
 
     Parameters
@@ -156,7 +151,7 @@ def create(uri: str, options: Mapping[str, str], **table: Any) -> None:
     """
     if _needs_detour(uri):
         Path(uri, LOG).mkdir(parents=True, exist_ok=True)  # a detour ends there
-    DeltaTable.create(url_of(uri), storage_options=dict(options) or None, **table)
+    DeltaTable.create(url_of(uri), storage_options=options or None, **table)
 
 
 def url_of(uri: str) -> str:

@@ -21,7 +21,7 @@ from kinesis_nb.address import url_of
 from kinesis_nb.deltalog import LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 FIRST = f"{LOG}/{0:020d}.json"
 _SCHEMA = pa.schema([("x", pa.int64())])
@@ -36,7 +36,7 @@ def first_entry() -> bytes:
     return b"\n".join(json.dumps(action).encode() for action in actions)
 
 
-def collide(uri: str, options: Mapping[str, str], plant: Callable[[], None]) -> None:
+def collide(uri: str, options: dict[str, str], plant: Callable[[], None]) -> None:
     """Let deltalake begin a table in a new place, where `plant` writes :data:`FIRST` of another one in between.
 
     What is there afterwards says whether the store refused to write over it.
@@ -56,7 +56,7 @@ def collide(uri: str, options: Mapping[str, str], plant: Callable[[], None]) -> 
             url_of(uri),
             pa.RecordBatchReader.from_batches(_SCHEMA, rows()),
             mode="append",
-            storage_options=dict(options),
+            storage_options=options,
             commit_properties=CommitProperties(max_commit_retries=0),
             post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
         )

@@ -429,7 +429,7 @@ def start_sync(
     summary = Patient(kinesis, clock).describe_stream(stream)
 
     def prepare() -> Callable[[], Sync]:
-        table = _open(kinesis, clock, summary, storage, start)
+        table = _open(kinesis, clock, stream, summary, storage, start)
         return lambda: Sync(Feed(kinesis, stream, clock, ()), table, commit_interval, decided)
 
     return _syncs.start((summary.arn, storage.uri), (setup, commit_interval, decided), prepare)
@@ -454,14 +454,14 @@ def start_part(
 
 def open_table(kinesis: Kinesis, stream: str, storage: Storage, start: StartingPosition, *, clock: Clock) -> SyncTable:
     """Open the table of a sync, or create it."""
-    return _open(kinesis, clock, Patient(kinesis, clock).describe_stream(stream), storage, start)
+    return _open(kinesis, clock, stream, Patient(kinesis, clock).describe_stream(stream), storage, start)
 
 
 def _open(
-    kinesis: Kinesis, clock: Clock, summary: StreamSummary, storage: Storage, start: StartingPosition
+    kinesis: Kinesis, clock: Clock, stream: str, summary: StreamSummary, storage: Storage, start: StartingPosition
 ) -> SyncTable:
     """Open the table, or create it once the stream is known to be readable: a call that fails must leave nothing."""
-    listing = Patient(kinesis, clock).list_shards(summary.name)
+    listing = Patient(kinesis, clock).list_shards(stream)
     begin = encode_start(start, kinesis.server_time().earliest)
     newest = max((shard.shard_id for shard in listing), default="")
     return SyncTable.open(storage, Origin(summary.arn, summary.created_at.isoformat(), begin, newest))
