@@ -19,7 +19,7 @@ import kinesis_nb as kn
 
 SIZE = 200  # bytes of data per record
 MOST_MIB = 600
-MOST_STOP_SECONDS = 2.0
+MOST_STOP_SECONDS = 2.0  # on a machine that has nothing else to do
 MOST_SECONDS = 120  # for all of it
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; listing only covers what that missed
 TICK_SECONDS = 1.0  # how often the discovery thread looks whether its owner is gone
-JOIN_SECONDS = 2.0  # a thread that waits for an answer or a lock looks four times a second whether it shall end
+JOIN_SECONDS = 1.0  # a thread that waits for an answer or a lock looks four times a second whether it shall end
 HOLES = 2  # listings in a row; one alone may just have met a reshard
 
 
@@ -94,7 +94,7 @@ class Scheduler:
         return self._stop.is_set() or all(consumer.has_iterator for consumer in self._snapshot())
 
     def stop(self, timeout: float = JOIN_SECONDS) -> None:
-        """End all threads and wait for them, all together for `timeout` seconds at most.
+        """End all threads and wait for them: all together, until none ended for `timeout` seconds.
 
         Whatever they wait in is given up: a connection, an answer, room in the sink. Only what cannot be given up, such
         as a look-up of the host's name, lets a thread outlive that; then `warning` says so. Calling it again, after an
@@ -103,7 +103,10 @@ class Scheduler:
         self._end()
         me = {threading.current_thread()}
         with self._left:
-            self._left.wait_for(lambda: self._at_work <= me, timeout)
+            before = -1
+            while before != (before := len(self._at_work)):  # a thousand take long on a busy machine, and do end
+                if self._left.wait_for(lambda: self._at_work <= me, timeout):
+                    break
             gone = [thread for thread in self._threads if thread not in self._at_work]
             self._was_awaited = True
         for thread in gone:  # nothing is left for them to do
@@ -190,7 +193,8 @@ class Scheduler:
             self._notify_stepped()
             with self._left:
                 self._at_work.discard(threading.current_thread())
-                self._left.notify_all()
+                if len(self._at_work) <= 1:  # the one that stops may be among them
+                    self._left.notify_all()
 
     def _start_runnable(self) -> None:
         with self._lock:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kinesis_nb.transport import Clock
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30
-POOL = 256  # idle connections that are kept; no more calls than that are under way at a time, whatever the threads
+POOL = 256  # idle connections that are kept; a call that finds none makes one
 
 # botocore's sessions would each read their JSON again: 25 ms for a client instead of 200
 _models = functools.cache(botocore.loaders.create_loader)

@@ -530,8 +530,8 @@ MUTANTS = [
     Mutant(
         "stop waits for nobody",
         "scheduler.py",
-        "self._left.wait_for(lambda: self._at_work <= me, timeout)",
-        "pass",
+        "if self._left.wait_for(lambda: self._at_work <= me, timeout):",
+        "if True:",
         "tests/test_stop.py",
     ),
     Mutant(
