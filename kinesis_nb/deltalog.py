@@ -138,7 +138,7 @@ def actions(files: Files, version: int, body: bytes) -> list[Action]:
     Raises
     ------
     TableError
-        When it is not whole, and does not become so.
+        When it is incomplete, and does not become so.
     """
     until = time.monotonic() + PATIENCE_SECONDS
     while not (found := _decode(body)):
@@ -150,7 +150,7 @@ def actions(files: Files, version: int, body: bytes) -> list[Action]:
 
 
 def _decode(body: bytes) -> list[Action]:
-    """Return the actions of an entry; nothing when it is not whole, for every commit says at least what it was."""
+    """Return the actions of an entry; nothing when it is incomplete, for every commit says at least what it was."""
     try:
         found = _ACTIONS.decode_lines(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -165,7 +165,7 @@ def txns(files: Files, parts: Iterable[str], bodies: Iterable[bytes]) -> dict[st
     Raises
     ------
     TableError
-        When a part is not whole.
+        When a part is incomplete.
     """
     numbers: dict[str, int] = {}
     for name, body in zip(parts, bodies, strict=True):
@@ -260,7 +260,7 @@ def _torn(files: Files, version: int, body: bytes) -> TableError:
 
 
 def _torn_checkpoint(files: Files, name: str, body: bytes) -> TableError:
-    """Say what to do about a checkpoint that is not whole: without it, the log before it may still be."""
+    """Say what to do about a checkpoint that is incomplete: without it, the log before it may still be."""
     sizes = files.sizes(LOG)
     before = live({other: size for other, size in sizes.items() if other != name})
     version = int(name[:20])

@@ -132,7 +132,7 @@ class Storage:
         OSError
             When that is not possible now.
         TableError
-            When a file of the log is not whole.
+            When a file of the log is incomplete.
         """
         with self._log_errors(version):
             return Handle(self.uri, version, self.patient_options(), self.options())
@@ -165,7 +165,7 @@ class Storage:
         OSError
             When the table cannot be opened now.
         TableError
-            When a file of the log, or of the rows in a folder, is not whole.
+            When a file of the log, or of the rows in a folder, is incomplete.
         """
         import polars as pl
 
@@ -663,11 +663,11 @@ def _check_files(folder: Path, table: DeltaTable) -> None:
             with (folder / unquote(path)).open("rb") as file:
                 is_whole = file.read(4) == _MAGIC
                 is_whole &= file.seek(-4, io.SEEK_END) == size - 4 and file.read() == _MAGIC
-            state = "not whole"
+            state = "incomplete"
         except FileNotFoundError:
             is_whole, state = False, "missing"
         except OSError:  # shorter than that
-            is_whole, state = False, "not whole"
+            is_whole, state = False, "incomplete"
         if not is_whole:
             msg = f"{folder}: the rows of version {table.version():,} are not all there: {path} is {state}"
             raise TableError(msg, hint="put the file back from a backup, or sync into a new place")

@@ -38,7 +38,7 @@ class Txns:
         OSError
             When the log cannot be read, or that part of it was cleaned up.
         TableError
-            When a file of the log is not whole.
+            When a file of the log is incomplete.
         """
         if self._version is None or version < self._version or not self._read_on(self._version, version):
             self._begin_at_checkpoint(version)

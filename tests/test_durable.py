@@ -121,7 +121,7 @@ def told(place: Place, name: str, *readers: str) -> list[str]:
 @pytest.mark.usefixtures("tearing")
 @pytest.mark.parametrize("how", [empty, half, whole_lines, zeros, None])
 def test_an_entry_that_later_ones_rely_on(place: Place, how: Callable[[bytes], bytes] | None) -> None:
-    """A log entry in the middle that is not whole is told by its file and version, whoever reads the table."""
+    """A log entry in the middle that is incomplete is told by its file and version, whoever reads the table."""
     name = deltalog.entry(8)
     tear(place, name, how)
     hints = told(place, name, "sync", "open", "scan", "growing", *(["numbers"] if how else []))
@@ -168,7 +168,7 @@ def test_the_first_entry(tmp_path: Path, how: Callable[[bytes], bytes]) -> None:
 
 @WAYS
 def test_a_checkpoint_of_the_log(place: Place, how: Callable[[bytes], bytes] | None) -> None:
-    """One that is not whole is told; the hint knows that the log before it is whole, and following it helps."""
+    """One that is incomplete is told; the hint knows that the log before it is whole, and following it helps."""
     name = f"{LOG}/{5:020d}.checkpoint.parquet"
     path = tear(place, name, how)
     for hint in told(place, name, "sync", "open", "scan"):
@@ -188,7 +188,7 @@ def test_a_checkpoint_without_the_log_before_it(place: Place, how: Callable[[byt
 
 @WAYS
 def test_the_hint_at_a_checkpoint(place: Place, how: Callable[[bytes], bytes] | None) -> None:
-    """A `_last_checkpoint` that is not whole, or not there, costs nothing but a look at the names."""
+    """A `_last_checkpoint` that is incomplete, or not there, costs nothing but a look at the names."""
     tear(place, HINT, how)
     assert place.storage.last_log_checkpoint() == 5
     assert checkpoint(place.open(), "s") == Checkpoint(8, "8")
@@ -218,7 +218,7 @@ def test_an_entry_that_a_checkpoint_stands_for(place: Place, how: Callable[[byte
 
 @WAYS
 def test_a_file_of_rows(place: Place, how: Callable[[bytes], bytes] | None) -> None:
-    """A file of rows that is not whole is told by its name before anybody reads it, and never ends in a panic."""
+    """A file of rows that is incomplete is told by its name before anybody reads it, and never ends in a panic."""
     name = place.storage.open().file_uris()[0].rpartition("/")[2]
     tear(place, name, how)
     assert all("backup" in hint for hint in told(place, name, "scan"))

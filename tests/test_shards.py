@@ -112,7 +112,7 @@ def test_child_that_left_before_it_was_listed_holds_nothing_up() -> None:
 
 
 def test_hole_in_a_listing() -> None:
-    """Hash keys that belong to no open shard show that a listing is not whole; a closed shard covers nothing."""
+    """Hash keys that belong to no open shard show that a listing is incomplete; a closed shard covers nothing."""
     half = MAX_HASH_KEY // 2
     low, high = Shard("a", hash_range=(0, half)), Shard("b", hash_range=(half + 1, MAX_HASH_KEY))
     assert not has_hole([high, low])

@@ -52,7 +52,7 @@ def unpack(data: bytes) -> list[UserRecord] | None:
     Returns
     -------
     list of UserRecord or None
-        None for a plain record: whatever is not whole and well-formed, and an aggregate of nothing, because a record
+        None for a plain record: whatever is incomplete and well-formed, and an aggregate of nothing, because a record
         that gave no row would look like a lost one.
     """
     message = data[len(MAGIC) : -_DIGEST]

@@ -217,7 +217,7 @@ class KinesisClient:
             raise self._translate(error, operation, stream) from error
         except (UnicodeDecodeError, ResponseParserError, RecursionError) as error:
             forget_frames(error)
-            raise _malformed(operation, "an answer that is no JSON") from error
+            raise _malformed(operation, "a response that is not JSON") from error
 
     def _translate(self, error: Exception, operation: str, stream: str = "") -> KinesisError:
         halt.check()  # what was given up did not fail
@@ -250,7 +250,7 @@ def _required(answer: Mapping[str, Any], member: str, kind: type[T]) -> T:
     """Return a member of an answer; botocore gives an empty answer for a body that was cut off, without an error."""
     value = answer.get(member)
     if not isinstance(value, kind):
-        msg = f"an answer without {member} is not whole"
+        msg = f"an answer without {member} is incomplete"
         raise ServiceError(msg, hint="it can be asked for again", retryable=True)
     return value
 

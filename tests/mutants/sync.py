@@ -603,7 +603,7 @@ MUTANTS = [
         _DURABLE,
     ),
     Mutant(
-        "a file of rows that is not whole is left to polars",
+        "a file of rows that is incomplete is left to polars",
         "storage.py",
         "            _check_files(self.folder, table)\n",
         "            pass\n",
