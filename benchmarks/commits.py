@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from kinesis_nb.storage import Storage
 from kinesis_nb.origin import Origin
+from kinesis_nb.storage import Storage
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable
 from kinesis_nb.upkeep import Maintenance
 

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 from kinesis_nb.buffer import Buffer, Held, OnFull
@@ -18,8 +20,6 @@ from kinesis_nb.storage import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
-
-    from deltalake.transaction import AddAction
 
     from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
@@ -496,8 +496,7 @@ class Committer:
         now = self._feed.kinesis.server_time().likely(self._clock.now())
         self._ledger.trimmed(*self._feed.lookup.trimmed)
         prepared = self._ledger.prepare(pending, now, self._feed.lookup.known_hours)
-        file = self.insist(lambda: self._table.write_rows(prepared.rows))
-        self.insist(lambda: self._publish(file, prepared))
+        self._publish(prepared)
         with self._changed:
             self._version = self._table.version
             self._in_flight = []
@@ -505,13 +504,20 @@ class Committer:
             self._commits += 1
             self._ledger.committed(pending, prepared)
 
-    def _publish(self, file: AddAction | None, prepared: Prepared) -> None:
-        """Commit; a handle that is older than a round of maintenance is refused once, and that is no reason to wait."""
-        is_first = True
-        while not self._table.commit(file, prepared.checkpoints, prepared.gaps):
-            if not is_first:
+    def _publish(self, prepared: Prepared) -> None:
+        """Write the rows to a file, once, and commit it.
+
+        A handle that is older than a round of maintenance is refused once, and that is no reason to wait.
+        """
+        file = self.insist(lambda: self._table.write_rows(prepared.rows))
+        for number in count():
+            if number > 1:
                 self._wait_to_retry(f"the commit did not go through: {self._table.refusal}")
-            is_first = False
+            may_be_gone = number > 0 or self._table.storage.folder is not None  # an object stays where it was put
+            if file is not None and may_be_gone and not self.insist(partial(self._table.has_file, file)):
+                file = self.insist(lambda: self._table.write_rows(prepared.rows))  # its folder was away meanwhile
+            if self.insist(partial(self._table.commit, file, prepared.checkpoints, prepared.gaps)):
+                return
 
     def insist(self, action: Callable[[], T]) -> T:
         """Do something with the table, retrying until it succeeds.

@@ -462,6 +462,7 @@ class Storage:
         if self.folder is None:
             yield self.uri
             return
+        self.folder.mkdir(parents=True, exist_ok=True)
         with self._draft() as draft:
             yield str(draft)
             body = (draft / deltalog.entry(0)).read_bytes()
@@ -499,6 +500,7 @@ class Storage:
         """Give a folder with an empty log, on the same disk; it is gone afterwards, and so are forgotten ones."""
         notes = Path(self.uri, NOTES)
         draft = notes / f"draft-{uuid.uuid4().hex}"
+        notes.mkdir(exist_ok=True)
         (draft / LOG).mkdir(parents=True)
         try:
             yield draft
@@ -642,7 +644,7 @@ def explain(uri: str, error: OSError) -> TableError:
 @contextmanager
 def _drafted(path: Path, body: bytes) -> Generator[Path]:
     """Give a durable file that is to get the name `path` in the block; that name is durable afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)  # not its parents: a table that was moved away must not seem to be there
     draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         draft.write_bytes(body)

@@ -354,6 +354,11 @@ class SyncTable:
             name, size = self.storage.write_parquet(rows, str(self._table.metadata().id))
         return AddAction(name, size, {}, int(time.time() * 1000), True, json.dumps({"numRecords": rows.num_rows}))
 
+    def has_file(self, file: AddAction) -> bool:
+        """Return whether a file that :meth:`write_rows` gave is still there."""
+        with storage_errors():
+            return self.storage.has(file.path)
+
     def gaps(self, shard_ids: Iterable[str]) -> list[RecordedGap]:
         """Return what is known to be lost of shards."""
         numbers = {shard_id: found.gaps for shard_id, found in self.checkpoints(shard_ids).items() if found.gaps}

@@ -94,6 +94,45 @@ def test_storage_that_comes_back(source: kn.Source, streams: Streams, tmp_path: 
     assert by_key(table_rows(tmp_path / "t").to_arrow()) == written_by_key(streams)
 
 
+def test_rows_written_where_the_table_was(
+    source: kn.Source, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of rows that is not there any more when it is to be committed is written again: none is missing."""
+    streams.create()
+    table, away = tmp_path / "t", tmp_path / "away"
+    write, lost = SyncTable.write_rows, []
+
+    def write_and_lose(self: SyncTable, rows: pa.Table) -> object:
+        file = write(self, rows)
+        if file is not None and not lost:  # as when the folder was away meanwhile
+            lost.append((table / file.path).rename(away))
+        return file
+
+    monkeypatch.setattr(SyncTable, "write_rows", write_and_lose)
+    sync = source.sync("orders", table, commit_interval=0.05)
+    streams.put(20)
+    assert sync.wait(timeout=30)
+    assert lost
+    assert by_key(table_rows(table).to_arrow()) == written_by_key(streams)
+    assert sync.verify()
+    sync.stop()
+
+
+def test_a_folder_that_was_moved_away_stays_away(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """Nothing is created where the table was: whoever moved it there again would find files in the way."""
+    streams.create()
+    sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
+    (tmp_path / "t").rename(tmp_path / "away")
+    streams.put(20)
+    while sync.status().state != "storage unavailable" or sync.status().pending < 20:
+        assert sync.is_active, sync.status().error
+    assert not (tmp_path / "t").exists()
+    (tmp_path / "away").rename(tmp_path / "t")
+    assert sync.wait(timeout=30)
+    sync.stop()
+    assert by_key(table_rows(tmp_path / "t").to_arrow()) == written_by_key(streams)
+
+
 class StaleListing(KinesisClient):
     """A real client whose first listing is old when it arrives: `meanwhile` happens between the two."""
 

@@ -380,6 +380,27 @@ _GENERATIONS = [
 
 MUTANTS = [
     Mutant(
+        "a file of rows that is gone is committed",
+        "committer.py",
+        "if file is not None and may_be_gone and not self.insist(",
+        "if False and not self.insist(",
+        "tests/test_sync.py",
+    ),
+    Mutant(
+        "a table that was moved away gets a new folder",
+        "storage.py",
+        "path.parent.mkdir(exist_ok=True)  # not its parents",
+        "path.parent.mkdir(exist_ok=True, parents=True)  # not its parents",
+        "tests/test_sync.py",
+    ),
+    Mutant(
+        "every commit writes all shards that were ever seen",
+        "ledger.py",
+        "if shard_id in busy or not (last := self.reached(shard_id).seen) or moment - last > patience",
+        "",
+        "tests/test_ledger.py",
+    ),
+    Mutant(
         "rows and checkpoint in two commits",
         "table.py",
         _WRITE,
