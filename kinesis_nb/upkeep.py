@@ -222,7 +222,9 @@ class Maintenance:
         """Return files that a writer of this table made and never published."""
         table.update_incremental()  # after the files were listed: one that was published since is not an orphan
         named = set(_files(table)) | set(table.vacuum(0, dry_run=True, enforce_retention_duration=False))
-        table_id, now = str(table.metadata().id), self._clock.now()
+        table_id = str(table.metadata().id)
+        # by the clock of whoever keeps the files: one here that is a day ahead would make all of them old
+        now = min(self._clock.now(), max((info.mtime for info in present.values()), default=self._clock.now()))
         old = {name for name, info in present.items() if (now - info.mtime).total_seconds() >= RETENTION_HOURS * 3600}
         return {name for name in old - named - self._storage.in_flight() if is_ours(name, table_id)}
 

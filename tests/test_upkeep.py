@@ -8,6 +8,7 @@ import shutil
 import time
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -31,7 +32,6 @@ from tests.places import ORIGIN, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 OLD = time.time() - 3 * 24 * 3600
@@ -437,6 +437,11 @@ def test_a_clock_that_was_set_removes_nothing(
     clock.wall += timedelta(days=3)
     maintenance.run()
     assert orphan.path in files_of(storage)
+    maintenance.run()
+    assert orphan.path in files_of(storage), "by the clock of the files nothing is old"
+    newest = table.write_rows(rows_of(4))
+    assert newest is not None
+    os.utime(Path(storage.uri, newest.path), (clock.wall.timestamp(), clock.wall.timestamp()))
     maintenance.run()
     assert orphan.path not in files_of(storage)
 

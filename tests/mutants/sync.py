@@ -380,6 +380,13 @@ _GENERATIONS = [
 
 MUTANTS = [
     Mutant(
+        "a clock that is ahead makes all files old",
+        "upkeep.py",
+        "now = min(self._clock.now(), max(",
+        "now = max(self._clock.now(), max(",
+        "tests/test_upkeep.py",
+    ),
+    Mutant(
         "a file of rows that is gone is committed",
         "committer.py",
         "if file is not None and may_be_gone and not self.insist(",
