@@ -277,7 +277,7 @@ class Committer:
             return self._ownership.fenced_by()
         if isinstance(error, OSError) and not isinstance(error, KinesisError):
             return explain(self._table.storage.uri, error)
-        if type(error).__name__ == "PanicException":  # of the Rust libraries; it is no Exception
+        if type(error).__name__ == "PanicException":  # of the Rust libraries; not an Exception
             return TableError(f"{self._table.storage.uri} cannot be used: {error}", hint="this may be a damaged table")
         return error
 
@@ -385,9 +385,12 @@ class Committer:
     def take_all(self, lookups: Patient) -> Feed:
         """Own every shard that is listed after the last take-over, and those that left the stream unread.
 
-        Returns what is to be read.
-
         A writer that is being fenced may end a shard meanwhile; its children are in the next listing then.
+
+        Returns
+        -------
+        Feed
+            What is to be read.
         """
         kept = lookups.insist(self._feed.lookup.retention)
         is_taken = False

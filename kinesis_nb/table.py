@@ -145,7 +145,7 @@ class SyncTable:
         self._sync = origin.stream_arn
         self._numbers = Txns(storage)
         self._epochs: dict[str, int] = {}
-        self._turn = 0  # the number of this writer's call; 0 for a writer that takes no part in that
+        self._turn = 0  # the number of this writer's call; 0 before it has claimed the table
         self._run = ""  # whose writers have the same number
         self._kept: dict[str, int] = {}  # what the table is known to hold under that name: it hardly ever changes
         self._is_in_doubt = False  # whether the last commit may have landed, or a rival's may have

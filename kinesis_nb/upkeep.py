@@ -285,7 +285,7 @@ class _Mergeable:
 
 
 _PLAIN = re.compile(r"[\w.-]+")  # at the top of the table's folder, and written in the log as it is on disk
-# an append-only table takes no removal that changes data, and a change feed would tell each of them as a deletion
+# an append-only table refuses removals that change data, and a change feed would report each of them as a deletion
 _KEEP_FILES = ("delta.appendOnly", "delta.enableChangeDataFeed")
 
 
@@ -296,7 +296,7 @@ def _files(table: DeltaTable) -> dict[str, int]:
 
 
 def _bins(files: dict[str, int], most: int) -> list[dict[str, int]]:
-    """Return files to be merged, with their sizes: some at a time, of at most so many bytes together."""
+    """Return files to be merged, with their sizes: in groups of at most `most` bytes each."""
     bins: list[dict[str, int]] = [{}]
     for path, size in sorted(files.items(), key=lambda file: file[1]):
         if sum(bins[-1].values()) + size > most:

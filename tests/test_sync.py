@@ -133,6 +133,13 @@ def test_a_folder_that_was_moved_away_stays_away(source: kn.Source, streams: Str
     assert by_key(table_rows(tmp_path / "t").to_arrow()) == written_by_key(streams)
 
 
+def test_no_file_beside_a_table_that_is_not_there(tmp_path: Path) -> None:
+    """A note is not written, and no folder is created for it, where the table is away."""
+    with pytest.raises(FileNotFoundError):
+        Storage.at(tmp_path / "t").write("_kinesis_nb/owner.json", b"{}")
+    assert not (tmp_path / "t").exists()
+
+
 class StaleListing(KinesisClient):
     """A real client whose first listing is old when it arrives: `meanwhile` happens between the two."""
 

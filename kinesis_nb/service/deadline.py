@@ -1,8 +1,8 @@
 """An end for every call: however slowly the answer drips, however long it gets, and when nobody wants it any more.
 
 A socket's timeout counts from one piece of an answer to the next, so a server that sends a byte now and then is never
-cut off; and nothing in HTTP says that an answer ends. Connections made here give an answer so many seconds and bytes as
-a whole. While they wait they look now and then whether their thread shall end (:mod:`kinesis_nb.halt`): then they are
+cut off; and nothing in HTTP says that a response ends. Connections made here limit the seconds and bytes of a whole
+response. While they wait they look now and then whether their thread shall end (:mod:`kinesis_nb.halt`): then they are
 closed, and those of other threads go on.
 """
 
@@ -42,7 +42,7 @@ class TooLarge(http.client.HTTPException):
 
 
 class _Bounded(io.RawIOBase):
-    """The receiving side of a socket: up to a moment, up to so many bytes, and as long as somebody wants them."""
+    """The receiving side of a socket: until a deadline, up to a limit of bytes, and while somebody wants them."""
 
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         self._sock, self._file = sock, sock.makefile("rb", buffering=0)  # which keeps the socket open for us
