@@ -105,6 +105,12 @@ class Batch:
         column = self.rows.column("kinesis_ingestion_timestamp")
         return column[0].as_py() if len(column) else None
 
+    @property
+    def last_arrival(self) -> datetime | None:
+        """When the last row arrived."""
+        column = self.rows.column("kinesis_ingestion_timestamp")
+        return column[-1].as_py() if len(column) else None
+
     def behind(self, sequence_number: str) -> Batch:
         """Return the batch without the rows up to a sequence number, that one included."""
         return replace(self, rows=rows_behind(self.rows, sequence_number))

@@ -1,7 +1,8 @@
 """Whether the stream dropped records of a shard before they were read.
 
 A shard that was silent and one whose records were trimmed look the same. What tells them apart is up to which moment
-everything is known to have been read, and whether the record read last is still there.
+everything is known to have been read, and whether the record read last is still there. After a long time it is looked
+for even where the stream keeps its records for longer: the stream may have kept them for a shorter time meanwhile.
 """
 
 from __future__ import annotations
@@ -55,12 +56,14 @@ class GapWatch:
         self.seen = reach.seen if reach else None
         self._is_kept = reach is not None and reach.is_kept
         self._feed, self._shard_id, self._sink = feed, shard_id, sink
+        self._arrived: datetime | None = None  # when the last record arrived that was read
         self._pending: Gap | None = None  # that there may be; the next record shows whether there is
 
     def begin(self, start: StartingPosition) -> None:
         """Take in what the sink knows of the time before."""
         known = start.timestamp if start.kind is Kind.LATEST else start.seen
         self.seen = known or self.seen
+        self._arrived = start.arrived
 
     def suspects(self, position: StartingPosition) -> bool:
         """Return whether the retention may have ended for what follows `position`: then its iterator is made anew."""
@@ -72,8 +75,12 @@ class GapWatch:
             return False
         if self.seen is None:
             self.seen = self._promised_from(position)
-        if now - self.seen > LEAST_RETENTION and self.seen < self._horizon(now):
-            self._pending = self._gap_behind(position, "trimmed")
+        if now - self.seen > LEAST_RETENTION:
+            horizon = self._horizon(now)
+            # a record that has to be there still: the stream may have kept less meanwhile
+            is_proof = self._arrived is not None and self._arrived > horizon + GRACE
+            if self.seen < horizon or is_proof:
+                self._pending = self._gap_behind(position, "trimmed")
         return self._pending is not None
 
     def _horizon(self, now: datetime) -> datetime:
@@ -145,3 +152,4 @@ class GapWatch:
     def delivered(self, batch: Batch, gap: Gap | None) -> None:
         """Take note that the sink has a batch that :meth:`settle` gave."""
         self.seen, self._pending = batch.seen, gap
+        self._arrived = batch.last_arrival or self._arrived

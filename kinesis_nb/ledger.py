@@ -157,7 +157,7 @@ class Ledger:
         """Return where to read on: after the last committed record, or where the sync started."""
         checkpoint = self.reached(shard_id)
         if checkpoint.sequence_number is not None:
-            return StartingPosition.after(checkpoint.sequence_number, checkpoint.seen)
+            return StartingPosition.after(checkpoint.sequence_number, checkpoint.seen, checkpoint.arrived)
         # for a child born later that is its beginning; one that was there may hold older records
         return replace(start, seen=checkpoint.seen)
 
@@ -237,6 +237,7 @@ class Ledger:
                 offset=reached.offset + rows.num_rows,
                 sequence_number=rows["sequence_number"][-1].as_py(),
                 stamp=stamp,
+                arrived=_arrival(rows),
             )
         for shard_id, moment in pending.seen.items():
             reached = new.get(shard_id) or self.reached(shard_id)
@@ -271,6 +272,12 @@ class Ledger:
 def _stamp(now: datetime, last: datetime | None) -> datetime:
     """Return the time of a commit: not before the last one, unless that one was stamped by a wrong clock."""
     return now if last is None or last - now > WRONG_CLOCK else max(now, last)
+
+
+def _arrival(rows: pa.RecordBatch) -> datetime | None:
+    """Return when the last row arrived, as a checkpoint keeps it."""
+    arrival = rows["kinesis_ingestion_timestamp"][-1].as_py()
+    return arrival and in_millis(arrival)
 
 
 def _continued(reached: Checkpoint, done: Checkpoint) -> Checkpoint:

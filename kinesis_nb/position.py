@@ -42,6 +42,7 @@ class StartingPosition:
     timestamp: datetime | None = None
     sequence_number: str | None = None
     seen: datetime | None = None
+    arrived: datetime | None = None
 
     @classmethod
     def trim_horizon(cls) -> StartingPosition:
@@ -78,7 +79,9 @@ class StartingPosition:
         return cls(Kind.AT_TIMESTAMP, timestamp=moment)
 
     @classmethod
-    def after(cls, sequence_number: str, seen: datetime | None = None) -> StartingPosition:
+    def after(
+        cls, sequence_number: str, seen: datetime | None = None, arrived: datetime | None = None
+    ) -> StartingPosition:
         """Return the place just after one record of one shard (AWS: ``AFTER_SEQUENCE_NUMBER``).
 
         Parameters
@@ -86,11 +89,13 @@ class StartingPosition:
         seen
             When everything up to then is known to have been read: so a shard that was silent for longer than the
             stream's retention can be told from one whose records were lost.
+        arrived
+            When that record arrived, if that is known: so it can be told whether the stream must still have it.
         """
         if not sequence_number.isdecimal():
             msg = f"{sequence_number!r} is not a sequence number"
             raise ConfigError(msg, hint="a sequence number is a string of decimal digits")
-        return cls(Kind.AFTER_SEQUENCE_NUMBER, sequence_number=sequence_number, seen=seen)
+        return cls(Kind.AFTER_SEQUENCE_NUMBER, sequence_number=sequence_number, seen=seen, arrived=arrived)
 
     @classmethod
     def parse(cls, value: StartingPosition | str | datetime | timedelta, now: datetime) -> StartingPosition:

@@ -48,7 +48,7 @@ aggregate share a sequence number. They come in one batch and go into one commit
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PIECE = 62  # bits; a txn version is an int64 and a sequence number has up to 186 bits
 _PIECES = 3
-_KEYS = ("offset", "state", "seen", "kept", "gaps", "stamp", *(f"seq{piece}" for piece in range(_PIECES)))
+_KEYS = ("offset", "state", "seen", "kept", "gaps", "stamp", "arrived", *(f"seq{piece}" for piece in range(_PIECES)))
 _GAP_KEYS = ("offset", "seen", "until")
 _TURNS = "run"  # stands where the id of a shard stands in the other names
 _TRIES = 20
@@ -82,6 +82,8 @@ class Checkpoint:
         How many times records were lost to the stream's retention.
     stamp
         The ``foundry_ingestion_timestamp`` of the last row, or of its parents' last; it never goes back.
+    arrived
+        The ``kinesis_ingestion_timestamp`` of the last row, in whole milliseconds; None when there was none yet.
     """
 
     offset: int = 0
@@ -91,6 +93,7 @@ class Checkpoint:
     kept: int = 0
     gaps: int = 0
     stamp: datetime | None = None
+    arrived: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -580,16 +583,17 @@ def _encode(checkpoint: Checkpoint, epoch: int) -> list[tuple[str, int]]:
     number = int(checkpoint.sequence_number or 0)
     pieces = ((number >> (_PIECE * piece)) & (2**_PIECE - 1) for piece in range(_PIECES))
     stamp = _micros(checkpoint.stamp)
-    seen, gaps = _millis(checkpoint.seen), checkpoint.gaps
-    values = (checkpoint.offset, int(checkpoint.ended), seen, checkpoint.kept, gaps, stamp, *pieces)
+    seen, gaps, arrived = _millis(checkpoint.seen), checkpoint.gaps, _millis(checkpoint.arrived)
+    values = (checkpoint.offset, int(checkpoint.ended), seen, checkpoint.kept, gaps, stamp, arrived, *pieces)
     return [("epoch", epoch), *zip(_KEYS, values, strict=True)]
 
 
 def _decode(values: list[int]) -> Checkpoint:
-    offset, ended, seen, kept, gaps, stamp, *pieces = values
+    offset, ended, seen, kept, gaps, stamp, arrived, *pieces = values
     number = sum(value << (_PIECE * piece) for piece, value in enumerate(pieces))
     sequence_number = str(number) if number else None
-    return Checkpoint(offset, sequence_number, bool(ended), _moment(1000 * seen), kept, gaps, _moment(stamp))
+    moments = _moment(1000 * seen), _moment(stamp), _moment(1000 * arrived)
+    return Checkpoint(offset, sequence_number, bool(ended), moments[0], kept, gaps, *moments[1:])
 
 
 def _micros(moment: datetime | None) -> int:

@@ -98,6 +98,21 @@ def test_longer_retention_is_asked_for(bench: Bench) -> None:
     assert bench.sink.gaps == []
 
 
+def test_retention_lowered_and_raised_while_the_machine_slept(bench: Bench) -> None:
+    """A record that the stream would have to hold, and does not, tells that it held its records for less meanwhile."""
+    bench.model.call("IncreaseStreamRetentionPeriod", {"StreamName": "orders", "RetentionPeriodHours": 168})
+    bench.put(1)
+    bench.step()
+    bench.put(2)
+    bench.clock.manual.advance(DAY + 3_600)
+    bench.model.call("DecreaseStreamRetentionPeriod", {"StreamName": "orders", "RetentionPeriodHours": 24})
+    left = bench.put(1)
+    bench.model.call("IncreaseStreamRetentionPeriod", {"StreamName": "orders", "RetentionPeriodHours": 168})
+    assert settled(bench) == left
+    (gap,) = bench.sink.gaps
+    assert gap.reason == "trimmed"
+
+
 def test_failed_delivery_tells_again_and_doubles_nothing(bench: Bench) -> None:
     """A sink that fails behind a gap, or behind a record that proves there is none, gets the same rows once."""
     bench.put(1)

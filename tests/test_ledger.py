@@ -270,6 +270,19 @@ def test_retention_lowered_after_an_outage(stream: Stream) -> None:
     told_of(stream, FIRST)
 
 
+def test_retention_lowered_and_raised_in_an_outage(stream: Stream) -> None:
+    """The record read last has to be there still, and is not: what was dropped with it is told."""
+    keep(stream, 168)
+    stream.put(1)
+    stream.sync()
+    stream.lose(2, 3)
+    keep(stream, 24, was=168)
+    stream.put(4)
+    keep(stream, 168)
+    told_of(stream, FIRST)
+    assert stream.numbers() == [1, 4]
+
+
 def test_children_born_while_nobody_read(stream: Stream) -> None:
     """A shard that was split in the outage is told once it is gone, and its children begin at what is left of them."""
     stream.put(1)

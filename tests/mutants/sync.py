@@ -365,6 +365,18 @@ _GENERATIONS = [
         "            pass\n",
     ),
     (
+        "a record that is gone before its time is not looked for",
+        "gaps.py",
+        "if self.seen < horizon or is_proof:",
+        "if self.seen < horizon:",
+    ),
+    (
+        "the table forgets when the last row arrived",
+        "ledger.py",
+        "                arrived=_arrival(rows),\n",
+        "",
+    ),
+    (
         "a shard of the stream before is told as lost",
         "consumer.py",
         "            self._check_newer(listing)\n",
