@@ -57,6 +57,7 @@ class GapWatch:
         self._is_kept = reach is not None and reach.is_kept
         self._feed, self._shard_id, self._sink = feed, shard_id, sink
         self._arrived: datetime | None = None  # when the last record arrived that was read
+        self._checked: datetime | None = None  # when that record was looked for
         self._pending: Gap | None = None  # that there may be; the next record shows whether there is
 
     def begin(self, start: StartingPosition) -> None:
@@ -77,11 +78,15 @@ class GapWatch:
             self.seen = self._promised_from(position)
         if now - self.seen > LEAST_RETENTION:
             horizon = self._horizon(now)
-            # a record that has to be there still: the stream may have kept less meanwhile
-            is_proof = self._arrived is not None and self._arrived > horizon + GRACE
-            if self.seen < horizon or is_proof:
+            if self.seen < horizon or self._is_to_be_there(now, horizon):
+                self._checked = now
                 self._pending = self._gap_behind(position, "trimmed")
         return self._pending is not None
+
+    def _is_to_be_there(self, now: datetime, horizon: datetime) -> bool:
+        """Whether the last record must still be in the stream, and nobody looked: it may have kept less meanwhile."""
+        was_checked = self._checked is not None and now - self._checked <= LEAST_RETENTION
+        return not was_checked and self._arrived is not None and self._arrived > horizon + GRACE
 
     def _horizon(self, now: datetime) -> datetime:
         """Return how old the oldest record may be that was not trimmed."""

@@ -113,6 +113,21 @@ def test_retention_lowered_and_raised_while_the_machine_slept(bench: Bench) -> N
     assert gap.reason == "trimmed"
 
 
+def test_the_proof_is_asked_for_once(bench: Bench) -> None:
+    """A closed shard of a long retention, whose last record was read a day ago, is read to its end."""
+    bench.model.call("IncreaseStreamRetentionPeriod", {"StreamName": "orders", "RetentionPeriodHours": 168})
+    bench.put(1)
+    bench.step()
+    split = {"StreamName": "orders", "ShardToSplit": SHARD, "NewStartingHashKey": str(2**127)}
+    bench.model.call("SplitShard", split)
+    bench.clock.manual.advance(DAY + 3_600)
+    for _ in range(10):
+        if bench.step() is None:
+            break
+    assert bench.consumer.state is State.ENDED
+    assert bench.sink.gaps == []
+
+
 def test_failed_delivery_tells_again_and_doubles_nothing(bench: Bench) -> None:
     """A sink that fails behind a gap, or behind a record that proves there is none, gets the same rows once."""
     bench.put(1)

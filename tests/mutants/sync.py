@@ -365,9 +365,15 @@ _GENERATIONS = [
         "            pass\n",
     ),
     (
+        "the record that proves that nothing was lost is asked for again and again",
+        "gaps.py",
+        "return not was_checked and self._arrived",
+        "return self._arrived",
+    ),
+    (
         "a record that is gone before its time is not looked for",
         "gaps.py",
-        "if self.seen < horizon or is_proof:",
+        "if self.seen < horizon or self._is_to_be_there(now, horizon):",
         "if self.seen < horizon:",
     ),
     (
