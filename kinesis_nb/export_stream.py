@@ -7,6 +7,7 @@ import hashlib
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,6 @@ from kinesis_nb.target import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from os import PathLike
 
     from kinesis_nb.entries import Options
     from kinesis_nb.transport import Clock, Kinesis
@@ -48,6 +48,8 @@ class Range:
             raise ConfigError(
                 "a sequence number is a place in one shard", hint='use "trim_horizon", "latest" or a time'
             )
+        if not isinstance(self.journal, str | PathLike | None) or self.journal == "":
+            raise ConfigError(f"journal={self.journal!r} is no file", hint="give the path of a file, or leave it out")
         if self.rate is not None and not (isinstance(self.rate, int | float) and 0 < self.rate < float("inf")):
             raise ConfigError(f"rate={self.rate!r} is no rate", hint="give rows per second, more than 0")
 
@@ -100,14 +102,20 @@ def _follow_table(
     if origin.stream_arn == arn:
         _warn_of_loop(stream)
     target = look_up(kinesis, clock, stream, arn)
-    header = {"table": origin.stream_arn, "created_at": origin.created_at, "output": arn}
+    header = {
+        "table": origin.stream_arn,
+        "table_id": table.table_id,
+        "created_at": origin.created_at,
+        "output": arn,
+        "output_created_at": target.created_at,
+    }
     begin = span.start.timestamp.isoformat() if span.start.kind is Kind.AT_TIMESTAMP and span.start.timestamp else None
-    starts = table.ends if span.start.kind is Kind.LATEST else dict[str, int]
     schema = table.schema
     Preparer(kinesis, schema, options, lambda _rows, _reason: None)
 
     def make() -> StreamingExport:
-        journal = Journal.open(path, header, begin, starts)
+        is_latest = span.start.kind is Kind.LATEST
+        journal = Journal.open(path, header, begin, clock, ends=table.ends, is_latest=is_latest)
         start = None if journal.begin is None else datetime.fromisoformat(journal.begin)
         try:
             return StreamingExport(
@@ -176,7 +184,7 @@ def _storage(rows: Any) -> Storage:
 
 def _journal_path(storage: Storage, arn: str, span: Range) -> Path:
     if span.journal is not None:
-        return Path(span.journal)
+        return Path(span.journal).expanduser().absolute()
     if storage.folder is None:
         raise ConfigError(
             f"{storage.uri} is no folder of this machine, so the position needs a place",

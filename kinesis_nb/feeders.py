@@ -39,9 +39,20 @@ class Feeder(Protocol):
         """Rows that were lost before they could be sent."""
         ...
 
+    @property
+    def waits_for(self) -> str:
+        """What has to come before it is over, where that is known."""
+        ...
+
 
 class TableFeeder:
-    """Rows of a synced table that the journal does not know as done, within a time range."""
+    """Rows of a synced table that were not taken yet, within a time range.
+
+    Attributes
+    ----------
+    waits_for
+        What has to come before it is over; empty while nothing is known, and without an end.
+    """
 
     dropped = 0
 
@@ -57,33 +68,41 @@ class TableFeeder:
         self._table, self._journal, self._start, self._end = table, journal, start, end
         self._number, self._clock = number, clock
         self.is_over = False
+        self.waits_for = ""
 
     def parts(self) -> Iterator[tuple[pl.DataFrame, int]]:
         """Yield what is new in the table now."""
         began = self._clock.now()
-        for band in self._table.bands(self._journal.low()):
-            rows = self._within(band.filter(pl.Series(self._journal.pending(band), dtype=pl.Boolean)))
+        for band in self._table.bands(self._journal.high()):
+            rows, first_row = self._journal.take(band, self._is_within(), self._number)
             if rows.height:
-                first_row = self._number(rows.height)
-                self._journal.queue(first_row, rows["shard_id"].to_list(), rows["shard_offset"].to_list())
                 yield rows, first_row
-        self.is_over = self._end is not None and began >= self._end
-
-    def _within(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows of the time range; those outside are done with."""
-        outside = pl.lit(value=False)
-        if self._start is not None:
-            outside |= pl.col(_TIME) < self._start
         if self._end is not None:
-            outside |= pl.col(_TIME) > self._end
-        out = rows.filter(outside)
-        for (shard_id,), part in out.group_by("shard_id"):
-            self._journal.skip(str(shard_id), part["shard_offset"].to_list())
-        return rows.filter(~outside)
+            self._check_end(self._end, began)
+
+    def _check_end(self, end: datetime, began: datetime) -> None:
+        """Find out whether rows of the time range may still come: the table says what its sync has read."""
+        if not self._table.origin.stream_arn:  # nobody syncs it
+            self.is_over = began >= end
+            return
+        seen = self._table.seen()
+        self.is_over = seen is not None and seen > end
+        until = "nothing" if seen is None else f"the stream up to {seen:%Y-%m-%d %H:%M:%S} UTC"
+        self.waits_for = "" if self.is_over else f"the sync of the table, which has read {until}"
+
+    def _is_within(self) -> pl.Expr:
+        inside = pl.lit(value=True)
+        if self._start is not None:
+            inside &= pl.col(_TIME) >= self._start
+        if self._end is not None:
+            inside &= pl.col(_TIME) <= self._end
+        return inside
 
 
 class TailFeeder:
     """Rows taken out of a running tail."""
+
+    waits_for = ""
 
     def __init__(self, tail: Tail, number: Number) -> None:
         self._tail, self._number = tail, number

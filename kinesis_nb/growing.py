@@ -9,9 +9,12 @@ import polars as pl
 from kinesis_nb.errors import TableError
 from kinesis_nb.origin import Origin, read_origin
 from kinesis_nb.storage import one_line, storage_errors
+from kinesis_nb.table import known, reached
+from kinesis_nb.txns import Txns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
     from deltalake import DeltaTable
 
@@ -23,10 +26,11 @@ SHARD, OFFSET = "shard_id", "shard_offset"
 
 
 class GrowingTable:
-    """Gives each row of a table once, more or less: rows of files that were rewritten come again."""
+    """Gives the rows of new files, in the order of their offsets; the caller says which of them it has taken."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage, self._options = storage, storage.options()
+        self._numbers = Txns(storage)
         try:
             self._table = storage.open()
         except OSError as error:
@@ -59,8 +63,25 @@ class GrowingTable:
         last = rows.group_by(SHARD).agg(pl.col(OFFSET).max() + 1).collect()
         return dict(last.iter_rows())
 
-    def bands(self, low: Mapping[str, int]) -> Iterator[pl.DataFrame]:
-        """Yield the rows of new files that are not before `low`, in bounded pieces.
+    @property
+    def table_id(self) -> str:
+        """What tells this table from any other, wherever they are."""
+        return str(self._table.metadata().id)
+
+    def seen(self) -> datetime | None:
+        """Return up to when everything that arrived in the stream is in the table; None when that is not known.
+
+        By the service's clock, at the version that :meth:`bands` gave last.
+        """
+        arn = self.origin.stream_arn
+        with storage_errors():
+            numbers = self._numbers.at(self._table.version())
+        open_shards = [found for name in known(numbers, arn) if not (found := reached(numbers, arn, name)).ended]
+        seen = [checkpoint.seen for checkpoint in open_shards if checkpoint.seen]
+        return min(seen) if seen and len(seen) == len(open_shards) else None
+
+    def bands(self, taken: Mapping[str, int]) -> Iterator[pl.DataFrame]:
+        """Yield the rows of new files that are not before `taken`, in bounded pieces.
 
         The rows of a key are in the order of their offsets: the children of a shard go on with its numbers, so that
         order is right across reshards too.
@@ -70,7 +91,7 @@ class GrowingTable:
             new = [file for file in files if file not in self._seen]
             rows = self._scan(new)
             if rows is not None:
-                yield from _in_bands(rows.filter(_pending(low)))
+                yield from _in_bands(rows.filter(_not_before(taken)))
         except (OSError, pl.exceptions.PolarsError) as error:
             msg = f"{self._storage.uri} cannot be read: {one_line(error)}"
             raise TableError(msg, hint="it is read again") from error
@@ -98,10 +119,10 @@ class GrowingTable:
         )
 
 
-def _pending(low: Mapping[str, int]) -> pl.Expr:
-    if not low:
+def _not_before(taken: Mapping[str, int]) -> pl.Expr:
+    if not taken:
         return pl.lit(value=True)
-    first = pl.col(SHARD).replace_strict(list(low), list(low.values()), default=-1, return_dtype=pl.Int64)
+    first = pl.col(SHARD).replace_strict(list(taken), list(taken.values()), default=-1, return_dtype=pl.Int64)
     return pl.col(OFFSET) >= first
 
 

@@ -1,65 +1,45 @@
 """What a streaming export has sent, on disk, so that it goes on where it was even after kill -9.
 
-A file of JSON lines: what a request tries before it goes out, and what became of it before the next record of any of
-its keys may go. So after a crash only the records of the requests that were under way are in doubt, at most one per
-key: they are sent again, in order, and counted as possible duplicates.
+A request's rows are written down before it goes out, and what became of them before the next record of any of their
+keys may go. So after a crash of the process only the records of the requests that were under way are in doubt, at most
+one per key: they are sent again, in order, and counted as possible duplicates.
 
-A line is written with one call and survives the death of the process; it is fsynced every second or so, and what a
-power cut takes is sent again.
+After a power cut the last second may be missing, so all rows that had been taken out of the table by then are in doubt;
+how far that was is made durable before the first of them is sent.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, Self
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
-import msgspec
+import polars as pl
 
-from kinesis_nb.errors import ConfigError, Fenced
+from kinesis_nb.errors import ConfigError
+from kinesis_nb.journal_file import GivenUp, JournalFile
+from kinesis_nb.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
-    import polars as pl
-
+    from kinesis_nb.journal_file import Found
     from kinesis_nb.lane import Entry, Outcome
+    from kinesis_nb.transport import Clock
 
-REWRITE_BYTES = 4 * 2**20  # then the file is replaced by its meaning
 Place = tuple[str, int]
 """A row of a synced table: shard id and ``shard_offset``."""
 
-
-class Progress:
-    """Which rows of a table are done, per source shard. Pure."""
-
-    def __init__(self) -> None:
-        self.low: dict[str, int] = {}  # every row of the shard before this offset is done
-        self._above: dict[str, set[int]] = {}  # and so are these
-
-    def begin(self, shard_id: str, offset: int) -> None:
-        """Take `offset` for the first one of a shard, unless the shard is known."""
-        self.low.setdefault(shard_id, offset)
-
-    def done(self, shard_id: str, offsets: Iterable[int]) -> None:
-        """Take note of rows that need not be sent any more."""
-        low, above = self.low[shard_id], self._above.setdefault(shard_id, set())
-        above.update(offset for offset in offsets if offset >= low)
-        while low in above:
-            above.remove(low)
-            low += 1
-        self.low[shard_id] = low
-
-    def is_done(self, shard_id: str, offset: int) -> bool:
-        """Whether a row needs not be sent any more."""
-        low = self.low.get(shard_id)
-        return low is not None and (offset < low or offset in self._above.get(shard_id, ()))
-
-    def above(self) -> dict[str, list[int]]:
-        """Return what is done out of turn."""
-        return {shard_id: sorted(offsets) for shard_id, offsets in self._above.items() if offsets}
+SHARD, OFFSET = "shard_id", "shard_offset"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_OTHER = {
+    "table": "it is of a table of the stream {was}",
+    "table_id": "it is of another table of the same stream",
+    "created_at": "its table is of a stream that was created at {was}, and this one at {now}",
+    "output": "its output stream is {was}",
+    "output_created_at": "its output stream was created at {was}, and the one of today at {now}",
+}
 
 
 class Journal:
@@ -70,96 +50,137 @@ class Journal:
     Attributes
     ----------
     header
-        What the file was made for.
+        What the file was made for; None for what was not known.
     begin
         The time (ISO) from which rows are sent; None for all.
-    rows, possible_duplicates
-        Of all runs together.
-    failed
-        Rows that were given up: shard id, offset, reason.
+    rows, possible_duplicates, failed
+        Of all runs together, how many.
     """
 
-    def __init__(self, path: Path, lock: IO[bytes]) -> None:
-        self._path, self._lock_file = path, lock
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._file = JournalFile(path, clock)
+        self._given_up = GivenUp(path.with_name(f"{path.name}.failed"))
         self._lock = threading.Lock()  # guards everything below
-        self._file: IO[bytes] | None = None
         self._places: dict[int, Place] = {}  # rows that are queued and not done
         self._tried: set[Place] = set()
+        self._taken: dict[str, int] = {}  # per shard, up to where rows were taken by any run
+        self._failed: list[tuple[str, int, str]] = []  # since the file was rewritten
         self.progress = Progress()
-        self.header: dict[str, Any] = {}
+        self.header: dict[str, str | None] = {}
         self.begin: str | None = None
-        self.rows = self.possible_duplicates = 0
-        self.failed: list[tuple[str, int, str]] = []
+        self.rows = self.possible_duplicates = self.failed = 0
 
     @classmethod
     def open(
-        cls, path: Path, header: Mapping[str, Any], begin: str | None, start: Callable[[], Mapping[str, int]]
+        cls,
+        path: Path,
+        header: Mapping[str, str | None],
+        begin: str | None,
+        clock: Clock,
+        *,
+        ends: Callable[[], Mapping[str, int]],
+        is_latest: bool = False,
     ) -> Self:
         """Open a journal, or make it.
 
         Parameters
         ----------
         header
-            What it is for.
-        begin, start
-            Where a new one begins: at a time (ISO), or at an offset of each shard that is known.
+            What it is for; None for what is not known now.
+        begin, is_latest
+            Where a new one begins: at a time (ISO), or behind what the table holds now.
+        ends
+            Gives the offset behind the last row of each shard of the table.
 
         Raises
         ------
         Fenced
             When another process has it open.
         ConfigError
-            When it was made for something else.
+            When it was made for something else, or cannot be read.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        journal = cls(path, _locked(path.with_suffix(".lock")))
+        journal = cls(path, clock)
         try:
-            if path.exists():
-                journal._load()
-                journal._check(header)
+            found = journal._file.read()
+            if found.state is None:
+                journal.header, journal.begin = dict(header), begin
+                journal._given_up.clear()
+                journal.progress.resume(ends() if is_latest else {}, {})
             else:
-                journal.header = dict(header)
-                journal.begin = begin
-                for shard_id, offset in start().items():
-                    journal.progress.begin(shard_id, offset)
+                journal._load(found.state, found, ends)
+                journal._check(header)
             journal._rewrite()
         except BaseException:
-            journal.close()
+            journal._file.close()
             raise
         return journal
 
-    def _check(self, header: Mapping[str, Any]) -> None:
-        if wrong := [name for name, value in header.items() if self.header.get(name) != value]:
-            raise ConfigError(
-                f"{self._path} is of another export: its {wrong[0]} is {self.header.get(wrong[0])!r}",
-                hint="delete that file to start over, or name another one with journal=",
-            )
+    def _check(self, header: Mapping[str, str | None]) -> None:
+        for name, now in header.items():
+            was = self.header.get(name)
+            if None not in (was, now) and was != now:
+                raise ConfigError(
+                    f"{self._file.path} is of another export: {_OTHER[name].format(was=was, now=now)}",
+                    hint="delete that file to send all rows from the start, or name another one with journal=",
+                )
+        self.header |= {name: now for name, now in header.items() if now is not None}
 
-    # --- what the lanes tell ---
+    # --- the rows of the table
 
-    def queue(self, first_row: int, shard_ids: Sequence[str], offsets: Sequence[int]) -> None:
-        """Take note of which rows of the table the next rows of this run are."""
+    def high(self) -> dict[str, int]:
+        """Return, per shard, the first offset that was not taken yet."""
         with self._lock:
-            self._places.update(enumerate(zip(shard_ids, offsets, strict=True), first_row))
+            return dict(self.progress.high)
 
-    def skip(self, shard_id: str, offsets: Sequence[int]) -> None:
-        """Take note of rows that are not to be sent at all."""
+    def take(self, rows: pl.DataFrame, wanted: pl.Expr, number: Callable[[int], int]) -> tuple[pl.DataFrame, int]:
+        """Take rows out of the table: none of them, and none before them, is given again.
+
+        Parameters
+        ----------
+        rows
+            Of all shards, from :meth:`high` on, in the order of their offsets.
+        wanted
+            Which of them are to be sent.
+        number
+            Gives the number of the first of so many rows that come next.
+
+        Returns
+        -------
+        tuple of DataFrame and int
+            Those to be sent that were not sent by an earlier run, and the number of the first.
+        """
         with self._lock:
-            self.progress.done(shard_id, offsets)
-            self._write({"done": {shard_id: list(offsets)}})
+            new = self._without_resumed(rows.filter(wanted))
+            first_row = number(new.height)
+            self._places.update(enumerate(zip(new[SHARD].to_list(), new[OFFSET].to_list(), strict=True), first_row))
+            queued = dict(new.group_by(SHARD, maintain_order=True).agg(OFFSET).iter_rows())
+            spans = rows.group_by(SHARD).agg(pl.col(OFFSET).min(), pl.col(OFFSET).max().alias("last") + 1)
+            taken = {shard_id: (first, end) for shard_id, first, end in spans.iter_rows()}
+            for shard_id, (_, end) in taken.items():
+                self.progress.take(shard_id, queued.get(shard_id, ()), end)
+                self._taken[shard_id] = max(end, self._taken.get(shard_id, 0))
+            self._add({"taken": taken}, durable=True)
+        return new, first_row
+
+    def _without_resumed(self, rows: pl.DataFrame) -> pl.DataFrame:
+        for shard_id in rows[SHARD].unique().to_list():
+            if done := self.progress.resumed(shard_id):
+                rows = rows.filter((pl.col(SHARD) != shard_id) | ~pl.col(OFFSET).is_in(list(done)))
+        return rows
+
+    # --- what the lanes tell
 
     def sending(self, entries: Sequence[Entry]) -> None:
         """Write down what a request tries."""
         with self._lock:
             places = [self._places[row] for entry in entries for row in entry.rows]
             self._tried.update(places)
-            self._write({"try": _by_shard(places)})
+            self._add({"try": _by_shard(places)})
 
     def settled(self, outcome: Outcome) -> None:
         """Write down what became of it."""
         with self._lock:
             written = [self._places.pop(row) for entry in outcome.written for row in entry.rows]
-            failed = [(*self._places.pop(row), reason) for entry, reason in outcome.failed for row in entry.rows]
             refused = [self._places[row] for entry in outcome.refused for row in entry.rows]
             unknown = [self._places[row] for entry in outcome.unknown for row in entry.rows]
             line = {
@@ -167,114 +188,125 @@ class Journal:
                 "rows": len(written),
                 "refused": _by_shard(refused),
                 "unknown": _by_shard(unknown),
-                "failed": failed,
+                "failed": self._fail((row, reason) for entry, reason in outcome.failed for row in entry.rows),
             }
-            self._apply(line)
-            self._write({name: value for name, value in line.items() if value})
+            for shard_id, offsets in _by_shard(written).items():
+                self.progress.done(shard_id, offsets)
+            self._count(line)
+            self._add({name: value for name, value in line.items() if value})
 
     def gave_up(self, rows: Iterable[int], reason: str) -> None:
         """Write down rows that are not sent, for a reason."""
         with self._lock:
-            line = {"failed": [(*self._places.pop(row), reason) for row in rows]}
-            self._apply(line)
-            self._write(line)
+            line = {"failed": self._fail((row, reason) for row in rows)}
+            self._count(line)
+            self._add(line)
 
-    def _apply(self, line: Mapping[str, Any]) -> None:
-        for shard_id, offsets in line.get("done", {}).items():
-            self.progress.begin(shard_id, min(offsets, default=0))
-            self.progress.done(shard_id, offsets)
-            self._tried.difference_update((shard_id, offset) for offset in offsets)
-        for shard_id, offset, reason in line.get("failed", ()):
-            self.progress.begin(shard_id, offset)
+    def _fail(self, rows: Iterable[tuple[int, str]]) -> list[tuple[str, int, str]]:
+        failed = [(*self._places.pop(row), reason) for row, reason in rows]
+        for shard_id, offset, _ in failed:
             self.progress.done(shard_id, [offset])
-            self.failed.append((shard_id, offset, reason))
-            self._tried.discard((shard_id, offset))
-        for shard_id, offsets in line.get("refused", {}).items():
-            self._tried.difference_update((shard_id, offset) for offset in offsets)
-        for shard_id, offsets in line.get("unknown", {}).items():
-            self.possible_duplicates += len(offsets)
-            self._tried.difference_update((shard_id, offset) for offset in offsets)
-        for shard_id, offsets in line.get("try", {}).items():
-            self._tried.update((shard_id, offset) for offset in offsets)
+        return failed
+
+    def _count(self, line: Mapping[str, Any]) -> None:
+        failed = [(shard_id, offset, reason) for shard_id, offset, reason in line.get("failed", ())]
+        self._failed += failed
+        self.failed += len(failed)
         self.rows += line.get("rows", 0)
+        self._tried.update(_places(line.get("try", {})))
+        self._tried.difference_update((shard_id, offset) for shard_id, offset, _ in failed)
+        for name in ("done", "refused", "unknown"):
+            self._tried.difference_update(_places(line.get(name, {})))
+        self.possible_duplicates += sum(map(len, line.get("unknown", {}).values()))
 
-    def pending(self, rows: pl.DataFrame) -> list[bool]:
-        """Return which rows are still to be sent, and take note of shards that are new."""
+    def failed_rows(self) -> list[tuple[str, int, str]]:
+        """Return the rows that were given up: shard id, offset, reason."""
         with self._lock:
-            wanted: list[bool] = []
-            for shard_id, offset in zip(rows["shard_id"], rows["shard_offset"], strict=True):
-                if shard_id not in self.progress.low:
-                    self.progress.begin(shard_id, offset)
-                    self._write({"begin": {shard_id: offset}})
-                wanted.append(not self.progress.is_done(shard_id, offset))
-            return wanted
+            found = self._given_up.rows() | {(shard_id, offset): reason for shard_id, offset, reason in self._failed}
+        return [(shard_id, offset, found[shard_id, offset]) for shard_id, offset in sorted(found)]
 
-    def low(self) -> dict[str, int]:
-        """Return, per shard, the first offset that is not done."""
-        with self._lock:
-            return dict(self.progress.low)
+    # --- the file
 
-    # --- the file ---
+    def _load(self, state: Mapping[str, Any], found: Found, ends: Callable[[], Mapping[str, int]]) -> None:
+        self.header, self.begin = state["header"], state["from"]
+        self.possible_duplicates, self.failed = state["possible_duplicates"], state.get("given_up", 0)
+        low: dict[str, int] = dict(state["low"])
+        done: dict[str, set[int]] = {}
+        for line in (state, *found.lines):
+            self._count(line)
+            for shard_id, offset in line.get("begin", {}).items():  # of earlier releases
+                low.setdefault(shard_id, offset)
+            for shard_id, (first, end) in line.get("taken", {}).items():
+                low.setdefault(shard_id, first)
+                self._taken[shard_id] = max(end, self._taken.get(shard_id, 0))
+            for shard_id, offset in _places(line.get("done", {})):
+                done.setdefault(shard_id, set()).add(offset)
+            for shard_id, offset, _ in line.get("failed", ()):
+                done.setdefault(shard_id, set()).add(offset)
+        self.progress.resume(low, done)
+        self._count_doubtful(state, found, ends)
 
-    def _load(self) -> None:
-        for number, line in enumerate(self._path.read_bytes().split(b"\n")[:-1]):  # a line without its end was torn
-            entry = msgspec.json.decode(line)
-            if number == 0:
-                self._load_state(entry)
-            for shard_id, offset in entry.get("begin", {}).items():
-                self.progress.begin(shard_id, offset)
-            self._apply(entry)
-        self.possible_duplicates += len(self._tried)  # of requests that were under way when the process died
+    def _count_doubtful(self, state: Mapping[str, Any], found: Found, ends: Callable[[], Mapping[str, int]]) -> None:
+        """Count the rows that are sent again although they may have been sent."""
+        was_closed = bool(found.lines) and "closed" in found.lines[-1]
+        doubtful = len(self._tried)  # of requests that were under way when the process died
+        if found.is_damaged:
+            doubtful = self._count_open(ends())
+            warnings.warn(
+                f"{self._file.path} was damaged: up to {doubtful:,} rows that were sent already are sent again",
+                stacklevel=2,
+            )
+        elif not was_closed and state.get("boot", "") != _boot():
+            doubtful = self._count_open(self._taken)
+        self.possible_duplicates += doubtful
         self._tried.clear()
 
-    def _load_state(self, state: dict[str, Any]) -> None:
-        self.header, self.begin = state["header"], state["from"]
-        self.progress.low.update(state["low"])
-        self.possible_duplicates = state["possible_duplicates"]
+    def _count_open(self, ends: Mapping[str, int]) -> int:
+        """Return how many rows before these offsets are not known as done."""
+        spans = [(self.progress.low.get(shard_id, 0), end, shard_id) for shard_id, end in ends.items()]
+        known = sum(low <= offset < end for low, end, shard_id in spans for offset in self.progress.resumed(shard_id))
+        return sum(max(0, end - low) for low, end, _ in spans) - known
 
     def _rewrite(self) -> None:
-        """Replace the file by its meaning; a crash leaves the old one or the new one."""
-        state = {
-            "header": self.header,
-            "from": self.begin,
-            "low": self.progress.low,
-            "possible_duplicates": self.possible_duplicates,
-            "rows": self.rows,
-            "done": self.progress.above(),
-            "failed": self.failed,
-            "try": _by_shard(self._tried),
-        }
-        new = self._path.with_suffix(".new")
-        file = new.open("wb", buffering=0)
-        file.write(msgspec.json.encode(state) + b"\n")
-        os.fsync(file.fileno())
-        new.replace(self._path)
-        if self._file is not None:
-            self._file.close()
-        self._file, self._size = file, file.tell()
+        self._given_up.add(self._failed)
+        self._failed.clear()
+        self._file.rewrite(
+            {
+                "header": self.header,
+                "from": self.begin,
+                "boot": _boot(),
+                "low": self.progress.low,
+                "taken": {shard_id: (self.progress.low.get(shard_id, 0), end) for shard_id, end in self._taken.items()},
+                "possible_duplicates": self.possible_duplicates,
+                "rows": self.rows,
+                "done": self.progress.above(),
+                "given_up": self.failed,
+                "try": _by_shard(self._tried),
+            }
+        )
 
-    def _write(self, line: Mapping[str, Any]) -> None:
-        data = msgspec.json.encode(line) + b"\n"
-        if self._file is None:
-            raise ConfigError("the journal is closed", hint="start the export again")
-        self._file.write(data)
-        self._size += len(data)
-        if self._size > REWRITE_BYTES:
+    def _add(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
+        self._file.add(line, durable=durable)
+        if self._file.is_large:
             self._rewrite()
 
     def sync(self) -> None:
         """Make everything so far survive a power cut."""
         with self._lock:
-            if self._file is not None:
-                os.fsync(self._file.fileno())
+            self._file.sync()
 
     def close(self) -> None:
-        """Close the file and let others have it."""
+        """Let others have it."""
         with self._lock:
-            if self._file is not None:
+            try:
+                if self._file.is_open:
+                    self._file.add({"closed": True}, durable=True)
+            finally:
                 self._file.close()
-                self._file = None
-            self._lock_file.close()
+
+
+def _places(offsets: Mapping[str, Iterable[int]]) -> Iterable[Place]:
+    return ((shard_id, offset) for shard_id, found in offsets.items() for offset in found)
 
 
 def _by_shard(places: Iterable[Place]) -> dict[str, list[int]]:
@@ -284,15 +316,9 @@ def _by_shard(places: Iterable[Place]) -> dict[str, list[int]]:
     return found
 
 
-def _locked(path: Path) -> IO[bytes]:
-    """Return an open file that only one process has locked; the system lets go of it when the process dies."""
-    file = path.open("ab")
-    with suppress(ImportError):  # no such locks on Windows
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise Fenced(f"another process runs this export ({path})", hint="stop it there first") from None
-    return file
+def _boot() -> str:
+    """Return what changes whenever this machine starts; empty where the system does not tell."""
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -131,13 +132,20 @@ class Window(NamedTuple):
 
 
 class Tally:
-    """Counts what the lanes tell; an Observer of them."""
+    """Counts what the lanes tell; an Observer of them.
 
-    def __init__(self, stream: str, settled: Settled | None = None) -> None:
+    Parameters
+    ----------
+    named
+        How many of the rows that were given up the report names, the newest; None for all.
+    """
+
+    def __init__(self, stream: str, settled: Settled | None = None, *, named: int | None = None) -> None:
         self._changed = threading.Condition()  # guards everything below
         self._report = ExportReport(stream=stream, settled=settled or Settled())
         self._shards: dict[str, list[int]] = {}
-        self._failed: list[tuple[int, str]] = []
+        self._failed: deque[tuple[int, str]] = deque(maxlen=named)
+        self._failures = 0  # rows that were given up
         self._under_way = 0  # rows of requests without an answer yet
         self._open = 0  # rows that were queued and are not settled
         self._open_bytes = 0
@@ -159,7 +167,7 @@ class Tally:
         report = self._report
         with self._changed:
             self._count(outcome.written, outcome.shard_ids)
-            self._failed += [(row, reason) for entry, reason in outcome.failed for row in entry.rows]
+            self._fail([(row, reason) for entry, reason in outcome.failed for row in entry.rows])
             self._close([entry for entry, _ in outcome.failed])
             report.throttles += outcome.throttled
             unknown, refused = _rows(outcome.unknown), _rows(outcome.refused)
@@ -190,8 +198,17 @@ class Tally:
     def gave_up(self, rows: Sequence[int], reason: str) -> None:
         """Take note of rows that are not sent at all."""
         with self._changed:
-            self._failed += [(row, reason) for row in rows]
+            self._fail([(row, reason) for row in rows])
             self._report.settled.add(rows)
+
+    def _fail(self, rows: Sequence[tuple[int, str]]) -> None:
+        self._failed += rows
+        self._failures += len(rows)
+
+    @property
+    def failed(self) -> int:
+        """Rows that were given up."""
+        return self._failures
 
     def wait_for_room(self, most: Window, timeout: float) -> bool:
         """Wait until less than that is queued; return whether it is."""

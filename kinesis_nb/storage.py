@@ -300,7 +300,7 @@ class Storage:
                 file.flush()
                 os.fsync(file.fileno())
                 size = file.tell()
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except BaseException:
             self.discard([name])
             raise
@@ -332,7 +332,7 @@ class Storage:
                 size = target.tell()
             if self.folder is not None:
                 _fsync(self.folder / name)
-                _sync_folder(self.folder)
+                sync_folder(self.folder)
         except BaseException:
             self.discard([name])
             raise
@@ -431,7 +431,7 @@ class Storage:
         for version in versions:  # in order: no entry is on disk before one that it relies on
             with suppress(FileNotFoundError):  # cleaned up already: a checkpoint of the log holds it
                 _fsync(self.folder / deltalog.entry(version))
-        _sync_folder(self.folder / LOG)
+        sync_folder(self.folder / LOG)
 
     def make_all_durable(self, version: int) -> None:
         """Make survive a power cut what a reader of a version needs of the log, whoever wrote it."""
@@ -444,7 +444,7 @@ class Storage:
         self.make_durable(range(found.checkpoint + 1, version + 1))
         for folder in (self.folder, *self.folder.parents):  # some of them may have been made with the table
             with suppress(OSError):
-                _sync_folder(folder)
+                sync_folder(folder)
 
     def settle(self) -> list[int]:
         """Set straight what a power cut tore before anybody was told of it; return the versions of those commits."""
@@ -469,7 +469,7 @@ class Storage:
             path = self.folder / deltalog.entry(0)
             with _drafted(path, body.replace(f"{NOTES}/{draft.name}/".encode(), b"")) as entry:  # its address, in words
                 os.link(entry, path)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def checkpoint_log(self, table: DeltaTable) -> None:
         """Write a checkpoint of the log at the version of a handle; nothing refers to it before it is durable.
@@ -652,7 +652,7 @@ def _drafted(path: Path, body: bytes) -> Generator[Path]:
         yield draft
     finally:
         draft.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _check_files(folder: Path, table: DeltaTable) -> None:
@@ -692,7 +692,7 @@ def _fsync(file: Path) -> None:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a new name in a folder survive a power cut.
 
     Where folders cannot be opened (Windows) there is nothing to do.

@@ -11,7 +11,7 @@ import polars as pl
 from kinesis_nb.config import hinted
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.entries import Options, Preparer
-from kinesis_nb.errors import TableError
+from kinesis_nb.errors import KinesisError, TableError
 from kinesis_nb.exporter import STREAMED, Exporter
 from kinesis_nb.report import ExportReport, Settled, Tally
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.5  # between two looks at the source
 STOP_SECONDS = 10.0
 SLICE_SECONDS = 0.2  # a chosen rate is kept over this time
+NAMED = 1_000  # of the rows that were given up, those in the report: an export may run for ever
 _FAILED = {"shard_id": pl.String, "shard_offset": pl.Int64, "reason": pl.String}
 
 
@@ -46,11 +47,13 @@ class StreamingExportStatus:
     failed
         Rows that were given up, by all runs; :attr:`StreamingExport.failed` says why.
     report
-        Of this run: requests, retries, throttles, per-shard counts.
+        Of this run: requests, retries, throttles, per-shard counts, and the newest 1,000 rows that were given up.
     dropped
         Rows that a tail had no room for before they were taken; ``on_full="block"`` keeps it from doing so.
     error
         Why it failed or is trying again, else an empty string.
+    waits_for
+        With ``end=``: what has to come before it ends, else an empty string.
     """
 
     state: str
@@ -61,6 +64,7 @@ class StreamingExportStatus:
     report: ExportReport
     dropped: int
     error: str
+    waits_for: str = ""
 
 
 class StreamingExport:
@@ -79,7 +83,7 @@ class StreamingExport:
         rate: float | None,
     ) -> None:
         self.stream = target.stream
-        self.journal, self.tally = journal, Tally(target.stream)
+        self.journal, self.tally = journal, Tally(target.stream, named=NAMED)
         self._clock, self._target, self._rate = clock, target, rate
         self._preparer = Preparer(kinesis, schema, options, self._gave_up)
         self._exporter = Exporter(kinesis, target, clock, self.tally, ordered=True, journal=journal)
@@ -87,10 +91,7 @@ class StreamingExport:
         self._over = threading.Event()
         self._passes = threading.Condition()  # guards the two below
         self._begun = 0  # looks at the source that were begun
-        self._queued_by_pass: tuple[int, int] = (
-            0,
-            0,
-        )  # the last look that ended, and how many rows were queued by then
+        self._queued_by_pass = (0, 0)  # the last look that ended, and how many rows were queued by then
         self._next_row = 0
         self._started = self._due = clock.monotonic()
         self._error: BaseException | None = None
@@ -121,10 +122,15 @@ class StreamingExport:
             self._error = error
         finally:
             self._exporter.stop()
-            if self.journal is not None:
-                self.journal.sync()
-                self.journal.close()
+            self._close_journal()
             self._over.set()
+
+    def _close_journal(self) -> None:
+        try:
+            if self.journal is not None:
+                self.journal.close()
+        except KinesisError as error:
+            self._error = self._error or error
 
     def _look(self) -> None:
         with self._passes:
@@ -249,10 +255,11 @@ class StreamingExport:
             report.rows if journal is None else journal.rows,
             self.tally.open,
             report.possible_duplicates if journal is None else journal.possible_duplicates,
-            len(report.failed) if journal is None else len(journal.failed),
+            self.tally.failed if journal is None else journal.failed,
             report,
             self._feeder.dropped,
             str(self._error or self._trouble),
+            self._feeder.waits_for if self.is_running else "",
         )
 
     def _state(self) -> str:
@@ -279,17 +286,18 @@ class StreamingExport:
 
     @property
     def failed(self) -> pl.DataFrame:
-        """The rows that were given up, and why."""
+        """The rows that were given up, and why; of a tail the newest 1,000."""
         if self.journal is None:
             return self.tally.report(0.0).failed
-        return pl.DataFrame(self.journal.failed, _FAILED, orient="row")
+        return pl.DataFrame(self.journal.failed_rows(), _FAILED, orient="row")
 
     def __repr__(self) -> str:
         status = self.status()
         trouble = f", {status.error}" if status.error else ""
+        waits = f", waits for {status.waits_for}" if status.waits_for else ""
         return (
             f"<StreamingExport to {self.stream}: {status.state}, {status.rows:,} rows,"
-            f" {status.pending:,} pending, {status.possible_duplicates:,} possible duplicates{trouble}>"
+            f" {status.pending:,} pending, {status.possible_duplicates:,} possible duplicates{waits}{trouble}>"
         )
 
     def _ipython_display_(self) -> None:

@@ -200,9 +200,7 @@ class SyncTable:
 
     def known(self) -> set[str]:
         """Return the ids of all shards that the table says anything about."""
-        prefix = f"{self._sync}/"
-        names = (name.removeprefix(prefix) for name in self._all_numbers(self._table) if name.startswith(prefix))
-        return {name.partition("/")[0] for name in names} - {_TURNS}
+        return known(self._all_numbers(self._table), self._sync)
 
     def acquired(self, shard_ids: Iterable[str]) -> set[str]:
         """Return those shards that some writer has owned."""
@@ -512,6 +510,13 @@ class SyncTable:
 
     def _transaction(self, shard_id: str, key: str, value: int) -> Transaction:
         return Transaction(f"{self._sync}/{shard_id}/{key}", value)
+
+
+def known(numbers: Iterable[str], stream_arn: str) -> set[str]:
+    """Return the ids of all shards among the ``txn`` names of a table."""
+    prefix = f"{stream_arn}/"
+    names = (name.removeprefix(prefix) for name in numbers if name.startswith(prefix))
+    return {name.partition("/")[0] for name in names} - {_TURNS}
 
 
 def reached(numbers: Mapping[str, int], stream_arn: str, shard_id: str) -> Checkpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, TypeVar
 
 from kinesis_nb.errors import AccessDenied, ConfigError, CredentialsError, ServiceError, StreamNotFound
@@ -36,12 +37,16 @@ class Target:
         None where the shards are not known.
     record_bytes
         The largest record that the stream takes, data and key.
+    created_at
+        When the stream was created (ISO, UTC): a stream that was deleted and made again is another one. None where the
+        policy does not allow to ask.
     """
 
     stream: str
     hash_ranges: tuple[int, ...]
     shards_per_lane: int | None = None
     record_bytes: int = RECORD_BYTES
+    created_at: str | None = None
 
 
 def look_up(kinesis: Kinesis, clock: Clock, stream: str, arn: str) -> Target:
@@ -67,16 +72,17 @@ def look_up(kinesis: Kinesis, clock: Clock, stream: str, arn: str) -> Target:
             stacklevel=2,
         )
     limit = (extras and extras.max_record_bytes) or RECORD_BYTES
+    created_at = extras.created_at.astimezone(UTC).isoformat() if extras and extras.created_at else None
     shards = _if_allowed(lambda: patient.list_shards(stream))
     ends = sorted(shard.hash_range[1] for shard in shards or () if shard.is_open)
     if not ends:
         ends = [MAX_HASH_KEY * (lane + 1) // LANES_UNSEEN for lane in range(LANES_UNSEEN)]
-        return Target(stream, tuple(ends), None, limit)
+        return Target(stream, tuple(ends), None, limit, created_at)
     per_lane = -(-len(ends) // MOST_LANES)
     lanes = ends[per_lane - 1 :: per_lane]
     if lanes[-1] != ends[-1]:
         lanes.append(ends[-1])
-    return Target(stream, tuple(lanes), per_lane, limit)
+    return Target(stream, tuple(lanes), per_lane, limit, created_at)
 
 
 def _if_allowed(ask: Callable[[], T]) -> T | None:

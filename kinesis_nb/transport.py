@@ -65,6 +65,7 @@ class StreamExtras:
     queues: int | None = None
     arn: str | None = None
     max_record_bytes: int | None = None
+    created_at: datetime | None = None
 
 
 class ServerTime(NamedTuple):

@@ -103,6 +103,7 @@ class KinesisClient:
             queues=summary.get("QueueCount"),
             arn=summary.get("StreamARN"),
             max_record_bytes=kib * 1024 if kib else None,
+            created_at=summary.get("StreamCreationTimestamp"),
         )
 
     def list_shards(self, stream: str) -> list[Shard]:

@@ -1,0 +1,306 @@
+"""The file of a journal: lines that are added and never changed, until the file is replaced by its meaning.
+
+Each line has a checksum, so a line that a power cut or a full disk left torn, short or zeroed is recognised. The first
+line is the state that the later ones change; it is kept twice.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+import zlib
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import msgspec
+
+from kinesis_nb.errors import ConfigError, Fenced, TableError
+from kinesis_nb.storage import one_line, sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from kinesis_nb.transport import Clock
+
+T = TypeVar("T")
+
+REWRITE_BYTES = 4 * 2**20  # then the file is replaced by its meaning
+SYNC_SECONDS = 1.0  # what a power cut takes is at most so old
+_CHECK = b"\t"  # between a line and its checksum; JSON has none
+
+
+class Found(NamedTuple):
+    """What a file held.
+
+    Attributes
+    ----------
+    state
+        The first line; None for a new file.
+    lines
+        Those behind it, up to the first that is damaged.
+    is_damaged
+        Whether a line is damaged that others follow, so that what happened since is not known. The last one alone may
+        be torn: the process died in it, and did nothing after it.
+    """
+
+    state: dict[str, Any] | None
+    lines: list[dict[str, Any]]
+    is_damaged: bool
+
+
+class JournalFile:
+    """One journal's file, locked for one process.
+
+    Raises
+    ------
+    Fenced
+        When another process has it.
+    ConfigError
+        When it cannot be there.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self._clock = clock
+        self._file: IO[bytes] | None = None
+        self._size = self._least = 0  # bytes; those of the state
+        self._synced_at = clock.monotonic()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(path.with_name(f"{path.name}.lock"))
+        except OSError as error:
+            raise ConfigError(
+                f"{path} cannot be written: {one_line(error)}", hint="name a file in a folder of yours with journal="
+            ) from None
+
+    def read(self) -> Found:
+        """Return what is in the file.
+
+        Raises
+        ------
+        ConfigError
+            When both copies of its state are damaged.
+        """
+        try:
+            body = self.path.read_bytes()
+        except FileNotFoundError:
+            return Found(None, [], is_damaged=False)
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be read: {one_line(error)}", hint="check who may read it") from None
+        *whole, torn = body.split(b"\n")
+        first, *rest = whole or [b""]
+        lines = [_decode(line, dict) for line in rest]
+        is_damaged = None in lines or b"\0" in torn  # a process that dies leaves half a line, and no zeros
+        if (state := _decode(first, dict)) is None:
+            is_damaged = True
+            state = _decode(self._read_copy(), dict)
+        if state is None:
+            raise ConfigError(
+                f"{self.path} is damaged in its first line, and so is its copy: what was sent is not known",
+                hint="put it back from a backup; or delete it, which sends all rows again",
+            )
+        known = lines[: lines.index(None)] if None in lines else lines
+        return Found(state, [line for line in known if line is not None], is_damaged)
+
+    def _read_copy(self) -> bytes:
+        try:
+            return self._copy.read_bytes().rstrip(b"\n")
+        except OSError:
+            return b""
+
+    @property
+    def _copy(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.copy")
+
+    def rewrite(self, state: Mapping[str, Any]) -> None:
+        """Replace the file by one that holds this state; a crash leaves the old one or the new one."""
+        body = _encode(state)
+        try:
+            _replace(self._copy, body).close()
+            new = _replace(self.path, body)
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+        if self._file is not None:
+            self._file.close()
+        self._file, self._size, self._least = new, len(body), len(body)
+        self._synced_at = self._clock.monotonic()
+
+    def add(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
+        """Add a line, whole or not at all.
+
+        Parameters
+        ----------
+        durable
+            Make it survive a power cut now; others do within a second, as long as lines are added.
+
+        Raises
+        ------
+        TableError
+            When it cannot be written.
+        """
+        if self._file is None:
+            raise ConfigError("the journal is closed", hint="start the export again")
+        body = _encode(line)
+        try:
+            written = self._file.write(body)
+            if written < len(body):  # a disk that is full says so at the next try
+                self._file.write(body[written:])
+            self._size += len(body)
+            if durable or self._clock.monotonic() - self._synced_at >= SYNC_SECONDS:
+                self._sync(self._file)
+        except OSError as error:
+            with suppress(OSError):  # else the torn line is recognised when the file is read
+                self._file.truncate(self._size)
+            raise _unwritable(self.path, error) from None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it should be rewritten: so the cost of a line does not depend on how many there were."""
+        return self._size > max(REWRITE_BYTES, 2 * self._least)
+
+    def sync(self) -> None:
+        """Make everything so far survive a power cut."""
+        if self._file is not None:
+            try:
+                self._sync(self._file)
+            except OSError as error:
+                raise _unwritable(self.path, error) from None
+
+    def _sync(self, file: IO[bytes]) -> None:
+        os.fsync(file.fileno())
+        self._synced_at = self._clock.monotonic()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether lines can be added."""
+        return self._file is not None
+
+    def close(self) -> None:
+        """Let others have it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        _unlock(self._lock)
+
+
+class GivenUp:
+    """The rows that were given up, in a file of its own that only grows; a row may stand in it twice."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, rows: list[tuple[str, int, str]]) -> None:
+        """Add rows, durably."""
+        if not rows:
+            return
+        try:
+            with self._path.open("ab") as file:
+                file.write(b"".join(map(_encode, rows)))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+
+    def rows(self) -> dict[tuple[str, int], str]:
+        """Return the reasons by shard id and offset."""
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except OSError:
+            return {}
+        found = (_decode(line, list) for line in lines)
+        return {(shard_id, offset): reason for shard_id, offset, reason in filter(None, found)}
+
+    def clear(self) -> None:
+        """Forget all of them: a new journal begins."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> TableError:
+    return TableError(
+        f"{path} cannot be written: {one_line(error)}",
+        hint="make room there, and run the same line again: it continues where it stopped",
+    )
+
+
+def _encode(line: Any) -> bytes:
+    body = msgspec.json.encode(line)
+    return b"%s%s%08x\n" % (body, _CHECK, zlib.crc32(body))
+
+
+def _decode(line: bytes, kind: type[T]) -> T | None:
+    """Return what a line says; None for one that is damaged."""
+    body, mark, check = line.rpartition(_CHECK)
+    if mark and check != b"%08x" % zlib.crc32(body):
+        return None
+    try:  # before this release lines had no checksum
+        return msgspec.json.decode(body if mark else line, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _replace(path: Path, body: bytes) -> IO[bytes]:
+    """Put a file in the place of another, durably; return it open, to be added to."""
+    new = path.with_name(f"{path.name}.new")
+    file = new.open("wb", buffering=0)
+    try:
+        file.write(body)
+        os.fsync(file.fileno())
+        new.replace(path)
+        sync_folder(path.parent)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+# --- who has it
+
+
+_held: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()  # locks of this process
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """Return an open file that only one process has locked; the system lets go of it when the process dies."""
+    file = path.open("ab")
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise Fenced(f"another process runs this export ({path})", hint="stop it there first") from None
+    except OSError as error:
+        file.close()
+        raise ConfigError(
+            f"the file system of {path} has no locks, so two processes could run this export: {one_line(error)}",
+            hint="name a file on a disk of this machine with journal=",
+        ) from None
+    _held.add(file)
+    return file
+
+
+def _unlock(file: IO[bytes]) -> None:
+    """Let go of a lock, even if a child of this process has the same open file."""
+    if file in _held:
+        import fcntl
+
+        _held.discard(file)
+        fcntl.flock(file, fcntl.LOCK_UN)
+    file.close()
+
+
+def _leave_to_parent() -> None:
+    """Close the locks in a child, without letting go of them: they would outlive the parent there."""
+    for file in list(_held):
+        file.close()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
