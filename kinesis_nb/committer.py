@@ -39,7 +39,7 @@ LOOK_SECONDS = 0.5  # between looks whether a newer call wants the table
 POLL_SECONDS = 0.25  # between looks whether the table is ours, or taken
 SILENT_SECONDS = 5.0  # after which a table that does not respond is reported
 LISTING_SECONDS = 5.0  # a listing that says whether another writer's shard is still in the stream may be that old
-SEEN_EVERY, SEEN_AT_END = timedelta(minutes=10), timedelta(minutes=1)  # how far what was seen may lie behind, unsaid
+SEEN_EVERY, SEEN_AT_END = timedelta(minutes=1), timedelta(seconds=1)  # how far what was seen may lie behind, unsaid
 
 
 class OnDataLoss(StrEnum):

@@ -150,6 +150,7 @@ class Journal:
             Those to be sent that were not sent by an earlier run, and the number of the first.
         """
         with self._lock:
+            rows = self._not_taken(rows)
             new = self._without_resumed(rows.filter(wanted))
             first_row = number(new.height)
             self._places.update(enumerate(zip(new[SHARD].to_list(), new[OFFSET].to_list(), strict=True), first_row))
@@ -161,6 +162,13 @@ class Journal:
                 self._taken[shard_id] = max(end, self._taken.get(shard_id, 0))
             self._add({"taken": taken}, durable=True)
         return new, first_row
+
+    def _not_taken(self, rows: pl.DataFrame) -> pl.DataFrame:
+        high = self.progress.high
+        if not high:
+            return rows
+        first = pl.col(SHARD).replace_strict(list(high), list(high.values()), default=0, return_dtype=pl.Int64)
+        return rows.filter(pl.col(OFFSET) >= first)
 
     def _without_resumed(self, rows: pl.DataFrame) -> pl.DataFrame:
         for shard_id in rows[SHARD].unique().to_list():
@@ -251,13 +259,13 @@ class Journal:
         was_closed = bool(found.lines) and "closed" in found.lines[-1]
         doubtful = len(self._tried)  # of requests that were under way when the process died
         if found.is_damaged:
-            doubtful = self._count_open(ends())
+            doubtful = max(doubtful, self._count_open(self._taken), self._count_open(ends()))
             warnings.warn(
                 f"{self._file.path} was damaged: up to {doubtful:,} rows that were sent already are sent again",
                 stacklevel=2,
             )
-        elif not was_closed and state.get("boot", "") != _boot():
-            doubtful = self._count_open(self._taken)
+        elif not was_closed and state.get("boot", _boot()) != _boot():
+            doubtful = max(doubtful, self._count_open(self._taken))
         self.possible_duplicates += doubtful
         self._tried.clear()
 

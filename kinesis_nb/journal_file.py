@@ -1,7 +1,7 @@
 """The file of a journal: lines that are added and never changed, until the file is replaced by its meaning.
 
-Each line has a checksum, so a line that a power cut or a full disk left torn, short or zeroed is recognised. The first
-line is the state that the later ones change; it is kept twice.
+Each line has a checksum that goes on from the line before it, so what a power cut or a full disk left torn, short,
+zeroed or out is recognised. The first line is the state that the later ones change; it is kept twice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kinesis_nb.errors import ConfigError, Fenced, TableError
 from kinesis_nb.storage import one_line, sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from kinesis_nb.transport import Clock
@@ -65,6 +65,7 @@ class JournalFile:
         self._clock = clock
         self._file: IO[bytes] | None = None
         self._size = self._least = 0  # bytes; those of the state
+        self._check = 0  # of the last line
         self._synced_at = clock.monotonic()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,18 +91,17 @@ class JournalFile:
             raise ConfigError(f"{self.path} cannot be read: {one_line(error)}", hint="check who may read it") from None
         *whole, torn = body.split(b"\n")
         first, *rest = whole or [b""]
-        lines = [_decode(line, dict) for line in rest]
-        is_damaged = None in lines or b"\0" in torn  # a process that dies leaves half a line, and no zeros
+        lines = _decoded(rest, _check_of(first))
+        is_damaged = len(lines) < len(rest) or b"\0" in torn  # a process that dies leaves half a line, and no zeros
         if (state := _decode(first, dict)) is None:
-            is_damaged = True
+            is_damaged, lines = True, []
             state = _decode(self._read_copy(), dict)
         if state is None:
             raise ConfigError(
                 f"{self.path} is damaged in its first line, and so is its copy: what was sent is not known",
                 hint="put it back from a backup; or delete it, which sends all rows again",
             )
-        known = lines[: lines.index(None)] if None in lines else lines
-        return Found(state, [line for line in known if line is not None], is_damaged)
+        return Found(state, lines, is_damaged)
 
     def _read_copy(self) -> bytes:
         try:
@@ -124,6 +124,7 @@ class JournalFile:
         if self._file is not None:
             self._file.close()
         self._file, self._size, self._least = new, len(body), len(body)
+        self._check = _check_of(body)
         self._synced_at = self._clock.monotonic()
 
     def add(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
@@ -141,17 +142,18 @@ class JournalFile:
         """
         if self._file is None:
             raise ConfigError("the journal is closed", hint="start the export again")
-        body = _encode(line)
+        body = _encode(line, self._check)
         try:
             written = self._file.write(body)
             if written < len(body):  # a disk that is full says so at the next try
                 self._file.write(body[written:])
             self._size += len(body)
+            self._check = _check_of(body)
             if durable or self._clock.monotonic() - self._synced_at >= SYNC_SECONDS:
                 self._sync(self._file)
         except OSError as error:
             with suppress(OSError):  # else the torn line is recognised when the file is read
-                self._file.truncate(self._size)
+                self._file.seek(self._file.truncate(self._size))
             raise _unwritable(self.path, error) from None
 
     @property
@@ -226,15 +228,36 @@ def _unwritable(path: Path, error: OSError) -> TableError:
     )
 
 
-def _encode(line: Any) -> bytes:
+def _encode(line: Any, before: int = 0) -> bytes:
     body = msgspec.json.encode(line)
-    return b"%s%s%08x\n" % (body, _CHECK, zlib.crc32(body))
+    return b"%s%s%08x\n" % (body, _CHECK, zlib.crc32(body, before))
 
 
-def _decode(line: bytes, kind: type[T]) -> T | None:
+def _check_of(line: bytes) -> int:
+    """Return the checksum of a line; 0 where it has none."""
+    _, mark, check = line.rstrip(b"\n").rpartition(_CHECK)
+    try:
+        return int(check, 16) if mark else 0
+    except ValueError:
+        return 0
+
+
+def _decoded(lines: Sequence[bytes], before: int) -> list[dict[str, Any]]:
+    """Return what the lines say up to the first that is damaged, or does not follow the one before it."""
+    found: list[dict[str, Any]] = []
+    for line in lines:
+        entry = _decode(line, dict, before)
+        if entry is None:
+            break
+        found.append(entry)
+        before = _check_of(line)
+    return found
+
+
+def _decode(line: bytes, kind: type[T], before: int = 0) -> T | None:
     """Return what a line says; None for one that is damaged."""
     body, mark, check = line.rpartition(_CHECK)
-    if mark and check != b"%08x" % zlib.crc32(body):
+    if mark and check != b"%08x" % zlib.crc32(body, before):
         return None
     try:  # before this release lines had no checksum
         return msgspec.json.decode(body if mark else line, type=kind)

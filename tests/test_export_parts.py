@@ -1,4 +1,4 @@
-"""The parts of an export, in virtual time: lanes, pacing, the journal, the output stream."""
+"""The parts of an export, in virtual time: lanes, pacing, the output stream."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from kinesis_nb.emulator import ManualClock, Model, Quotas
 from kinesis_nb.entries import Options, Preparer, waves
 from kinesis_nb.errors import AccessDenied, InvalidRequest, KeyUnavailable, ServiceError
 from kinesis_nb.exporter import Exporter
-from kinesis_nb.journal import Journal
-from kinesis_nb.lane import Entry, Lane, Outcome
+from kinesis_nb.lane import Entry, Lane
 from kinesis_nb.report import Settled, Tally
 from kinesis_nb.service.aggregation import pack, unpack
 from kinesis_nb.service.putting import decode_results, encode_records, request_body
@@ -31,7 +30,6 @@ from tests.virtual import VirtualClock, VirtualKinesis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 ARN = "arn:aws:kinesis:us-east-1:123456789012:stream/copy"
 
@@ -386,65 +384,3 @@ def test_aggregates_can_be_unpacked() -> None:
     users = unpack(pack("kéy", data))
     assert users is not None
     assert [(user.partition_key, user.data) for user in users] == [("kéy", content) for content in data]
-
-
-# --- the journal
-
-
-def journal(path: Path) -> Journal:
-    return Journal.open(path / "j", {"output": ARN}, None, dict)
-
-
-def test_a_journal_remembers_over_a_crash(tmp_path: Path) -> None:
-    """What was acknowledged stays done; what was under way when the process died is sent again and counted."""
-    first = journal(tmp_path)
-    rows = pl.DataFrame({"shard_id": ["s", "s", "s", "t"], "shard_offset": [5, 6, 7, 0]})
-    assert first.pending(rows) == [True] * 4
-    first.queue(0, rows["shard_id"].to_list(), rows["shard_offset"].to_list())
-    entries = [entry("a", row) for row in range(4)]
-    first.sending(entries[:3])
-    first.settled(Outcome(written=[entries[1]], refused=[entries[2]]))
-    first._file.write(b'{"done":{"s":[7')  # the line that it died in
-    first.close()  # a dead process has nothing locked either
-    second = journal(tmp_path)
-    assert second.pending(rows) == [True, False, True, True]
-    assert second.low() == {"s": 5, "t": 0}
-    assert (second.possible_duplicates, second.rows) == (1, 1)
-    second.close()
-
-
-def test_a_journal_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is replaced by its meaning when it has grown, and nothing is forgotten by that."""
-    monkeypatch.setattr("kinesis_nb.journal.REWRITE_BYTES", 2000)
-    book = journal(tmp_path)
-    count = 500
-    rows = pl.DataFrame({"shard_id": ["s"] * count, "shard_offset": range(count)})
-    assert all(book.pending(rows))
-    book.queue(0, rows["shard_id"].to_list(), rows["shard_offset"].to_list())
-    for row in range(1, count):
-        book.sending([entry("a", row)])
-        book.settled(Outcome(written=[entry("a", row)]))
-    book.sending([entry("a", 0)])
-    book.settled(Outcome(unknown=[entry("a", 0)]))
-    book.close()
-    assert (tmp_path / "j").stat().st_size < 5000
-    again = journal(tmp_path)
-    assert again.pending(rows) == [True] + [False] * (count - 1)
-    assert (again.rows, again.possible_duplicates) == (count - 1, 1)
-    again.close()
-
-
-def test_rows_that_were_given_up_stay_so(tmp_path: Path) -> None:
-    """A row that was left out or given up is not sent by a later run, and is still named there."""
-    book = journal(tmp_path)
-    rows = pl.DataFrame({"shard_id": ["s", "s"], "shard_offset": [0, 1]})
-    book.pending(rows)
-    book.queue(0, ["s", "s"], [0, 1])
-    book.gave_up([0], "no key")
-    book.sending([entry("a", 1)])
-    book.settled(Outcome(failed=[(entry("a", 1), "too odd")]))
-    book.close()
-    again = journal(tmp_path)
-    assert again.pending(rows) == [False, False]
-    assert again.failed == [("s", 0, "no key"), ("s", 1, "too odd")]
-    again.close()

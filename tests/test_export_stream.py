@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 
 import kinesis_nb as kn
-from kinesis_nb.emulator import ErrorReply, PartialFailure, Reset
+from kinesis_nb import growing
+from kinesis_nb.emulator import ErrorReply, ManualClock, PartialFailure, Reset, Stall
 from kinesis_nb.growing import GrowingTable
 from kinesis_nb.storage import Storage
+from kinesis_nb.upkeep import Maintenance
 from tests.conftest import Streams, by_key, written_by_key
 from tests.kill_export import kill_again_and_again
 from tests.servers import bucket
+from tests.virtual import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,13 +184,15 @@ def test_replays_a_time_range_at_a_rate(source: kn.Source, streams: Streams, tab
     arn = streams.create("copy")
     streams.put(60)
     assert table.wait(timeout=30)
+    written = written_by_key(streams)
     times = table.scan().select("kinesis_ingestion_timestamp").collect().to_series()
     end = times.max()
     export = source.export_stream(table.uri, arn, start=times.min(), end=end, rate=60)
+    streams.put(60)  # behind the end
     assert export.wait(timeout=30, until_caught_up=False)
     assert export.status().state == "ended"
     assert export.status().report.duration >= 0.7
-    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+    assert by_key(source.read("copy", progress=False)) == written
     later = source.export_stream(table.uri, arn, start=end + timedelta(seconds=1), end=end + timedelta(seconds=2))
     later.stop()
     assert later.status().rows == 0
@@ -222,14 +228,14 @@ def test_a_row_that_is_given_up_is_named(
 
 def test_only_one_process_runs_an_export(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
     """The journal of an export belongs to one process; a second one is refused and sends nothing."""
-    from kinesis_nb.journal import Journal
+    from kinesis_nb.journal_file import JournalFile
 
     arn = streams.create("copy")
     export = source.export_stream(table, arn)
     assert export.wait(timeout=30)
     path = next((Path(table.uri) / "_exports").glob("*.journal"))
     with pytest.raises(kn.Fenced, match="another process runs this export"):
-        Journal.open(path, {}, None, dict)
+        JournalFile(path, VirtualClock(ManualClock()))
     export.stop()
 
 
@@ -262,6 +268,167 @@ def test_refuses_a_journal_of_another_export(
     finish(source.export_stream(table, first, journal=tmp_path / "place"))
     with pytest.raises(kn.ConfigError, match="is of another export"):
         source.export_stream(table, second, journal=tmp_path / "place")
+
+
+def test_files_that_are_rewritten_bring_no_row_twice(
+    source: kn.Source, streams: Streams, table: kn.Sync, emulator: Emulator
+) -> None:
+    """Compaction, or somebody's OPTIMIZE, while the rows of the old files are queued and the output is slow."""
+    arn = streams.create("copy", shards=2)
+    for _ in range(5):
+        streams.put(60)
+        assert table.wait(timeout=30)
+    emulator.on("PutRecords", *(Stall(0.05) for _ in range(60)))
+    export = source.export_stream(table, arn)
+    while not export.status().rows:
+        assert not export.wait(timeout=0.01)
+    assert export.status().pending
+    Maintenance(Storage(table.uri)).run()
+    DeltaTable(table.uri).optimize.compact()
+    streams.put(20)
+    assert table.wait(timeout=30)
+    finish(export)
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+    assert export.status().possible_duplicates == 0
+
+
+def test_a_look_that_breaks_brings_no_row_twice(
+    source: kn.Source, streams: Streams, table: kn.Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading that fails behind the first of several bands is trouble, and goes on behind what was taken."""
+    arn = streams.create("copy")
+    streams.put(300)
+    assert table.wait(timeout=30)
+    monkeypatch.setattr(growing, "BAND_ROWS", 50)
+    bands, broken = growing._in_bands, []
+
+    def breaking(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+        for number, band in enumerate(bands(rows)):
+            if number == 2 and not broken:
+                broken.append(number)
+                raise OSError("connection reset")
+            yield band
+
+    monkeypatch.setattr(growing, "_in_bands", breaking)
+    export = source.export_stream(table, arn)
+    finish(export)
+    assert broken
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_rows_that_were_erased_hold_nothing_up(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
+    """Rows that are deleted from the table before they are exported are not sent, and the others are done with."""
+    arn = streams.create("copy")
+    streams.put(40)
+    assert table.wait(timeout=30)
+    table.stop()
+    DeltaTable(table.uri).delete("shard_offset % 3 = 1")
+    left = table.scan().collect().height
+    export = source.export_stream(table, arn)
+    finish(export)
+    assert export.status().rows == left == len(source.read("copy", progress=False))
+    state = json.loads(next((Path(table.uri) / "_exports").glob("*.journal")).read_bytes().partition(b"\t")[0])
+    assert state["done"] == {}
+
+
+def test_an_end_is_reached_when_the_table_has_read_past_it(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
+    """Rows that arrived before the end and come into the table later are sent; until then it says what it waits for."""
+    arn = streams.create("copy")
+    streams.put(20)
+    assert table.wait(timeout=30)
+    table.stop()
+    streams.put(20)
+    export = source.export_stream(table.uri, arn, end="now")
+    assert export.wait(timeout=30)
+    assert not export.wait(timeout=1.2, until_caught_up=False)
+    status = export.status()
+    assert (status.state, status.rows) == ("running", 20)
+    assert status.waits_for.startswith("the sync of the table, which has read the stream up to")
+    assert status.waits_for in repr(export)
+    sync = source.sync("orders", table.uri, commit_interval=0.05)
+    assert export.wait(timeout=30, until_caught_up=False)
+    sync.stop()
+    assert (export.status().state, export.status().waits_for) == ("ended", "")
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_an_end_waits_for_every_shard(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
+    """Also for those whose parent has ended and that nobody has read yet, and not for those that ended."""
+    streams.put(20)
+    streams.split("orders")
+    assert table.wait(timeout=30)
+    rows = GrowingTable(Storage(table.uri))
+    before = rows.seen()
+    assert before is not None
+    assert before <= datetime.now(UTC)
+    streams.put(5)
+    assert table.wait(timeout=30)
+    list(rows.bands({}))
+    after = rows.seen()
+    assert after is not None
+    assert after > before
+
+
+def test_a_table_without_a_sync_ends_by_the_clock(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """Of a table that no sync writes nobody knows more."""
+    synced(["a"], ['{"n": 1}']).write_delta(tmp_path / "table")
+    export = source.export_stream(tmp_path / "table", streams.create("copy"), end="now")
+    assert export.wait(timeout=30, until_caught_up=False)
+    assert export.status().rows == 1
+
+
+def test_an_output_that_was_made_again_is_refused(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
+    """What the old one got is not in the new one; nothing is sent until somebody says what is wanted."""
+    arn = streams.create("copy")
+    streams.put(10)
+    assert table.wait(timeout=30)
+    finish(source.export_stream(table, arn))
+    streams.call("DeleteStream", StreamName="copy")
+    streams.create("copy")
+    with pytest.raises(kn.ConfigError, match="its output stream was created at"):
+        source.export_stream(table, arn)
+    assert len(source.read("copy", progress=False)) == 0
+    next((Path(table.uri) / "_exports").glob("*.journal")).unlink()
+    finish(source.export_stream(table, arn))
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_a_journal_of_another_table_of_the_stream_is_refused(
+    source: kn.Source, streams: Streams, table: kn.Sync, tmp_path: Path
+) -> None:
+    """Two tables of one stream number their rows alike."""
+    arn = streams.create("copy")
+    streams.put(10)
+    assert table.wait(timeout=30)
+    finish(source.export_stream(table, arn, journal=tmp_path / "j"))
+    second = source.sync("orders", tmp_path / "second", commit_interval=0.05)
+    assert second.wait(timeout=30)
+    with pytest.raises(kn.ConfigError, match="another table of the same stream"):
+        source.export_stream(second, arn, journal=tmp_path / "j")
+    second.stop()
+    assert len(source.read("copy", progress=False)) == 10
+
+
+@pytest.mark.parametrize("journal", [3, "", b"j"])
+def test_a_journal_that_is_no_path_is_refused(
+    source: kn.Source, streams: Streams, tmp_path: Path, journal: Any
+) -> None:
+    """Before anything is asked or written."""
+    with pytest.raises(kn.ConfigError, match="is no file"):
+        source.export_stream(tmp_path / "t", streams.create("copy"), journal=journal)
+
+
+def test_a_journal_in_the_home_folder(
+    source: kn.Source, streams: Streams, table: kn.Sync, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tilde is the home folder, and a relative path counts from where the process is now."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    arn = streams.create("copy")
+    finish(source.export_stream(table, arn, journal="~/j"))
+    finish(source.export_stream(table, arn, journal="there/j"))
+    assert (tmp_path / "home" / "j").is_file()
+    assert (tmp_path / "there" / "j").is_file()
 
 
 def synced(keys: list[str | None], data: list[str]) -> pl.DataFrame:
