@@ -29,7 +29,7 @@ class GrowingTable:
     """Gives the rows of new files, in the order of their offsets; the caller says which of them it has taken."""
 
     def __init__(self, storage: Storage) -> None:
-        self._storage, self._options = storage, storage.options()
+        self.storage, self._options = storage, storage.options()
         self._numbers = Txns(storage)
         try:
             self._table = storage.open()
@@ -93,14 +93,14 @@ class GrowingTable:
             if rows is not None:
                 yield from _in_bands(rows.filter(_not_before(taken)))
         except (OSError, pl.exceptions.PolarsError) as error:
-            msg = f"{self._storage.uri} cannot be read: {one_line(error)}"
+            msg = f"{self.storage.uri} cannot be read: {one_line(error)}"
             raise TableError(msg, hint="it is read again") from error
         self._seen = set(files)
 
     def _newest(self) -> DeltaTable:
-        options = self._storage.options()
+        options = self.storage.options()
         if options != self._options:  # renewed credentials: the open table would go on with the old ones
-            self._table, self._options = self._storage.open(), options
+            self._table, self._options = self.storage.open(), options
         with storage_errors():
             self._table.update_incremental()
         return self._table
