@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 STREAMED = Window(200_000, 64 * 2**20)  # of what is read as it is sent
 IN_MEMORY = Window(2_000_000, 512 * 2**20)  # of a frame: the more keys are at hand, the fuller the requests
 TICK_SECONDS = 0.1
+LOOK_BACK = timedelta(minutes=1)  # before a request, a look for its records begins: arrival times may be a bit off
 
 
 class Exporter:
@@ -49,6 +51,11 @@ class Exporter:
     ) -> None:
         self._target, self._tally = target, tally
         observer = tally if journal is None else _Both(journal, tally)
+
+        def find(records: Sequence[bytes], seconds: float) -> list[str | None]:
+            since = kinesis.server_time().earliest - timedelta(seconds=seconds) - LOOK_BACK
+            return kinesis.find(target.stream, records, since)
+
         self.lanes = [
             Lane(
                 lambda records: kinesis.put_records(target.stream, records),
@@ -57,6 +64,7 @@ class Exporter:
                 observer,
                 ordered=ordered,
                 resend_unknown=resend_unknown,
+                find=find,
             )
             for _ in target.hash_ranges
         ]

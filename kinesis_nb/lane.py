@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
@@ -17,7 +19,7 @@ from kinesis_nb.errors import InvalidRequest, KeyUnavailable, KinesisError, Serv
 from kinesis_nb.retry import backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable
 
     from kinesis_nb.throughput import Pacer
     from kinesis_nb.transport import Clock, PutResult
@@ -85,6 +87,23 @@ class Observer(Protocol):
         ...
 
 
+Find = Callable[[Sequence[bytes], float], list[str | None]]
+
+
+@dataclass(slots=True)
+class _Doubtful:
+    """Aggregates that were written or not."""
+
+    find: Find
+    entries: list[Entry]
+    sent_at: float
+    error: KinesisError
+    looks: int = 0
+
+    def look(self, now: float) -> list[str | None]:
+        return self.find([entry.wire for entry in self.entries], now - self.sent_at)
+
+
 class Lane:
     """Sends the entries it is given, one request per :meth:`step`.
 
@@ -96,6 +115,10 @@ class Lane:
         Whether entries of one key keep their order.
     resend_unknown
         Whether entries whose outcome is not known are sent again; else that is an error.
+    find
+        Looks for records that were sent not longer ago than so many seconds: the shard of each, None for one that is
+        not in the stream. An aggregate whose response was lost is looked for before it is sent again, because all rows
+        of its key would come twice, the first behind the last.
     """
 
     def __init__(
@@ -107,10 +130,12 @@ class Lane:
         *,
         ordered: bool,
         resend_unknown: bool = True,
+        find: Find | None = None,
     ) -> None:
         self.has_work = threading.Event()
         self._put, self._clock, self._pacer, self._observer = put, clock, pacer, observer
-        self._ordered, self._resend_unknown = ordered, resend_unknown
+        self._ordered, self._resend_unknown, self._find = ordered, resend_unknown, find
+        self._doubtful: _Doubtful | None = None  # under way until it was looked for
         self._lock = threading.Lock()  # guards the two below; never held during I/O
         self._queue: deque[Entry] = deque()  # in the order of every key; what was refused is at its front again
         self._suspects: deque[list[Entry]] = deque()  # parts of a request that the service will not take
@@ -138,14 +163,17 @@ class Lane:
         """
         if wait := self._pacer.wait():
             return wait
+        if self._doubtful is not None:
+            return self._look_for(self._doubtful)
         entries = self._next_request()
         if not entries:
             return None
         self._observer.sending(entries)
+        sent_at = self._clock.monotonic()
         try:
             results = self._put([entry.wire for entry in entries])
         except KinesisError as error:
-            return self._request_failed(entries, error)
+            return self._request_failed(entries, error, sent_at)
         return self._answered(entries, results)
 
     def _next_request(self) -> list[Entry]:
@@ -165,24 +193,46 @@ class Lane:
                 self.has_work.clear()
             return entries
 
-    def _request_failed(self, entries: list[Entry], error: KinesisError) -> float:
+    def _request_failed(self, entries: list[Entry], error: KinesisError, sent_at: float) -> float:
         if isinstance(error, InvalidRequest):
             self._narrow_down(entries, error)
             return 0.0
         is_refusal = isinstance(error, Throttled | KeyUnavailable)
         is_unknown = error.retryable and not is_refusal
+        if is_unknown and self._find is not None and (packed := [entry for entry in entries if len(entry.rows) > 1]):
+            self._doubtful = _Doubtful(self._find, packed, sent_at, error)
+            entries = [entry for entry in entries if len(entry.rows) == 1]
         self._again(entries)
         throttled = len(entries) if isinstance(error, Throttled) else 0
         self._observer.settled(
             Outcome(unknown=entries, throttled=0) if is_unknown else Outcome(refused=entries, throttled=throttled)
         )
         is_final = not error.retryable or isinstance(error, KeyUnavailable)  # nobody waits in a cell for a key
-        if is_final or (is_unknown and not self._resend_unknown):
+        if is_final or (is_unknown and entries and not self._resend_unknown):
             raise error
         if throttled:
             self._pacer.sent(0, 0, throttled=True, refused=True)
         self._failures += 1
         return backoff(self._failures - 1, error, self._clock)
+
+    def _look_for(self, doubtful: _Doubtful) -> float:
+        """Find out which entries of a request were written although its response was lost."""
+        try:
+            shard_ids = doubtful.look(self._clock.monotonic())
+        except KinesisError as error:
+            doubtful.looks += 1
+            if error.retryable and doubtful.looks < TRIES:
+                return backoff(doubtful.looks, error, self._clock)
+            shard_ids = [None] * len(doubtful.entries)
+        self._doubtful = None
+        places = list(zip(doubtful.entries, shard_ids, strict=True))
+        missing = [entry for entry, shard_id in places if shard_id is None]
+        written = [entry for entry, shard_id in places if shard_id is not None]
+        self._again(missing)
+        self._observer.settled(Outcome(written, [shard_id for shard_id in shard_ids if shard_id], unknown=missing))
+        if missing and not self._resend_unknown:
+            raise doubtful.error
+        return 0.0
 
     def _narrow_down(self, entries: list[Entry], error: InvalidRequest) -> None:
         """Find the record that spoils its request by halving; alone, it is given up."""
@@ -197,6 +247,8 @@ class Lane:
     def _answered(self, entries: list[Entry], results: list[PutResult]) -> float:
         written = [entry for entry, result in zip(entries, results, strict=True) if result.error_code is None]
         shard_ids = [result.shard_id or "" for result in results if result.error_code is None]
+        for entry in written if self._tries else ():
+            self._tries.pop(entry, None)
         refused: list[Entry] = []
         failed: list[tuple[Entry, str]] = []
         throttled = 0
@@ -223,6 +275,8 @@ class Lane:
         if code in _TRY_AGAIN:
             return True
         self._tries[entry] = tries = self._tries.get(entry, 0) + 1
+        if tries >= TRIES:
+            del self._tries[entry]
         return tries < TRIES
 
     def _again(self, entries: Iterable[Entry]) -> None:
@@ -233,7 +287,7 @@ class Lane:
     def is_idle(self) -> bool:
         """Whether nothing waits here to be sent; in the lane's own thread also: nothing is under way."""
         with self._lock:
-            return not (self._queue or self._suspects)
+            return not (self._queue or self._suspects or self._doubtful)
 
 
 def _first_of_each_key(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:

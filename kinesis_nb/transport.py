@@ -154,6 +154,14 @@ class Kinesis(Listings, Prober, Protocol):
         """Return the data of one record that holds several of the same key (KPL format); no call is made."""
         ...
 
+    def find(self, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
+        """Return the shard that each encoded record is in; None for one that did not arrive since a moment.
+
+        Only for aggregates: each of them differs from all other records. Reads the stream, which a writer's policy need
+        not allow.
+        """
+        ...
+
     def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:
         """Write up to 500 encoded records; the results are in their order.
 

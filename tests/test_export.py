@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.emulator import CutBody, ErrorReply, PartialFailure, Reset, Stall
+from kinesis_nb.emulator import CutBody, EmptyReply, ErrorReply, PartialFailure, Reset, Stall
 from kinesis_nb.report import Tally, Window
 from kinesis_nb.service.client import KinesisClient
 from tests.conftest import Streams, by_key
@@ -324,6 +324,25 @@ def test_aggregates_keep_the_order_and_the_keys(source: kn.Source, streams: Stre
     assert by_key(source.read("orders", progress=False)) == expected(df)
     assert report.rows == 900
     assert report.requests <= 3
+
+
+def test_an_aggregate_whose_response_was_lost_is_not_sent_twice(
+    source: kn.Source, streams: Streams, emulator: Emulator
+) -> None:
+    """Written or not, every row is there once and in order, also where the output stream was split meanwhile."""
+    arn = streams.create("copy", shards=2)
+    emulator.on("PutRecords", EmptyReply(applied=True), EmptyReply(applied=False), Reset(before=False), EmptyReply())
+    df = pl.DataFrame({"key": [f"k{number % 3}" for number in range(300)], "n": range(300)})
+    report = source.export_df(df, arn, aggregate=True, progress=False)
+    streams.split("copy")
+    emulator.on("PutRecords", EmptyReply(applied=True))
+    again = source.export_df(df, arn, aggregate=True, progress=False)
+    found = [json.loads(record.data)["n"] for record in source.read("copy", progress=False)]
+    assert sorted(found) == sorted([*range(300)] * 2)
+    for key in range(3):
+        assert [number for number in found if number % 3 == key] == [*range(key, 300, 3)] * 2
+    assert (report.rows, again.rows) == (300, 300)
+    assert again.possible_duplicates == 0
 
 
 def test_aggregates_stay_within_the_limit_of_a_record(source: kn.Source, streams: Streams, emulator: Emulator) -> None:

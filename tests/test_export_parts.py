@@ -18,7 +18,7 @@ from kinesis_nb.emulator import ManualClock, Model, Quotas
 from kinesis_nb.entries import Options, Preparer, waves
 from kinesis_nb.errors import AccessDenied, InvalidRequest, KeyUnavailable, ServiceError
 from kinesis_nb.exporter import Exporter
-from kinesis_nb.lane import Entry, Lane
+from kinesis_nb.lane import Entry, Find, Lane
 from kinesis_nb.report import Settled, Tally
 from kinesis_nb.service.aggregation import pack, unpack
 from kinesis_nb.service.putting import decode_results, encode_records, request_body
@@ -56,12 +56,18 @@ class Service:
 class LaneKit:
     """A lane on a scripted service."""
 
-    def __init__(self, *script: list[PutResult] | Exception, ordered: bool = True, resend_unknown: bool = True) -> None:
+    def __init__(
+        self,
+        *script: list[PutResult] | Exception,
+        ordered: bool = True,
+        resend_unknown: bool = True,
+        find: Find | None = None,
+    ) -> None:
         self.clock = VirtualClock(ManualClock())
         self.service, self.tally = Service(*script), Tally("copy")
         pacer = Pacer(self.clock)
         self.lane = Lane(
-            self.service.put, self.clock, pacer, self.tally, ordered=ordered, resend_unknown=resend_unknown
+            self.service.put, self.clock, pacer, self.tally, ordered=ordered, resend_unknown=resend_unknown, find=find
         )
 
     def drain(self) -> kn.ExportReport:
@@ -131,6 +137,71 @@ def test_a_refusal_for_good_ends_it_and_counts_nothing(error: kn.KinesisError) -
     with pytest.raises(type(error)):
         kit.lane.step()
     assert kit.tally.report(0.0).possible_duplicates == 0
+
+
+def packed(key: str, *rows: int) -> Entry:
+    """Return an aggregate of rows."""
+    return Entry(key, f"{key}{rows[0]}-{rows[-1]}".encode(), 10, rows)
+
+
+LOST = ServiceError("connection reset", retryable=True)
+
+
+def test_an_aggregate_without_a_response_is_looked_for_before_it_is_sent_again() -> None:
+    """One that is in the stream is done, one that is not goes first again; a plain record goes again unlooked for."""
+    looks: list[list[str]] = []
+
+    def find(records: Sequence[bytes], _seconds: float) -> list[str | None]:
+        looks.append([record.decode() for record in records])
+        return ["s" if record == b"a0-1" else None for record in records]
+
+    kit = LaneKit(LOST, find=find)
+    kit.lane.add([packed("a", 0, 1), packed("b", 2, 3), entry("c", 4), packed("a", 5, 6), packed("b", 7, 8)])
+    assert kit.lane.step() is not None
+    assert not kit.lane.is_idle
+    report = kit.drain()
+    assert looks == [["a0-1", "b2-3"]]
+    assert kit.service.requests == [["a0-1", "b2-3", "c4"], ["b2-3", "c4", "a5-6"], ["b7-8"]]
+    assert (report.rows, report.possible_duplicates, report.shards.rows()) == (9, 3, [("s", 9, 50)])
+
+
+@pytest.mark.parametrize(
+    ("error", "looks"), [(AccessDenied("GetRecords: no"), 1), (kn.Throttled("GetRecords: busy", retryable=True), 5)]
+)
+def test_an_aggregate_that_nobody_can_look_for_is_sent_again(error: kn.KinesisError, looks: int) -> None:
+    """Without permission at once, and after some tries where the shard is busy; it is counted then."""
+    asked: list[float] = []
+
+    def find(_records: Sequence[bytes], seconds: float) -> list[str | None]:
+        asked.append(seconds)
+        raise error
+
+    kit = LaneKit(LOST, find=find)
+    kit.lane.add([packed("a", 0, 1)])
+    report = kit.drain()
+    assert len(asked) == looks
+    assert asked == sorted(asked)
+    assert kit.service.requests == [["a0-1"]] * 2
+    assert report.possible_duplicates == 2
+
+
+def test_what_was_found_is_no_ambiguity() -> None:
+    """With on_ambiguous="fail" only what is not in the stream fails the export."""
+    found = LaneKit(LOST, resend_unknown=False, find=lambda records, _seconds: ["s"] * len(records))
+    found.lane.add([packed("a", 0, 1)])
+    assert found.drain().rows == 2
+    missing = LaneKit(LOST, resend_unknown=False, find=lambda records, _seconds: [None] * len(records))
+    missing.lane.add([packed("a", 0, 1)])
+    missing.lane.step()
+    with pytest.raises(ServiceError, match="connection reset"):
+        missing.lane.step()
+
+
+def test_aggregates_of_the_same_rows_differ() -> None:
+    """By a tag of their first record, which no reader takes for data."""
+    one, other = (pack("a", [b"1", b"2"], number) for number in ("1", "2"))
+    assert one != other
+    assert unpack(one) == unpack(other) == unpack(pack("a", [b"1", b"2"]))
 
 
 def test_a_throttled_request_was_not_written() -> None:

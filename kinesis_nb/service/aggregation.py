@@ -29,7 +29,8 @@ _MAX_VARINT = 10  # bytes of a 64-bit number
 _VARINT, _BYTES = 0, 2  # protobuf's wire types
 _FIXED = {1: 8, 5: 4}  # those whose values always have so many bytes
 _KEYS, _EXPLICIT_HASH_KEYS, _RECORDS = (number << 3 | _BYTES for number in (1, 2, 3))
-_KEY_INDEX, _HASH_INDEX, _DATA = 1 << 3 | _VARINT, 2 << 3 | _VARINT, 3 << 3 | _BYTES
+_KEY_INDEX, _HASH_INDEX, _DATA, _TAGS = 1 << 3 | _VARINT, 2 << 3 | _VARINT, 3 << 3 | _BYTES, 4 << 3 | _BYTES
+_TAG_KEY, _TAG_VALUE = 1 << 3 | _BYTES, 2 << 3 | _BYTES
 
 
 class UserRecord(NamedTuple):
@@ -64,8 +65,13 @@ def unpack(data: bytes) -> list[UserRecord] | None:
         return None
 
 
-def pack(partition_key: str, data: Iterable[bytes]) -> bytes:
+def pack(partition_key: str, data: Iterable[bytes], number: str = "") -> bytes:
     """Return an aggregate of records that all have the same partition key, in their order.
+
+    Parameters
+    ----------
+    number
+        What tells it from any other aggregate of the same rows; a tag of its first record, which readers pass over.
 
     Examples
     --------
@@ -73,8 +79,10 @@ def pack(partition_key: str, data: Iterable[bytes]) -> bytes:
     b'2'
     """
     message = bytearray(_field(_KEYS, partition_key.encode()))
+    tag = _field(_TAGS, _field(_TAG_KEY, b"kinesis_nb") + _field(_TAG_VALUE, number.encode())) if number else b""
     for content in data:
-        message += _field(_RECORDS, bytes([_KEY_INDEX, 0]) + _field(_DATA, content))
+        message += _field(_RECORDS, bytes([_KEY_INDEX, 0]) + _field(_DATA, content) + tag)
+        tag = b""
     return MAGIC + message + hashlib.md5(message, usedforsecurity=False).digest()
 
 

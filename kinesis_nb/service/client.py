@@ -7,6 +7,7 @@ import threading
 import weakref
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 import msgspec
 from botocore import exceptions as boto_errors
@@ -26,13 +27,14 @@ from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.service.aggregation import pack
 from kinesis_nb.service.credentials import signed
 from kinesis_nb.service.deadline import set_deadlines, why_too_large
+from kinesis_nb.service.finding import Page, find
 from kinesis_nb.service.naming import is_arn, named, named_beside_iterator
 from kinesis_nb.service.probe import Probe
 from kinesis_nb.service.putting import decode_results, encode_records, request_body
 from kinesis_nb.service.raw import RawCalls
 from kinesis_nb.service.session import caller_arn, is_aws, make_client, make_credentials
 from kinesis_nb.service.translate import translate
-from kinesis_nb.service.wire import decode_batch, decode_iterator, decoding
+from kinesis_nb.service.wire import decode_batch, decode_iterator, decode_page, decoding
 from kinesis_nb.shards import Shard
 from kinesis_nb.transport import Clock, PutResult, ServerTime, StreamExtras, StreamSummary, SystemClock
 
@@ -139,7 +141,16 @@ class KinesisClient:
 
     def aggregate(self, partition_key: str, data: Sequence[bytes]) -> bytes:
         """Return the data of one record that holds several of the same key (KPL format)."""
-        return pack(partition_key, data)
+        return pack(partition_key, data, uuid4().hex)
+
+    def find(self, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
+        """Return the shard that each record is in; None for one that is not in the stream."""
+        return find(self, stream, records, since)
+
+    def get_page(self, stream: str, iterator: str) -> Page:
+        """Return the next records of a shard as they are in the stream."""
+        request = msgspec.json.encode({"ShardIterator": iterator, **named_beside_iterator(stream)})
+        return decode_page(self._post("get_records", request, stream))
 
     def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:
         """Write records; raises a retryable ServiceError when the outcome is not known."""

@@ -19,6 +19,7 @@ from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, decode_text
 from kinesis_nb.service.aggregation import may_hold_aggregates, unpack
 from kinesis_nb.service.columnar import LARGE_BYTES, LATEST, Columns, content, read_columns
 from kinesis_nb.service.decoding import Decoding
+from kinesis_nb.service.finding import Page
 from kinesis_nb.shards import Shard
 
 if TYPE_CHECKING:
@@ -72,6 +73,12 @@ decoding = Decoding()
 def decode_iterator(body: bytes) -> str:
     """Return the iterator in the body of a ``GetShardIterator`` answer; raises a retryable MalformedAnswer."""
     return _decoded(_iterator_decoder, body, "with a shard iterator").ShardIterator
+
+
+def decode_page(body: bytes) -> Page:
+    """Return the records of a ``GetRecords`` answer as they are; raises a retryable MalformedAnswer."""
+    answer = _decoded(_decoder, body, "with records")
+    return Page([record.Data for record in answer.Records], answer.NextShardIterator, answer.MillisBehindLatest == 0)
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], body: bytes, which: str) -> T:

@@ -123,6 +123,50 @@ MUTANTS = [
     Mutant("a throttled shard is not spared", "throughput.py", "            self._slow_down(now)", "            pass"),
     Mutant("the rate never rises again", "throughput.py", "_STEP = 0.1 ", "_STEP = 0.0 "),
     Mutant("the rate falls too far", "throughput.py", "_CUT = 0.85 ", "_CUT = 0.1 "),
+    # --- aggregates whose response was lost
+    Mutant(
+        "an aggregate is sent again unlooked for",
+        "lane.py",
+        "if is_unknown and self._find is not None and (packed",
+        "if False and self._find is not None and (packed",
+    ),
+    Mutant(
+        "an aggregate that was not found is forgotten",
+        "lane.py",
+        "        self._again(missing)\n",
+        "",
+    ),
+    Mutant(
+        "an aggregate that was found is sent again",
+        "lane.py",
+        "missing = [entry for entry, shard_id in places if shard_id is None]",
+        "missing = [entry for entry, _ in places]",
+    ),
+    Mutant(
+        "what is sent again after a look is not counted",
+        "lane.py",
+        "[shard_id for shard_id in shard_ids if shard_id], unknown=missing))",
+        "[shard_id for shard_id in shard_ids if shard_id], refused=missing))",
+    ),
+    Mutant(
+        "a lane with an aggregate in doubt is idle",
+        "lane.py",
+        "return not (self._queue or self._suspects or self._doubtful)",
+        "return not (self._queue or self._suspects)",
+    ),
+    Mutant(
+        "aggregates of the same rows are the same",
+        "service/aggregation.py",
+        'if number else b""\n',
+        'if False else b""\n',
+    ),
+    Mutant(
+        "an aggregate is looked for in one shard of several",
+        "service/finding.py",
+        "        for page in _pages(reader, stream, shard, since) if wanted else ():",
+        "        for page in _pages(reader, stream, shard, since) if wanted and shard.is_open else ():",
+        "tests/test_export.py",
+    ),
 ]
 
 SUITE = Suite(
