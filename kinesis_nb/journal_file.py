@@ -68,7 +68,7 @@ class JournalFile:
         self._check = 0  # of the last line
         self._synced_at = clock.monotonic()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             self._lock = _locked(path.with_name(f"{path.name}.lock"))
         except OSError as error:
             raise ConfigError(
@@ -263,6 +263,15 @@ def _decode(line: bytes, kind: type[T], before: int = 0) -> T | None:
         return msgspec.json.decode(body if mark else line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder that survives a power cut; who made one that is there may have died before it was durable."""
+    if not folder.exists():
+        if not folder.parent.exists():
+            _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def _replace(path: Path, body: bytes) -> IO[bytes]:

@@ -63,12 +63,13 @@ class ExportMoves(Moves):
             self.export_elsewhere: 4,
             self.export_stop: 3,
             self.export_wait: 6,
-            self.kill: 6,
+            self.kill: 2,
+            self.kill_export: 7,
             self.freeze: 3,
             self.cut: 5,
             self.clock_step: 1,
-            self.faulty_output: 6,
-            self.slow_output: 4,
+            self.faulty_output: 8,
+            self.slow_output: 7,
             self.reshard_output: 2,
             self.storm: 3,
             self.disk_full: 3,
@@ -166,6 +167,17 @@ class ExportMoves(Moves):
         if not self._exporting() or len(self.life.processes) >= MOST_PROCESSES:
             return False
         return self.begin_export(self.life.begin_process(), "export elsewhere")
+
+    def kill_export(self) -> object:
+        """Kill a process that exports, now or in the middle of what it does with its journal."""
+        if not (found := [one for one in self.life.exporting if one.exports and one.exports[-1].is_running]):
+            return False
+        process = self.random.choice(found)
+        if self.random.random() < 0.5:
+            process.kill()
+        else:
+            process.doom = self.random.randint(0, 30), process.kill
+        return True
 
     def export_stop(self) -> object:
         if not (found := self._exporting()):
@@ -323,6 +335,7 @@ NAMES = [
     "export stop",
     "export wait",
     "kill",
+    "kill export",
     "freeze",
     "cut",
     "clock step",

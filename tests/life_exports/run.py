@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MOVES = 8, 17  # of one seed
 SENT_SECONDS = 240.0  # until all is sent where nothing fails: a sync says once a minute what it has read
+SYNCED_LOOKS = 60  # every two seconds
 STOPPED_SECONDS = 15.0
 
 
@@ -48,6 +49,7 @@ class ExportRun(Run):
             moves.calm_down()
             life.put()
             self._settle()
+            self._catch_up()
             export = self._settle_export()
             if moves.end_of_range is None:
                 self._wait(export)
@@ -97,13 +99,25 @@ class ExportRun(Run):
 
     # --- the end
 
+    def _settle(self) -> None:
+        """Let a sync go on, or begin one."""
+        for _ in range(4):
+            self.life.fibers.run(STOPPED_SECONDS, lambda: bool(self._living()))
+            if self._living():
+                return
+            process = self.life.begin_process()
+            cell = self.moves.begin(process, {"commit_interval": 1.0, "on_data_loss": "warn"}, "the last line")
+            self.life.fibers.run(SETTLED_SECONDS, lambda cell=cell: cell.is_done)
+        raise Violation("no sync goes on although nothing fails")
+
     def _settle_export(self) -> StreamingExport:
         """Let the export that lives go on, or begin one."""
         life, moves = self.life, self.moves
         for _ in range(4):
-            life.fibers.run(STOPPED_SECONDS)
+            life.fibers.run(3.0)  # until what failed before is told
+            life.fibers.run(STOPPED_SECONDS, self._is_decided)
             self._check_ends()
-            if found := [one for one in life.exports if one.is_active or one.status().state == "ended"]:
+            if found := self._alive():
                 return found[-1]
             cell = moves.begin_export(life.begin_process(), "the last export")
             life.fibers.run(SETTLED_SECONDS, lambda cell=cell: cell.is_done)
@@ -111,10 +125,28 @@ class ExportRun(Run):
                 raise Violation(f"a line fails although nothing else does: {_told(cell.error)}")
         raise Violation("no export goes on although nothing fails")
 
+    def _alive(self) -> list[StreamingExport]:
+        return [one for one in self.life.exports if one.is_active or one.status().state == "ended"]
+
+    def _is_decided(self) -> bool:
+        """Whether no cell runs that may stop or start an export."""
+        return not any(process.is_busy for process in self.life.exporting) and (
+            bool(self._alive()) or not any(export.is_running for export in self.life.exports)
+        )
+
+    def _catch_up(self) -> None:
+        """Let the sync bring all records into the table."""
+        for _ in range(SYNCED_LOOKS):
+            there = set(self.moves.rows()) | self.life.erased
+            if all((key, number + 1) in there for key, times in self.life.arrivals.items() for number in range(len(times))):
+                return
+            self.life.fibers.run(2.0)
+            self._check_ends()
+            self._settle()  # the one that lived may have handed the table to one that died
+        raise Violation("the sync does not catch up")
+
     def _wait(self, export: StreamingExport) -> None:
         life, moves = self.life, self.moves
-        life.put()
-        life.fibers.run(5.0)
         process = next(one for one in life.exporting if export in one.exports)
         life.fibers.run(30.0, lambda: not process.is_busy)
         cell = moves.begin_wait(process, SENT_SECONDS)
@@ -175,7 +207,8 @@ class ExportRun(Run):
         for process in self.life.exporting:
             if process.exports and process.exports[-1].is_running:
                 process.run("stop the export", process.exports[-1].stop)
-        self.life.fibers.run(STOPPED_SECONDS)
+        self.life.fibers.run(STOPPED_SECONDS, lambda: not any(export.is_running for export in self.life.exports))
+        self.life.fibers.run(1.0)
 
     def _stop_all(self) -> None:
         self._stop_exports()
@@ -215,6 +248,8 @@ HAPPENS = [
     "wait: True",
     "wait: False",
     "aggregates",
+    "look: found",
+    "look: missing",
     "killed with a request under way",
     "request lands late",
     "journal: disk full",

@@ -13,13 +13,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import patch
 
+import msgspec
+
 from kinesis_nb import export_stream, exporter, growing, journal, journal_file, lane, report, streaming_export
 from kinesis_nb.emulator import AwsError
 from kinesis_nb.errors import AccessDenied, InvalidRequest, ServiceError, Throttled
 from kinesis_nb.growing import GrowingTable
 from kinesis_nb.running import Registry
 from kinesis_nb.service.aggregation import pack, unpack
+from kinesis_nb.service.finding import Page, find
 from kinesis_nb.service.putting import decode_results, encode_records, request_body
+from kinesis_nb.service.wire import decode_page
 from kinesis_nb.streaming_export import StreamingExport
 from kinesis_nb.transport import StreamExtras
 from kinesis_nb.txns import Txns
@@ -76,7 +80,16 @@ class OutputKinesis(LifeKinesis):
 
     def aggregate(self, partition_key: str, data: Sequence[bytes]) -> bytes:
         self._life.happened["aggregates"] += 1
-        return pack(partition_key, data)
+        return pack(partition_key, data, f"{self._life.random.getrandbits(64):x}")
+
+    def find(self, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
+        found = find(self, stream, records, since)
+        self._life.happened["look: found"] += sum(shard_id is not None for shard_id in found)
+        self._life.happened["look: missing"] += found.count(None)
+        return found
+
+    def get_page(self, _stream: str, iterator: str) -> Page:
+        return decode_page(msgspec.json.encode(self._call("GetRecords", ShardIterator=iterator)))
 
     def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:
         life = self._life
@@ -202,6 +215,11 @@ class ExportLife(Life):
         """All exports of processes that live."""
         return [export for process in self.exporting for export in process.exports]
 
+    def put(self) -> None:
+        """Write some records: enough for requests of several."""
+        for _ in range(self.random.randint(1, 4)):
+            super().put()
+
     # --- the output stream
 
     def _describe(self) -> dict[str, Any]:
@@ -267,6 +285,7 @@ class ExportLife(Life):
             replace = lambda *what: stack.enter_context(patch.object(*what))  # noqa: E731
             replace(export_stream, "_exports", _Exports(self))
             replace(journal, "_boot", lambda: self.running.machine.host)
+            replace(streaming_export, "POLL_SECONDS", 1.0)
             replace(growing, "BAND_ROWS", self.random.choice([7, 30, 1_000]))
             replace(journal_file, "REWRITE_BYTES", self.random.choice([500, 3_000, 100_000]))
             _around_journals(replace, self)
