@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 from contextlib import contextmanager
+from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
@@ -24,6 +25,7 @@ from kinesis_nb.journal import Journal
 from kinesis_nb.journal_file import REWRITE_BYTES
 from kinesis_nb.lane import Entry, Outcome
 from kinesis_nb.progress import Progress
+from tests.life.disk import Disk
 from tests.virtual import VirtualClock
 
 if TYPE_CHECKING:
@@ -398,6 +400,19 @@ def test_what_was_taken_is_durable_before_it_is_sent(book: Book, monkeypatch: py
     assert len(synced) == 2
     book.send(rows[2:])
     assert len(synced) == 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_new_journal_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """With the folders that were made for it: once a row may have been sent, it does not begin anew."""
+    (tmp_path / "root").mkdir()
+    disk = Disk(tmp_path / "root", tmp_path / "shadow", Random(seed))
+    monkeypatch.setattr(os, "fsync", disk.fsync)
+    book = Book(tmp_path / "root" / "a" / "b" / "j")
+    book.take(("s", 0))
+    book.die()
+    disk.cut()
+    assert book.path.read_bytes()
 
 
 # --- disks and locks
