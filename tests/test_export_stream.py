@@ -343,7 +343,7 @@ def test_a_journal_that_cannot_be_written_ends_the_export(
     fsync, refused = os.fsync, []
 
     def once_full(file: int) -> None:
-        if not refused and os.readlink(f"/proc/self/fd/{file}").endswith(".journal"):
+        if not refused and Path(f"/proc/self/fd/{file}").readlink().suffix == ".journal":
             refused.append(file)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(file)

@@ -12,8 +12,8 @@ from kinesis_nb.storage import LOG
 from kinesis_nb.sync import open_table
 from tests.life.moves import MOST_PROCESSES, Moves
 from tests.life.world import Cell, LifeStorage, Record
-from tests.simulation import STREAM
 from tests.life_exports.world import OUTPUT, ExportLife, ExportProcess
+from tests.simulation import STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ class ExportMoves(Moves):
         if kind == "range":
             self.end_of_range = began + timedelta(seconds=self.random.randint(20, 60))
         self.life.happened[f"export of {kind}"] += 1
-        self.aggregates = self.random.random() < 0.25
+        self.aggregates = self.random.random() < 0.4
         self.journal = life.root / "journals" / "j" if self.random.random() < 0.4 else None
         self.latest: frozenset[Record] | None = None  # what was in the table before the first line
         self.sure_since: frozenset[Record] | None = None  # and what, at most, when it had begun
@@ -77,8 +77,8 @@ class ExportMoves(Moves):
             self.delete: 2,
             self.vacuum: 3,
             self.reshard: 2,
-            self.journal_damaged: 3,
-            self.another_table: 1,
+            self.journal_damaged: 5,
+            self.another_table: 2,
         }
 
     def play(self) -> None:
@@ -98,7 +98,12 @@ class ExportMoves(Moves):
     def span(self) -> Range:
         """What is exported."""
         start = self.begin_of_range
-        if self.journal_path is not None and self.end_of_range is None and not self.is_lost and self.random.random() < 0.5:
+        if (
+            self.journal_path is not None
+            and self.end_of_range is None
+            and not self.is_lost
+            and self.random.random() < 0.5
+        ):
             start = StartingPosition.latest()  # of an export that has begun it means nothing
         return Range(start, self.end_of_range, self.random.choice([None, None, 25.0, 60.0]), self.journal)
 
@@ -262,7 +267,7 @@ class ExportMoves(Moves):
     # --- the output stream
 
     def faulty_output(self) -> object:
-        self.life.faults = self.random.choice([0.1, 0.3, 0.6])
+        self.life.faults = self.random.choice([0.1, 0.3, 0.6, 0.8])
 
         def mend() -> None:
             self.life.faults = 0.0
@@ -299,7 +304,9 @@ class ExportMoves(Moves):
         if path is None or any(export.is_running for export in self.life.exports) or not path.stat().st_size:
             return False
         body = path.read_bytes()
-        kind = self.random.choice(["zeros", "torn out", "other bytes", "short", "empty", "all zeros", "copy too"])
+        kind = self.random.choice(
+            ["zeros", "torn out", "other bytes", "short", "empty", "all zeros", "copy too", "copy too"]
+        )
         first = self.random.randrange(len(body))
         last = min(len(body), first + self.random.choice([1, 30, 500]))
         damaged = {

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kinesis_nb.errors import ConfigError, Fenced, KinesisError, TableError
+from kinesis_nb.errors import ConfigError, KinesisError, TableError
 from tests.life.run import SETTLED_SECONDS, Run, _remembered, _told
 from tests.life_exports.moves import NAMES, ExportMoves
 from tests.life_exports.world import OUTPUT, ExportLife
@@ -138,7 +138,9 @@ class ExportRun(Run):
         """Let the sync bring all records into the table."""
         for _ in range(SYNCED_LOOKS):
             there = set(self.moves.rows()) | self.life.erased
-            if all((key, number + 1) in there for key, times in self.life.arrivals.items() for number in range(len(times))):
+            if all(
+                (key, number + 1) in there for key, times in self.life.arrivals.items() for number in range(len(times))
+            ):
                 return
             self.life.fibers.run(2.0)
             self._check_ends()
@@ -235,9 +237,7 @@ def simulate(seed: int) -> tuple[Counter[str], Failure | None]:
             run.go()
         except Exception as error:  # noqa: BLE001 - whatever it is, the seed must be named
             reason = str(error) if isinstance(error, Violation) else "".join(traceback.format_exception(error)[-8:])
-            return run.life.happened if run else Counter(), Failure(
-                seed, reason, list(run.life.trace) if run else []
-            )
+            return run.life.happened if run else Counter(), Failure(seed, reason, list(run.life.trace) if run else [])
     return run.life.happened + Counter({"turns": run.life.fibers.turns}), None
 
 
