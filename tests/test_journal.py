@@ -287,7 +287,7 @@ def check_after_damage(path: Path, places: Sequence[tuple[str, int]], sent: set[
 
 
 @pytest.mark.filterwarnings("ignore:.*was damaged")
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damage_anywhere_loses_nothing_and_is_counted(
     tmp_path_factory: pytest.TempPathFactory, boots: Path, data: st.DataObject
@@ -305,6 +305,20 @@ def test_damage_anywhere_loses_nothing_and_is_counted(
     path.write_bytes(body[:start] + new + body[start + length :])
     boots.write_text("second")
     check_after_damage(path, places, sent)
+
+
+@pytest.mark.filterwarnings("ignore:.*was damaged")
+def test_a_file_that_lost_its_end_is_not_taken_for_a_kill(tmp_path: Path) -> None:
+    """Closed, and later cut off behind any of its lines or in them: what may come twice is counted."""
+    for number, share in ((number, share) for number in range(6) for share in (0, 0.5)):
+        book = Book(tmp_path / f"{number}-{share}")
+        places = [("s", offset) for offset in range(4)]
+        book.send(book.take(*places))
+        book.journal.close()
+        lines = book.path.read_bytes().splitlines(keepends=True)
+        half = lines[number + 1][: int(len(lines[number + 1]) * share)]
+        book.path.write_bytes(b"".join(lines[: number + 1]) + half)
+        check_after_damage(book.path, places, set(places))
 
 
 @pytest.mark.filterwarnings("ignore:.*was damaged")

@@ -320,13 +320,15 @@ class ExportMoves(Moves):
         }[kind]
         if damaged == body or (kind == "copy too" and self.begin_of_range.kind is Kind.LATEST):
             return False
-        path.write_bytes(damaged)
         copy = path.with_name(f"{path.name}.copy")
+        path.write_bytes(damaged)
         if kind == "copy too":
             copy.write_bytes(b"")
             self.is_lost = True
         whole, end, torn = damaged.rpartition(b"\n")
-        self.is_cut_short |= bool(end) and body.startswith(whole + end) and b"\0" not in torn
+        was_closed = b'"closed"' in body and copy.exists() and b'"closed"' in copy.read_bytes()
+        is_shorter = bool(end) and body.startswith(whole + end) and b"\0" not in torn
+        self.is_cut_short |= is_shorter and not was_closed  # as if the process had been killed earlier
         self.life.disk.sync(path)
         self.life.has_doubt = True
         self.life.count(f"journal: {kind}")

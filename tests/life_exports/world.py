@@ -185,6 +185,7 @@ class ExportLife(Life):
         self.trace = deque(self.trace, maxlen=300)
         self.arn: str = self._describe()["StreamARN"]
         self.copied: list[Record] = []  # what the output stream holds, in the order in which it was written
+        self.made: list[StreamingExport] = []
         self.late: list[Request] = []  # whose sender does not wait for them any more
         self.faults = 0.0  # share of the requests that go wrong
         self.is_slow = False
@@ -212,8 +213,8 @@ class ExportLife(Life):
 
     @property
     def exports(self) -> list[StreamingExport]:
-        """All exports of processes that live."""
-        return [export for process in self.exporting for export in process.exports]
+        """All exports of processes that live, in the order in which they were made."""
+        return [export for export in self.made if any(export in process.exports for process in self.exporting)]
 
     def put(self) -> None:
         """Write some records: enough for requests of several."""
@@ -364,6 +365,7 @@ def _remembered(replace: Callable[..., Any]) -> None:
     def made(self: StreamingExport, kinesis: OutputKinesis, *what: Any, **more: Any) -> None:
         make(self, kinesis, *what, **more)
         kinesis.process.exports.append(self)
+        kinesis.process.world.made.append(self)
 
     replace(StreamingExport, "__init__", made)
 

@@ -154,6 +154,12 @@ MUTANTS = [
         "        folder.mkdir(exist_ok=True)\n",
     ),
     Mutant(
+        "a file that lost its end is taken for whole",
+        "journal_file.py",
+        "        elif state == copy and (missing",
+        "        elif False and (missing",
+    ),
+    Mutant(
         "rows that were not written down as taken are left out",
         "streaming_export.py",
         "            if not error.retryable:  # the journal",
