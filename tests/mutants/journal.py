@@ -138,7 +138,7 @@ MUTANTS = [
     Mutant(
         "a state that is damaged is not looked for in its copy",
         "journal_file.py",
-        "            state = _decode(self._read_copy(), dict)\n",
+        "            state, lines, is_damaged = copy, kept, True\n",
         "            pass\n",
     ),
     Mutant(
