@@ -4,8 +4,8 @@ The stream is an emulator in a process of its own, which also puts the records; 
 again. Prints what this process needs as it goes, as Markdown, and fails when memory, threads or open files grow after
 the first ten minutes, or when rows are missing, doubled or out of order at the end.
 
-`--output-share 0.1` makes the output stream ten times slower than the input until the input ends: rows of the export are
-queued while the sync rewrites the files they came from.
+`--output-share 0.1` makes the output stream ten times slower than the input until the input ends: rows are
+queued for the export while the sync rewrites the files they came from.
 """
 
 from __future__ import annotations

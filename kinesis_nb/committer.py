@@ -128,6 +128,7 @@ class Committer:
         self._begin, self._on_end, self._eager = begin, on_end, eager
         self._buffer = Buffer(PENDING_ROWS, PENDING_BYTES, OnFull.BLOCK)
         self._wake = threading.Event()  # commit now, not at the end of the interval
+        self._is_seen_wanted = threading.Event()  # somebody waits for the table to say up to when it was read
         self._stopping = threading.Event()
         self._changed = threading.Condition()  # guards everything below; never held during I/O
         self._ledger = Ledger()
@@ -226,6 +227,11 @@ class Committer:
         self._ready.wait()
         if self.error is not None and self.phase is Phase.STARTING:
             raise self.error
+
+    def record_seen(self) -> None:
+        """Have the table say up to when its shards were read, also of those that are idle."""
+        self._is_seen_wanted.set()
+        self._wake.set()
 
     def request_stop(self) -> None:
         """Let the thread commit what was read, and end."""
@@ -348,7 +354,9 @@ class Committer:
         if is_woken:
             self._commit_at = min(self._commit_at, self._now + (self._eager or 0.0))
         if self._now >= self._commit_at:
-            self._commit_pending()
+            patience = SEEN_AT_END if self._is_seen_wanted.is_set() else SEEN_EVERY
+            self._is_seen_wanted.clear()
+            self._commit_pending(patience)
             self._commit_at = self._now + self._interval
         if self._now >= self._look_at:
             self._look_at = self._now + LOOK_SECONDS
@@ -478,7 +486,7 @@ class Committer:
 
     # --- commits ---
 
-    def _commit_pending(self, patience: timedelta = SEEN_EVERY) -> None:
+    def _commit_pending(self, patience: timedelta) -> None:
         with self._changed:
             requested = dict(self._ledger.requested)
             pending = self._ledger.pending(lambda: self._buffer.take(0), patience)

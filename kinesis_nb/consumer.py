@@ -175,10 +175,11 @@ class ShardConsumer:
         elapsed, self._called_at = started - self._called_at, started
         self._calls += 1
         limit = self._pace.limit(self._share.page_bytes)
+        asked_at = self._kinesis.server_time().earliest
         batch = self._kinesis.get_records(self._feed.stream, self.shard, iterator, limit)
         received = self._clock.monotonic()
         self._is_renewed, self._missed = False, 0
-        batch, gap = self._gaps.settle(replace(batch, rows=self._feed.unpack(batch.rows)))
+        batch, gap = self._gaps.settle(replace(batch, rows=self._feed.unpack(batch.rows)), asked_at)
         wants_more = self._sink.deliver(self.shard, batch)
         self._gaps.delivered(batch, gap)
         self._advance(batch, elapsed)

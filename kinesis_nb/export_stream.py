@@ -23,7 +23,7 @@ from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.running import Registry
 from kinesis_nb.storage import Storage
 from kinesis_nb.streaming_export import StreamingExport
-from kinesis_nb.sync import Sync
+from kinesis_nb.sync import Sync, hurry
 from kinesis_nb.tail import Tail
 from kinesis_nb.target import look_up
 
@@ -113,6 +113,9 @@ def _follow_table(
     schema = table.schema
     Preparer(kinesis, schema, options, lambda _rows, _reason: None)
 
+    def hurry_sync() -> None:
+        hurry(origin.stream_arn, table.storage)
+
     def make() -> StreamingExport:
         is_latest = span.start.kind is Kind.LATEST
         journal = Journal.open(path, header, begin, clock, ends=table.ends, is_latest=is_latest)
@@ -122,7 +125,7 @@ def _follow_table(
                 kinesis,
                 clock,
                 target,
-                lambda number: TableFeeder(table, journal, start, span.end, number, clock),
+                lambda number: TableFeeder(table, journal, start, span.end, number, clock, hurry_sync),
                 options,
                 schema=schema,
                 journal=journal,

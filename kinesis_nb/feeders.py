@@ -64,9 +64,10 @@ class TableFeeder:
         end: datetime | None,
         number: Number,
         clock: Clock,
+        hurry: Callable[[], None] = lambda: None,
     ) -> None:
         self._table, self._journal, self._start, self._end = table, journal, start, end
-        self._number, self._clock = number, clock
+        self._number, self._clock, self._hurry = number, clock, hurry
         self.is_over = False
         self.waits_for = ""
 
@@ -88,6 +89,8 @@ class TableFeeder:
         seen = self._table.seen()
         self.is_over = seen is not None and seen > end
         until = "nothing" if seen is None else f"the stream up to {seen:%Y-%m-%d %H:%M:%S} UTC"
+        if not self.is_over:
+            self._hurry()
         self.waits_for = "" if self.is_over else f"the sync of the table, which has read {until}"
 
     def _is_within(self) -> pl.Expr:

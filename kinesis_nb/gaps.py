@@ -121,8 +121,13 @@ class GapWatch:
             return position
         return StartingPosition(Kind.AT_SEQUENCE_NUMBER, sequence_number=position.sequence_number)
 
-    def settle(self, batch: Batch) -> tuple[Batch, Gap | None]:
+    def settle(self, batch: Batch, asked_at: datetime) -> tuple[Batch, Gap | None]:
         """Find out whether there is the gap that there may be, and tell the sink.
+
+        Parameters
+        ----------
+        asked_at
+            By the service's clock, before the request: what arrived later may have missed its answer.
 
         Returns
         -------
@@ -132,7 +137,7 @@ class GapWatch:
         """
         batch, gap = self._check(batch)
         # while a gap is not told yet nothing behind it counts as seen, or a restart would forget it
-        return replace(batch, seen=self.seen if gap else self._seen_with(batch)), gap
+        return replace(batch, seen=self.seen if gap else self._seen_with(batch, asked_at)), gap
 
     def _check(self, batch: Batch) -> tuple[Batch, Gap | None]:
         gap = self._pending
@@ -146,13 +151,13 @@ class GapWatch:
         self._sink.lost(replace(gap, first=batch.read_from, until=batch.first_arrival))
         return batch, None
 
-    def _seen_with(self, batch: Batch) -> datetime | None:
+    def _seen_with(self, batch: Batch, asked_at: datetime) -> datetime | None:
         """Return up to when everything is delivered once this batch is."""
         is_silent_end = batch.next_iterator is None and batch.millis_behind_latest == 0
         if batch.millis_behind_latest == UNKNOWN_LAG or is_silent_end:  # a closed shard need not say since when
             return self.seen
         lag = timedelta(milliseconds=batch.millis_behind_latest + 1)  # it has no more digits, and may be rounded
-        return self._feed.kinesis.server_time().earliest - lag
+        return asked_at - lag
 
     def delivered(self, batch: Batch, gap: Gap | None) -> None:
         """Take note that the sink has a batch that :meth:`settle` gave."""

@@ -30,7 +30,7 @@ class GrowingTable:
     """Gives the rows of new files, in the order of their offsets; the caller says which of them it has taken."""
 
     def __init__(self, storage: Storage) -> None:
-        self._storage, self._options = storage, storage.options()
+        self.storage, self._options = storage, storage.options()
         self._numbers = Txns(storage)
         try:
             self._table = storage.open()
@@ -105,13 +105,13 @@ class GrowingTable:
         except TableError as error:  # an entry of the log that is incomplete
             raise TableError(error.message, hint=error.hint, retryable=True) from error
         except (OSError, pl.exceptions.PolarsError) as error:
-            msg = f"{self._storage.uri} cannot be read: {one_line(error)}"
+            msg = f"{self.storage.uri} cannot be read: {one_line(error)}"
             raise TableError(msg, hint=hint, retryable=True) from error
 
     def _newest(self) -> DeltaTable:
-        options = self._storage.options()
+        options = self.storage.options()
         if options != self._options:  # renewed credentials: the open table would go on with the old ones
-            self._table, self._options = self._storage.open(), options
+            self._table, self._options = self.storage.open(), options
         self._table.update_incremental()
         return self._table
 

@@ -181,7 +181,7 @@ def _not_a_position(value: object) -> ConfigError:
 
 
 def check_end(start: StartingPosition, end: StartingPosition) -> datetime:
-    """Return the time at which a read ends.
+    """Return the time at which a read ends, in whole milliseconds: the service rounds arrival times to those.
 
     Raises
     ------
@@ -195,4 +195,4 @@ def check_end(start: StartingPosition, end: StartingPosition) -> datetime:
             f"the start {start.timestamp.astimezone(UTC)} lies after the end {end.timestamp.astimezone(UTC)}",
             hint="swap them, or leave end out to read up to now",
         )
-    return end.timestamp
+    return end.timestamp + timedelta(microseconds=-end.timestamp.microsecond % 1000)

@@ -100,6 +100,12 @@ class Registry(Generic[R]):
             new.start()
             return new
 
+    def get(self, key: Hashable) -> R | None:
+        """Return the one that works on something."""
+        with self._lock:
+            running, _ = self._running.get(key, (None, None))
+        return running
+
     def stop_all(self) -> None:
         """Stop all at once, and wait for all of them together."""
         with self._lock:

@@ -482,8 +482,9 @@ class Source:
         return start_export(self._kinesis, self._clock, rows, stream, output_stream_arn, options, span, setup=setup)
 
     def _range(self, start: Position, end: Position | None) -> tuple[StartingPosition, datetime | None]:
-        """Return where to start and where to end, of which the end may be left out."""
-        first = StartingPosition.parse(start, now := self._clock.now())
+        """Return where to start and where to end, by the service's clock; the end may be left out."""
+        now = self._kinesis.server_time().likely(self._clock.now())
+        first = StartingPosition.parse(start, now)
         return first, None if end is None else check_end(first, StartingPosition.parse(end, now))
 
     def _rows_of(

@@ -14,6 +14,7 @@ from kinesis_nb.scheduler import Scheduler
 from tests.virtual import Bench
 
 if TYPE_CHECKING:
+    from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
 
 DAY = 24 * 3600
@@ -85,6 +86,23 @@ def test_silent_shard_is_no_gap(bench: Bench) -> None:
     after = bench.put(1)
     assert settled(bench) == after
     assert bench.sink.gaps == []
+
+
+def test_what_arrives_during_a_request_may_have_missed_its_answer(bench: Bench) -> None:
+    """Up to when a shard was read counts from before the request, however long the answer was on its way."""
+    bench.put(1)
+    answer = bench.kinesis.get_records
+
+    def slowly(*request: object) -> Batch:
+        batch = answer(*request)  # type: ignore[arg-type]
+        bench.clock.manual.advance(5)
+        return batch
+
+    bench.kinesis.get_records = slowly  # type: ignore[method-assign]
+    before = bench.clock.now()
+    bench.step()
+    assert bench.consumer.reach is not None
+    assert bench.consumer.reach.seen <= before
 
 
 def test_longer_retention_is_asked_for(bench: Bench) -> None:

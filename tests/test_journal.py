@@ -219,6 +219,7 @@ def test_holes_and_rows_given_up_do_not_pile_up(book: Book) -> None:
         assert book.journal.progress.low == {"s": first + 9_999}
     assert max(sizes) < 600
     assert not any(book.journal.progress._done.values())
+    assert book.path.with_name("j.failed").stat().st_size < 10_000 * 120
     assert book.journal.failed == 10_000
     assert len(book.journal.failed_rows()) == 10_000
 
@@ -478,7 +479,7 @@ def test_one_at_a_time(book: Book) -> None:
 
 
 HOLDER = r"""
-import os, sys
+import ctypes, os, sys
 from pathlib import Path
 from kinesis_nb.emulator import ManualClock
 from kinesis_nb.journal import Journal
@@ -486,7 +487,8 @@ from tests.virtual import VirtualClock
 journal = Journal.open(Path(sys.argv[1]), {"table": "arn", "table_id": "1", "created_at": "a", "output": "b"}, None,
                        VirtualClock(ManualClock()), ends=dict)
 read, write = os.pipe()
-if os.fork() == 0:
+fork = ctypes.CDLL(None).fork if sys.argv[2] == "closes" else os.fork  # of a library, which tells nobody
+if fork() == 0:
     os.close(write)
     os.write(1, b"child\n")
     sys.stdin.read()  # lives until the test says so

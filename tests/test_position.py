@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.position import Kind, StartingPosition, check_end
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -57,3 +57,11 @@ def test_sequence_number_must_be_digits() -> None:
     """A sequence number is decimal text."""
     with pytest.raises(ConfigError):
         StartingPosition.after("shardId-1")
+
+
+def test_an_end_is_a_whole_millisecond() -> None:
+    """Arrival times are rounded to milliseconds: what arrived before the end may stand at the next whole one."""
+    first = StartingPosition.trim_horizon()
+    for micros, millis in ((1_200, 2), (2_000, 2), (999_999, 1_000)):
+        end = check_end(first, StartingPosition.at(NOW + timedelta(microseconds=micros)))
+        assert end == NOW + timedelta(milliseconds=millis)

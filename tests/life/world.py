@@ -216,6 +216,10 @@ class Syncs:
         """Start one in the process that runs."""
         return self._world.running.registry.start(*what)
 
+    def get(self, key: Any) -> Any:
+        """Return the one of the process that runs."""
+        return self._world.running.registry.get(key)
+
 
 class Life(World):
     """One seed."""

@@ -380,8 +380,8 @@ MUTANTS = [
     Mutant(
         "what lies behind an untold gap counts as seen",
         "gaps.py",
-        "seen=self.seen if gap else self._seen_with(batch)",
-        "seen=self._seen_with(batch)",
+        "seen=self.seen if gap else self._seen_with(batch, asked_at)",
+        "seen=self._seen_with(batch, asked_at)",
     ),
     Mutant(
         "a gap is only told when its end is known",

@@ -371,6 +371,12 @@ _GENERATIONS = [
         "return self._arrived",
     ),
     (
+        "what arrived during a request counts as seen",
+        "gaps.py",
+        "        return asked_at - lag",
+        "        return self._feed.kinesis.server_time().earliest - lag",
+    ),
+    (
         "a record that is gone before its time is not looked for",
         "gaps.py",
         "if self.seen < horizon or self._is_to_be_there(now, horizon):",
