@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-life sim-export kill-export least mutants crash agents
+.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-life sim-life-exports sim-export kill-export least mutants crash agents
 .PHONY: powercut
 .PHONY: agents-netns bench bench-agents bench-export bench-views sizing clean help
 
@@ -47,6 +47,10 @@ sim: .venv/.test    ## the reader in virtual time, SEEDS=10000
 sim-life: SEEDS = 5000
 sim-life: .venv/.test    ## machines, processes, their disk and their stream in virtual time, SEEDS=5000; about an hour
 	$(BIN)/python -m tests.life --seeds $(SEEDS)
+
+sim-life-exports: SEEDS = 5000
+sim-life-exports: .venv/.test    ## streaming exports in that world, SEEDS=5000; about an hour
+	$(BIN)/python -m tests.life_exports --seeds $(SEEDS)
 
 least: .venv/.test    ## the reader's tests where AWS allows a reader's four actions and nothing else
 	$(BIN)/python -m pytest tests/test_read.py tests/test_tail.py tests/test_sync.py tests/test_explore.py \

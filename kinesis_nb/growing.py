@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -13,7 +14,7 @@ from kinesis_nb.table import known, reached
 from kinesis_nb.txns import Txns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
     from datetime import datetime
 
     from deltalake import DeltaTable
@@ -57,11 +58,12 @@ class GrowingTable:
 
     def ends(self) -> dict[str, int]:
         """Return, per shard, the offset behind its last row."""
-        rows = self._scan(self._table.file_uris())
-        if rows is None:
-            return {}
-        last = rows.group_by(SHARD).agg(pl.col(OFFSET).max() + 1).collect()
-        return dict(last.iter_rows())
+        with self._reading("run the same line again"):
+            rows = self._scan(self._table.file_uris())
+            if rows is None:
+                return {}
+            last = rows.group_by(SHARD).agg(pl.col(OFFSET).max() + 1).collect()
+            return dict(last.iter_rows())
 
     @property
     def table_id(self) -> str:
@@ -74,7 +76,7 @@ class GrowingTable:
         By the service's clock, at the version that :meth:`bands` gave last.
         """
         arn = self.origin.stream_arn
-        with storage_errors():
+        with self._reading():
             numbers = self._numbers.at(self._table.version())
         open_shards = [found for name in known(numbers, arn) if not (found := reached(numbers, arn, name)).ended]
         seen = [checkpoint.seen for checkpoint in open_shards if checkpoint.seen]
@@ -86,23 +88,31 @@ class GrowingTable:
         The rows of a key are in the order of their offsets: the children of a shard go on with its numbers, so that
         order is right across reshards too.
         """
-        try:
+        with self._reading():
             files = self._newest().file_uris()
             new = [file for file in files if file not in self._seen]
             rows = self._scan(new)
             if rows is not None:
                 yield from _in_bands(rows.filter(_not_before(taken)))
+        self._seen = set(files)
+
+    @contextmanager
+    def _reading(self, hint: str = "it is read again") -> Generator[None]:
+        """Raise whatever goes wrong as a TableError that another try may cure."""
+        try:
+            with storage_errors():
+                yield
+        except TableError as error:  # an entry of the log that is incomplete
+            raise TableError(error.message, hint=error.hint, retryable=True) from error
         except (OSError, pl.exceptions.PolarsError) as error:
             msg = f"{self.storage.uri} cannot be read: {one_line(error)}"
-            raise TableError(msg, hint="it is read again") from error
-        self._seen = set(files)
+            raise TableError(msg, hint=hint, retryable=True) from error
 
     def _newest(self) -> DeltaTable:
         options = self.storage.options()
         if options != self._options:  # renewed credentials: the open table would go on with the old ones
             self._table, self._options = self.storage.open(), options
-        with storage_errors():
-            self._table.update_incremental()
+        self._table.update_incremental()
         return self._table
 
     def _scan(self, files: list[str]) -> pl.LazyFrame | None:

@@ -1,7 +1,8 @@
 """The file of a journal: lines that are added and never changed, until the file is replaced by its meaning.
 
 Each line has a checksum that goes on from the line before it, so what a power cut or a full disk left torn, short,
-zeroed or out is recognised. The first line is the state that the later ones change; it is kept twice.
+zeroed or out is recognised. The first line is the state that the later ones change. It is kept twice, and so are those
+of the later ones that are durable, so that a file that lost its end is recognised too.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ T = TypeVar("T")
 
 REWRITE_BYTES = 4 * 2**20  # then the file is replaced by its meaning
 SYNC_SECONDS = 1.0  # what a power cut takes is at most so old
+_DURABLE = {"taken", "closed"}  # what the lines say that are in the copy as well
 _CHECK = b"\t"  # between a line and its checksum; JSON has none
 
 
@@ -40,8 +42,8 @@ class Found(NamedTuple):
     lines
         Those behind it, up to the first that is damaged.
     is_damaged
-        Whether a line is damaged that others follow, so that what happened since is not known. The last one alone may
-        be torn: the process died in it, and did nothing after it.
+        Whether a line is damaged that others follow, or lines are gone, so that what happened since is not known. The
+        last one alone may be torn: the process died in it, and did nothing after it.
     """
 
     state: dict[str, Any] | None
@@ -64,11 +66,12 @@ class JournalFile:
         self.path = path
         self._clock = clock
         self._file: IO[bytes] | None = None
+        self._copied: IO[bytes] | None = None
         self._size = self._least = 0  # bytes; those of the state
-        self._check = 0  # of the last line
+        self._check = self._copied_check = 0  # of the last line, and of that in the copy
         self._synced_at = clock.monotonic()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             self._lock = _locked(path.with_name(f"{path.name}.lock"))
         except OSError as error:
             raise ConfigError(
@@ -89,13 +92,12 @@ class JournalFile:
             return Found(None, [], is_damaged=False)
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be read: {one_line(error)}", hint="check who may read it") from None
-        *whole, torn = body.split(b"\n")
-        first, *rest = whole or [b""]
-        lines = _decoded(rest, _check_of(first))
-        is_damaged = len(lines) < len(rest) or b"\0" in torn  # a process that dies leaves half a line, and no zeros
-        if (state := _decode(first, dict)) is None:
-            is_damaged, lines = True, []
-            state = _decode(self._read_copy(), dict)
+        state, lines, is_damaged = _parsed(body)
+        copy, kept, _ = _parsed(self._read_copy())
+        if state is None:
+            state, lines, is_damaged = copy, kept, True
+        elif state == copy and (missing := kept[sum(not _DURABLE.isdisjoint(line) for line in lines) :]):
+            lines, is_damaged = lines + missing, True
         if state is None:
             raise ConfigError(
                 f"{self.path} is damaged in its first line, and so is its copy: what was sent is not known",
@@ -105,7 +107,7 @@ class JournalFile:
 
     def _read_copy(self) -> bytes:
         try:
-            return self._copy.read_bytes().rstrip(b"\n")
+            return self._copy.read_bytes()
         except OSError:
             return b""
 
@@ -117,14 +119,17 @@ class JournalFile:
         """Replace the file by one that holds this state; a crash leaves the old one or the new one."""
         body = _encode(state)
         try:
-            _replace(self._copy, body).close()
-            new = _replace(self.path, body)
+            copied = _replace(self._copy, body)
+            try:
+                new = _replace(self.path, body)
+            except BaseException:
+                copied.close()
+                raise
         except OSError as error:
             raise _unwritable(self.path, error) from None
-        if self._file is not None:
-            self._file.close()
-        self._file, self._size, self._least = new, len(body), len(body)
-        self._check = _check_of(body)
+        self._close_files()
+        self._file, self._copied, self._size, self._least = new, copied, len(body), len(body)
+        self._check = self._copied_check = _check_of(body)
         self._synced_at = self._clock.monotonic()
 
     def add(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
@@ -144,13 +149,15 @@ class JournalFile:
             raise ConfigError("the journal is closed", hint="start the export again")
         body = _encode(line, self._check)
         try:
-            written = self._file.write(body)
-            if written < len(body):  # a disk that is full says so at the next try
-                self._file.write(body[written:])
+            _write(self._file, body)
             self._size += len(body)
             self._check = _check_of(body)
             if durable or self._clock.monotonic() - self._synced_at >= SYNC_SECONDS:
                 self._sync(self._file)
+            if durable and self._copied is not None:  # behind the file itself, which may know more and never less
+                body = _encode(line, self._copied_check)
+                _write(self._copied, body)
+                self._copied_check = _check_of(body)
         except OSError as error:
             with suppress(OSError):  # else the torn line is recognised when the file is read
                 self._file.seek(self._file.truncate(self._size))
@@ -180,10 +187,14 @@ class JournalFile:
 
     def close(self) -> None:
         """Let others have it."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._close_files()
         _unlock(self._lock)
+
+    def _close_files(self) -> None:
+        for file in (self._file, self._copied):
+            if file is not None:
+                file.close()
+        self._file = self._copied = None
 
 
 class GivenUp:
@@ -242,6 +253,16 @@ def _check_of(line: bytes) -> int:
         return 0
 
 
+def _parsed(body: bytes) -> tuple[dict[str, Any] | None, list[dict[str, Any]], bool]:
+    """Return the state in a file, the lines behind it that are as they were written, and whether others are not."""
+    *whole, torn = body.split(b"\n")
+    first, *rest = whole or [b""]
+    if (state := _decode(first, dict)) is None:
+        return None, [], True
+    lines = _decoded(rest, _check_of(first))
+    return state, lines, len(lines) < len(rest) or b"\0" in torn  # a process that dies leaves half a line, no zeros
+
+
 def _decoded(lines: Sequence[bytes], before: int) -> list[dict[str, Any]]:
     """Return what the lines say up to the first that is damaged, or does not follow the one before it."""
     found: list[dict[str, Any]] = []
@@ -265,6 +286,21 @@ def _decode(line: bytes, kind: type[T], before: int = 0) -> T | None:
         return None
     # before this release lines had no checksum, and states did not name the start of the machine
     return found if mark or (not before and "boot" not in found) else None
+
+
+def _write(file: IO[bytes], body: bytes) -> None:
+    """Write all of it: a disk that is full takes a part, and says so at the next try."""
+    while body:
+        body = body[file.write(body) :]
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder that survives a power cut; who made one that is there may have died before it was durable."""
+    if not folder.exists():
+        if not folder.parent.exists():
+            _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def _replace(path: Path, body: bytes) -> IO[bytes]:

@@ -143,6 +143,8 @@ class StreamingExport:
                     return
             self._trouble = ""
         except TableError as error:
+            if not error.retryable:  # the journal could not be written: what was taken is not queued
+                raise
             self._trouble = str(error)
             return
         if self._exporter.error is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -314,6 +316,58 @@ def test_a_look_that_breaks_brings_no_row_twice(
     finish(export)
     assert broken
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_a_table_that_cannot_be_read_now_is_trouble(table: kn.Sync, streams: Streams, tmp_path: Path) -> None:
+    """Whatever is asked of it, the answer is an error of ours that another try may cure."""
+    streams.put(10)
+    assert table.wait(timeout=30)
+    table.stop()
+    rows = GrowingTable(Storage(table.uri))
+    Path(table.uri).rename(tmp_path / "away")
+    for ask in (rows.ends, rows.seen, lambda: list(rows.bands({}))):
+        with pytest.raises(kn.TableError, match="cannot be read") as caught:
+            ask()
+        assert caught.value.retryable
+
+
+def test_a_journal_that_cannot_be_written_ends_the_export(
+    source: kn.Source, streams: Streams, table: kn.Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of which it is not written down that they were taken are not left out while later ones go on."""
+    arn = streams.create("copy")
+    streams.put(10)
+    assert table.wait(timeout=30)
+    export = source.export_stream(table, arn)
+    assert export.wait(timeout=30)
+    fsync, refused = os.fsync, []
+
+    def once_full(file: int) -> None:
+        if not refused and Path(f"/proc/self/fd/{file}").readlink().suffix == ".journal":
+            refused.append(file)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", once_full)
+    streams.put(10)
+    with pytest.raises(kn.TableError, match="cannot be written"):
+        export.wait(timeout=20, until_caught_up=False)
+    streams.put(10)
+    assert table.wait(timeout=30)
+    finish(source.export_stream(table, arn))
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_a_failure_is_told_however_slow_the_rate_is(
+    source: kn.Source, streams: Streams, table: kn.Sync, emulator: Emulator
+) -> None:
+    """A request that is refused for good ends the export now, and not when all that was read has had its turn."""
+    arn = streams.create("copy")
+    streams.put(500)
+    assert table.wait(timeout=30)
+    emulator.on("PutRecords", ErrorReply("AccessDeniedException"))
+    with pytest.raises(kn.AccessDenied):
+        source.export_stream(table, arn, rate=5).wait(timeout=20)
 
 
 def test_rows_that_were_erased_hold_nothing_up(source: kn.Source, streams: Streams, table: kn.Sync) -> None:

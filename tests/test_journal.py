@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 from contextlib import contextmanager
+from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
@@ -24,6 +25,7 @@ from kinesis_nb.journal import Journal
 from kinesis_nb.journal_file import REWRITE_BYTES
 from kinesis_nb.lane import Entry, Outcome
 from kinesis_nb.progress import Progress
+from tests.life.disk import Disk
 from tests.virtual import VirtualClock
 
 if TYPE_CHECKING:
@@ -286,7 +288,7 @@ def check_after_damage(path: Path, places: Sequence[tuple[str, int]], sent: set[
 
 
 @pytest.mark.filterwarnings("ignore:.*was damaged")
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damage_anywhere_loses_nothing_and_is_counted(
     tmp_path_factory: pytest.TempPathFactory, boots: Path, data: st.DataObject
@@ -306,6 +308,20 @@ def test_damage_anywhere_loses_nothing_and_is_counted(
     path.write_bytes(body[:start] + new + body[start + length :])
     boots.write_text("second")
     check_after_damage(path, places, sent)
+
+
+@pytest.mark.filterwarnings("ignore:.*was damaged")
+def test_a_file_that_lost_its_end_is_not_taken_for_a_kill(tmp_path: Path) -> None:
+    """Closed, and later cut off behind any of its lines or in them: what may come twice is counted."""
+    for number, share in ((number, share) for number in range(6) for share in (0, 0.5)):
+        book = Book(tmp_path / f"{number}-{share}")
+        places = [("s", offset) for offset in range(4)]
+        book.send(book.take(*places))
+        book.journal.close()
+        lines = book.path.read_bytes().splitlines(keepends=True)
+        half = lines[number + 1][: int(len(lines[number + 1]) * share)]
+        book.path.write_bytes(b"".join(lines[: number + 1]) + half)
+        check_after_damage(book.path, places, set(places))
 
 
 @pytest.mark.filterwarnings("ignore:.*was damaged")
@@ -401,6 +417,19 @@ def test_what_was_taken_is_durable_before_it_is_sent(book: Book, monkeypatch: py
     assert len(synced) == 2
     book.send(rows[2:])
     assert len(synced) == 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_new_journal_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """With the folders that were made for it: once a row may have been sent, it does not begin anew."""
+    (tmp_path / "root").mkdir()
+    disk = Disk(tmp_path / "root", tmp_path / "shadow", Random(seed))
+    monkeypatch.setattr(os, "fsync", disk.fsync)
+    book = Book(tmp_path / "root" / "a" / "b" / "j")
+    book.take(("s", 0))
+    book.die()
+    disk.cut()
+    assert book.path.read_bytes()
 
 
 # --- disks and locks

@@ -1,44 +1,8 @@
-"""Many seeds; ends with 1 if one of them failed, or if they left something out."""
+"""``python -m tests.life``."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
-import time
-from collections import Counter
-
+from tests.life.campaign import run
 from tests.life.run import never, simulate
 
-if os.environ.get("PYTHONHASHSEED") != "0":  # sets have an order of their own otherwise, and a seed is no one run
-    os.execve(
-        sys.executable, [sys.executable, "-m", "tests.life", *sys.argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"}
-    )
-
-parser = argparse.ArgumentParser(prog="python -m tests.life", description="Simulate machines, processes and a disk.")
-parser.add_argument("--seeds", type=int, default=5_000)
-parser.add_argument("--from", type=int, default=0, dest="first")
-parser.add_argument("--stop-after", type=int, default=10, help="failures")
-options = parser.parse_args()
-started = time.perf_counter()
-happened: Counter[str] = Counter()
-failures = done = 0
-for seed in range(options.first, options.first + options.seeds):
-    counts, failure = simulate(seed)
-    happened += counts
-    done += 1
-    if failure is not None:
-        failures += 1
-        print(failure, end="\n\n", flush=True)
-        if failures >= options.stop_after:
-            break
-print(*(f"{count:10,}  {name}" for name, count in sorted(happened.items())), sep="\n")
-left_out = never(happened) if done >= 200 and not failures else []
-seconds = time.perf_counter() - started
-print(
-    f"{done:,} seeds from {options.first:,}: {failures} failed, {seconds:.0f} s, {seconds / done:.2f} s per seed",
-    *(f"never: {name}" for name in left_out),
-    sep="; ",
-)
-sys.stdout.flush()
-os._exit(1 if failures or left_out else 0)  # the threads of the Rust libraries may not end in order
+run("tests.life", "Simulate machines, processes and a disk.", simulate, never)

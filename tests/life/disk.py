@@ -33,7 +33,7 @@ class Disk:
         shadow.mkdir(exist_ok=True)
 
     def fsync(self, descriptor: int) -> None:
-        """Stand where `os.fsync` does."""
+        """Make an open file or folder durable."""
         self.sync(Path(f"/proc/self/fd/{descriptor}").readlink())
 
     def sync(self, path: Path) -> None:
@@ -102,12 +102,14 @@ class Disk:
         known = self._contents.get(path.stat().st_ino)
         if known == body or not body:
             return ""
+        kept = known if known and body.startswith(known) else b""  # of a file that only grows what was synced stays
+        rest = body[len(kept) :]
         kind = self._random.choice(["stays", "empty", "cut off", "zeros"])
         left = {
-            "stays": body,
+            "stays": rest,
             "empty": b"",
-            "cut off": body[: self._random.randrange(len(body))],
-            "zeros": bytes(len(body)),
+            "cut off": rest[: self._random.randrange(len(rest))],
+            "zeros": bytes(len(rest)),
         }[kind]
-        path.write_bytes(left)
+        path.write_bytes(kept + left)
         return f"{path.name}: {kind}"

@@ -95,7 +95,8 @@ class Fibers:
         if fiber is None:
             raise Stuck("the simulation itself would wait")
         fiber.ready = ready
-        fiber.until = FOREVER if timeout is None else self.clock.now() + max(0.0, timeout)
+        least = 2 * _SAME if timeout else 0.0  # of a wait, however short: else it would never end
+        fiber.until = FOREVER if timeout is None else self.clock.now() + max(least, timeout)
         self._hub.switch()
         if fiber.error is not None:
             error, fiber.error = fiber.error, None

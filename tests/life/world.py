@@ -10,7 +10,7 @@ import uuid
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from unittest.mock import patch
 
 import pyarrow as pa
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from kinesis_nb.sync import Sync
 
-_THREADED = (buffer, committer, feed, halt, running, scheduler, sync, upkeep)
 _WITHIN = 0.3  # seconds that a response of the storage takes at most
 Record = tuple[str, int]  # its key, and its number among those of that key
 
@@ -217,9 +216,15 @@ class Syncs:
         """Start one in the process that runs."""
         return self._world.running.registry.start(*what)
 
+    def get(self, key: Any) -> Any:
+        """Return the one of the process that runs."""
+        return self._world.running.registry.get(key)
+
 
 class Life(World):
     """One seed."""
+
+    threaded: ClassVar[tuple[Any, ...]] = (buffer, committer, feed, halt, running, scheduler, sync, upkeep)
 
     def __init__(self, seed: int, root: Path) -> None:
         super().__init__(seed)
@@ -286,6 +291,16 @@ class Life(World):
         """Let time pass, and let happen what chance wants."""
         if process.machine.name == "auditor":
             return
+        self.pause(process, step)
+        if writes and self.is_disk_full:
+            self.count("disk full")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if self.storm and self.chance(self.storm):
+            self.count(f"storage: {step}, fails")
+            raise OSError(errno.EIO, "Input/output error")
+
+    def pause(self, process: Process, step: str) -> None:
+        """Let time pass; a process may end here."""
         if process.doom is not None:
             left, strike = process.doom
             process.doom = (left - 1, strike) if left else None
@@ -294,12 +309,6 @@ class Life(World):
                 strike()
         if self.chance(0.15):
             self.fibers.wait(None, self.random.uniform(0, _WITHIN))
-        if writes and self.is_disk_full:
-            self.count("disk full")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        if self.storm and self.chance(self.storm):
-            self.count(f"storage: {step}, fails")
-            raise OSError(errno.EIO, "Input/output error")
 
     def commit(self, process: Process | None, folder: Path, write: Callable[[], None]) -> None:
         """Let a process write an entry of the log: it may get there later than its writer waits, or never."""
@@ -413,7 +422,7 @@ class Life(World):
         drawn = random.Random(self.seed)
         with ExitStack() as stack:
             replace = lambda *what: stack.enter_context(patch.object(*what))  # noqa: E731
-            for module in _THREADED:
+            for module in self.threaded:
                 replace(module, "threading", threads)
             for module in (table, storage, deltalog):
                 replace(module, "time", spent)
@@ -426,7 +435,7 @@ class Life(World):
             replace(lease, "_host", lambda: self.running.machine.host)
             replace(lease, "_started", self._started)
             replace(os, "getpid", lambda: self.running.pid if self.fibers.current else 0)
-            replace(os, "fsync", self.disk.fsync)
+            replace(os, "fsync", self.fsync)
             replace(uuid, "uuid4", lambda: uuid.UUID(int=drawn.getrandbits(128), version=4))
             replace(sync, "_syncs", Syncs(self))
             replace(sync, "check_process", lambda _made_in: None)  # the simulation looks from outside
@@ -435,6 +444,10 @@ class Life(World):
                 yield
             finally:
                 self.fibers.close()
+
+    def fsync(self, descriptor: int) -> None:
+        """Stand where `os.fsync` does."""
+        self.disk.fsync(descriptor)
 
     def _wall_clock(self) -> float:
         offset = self.running.machine.offset if self.fibers.current else 0.0

@@ -139,7 +139,7 @@ MUTANTS = [
     Mutant(
         "a state that is damaged is not looked for in its copy",
         "journal_file.py",
-        "            state = _decode(self._read_copy(), dict)\n",
+        "            state, lines, is_damaged = copy, kept, True\n",
         "            pass\n",
     ),
     Mutant(
@@ -147,6 +147,46 @@ MUTANTS = [
         "journal.py",
         "        self._failed.clear()\n",
         "",
+    ),
+    Mutant(
+        "the folder of a journal may vanish in a power cut",
+        "journal_file.py",
+        "        folder.mkdir(exist_ok=True)\n    sync_folder(folder.parent)\n",
+        "        folder.mkdir(exist_ok=True)\n",
+    ),
+    Mutant(
+        "a file that lost its end is taken for whole",
+        "journal_file.py",
+        "        elif state == copy and (missing",
+        "        elif False and (missing",
+    ),
+    Mutant(
+        "rows that were not written down as taken are left out",
+        "streaming_export.py",
+        "            if not error.retryable:  # the journal",
+        "            if False:  # the journal",
+        "tests/test_export_stream.py",
+    ),
+    Mutant(
+        "a failure waits for its turn at a slow rate",
+        "exporter.py",
+        "        self._raise_failure()\n        while not self._tally",
+        "        while not self._tally",
+        "tests/test_export_stream.py",
+    ),
+    Mutant(
+        "a log that cannot be read ends an export",
+        "growing.py",
+        "        with self._reading():\n            numbers",
+        "        with storage_errors():\n            numbers",
+        "tests/test_export_stream.py",
+    ),
+    Mutant(
+        "rows that cannot be read are an error of another library",
+        "growing.py",
+        '        with self._reading("run the same line again"):\n',
+        "        with storage_errors():\n",
+        "tests/test_export_stream.py",
     ),
 ]
 
