@@ -169,12 +169,18 @@ class Committer:
 
     # --- the sink: called by the shard threads ---
 
-    def position(self, shard: Shard) -> StartingPosition:
-        """Continue after the last committed record; a shard without one starts where the sync did."""
+    def position(self, shard: Shard) -> StartingPosition | None:
+        """Continue after the last committed record; a shard without one starts where the sync did.
+
+        One that has ended in the table can be listed again: by a listing that is older than the last one, or since the
+        retention was raised.
+        """
         with self._changed:
             if self._ledger.is_waited_for(shard):
                 self._ledger.requested[shard.shard_id] = shard
                 self._wait_for(lambda: shard.shard_id not in self._ledger.requested)
+            if shard.shard_id in self._ledger.settled:
+                return None
             self._ledger.inherit(shard, {})  # a parent that left the stream did not know all of its children
             return self._ledger.position(shard.shard_id, decode_start(self._table.origin.start))
 
@@ -430,6 +436,7 @@ class Committer:
         for shard in shards:
             parents = self._ownership.parents(shard)
             with self._changed:
+                self._ledger.orphans |= self._ownership.orphans
                 self._ledger.inherit(shard, parents)
 
     def _make_ready(self, requested: Iterable[Shard]) -> set[str]:

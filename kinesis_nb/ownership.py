@@ -54,7 +54,7 @@ class Ownership:
         self._lease_ends = 0.0
         self._newer = 0  # the call that is to take the table
         self._newer_until = 0.0
-        self._orphans: set[str] = set()  # gone, and nobody knows whose children they were
+        self.orphans: set[str] = set()  # gone, and nobody knows whose children they were
 
     # --- turns
 
@@ -165,7 +165,7 @@ class Ownership:
         The parents of a shard that was there when the table was created do not matter: nothing of them is in it.
         """
         is_new = bool(oldest := self._table.origin.newest_shard) and shard.shard_id > oldest
-        return shard.shard_id in self._orphans or (
+        return shard.shard_id in self.orphans or (
             is_new and not self._table.acquired(shard.parents) >= {*shard.parents}
         )
 
@@ -197,10 +197,10 @@ class Ownership:
         parents = {parent for shard in new for parent in shard.parents}
         candidates = (known | (parents if oldest else set())) - shards.keys()
         unread = sorted(candidates - self._table.ended(candidates))
-        self._orphans |= set(unread) - {shard_id for shard_id in known if begun[shard_id].sequence_number}
+        self.orphans |= set(unread) - {shard_id for shard_id in known if begun[shard_id].sequence_number}
         heirs = _heirs(shards.values())
         return [
-            Shard(shard_id, tuple(unread[:number]) if shard_id in self._orphans else ())
+            Shard(shard_id, tuple(unread[:number]) if shard_id in self.orphans else ())
             for number, shard_id in enumerate(unread)
             if self._wants(heirs.get(shard_id, Shard(shard_id)))
         ]

@@ -319,7 +319,7 @@ _GENERATIONS = [
     (
         "a shard that came and went unseen has no ancestors",
         "ownership.py",
-        "Shard(shard_id, tuple(unread[:number]) if shard_id in self._orphans else ())",
+        "Shard(shard_id, tuple(unread[:number]) if shard_id in self.orphans else ())",
         "Shard(shard_id)",
     ),
     (
@@ -327,6 +327,18 @@ _GENERATIONS = [
         "ownership.py",
         "begun.get(shard_id, Checkpoint()).sequence_number is None",
         "shard_id not in known",
+    ),
+    (
+        "an unread shard is lost from when its sibling was read",
+        "ledger.py",
+        "if shard.shard_id in self.orphans else done",
+        "if False else done",
+    ),
+    (
+        "an ended shard that is listed again is read again",
+        "committer.py",
+        "            if shard.shard_id in self._ledger.settled:\n                return None\n",
+        "",
     ),
     (
         "an orphan begins beside its ancestors",
