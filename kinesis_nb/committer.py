@@ -401,17 +401,19 @@ class Committer:
         kept = lookups.insist(self._feed.lookup.retention)
         is_taken = False
         while True:
-            shards = lookups.insist(self._to_read)
+            shards, listed = lookups.insist(self._to_read)
             unowned = {shard.shard_id for shard in shards} - self._ledger.owned
             if is_taken and not unowned:
-                self.inherit(shards)
+                self.inherit(shards, listed)
                 return self._feed_of(shards, kept)
             self.take_over(unowned)
             is_taken = True
 
-    def _to_read(self) -> list[Shard]:
+    def _to_read(self) -> tuple[list[Shard], set[str]]:
+        """Return the shards that are to be read, and the ids of all that are in the stream."""
         listing = self._feed.kinesis.list_shards(self._feed.stream)
-        return [*filter(self.wants, listing), *self._ownership.gone(listing)]
+        shards = [*filter(self.wants, listing), *self._ownership.gone(listing)]
+        return shards, {shard.shard_id for shard in listing}
 
     def _feed_of(self, shards: Iterable[Shard], kept: timedelta) -> Feed:
         """Return what is to be read, and have the table remember what must not be lost of the first shards."""
@@ -431,10 +433,10 @@ class Committer:
             self._ledger.own(shard_ids, settled, found)
             self._changed.notify_all()
 
-    def inherit(self, shards: Iterable[Shard]) -> None:
+    def inherit(self, shards: Iterable[Shard], listed: Collection[str] = ()) -> None:
         """Let shards that were never read continue where their parents stopped."""
         for shard in shards:
-            parents = self._ownership.parents(shard)
+            parents = self._ownership.parents(shard, listed)
             with self._changed:
                 self._ledger.orphans |= self._ownership.orphans
                 self._ledger.inherit(shard, parents)

@@ -14,6 +14,7 @@ from kinesis_nb.errors import StreamNotFound
 from kinesis_nb.feed import Feed, Lookup
 from kinesis_nb.ledger import Ledger
 from kinesis_nb.ownership import Ownership
+from kinesis_nb.retry import Patient
 from kinesis_nb.scheduler import Scheduler
 from kinesis_nb.shards import Shard, ShardTracker
 from kinesis_nb.sync import Sync
@@ -179,6 +180,28 @@ def test_a_part_waits_for_whoever_tells_what_was_lost_of_a_parent(tmp_path: Path
     table.commit(None, {ONE: Checkpoint(offset=2, ended=True), TWO: Checkpoint(ended=True)})
     assert committer._make_ready([child]) == {THREE}
     assert committer._ledger.reached(THREE).offset == 2
+
+
+def test_a_child_whose_parent_another_part_is_about_to_own_is_no_orphan(stream: Stream) -> None:
+    """Its rows count on from those of its parent, and not from those of an older shard that it did not come out of."""
+    split(stream)
+    for shard_id, middle in ((TWO, 3 * 2**126), (ONE, 2**126)):
+        what = {"StreamName": "orders", "ShardToSplit": shard_id, "NewStartingHashKey": str(middle)}
+        stream.model.call("SplitShard", what)
+        stream.sleep(0.01)
+    table = SyncTable.open(stream.table, stream.origin)
+    table.acquire([ZERO, TWO])
+    table.commit(None, {ZERO: Checkpoint(offset=3, ended=True), TWO: Checkpoint(offset=8, ended=True)})
+    kinesis = VirtualKinesis(stream.model, stream.clock)
+    (child,) = [shard for shard in kinesis.list_shards("orders") if shard.parents == (ONE,) and not shard.hash_range[0]]
+    feed = Feed(kinesis, "orders", stream.clock, (), child.__eq__)
+    own = SyncTable.open(stream.table, stream.origin)
+    committer = Committer(own, Ownership(own, feed.wanted, "run"), feed, 1.0, OnDataLoss.WARN)
+    committer.take_all(Patient(kinesis, stream.clock))
+    table.acquire([ONE])
+    table.commit(None, {ONE: Checkpoint(offset=3, ended=True)})
+    assert committer._make_ready([child]) == {child.shard_id}
+    assert committer._ledger.reached(child.shard_id).offset == 3
 
 
 def test_a_retention_that_was_raised_while_the_machine_slept_hides_nothing(bench: Bench) -> None:

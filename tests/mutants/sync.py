@@ -341,6 +341,12 @@ _GENERATIONS = [
         "",
     ),
     (
+        "a child of a shard that nobody owns yet is an orphan",
+        "ownership.py",
+        "unlisted = {*shard.parents}.difference(listed)",
+        "unlisted = {*shard.parents}",
+    ),
+    (
         "an orphan begins beside its ancestors",
         "shards.py",
         "return not self._has_unread_ancestor(shard)",
@@ -385,8 +391,8 @@ _GENERATIONS = [
     (
         "a record that is gone before its time is not looked for",
         "gaps.py",
-        "if self.seen < horizon or self._is_to_be_there(now, horizon):",
-        "if self.seen < horizon:",
+        "if seen < horizon or self._is_to_be_there(now, horizon):",
+        "if seen < horizon:",
     ),
     (
         "the table forgets when the last row arrived",
@@ -673,6 +679,13 @@ MUTANTS = [
         "self.storage.make_durable(range(self._durable + 1, self.version + 1))",
         "self.storage.make_durable(range(self.version, self.version + 1))",
         _DURABLE,
+    ),
+    Mutant(
+        "an unread shard is lost from where a new reader would begin",
+        "gaps.py",
+        "        seen = self.seen or self._promised_from(position)\n",
+        "        seen = self.seen = self.seen or self._promised_from(position)\n",
+        "tests/test_gaps.py",
     ),
     *(Mutant(*defect, "tests/test_upkeep.py") for defect in _UPKEEP),
     *(Mutant(*defect, "tests/test_ownership.py") for defect in _OWNERSHIP),
