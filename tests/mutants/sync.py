@@ -137,6 +137,12 @@ _LEDGER = [
         "if self._checkpoints.get(shard_id) == Checkpoint():",
         "if True:",
     ),
+    (
+        "the table forgets when the last row arrived",
+        "ledger.py",
+        "                arrived=_arrival(rows),\n",
+        "",
+    ),
 ]
 _RUNNING = [
     (
@@ -383,24 +389,6 @@ _GENERATIONS = [
         "            pass\n",
     ),
     (
-        "the record that proves that nothing was lost is asked for again and again",
-        "gaps.py",
-        "return not was_checked and self._arrived",
-        "return self._arrived",
-    ),
-    (
-        "a record that is gone before its time is not looked for",
-        "gaps.py",
-        "if seen < horizon or self._is_to_be_there(now, horizon):",
-        "if seen < horizon:",
-    ),
-    (
-        "the table forgets when the last row arrived",
-        "ledger.py",
-        "                arrived=_arrival(rows),\n",
-        "",
-    ),
-    (
         "a shard of the stream before is told as lost",
         "consumer.py",
         "            self._check_newer(listing)\n",
@@ -411,6 +399,27 @@ _GENERATIONS = [
         "scheduler.py",
         'if max((shard.shard_id for shard in shards), default="") < self._tracker.newest:',
         "if False:",
+    ),
+]
+
+_GAPS = [
+    (
+        "an unread shard is lost from where a new reader would begin",
+        "gaps.py",
+        "        seen = self.seen or self._promised_from(position)\n",
+        "        seen = self.seen = self.seen or self._promised_from(position)\n",
+    ),
+    (
+        "the record that proves that nothing was lost is asked for again and again",
+        "gaps.py",
+        "return not was_checked and self._arrived",
+        "return self._arrived",
+    ),
+    (
+        "a record that is gone before its time is not looked for",
+        "gaps.py",
+        "if seen < horizon or self._is_to_be_there(now, horizon):",
+        "if seen < horizon:",
     ),
 ]
 
@@ -680,13 +689,6 @@ MUTANTS = [
         "self.storage.make_durable(range(self.version, self.version + 1))",
         _DURABLE,
     ),
-    Mutant(
-        "an unread shard is lost from where a new reader would begin",
-        "gaps.py",
-        "        seen = self.seen or self._promised_from(position)\n",
-        "        seen = self.seen = self.seen or self._promised_from(position)\n",
-        "tests/test_gaps.py",
-    ),
     *(Mutant(*defect, "tests/test_upkeep.py") for defect in _UPKEEP),
     *(Mutant(*defect, "tests/test_ownership.py") for defect in _OWNERSHIP),
     *(Mutant(*defect, "tests/test_ledger.py") for defect in _LEDGER),
@@ -694,6 +696,7 @@ MUTANTS = [
     *(Mutant(*defect, "tests/test_origin.py") for defect in _ORIGIN),
     *(Mutant(*defect, "tests/test_sync_restarts.py") for defect in _RESTARTS),
     *(Mutant(*defect, "tests/test_generations.py") for defect in _GENERATIONS),
+    *(Mutant(*defect, "tests/test_gaps.py") for defect in _GAPS),
 ]
 
 SUITE = Suite(
