@@ -172,8 +172,8 @@ class Committer:
     def position(self, shard: Shard) -> StartingPosition | None:
         """Continue after the last committed record; a shard without one starts where the sync did.
 
-        One that has ended in the table can be listed again: by a listing that is older than the last one, or since the
-        retention was raised.
+        One that has ended in the table, and left the stream, can be listed again: by a listing that is older than the
+        last one.
         """
         with self._changed:
             if self._ledger.is_waited_for(shard):
