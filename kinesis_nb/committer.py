@@ -170,12 +170,18 @@ class Committer:
 
     # --- the sink: called by the shard threads ---
 
-    def position(self, shard: Shard) -> StartingPosition:
-        """Continue after the last committed record; a shard without one starts where the sync did."""
+    def position(self, shard: Shard) -> StartingPosition | None:
+        """Continue after the last committed record; a shard without one starts where the sync did.
+
+        One that has ended in the table, and left the stream, can be listed again: by a listing that is older than the
+        last one.
+        """
         with self._changed:
             if self._ledger.is_waited_for(shard):
                 self._ledger.requested[shard.shard_id] = shard
                 self._wait_for(lambda: shard.shard_id not in self._ledger.requested)
+            if shard.shard_id in self._ledger.settled:
+                return None
             self._ledger.inherit(shard, {})  # a parent that left the stream did not know all of its children
             return self._ledger.position(shard.shard_id, decode_start(self._table.origin.start))
 
@@ -403,17 +409,19 @@ class Committer:
         kept = lookups.insist(self._feed.lookup.retention)
         is_taken = False
         while True:
-            shards = lookups.insist(self._to_read)
+            shards, listed = lookups.insist(self._to_read)
             unowned = {shard.shard_id for shard in shards} - self._ledger.owned
             if is_taken and not unowned:
-                self.inherit(shards)
+                self.inherit(shards, listed)
                 return self._feed_of(shards, kept)
             self.take_over(unowned)
             is_taken = True
 
-    def _to_read(self) -> list[Shard]:
+    def _to_read(self) -> tuple[list[Shard], set[str]]:
+        """Return the shards that are to be read, and the ids of all that are in the stream."""
         listing = self._feed.kinesis.list_shards(self._feed.stream)
-        return [*filter(self.wants, listing), *self._ownership.gone(listing)]
+        shards = [*filter(self.wants, listing), *self._ownership.gone(listing)]
+        return shards, {shard.shard_id for shard in listing}
 
     def _feed_of(self, shards: Iterable[Shard], kept: timedelta) -> Feed:
         """Return what is to be read, and have the table remember what must not be lost of the first shards."""
@@ -433,11 +441,12 @@ class Committer:
             self._ledger.own(shard_ids, settled, found)
             self._changed.notify_all()
 
-    def inherit(self, shards: Iterable[Shard]) -> None:
+    def inherit(self, shards: Iterable[Shard], listed: Collection[str] = ()) -> None:
         """Let shards that were never read continue where their parents stopped."""
         for shard in shards:
-            parents = self._ownership.parents(shard)
+            parents = self._ownership.parents(shard, listed)
             with self._changed:
+                self._ledger.orphans |= self._ownership.orphans
                 self._ledger.inherit(shard, parents)
 
     def _make_ready(self, requested: Iterable[Shard]) -> set[str]:

@@ -170,7 +170,13 @@ class ShardConsumer:
     # --- reading ---
 
     def _read(self) -> float | None:
-        iterator = self._current_iterator()
+        if self._position is None:
+            self._position = self._sink.position(self.shard)
+            if self._position is None:
+                self.state = State.ENDED
+                return None
+            self._gaps.begin(self._position)
+        iterator = self._current_iterator(self._position)
         started = self._clock.monotonic()
         elapsed, self._called_at = started - self._called_at, started
         self._calls += 1
@@ -190,14 +196,11 @@ class ShardConsumer:
             return self._confirm_end()
         return self._wait(batch, received)
 
-    def _current_iterator(self) -> str:
-        if self._position is None:
-            self._position = self._sink.position(self.shard)
-            self._gaps.begin(self._position)
-        if self._gaps.suspects(self._position):
+    def _current_iterator(self, position: StartingPosition) -> str:
+        if self._gaps.suspects(position):
             self._iterator = None
         if self._iterator is None:
-            self._position = self._pinned(self._position)
+            self._position = self._pinned(position)
             place = self._gaps.place(self._position)
             self._iterator = self._kinesis.get_shard_iterator(self._feed.stream, self.shard.shard_id, place)
         return self._iterator

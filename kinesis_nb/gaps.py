@@ -74,11 +74,10 @@ class GapWatch:
         is_known = position.sequence_number is not None or position.seen is not None
         if not is_known and now - self._feed.began < GRACE:
             return False
-        if self.seen is None:
-            self.seen = self._promised_from(position)
-        if now - self.seen > LEAST_RETENTION:
+        seen = self.seen or self._promised_from(position)
+        if now - seen > LEAST_RETENTION:
             horizon = self._horizon(now)
-            if self.seen < horizon or self._is_to_be_there(now, horizon):
+            if seen < horizon or self._is_to_be_there(now, horizon):
                 self._checked = now
                 self._pending = self._gap_behind(position, "trimmed")
         return self._pending is not None

@@ -72,6 +72,8 @@ class Ledger:
         Those that had ended in the table before they were owned.
     requested
         Shards that a thread wants to read and that may not be ready for it yet.
+    orphans
+        Those whose parents nobody knows; older ones that the stream dropped stand for them.
     lost
         Gaps that are in the table since this writer started.
     """
@@ -79,6 +81,7 @@ class Ledger:
     def __init__(self) -> None:
         self.owned: set[str] = set()
         self.settled: set[str] = set()
+        self.orphans: set[str] = set()
         self.requested: dict[str, Shard] = {}
         self.lost: list[RecordedGap] = []
         self._checkpoints: dict[str, Checkpoint] = {}
@@ -117,7 +120,8 @@ class Ledger:
         seen, kept = reached.seen, reached.kept
         own = {parent: self._checkpoints[parent] for parent in shard.parents if parent in self._checkpoints}
         for done in {**parents, **own}.values():
-            reached = _continued(reached, done)
+            # what was seen of those that stand for parents may be later than the birth of the shard
+            reached = _continued(reached, replace(done, seen=None) if shard.shard_id in self.orphans else done)
         if seen:  # its own: it was read since its parents ended, and had no record
             reached = replace(reached, seen=seen, kept=kept)
         self._checkpoints[shard.shard_id] = reached

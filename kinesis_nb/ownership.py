@@ -54,7 +54,7 @@ class Ownership:
         self._lease_ends = 0.0
         self._newer = 0  # the call that is to take the table
         self._newer_until = 0.0
-        self._orphans: set[str] = set()  # gone, and nobody knows whose children they were
+        self.orphans: set[str] = set()  # gone, and nobody knows whose children they were
 
     # --- turns
 
@@ -143,14 +143,19 @@ class Ownership:
             self._lease.take(self._table.turn)
         return settled, self._table.checkpoints(wanted)
 
-    def parents(self, shard: Shard) -> Mapping[str, Checkpoint]:
+    def parents(self, shard: Shard, listed: Collection[str] = ()) -> Mapping[str, Checkpoint]:
         """Return how far the shards got, by any writer, that a shard came out of.
 
         Of an orphan those are all older ones that have ended: its rows get larger numbers than theirs. Up to when they
         were read says nothing of it.
+
+        Parameters
+        ----------
+        listed
+            The ids of shards that are in the stream: another writer may be about to own them.
         """
         found = self._table.checkpoints(shard.parents)
-        if not self._is_orphan(shard):
+        if not self._is_orphan(shard, listed):
             return found
         ended = self._table.checkpoints(self._table.ended(self._older(shard)))
         return found | {shard_id: replace(checkpoint, seen=None) for shard_id, checkpoint in ended.items()}
@@ -159,15 +164,14 @@ class Ownership:
         """Return the ids of the shards that a shard may have come out of: of an orphan all older ones."""
         return {*shard.parents, *(self._older(shard) if self._is_orphan(shard) else ())}
 
-    def _is_orphan(self, shard: Shard) -> bool:
+    def _is_orphan(self, shard: Shard, listed: Collection[str] = ()) -> bool:
         """Whether the stream dropped parents of a shard before anybody knew of them: whose children they were is lost.
 
         The parents of a shard that was there when the table was created do not matter: nothing of them is in it.
         """
         is_new = bool(oldest := self._table.origin.newest_shard) and shard.shard_id > oldest
-        return shard.shard_id in self._orphans or (
-            is_new and not self._table.acquired(shard.parents) >= {*shard.parents}
-        )
+        unlisted = {*shard.parents}.difference(listed)
+        return shard.shard_id in self.orphans or (is_new and not self._table.acquired(unlisted) >= unlisted)
 
     def _older(self, shard: Shard) -> set[str]:
         return {shard_id for shard_id in self._table.known() if shard_id < shard.shard_id}  # ids ascend
@@ -197,10 +201,10 @@ class Ownership:
         parents = {parent for shard in new for parent in shard.parents}
         candidates = (known | (parents if oldest else set())) - shards.keys()
         unread = sorted(candidates - self._table.ended(candidates))
-        self._orphans |= set(unread) - {shard_id for shard_id in known if begun[shard_id].sequence_number}
+        self.orphans |= set(unread) - {shard_id for shard_id in known if begun[shard_id].sequence_number}
         heirs = _heirs(shards.values())
         return [
-            Shard(shard_id, tuple(unread[:number]) if shard_id in self._orphans else ())
+            Shard(shard_id, tuple(unread[:number]) if shard_id in self.orphans else ())
             for number, shard_id in enumerate(unread)
             if self._wants(heirs.get(shard_id, Shard(shard_id)))
         ]

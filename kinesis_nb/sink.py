@@ -45,8 +45,8 @@ class Gap:
 class Sink(Protocol):
     """Takes what the consumers read. Every method is called by the thread of the shard it is about."""
 
-    def position(self, shard: Shard) -> StartingPosition:
-        """Return where reading of `shard` starts."""
+    def position(self, shard: Shard) -> StartingPosition | None:
+        """Return where reading of `shard` starts; None when everything in it was read before."""
         ...
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:

@@ -285,6 +285,18 @@ def test_shard_that_left_the_stream_is_told_and_its_children_run(bench: Bench) -
     assert bench.sink.finished == [SHARD, "shardId-000000000001", "shardId-000000000002"]
 
 
+def test_shard_that_left_the_stream_unread_is_lost_from_its_start(bench: Bench) -> None:
+    """What a shard held that had to wait for days, and of whose past nothing is known, may be older than the wait."""
+    bench.put(1)
+    split = {"StreamName": "orders", "ShardToSplit": SHARD, "NewStartingHashKey": str(2**127)}
+    bench.model.call("SplitShard", split)
+    bench.clock.manual.advance(3 * DAY)
+    for _ in range(10):
+        if bench.step() is None:
+            break
+    assert [(gap.reason, gap.seen) for gap in bench.sink.gaps] == [("shard expired", None)]
+
+
 def test_deleted_stream_ends_the_reading(bench: Bench) -> None:
     """A stream that is deleted while it is read is an error that says so, after a moment and not for ever."""
     bench.put(1)

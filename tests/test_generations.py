@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -13,14 +14,17 @@ from kinesis_nb.errors import StreamNotFound
 from kinesis_nb.feed import Feed, Lookup
 from kinesis_nb.ledger import Ledger
 from kinesis_nb.ownership import Ownership
+from kinesis_nb.retry import Patient
 from kinesis_nb.scheduler import Scheduler
 from kinesis_nb.shards import Shard, ShardTracker
+from kinesis_nb.sync import Sync
 from kinesis_nb.table import Checkpoint, SyncTable
 from tests.places import ORIGIN
 from tests.test_sync_loss import HOUR, Stream
-from tests.virtual import Bench, world
+from tests.virtual import Bench, VirtualKinesis, world
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 ZERO, ONE, TWO, THREE = (f"shardId-{number:012d}" for number in range(4))
@@ -38,11 +42,20 @@ def stream(tmp_path: Path) -> Stream:
     return stream
 
 
+def split(stream: Stream) -> None:
+    what = {"StreamName": "orders", "ShardToSplit": ZERO, "NewStartingHashKey": str(2**127)}
+    stream.model.call("SplitShard", what)
+    stream.sleep(1)
+
+
 def split_and_merge(stream: Stream) -> None:
     """Make two generations, and let the first of them leave the stream."""
-    split = {"StreamName": "orders", "ShardToSplit": ZERO, "NewStartingHashKey": str(2**127)}
-    stream.model.call("SplitShard", split)
-    stream.sleep(1)
+    split(stream)
+    merge(stream)
+
+
+def merge(stream: Stream) -> None:
+    """Merge what was split, and let it leave the stream."""
     stream.model.call("MergeShards", {"StreamName": "orders", "ShardToMerge": ONE, "AdjacentShardToMerge": TWO})
     stream.sleep(30)
 
@@ -69,6 +82,68 @@ def test_a_known_shard_that_was_never_read_is_an_orphan_too(stream: Stream) -> N
     stream.put(3, 4)
     assert stream.sync("warn").verify()
     assert stream.numbers() == [1, 2, 3, 4]
+
+
+def test_an_unread_shard_is_lost_from_its_first_record_on(stream: Stream) -> None:
+    """What was seen of its sibling, which was read for longer, says nothing of a shard that came and went unseen."""
+    stream.put(1)
+    stream.sync()
+    split(stream)
+    stream.put(2)
+    born = stream.clock.now()
+    stream.sleep(1)
+    sync_all_but(stream, TWO)
+    assert (SyncTable.open(stream.table, stream.origin).checkpoints([ONE])[ONE].seen or born) > born
+    merge(stream)
+    stream.put(3)
+    stream.sync("warn")
+    (gap,) = SyncTable.open(stream.table, stream.origin).gaps([TWO])
+    assert gap.seen is None or gap.seen < born
+    assert stream.numbers() == [1, 3]
+
+
+def sync_all_but(stream: Stream, shard_id: str) -> None:
+    """Sync as a part of a job does that is left alone by the one that has a shard."""
+    kinesis = VirtualKinesis(stream.model, stream.clock)
+    feed = Feed(kinesis, "orders", stream.clock, (), lambda shard: shard.shard_id != shard_id)
+    sync = Sync(feed, SyncTable.open(stream.table, stream.origin), 0.05, OnDataLoss.FAIL)
+    sync.start()
+    assert sync.wait()
+    sync.stop()
+
+
+class Relisting(VirtualKinesis):
+    """A transport whose listings are of different ages."""
+
+    gone: Sequence[Shard] = ()
+
+    def list_shards(self, stream: str) -> list[Shard]:
+        return [*self.gone, *super().list_shards(stream)]
+
+
+def test_an_ended_shard_that_is_listed_again_is_not_read_again(stream: Stream) -> None:
+    """A running sync that began when a shard had left the stream goes on when an older listing shows that one again."""
+    stream.put(1)
+    split(stream)
+    stream.put(2)
+    for hours in (20, 10):  # never away for longer than the retention
+        stream.sync()
+        stream.sleep(hours)
+    kinesis = Relisting(stream.model, stream.clock)
+    feed = Feed(kinesis, "orders", stream.clock, ())
+    sync = Sync(feed, SyncTable.open(stream.table, stream.origin), 0.05, OnDataLoss.FAIL)
+    sync.start()
+    assert sync.wait()
+    assert {shard.shard_id for shard in sync.status().shards} == {ONE, TWO}
+    kinesis.gone = [Shard(ZERO)]
+    sync.look()
+    while sync.is_active and ZERO not in {shard.shard_id for shard in sync.status().shards}:
+        threading.Event().wait(0.01)
+    stream.put(3)
+    assert sync.wait()
+    sync.stop()
+    assert stream.numbers() == [1, 2, 3]
+    assert sync.verify()
 
 
 def test_an_orphan_waits_for_the_ancestor_that_is_being_read() -> None:
@@ -116,6 +191,28 @@ def test_a_part_waits_for_whoever_tells_what_was_lost_of_a_parent(tmp_path: Path
     table.commit(None, {ONE: Checkpoint(offset=2, ended=True), TWO: Checkpoint(ended=True)})
     assert committer._make_ready([child]) == {THREE}
     assert committer._ledger.reached(THREE).offset == 2
+
+
+def test_a_child_whose_parent_another_part_is_about_to_own_is_no_orphan(stream: Stream) -> None:
+    """Its rows count on from those of its parent, and not from those of an older shard that it did not come out of."""
+    split(stream)
+    for shard_id, middle in ((TWO, 3 * 2**126), (ONE, 2**126)):
+        what = {"StreamName": "orders", "ShardToSplit": shard_id, "NewStartingHashKey": str(middle)}
+        stream.model.call("SplitShard", what)
+        stream.sleep(0.01)
+    table = SyncTable.open(stream.table, stream.origin)
+    table.acquire([ZERO, TWO])
+    table.commit(None, {ZERO: Checkpoint(offset=3, ended=True), TWO: Checkpoint(offset=8, ended=True)})
+    kinesis = VirtualKinesis(stream.model, stream.clock)
+    (child,) = [shard for shard in kinesis.list_shards("orders") if shard.parents == (ONE,) and not shard.hash_range[0]]
+    feed = Feed(kinesis, "orders", stream.clock, (), child.__eq__)
+    own = SyncTable.open(stream.table, stream.origin)
+    committer = Committer(own, Ownership(own, feed.wanted, "run"), feed, 1.0, OnDataLoss.WARN)
+    committer.take_all(Patient(kinesis, stream.clock))
+    table.acquire([ONE])
+    table.commit(None, {ONE: Checkpoint(offset=3, ended=True)})
+    assert committer._make_ready([child]) == {child.shard_id}
+    assert committer._ledger.reached(child.shard_id).offset == 3
 
 
 def test_a_retention_that_was_raised_while_the_machine_slept_hides_nothing(bench: Bench) -> None:

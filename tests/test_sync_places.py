@@ -159,7 +159,7 @@ def test_every_number_of_the_log(place: Place) -> None:
         known = place.storage.open()
         for read in (numbers, Txns(place.storage)):
             found = read.at(known.version())
-            assert len(found) == 9 * min(offset, 3)
+            assert len(found) == 10 * min(offset, 3)
             assert all(known.transaction_version(name) == number for name, number in found.items())
 
     assert Txns(place.storage).at(0) == {}

@@ -122,10 +122,11 @@ class Stream:
         return max(now_ms - self.retention_hours * HOUR_MS, self.born_ms)
 
     def trim(self, now_ms: int) -> None:
-        """Forget everything that is older than the retention period."""
+        """Forget what is older than the retention period: a longer one brings neither data nor shards back."""
         self._swept_ms = now_ms
         for shard in self.shards.values():
             self.trim_shard(shard, now_ms)
+            shard.dropped = shard.dropped or not self.is_listed(shard, now_ms)
 
     def trim_shard(self, shard: Shard, now_ms: int) -> None:
         """Forget the shard's records that are older than the retention period."""

@@ -172,6 +172,17 @@ def test_longer_retention_brings_nothing_back_of_the_last_minute() -> None:
     assert kit.read() == []
 
 
+def test_longer_retention_brings_no_shard_back() -> None:
+    """A closed shard that had expired with its data is not listed again."""
+    kit = Kit()
+    kit.rescale(2)
+    kit.clock.advance(25 * HOUR)
+    listed = [shard["ShardId"] for shard in kit.call("ListShards")["Shards"]]
+    kit.call("IncreaseStreamRetentionPeriod", RetentionPeriodHours=48)
+    assert [shard["ShardId"] for shard in kit.call("ListShards")["Shards"]] == listed
+    assert len(listed) == 2
+
+
 def test_shorter_retention_takes_at_once() -> None:
     """Data older than the new period are lost."""
     kit = Kit()

@@ -137,6 +137,12 @@ _LEDGER = [
         "if self._checkpoints.get(shard_id) == Checkpoint():",
         "if True:",
     ),
+    (
+        "the table forgets when the last row arrived",
+        "ledger.py",
+        "                arrived=_arrival(rows),\n",
+        "",
+    ),
 ]
 _RUNNING = [
     (
@@ -319,7 +325,7 @@ _GENERATIONS = [
     (
         "a shard that came and went unseen has no ancestors",
         "ownership.py",
-        "Shard(shard_id, tuple(unread[:number]) if shard_id in self._orphans else ())",
+        "Shard(shard_id, tuple(unread[:number]) if shard_id in self.orphans else ())",
         "Shard(shard_id)",
     ),
     (
@@ -327,6 +333,24 @@ _GENERATIONS = [
         "ownership.py",
         "begun.get(shard_id, Checkpoint()).sequence_number is None",
         "shard_id not in known",
+    ),
+    (
+        "an unread shard is lost from when its sibling was read",
+        "ledger.py",
+        "if shard.shard_id in self.orphans else done",
+        "if False else done",
+    ),
+    (
+        "an ended shard that is listed again is read again",
+        "committer.py",
+        "            if shard.shard_id in self._ledger.settled:\n                return None\n",
+        "",
+    ),
+    (
+        "a child of a shard that nobody owns yet is an orphan",
+        "ownership.py",
+        "unlisted = {*shard.parents}.difference(listed)",
+        "unlisted = {*shard.parents}",
     ),
     (
         "an orphan begins beside its ancestors",
@@ -383,12 +407,6 @@ _GENERATIONS = [
         "if self.seen < horizon:",
     ),
     (
-        "the table forgets when the last row arrived",
-        "ledger.py",
-        "                arrived=_arrival(rows),\n",
-        "",
-    ),
-    (
         "a shard of the stream before is told as lost",
         "consumer.py",
         "            self._check_newer(listing)\n",
@@ -399,6 +417,15 @@ _GENERATIONS = [
         "scheduler.py",
         'if max((shard.shard_id for shard in shards), default="") < self._tracker.newest:',
         "if False:",
+    ),
+]
+
+_GAPS = [
+    (
+        "an unread shard is lost from where a new reader would begin",
+        "gaps.py",
+        "        seen = self.seen or self._promised_from(position)\n",
+        "        seen = self.seen = self.seen or self._promised_from(position)\n",
     ),
 ]
 
@@ -675,6 +702,7 @@ MUTANTS = [
     *(Mutant(*defect, "tests/test_origin.py") for defect in _ORIGIN),
     *(Mutant(*defect, "tests/test_sync_restarts.py") for defect in _RESTARTS),
     *(Mutant(*defect, "tests/test_generations.py") for defect in _GENERATIONS),
+    *(Mutant(*defect, "tests/test_gaps.py") for defect in _GAPS),
 ]
 
 SUITE = Suite(
