@@ -5,7 +5,8 @@ It decides how long to wait and never sleeps, so a test can run hours of it in a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from math import exp
@@ -175,19 +176,26 @@ class ShardConsumer:
         elapsed, self._called_at = started - self._called_at, started
         self._calls += 1
         limit = self._pace.limit(self._share.page_bytes)
-        batch = self._kinesis.get_records(self._feed.stream, self.shard, iterator, limit)
-        received = self._clock.monotonic()
+        answer = self._kinesis.get_records(self._feed.stream, self.shard, iterator, limit)
+        received, before = self._clock.monotonic(), self._records
         self._is_renewed, self._missed = False, 0
-        batch, gap = self._gaps.settle(replace(batch, rows=self._feed.unpack(batch.rows)))
-        wants_more = self._sink.deliver(self.shard, batch)
-        self._gaps.delivered(batch, gap)
-        self._advance(batch, elapsed)
+        with closing(self._feed.parts(answer, self._share.part_bytes)) as parts:
+            wants_more = all(map(self._deliver, parts))
+        self._note_rate(self._records - before, elapsed)
         if not wants_more:
             self.state = State.ENDED
             return None
         if self._at_end:
             return self._confirm_end()
-        return self._wait(batch, received)
+        return self._wait(answer, received)
+
+    def _deliver(self, batch: Batch) -> bool:
+        """Give the sink a part of a response; whatever fails after that continues behind this part."""
+        batch, gap = self._gaps.settle(batch)
+        wants_more = self._sink.deliver(self.shard, batch)
+        self._gaps.delivered(batch, gap)
+        self._advance(batch)
+        return wants_more
 
     def _current_iterator(self) -> str:
         if self._position is None:
@@ -208,25 +216,28 @@ class ShardConsumer:
         is_late = self._kinesis.server_time().latest - position.timestamp > LATEST_LASTS
         return StartingPosition.at(position.timestamp) if is_late or self._failures else position
 
-    def _advance(self, batch: Batch, elapsed: float) -> None:
-        self._iterator = batch.next_iterator
-        self._at_end = batch.next_iterator is None
-        self.children = batch.child_shards
-        self._millis_behind = batch.millis_behind_latest
+    def _advance(self, batch: Batch) -> None:
+        self._iterator = batch.next_iterator  # None behind a part: should the next one fail, the position counts
         self._records += batch.rows.num_rows
         self._dropped += batch.dropped
-        weight = 1 - exp(-elapsed / RATE_SECONDS) if self._calls > 1 else 0.0
-        self._rate += weight * (batch.rows.num_rows / max(elapsed, 1e-3) - self._rate)
         if batch.read_to is not None:
             self._position = StartingPosition.after(batch.read_to)
+        if not batch.is_part:
+            self._at_end = batch.next_iterator is None
+            self.children = batch.child_shards
+            self._millis_behind = batch.millis_behind_latest
 
-    def _wait(self, batch: Batch, received: float) -> float:
+    def _note_rate(self, records: int, elapsed: float) -> None:
+        weight = 1 - exp(-elapsed / RATE_SECONDS) if self._calls > 1 else 0.0
+        self._rate += weight * (records / max(elapsed, 1e-3) - self._rate)
+
+    def _wait(self, answer: Batch, received: float) -> float:
         caught_up = self._millis_behind == 0
         self.state = State.CAUGHT_UP if caught_up else State.READING
         if caught_up:
             self._caught_up_call = self._calls
         idle = self._share.idle_seconds if caught_up else None
-        call_at = self._pace.answered(self._called_at, received, batch.rows.num_rows, batch.size, idle=idle)
+        call_at = self._pace.answered(self._called_at, received, answer.count, answer.size, idle=idle)
         return max(0.0, call_at - self._clock.monotonic())
 
     # --- the end of a shard ---

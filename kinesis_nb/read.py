@@ -117,7 +117,8 @@ class _Collector:
         rows = self._window.keep(in_range(batch.rows, self._window.start.timestamp, self._window.end))
         self._order.add(shard, rows)
         with self._lock:
-            self._note_reached(shard.shard_id, received - timedelta(milliseconds=batch.millis_behind_latest))
+            if not batch.is_part:
+                self._note_reached(shard.shard_id, received - timedelta(milliseconds=batch.millis_behind_latest))
             self.kept += rows.num_rows
             if self._window.limit is not None and self.kept >= self._window.limit:
                 self.done.set()

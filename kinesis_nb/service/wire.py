@@ -6,9 +6,10 @@ way.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -16,12 +17,14 @@ import pyarrow as pa
 
 from kinesis_nb.errors import MalformedAnswer
 from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, decode_text
-from kinesis_nb.service.aggregation import may_hold_aggregates, unpack
+from kinesis_nb.service.aggregation import ROW_BYTES, may_hold_aggregates, unpack
 from kinesis_nb.service.columnar import LARGE_BYTES, LATEST, Columns, content, read_columns
 from kinesis_nb.service.decoding import Decoding
 from kinesis_nb.shards import Shard
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 T = TypeVar("T")
@@ -129,11 +132,11 @@ def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
     columns = _columns(answer.Records)
     if not may_hold_aggregates(columns.data):
         return _batch(answer, columns, _rows(columns, None, shard, now))
-    records, places, dropped = _unpack(answer.Records, shard.hash_range)
-    return _batch(answer, columns, _rows(_columns(records), places, shard, now), dropped)
+    batch = _batch(answer, columns, _NO_ROWS)
+    return replace(batch, packed=partial(_unpacked, batch, answer.Records, shard, now))
 
 
-def _batch(answer: _Answer, columns: Columns, rows: pa.RecordBatch, dropped: int = 0) -> Batch:
+def _batch(answer: _Answer, columns: Columns, rows: pa.RecordBatch) -> Batch:
     """Return the rows of an answer's records, of which `columns` holds what the service counts."""
     numbers = columns.sequence_numbers
     children = tuple(
@@ -148,7 +151,8 @@ def _batch(answer: _Answer, columns: Columns, rows: pa.RecordBatch, dropped: int
     if lag is None:  # AWS may leave it out: then only an empty answer says that nothing is left
         lag = UNKNOWN_LAG if len(numbers) else 0
     first, last = (numbers[0].as_py(), numbers[-1].as_py()) if len(numbers) else (None, None)
-    return Batch(rows, answer.NextShardIterator, int(lag), children, dropped, first, last, _size(columns))
+    size = _size(columns)
+    return Batch(rows, answer.NextShardIterator, int(lag), children, 0, first, last, len(numbers), size)
 
 
 def _columns(records: list[_Record]) -> Columns:
@@ -214,30 +218,61 @@ def _zeros(count: int) -> pa.Array:
     return _fixed(pa.int64(), np.zeros(count, np.int64))
 
 
-def _unpack(records: list[_Record], hash_range: tuple[int, int]) -> tuple[list[_Record], pa.Array, int]:
-    """Put the user records of each aggregate in its place.
+class _Part(NamedTuple):
+    """Records that were unpacked up to the one at `end`.
 
-    Returns
-    -------
-    records, places, dropped
-        `places` holds the place of each record in its aggregate, dropped ones counted too, so that a user record has
-        the same place whatever the range; 0 for plain records.
+    `places` holds the place of each record in its aggregate, dropped ones counted too, so that a user record has the
+    same place whatever the range; 0 for plain records.
     """
-    first, last = hash_range
+
+    records: list[_Record]
+    places: list[int]
+    dropped: int
+    end: int
+
+
+def _unpacked(answer: Batch, records: list[_Record], shard: Shard, now: datetime, most: int) -> Iterator[Batch]:
+    """Give a response with aggregates in parts; no part is held here while the next one is made."""
+    end = 0
+    while end < len(records):
+        batch, end = _next_part(answer, records, end, shard, now, most)
+        yield batch
+        del batch
+
+
+def _next_part(
+    answer: Batch, records: list[_Record], begin: int, shard: Shard, now: datetime, most: int
+) -> tuple[Batch, int]:
+    with decoding.alone():
+        part = _unpack(records, begin, shard.hash_range, most)
+        rows = _rows(_columns(part.records), _array(part.places, pa.int64()), shard, now)
+    first, last = records[begin].SequenceNumber, records[part.end - 1].SequenceNumber
+    if part.end < len(records):
+        return Batch.part(rows, first, last, part.dropped), part.end
+    return replace(answer, rows=rows, read_from=first, dropped=part.dropped, packed=None), part.end
+
+
+def _unpack(records: list[_Record], begin: int, hash_range: tuple[int, int], most: int) -> _Part:
+    """Put the user records of each aggregate in its place, until they may take `most` bytes."""
+    low, high = hash_range
     unpacked: list[_Record] = []
     places: list[int] = []
-    dropped = 0
-    for record in records:
+    dropped = size = 0
+    end = begin
+    while end < len(records) and size < most:
+        record = records[end]
+        end += 1
         users = unpack(record.Data)
+        size += len(record.Data) + len(users or ()) * ROW_BYTES
         if users is None:
             unpacked.append(record)
             places.append(0)
             continue
         for place, user in enumerate(users):
-            if first <= user.hash_key <= last:
+            if low <= user.hash_key <= high:
                 arrival = record.ApproximateArrivalTimestamp
                 unpacked.append(_Record(record.SequenceNumber, user.data, arrival, user.partition_key))
                 places.append(place)
             else:
                 dropped += 1
-    return unpacked, _array(places, pa.int64()), dropped
+    return _Part(unpacked, places, dropped, end)

@@ -86,8 +86,8 @@ MUTANTS = [
         "the place moves before the delivery",
         "consumer.py",
         "wants_more = self._sink.deliver(self.shard, batch)\n        self._gaps.delivered(batch, gap)\n"
-        "        self._advance(batch, elapsed)",
-        "self._advance(batch, elapsed)\n        wants_more = self._sink.deliver(self.shard, batch)",
+        "        self._advance(batch)",
+        "self._advance(batch)\n        wants_more = self._sink.deliver(self.shard, batch)",
     ),
     Mutant(
         "a retry delivers twice",
@@ -433,6 +433,50 @@ MUTANTS = [
     ),
     Mutant("relaxed waits for parents", "shards.py", "if not self._is_ordered:", "if False:"),
     Mutant("a bomb goes off", "payload.py", "return content if len(content) <= most else None", "return content"),
+    Mutant(
+        "all aggregates are opened at once",
+        "service/wire.py",
+        "while end < len(records) and size < most:",
+        "while end < len(records):",
+        "tests/test_bursts.py",
+    ),
+    Mutant(
+        "all is decompressed at once",
+        "payload.py",
+        "if size >= most and max(found) < record:",
+        "if False:",
+        "tests/test_bursts.py",
+    ),
+    Mutant("a part ends within an aggregate", "payload.py", " and max(found) < record:", ":", "tests/test_bursts.py"),
+    Mutant("each user record may be a bomb", "payload.py", "left -= len(text)", "pass", "tests/test_bursts.py"),
+    Mutant(
+        "an aggregate is of any number",
+        "service/aggregation.py",
+        "if len(records) == MOST_RECORDS:",
+        "if False:",
+        "tests/test_bursts.py",
+    ),
+    Mutant(
+        "a part that fails is followed by the next response",
+        "consumer.py",
+        "self._iterator = batch.next_iterator  #",
+        "self._iterator = batch.next_iterator or self._iterator  #",
+        "tests/test_bursts.py",
+    ),
+    Mutant(
+        "a part says that nothing is left",
+        "frames.py",
+        "return cls(rows, None, UNKNOWN_LAG,",
+        "return cls(rows, None, 0,",
+        "tests/test_bursts.py",
+    ),
+    Mutant(
+        "all shards open at once",
+        "feed.py",
+        "with holding(self._opening) if may",
+        "with nullcontext() if may",
+        "tests/test_bursts.py",
+    ),
     Mutant(
         "an answer of any size is read", "service/deadline.py", "if self.left < 0:", "if False:", "tests/test_bounds.py"
     ),
