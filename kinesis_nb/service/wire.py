@@ -4,22 +4,27 @@ msgspec checks the types and decodes base64 in C, and the columns go straight to
 way.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
+from operator import le
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kinesis_nb.errors import MalformedAnswer
 from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, decode_text
 from kinesis_nb.service.aggregation import ROW_BYTES, may_hold_aggregates, unpack
 from kinesis_nb.service.columnar import LARGE_BYTES, LATEST, Columns, content, read_columns
 from kinesis_nb.service.decoding import Decoding
+from kinesis_nb.service.listing import Id, Keys, hash_range, malformed
 from kinesis_nb.shards import Shard
 
 if TYPE_CHECKING:
@@ -29,24 +34,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MOST_LAG = 1e15  # ms
+_MOST_LAG = 10 * UNKNOWN_LAG  # ms; of more no server can know
 # Arrow's own pool keeps 1.5 MiB for each thread that ever made an array: for a thousand shards, far more than they hold
 _POOL = pa.system_memory_pool()
+_MOST_DIGITS = 129  # AWS: of a sequence number
 _EPOCH, _MICROSECOND = datetime.fromtimestamp(0, UTC), timedelta(microseconds=1)
 
-
-_HashKey = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,39}$")]  # up to 2**128 - 1
-
-
-class _HashKeyRange(msgspec.Struct):
-    StartingHashKey: _HashKey
-    EndingHashKey: _HashKey
+_Token = Annotated[str, msgspec.Meta(min_length=1, max_length=4_096)]  # AWS: an iterator has 512 characters at most
 
 
 class _ChildShard(msgspec.Struct):
-    ShardId: str
-    ParentShards: list[str]
-    HashKeyRange: _HashKeyRange
+    ShardId: Id
+    ParentShards: Annotated[list[Id], msgspec.Meta(max_length=2)]
+    HashKeyRange: Keys
 
 
 class _Record(msgspec.Struct, gc=False):
@@ -58,13 +58,13 @@ class _Record(msgspec.Struct, gc=False):
 
 class _Answer(msgspec.Struct):
     Records: list[_Record]
-    NextShardIterator: str | None = None
+    NextShardIterator: _Token | None = None
     MillisBehindLatest: Annotated[float, msgspec.Meta(ge=0, le=_MOST_LAG)] | None = None
     ChildShards: list[_ChildShard] = []
 
 
 class _Iterator(msgspec.Struct):
-    ShardIterator: str
+    ShardIterator: _Token
 
 
 _decoder = msgspec.json.Decoder(_Answer)
@@ -116,6 +116,7 @@ def _decode_columns(body: bytes, shard: Shard, now: datetime) -> Batch | None:
     columns, rest = split
     try:
         answer = _decoded(_decoder, rest, f"for {shard.shard_id}")
+        _check_numbers(columns.sequence_numbers)
     except MalformedAnswer:
         return None
     first = Columns(*(column[:1] for column in columns))
@@ -130,6 +131,7 @@ def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
     if not answer.Records:  # of an idle shard, once a second
         return _batch(answer, _NO_COLUMNS, _NO_ROWS)
     columns = _columns(answer.Records)
+    _check_numbers(columns.sequence_numbers)
     if not may_hold_aggregates(columns.data):
         return _batch(answer, columns, _rows(columns, None, shard, now))
     batch = _batch(answer, columns, _NO_ROWS)
@@ -140,12 +142,7 @@ def _batch(answer: _Answer, columns: Columns, rows: pa.RecordBatch) -> Batch:
     """Return the rows of an answer's records, of which `columns` holds what the service counts."""
     numbers = columns.sequence_numbers
     children = tuple(
-        Shard(
-            child.ShardId,
-            tuple(child.ParentShards),
-            (int(child.HashKeyRange.StartingHashKey), int(child.HashKeyRange.EndingHashKey)),
-        )
-        for child in answer.ChildShards
+        Shard(child.ShardId, tuple(child.ParentShards), hash_range(child.HashKeyRange)) for child in answer.ChildShards
     )
     lag = answer.MillisBehindLatest
     if lag is None:  # AWS may leave it out: then only an empty answer says that nothing is left
@@ -153,6 +150,24 @@ def _batch(answer: _Answer, columns: Columns, rows: pa.RecordBatch) -> Batch:
     first, last = (numbers[0].as_py(), numbers[-1].as_py()) if len(numbers) else (None, None)
     size = _size(columns)
     return Batch(rows, answer.NextShardIterator, int(lag), children, 0, first, last, len(numbers), size)
+
+
+def _check_numbers(numbers: pa.Array) -> None:
+    """Raise MalformedAnswer unless they are decimal and none is smaller than the one before."""
+    digits, bounds = content(numbers)
+    lengths = np.diff(bounds)
+    if not len(lengths):
+        return
+    is_decimal = ord("0") <= digits.min(initial=ord("9")) and digits.max(initial=ord("0")) <= ord("9")
+    if not is_decimal or not 0 < lengths.min() <= lengths.max() <= _MOST_DIGITS:
+        raise malformed("records have sequence numbers that are not decimal")
+    if lengths.min() == lengths.max():  # nearly always: then text is ordered as numbers are
+        rises = pc.all(pc.less_equal(numbers[:-1], numbers[1:], memory_pool=_POOL), memory_pool=_POOL).as_py()
+    else:
+        values = [int(number) for number in numbers.to_pylist()]
+        rises = all(map(le, values, values[1:]))
+    if rises is False:
+        raise malformed("the sequence numbers of records step back")
 
 
 def _columns(records: list[_Record]) -> Columns:
