@@ -178,6 +178,7 @@ class ShardConsumer:
         limit = self._pace.limit(self._share.page_bytes)
         answer = self._kinesis.get_records(self._feed.stream, self.shard, iterator, limit)
         received, before = self._clock.monotonic(), self._records
+        self._check_forward(answer)
         self._is_renewed, self._missed = False, 0
         with closing(self._feed.parts(answer, self._share.part_bytes)) as parts:
             wants_more = all(map(self._deliver, parts))
@@ -188,6 +189,17 @@ class ShardConsumer:
         if self._at_end:
             return self._confirm_end()
         return self._wait(answer, received)
+
+    def _check_forward(self, answer: Batch) -> None:
+        """Raise MalformedAnswer for records that were delivered before, unless the last one was asked for again."""
+        position = self._position
+        if position is None or position.sequence_number is None or answer.read_from is None:
+            return
+        ahead = int(answer.read_from) - int(position.sequence_number)
+        if ahead < 0 or (ahead == 0 and position.kind is Kind.AFTER_SEQUENCE_NUMBER and not self._gaps.is_pending):
+            self._iterator = None
+            msg = f"a response for {self.shard.shard_id} holds records that were read before"
+            raise MalformedAnswer(msg, hint="it will be asked for again", retryable=True)
 
     def _deliver(self, batch: Batch) -> bool:
         """Give the sink a part of a response; whatever fails after that continues behind this part."""
@@ -260,7 +272,7 @@ class ShardConsumer:
     def _check_closed(self, listed: Shard | None) -> None:
         if listed is None or listed.is_open:
             self._at_end, self._is_closed = False, listed is None
-            raise ServiceError(f"{self.shard.shard_id} gave no next iterator, and is not closed", retryable=True)
+            raise MalformedAnswer(f"{self.shard.shard_id} gave no next iterator, and is not closed", retryable=True)
         if not self._is_closed:  # it may have been open, and written to, when it gave none
             self._is_closed, self._at_end = True, False
             raise ServiceError(f"{listed.shard_id} is closed: its end is read again", retryable=True)
@@ -337,6 +349,8 @@ class ShardConsumer:
         self._malformed += isinstance(error, MalformedAnswer)
         self._error = error.message
         self._retries += 1
+        if isinstance(error, MalformedAnswer) and self._failed_at - self._failing_since >= self._feed.patience:
+            raise error
         wait = backoff(self._failures, error, self._clock)
         self._failures += 1
         return wait

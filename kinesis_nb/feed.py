@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
+from math import inf
 from typing import TYPE_CHECKING
 
 from kinesis_nb.errors import StreamNotFound
@@ -97,6 +98,8 @@ class Feed:
     trimmed_before
         What arrived before this time may have left the stream before this reading began, however long the stream keeps
         its records now.
+    patience
+        Seconds after which a reader gives up a shard for which it was told nothing but nonsense.
     """
 
     kinesis: Kinesis
@@ -108,6 +111,7 @@ class Feed:
     unpack: Callable[[Batch, int], Iterable[Batch]] = unchanged
     began: datetime = NOW
     trimmed_before: datetime = _NOTHING
+    patience: float = inf
     lookup: Lookup = field(init=False, repr=False, compare=False)
     _opening: threading.Lock = field(init=False, repr=False, compare=False)  # see parts()
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kinesis_nb.consumer import ConsumerStats, ShardConsumer
-from kinesis_nb.errors import Closed, KinesisError
+from kinesis_nb.errors import Closed, KinesisError, MalformedAnswer
 from kinesis_nb.feed import check_same_stream
 from kinesis_nb.frames import warm_up
 from kinesis_nb.halt import Halt
@@ -26,6 +26,7 @@ DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; li
 TICK_SECONDS = 1.0  # how often the discovery thread looks whether its owner is gone
 JOIN_SECONDS = 1.0  # a thread that waits for an answer or a lock looks four times a second whether it shall end
 HOLES = 2  # listings in a row; one alone may just have met a reshard
+STALE = 4  # listings in a row without the newest shard; it takes seconds at most until all servers know it
 
 
 class Scheduler:
@@ -56,7 +57,11 @@ class Scheduler:
         self._feed, self._sink, self._on_done = feed, sink, on_done
         self._lock = threading.Lock()  # guards the eight below; never held during I/O
         self._tracker = ShardTracker(is_ordered=feed.is_ordered)
-        self._tracker.observe(feed.shards)
+        self._refused: MalformedAnswer | None = None  # why the first listing was, which `start` reports
+        try:
+            self._tracker.observe(feed.shards)
+        except MalformedAnswer as error:
+            self._refused = error
         for shard_id in skipped:
             self._tracker.skip(shard_id)
         self._consumers: dict[str, ShardConsumer] = {}
@@ -66,7 +71,9 @@ class Scheduler:
         self._threads: list[threading.Thread] = []
         self._at_work: set[threading.Thread] = set()  # those of them that have not done all they had to do
         self._is_done = False
-        self._holes = 0  # listings in a row that lacked a shard; only the thread that lists writes it
+        self._holes = 0  # listings in a row that lacked a shard; only the thread that lists writes these three
+        self._stale = 0  # listings in a row that lacked the newest shard
+        self._odd_listing = ""  # why the last one was refused
         self._left = threading.Condition(self._lock)  # notified when a thread is no longer at work
         self._stop = Halt()
         self._was_awaited = False  # by `stop`
@@ -78,6 +85,9 @@ class Scheduler:
     def start(self) -> None:
         """Start the threads; returns at once. When that fails, or is interrupted, none is left."""
         warm_up()
+        if self._refused is not None:
+            self._done(self._refused)
+            return
         try:
             self._start_runnable()
             self._spawn(self._discover, f"kinesis_nb {self._feed.stream} discovery")
@@ -148,12 +158,15 @@ class Scheduler:
     def unfinished(self) -> set[str]:
         """Return the ids of the shards that are not read to their end, whether they are being read already or not."""
         with self._lock:
-            return self._tracker.unfinished
+            return (
+                self._tracker.unfinished if self._refused is None else {shard.shard_id for shard in self._feed.shards}
+            )
 
     @property
     def warning(self) -> str:
         """What is odd about the stream as a whole, or about the end of reading, else an empty string."""
-        return self.lingering or ("some hash keys belong to no open shard" if self._holes >= HOLES else "")
+        odd = self._odd_listing or ("some hash keys belong to no open shard" if self._holes >= HOLES else "")
+        return self.lingering or odd
 
     @property
     def lingering(self) -> str:
@@ -264,7 +277,9 @@ class Scheduler:
     def _list(self) -> None:
         try:
             self._observe(self._feed.lookup.shards(since=self._feed.clock.monotonic()).values())
+            self._odd_listing = ""
         except BaseException as error:  # noqa: BLE001 - as in _run
+            self._odd_listing = error.message if isinstance(error, MalformedAnswer) else ""
             if not (isinstance(error, KinesisError) and error.retryable):
                 self._done(error)
 
@@ -273,8 +288,10 @@ class Scheduler:
         with self._lock:
             for shard in shards:
                 check_same_stream(self._tracker.known(shard.shard_id) or shard, shard)
-            if max((shard.shard_id for shard in shards), default="") < self._tracker.newest:
+            if max((shard.shard_id for shard in shards), default="") < (newest := self._tracker.newest):
+                self._note_stale(newest)
                 return  # stale, or of another stream of this name; ids ascend
+            self._stale = 0
             wanted = list(filter(self._feed.wanted, shards))
             self._tracker.observe(wanted)
             is_complete = not self._tracker.unfinished
@@ -282,6 +299,12 @@ class Scheduler:
         if is_complete and not is_old:
             self._done(None)
         self._start_runnable()
+
+    def _note_stale(self, newest: str) -> None:
+        self._stale += 1
+        if self._stale > STALE:
+            msg = f"{newest} was named as a child, and no listing knows it"
+            raise MalformedAnswer(msg, hint="start again; if that does not help, check endpoint_url")
 
     def _done(self, error: BaseException | None) -> None:
         with self._lock:

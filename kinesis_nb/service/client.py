@@ -50,7 +50,7 @@ T = TypeVar("T")
 _MOST_SKEW = timedelta(days=36_525)  # of a clock; further away, and times cannot be computed with any more
 _UNREADABLE = (  # what botocore's parser ends with, given other types than it expects
     ResponseParserError,
-    RecursionError,
+    RuntimeError,
     ArithmeticError,
     AttributeError,
     LookupError,

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_SHARDS = (
-    200_000  # AWS: an account has some ten thousand open ones, and lists closed ones while it keeps their records
-)
-MOST_STREAMS = 200_000
+MOST = 200_000  # shards or streams; AWS: an account has some ten thousand, and of closed ones as many for each reshard
+MOST_PAGES = 1_000  # AWS: a page has 1,000 shards or 100 streams
 _MOST_HOURS = 100 * 366 * 24  # AWS: records are kept for a year at most
 _OLDEST, _NEWEST = datetime(1971, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
@@ -152,7 +150,7 @@ def all_shards(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[Sha
         shards.update((shard.ShardId, _made(shard)) for shard in page.Shards)
         if not (token := page.NextToken):
             return list(shards.values())
-        if token in tokens or len(shards) > MOST_SHARDS or len(tokens) > MOST_SHARDS:
+        if token in tokens or len(shards) > MOST or len(tokens) > MOST_PAGES:
             raise malformed(f"a listing of shards does not end: {len(shards):,} on {len(tokens) + 1:,} pages")
         tokens.add(token)
 
@@ -167,15 +165,16 @@ def all_streams(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[st
     """
     names: dict[str, None] = {}
     last: str | None = None
-    while True:
+    for _ in range(MOST_PAGES):
         page = _strictly(next_page(last), _Streams)
         before = len(names)
         names.update(dict.fromkeys(page.StreamNames))
         if not page.HasMoreStreams:
             return list(names)
-        if len(names) == before or len(names) > MOST_STREAMS:
-            raise malformed(f"a listing of streams does not end: {len(names):,} so far")
+        if len(names) == before or len(names) > MOST:
+            break
         last = page.StreamNames[-1]
+    raise malformed(f"a listing of streams does not end: {len(names):,} so far")
 
 
 def stream_summary(response: Mapping[str, Any]) -> StreamSummary:
