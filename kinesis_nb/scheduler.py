@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kinesis_nb.consumer import ConsumerStats, ShardConsumer
+from kinesis_nb.consumer import ConsumerStats, ShardConsumer, State
 from kinesis_nb.errors import Closed, KinesisError, MalformedAnswer
 from kinesis_nb.feed import check_same_stream
 from kinesis_nb.frames import warm_up
@@ -26,6 +27,7 @@ DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; li
 TICK_SECONDS = 1.0  # how often the discovery thread looks whether its owner is gone
 JOIN_SECONDS = 1.0  # a thread that waits for an answer or a lock looks four times a second whether it shall end
 HOLES = 2  # listings in a row; one alone may just have met a reshard
+WAVE = 64  # threads that may be opening their shard at a time: as many calls as there are connections
 STALE = 4  # listings in a row without the newest shard; it takes seconds at most until all servers know it
 
 
@@ -55,7 +57,7 @@ class Scheduler:
         on_done: Callable[[BaseException | None], None],
     ) -> None:
         self._feed, self._sink, self._on_done = feed, sink, on_done
-        self._lock = threading.Lock()  # guards the eight below; never held during I/O
+        self._lock = threading.Lock()  # guards the ten below; never held during I/O
         self._tracker = ShardTracker(is_ordered=feed.is_ordered)
         self._refused: MalformedAnswer | None = None  # why the first listing was, which `start` reports
         try:
@@ -65,6 +67,8 @@ class Scheduler:
         for shard_id in skipped:
             self._tracker.skip(shard_id)
         self._consumers: dict[str, ShardConsumer] = {}
+        self._to_start: deque[ShardConsumer] = deque()  # they have no thread yet
+        self._opening: list[ShardConsumer] = []  # they have one, and maybe no answer yet
         self._active = 0  # consumers that have not ended
         self._share = Share(lambda: self._active)
         self._reach: dict[str, Reach] = {}  # by child: how far its parents were read
@@ -219,13 +223,35 @@ class Scheduler:
             ]
             self._active += len(ready)
             self._consumers.update((consumer.shard.shard_id, consumer) for consumer in ready)
-        for consumer in ready:
+            self._to_start.extend(ready)
+        self._start_next()
+
+    def _start_next(self) -> None:
+        """Start the threads of shards that may be read, as those started before have opened theirs.
+
+        Thousands at once would only wait for each other, with what each of them has in memory.
+        """
+        while True:
+            with self._lock:
+                self._opening = [consumer for consumer in self._opening if consumer.state is State.STARTING]
+                if not self._to_start or len(self._opening) >= WAVE:
+                    return
+                consumer = self._to_start.popleft()
+                self._opening.append(consumer)
             self._spawn(self._consume, f"kinesis_nb {self._feed.stream} {consumer.shard.shard_id}", consumer)
+
+    def _start_wave(self) -> None:
+        """Start more threads though others have not opened their shards: they may be waiting for just these."""
+        with self._lock:
+            self._opening.clear()
+        self._start_next()
 
     def _consume(self, consumer: ShardConsumer) -> None:
         while self._wait_while_paused():
             wait = consumer.step()
             self._notify_stepped()
+            if self._to_start:
+                self._start_next()
             if wait is None:
                 self._finished(consumer)
                 return
@@ -260,6 +286,8 @@ class Scheduler:
     def _discover(self) -> None:
         next_listing = self._feed.clock.monotonic() + DISCOVERY_SECONDS
         while not self._stop.wait(TICK_SECONDS):
+            if self._to_start and not self.is_paused:
+                self._start_wave()
             if self._is_abandoned:
                 self._done(None)
             elif self._feed.clock.monotonic() >= next_listing:

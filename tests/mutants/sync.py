@@ -385,7 +385,7 @@ _GENERATIONS = [
     (
         "shards of another stream of the same name are read",
         "scheduler.py",
-        'if max((shard.shard_id for shard in shards), default="") < self._tracker.newest:',
+        'if max((shard.shard_id for shard in shards), default="") < (newest := self._tracker.newest):',
         "if False:",
     ),
 ]
