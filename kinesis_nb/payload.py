@@ -90,8 +90,11 @@ def _with_texts(rows: pa.RecordBatch, start: int, found: Texts) -> pa.RecordBatc
     found.clear()  # Arrow has it now
     text, rest = decode_text(data)
     columns = dict(zip(rows.schema.names, rows.columns, strict=True))
-    columns["data"] = pc.replace_with_mask(columns["data"], opened, text)
-    columns["data_raw"] = pc.replace_with_mask(columns["data_raw"], opened, rest)
+    if len(text) == rows.num_rows:  # as of one large record, which is not copied once more
+        columns |= {"data": text, "data_raw": rest}
+    else:
+        columns["data"] = pc.replace_with_mask(columns["data"], opened, text)
+        columns["data_raw"] = pc.replace_with_mask(columns["data_raw"], opened, rest)
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 

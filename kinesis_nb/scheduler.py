@@ -27,7 +27,7 @@ DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; li
 TICK_SECONDS = 1.0  # how often the discovery thread looks whether its owner is gone
 JOIN_SECONDS = 1.0  # a thread that waits for an answer or a lock looks four times a second whether it shall end
 HOLES = 2  # listings in a row; one alone may just have met a reshard
-WAVE = 64  # threads that may be opening their shard at a time: as many calls as there are connections
+WAVE = 256  # threads that may be opening their shard at a time; fewer lose the race against those that read already
 STALE = 4  # listings in a row without the newest shard; it takes seconds at most until all servers know it
 
 

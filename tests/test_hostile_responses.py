@@ -384,6 +384,17 @@ def test_a_listing_is_asked_for_again(lie: str, source: kn.Source, liar: Liar, s
         outcome(lambda: repr(view.lineage))
 
 
+def test_all_pages_of_a_listing_count(source: kn.Source, liar: Liar, streams: Streams) -> None:
+    """In the order of the pages, each asked for with the token of the one before."""
+
+    def first(answer: Answer) -> Answer:
+        return {**_page(answer, "more"), "Shards": answer["Shards"][:1]}
+
+    liar.will("ListShards", first, lambda _: {"Shards": _first_page["Shards"][1:]})
+    assert _rows(outcome(lambda: _read(source))) == written_by_key(streams)
+    assert liar.told["ListShards"] == 2
+
+
 def test_a_shard_that_is_listed_twice_is_one(source: kn.Source, liar: Liar, streams: Streams) -> None:
     """Its rows come once."""
     liar.always("ListShards", TWICE)

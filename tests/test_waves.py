@@ -10,7 +10,7 @@ from kinesis_nb import scheduler
 from kinesis_nb.consumer import ShardConsumer, State
 from kinesis_nb.feed import Feed
 from kinesis_nb.position import StartingPosition
-from kinesis_nb.scheduler import WAVE, Scheduler
+from kinesis_nb.scheduler import Scheduler
 from tests.conftest import Streams, by_key, written_by_key
 from tests.virtual import ListSink, world
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import kinesis_nb as kn
 
-SHARDS = 5 * WAVE
+WAVE, SHARDS = 16, 80
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[ShardConsumer]:
         started.append(consumer)
 
     monkeypatch.setattr(Scheduler, "_spawn", spawn)
+    monkeypatch.setattr(scheduler, "WAVE", WAVE)
     return started
 
 

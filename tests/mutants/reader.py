@@ -122,6 +122,7 @@ MUTANTS = [
         "service/listing.py",
         "if not (token := page.NextToken):",
         "if True or not (token := page.NextToken):",
+        "tests/test_hostile_responses.py",
     ),
     Mutant(
         "a cut body is fatal",
