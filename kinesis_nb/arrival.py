@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import threading
-from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kinesis_nb.frames import SCHEMA, concat
+from kinesis_nb.shards import parents_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -69,7 +69,7 @@ class ArrivalOrder:
         tables: dict[str, pa.Table] = {}
         keys: list[Keys] = []
         latest: dict[str, int] = {}  # by shard: the key of its last row, which a row of its children has at least
-        for shard_id in TopologicalSorter(parents).static_order():  # parents first
+        for shard_id in parents_first(parents):
             floor = max((latest[parent] for parent in parents.get(shard_id, ())), default=0)
             table = tables[shard_id] = concat(batches.pop(shard_id, ()))
             keys.append(_keys(table, floor))

@@ -5,7 +5,8 @@ It decides how long to wait and never sleeps, so a test can run hours of it in a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from math import exp
@@ -29,6 +30,7 @@ from kinesis_nb.retry import backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
@@ -182,19 +184,38 @@ class ShardConsumer:
         self._calls += 1
         limit = self._pace.limit(self._share.page_bytes)
         asked_at = self._kinesis.server_time().earliest
-        batch = self._kinesis.get_records(self._feed.stream, self.shard, iterator, limit)
-        received = self._clock.monotonic()
+        answer = self._kinesis.get_records(self._feed.stream, self.shard, iterator, limit)
+        received, before = self._clock.monotonic(), self._records
+        self._check_forward(answer)
         self._is_renewed, self._missed = False, 0
-        batch, gap = self._gaps.settle(replace(batch, rows=self._feed.unpack(batch.rows)), asked_at)
-        wants_more = self._sink.deliver(self.shard, batch)
-        self._gaps.delivered(batch, gap)
-        self._advance(batch, elapsed)
+        with closing(self._feed.parts(answer, self._share.part_bytes)) as parts:
+            wants_more = all(self._deliver(part, asked_at) for part in parts)
+        self._note_rate(self._records - before, elapsed)
         if not wants_more:
             self.state = State.ENDED
             return None
         if self._at_end:
             return self._confirm_end()
-        return self._wait(batch, received)
+        return self._wait(answer, received)
+
+    def _check_forward(self, answer: Batch) -> None:
+        """Raise MalformedAnswer for records that were delivered before, unless the last one was asked for again."""
+        position = self._position
+        if position is None or position.sequence_number is None or answer.read_from is None:
+            return
+        ahead = int(answer.read_from) - int(position.sequence_number)
+        if ahead < 0 or (ahead == 0 and position.kind is Kind.AFTER_SEQUENCE_NUMBER and not self._gaps.is_pending):
+            self._iterator = None
+            msg = f"a response for {self.shard.shard_id} holds records that were read before"
+            raise MalformedAnswer(msg, hint="it will be asked for again", retryable=True)
+
+    def _deliver(self, batch: Batch, asked_at: datetime) -> bool:
+        """Give the sink a part of a response; whatever fails after that continues behind this part."""
+        batch, gap = self._gaps.settle(batch, asked_at)
+        wants_more = self._sink.deliver(self.shard, batch)
+        self._gaps.delivered(batch, gap)
+        self._advance(batch)
+        return wants_more
 
     def _current_iterator(self, position: StartingPosition) -> str:
         if self._gaps.suspects(position):
@@ -212,25 +233,28 @@ class ShardConsumer:
         is_late = self._kinesis.server_time().latest - position.timestamp > LATEST_LASTS
         return StartingPosition.at(position.timestamp) if is_late or self._failures else position
 
-    def _advance(self, batch: Batch, elapsed: float) -> None:
-        self._iterator = batch.next_iterator
-        self._at_end = batch.next_iterator is None
-        self.children = batch.child_shards
-        self._millis_behind = batch.millis_behind_latest
+    def _advance(self, batch: Batch) -> None:
+        self._iterator = batch.next_iterator  # None behind a part: should the next one fail, the position counts
         self._records += batch.rows.num_rows
         self._dropped += batch.dropped
-        weight = 1 - exp(-elapsed / RATE_SECONDS) if self._calls > 1 else 0.0
-        self._rate += weight * (batch.rows.num_rows / max(elapsed, 1e-3) - self._rate)
         if batch.read_to is not None:
             self._position = StartingPosition.after(batch.read_to)
+        if not batch.is_part:
+            self._at_end = batch.next_iterator is None
+            self.children = batch.child_shards
+            self._millis_behind = batch.millis_behind_latest
 
-    def _wait(self, batch: Batch, received: float) -> float:
+    def _note_rate(self, records: int, elapsed: float) -> None:
+        weight = 1 - exp(-elapsed / RATE_SECONDS) if self._calls > 1 else 0.0
+        self._rate += weight * (records / max(elapsed, 1e-3) - self._rate)
+
+    def _wait(self, answer: Batch, received: float) -> float:
         caught_up = self._millis_behind == 0
         self.state = State.CAUGHT_UP if caught_up else State.READING
         if caught_up:
             self._caught_up_call = self._calls
         idle = self._share.idle_seconds if caught_up else None
-        call_at = self._pace.answered(self._called_at, received, batch.rows.num_rows, batch.size, idle=idle)
+        call_at = self._pace.answered(self._called_at, received, answer.count, answer.size, idle=idle)
         return max(0.0, call_at - self._clock.monotonic())
 
     # --- the end of a shard ---
@@ -253,7 +277,7 @@ class ShardConsumer:
     def _check_closed(self, listed: Shard | None) -> None:
         if listed is None or listed.is_open:
             self._at_end, self._is_closed = False, listed is None
-            raise ServiceError(f"{self.shard.shard_id} gave no next iterator, and is not closed", retryable=True)
+            raise MalformedAnswer(f"{self.shard.shard_id} gave no next iterator, and is not closed", retryable=True)
         if not self._is_closed:  # it may have been open, and written to, when it gave none
             self._is_closed, self._at_end = True, False
             raise ServiceError(f"{listed.shard_id} is closed: its end is read again", retryable=True)
@@ -330,6 +354,8 @@ class ShardConsumer:
         self._malformed += isinstance(error, MalformedAnswer)
         self._error = error.message
         self._retries += 1
+        if isinstance(error, MalformedAnswer) and self._failed_at - self._failing_since >= self._feed.patience:
+            raise error
         wait = backoff(self._failures, error, self._clock)
         self._failures += 1
         return wait

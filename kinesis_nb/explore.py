@@ -15,6 +15,7 @@ from kinesis_nb.display import plain, table_html
 from kinesis_nb.errors import AccessDenied, ConfigError, KinesisError, ServiceError, StreamNotFound, closest
 from kinesis_nb.frames import Records
 from kinesis_nb.lineage import Lineage
+from kinesis_nb.pace import PART_BYTES
 from kinesis_nb.position import StartingPosition
 from kinesis_nb.shards import hash_key
 from kinesis_nb.transport import StreamExtras, StreamSummary
@@ -22,6 +23,7 @@ from kinesis_nb.transport import StreamExtras, StreamSummary
 if TYPE_CHECKING:
     import polars as pl
 
+    from kinesis_nb.frames import Batch
     from kinesis_nb.infer import Schema
     from kinesis_nb.retry import Patient
     from kinesis_nb.shards import Shard
@@ -163,7 +165,7 @@ class StreamView:
         import polars as pl
 
         with ThreadPoolExecutor(_AT_ONCE, f"kinesis_nb {self.name} lag") as threads:
-            batches = list(threads.map(lambda shard: self._kinesis.first_batch(self.name, shard), self._listing))
+            batches = list(threads.map(self._first_batch, self._listing))
         rows = [
             {
                 "shard_id": shard.shard_id,
@@ -175,6 +177,9 @@ class StreamView:
         ]
         frame = pl.DataFrame(rows, schema=["shard_id", "state", "lag", "oldest"])
         return frame.cast({"shard_id": pl.String, "lag": pl.Duration("ms"), "oldest": pl.Datetime("us", "UTC")})
+
+    def _first_batch(self, shard: Shard) -> Batch:
+        return next(self._kinesis.first_batch(self.name, shard).parts(PART_BYTES))
 
     def _repr_html_(self) -> str:
         about: dict[str, object] = {

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
+from math import inf
 from typing import TYPE_CHECKING
 
 from kinesis_nb.errors import StreamNotFound
 from kinesis_nb.halt import holding
-from kinesis_nb.payload import unchanged
+from kinesis_nb.payload import may_burst, unchanged
 from kinesis_nb.position import StartingPosition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
-    import pyarrow as pa
-
+    from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
     from kinesis_nb.transport import Clock, Kinesis
 
@@ -89,13 +91,15 @@ class Feed:
     is_ordered
         Whether a child waits for the end of its parents, so that the records of a key keep their order.
     unpack
-        Applied to the rows of every answer before they are delivered.
+        Opens the records of every response before they are delivered: in parts of about so many bytes.
     began
         By the service's clock, when reading began, maybe in an earlier process: what was trimmed before that was never
         promised to anybody. By default it begins now.
     trimmed_before
         What arrived before this time may have left the stream before this reading began, however long the stream keeps
         its records now.
+    patience
+        Seconds after which a reader gives up a shard for which it was told nothing but nonsense.
     """
 
     kinesis: Kinesis
@@ -104,21 +108,35 @@ class Feed:
     shards: tuple[Shard, ...]
     wanted: Callable[[Shard], bool] = lambda _shard: True
     is_ordered: bool = True
-    unpack: Callable[[pa.RecordBatch], pa.RecordBatch] = unchanged
+    unpack: Callable[[Batch, int], Iterable[Batch]] = unchanged
     began: datetime = NOW
     trimmed_before: datetime = _NOTHING
+    patience: float = inf
     lookup: Lookup = field(init=False, repr=False, compare=False)
+    _opening: threading.Lock = field(init=False, repr=False, compare=False)  # see parts()
 
     def __post_init__(self) -> None:
         if self.began is NOW:
             object.__setattr__(self, "began", self.kinesis.server_time().earliest)
         object.__setattr__(self, "lookup", Lookup(self.kinesis, self.stream, self.clock))
+        object.__setattr__(self, "_opening", threading.Lock())
 
     def of(self, shards: tuple[Shard, ...], trimmed_before: datetime) -> Feed:
         """Return the feed of these shards; it shares what is looked up."""
         feed = replace(self, shards=shards, trimmed_before=trimmed_before)
         object.__setattr__(feed, "lookup", self.lookup)
         return feed
+
+    def parts(self, answer: Batch, most: int) -> Generator[Batch]:
+        """Give a response opened, in parts of whole records: of about `most` bytes each, or of one larger record.
+
+        Where one record may be much larger than `most`, one shard at a time opens and delivers its parts: all of them
+        at once could fill the memory.
+        """
+        may_be_large = answer.packed is not None or (self.unpack is not unchanged and may_burst(answer.rows, most))
+        with holding(self._opening) if may_be_large else nullcontext():
+            # no name here holds a part while the next one is made
+            yield from chain.from_iterable(map(self.unpack, answer.parts(most), repeat(most)))
 
     def position(self, shard: Shard, start: StartingPosition) -> StartingPosition:
         """Return where to start a shard: one that was born after the first listing is read from its beginning."""

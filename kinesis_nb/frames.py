@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from kinesis_nb.display import SHOWN_ROWS, frame_html, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
     import pandas as pd
@@ -65,7 +65,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One answer of ``GetRecords``.
+    """One response of ``GetRecords``, or a part of it.
 
     Attributes
     ----------
@@ -85,8 +85,12 @@ class Batch:
         The sequence numbers of the answer's first and last record, whose rows may have been dropped.
     seen
         Up to when, by the service's clock, everything in the shard is delivered with this batch; None when not known.
-    size
-        Bytes of data and partition keys, as the service counts them for its quota.
+    count, size
+        Records, and bytes of data and partition keys, as the service counts them for its quota.
+    is_part
+        Whether more of the same response follows; only the last part says how the response ends.
+    packed
+        Gives the response in parts of about so many bytes, where it holds KPL aggregates; `rows` is empty then.
     """
 
     rows: pa.RecordBatch
@@ -96,8 +100,11 @@ class Batch:
     dropped: int = 0
     read_from: str | None = None
     read_to: str | None = None
+    count: int = 0
     size: int = 0
     seen: datetime | None = None
+    is_part: bool = False
+    packed: Callable[[int], Iterator[Batch]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def first_arrival(self) -> datetime | None:
@@ -110,6 +117,15 @@ class Batch:
         """When the last row arrived."""
         column = self.rows.column("kinesis_ingestion_timestamp")
         return column[-1].as_py() if len(column) else None
+
+    def parts(self, most: int) -> Iterator[Batch]:
+        """Return the response in parts of whole records: of about `most` bytes each, or of one larger record."""
+        return iter((self,)) if self.packed is None else self.packed(most)
+
+    @classmethod
+    def part(cls, rows: pa.RecordBatch, read_from: str, read_to: str, dropped: int = 0) -> Batch:
+        """Return a part of a response that is not its last one: that it lags says that more follows."""
+        return cls(rows, None, UNKNOWN_LAG, (), dropped, read_from, read_to, is_part=True)
 
     def behind(self, sequence_number: str) -> Batch:
         """Return the batch without the rows up to a sequence number, that one included."""
@@ -145,9 +161,10 @@ def decode_text(data: pa.Array, pool: pa.MemoryPool | None = None) -> tuple[pa.A
     if whole is not None:
         return whole, pa.nulls(len(data), pa.binary(), memory_pool=pool)
     values: list[bytes] = data.to_pylist()  # one bad row makes the vectorised cast fail; then go row by row
-    text = [value.decode(errors="replace") for value in values]
-    raw = [value if replaced.encode() != value else None for value, replaced in zip(values, text, strict=True)]
-    return pa.array(text, pa.string(), memory_pool=pool), pa.array(raw, pa.binary(), memory_pool=pool)
+    replaced = [value.decode(errors="replace").encode() for value in values]  # as text it may take twice the memory
+    raw = [value if text != value else None for value, text in zip(values, replaced, strict=True)]
+    text = pa.array(replaced, pa.binary(), memory_pool=pool).cast(pa.string(), memory_pool=pool)
+    return text, pa.array(raw, pa.binary(), memory_pool=pool)
 
 
 def as_text(data: pa.Array, pool: pa.MemoryPool | None = None) -> pa.Array | None:

@@ -94,6 +94,11 @@ class GapWatch:
         return horizon if self._is_kept else max(horizon, self._feed.trimmed_before)
 
     @property
+    def is_pending(self) -> bool:
+        """Whether there may be a gap, which the next record shows: the one read last is asked for again."""
+        return self._pending is not None
+
+    @property
     def reach(self) -> Reach | None:
         """How far the shard was delivered; None when that is not known."""
         return Reach(self.seen, self._is_kept) if self.seen else None

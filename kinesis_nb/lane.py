@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from kinesis_nb.errors import InvalidRequest, KeyUnavailable, KinesisError, ServiceError, Throttled
+from kinesis_nb.errors import InvalidRequest, KeyUnavailable, KinesisError, MalformedAnswer, ServiceError, Throttled
 from kinesis_nb.retry import backoff
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kinesis_nb.throughput import Pacer
     from kinesis_nb.transport import Clock, PutResult
 
+MALFORMED_TRIES = 10  # for a request of which no readable response tells what became of it
 TRIES = 5  # for a record that is refused with a code we do not know
 _THROTTLE = "ProvisionedThroughputExceededException"
 _TRY_AGAIN = {_THROTTLE, "InternalFailure", "KMSThrottlingException"}
@@ -208,6 +209,7 @@ class Lane:
             Outcome(unknown=entries, throttled=0) if is_unknown else Outcome(refused=entries, throttled=throttled)
         )
         is_final = not error.retryable or isinstance(error, KeyUnavailable)  # nobody waits in a cell for a key
+        is_final = is_final or (isinstance(error, MalformedAnswer) and self._failures + 1 >= MALFORMED_TRIES)
         if is_final or (is_unknown and entries and not self._resend_unknown):
             raise error
         if throttled:

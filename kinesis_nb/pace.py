@@ -17,6 +17,7 @@ FULL_REPLY_BYTES, FULL_REPLY_SECONDS = 10 * 2**20, 5.0  # AWS: after a full answ
 CREDIT_SECONDS = 1.0  # so much of the byte quota is saved up while a shard is not read
 IDLE_CALLS_PER_SECOND = 500.0  # of all caught-up shards together; with more shards each is asked less often
 IN_FLIGHT_BYTES = 256 * 2**20  # of the answers of all shards together; one alone can be 10 MiB
+PART_BYTES = 16 * 2**20  # of what is opened of an answer before it is delivered
 LEAST_PAGE_BYTES = 2**20  # per shard in any case: five such pages a second are more than the service gives
 GUESSED_RECORD_BYTES = 2**10  # until the first answer tells
 TRANSFER_SECONDS = 1.0  # what an answer may take on its way before it counts as counted
@@ -44,6 +45,11 @@ class Share:
         """How large an answer should be at most."""
         return max(LEAST_PAGE_BYTES, IN_FLIGHT_BYTES / max(1, self.shards()))
 
+    @property
+    def part_bytes(self) -> int:
+        """How much of an answer is opened, where its records are packed or compressed, before it is delivered."""
+        return int(min(PART_BYTES, self.page_bytes))
+
 
 ALONE = Share()
 
@@ -65,21 +71,21 @@ class Pace:
         self._asked = max(1, min(self._most, int(page_bytes / self._record_bytes)))
         return self._asked
 
-    def answered(self, called_at: float, received_at: float, rows: int, size: int, *, idle: float | None) -> float:
+    def answered(self, called_at: float, received_at: float, records: int, size: int, *, idle: float | None) -> float:
         """Take note of an answer; return when to call next.
 
         Parameters
         ----------
         called_at, received_at
             The service counts the bytes at some moment in between.
-        rows, size
-            How many records it held, and their bytes (data and partition keys).
+        records, size
+            How many it held, and their bytes (data and partition keys).
         idle
             Seconds to wait when nothing is left to read; None when there is more.
         """
-        is_full = rows < self._asked and size > 0.9 * FULL_REPLY_BYTES
-        if rows:
-            self._record_bytes = max(1.0, size / rows)
+        is_full = records < self._asked and size > 0.9 * FULL_REPLY_BYTES
+        if records:
+            self._record_bytes = max(1.0, size / records)
         counted_at = min(received_at, called_at + TRANSFER_SECONDS)
         self._paid_at = max(self._paid_at, counted_at - CREDIT_SECONDS) + size / BYTES_PER_SECOND
         self._most = min(PAGE, 2 * self._most)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kinesis_nb import retry
 from kinesis_nb.arrival import ArrivalOrder
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.frames import SCHEMA, Records, in_range
@@ -70,6 +71,7 @@ def read_window(
         In the order of arrival across shards; the rows of one partition key in the order they were written. After an
         interrupt what was read so far, and a note that says so.
     """
+    feed = replace(feed, patience=retry.PATIENCE_SECONDS)
     sink = _Collector(feed, window)
     scheduler = Scheduler(feed, sink, on_done=sink.close)
     note = ""
@@ -117,7 +119,8 @@ class _Collector:
         rows = self._window.keep(in_range(batch.rows, self._window.start.timestamp, self._window.end))
         self._order.add(shard, rows)
         with self._lock:
-            self._note_reached(shard.shard_id, received - timedelta(milliseconds=batch.millis_behind_latest))
+            if not batch.is_part:
+                self._note_reached(shard.shard_id, received - timedelta(milliseconds=batch.millis_behind_latest))
             self.kept += rows.num_rows
             if self._window.limit is not None and self.kept >= self._window.limit:
                 self.done.set()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kinesis_nb.consumer import ConsumerStats, ShardConsumer
-from kinesis_nb.errors import Closed, KinesisError
+from kinesis_nb.consumer import ConsumerStats, ShardConsumer, State
+from kinesis_nb.errors import Closed, KinesisError, MalformedAnswer
 from kinesis_nb.feed import check_same_stream
 from kinesis_nb.frames import warm_up
 from kinesis_nb.halt import Halt
@@ -26,6 +27,8 @@ DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; li
 TICK_SECONDS = 1.0  # how often the discovery thread looks whether its owner is gone
 JOIN_SECONDS = 1.0  # a thread that waits for an answer or a lock looks four times a second whether it shall end
 HOLES = 2  # listings in a row; one alone may just have met a reshard
+WAVE = 256  # threads that may be opening their shard at a time; fewer lose the race against those that read already
+STALE = 4  # listings in a row without the newest shard; it takes seconds at most until all servers know it
 
 
 class Scheduler:
@@ -54,19 +57,27 @@ class Scheduler:
         on_done: Callable[[BaseException | None], None],
     ) -> None:
         self._feed, self._sink, self._on_done = feed, sink, on_done
-        self._lock = threading.Lock()  # guards the eight below; never held during I/O
+        self._lock = threading.Lock()  # guards the ten below; never held during I/O
         self._tracker = ShardTracker(is_ordered=feed.is_ordered)
-        self._tracker.observe(feed.shards)
+        self._refused: MalformedAnswer | None = None  # why the first listing was, which `start` reports
+        try:
+            self._tracker.observe(feed.shards)
+        except MalformedAnswer as error:
+            self._refused = error
         for shard_id in skipped:
             self._tracker.skip(shard_id)
         self._consumers: dict[str, ShardConsumer] = {}
+        self._to_start: deque[ShardConsumer] = deque()  # they have no thread yet
+        self._opening: list[ShardConsumer] = []  # they have one, and maybe no answer yet
         self._active = 0  # consumers that have not ended
         self._share = Share(lambda: self._active)
         self._reach: dict[str, Reach] = {}  # by child: how far its parents were read
         self._threads: list[threading.Thread] = []
         self._at_work: set[threading.Thread] = set()  # those of them that have not done all they had to do
         self._is_done = False
-        self._holes = 0  # listings in a row that lacked a shard; only the thread that lists writes it
+        self._holes = 0  # listings in a row that lacked a shard; only the thread that lists writes these three
+        self._stale = 0  # listings in a row that lacked the newest shard
+        self._odd_listing = ""  # why the last one was refused
         self._left = threading.Condition(self._lock)  # notified when a thread is no longer at work
         self._stop = Halt()
         self._was_awaited = False  # by `stop`
@@ -78,6 +89,9 @@ class Scheduler:
     def start(self) -> None:
         """Start the threads; returns at once. When that fails, or is interrupted, none is left."""
         warm_up()
+        if self._refused is not None:
+            self._done(self._refused)
+            return
         try:
             self._start_runnable()
             self._spawn(self._discover, f"kinesis_nb {self._feed.stream} discovery")
@@ -148,12 +162,15 @@ class Scheduler:
     def unfinished(self) -> set[str]:
         """Return the ids of the shards that are not read to their end, whether they are being read already or not."""
         with self._lock:
-            return self._tracker.unfinished
+            return (
+                self._tracker.unfinished if self._refused is None else {shard.shard_id for shard in self._feed.shards}
+            )
 
     @property
     def warning(self) -> str:
         """What is odd about the stream as a whole, or about the end of reading, else an empty string."""
-        return self.lingering or ("some hash keys belong to no open shard" if self._holes >= HOLES else "")
+        odd = self._odd_listing or ("some hash keys belong to no open shard" if self._holes >= HOLES else "")
+        return self.lingering or odd
 
     @property
     def lingering(self) -> str:
@@ -206,13 +223,35 @@ class Scheduler:
             ]
             self._active += len(ready)
             self._consumers.update((consumer.shard.shard_id, consumer) for consumer in ready)
-        for consumer in ready:
+            self._to_start.extend(ready)
+        self._start_next()
+
+    def _start_next(self) -> None:
+        """Start the threads of shards that may be read, as those started before have opened theirs.
+
+        Thousands at once would only wait for each other, with what each of them has in memory.
+        """
+        while True:
+            with self._lock:
+                self._opening = [consumer for consumer in self._opening if consumer.state is State.STARTING]
+                if not self._to_start or len(self._opening) >= WAVE:
+                    return
+                consumer = self._to_start.popleft()
+                self._opening.append(consumer)
             self._spawn(self._consume, f"kinesis_nb {self._feed.stream} {consumer.shard.shard_id}", consumer)
+
+    def _start_wave(self) -> None:
+        """Start more threads though others have not opened their shards: they may be waiting for just these."""
+        with self._lock:
+            self._opening.clear()
+        self._start_next()
 
     def _consume(self, consumer: ShardConsumer) -> None:
         while self._wait_while_paused():
             wait = consumer.step()
             self._notify_stepped()
+            if self._to_start:
+                self._start_next()
             if wait is None:
                 self._finished(consumer)
                 return
@@ -247,6 +286,8 @@ class Scheduler:
     def _discover(self) -> None:
         next_listing = self._feed.clock.monotonic() + DISCOVERY_SECONDS
         while not self._stop.wait(TICK_SECONDS):
+            if self._to_start and not self.is_paused:
+                self._start_wave()
             if self._is_abandoned:
                 self._done(None)
             elif self._feed.clock.monotonic() >= next_listing:
@@ -264,7 +305,9 @@ class Scheduler:
     def _list(self) -> None:
         try:
             self._observe(self._feed.lookup.shards(since=self._feed.clock.monotonic()).values())
+            self._odd_listing = ""
         except BaseException as error:  # noqa: BLE001 - as in _run
+            self._odd_listing = error.message if isinstance(error, MalformedAnswer) else ""
             if not (isinstance(error, KinesisError) and error.retryable):
                 self._done(error)
 
@@ -273,8 +316,10 @@ class Scheduler:
         with self._lock:
             for shard in shards:
                 check_same_stream(self._tracker.known(shard.shard_id) or shard, shard)
-            if max((shard.shard_id for shard in shards), default="") < self._tracker.newest:
+            if max((shard.shard_id for shard in shards), default="") < (newest := self._tracker.newest):
+                self._note_stale(newest)
                 return  # stale, or of another stream of this name; ids ascend
+            self._stale = 0
             wanted = list(filter(self._feed.wanted, shards))
             self._tracker.observe(wanted)
             is_complete = not self._tracker.unfinished
@@ -282,6 +327,12 @@ class Scheduler:
         if is_complete and not is_old:
             self._done(None)
         self._start_runnable()
+
+    def _note_stale(self, newest: str) -> None:
+        self._stale += 1
+        if self._stale > STALE:
+            msg = f"{newest} was named as a child, and no listing knows it"
+            raise MalformedAnswer(msg, hint="start again; if that does not help, check endpoint_url")
 
     def _done(self, error: BaseException | None) -> None:
         with self._lock:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
+from kinesis_nb.errors import MalformedAnswer
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
 MAX_HASH_KEY = 2**128 - 1
+_MOST_SHOWN = 4  # shards of a circle, in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,25 @@ def has_hole(listing: Iterable[Shard]) -> bool:
     return reached <= MAX_HASH_KEY
 
 
+def parents_first(parents: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the ids of shards and their parents, each parent before its children.
+
+    Raises
+    ------
+    MalformedAnswer
+        When a shard is its own ancestor, which is no shard of Kinesis.
+    """
+    try:
+        return list(TopologicalSorter(parents).static_order())
+    except CycleError as error:
+        around: list[str] = error.args[1]
+        shown = " <- ".join(around[:_MOST_SHOWN]) + (" <- …" if len(around) > _MOST_SHOWN else "")
+        msg = f"a shard is listed as its own ancestor: {shown}"
+        raise MalformedAnswer(
+            msg, hint="no such listing comes from Kinesis: check endpoint_url", retryable=True
+        ) from None
+
+
 class ShardTracker:
     """Which shards may be read now: a shard becomes runnable when all of its parents have ended.
 
@@ -88,6 +111,7 @@ class ShardTracker:
     def __init__(self, *, is_ordered: bool = True) -> None:
         self._is_ordered = is_ordered
         self._shards: dict[str, Shard] = {}
+        self._waiting: dict[str, Shard] = {}  # those that were never started
         self._started: set[str] = set()
         self._finished: set[str] = set()
         self._unlisted: set[str] = set()  # known from the end of a parent only
@@ -97,12 +121,19 @@ class ShardTracker:
         """Take in a listing; what is known already is kept, so a stale listing takes nothing away.
 
         A shard that is not listed, while its children are, has left the stream.
+
+        Raises
+        ------
+        MalformedAnswer
+            When a shard would be its own ancestor: it could never be read. Nothing is taken in then.
         """
         listed = {shard.shard_id: shard for shard in shards}
-        self._shards |= listed
+        self._take_in(listed)
         for shard in listed.values():
             self._unlisted.discard(shard.shard_id)
             self._unlisted.difference_update(shard.parents)
+        newest = max(listed, default="")  # ids ascend: a listing lacks an older one because it has left
+        self._unlisted = {shard_id for shard_id in self._unlisted if shard_id > newest}
         self._gone = [shard for shard in self._shards.values() if shard.shard_id not in listed]
 
     @property
@@ -115,27 +146,40 @@ class ShardTracker:
         return self._shards.get(shard_id)
 
     def observe_new(self, shards: Iterable[Shard]) -> None:
-        """Take in children as the last answer of their parent names them; a listing knows more, so it wins."""
-        for shard in shards:
-            if shard.shard_id not in self._shards:
-                self._shards[shard.shard_id] = shard
-                self._unlisted.add(shard.shard_id)
+        """Take in children as the last answer of their parent names them; a listing knows more, so it wins.
+
+        Raises
+        ------
+        MalformedAnswer
+            As :meth:`observe` does.
+        """
+        new = {shard.shard_id: shard for shard in shards if shard.shard_id not in self._shards}
+        self._take_in(new)
+        self._unlisted.update(new)
+
+    def _take_in(self, shards: dict[str, Shard]) -> None:
+        if any(self._shards.get(shard_id) != shard for shard_id, shard in shards.items()):
+            together = self._shards | shards
+            parents_first({shard_id: shard.parents for shard_id, shard in together.items()})
+            self._shards = together
+            self._waiting |= {shard_id: shard for shard_id, shard in shards.items() if shard_id not in self._started}
 
     def skip(self, shard_id: str) -> None:
         """Count a shard as ended without reading it."""
+        self._waiting.pop(shard_id, None)
         self._started.add(shard_id)
         self._finished.add(shard_id)
 
     def start_runnable(self) -> list[Shard]:
         """Return the shards that may be read now and are not yet, oldest first, and mark them started."""
-        ready = [shard for shard in self._shards.values() if self._is_runnable(shard)]
+        ready = [shard for shard in self._waiting.values() if self._is_runnable(shard)]
         ready.sort(key=lambda shard: (int(shard.starting_sequence_number), shard.shard_id))
-        self._started.update(shard.shard_id for shard in ready)
+        for shard in ready:
+            del self._waiting[shard.shard_id]
+            self._started.add(shard.shard_id)
         return ready
 
     def _is_runnable(self, shard: Shard) -> bool:
-        if shard.shard_id in self._started:
-            return False
         if not self._is_ordered:
             return True
         if self._has_unknown_parent(shard):

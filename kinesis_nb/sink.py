@@ -50,7 +50,7 @@ class Sink(Protocol):
         ...
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
-        """Take a batch, empty ones too; block while there is no room. Return False when the shard has given enough.
+        """Take a response or a part of one, empty too; block while there is no room. False: the shard has given enough.
 
         The consumer moves on only after this returned; if it raises, the batch counts as not delivered.
         """

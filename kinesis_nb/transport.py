@@ -139,7 +139,7 @@ class Kinesis(Listings, Prober, Protocol):
         ...
 
     def get_records(self, stream: str, shard: Shard, iterator: str, limit: int) -> Batch:
-        """Return the next records of a shard, at most `limit` (at most 10,000) and 10 MiB; aggregates are unpacked."""
+        """Return the next records of a shard, at most `limit` (at most 10,000) and 10 MiB; its parts are unpacked."""
         ...
 
     def storage_options(self) -> dict[str, str]:

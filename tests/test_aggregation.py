@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kinesis_nb import pace
 from kinesis_nb.consumer import ShardConsumer
 from kinesis_nb.feed import Feed
+from kinesis_nb.pace import PART_BYTES
 from kinesis_nb.position import StartingPosition
 from kinesis_nb.service.aggregation import unpack
 from kinesis_nb.service.wire import decode_batch
@@ -58,7 +59,8 @@ def page(*payloads: bytes, shard: Shard | None = None) -> Batch:
         for i, payload in enumerate(payloads)
     ]
     body = json.dumps({"Records": records, "NextShardIterator": "i", "MillisBehindLatest": 0}).encode()
-    return decode_batch(body, shard or Shard("s"), NOW)
+    (batch,) = decode_batch(body, shard or Shard("s"), NOW).parts(PART_BYTES)
+    return batch
 
 
 def keys_of(shard: Shard, count: int) -> list[str]:

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from kinesis_nb.frames import SCHEMA
-from kinesis_nb.payload import MOST_RATIO, decompressed
+from kinesis_nb.frames import SCHEMA, Batch
+from kinesis_nb.payload import MOST_BYTES, MOST_RATIO, decompressed
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
-def batch(*data: bytes) -> pa.RecordBatch:
-    """Return rows as the reader makes them."""
+def batch(*data: bytes) -> Batch:
+    """Return a response as the reader makes it."""
     rows = []
     for value in data:
         text = value.decode(errors="replace")
@@ -25,12 +25,13 @@ def batch(*data: bytes) -> pa.RecordBatch:
             {"partition_key": "k", "data": text, "kinesis_ingestion_timestamp": NOW, "shard_id": "s"}
             | {"foundry_ingestion_timestamp": NOW, "sequence_number": "1", "sub_sequence_number": 0, "data_raw": raw}
         )
-    return pa.RecordBatch.from_pylist(rows, SCHEMA)
+    return Batch(pa.RecordBatch.from_pylist(rows, SCHEMA), "i", 0)
 
 
 def opened(*data: bytes) -> list[tuple[str, bytes | None]]:
     """Return text and bytes of each row."""
-    rows = decompressed(batch(*data))
+    (opened,) = decompressed(batch(*data), MOST_BYTES)
+    rows = opened.rows
     return list(zip(rows.column("data").to_pylist(), rows.column("data_raw").to_pylist(), strict=True))
 
 
@@ -77,5 +78,6 @@ def test_bomb_stays_packed() -> None:
 
 def test_nothing_to_do_costs_nothing() -> None:
     """Rows of text are handed back as they are."""
-    rows = batch(b"a", b"b")
-    assert decompressed(rows) is rows
+    plain = batch(b"a", b"b")
+    (opened,) = decompressed(plain, MOST_BYTES)
+    assert opened.rows is plain.rows

@@ -18,7 +18,7 @@ from kinesis_nb.emulator import AwsError, ManualClock, Model
 from kinesis_nb.errors import ServiceError
 from kinesis_nb.feed import Feed
 from kinesis_nb.position import Kind, StartingPosition
-from kinesis_nb.service.client import _shard
+from kinesis_nb.service.listing import read_shard
 from kinesis_nb.service.translate import translate
 from kinesis_nb.service.wire import decode_batch
 from kinesis_nb.transport import ServerTime, StreamSummary
@@ -80,7 +80,7 @@ class VirtualKinesis:
         )
 
     def list_shards(self, stream: str) -> list[Shard]:
-        return [_shard(shard) for shard in self._call("ListShards", StreamName=stream)["Shards"]]
+        return [read_shard(shard) for shard in self._call("ListShards", StreamName=stream)["Shards"]]
 
     def get_shard_iterator(self, stream: str, shard_id: str, position: StartingPosition) -> str:
         where: dict[str, Any] = {"ShardIteratorType": position.kind.value}

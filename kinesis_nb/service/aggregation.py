@@ -24,6 +24,8 @@ _DIGEST = 16  # bytes of an MD5
 _MAX_KEY = (
     256  # AWS: characters of a partition key; without a limit one long key could be blown up to gigabytes of rows
 )
+MOST_RECORDS = 2**20 // 6  # in one aggregate: KPL writes at most 1 MiB, of which each takes 6 bytes without any data
+ROW_BYTES = 4 * _MAX_KEY + 128  # of one as a row besides its data, at most: UTF-8 has 4 bytes for a character
 _MAX_VARINT = 10  # bytes of a 64-bit number
 
 _VARINT, _BYTES = 0, 2  # protobuf's wire types
@@ -53,8 +55,8 @@ def unpack(data: bytes) -> list[UserRecord] | None:
     Returns
     -------
     list of UserRecord or None
-        None for a plain record: whatever is incomplete and well-formed, and an aggregate of nothing, because a record
-        that gave no row would look like a lost one.
+        None for a plain record: whatever is not complete and well-formed, or holds more than `MOST_RECORDS`; and an
+        aggregate of nothing, because a record that gave no row would look like a lost one.
     """
     message = data[len(MAGIC) : -_DIGEST]
     if not data.startswith(MAGIC) or hashlib.md5(message, usedforsecurity=False).digest() != data[-_DIGEST:]:
@@ -105,6 +107,8 @@ def _user_records(message: bytes) -> list[UserRecord]:
     records: list[bytes] = []
     for tag, _, content in _fields(message):
         if tag == _RECORDS:
+            if len(records) == MOST_RECORDS:
+                raise ValueError("no producer writes so many")
             records.append(content)
         elif tag == _KEYS:
             keys.append(_partition_key(content))

@@ -18,7 +18,6 @@ from kinesis_nb.errors import (
     AccessDenied,
     KinesisError,
     MalformedAnswer,
-    ServiceError,
     StreamNotFound,
     closest,
     forget_frames,
@@ -28,6 +27,7 @@ from kinesis_nb.service.aggregation import pack
 from kinesis_nb.service.credentials import signed
 from kinesis_nb.service.deadline import set_deadlines, why_too_large
 from kinesis_nb.service.finding import Page, find
+from kinesis_nb.service.listing import all_shards, all_streams, stream_extras, stream_summary
 from kinesis_nb.service.naming import is_arn, named, named_beside_iterator
 from kinesis_nb.service.probe import Probe
 from kinesis_nb.service.putting import decode_results, encode_records, request_body
@@ -35,8 +35,7 @@ from kinesis_nb.service.raw import RawCalls
 from kinesis_nb.service.session import caller_arn, is_aws, make_client, make_credentials
 from kinesis_nb.service.translate import translate
 from kinesis_nb.service.wire import decode_batch, decode_iterator, decode_page, decoding
-from kinesis_nb.shards import Shard
-from kinesis_nb.transport import Clock, PutResult, ServerTime, StreamExtras, StreamSummary, SystemClock
+from kinesis_nb.transport import Clock, PutResult, ServerTime, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,8 +44,21 @@ if TYPE_CHECKING:
 
     from kinesis_nb.config import SourceConfig, StreamArn
     from kinesis_nb.frames import Batch
+    from kinesis_nb.shards import Shard
+    from kinesis_nb.transport import StreamExtras, StreamSummary
 
 T = TypeVar("T")
+
+_MOST_SKEW = timedelta(days=36_525)  # of a clock; further away, and times cannot be computed with any more
+_UNREADABLE = (  # what botocore's parser ends with, given other types than it expects
+    ResponseParserError,
+    RuntimeError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 
 class KinesisClient:
@@ -68,56 +80,28 @@ class KinesisClient:
 
     def list_streams(self) -> list[str]:
         """Return the names of all streams, in the order of the service."""
-        names: list[str] = []
-        start: dict[str, str] = {}
-        while True:
-            page = self._call("list_streams", **start)
-            names += _required(page, "StreamNames", list)
-            if not page.get("HasMoreStreams"):
-                return names
-            start = {"ExclusiveStartStreamName": names[-1]}
+
+        def next_page(last: str | None) -> Mapping[str, Any]:
+            return self._call("list_streams", **{"ExclusiveStartStreamName": last} if last else {})
+
+        return all_streams(next_page)
 
     def describe_stream(self, stream: str) -> StreamSummary:
         """Return what the service says of a stream."""
-        description = _required(
-            self._call("describe_stream", stream, **named(stream), Limit=1), "StreamDescription", dict
-        )
-        mode = description.get("StreamModeDetails") or {}
-        return StreamSummary(
-            name=description["StreamName"],
-            arn=description["StreamARN"],
-            status=description["StreamStatus"],
-            mode=mode.get("StreamMode", "PROVISIONED"),
-            created_at=description["StreamCreationTimestamp"].astimezone(UTC),
-            retention=description["RetentionPeriodHours"],
-            encryption=description.get("EncryptionType", "NONE"),
-        )
+        return stream_summary(self._call("describe_stream", stream, **named(stream), Limit=1))
 
     def describe_extras(self, stream: str) -> StreamExtras:
         """Return what DescribeStreamSummary says and DescribeStream does not."""
-        answer = self._call("describe_stream_summary", stream, **named(stream))
-        summary = _required(answer, "StreamDescriptionSummary", dict)
-        kib = summary.get("MaxRecordSizeInKiB")
-        return StreamExtras(
-            consumers=summary.get("ConsumerCount"),
-            distribution=summary.get("RecordDistributionStrategy"),
-            channels=summary.get("ChannelCount"),
-            queues=summary.get("QueueCount"),
-            arn=summary.get("StreamARN"),
-            max_record_bytes=kib * 1024 if kib else None,
-            created_at=summary.get("StreamCreationTimestamp"),
-        )
+        return stream_extras(self._call("describe_stream_summary", stream, **named(stream)))
 
     def list_shards(self, stream: str) -> list[Shard]:
         """Return all shards of a stream, all pages of them."""
-        shards: list[Shard] = []
-        page = self._call("list_shards", stream, **named(stream))
-        while True:
-            shards += map(_shard, _required(page, "Shards", list))
-            token = page.get("NextToken")
-            if not token:
-                return shards
-            page = self._call("list_shards", stream, NextToken=token)  # a call with a token must not name the stream
+
+        def next_page(token: str | None) -> Mapping[str, Any]:
+            # a call with a token must not name the stream
+            return self._call("list_shards", stream, **{"NextToken": token} if token else named(stream))
+
+        return all_shards(next_page)
 
     def get_shard_iterator(self, stream: str, shard_id: str, position: StartingPosition) -> str:
         """Return a shard iterator."""
@@ -225,11 +209,13 @@ class KinesisClient:
         halt.check()
         try:
             return signed(self._credentials, call)
+        except KinesisError:  # some of them are among those below as well
+            raise
         except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
             raise self._translate(error, operation, stream) from error
-        except (UnicodeDecodeError, ResponseParserError, RecursionError) as error:
+        except _UNREADABLE as error:
             forget_frames(error)
-            raise _malformed(operation, "a response that is not JSON") from error
+            raise _malformed(operation, "a response that is not what the service sends") from error
 
     def _translate(self, error: Exception, operation: str, stream: str = "") -> KinesisError:
         halt.check()  # what was given up did not fail
@@ -258,27 +244,6 @@ def _malformed(operation: str, why: str) -> MalformedAnswer:
     return MalformedAnswer(f"{operation}: {why}", hint="it can be asked for again", retryable=True)
 
 
-def _required(answer: Mapping[str, Any], member: str, kind: type[T]) -> T:
-    """Return a member of an answer; botocore gives an empty answer for a body that was cut off, without an error."""
-    value = answer.get(member)
-    if not isinstance(value, kind):
-        msg = f"an answer without {member} is incomplete"
-        raise ServiceError(msg, hint="it can be asked for again", retryable=True)
-    return value
-
-
-def _shard(shard: Mapping[str, Any]) -> Shard:
-    hash_keys, numbers = shard["HashKeyRange"], shard["SequenceNumberRange"]
-    parents = (shard.get("ParentShardId"), shard.get("AdjacentParentShardId"))
-    return Shard(
-        shard["ShardId"],
-        tuple(parent for parent in parents if parent),
-        (int(hash_keys["StartingHashKey"]), int(hash_keys["EndingHashKey"])),
-        numbers["StartingSequenceNumber"],
-        numbers.get("EndingSequenceNumber"),
-    )
-
-
 class _ServerClock:
     """How far the service's clock is from ours, narrowed with every Date header (which has whole seconds only)."""
 
@@ -292,8 +257,10 @@ class _ServerClock:
             return
         try:
             second = email.utils.parsedate_to_datetime(date).astimezone(UTC)
-        except ValueError:
+        except (ValueError, OverflowError):
             return  # a proxy's own idea of a date
+        if abs(second - received) > _MOST_SKEW:
+            return
         least, most = second - received, second + timedelta(seconds=1) - sent
         with self._lock:
             old_least, old_most = self._least, self._most

@@ -55,9 +55,12 @@ def decode_results(body: bytes, count: int) -> list[PutResult]:
     """
     try:
         results = _decoder.decode(body).records
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"an answer of PutRecords was not whole: {error}"
         raise MalformedAnswer(msg, hint="the records are sent again", retryable=True) from error
+    if any(result.shard_id is None is result.error_code for result in results):
+        msg = "PutRecords did not tell what became of a record"
+        raise MalformedAnswer(msg, hint="the records are sent again", retryable=True)
     if len(results) != count:
         msg = f"PutRecords answered for {len(results)} of {count} records"
         raise MalformedAnswer(msg, hint="the records are sent again", retryable=True)

@@ -4,47 +4,50 @@ msgspec checks the types and decodes base64 in C, and the columns go straight to
 way.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from functools import lru_cache, partial
+from operator import le
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kinesis_nb.errors import MalformedAnswer
 from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, decode_text
-from kinesis_nb.service.aggregation import may_hold_aggregates, unpack
+from kinesis_nb.service.aggregation import ROW_BYTES, may_hold_aggregates, unpack
 from kinesis_nb.service.columnar import LARGE_BYTES, LATEST, Columns, content, read_columns
 from kinesis_nb.service.decoding import Decoding
 from kinesis_nb.service.finding import Page
+from kinesis_nb.service.listing import Id, Keys, hash_range, malformed
 from kinesis_nb.shards import Shard
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 T = TypeVar("T")
 
-_MOST_LAG = 1e15  # ms
+_MOST_LAG = 10 * UNKNOWN_LAG  # ms; of more no server can know
 # Arrow's own pool keeps 1.5 MiB for each thread that ever made an array: for a thousand shards, far more than they hold
 _POOL = pa.system_memory_pool()
+_MOST_DIGITS = 129  # AWS: of a sequence number
 _EPOCH, _MICROSECOND = datetime.fromtimestamp(0, UTC), timedelta(microseconds=1)
 
-
-_HashKey = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,39}$")]  # up to 2**128 - 1
-
-
-class _HashKeyRange(msgspec.Struct):
-    StartingHashKey: _HashKey
-    EndingHashKey: _HashKey
+_Token = Annotated[str, msgspec.Meta(min_length=1, max_length=4_096)]  # AWS: an iterator has 512 characters at most
 
 
 class _ChildShard(msgspec.Struct):
-    ShardId: str
-    ParentShards: list[str]
-    HashKeyRange: _HashKeyRange
+    ShardId: Id
+    ParentShards: Annotated[list[Id], msgspec.Meta(max_length=2)]
+    HashKeyRange: Keys
 
 
 class _Record(msgspec.Struct, gc=False):
@@ -56,13 +59,13 @@ class _Record(msgspec.Struct, gc=False):
 
 class _Answer(msgspec.Struct):
     Records: list[_Record]
-    NextShardIterator: str | None = None
+    NextShardIterator: _Token | None = None
     MillisBehindLatest: Annotated[float, msgspec.Meta(ge=0, le=_MOST_LAG)] | None = None
     ChildShards: list[_ChildShard] = []
 
 
 class _Iterator(msgspec.Struct):
-    ShardIterator: str
+    ShardIterator: _Token
 
 
 _decoder = msgspec.json.Decoder(_Answer)
@@ -120,6 +123,7 @@ def _decode_columns(body: bytes, shard: Shard, now: datetime) -> Batch | None:
     columns, rest = split
     try:
         answer = _decoded(_decoder, rest, f"for {shard.shard_id}")
+        _check_numbers(columns.sequence_numbers)
     except MalformedAnswer:
         return None
     first = Columns(*(column[:1] for column in columns))
@@ -134,28 +138,43 @@ def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
     if not answer.Records:  # of an idle shard, once a second
         return _batch(answer, _NO_COLUMNS, _NO_ROWS)
     columns = _columns(answer.Records)
+    _check_numbers(columns.sequence_numbers)
     if not may_hold_aggregates(columns.data):
         return _batch(answer, columns, _rows(columns, None, shard, now))
-    records, places, dropped = _unpack(answer.Records, shard.hash_range)
-    return _batch(answer, columns, _rows(_columns(records), places, shard, now), dropped)
+    batch = _batch(answer, columns, _NO_ROWS)
+    return replace(batch, packed=partial(_unpacked, batch, answer.Records, shard, now))
 
 
-def _batch(answer: _Answer, columns: Columns, rows: pa.RecordBatch, dropped: int = 0) -> Batch:
+def _batch(answer: _Answer, columns: Columns, rows: pa.RecordBatch) -> Batch:
     """Return the rows of an answer's records, of which `columns` holds what the service counts."""
     numbers = columns.sequence_numbers
     children = tuple(
-        Shard(
-            child.ShardId,
-            tuple(child.ParentShards),
-            (int(child.HashKeyRange.StartingHashKey), int(child.HashKeyRange.EndingHashKey)),
-        )
-        for child in answer.ChildShards
+        Shard(child.ShardId, tuple(child.ParentShards), hash_range(child.HashKeyRange)) for child in answer.ChildShards
     )
     lag = answer.MillisBehindLatest
     if lag is None:  # AWS may leave it out: then only an empty answer says that nothing is left
         lag = UNKNOWN_LAG if len(numbers) else 0
     first, last = (numbers[0].as_py(), numbers[-1].as_py()) if len(numbers) else (None, None)
-    return Batch(rows, answer.NextShardIterator, int(lag), children, dropped, first, last, _size(columns))
+    size = _size(columns)
+    return Batch(rows, answer.NextShardIterator, int(lag), children, 0, first, last, len(numbers), size)
+
+
+def _check_numbers(numbers: pa.Array) -> None:
+    """Raise MalformedAnswer unless they are decimal and none is smaller than the one before."""
+    digits, bounds = content(numbers)
+    lengths = np.diff(bounds)
+    if not len(lengths):
+        return
+    is_decimal = ord("0") <= digits.min(initial=ord("9")) and digits.max(initial=ord("0")) <= ord("9")
+    if not is_decimal or not 0 < lengths.min() <= lengths.max() <= _MOST_DIGITS:
+        raise malformed("records have sequence numbers that are not decimal")
+    if lengths.min() == lengths.max():  # nearly always: then text is ordered as numbers are
+        rises = pc.all(pc.less_equal(numbers[:-1], numbers[1:], memory_pool=_POOL), memory_pool=_POOL).as_py()
+    else:
+        values = [int(number) for number in numbers.to_pylist()]
+        rises = all(map(le, values, values[1:]))
+    if rises is False:
+        raise malformed("the sequence numbers of records step back")
 
 
 def _columns(records: list[_Record]) -> Columns:
@@ -221,30 +240,61 @@ def _zeros(count: int) -> pa.Array:
     return _fixed(pa.int64(), np.zeros(count, np.int64))
 
 
-def _unpack(records: list[_Record], hash_range: tuple[int, int]) -> tuple[list[_Record], pa.Array, int]:
-    """Put the user records of each aggregate in its place.
+class _Part(NamedTuple):
+    """Records that were unpacked up to the one at `end`.
 
-    Returns
-    -------
-    records, places, dropped
-        `places` holds the place of each record in its aggregate, dropped ones counted too, so that a user record has
-        the same place whatever the range; 0 for plain records.
+    `places` holds the place of each record in its aggregate, dropped ones counted too, so that a user record has the
+    same place whatever the range; 0 for plain records.
     """
-    first, last = hash_range
+
+    records: list[_Record]
+    places: list[int]
+    dropped: int
+    end: int
+
+
+def _unpacked(answer: Batch, records: list[_Record], shard: Shard, now: datetime, most: int) -> Iterator[Batch]:
+    """Give a response with aggregates in parts; no part is held here while the next one is made."""
+    end = 0
+    while end < len(records):
+        batch, end = _next_part(answer, records, end, shard, now, most)
+        yield batch
+        del batch
+
+
+def _next_part(
+    answer: Batch, records: list[_Record], begin: int, shard: Shard, now: datetime, most: int
+) -> tuple[Batch, int]:
+    with decoding.alone():
+        part = _unpack(records, begin, shard.hash_range, most)
+        rows = _rows(_columns(part.records), _array(part.places, pa.int64()), shard, now)
+    first, last = records[begin].SequenceNumber, records[part.end - 1].SequenceNumber
+    if part.end < len(records):
+        return Batch.part(rows, first, last, part.dropped), part.end
+    return replace(answer, rows=rows, read_from=first, dropped=part.dropped, packed=None), part.end
+
+
+def _unpack(records: list[_Record], begin: int, hash_range: tuple[int, int], most: int) -> _Part:
+    """Put the user records of each aggregate in its place, until they may take `most` bytes."""
+    low, high = hash_range
     unpacked: list[_Record] = []
     places: list[int] = []
-    dropped = 0
-    for record in records:
+    dropped = size = 0
+    end = begin
+    while end < len(records) and size < most:
+        record = records[end]
+        end += 1
         users = unpack(record.Data)
+        size += len(record.Data) + len(users or ()) * ROW_BYTES
         if users is None:
             unpacked.append(record)
             places.append(0)
             continue
         for place, user in enumerate(users):
-            if first <= user.hash_key <= last:
+            if low <= user.hash_key <= high:
                 arrival = record.ApproximateArrivalTimestamp
                 unpacked.append(_Record(record.SequenceNumber, user.data, arrival, user.partition_key))
                 places.append(place)
             else:
                 dropped += 1
-    return unpacked, _array(places, pa.int64()), dropped
+    return _Part(unpacked, places, dropped, end)

@@ -403,8 +403,8 @@ _GENERATIONS = [
     (
         "a record that is gone before its time is not looked for",
         "gaps.py",
-        "if self.seen < horizon or self._is_to_be_there(now, horizon):",
-        "if self.seen < horizon:",
+        "if seen < horizon or self._is_to_be_there(now, horizon):",
+        "if seen < horizon:",
     ),
     (
         "a shard of the stream before is told as lost",
@@ -415,7 +415,7 @@ _GENERATIONS = [
     (
         "shards of another stream of the same name are read",
         "scheduler.py",
-        'if max((shard.shard_id for shard in shards), default="") < self._tracker.newest:',
+        'if max((shard.shard_id for shard in shards), default="") < (newest := self._tracker.newest):',
         "if False:",
     ),
 ]
