@@ -300,6 +300,9 @@ class ExportMoves(Moves):
 
     def journal_damaged(self) -> object:
         """Damage the file of the journal while nobody has it."""
+        for process in self._exporting():
+            process.run("stop the export", process.exports[-1].stop)
+            self.run(3.0)
         path = self.journal_path
         if path is None or any(export.is_running for export in self.life.exports) or not path.stat().st_size:
             return False
