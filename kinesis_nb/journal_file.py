@@ -280,10 +280,12 @@ def _decode(line: bytes, kind: type[T], before: int = 0) -> T | None:
     body, mark, check = line.rpartition(_CHECK)
     if mark and check != b"%08x" % zlib.crc32(body, before):
         return None
-    try:  # before this release lines had no checksum
-        return msgspec.json.decode(body if mark else line, type=kind)
+    try:
+        found = msgspec.json.decode(body if mark else line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    # before this release lines had no checksum, and states did not name the start of the machine
+    return found if mark or (not before and "boot" not in found) else None
 
 
 def _write(file: IO[bytes], body: bytes) -> None:

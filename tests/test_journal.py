@@ -300,8 +300,10 @@ def test_damage_anywhere_loses_nothing_and_is_counted(
     body = path.read_bytes()
     start = data.draw(st.integers(0, len(body) - 1))
     length = data.draw(st.sampled_from([1, 7, 64, 512, len(body)]))
-    piece = body[start : start + length]
     change = data.draw(st.sampled_from(["zeros", "removed", "other"]))
+    if change == "removed" and start + length >= len(body):  # a power cut takes no line that was durable
+        start = max(start, body.index(b"\n", body.rindex(b'{"taken"')) + 1)
+    piece = body[start : start + length]
     new = {"zeros": bytes(len(piece)), "removed": b"", "other": bytes(byte ^ 1 for byte in piece)}[change]
     path.write_bytes(body[:start] + new + body[start + length :])
     boots.write_text("second")
