@@ -195,7 +195,7 @@ class ExportMoves(Moves):
         if not (found := self._exporting()):
             return False
         process = self.random.choice(found)
-        self.begin_wait(process, self.random.choice([2.0, 10.0, 30.0]))
+        self.begin_wait(process, self.random.choice([0.2, 2.0, 10.0, 30.0]))
         return True
 
     def begin_wait(self, process: ExportProcess, seconds: float) -> Cell:
@@ -308,7 +308,7 @@ class ExportMoves(Moves):
             return False
         body = path.read_bytes()
         kind = self.random.choice(
-            ["zeros", "torn out", "other bytes", "short", "empty", "all zeros", "copy too", "copy too"]
+            ["zeros", "torn out", "other bytes", "short", "empty", "all zeros", "copy too", "copy too", "copy too"]
         )
         first = self.random.randrange(len(body))
         last = min(len(body), first + self.random.choice([1, 30, 500]))
