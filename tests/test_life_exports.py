@@ -8,7 +8,7 @@ import pytest
 
 from tests.life_exports.run import never, simulate
 
-SEEDS = 100
+SEEDS = 90
 
 
 @pytest.mark.timeout(600)

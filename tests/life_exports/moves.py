@@ -195,7 +195,7 @@ class ExportMoves(Moves):
         if not (found := self._exporting()):
             return False
         process = self.random.choice(found)
-        self.begin_wait(process, self.random.choice([2.0, 10.0, 30.0]))
+        self.begin_wait(process, self.random.choice([0.2, 2.0, 10.0, 30.0]))
         return True
 
     def begin_wait(self, process: ExportProcess, seconds: float) -> Cell:
@@ -300,12 +300,15 @@ class ExportMoves(Moves):
 
     def journal_damaged(self) -> object:
         """Damage the file of the journal while nobody has it."""
+        for process in self._exporting():
+            process.run("stop the export", process.exports[-1].stop)
+            self.run(3.0)
         path = self.journal_path
         if path is None or any(export.is_running for export in self.life.exports) or not path.stat().st_size:
             return False
         body = path.read_bytes()
         kind = self.random.choice(
-            ["zeros", "torn out", "other bytes", "short", "empty", "all zeros", "copy too", "copy too"]
+            ["zeros", "torn out", "other bytes", "short", "empty", "all zeros", "copy too", "copy too", "copy too"]
         )
         first = self.random.randrange(len(body))
         last = min(len(body), first + self.random.choice([1, 30, 500]))
