@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from distributed import Client, LocalCluster
+from distributed.security import Security
 
 import kinesis_nb as kn
 from kinesis_nb.agents.cluster import Cluster
@@ -129,7 +130,11 @@ def test_a_local_cluster(emulator: Emulator, streams: Streams, tmp_path: Path, *
     streams.create(shards=4)
     streams.put(200)
     size = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-    with LocalCluster(processes=processes, **size) as cluster, Client(cluster, set_as_default=False) as client:
+    security = Security.temporary() if processes else None
+    with (
+        LocalCluster(processes=processes, security=security, **size) as cluster,
+        Client(cluster, security=security, set_as_default=False) as client,
+    ):
         source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=client)
         sync: Any = source.sync("orders", tmp_path / "table", commit_interval=0.1)
         assert sync.wait(SECONDS)

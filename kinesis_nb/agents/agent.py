@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from distributed import Client, Nanny
     from distributed.security import Security
 
+    from kinesis_nb.agents.orders import JobOrder
+
 RENEW_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 CONNECT_SECONDS = 30.0
+RECONNECT_SECONDS = 5.0  # Dask waits longer and longer between its own tries
 DRAIN_SECONDS = 20.0  # then it ends all the same: what is not committed is read again by another agent
 NEVER_SECONDS = 3650 * 86_400.0  # Dask's ttl of workers goes by the clock on the wall; the desk has one that does not
 WINDOW_SECONDS = 30.0  # between looks at the clock on the wall, which may step, while there is maintenance
@@ -143,8 +146,9 @@ class _Agent:
         address, security = (
             (options.scheduler, options.security) if options.security else private.way(options.scheduler)
         )
+        timeout = CONNECT_SECONDS if self._nanny is None else RECONNECT_SECONDS
         async with Client(
-            address, asynchronous=True, security=security, timeout=CONNECT_SECONDS, set_as_default=False
+            address, asynchronous=True, security=security, timeout=timeout, set_as_default=False
         ) as client:
             await self._prepare(client)
             nanny = await self._serving(client, address, security)
@@ -236,17 +240,22 @@ class _Agent:
                 self._giving[job] = asyncio.create_task(self._give(job, body, address, security))
 
     async def _give(self, job: str, body: bytes, address: str, security: Security | None) -> None:
+        """Give a job back, or try again later; one that cannot be read is told in the log, and forgotten."""
         from kinesis_nb.agents.cluster import Cluster
         from kinesis_nb.agents.job import give_back
 
-        def give() -> None:
+        def give(ordered: JobOrder) -> None:
             from distributed import Client
 
             with Client(address, security=security, timeout=CONNECT_SECONDS, set_as_default=False) as blocking:
-                give_back(Cluster(blocking), read_order(body), body)
+                give_back(Cluster(blocking), ordered, body)
 
         try:
-            await asyncio.to_thread(give)
+            if (ordered := read_order(body)) is None:
+                log.warning("%s was ordered with another version of kinesis_nb: start it again", job)
+                self._orders.forget(job)
+                return
+            await asyncio.to_thread(give, ordered)
             log.warning("agent %s gave %s back", self._options.name, job)
         except Exception as error:  # noqa: BLE001 - whatever ails this job, the others come back
             log.warning("agent %s cannot give %s back: %s", self._options.name, job, error)

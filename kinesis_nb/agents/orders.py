@@ -90,7 +90,8 @@ class Orders:
                 self._folder.remove(job)
 
     def _keep(self, job: str, body: bytes) -> None:
-        if self._folder is None or _read(body).order.parcel.has_secrets:
+        ordered = read_order(body)
+        if self._folder is None or ordered is None or ordered.order.parcel.has_secrets:
             return
         with self._kept():
             self._folder.write(job, body)
@@ -105,23 +106,10 @@ class Orders:
             self._folder = None
 
 
-def _read(body: bytes) -> JobOrder:
-    found: JobOrder = pickle.loads(body)  # noqa: S301 - from our own scheduler, or a folder of this user alone
-    return found
-
-
-def read_order(body: bytes) -> JobOrder:
-    """Return what was remembered.
-
-    Raises
-    ------
-    AgentError
-        When another version of this package wrote it.
-    """
+def read_order(body: bytes) -> JobOrder | None:
+    """Return what was remembered; None when another version of this package wrote it in a way of its own."""
     with suppress(Exception):  # whatever it takes to read what is not known
-        found = _read(body)
-        found.order.job()
+        found: JobOrder = pickle.loads(body)  # noqa: S301 - from our own scheduler, or a folder of this user alone
+        found.order.setup()
         return found
-    raise AgentError(
-        "the order of a job cannot be read", hint="another version of kinesis_nb wrote it: start the job again"
-    )
+    return None
