@@ -435,19 +435,34 @@ def test_a_part_begins_with_an_answer_and_goes_on_without(
     assert by_key(storage.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
 
 
-def test_a_part_waits_for_kinesis(
-    answers: Callable[..., Answers], emulator: Any, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_part_waits_for_an_answer(
+    answers: Callable[..., Answers], emulator: Any, streams: Streams, tmp_path: Path
 ) -> None:
-    """What may pass is tried again when a part begins, and what will not is its error."""
+    """A part whose scheduler is away when it is to begin takes nothing: it does not know whether it may."""
+    streams.create()
+    order = table_of(emulator, tmp_path)
+    desk: Any = answers("", Answer.GO_ON, "", Answer.STOP)
+    assert worker._run_sync(part(order), order, worker._Desk("job-run-0", desk)) == b""
+    assert not owned(order)
+
+
+def test_a_part_waits_for_kinesis(
+    answers: Callable[..., Answers], emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may pass is tried again when a part begins, until it is told to stop."""
     monkeypatch.setattr("kinesis_nb.retry.PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr("kinesis_nb.retry.CAP_SECONDS", 0.1)
+    away = sync_order(str(tmp_path / "table"), KEYS, 0.1, endpoint_url="http://127.0.0.1:9")
+    desk: Any = answers(*[Answer.GO_ON] * 5, Answer.STOP)
+    assert worker._run_sync(part(away), away, worker._Desk("job-run-0", desk)) == b""
+
+
+def test_a_part_says_what_will_not_help(answers: Callable[..., Answers], emulator: Any, tmp_path: Path) -> None:
+    """What no retry can cure is its error, at once."""
     order = table_of(emulator, tmp_path)
-    desk: Any = answers(Answer.GO_ON)
+    desk: Any = answers(*[Answer.GO_ON] * 20, Answer.STOP)
     with pytest.raises(kn.StreamNotFound):
         worker._run_sync(part(order), order, worker._Desk("job-run-0", desk))
-    away = sync_order(str(tmp_path / "table"), KEYS, 0.1, endpoint_url="http://127.0.0.1:9")
-    desk = answers(*[Answer.GO_ON] * 5, Answer.STOP)
-    assert worker._run_sync(part(away), away, worker._Desk("job-run-0", desk)) == b""
 
 
 # --- a job and its handle

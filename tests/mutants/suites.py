@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from tests.mutants import access, export, reader, sync
+from tests.mutants import access, agents, export, reader, sync
 
-SUITES = {"reader": reader.SUITE, "access": access.SUITE, "export": export.SUITE, "sync": sync.SUITE}
+SUITES = {
+    "reader": reader.SUITE,
+    "access": access.SUITE,
+    "export": export.SUITE,
+    "sync": sync.SUITE,
+    "agents": agents.SUITE,
+}
