@@ -201,7 +201,10 @@ class Job:
         return list(self._record()["log"])
 
     def status(self) -> Any:
-        """Return a moment of the job: of all parts together. None for an export that no agent has begun yet."""
+        """Return a moment of the job: of all parts together. None for an export that no agent has begun yet.
+
+        The state of a sync is ``stopping`` while a part is still at work after the job was asked to stop.
+        """
         record, parts = self._record(), self.parts()
         return _sync_status(record, parts) if self.kind == SyncOrder.kind else parts[0].status
 

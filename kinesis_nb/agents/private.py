@@ -83,7 +83,7 @@ class PrivateFolder:
         for one in self._chain:
             try:
                 _check_folder(one)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return False
         return True
 
@@ -196,5 +196,6 @@ def _lasts(pem: bytes) -> bool:
 
 
 def orders(scheduler: str) -> PrivateFolder:
-    """Return the folder for the orders of a scheduler."""
-    return PrivateFolder("orders", "".join(one if one.isalnum() or one in ".-" else "_" for one in scheduler))
+    """Return the folder for the orders of the scheduler at an address."""
+    place = urlsplit(scheduler).netloc
+    return PrivateFolder("orders", "".join(one if one.isalnum() or one in ".-" else "_" for one in place))

@@ -240,6 +240,13 @@ MUTANTS = [
         "if not",
         f"{JOBS}::test_metrics_are_not_for_web_pages",
     ),
+    Mutant(
+        "a worker ends with its scheduler",
+        "agents/lasting.py",
+        "elif reason == LOST and worker.has_parts() and self.nanny:",
+        "elif False:",
+        "tests/test_agents_elsewhere.py::test_rows_need_no_scheduler",
+    ),
 ]
 
 SUITE = Suite(MUTANTS)
