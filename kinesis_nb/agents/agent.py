@@ -169,8 +169,8 @@ class _Agent:
             if await desk(client).kinesis_nb_serves(agent=nanny.worker_address):
                 return nanny
             nanny.close_gracefully("its scheduler is gone")
-        if nanny is not None:
-            self._left.append(nanny)
+        left = [*self._left, *([nanny] if nanny is not None else [])]
+        self._left = [one for one in left if one.status not in (Status.closed, Status.failed)]
         self._nanny = new = self._new_nanny(address, security)
         await new
         return new

@@ -11,7 +11,7 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from kinesis_nb.config import is_loopback
 from kinesis_nb.errors import AgentError
@@ -133,11 +133,15 @@ def way(address: str) -> tuple[str, Security | None]:
     AgentError
         When its certificates are not this user's alone.
     """
-    parts = urlsplit(address)
+    parts = _parts(address)
     if parts.scheme not in ("tcp", "tls") or not is_loopback(parts.hostname or ""):
         return address, None
     pem = _certificates().read(f"{parts.port}.pem")
     return (address, None) if pem is None else (f"tls://{parts.netloc}", _security(pem.decode()))
+
+
+def _parts(address: str) -> SplitResult:
+    return urlsplit(address if "://" in address else f"tcp://{address}")  # as Dask has it
 
 
 class OwnCertificates:
@@ -197,5 +201,5 @@ def _lasts(pem: bytes) -> bool:
 
 def orders(scheduler: str) -> PrivateFolder:
     """Return the folder for the orders of the scheduler at an address."""
-    place = urlsplit(scheduler).netloc
+    place = _parts(scheduler).netloc
     return PrivateFolder("orders", "".join(one if one.isalnum() or one in ".-" else "_" for one in place))
