@@ -100,8 +100,8 @@ class Source:
     def _export_on_agents(
         self,
         stream: str,
-        table: object,
-        uri: str,
+        named: object,
+        rows: object,
         given: Mapping[str, str] | None,
         arn: str,
         options: Options,
@@ -109,12 +109,13 @@ class Source:
     ) -> AgentExport:
         from kinesis_nb.agents.job import AgentExport, submit
         from kinesis_nb.agents.order import ExportOrder, Parcel
+        from kinesis_nb.export_stream import table_uri
 
         parcel, journal = Parcel(self.config, _storage_options(given)), span.journal
         if journal is not None:  # relative to a folder of this process, not to that of an agent's
             span = replace(span, journal=str(Path(journal).expanduser().absolute()))
-        order = ExportOrder(parcel, open_kinesis, stream, uri, arn, options, span)
-        return AgentExport(self._cluster, submit(self._cluster, order, table, journal), order)
+        order = ExportOrder(parcel, open_kinesis, stream, table_uri(rows), arn, options, span)
+        return AgentExport(self._cluster, submit(self._cluster, order, named, journal), order)
 
     @hinted
     def jobs(self) -> list[Job]:
@@ -491,15 +492,16 @@ class Source:
             When another process runs this export.
         """
         from kinesis_nb.entries import Options
-        from kinesis_nb.export_stream import Range, start_export, table_uri
+        from kinesis_nb.export_stream import Range, start_export
 
         stream = self._output_stream(output_stream_arn)
         rows = self._rows_of(table_or_tail, storage_options)
         first, last = self._range(start, end)
         span, options = Range(first, last, rate, journal), Options(partition_column, None, None, on_bad_key, aggregate)
         if self.config.agents is not None:
-            uri = table_uri(rows)
-            return self._export_on_agents(stream, table_or_tail, uri, storage_options, output_stream_arn, options, span)
+            return self._export_on_agents(
+                stream, table_or_tail, rows, storage_options, output_stream_arn, options, span
+            )
         setup = self._setup(storage_options)
         return start_export(self._kinesis, self._clock, rows, stream, output_stream_arn, options, span, setup=setup)
 

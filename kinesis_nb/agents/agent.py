@@ -104,12 +104,15 @@ async def serve(options: AgentOptions, asked: asyncio.Event | None = None) -> No
             try:
                 why = await agent.serve_once()
                 log.warning("agent %s: %s", options.name, why)
-            except (OSError, TimeoutError, RuntimeError) as error:  # the last is Dask's when a worker does not start
+            except KinesisError:
+                raise
+            except Exception as error:  # whatever Dask has to say of a scheduler that comes and goes
                 if is_first:
                     msg = f"no scheduler answers at {options.scheduler}"
                     raise AgentError(
                         msg, hint="start one with `kinesis-nb scheduler`, or check --scheduler and the certificates"
                     ) from error
+                log.warning("agent %s looks for its scheduler: %s %s", options.name, type(error).__name__, error)
                 why = Why.LOST
             is_first = False
             if why is Why.LOST:
