@@ -100,8 +100,7 @@ class Source:
     def _export_on_agents(
         self,
         stream: str,
-        named: object,
-        rows: object,
+        table: Any,
         given: Mapping[str, str] | None,
         arn: str,
         options: Options,
@@ -114,8 +113,9 @@ class Source:
         parcel, journal = Parcel(self.config, _storage_options(given)), span.journal
         if journal is not None:  # relative to a folder of this process, not to that of an agent's
             span = replace(span, journal=str(Path(journal).expanduser().absolute()))
-        order = ExportOrder(parcel, open_kinesis, stream, table_uri(rows), arn, options, span)
-        return AgentExport(self._cluster, submit(self._cluster, order, named, journal), order)
+        uri = table_uri(self._rows_of(table, given))
+        order = ExportOrder(parcel, open_kinesis, stream, uri, arn, options, span)
+        return AgentExport(self._cluster, submit(self._cluster, order, table, journal), order)
 
     @hinted
     def jobs(self) -> list[Job]:
@@ -499,9 +499,7 @@ class Source:
         first, last = self._range(start, end)
         span, options = Range(first, last, rate, journal), Options(partition_column, None, None, on_bad_key, aggregate)
         if self.config.agents is not None:
-            return self._export_on_agents(
-                stream, table_or_tail, rows, storage_options, output_stream_arn, options, span
-            )
+            return self._export_on_agents(stream, table_or_tail, storage_options, output_stream_arn, options, span)
         setup = self._setup(storage_options)
         return start_export(self._kinesis, self._clock, rows, stream, output_stream_arn, options, span, setup=setup)
 
