@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from distributed import Client
 from replay import STREAM, running
 
 import kinesis_nb as kn
@@ -137,8 +136,7 @@ def measure(agents: int, share: float | None, shards: int, seconds: float) -> Fo
             process = program(folder / name, *command, *ours, "agent", "--scheduler", place, "--name", name)
             processes[name] = stack.enter_context(process)
             until(lambda name=name: "serves" in (folder / name).read_text())
-        client = stack.enter_context(Client(place, set_as_default=False))
-        source = kn.connect(endpoint_url=url, auth=kn.StaticCredentials("replay", "replay"), agents=client)
+        source = kn.connect(endpoint_url=url, auth=kn.StaticCredentials("replay", "replay"), agents=place)
         sync: Any = source.sync(STREAM, folder / "table")
         until(lambda: len(sync.status().shards) == shards and set(sync.agents()["agent"]) == processes.keys() - OTHERS)
         until(lambda: all(shard.records for shard in sync.status().shards))

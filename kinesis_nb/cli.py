@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import os
 import platform
@@ -122,10 +123,11 @@ def _agent(options: argparse.Namespace) -> int:
 
     logging.basicConfig(format="%(asctime)s %(message)s")
     security = _security(options)
-    if security is None and options.scheduler.startswith("tls:") and not _has_certificates():
+    if security is None and options.scheduler.startswith("tls:") and not _has_certificates(options.scheduler):
         raise ConfigError(
             f"the way to {options.scheduler} needs certificates",
-            hint="give --tls-ca-file, --tls-cert and --tls-key, or set distributed.comm.tls in Dask's configuration",
+            hint="give --tls-ca-file, --tls-cert and --tls-key, or set distributed.comm.tls in Dask's configuration;"
+            " a scheduler that this user started on this machine needs neither",
         )
     windows = tuple(map(Window.parse, options.maintenance))
     asyncio.run(
@@ -158,10 +160,10 @@ def _scheduler(options: argparse.Namespace) -> int:
 
 
 def _security(options: argparse.Namespace) -> Any:
-    try:
-        from distributed.security import Security
-    except ImportError:
-        raise AgentError("Dask is not installed", hint="pip install 'kinesis-nb[dask]'") from None
+    if importlib.util.find_spec("distributed") is None:
+        raise AgentError("Dask is not installed", hint="pip install 'kinesis-nb[dask]'")
+    from kinesis_nb.agents.private import security_of
+
     files = (options.tls_ca_file, options.tls_cert, options.tls_key)
     if not any(files):
         return None
@@ -169,13 +171,7 @@ def _security(options: argparse.Namespace) -> Any:
         raise ConfigError(
             "TLS needs a CA, a certificate and a key", hint="give --tls-ca-file, --tls-cert and --tls-key"
         )
-    ca, cert, key = files
-    role = {
-        f"tls_{role}_{kind}": file
-        for role in ("scheduler", "worker", "client")
-        for kind, file in (("cert", cert), ("key", key))
-    }
-    security = Security(tls_ca_file=ca, require_encryption=True, **role)
+    security = security_of(*files)
     if missing := [file for file in files if not Path(file).is_file()]:
         raise ConfigError(f"there is no file {missing[0]}", hint="see --tls-ca-file, --tls-cert and --tls-key")
     try:
@@ -187,11 +183,13 @@ def _security(options: argparse.Namespace) -> Any:
     return security
 
 
-def _has_certificates() -> bool:
-    """Return whether Dask's own configuration names some."""
+def _has_certificates(scheduler: str) -> bool:
+    """Return whether this user has some for a scheduler, or Dask's own configuration names some."""
     from distributed.security import Security
 
-    return Security().get_connection_args("worker").get("ssl_context") is not None
+    from kinesis_nb.agents.private import way
+
+    return way(scheduler)[1] is not None or Security().get_connection_args("worker").get("ssl_context") is not None
 
 
 def _count(text: str) -> int:

@@ -58,7 +58,8 @@ def connect(
         Let an endpoint of another machine be ``http://``, which everybody on the way can read.
     agents
         The address of a Dask scheduler, or a ``distributed.Client``: syncs and streaming exports then run on its
-        workers, and go on without this process. By default they run here.
+        workers, and go on without this process. By default they run here. A scheduler that this user started on this
+        machine with ``kinesis-nb agents`` needs no certificates; any other one does, when the source has secrets.
 
     Raises
     ------

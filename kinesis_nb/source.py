@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from kinesis_nb.config import SourceConfig, StreamArn, check_count, check_process, check_stream_name, hinted
@@ -79,23 +81,41 @@ class Source:
         return Cluster(self.config.agents)
 
     def _sync_on_agents(
-        self, stream: str, storage: Storage, start: StartingPosition, given: dict[str, str], interval: float, loss: str
+        self,
+        stream: str,
+        table: str | PathLike[str],
+        storage: Storage,
+        start: StartingPosition,
+        given: dict[str, str],
+        interval: float,
+        loss: str,
     ) -> AgentSync:
         from kinesis_nb.agents.job import AgentSync, submit
         from kinesis_nb.agents.order import Parcel, SyncOrder
 
         parcel = Parcel(self.config, given)
         order = SyncOrder(parcel, open_kinesis, stream, storage.uri, start, interval, loss)
-        return AgentSync(self._cluster, submit(self._cluster, order), order, storage)
+        return AgentSync(self._cluster, submit(self._cluster, order, table), order, storage)
 
     def _export_on_agents(
-        self, stream: str, uri: str, given: Mapping[str, str] | None, arn: str, options: Options, span: Range
+        self,
+        stream: str,
+        table: Any,
+        given: Mapping[str, str] | None,
+        arn: str,
+        options: Options,
+        span: Range,
     ) -> AgentExport:
         from kinesis_nb.agents.job import AgentExport, submit
         from kinesis_nb.agents.order import ExportOrder, Parcel
+        from kinesis_nb.export_stream import table_uri
 
-        order = ExportOrder(Parcel(self.config, _storage_options(given)), open_kinesis, stream, uri, arn, options, span)
-        return AgentExport(self._cluster, submit(self._cluster, order), order)
+        parcel, journal = Parcel(self.config, _storage_options(given)), span.journal
+        if journal is not None:  # relative to a folder of this process, not to that of an agent's
+            span = replace(span, journal=str(Path(journal).expanduser().absolute()))
+        uri = table_uri(self._rows_of(table, given))
+        order = ExportOrder(parcel, open_kinesis, stream, uri, arn, options, span)
+        return AgentExport(self._cluster, submit(self._cluster, order, table, journal), order)
 
     @hinted
     def jobs(self) -> list[Job]:
@@ -332,7 +352,9 @@ class Source:
         if self.config.agents is not None:
             check_options(position, commit_interval, on_data_loss)
             given = _storage_options(storage_options)
-            return self._sync_on_agents(self._address(stream), storage, position, given, commit_interval, on_data_loss)
+            return self._sync_on_agents(
+                self._address(stream), table, storage, position, given, commit_interval, on_data_loss
+            )
         return start_sync(
             self._kinesis,
             self._address(stream),
@@ -470,14 +492,14 @@ class Source:
             When another process runs this export.
         """
         from kinesis_nb.entries import Options
-        from kinesis_nb.export_stream import Range, start_export, table_uri
+        from kinesis_nb.export_stream import Range, start_export
 
         stream = self._output_stream(output_stream_arn)
         rows = self._rows_of(table_or_tail, storage_options)
         first, last = self._range(start, end)
         span, options = Range(first, last, rate, journal), Options(partition_column, None, None, on_bad_key, aggregate)
         if self.config.agents is not None:
-            return self._export_on_agents(stream, table_uri(rows), storage_options, output_stream_arn, options, span)
+            return self._export_on_agents(stream, table_or_tail, storage_options, output_stream_arn, options, span)
         setup = self._setup(storage_options)
         return start_export(self._kinesis, self._clock, rows, stream, output_stream_arn, options, span, setup=setup)
 

@@ -638,7 +638,8 @@ def explain(uri: str, error: OSError) -> TableError:
             f"{uri}: access denied ({said})",
             hint="the credentials need s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject there",
         )
-    return TableError(f"{uri} cannot be used: {said}", hint="check the place and its permissions")
+    hint = "check the place and its permissions"
+    return TableError(f"{uri} cannot be used: {said}", hint=hint, retryable="://" in uri)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ import psutil
 
 import kinesis_nb as kn
 from kinesis_nb.agents.cluster import _clients
+from kinesis_nb.agents.private import OwnCertificates
 from kinesis_nb.emulator import Emulator
 from tests.conftest import Streams, by_key, written_by_key
 from tests.servers import free_port
@@ -101,6 +102,15 @@ class Line:
         self._listener.close()
 
 
+def own_certificates(port: int, folder: Path) -> tuple[str, ...]:
+    """Return the options of agents that find a scheduler of this user at another port than its own."""
+    own = OwnCertificates(port)
+    own.keep(port)
+    pem = folder / "own.pem"
+    pem.write_text(str(own.security.tls_worker_cert) + str(own.security.tls_worker_key))
+    return ("--tls-ca-file", str(pem), "--tls-cert", str(pem), "--tls-key", str(pem))
+
+
 class Agents:
     """A scheduler and agents, each a process that is started again when it ends, as systemd would."""
 
@@ -113,9 +123,10 @@ class Agents:
         lines: Callable[[int], Iterable[Line]] | None = None,
     ) -> None:
         port = free_port()
-        self.address = f"tcp://127.0.0.1:{port}"
         self._folder, self._ttl, self._options = folder, ttl, options
         self._host = "0.0.0.0" if lines else "127.0.0.1"
+        self._scheme, self._certificates = ("tcp", ()) if lines else ("tls", own_certificates(port, folder))
+        self.address = f"{self._scheme}://127.0.0.1:{port}"
         self._scheduler = self.start_scheduler()
         names = [f"agent-{number}" for number in range(1, count + 1)]
         self.lines = dict(zip(names, lines(port) if lines else [Line(port) for _ in names], strict=True))
@@ -142,7 +153,8 @@ class Agents:
         name = f"agent-{number}"
         more = self._options[number - 1] if self._options else ()
         ttl, line = str(self._ttl), self.lines[name]
-        place = f"tcp://{line.place}"
+        place = f"{self._scheme}://{line.place}"
+        more = (*self._certificates, *more)
         return self._start(name, "agent", "--scheduler", place, "--name", name, "--ttl", ttl, *more, at=line.command)
 
     def worker(self, name: str) -> psutil.Process:

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import signal
+import tempfile
 import threading
 import time
 from contextlib import nullcontext
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nothing of a test goes into the user's own
+_state = tempfile.TemporaryDirectory(prefix="state-")  # nor into his own state: certificates, orders
+os.environ["XDG_STATE_HOME"] = _state.name
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it, and so would ours
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from distributed import Client, LocalCluster
+from distributed.security import Security
 
 import kinesis_nb as kn
 from kinesis_nb.agents.cluster import Cluster
+from kinesis_nb.storage import Storage
 from tests import servers
 from tests.agents_kill import Agents, agents, load, until
 from tests.aws import Gate
@@ -64,6 +67,50 @@ def test_a_job_that_is_over_stays_so(
     assert here.wait(SECONDS)  # raises Fenced when another writer took the table
     assert len(here.scan().collect()) == 200
     here.stop()
+
+
+def test_rows_need_no_scheduler(
+    running: Agents, remote: kn.Source, source: kn.Source, streams: Streams, tmp_path: Path
+) -> None:
+    """While the scheduler is away the parts go on; when it is back it gets the job, and new parts take it over.
+
+    A job that cannot go on fails alone.
+    """
+    streams.create(shards=2)
+    streams.create("others")
+    streams.put(20)
+    sync: Any = remote.sync("orders", tmp_path / "table", commit_interval=0.2)
+    bad: Any = remote.sync("others", tmp_path / "others", commit_interval=0.2)
+    assert sync.wait(SECONDS)
+    assert bad.wait(SECONDS)
+    before = {name: running.log(name).count("serves") for name in running.agents}
+    running.kill_scheduler()
+    streams.call("DeleteStream", StreamName="others")
+    for _ in range(3):
+        time.sleep(2)  # so long that a worker of Dask's would have ended
+        streams.put(40)
+    rows = Storage.at(tmp_path / "table")
+    until("all is committed without a scheduler", lambda: rows.scan().collect().height == 140)
+    running.start_scheduler()
+    until("the agents are back", lambda: all(running.log(name).count("serves") > n for name, n in before.items()))
+    until("the job is back", lambda: _state(sync) == "running")
+    streams.put(40)
+    assert sync.wait(SECONDS)
+    assert by_key(rows.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
+    until("the bad one has failed", lambda: _state(bad) == "failed")
+    assert _state(sync) == "running"
+    sync.stop()
+    here = source.sync("orders", tmp_path / "table", commit_interval=0.1)
+    streams.put(40)
+    assert here.wait(SECONDS)  # no part of an earlier life has the table
+    here.stop()
+
+
+def _state(job: Any) -> str:
+    try:
+        return str(job.status().state)
+    except kn.AgentError:
+        return ""
 
 
 # --- a limited life
@@ -129,7 +176,11 @@ def test_a_local_cluster(emulator: Emulator, streams: Streams, tmp_path: Path, *
     streams.create(shards=4)
     streams.put(200)
     size = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-    with LocalCluster(processes=processes, **size) as cluster, Client(cluster, set_as_default=False) as client:
+    security = Security.temporary() if processes else None
+    with (
+        LocalCluster(processes=processes, security=security, **size) as cluster,
+        Client(cluster, security=security, set_as_default=False) as client,
+    ):
         source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=client)
         sync: Any = source.sync("orders", tmp_path / "table", commit_interval=0.1)
         assert sync.wait(SECONDS)

@@ -1,11 +1,13 @@
-"""Agents over TLS, with a CA of our own: secrets travel there, and over plain TCP nowhere but within one machine."""
+"""Agents over TLS, with a CA of our own or what a scheduler on loopback makes: secrets travel nowhere else."""
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask.config
@@ -17,6 +19,7 @@ from distributed import Client
 from distributed.security import Security
 
 import kinesis_nb as kn
+from kinesis_nb.agents.private import OwnCertificates, forget_certificates, way
 from kinesis_nb.cli import main
 from tests.agents_kill import loops
 from tests.commands import SECONDS, Command, cluster
@@ -24,7 +27,6 @@ from tests.conftest import Streams, by_key, written_by_key
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-    from pathlib import Path
 
     from kinesis_nb.emulator import Emulator
 
@@ -175,13 +177,68 @@ def test_secrets_travel_over_tls(
 
 
 def test_a_listener_would_hear_it_without_tls(emulator: Emulator, streams: Streams, tmp_path: Path) -> None:
-    """The check above can fail: within one machine, where there is no TLS, the secret is on the way."""
+    """The check above can fail: where there is no TLS, what has no secret is on the way as it is."""
+    if (host := own_address()) == "127.0.0.1":
+        pytest.skip("this machine has no address but loopback")
+    own_keys = {"AWS_ACCESS_KEY_ID": "emulator", "AWS_SECRET_ACCESS_KEY": "emulator"}
+    with cluster(host=host, agents=1, settings=own_keys) as (address, _), wiretap(address) as tap:
+        source = kn.connect(endpoint_url=emulator.endpoint_url, agents=tap.address)
+        assert sync_and_look(source, streams, tmp_path / "table-that-is-heard") == {"agent-1"}
+        source._cluster.client.close()
+    assert b"table-that-is-heard" in tap.heard
+
+
+def test_loopback_is_encrypted_without_a_word(emulator: Emulator, streams: Streams, tmp_path: Path) -> None:
+    """A scheduler on loopback makes certificates of its own: one address is all it takes, and nobody hears a secret."""
     with cluster(agents=1) as (address, commands), wiretap(address) as tap:
-        source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=tap.address)
+        assert address.startswith("tls://127.0.0.1:")
+        pem = Path(os.environ["XDG_STATE_HOME"], "kinesis_nb/agents/tls", address.rpartition(":")[2] + ".pem")
+        pem.with_name(tap.address.rpartition(":")[2] + ".pem").write_bytes(pem.read_bytes())
+        pem.with_name(tap.address.rpartition(":")[2] + ".pem").chmod(0o600)
+        plain_address = tap.address.replace("tls://", "tcp://")
+        source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=plain_address)
         assert sync_and_look(source, streams, tmp_path / "table") == {"agent-1"}
         assert {ip for command in commands for ip in command.listens_on()} == {"127.0.0.1"}
         source._cluster.client.close()
-    assert KEYS.secret_access_key.reveal().encode() in tap.heard
+    assert len(tap.heard) > 10_000
+    assert KEYS.secret_access_key.reveal().encode() not in tap.heard
+
+
+def test_certificates_that_others_may_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder or file of certificates that is not this user's alone is not believed, and the error names it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    OwnCertificates(1234).keep(1234)
+    assert way("tcp://127.0.0.1:1234")[0] == "tls://127.0.0.1:1234"
+    assert way("tcp://localhost:1234")[0] == way("localhost:1234")[0] == "tls://localhost:1234"
+    assert way("tcp://127.0.0.1:1235") == ("tcp://127.0.0.1:1235", None)
+    assert way("tcp://10.0.0.1:1234") == ("tcp://10.0.0.1:1234", None)
+    folder = tmp_path / "kinesis_nb/agents/tls"
+    file = folder / "1234.pem"
+    assert [path.stat().st_mode & 0o777 for path in (folder, file)] == [0o700, 0o600]
+    for path, mode in ((file, 0o640), (folder, 0o750), (folder.parent, 0o701)):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        for use in (lambda: way("tcp://127.0.0.1:1234"), lambda: OwnCertificates(1234)):
+            with pytest.raises(kn.AgentError, match=f"{path} is not yours alone: others may open it"):
+                use()
+        path.chmod(before)
+    file.rename(folder / "elsewhere")
+    file.symlink_to(folder / "elsewhere")
+    with pytest.raises(kn.AgentError, match="is not yours alone"):
+        way("tcp://127.0.0.1:1234")
+
+
+def test_certificates_are_kept_for_the_next_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents that go on without their scheduler know the next one at its port; certificates that end are re-created."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    first = OwnCertificates(1234)
+    first.keep(1234)
+    assert OwnCertificates(1234).security.tls_worker_key == first.security.tls_worker_key
+    assert OwnCertificates(1235).security.tls_worker_key != first.security.tls_worker_key
+    monkeypatch.setattr("kinesis_nb.agents.private.RENEW_BEFORE", timedelta(days=366))
+    assert OwnCertificates(1234).security.tls_worker_key != first.security.tls_worker_key
+    forget_certificates(1234)
+    assert way("tcp://127.0.0.1:1234")[1] is None
 
 
 def test_an_address_is_enough(

@@ -9,6 +9,7 @@ import pytest
 from distributed import Client
 
 import kinesis_nb as kn
+from kinesis_nb.agents.private import way
 from kinesis_nb.widgets import SourceForm, SyncForm
 from kinesis_nb.widgets.job_view import JobView
 from tests.agents_kill import Agents, agents, until
@@ -97,7 +98,8 @@ def test_a_scheduler_that_does_not_answer_holds_up_nothing(
 
 def test_a_source_form_takes_a_client_of_dask(end: FrontEnd, running: Agents) -> None:
     """What the form shows is the address; while that stays, the source keeps the client."""
-    with Client(running.address, set_as_default=False) as client:
+    address, security = way(running.address)
+    with Client(address, security=security, set_as_default=False) as client:
         form = SourceForm(kn.connect(agents=client, auth=KEYS).config)
         assert form.fields["agents"].value == client.scheduler.address
         assert form.config.agents is client

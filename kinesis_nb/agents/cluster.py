@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import threading
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from kinesis_nb.errors import AgentError, KinesisError
+from kinesis_nb.agents import private
+from kinesis_nb.errors import AgentError, ConfigError, KinesisError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -81,6 +84,15 @@ class Cluster:
         client: Any = self.client
         call = client._run  # noqa: SLF001 - run() itself waits without an end for an agent that stands still
         return client.sync(call, function, *args, workers=agents, on_error="return", callback_timeout=CALL_SECONDS)
+
+    def check_paths(self, *paths: object) -> None:
+        """Raise ConfigError for a path that is relative to a folder of this machine when an agent is on another one."""
+        relative = [path for path in paths if _is_relative(path)]
+        if relative and {platform.node()} != set(self.run(platform.node).values()):
+            raise ConfigError(
+                f"{relative[0]} is relative to a folder of this machine, and agents run on others",
+                hint="give an absolute path that is the same place for all agents, or s3://bucket/prefix",
+            )
 
     def check_way(self, parcel: Parcel) -> None:
         """Raise AgentError when secrets would travel where others can read them."""
@@ -169,12 +181,16 @@ def _connect(address: str) -> Client:
             return cast("Client", known)
         if known is not None:
             known.end()
+        place, security = private.way(address)
         try:
-            client: Client = _whole_client()(address, timeout=CONNECT_SECONDS, set_as_default=False, name="kinesis_nb")
+            client: Client = _whole_client()(
+                place, security=security, timeout=CONNECT_SECONDS, set_as_default=False, name="kinesis_nb"
+            )
         except TypeError as error:  # what Dask says when it has no certificates for tls://
             raise AgentError(
                 f"the way to {address} needs certificates",
-                hint="set distributed.comm.tls in Dask's configuration, or give agents= a Client with security=",
+                hint="set distributed.comm.tls in Dask's configuration, or give agents= a Client with security=; a"
+                " scheduler that this user started on this machine needs neither",
             ) from error
         except (OSError, TimeoutError, ValueError) as error:
             raise AgentError(
@@ -184,6 +200,11 @@ def _connect(address: str) -> Client:
             ) from error
         _clients[address] = client
         return client
+
+
+def _is_relative(path: object) -> bool:
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else ""  # a handle knows where its table is
+    return bool(text) and "://" not in text and not Path(text).expanduser().is_absolute()
 
 
 def _compare(name: str, ours: str, theirs: str, address: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.agents.order import ExportOrder, SyncOrder, Task
+from kinesis_nb.agents.orders import JobOrder
 from kinesis_nb.agents.place import Placement, first_places
+from kinesis_nb.agents.states import State
 from kinesis_nb.config import hinted
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError
@@ -22,6 +25,7 @@ from kinesis_nb.sync import SyncStatus
 from kinesis_nb.table import as_written
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
 
     from kinesis_nb.agents.cluster import Cluster
@@ -32,34 +36,96 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.1
 STOP_SECONDS = 20.0
 PREPARE_SECONDS = 60.0
+REPLACE_SECONDS = 60.0  # for a job that is to end before another one of its name begins
 
 
-def submit(cluster: Cluster, order: Order) -> str:
-    """Give a job to the agents, unless it runs already; return its name.
+def submit(cluster: Cluster, order: Order, *paths: object) -> str:
+    """Give a job to the agents, unless the same runs already; return its name.
+
+    One that writes the same with other options is stopped first, and one that is stopping is waited for.
+
+    Parameters
+    ----------
+    paths
+        What the user gave for places; one that is relative means a folder of this machine.
 
     Raises
     ------
     AgentError
-        When the agents cannot be reached, do not fit, or may not be told what they need.
+        When the agents cannot be reached, do not fit, or may not be told what they need; when the job that is to be
+        replaced does not end.
+    ConfigError
+        For a relative path when agents are on other machines.
     KinesisError
         What an agent found when it looked: no such stream, no permission, a table of something else.
     """
     agents = cluster.check()  # now: all of them may be away for a moment when the parts are given out
     cluster.check_way(order.parcel)
-    job = order.job()
-    if not cluster.desk("jobs", job=job).get(job, {"is_over": True})["is_over"]:
+    cluster.check_paths(*paths)
+    job, setup = order.job(), order.setup()
+    known = cluster.desk("jobs", job=job).get(job)
+    if known and known["setup"] == setup and State(known["state"]) in (State.STARTING, State.RUNNING):
         return job
     placement = _prepare(cluster, order) if isinstance(order, SyncOrder) else Placement(())
-    run = uuid.uuid4().hex[:8]
+    give_up = time.monotonic() + REPLACE_SECONDS
+    while (known := _open(cluster, agents, JobOrder(order, placement))) is not None:
+        state = State(known["state"])
+        if known["setup"] == setup and state in (State.STARTING, State.RUNNING):
+            return job
+        if known["setup"] != setup and state.is_active:
+            cluster.desk("stop", job=job, run=known["run"])
+        if time.monotonic() >= give_up:
+            raise AgentError(
+                f"the {order.kind} that {order.uri} had before does not end: it is {state}",
+                hint="an agent is still at work for it; try again",
+                retryable=True,
+            )
+        time.sleep(POLL_SECONDS)
+    return job
+
+
+def give_back(cluster: Cluster, ordered: JobOrder, body: bytes) -> None:
+    """Give a job to a scheduler that does not know it any more; one that it knows, whatever became of it, stays so."""
+    agents = cluster.check()
+    cluster.check_way(ordered.order.parcel)
+    _open(cluster, agents, ordered, body)
+
+
+def _open(
+    cluster: Cluster, agents: Sequence[str], ordered: JobOrder, body: bytes | None = None
+) -> dict[str, Any] | None:
+    """Register a job and give out its parts; return the one in its place if there is one.
+
+    Parameters
+    ----------
+    body
+        The same order, as it was remembered; then a job that is over is in its place too.
+    """
+    order, placement = ordered.order, ordered.placement
+    job, run = order.job(), uuid.uuid4().hex[:8]
     tasks = [Task(f"{job}-{run}-{number}", order, placement, number) for number in range(len(placement))]
-    what = {"kind": order.kind, "stream": order.stream, "place": order.uri}
-    opened = cluster.desk("open", job=job, order=pickle.dumps(order), what=what, keys=[task.key for task in tasks])
-    if opened["is_new"]:
+    opened: dict[str, Any] = cluster.desk(
+        "open",
+        job=job,
+        order=body or pickle.dumps(ordered),
+        what={"kind": order.kind, "stream": order.stream, "place": order.uri},
+        setup=order.setup(),
+        run=run,
+        keys=[task.key for task in tasks],
+        again=body is not None,
+    )
+    if not opened["is_new"]:
+        return opened
+    try:
         places = first_places(len(tasks), agents)
         futures = [cluster.submit(task, place) for task, place in zip(tasks, places, strict=True)]
-        cluster.desk("hold", job=job)
+        cluster.desk("hold", job=job, run=run)
         del futures  # from here on the desk keeps them
-    return job
+    except BaseException as error:
+        with suppress(KinesisError):
+            cluster.desk("withdraw", job=job, run=run, reason=f"{type(error).__name__} {error}".strip())
+        raise
+    return None
 
 
 def _prepare(cluster: Cluster, order: SyncOrder) -> Placement:
@@ -73,7 +139,8 @@ def _prepare(cluster: Cluster, order: SyncOrder) -> Placement:
         error.__traceback__ = None
         raise error from None
     except TimeoutError as error:
-        raise AgentError("no agent took the job", hint="are all of them busy? see the dashboard of Dask") from error
+        hint = "are all of them busy? see the dashboard of Dask"
+        raise AgentError("no agent took the job", hint=hint, retryable=True) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +201,10 @@ class Job:
         return list(self._record()["log"])
 
     def status(self) -> Any:
-        """Return a moment of the job: of all parts together. None for an export that no agent has begun yet."""
+        """Return a moment of the job: of all parts together. None for an export that no agent has begun yet.
+
+        The state of a sync is ``stopping`` while a part is still at work after the job was asked to stop.
+        """
         record, parts = self._record(), self.parts()
         return _sync_status(record, parts) if self.kind == SyncOrder.kind else parts[0].status
 
@@ -149,14 +219,13 @@ class Job:
         self.request_stop()
         self.join(STOP_SECONDS)
         for part in self._record()["parts"]:
-            if part["over"] == "failed" and isinstance(error := _error(part), TableError):
+            if part["over"] == State.FAILED and isinstance(error := _error(part), TableError):
                 raise error
 
     @property
     def is_active(self) -> bool:
         """Whether it runs, or waits for an agent."""
-        record = self._record()
-        return not (record["is_over"] or record["is_stopping"])
+        return State(self._record()["state"]).is_active
 
     def request_stop(self) -> None:
         """Begin to stop, and return at once."""
@@ -193,14 +262,18 @@ class Job:
             What it failed with.
         """
         give_up = time.monotonic() + (float("inf") if timeout is None else timeout)
-        mark = self._cluster.desk("mark", job=self.name)
+        run = mark = None
         while True:
             record = self._record()
-            if failed := [part for part in record["parts"] if part["over"] == "failed"]:
+            if failed := [part for part in record["parts"] if part["over"] == State.FAILED]:
                 raise _error(failed[0])
-            if record["is_over"]:
-                return not record["is_stopping"]
-            if until_caught_up and all(part["reached"] >= mark or part["over"] for part in record["parts"]):
+            if State(record["state"]).is_final:
+                return record["state"] == State.ENDED
+            if record["run"] != run:  # at first, and when a scheduler that was started again counts anew
+                run, mark = record["run"], self._cluster.desk("mark", job=self.name)
+            elif until_caught_up and all(
+                part["reached"] >= mark or part["over"] == State.ENDED for part in record["parts"]
+            ):
                 return True
             if time.monotonic() >= give_up:
                 return False
@@ -353,14 +426,13 @@ def _sync_status(record: dict[str, Any], parts: list[PartStatus]) -> SyncStatus:
 
 
 def _state(record: dict[str, Any], parts: list[PartStatus]) -> str:
-    if any(part.over == "failed" for part in parts):
-        return "failed"
-    if record["is_over"]:
-        return "stopped" if record["is_stopping"] else "ended"
+    state = State(record["state"])
+    if not state.is_active:
+        return str(state)
     states = {part.status.state for part in parts if part.status is not None and not part.over}
-    for state in ("storage unavailable", "handing over", "waiting"):
-        if state in states:
-            return state
+    for found in ("storage unavailable", "handing over", "waiting"):
+        if found in states:
+            return found
     return "running" if states else "waiting"
 
 

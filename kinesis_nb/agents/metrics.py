@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
+import platform
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from kinesis_nb.agents.worker import running
+from kinesis_nb.config import is_loopback
 from kinesis_nb.errors import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client import CollectorRegistry
 
@@ -19,8 +23,11 @@ _GAUGES = {
 }
 
 
+_servers: list[Any] = []  # the one that runs
+
+
 def serve(port: int, host: str) -> None:
-    """Serve the metrics of this process.
+    """Serve the metrics of this process, and nothing to the page of another site.
 
     Raises
     ------
@@ -30,7 +37,51 @@ def serve(port: int, host: str) -> None:
     found = registry()
     from prometheus_client import start_http_server
 
-    start_http_server(port, host, found)
+    server, _ = start_http_server(port, host, found)
+    app: Any = server.get_app()
+    server.set_app(guarded(app, host))
+    _servers.append(server)
+
+
+def stop() -> None:
+    """Serve no longer; the port is free then."""
+    while _servers:
+        server = _servers.pop()
+        server.shutdown()
+        server.server_close()
+
+
+def guarded(
+    app: Callable[..., Iterable[bytes]], listens_at: str
+) -> Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]:
+    """Return a WSGI app that refuses what a web page asks in a browser, by its own name for this machine or by ours."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if "HTTP_ORIGIN" in environ or not _is_ours(environ.get("HTTP_HOST", ""), listens_at):
+            start_response("403 Forbidden", [("Content-Type", "text/plain")])
+            return [b"not for web pages, and only by the name of this machine\n"]
+        return app(environ, start_response)
+
+    return answer
+
+
+def _is_ours(header: str, listens_at: str) -> bool:
+    """Whether a Host header names this machine; a name of somebody else's may lead anywhere, an address may not."""
+    try:
+        name = urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return False
+    if is_loopback(listens_at):
+        return is_loopback(name)
+    return is_loopback(name) or name in (listens_at, platform.node().lower()) or _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def registry() -> CollectorRegistry:

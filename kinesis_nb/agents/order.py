@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from kinesis_nb.config import Proxy, SourceConfig, is_loopback
+from kinesis_nb.config import Proxy, SourceConfig
 from kinesis_nb.credentials import Secret, StaticCredentials
 from kinesis_nb.errors import AgentError
 
@@ -30,6 +30,8 @@ class Answer(StrEnum):
     STOP = "stop"
     HAND_OVER = "hand over"  # commit, end, and let another agent go on
     NOT_YOURS = "not yours"  # another agent has it already
+    LEFT_ALONE = "left alone"  # the scheduler is not the one that gave it: go on with what it has, and take nothing
+    NONE = ""  # the scheduler did not answer: the same
 
 
 class Parcel:
@@ -51,6 +53,12 @@ class Parcel:
             or (proxy is not None and proxy.password is not None)
             or any(word in name.lower() for name in self.storage_options for word in _SECRET_WORDS)
         )
+
+    def fingerprint(self) -> str:
+        """Return what differs for other settings, and tells nothing of them."""
+        _, (plain, options) = self.__reduce__()
+        del plain["exports_enabled"]  # an order was allowed, whatever else is
+        return _digest(sorted(plain.items()), sorted(options.items()))
 
     def __repr__(self) -> str:
         return f"<Parcel of a source in {self.config.region}>"
@@ -96,9 +104,12 @@ class SyncOrder:
     kind = "sync"
 
     def job(self) -> str:
-        """Return the name that two orders for the same work have in common."""
-        config = self.parcel.config
-        return _name(self.kind, config.region, config.endpoint_url, self.stream, self.uri)
+        """Return the name that all orders for this table have in common: nobody else may write it."""
+        return _name(self.kind, self.uri, _endpoint(self.parcel))
+
+    def setup(self) -> str:
+        """Return what differs for a call with other options; where to start counts only for a new table."""
+        return _digest(self.parcel.fingerprint(), self.stream, float(self.commit_interval), self.on_data_loss)
 
 
 @dataclass(frozen=True)
@@ -116,8 +127,15 @@ class ExportOrder:
     kind = "export"
 
     def job(self) -> str:
-        """Return the name that two orders for the same work have in common."""
-        return _name(self.kind, self.parcel.config.endpoint_url, self.arn, self.uri, repr(self.span))
+        """Return the name that all orders for this table and output have in common; a time range is one of its own."""
+        start, end = self.span.start, self.span.end
+        span = (start.kind, start.timestamp and start.timestamp.timestamp(), end.timestamp()) if end else ()
+        return _name(self.kind, self.uri, _endpoint(self.parcel), self.arn, self.parcel.config.endpoint_url, *span)
+
+    def setup(self) -> str:
+        """Return what differs for a call with other options; where to start counts only for a new export."""
+        rate = None if self.span.rate is None else float(self.span.rate)
+        return _digest(self.parcel.fingerprint(), self.stream, astuple(self.options), rate, str(self.span.journal))
 
 
 Order = SyncOrder | ExportOrder
@@ -137,7 +155,17 @@ class Task:
 
 
 def _name(kind: str, *parts: object) -> str:
-    return f"kinesis_nb-{kind}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
+    return f"kinesis_nb-{kind}-{_digest(*parts)[:12]}"
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _endpoint(parcel: Parcel) -> str:
+    """Return the object store, where one was named: a bucket of the same name may be in another one too."""
+    options = parcel.storage_options
+    return options.get("endpoint_url") or options.get("endpoint") or options.get("aws_endpoint_url", "")
 
 
 def check_way(parcel: Parcel, addresses: Iterable[str]) -> None:
@@ -152,8 +180,9 @@ def check_way(parcel: Parcel, addresses: Iterable[str]) -> None:
         return
     for address in addresses:
         parts = urlsplit(address)
-        if parts.scheme not in _PRIVATE and not is_loopback(parts.hostname or ""):
+        if parts.scheme not in _PRIVATE:  # loopback is not: other users of this machine are on it too
             raise AgentError(
                 f"the way to {parts.scheme}://{parts.hostname} is not encrypted, and this source has secrets",
-                hint="use tls:// addresses, or let the agents have their own: leave auth out, or AwsInstance()",
+                hint="start scheduler and agents with kinesis-nb as this user of this machine, use tls:// addresses, or"
+                " let the agents have their own: leave auth out, or AwsInstance()",
             )

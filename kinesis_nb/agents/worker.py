@@ -7,26 +7,27 @@ import pickle
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from kinesis_nb.agents.order import Answer, ExportOrder, SyncOrder
 from kinesis_nb.agents.place import Part, how_many, plan
 from kinesis_nb.errors import Fenced, KinesisError, TableError
 from kinesis_nb.export_stream import start_export
-from kinesis_nb.retry import Patient
+from kinesis_nb.retry import Patient, backoff
 from kinesis_nb.storage import Storage
 from kinesis_nb.sync import RunPart, open_table, start_part
 from kinesis_nb.transport import SystemClock
 from kinesis_nb.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import pyarrow as pa
     from distributed import Worker
 
     from kinesis_nb.agents.order import Task
     from kinesis_nb.agents.place import Placement
+    from kinesis_nb.streaming_export import StreamingExport
     from kinesis_nb.sync import Sync
     from kinesis_nb.transport import Kinesis
     from kinesis_nb.verify import Verdict
@@ -37,10 +38,14 @@ IDLE_SECONDS = 5.0  # between looks at a stream of which this part has nothing t
 LATE_SECONDS = 30.0  # after its begin, in which a part takes back what an agent took that was lost before it could
 LOCKED_SECONDS = 1.0  # between tries to get a journal that a lost agent may still hold
 
+T = TypeVar("T")
+
 log = logging.getLogger("kinesis_nb.agent")
 
-_lock = threading.Lock()  # guards _running
+_lock = threading.Lock()  # guards _running and _parts
 _running: dict[str, Sync] = {}  # by key, for those who ask what is pending
+_parts: set[str] = set()  # the keys of all parts of this process, exports too
+_leaving = threading.Event()  # set when this process is to end: its parts commit and end then, whatever the desk says
 
 
 class Running(Protocol):
@@ -57,6 +62,9 @@ class Running(Protocol):
 
 def prepare(order: SyncOrder, agents: int) -> Placement:
     """Make the table, or open it; return how its stream is to be cut for so many agents."""
+    from distributed import secede
+
+    secede()  # others do not wait while this one waits for Kinesis
     kinesis, clock = order.connect(order.parcel.config), SystemClock()
     open_table(kinesis, order.stream, _storage(order, kinesis), order.start, clock=clock)
     shards = Patient(kinesis, clock).list_shards(order.stream)
@@ -69,6 +77,8 @@ def run(task: Task) -> bytes:
 
     secede()  # it takes no place among the threads that other tasks wait for
     desk = _Desk(task.key, get_worker())
+    with _lock:
+        _parts.add(task.key)
     try:
         if isinstance(task.order, ExportOrder):
             return _run_export(task.order, desk)
@@ -78,6 +88,20 @@ def run(task: Task) -> bytes:
         error.__traceback__ = error.__cause__ = error.__context__ = None  # frames hold secrets, and Dask sends them
         desk.report(None, 0, failure=pickle.dumps(error))
         raise
+    finally:
+        with _lock:
+            _parts.discard(task.key)
+
+
+def has_parts() -> bool:
+    """Return whether any part runs in this process."""
+    with _lock:
+        return bool(_parts)
+
+
+def leave() -> None:
+    """Let all parts of this process commit and end."""
+    _leaving.set()
 
 
 def pending(keys: list[str]) -> list[pa.RecordBatch]:
@@ -110,11 +134,15 @@ class _Desk:
         self._key, self._worker = key, worker
         self.mark = self.births = 0
 
-    def report(self, status: Any, reached: int, births: int = 0, note: str = "", failure: bytes = b"") -> str:
+    def report(
+        self, status: Any, reached: int, births: int = 0, note: str = "", trouble: str = "", failure: bytes = b""
+    ) -> Answer:
         """Report, and return what is to be done; without an answer, go on: only the fence may stop a sync."""
         from distributed import Status
         from distributed.utils import sync
 
+        if _leaving.is_set():
+            return Answer.HAND_OVER
         if self._worker.status in (Status.closed, Status.failed, Status.closing):
             return Answer.NOT_YOURS
         try:
@@ -128,22 +156,53 @@ class _Desk:
                 reached=reached,
                 births=births,
                 note=note,
+                trouble=trouble,
                 failure=failure,
             )
         except Exception:  # noqa: BLE001 - whatever ails the way to the scheduler, the rows go on
             time.sleep(REPORT_SECONDS)
-            return Answer.GO_ON
+            return Answer.NONE
         answer, self.mark, self.births = reply
-        return answer
+        return Answer(answer)
+
+    def may_take(self, note: str = "", trouble: str = "") -> bool:
+        """Return whether a part may take what it is to write; False when it is to end.
+
+        Unlike one that runs, it waits for an answer. Raises as :func:`_is_over` does.
+        """
+        while (answer := self.report(None, 0, note=note, trouble=trouble)) is Answer.NONE:
+            pass
+        if answer is Answer.LEFT_ALONE:
+            answer = Answer.NOT_YOURS
+        return not _is_over(answer, _Idle())
+
+
+def _begun(begin: Callable[[], T], desk: _Desk) -> T | None:
+    """Return what a part consists of, begun again and again while that may help; None when the part is to end."""
+    clock, failures, trouble, again_at = SystemClock(), 0, "", float("-inf")
+    while desk.may_take(trouble=trouble):
+        if time.monotonic() < again_at:
+            time.sleep(REPORT_SECONDS)
+            continue
+        try:
+            return begin()
+        except KinesisError as error:
+            if not error.retryable:
+                raise
+            trouble, again_at = str(error), time.monotonic() + backoff(failures, error, clock)
+            failures += 1
+    return None
 
 
 def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
     kinesis, clock = order.connect(order.parcel.config), SystemClock()
     began, note = time.monotonic(), ""
-    while True:
+
+    def begin() -> Sync | None:
         table = open_table(kinesis, order.stream, _storage(order, kinesis), order.start, clock=clock)
-        _check_mine(desk.report(None, 0, note=note))  # opening may have taken long
-        sync = start_part(
+        if not desk.may_take(note):  # opening may have taken long
+            return None
+        return start_part(
             kinesis,
             table,
             order.stream,
@@ -152,6 +211,8 @@ def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
             commit_interval=order.commit_interval,
             on_data_loss=order.on_data_loss,
         )
+
+    while (sync := _begun(begin, desk)) is not None:
         with _lock:
             _running[task.key] = sync
         is_over, note = False, ""
@@ -170,7 +231,8 @@ def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
             if status.error:
                 log.warning("%s stopped: %s", task, status.error)
         if not note and (is_over or not _wait_for_shards(kinesis, sync, desk, task)):
-            return pickle.dumps(sync.status())
+            return pickle.dumps(status)
+    return b""
 
 
 def _watch_sync(sync: Sync, desk: _Desk) -> bool:
@@ -193,7 +255,7 @@ def _watch_sync(sync: Sync, desk: _Desk) -> bool:
     return False
 
 
-def _is_over(answer: str, part: Running) -> bool:
+def _is_over(answer: Answer, part: Running) -> bool:
     """Do what the desk says; return whether the part is over. Handing over is an exception, as Dask has it."""
     from distributed import Reschedule
 
@@ -205,14 +267,10 @@ def _is_over(answer: str, part: Running) -> bool:
             with suppress(TableError):  # storage is away: the next agent reads again what could not be committed
                 part.stop()
             raise Reschedule
+        case Answer.NOT_YOURS:
+            raise Fenced("another agent runs this part", hint="nothing is lost: it goes on there")
         case _:
-            _check_mine(answer)
             return False
-
-
-def _check_mine(answer: str) -> None:
-    if answer == Answer.NOT_YOURS:
-        raise Fenced("another agent runs this part", hint="nothing is lost: it goes on there")
 
 
 def _wait_for_shards(kinesis: Kinesis, ended: Sync, desk: _Desk, task: Task) -> bool:
@@ -223,11 +281,19 @@ def _wait_for_shards(kinesis: Kinesis, ended: Sync, desk: _Desk, task: Task) -> 
     wanted = Part(task.placement, task.number)
     status, looked, births = ended.status(), float("-inf"), 0
     while True:
-        if _is_over(desk.report(status, desk.mark, ended.children_for_others), _Idle()):
+        answer = desk.report(status, desk.mark, ended.children_for_others)
+        if answer is Answer.LEFT_ALONE:
+            answer = Answer.NOT_YOURS  # it has nothing to go on with
+        if _is_over(answer, _Idle()):
             return False
         if time.monotonic() - looked > IDLE_SECONDS or desk.births != births:
             looked, births = time.monotonic(), desk.births
-            shards = Patient(kinesis, SystemClock()).list_shards(ended.stream)
+            try:
+                shards = kinesis.list_shards(ended.stream)
+            except KinesisError as error:
+                if not error.retryable:
+                    raise
+                continue
             if not any(shard.is_open for shard in shards):
                 return False
             if any(shard.is_open and wanted(shard) for shard in shards):
@@ -247,18 +313,22 @@ class _Idle:
 
 def _run_export(order: ExportOrder, desk: _Desk) -> bytes:
     kinesis = order.connect(order.parcel.config)
-    note = "waits for the journal"
-    while True:
-        try:
-            export = start_export(
-                kinesis, SystemClock(), _storage(order, kinesis), order.stream, order.arn, order.options, order.span
-            )
-            break
-        except Fenced:  # a lost agent that stands still holds the journal until it wakes and ends
-            if _is_over(desk.report(None, 0, note=note), _Idle()):
-                raise
-            note = ""  # once is enough for the log
-            time.sleep(LOCKED_SECONDS)
+    storage, clock = _storage(order, kinesis), SystemClock()
+
+    def begin() -> StreamingExport:
+        note = "waits for the journal"
+        while True:
+            try:
+                return start_export(kinesis, clock, storage, order.stream, order.arn, order.options, order.span)
+            except Fenced:  # a lost agent that stands still holds the journal until it wakes and ends
+                if not desk.may_take(note):
+                    raise
+                note = ""  # once is enough for the log
+                time.sleep(LOCKED_SECONDS)
+
+    export = _begun(begin, desk)
+    if export is None:
+        return b""
     try:
         mark = reached = 0
         while export.is_running:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import access, export, journal, reader, sync
+from tests.mutants import access, agents, export, journal, reader, sync
 
 SUITES = {
     "reader": reader.SUITE,
@@ -10,4 +10,5 @@ SUITES = {
     "export": export.SUITE,
     "journal": journal.SUITE,
     "sync": sync.SUITE,
+    "agents": agents.SUITE,
 }
