@@ -94,14 +94,12 @@ class Handle(DeltaTable):
         The newest by default.
     options
         For deltalake.
-    reader_options
-        For whoever reads the files.
     """
 
-    def __init__(self, uri: str, version: int | None, options: dict[str, str], reader_options: dict[str, str]) -> None:
+    def __init__(self, uri: str, version: int | None, options: dict[str, str]) -> None:
         self._place = uri
         super().__init__(url_of(uri), version, options or None)  # shown without secrets in a traceback: no copy
-        self._storage_options = reader_options or None  # polars takes them from here
+        self._storage_options = None  # polars would take the keys from here, and pickle them
 
     @property
     def table_uri(self) -> str:

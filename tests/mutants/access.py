@@ -7,6 +7,7 @@ from tests.mutants import Mutant, Suite
 CREDENTIALS, PERMISSIONS = "tests/test_credentials.py", "tests/test_permissions.py"
 SAVED, SECRETS, HOSTILE = "tests/test_saved.py", "tests/test_secrets.py", "tests/test_hostile.py"
 CROSS_ACCOUNT = "tests/test_cross_account.py"
+LAZY = "tests/test_lazy.py"
 NETWORKING, BAD_INPUT = "tests/test_networking.py", "tests/test_bad_input.py"
 
 MUTANTS = [
@@ -213,6 +214,41 @@ MUTANTS = [
         "self.message = one_line(message)",
         "self.message = message",
         HOSTILE,
+    ),
+    Mutant(
+        "a scan of S3 carries its keys",
+        "lazy.py",
+        "if storage.folder is not None:",
+        "if storage:",
+        LAZY,
+    ),
+    Mutant(
+        "a scan of S3 is pickled",
+        "lazy.py",
+        "    def __reduce__(self) -> NoReturn:\n        raise TypeError(",
+        "    def keys_travel(self) -> NoReturn:\n        raise TypeError(",
+        LAZY,
+    ),
+    Mutant(
+        "a scan of S3 fails with its frames",
+        "lazy.py",
+        "forget_frames(failed)",
+        "_ = failed",
+        LAZY,
+    ),
+    Mutant(
+        "a scan of S3 reads every column",
+        "lazy.py",
+        "                rows = rows.filter(predicate)\n",
+        "                rows = rows.collect().lazy().filter(predicate)\n",
+        LAZY,
+    ),
+    Mutant(
+        "a scan of S3 goes on with the keys of its beginning",
+        "lazy.py",
+        "self._storage, self._table = storage, table",
+        "self._storage, self._table = type(storage)(storage.uri, lambda now=storage.options(): now), table",
+        LAZY,
     ),
 ]
 
