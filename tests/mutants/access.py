@@ -250,6 +250,62 @@ MUTANTS = [
         "self._storage, self._table = type(storage)(storage.uri, lambda now=storage.options(): now), table",
         LAZY,
     ),
+    Mutant(
+        "a saved file of another user is trusted",
+        "saved.py",
+        "if found.st_uid not in {os.getuid(), 0}:",
+        "if found.st_uid != found.st_uid:",
+        SAVED,
+    ),
+    Mutant(
+        "only the file of a source is looked at",
+        "saved.py",
+        "for place, found in ((path, file), *folders):",
+        "for place, found in ((path, file),):",
+        SAVED,
+    ),
+    Mutant(
+        "a secret does not know its file",
+        "saved.py",
+        """f"{self.name}/{kind}/{self.secrets_of}" if self.secrets_of""",
+        """f"{self.name}/{kind}/always" if self.secrets_of""",
+        SAVED,
+    ),
+    Mutant(
+        "old secrets stay in the keyring",
+        "saved.py",
+        "        old.drop(kinds)\n",
+        "        _ = old, kinds\n",
+        SAVED,
+    ),
+    Mutant(
+        "a keyring that fails halfway keeps the half",
+        "saved.py",
+        "            self.drop(secrets)\n            if not",
+        "            if not",
+        SAVED,
+    ),
+    Mutant(
+        "a password is not encoded for the connection",
+        "config.py",
+        "quote(self.password.reveal(), safe='')",
+        "self.password.reveal()",
+        NETWORKING,
+    ),
+    Mutant(
+        "a password is masked up to its first @",
+        "config.py",
+        r"""(://[^:/@\s]*):\S*@""",
+        r"""(://[^:/@\s]*):[^@/\s]*@""",
+        NETWORKING,
+    ),
+    Mutant(
+        "what the HTTP library says of an address is repeated",
+        "service/translate.py",
+        "(LocationValueError, UnicodeError)",
+        "UnicodeError",
+        NETWORKING,
+    ),
 ]
 
 SUITE = Suite(MUTANTS)
