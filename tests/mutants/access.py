@@ -7,6 +7,7 @@ from tests.mutants import Mutant, Suite
 CREDENTIALS, PERMISSIONS = "tests/test_credentials.py", "tests/test_permissions.py"
 SAVED, SECRETS, HOSTILE = "tests/test_saved.py", "tests/test_secrets.py", "tests/test_hostile.py"
 CROSS_ACCOUNT = "tests/test_cross_account.py"
+EMULATOR = "tests/emulator/test_server.py"
 LAZY = "tests/test_lazy.py"
 NETWORKING, BAD_INPUT = "tests/test_networking.py", "tests/test_bad_input.py"
 
@@ -305,6 +306,20 @@ MUTANTS = [
         "(LocationValueError, UnicodeError)",
         "UnicodeError",
         NETWORKING,
+    ),
+    Mutant(
+        "the emulator answers any host",
+        "emulator/protocol.py",
+        "and name not in allowed:",
+        "and name in allowed:",
+        EMULATOR,
+    ),
+    Mutant(
+        "the emulator answers web pages",
+        "emulator/protocol.py",
+        'if "Origin" in headers:',
+        'if headers.get("Origin") == "null":',
+        EMULATOR,
     ),
 ]
 
