@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import ipaddress
-import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from kinesis_nb.credentials import Auth, AwsInstance, Profile, Secret, StaticCredentials, StsRole
-from kinesis_nb.errors import ConfigError, ForkedProcess, UnknownOption, closest
+from kinesis_nb.errors import ConfigError, UnknownOption, closest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -280,15 +279,6 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return call
-
-
-def check_process(made_in: int) -> None:
-    """Raise ForkedProcess in a child of the process with this id, whose threads and locks the child does not have."""
-    if os.getpid() != made_in:
-        raise ForkedProcess(
-            f"this was made in process {made_in}, and is used in its child {os.getpid()}",
-            hint="connect() in the child, or start it with the multiprocessing method 'spawn'",
-        )
 
 
 def check_count(name: str, value: object) -> None:

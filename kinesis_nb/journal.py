@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import msgspec
 
 from kinesis_nb.errors import ConfigError, Fenced
+from kinesis_nb.process import of_one_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,6 +63,7 @@ class Progress:
         return {shard_id: sorted(offsets) for shard_id, offsets in self._above.items() if offsets}
 
 
+@of_one_process
 class Journal:
     """The progress of one export, in memory and in its file; an Observer of the lanes.
 

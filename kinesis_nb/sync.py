@@ -6,7 +6,6 @@ It goes on where it stopped, whatever stopped it.
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.committer import Committer, OnDataLoss
-from kinesis_nb.config import check_process, hinted
+from kinesis_nb.config import hinted
 from kinesis_nb.consumer import State
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import ConfigError, StreamNotFound, TableError, forgetful
@@ -27,6 +26,7 @@ from kinesis_nb.ledger import encode_start
 from kinesis_nb.origin import Origin
 from kinesis_nb.ownership import Ownership
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.process import of_one_process
 from kinesis_nb.retry import Patient
 from kinesis_nb.running import Registry
 from kinesis_nb.scheduler import Scheduler
@@ -128,6 +128,7 @@ class RunPart:
     wanted: Callable[[Shard], bool]
 
 
+@of_one_process
 class Sync(TableLike):
     """A running sync.
 
@@ -151,9 +152,8 @@ class Sync(TableLike):
         self.stream = feed.stream
         self._feed, self._table, self._clock = feed, table, feed.clock
         self._scheduler: Scheduler | None = None  # none before the table is ours
-        self._process = os.getpid()
         self._numbers, self._viewing = Txns(table.storage), threading.Lock()  # of those who look at the table
-        self._writer = Committer(
+        self._committer = Committer(
             table,
             Ownership(table, feed.wanted, part.run if part else ""),
             feed,
@@ -164,12 +164,7 @@ class Sync(TableLike):
             eager=PART_EAGER_SECONDS if part else None,
         )
         patience = PART_PATIENCE * part.number if part else 0
-        self._upkeep = Upkeep(table.storage, lambda: self._writer.snapshot().version, patience)
-
-    @property
-    def _committer(self) -> Committer:
-        check_process(self._process)  # a forked child might wait for a lock that nobody will release
-        return self._writer
+        self._upkeep = Upkeep(table.storage, lambda: self._committer.snapshot().version, patience)
 
     @forgetful
     def start(self) -> None:
@@ -200,9 +195,9 @@ class Sync(TableLike):
     def _begin(self, feed: Feed) -> None:
         self._scheduler = Scheduler(
             feed,
-            self._writer,
-            skipped=self._writer.ended,
-            on_done=self._writer.reading_done,
+            self._committer,
+            skipped=self._committer.ended,
+            on_done=self._committer.reading_done,
         )
         self._scheduler.start()
         self._upkeep.start(f"kinesis_nb {self.stream} upkeep")

@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from kinesis_nb.errors import AgentError, KinesisError
+from kinesis_nb.process import of_one_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -26,6 +27,7 @@ _lock = threading.Lock()  # guards _clients; held while one connects
 _clients: dict[str, Any] = {}  # each a WholeClient; only who asks for agents has Dask
 
 
+@of_one_process
 class Cluster:
     """A Dask cluster whose workers are agents.
 

@@ -18,6 +18,7 @@ from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful
 from kinesis_nb.frames import Records, TableLike, concat
 from kinesis_nb.lazy import scan
+from kinesis_nb.process import of_one_process
 from kinesis_nb.storage import storage_told
 from kinesis_nb.sync import SyncStatus
 from kinesis_nb.table import as_written
@@ -99,6 +100,7 @@ class PartStatus:
     maintenance: str
 
 
+@of_one_process
 class Job:
     """A job that agents run. It goes on when this object, or its process, is gone."""
 
@@ -266,6 +268,7 @@ def _lines(part: PartStatus) -> list[tuple[Any, ...]]:
     ]
 
 
+@of_one_process
 class AgentSync(Job, TableLike):
     """A sync that agents run, part by part; made by :meth:`Source.sync` of a source with ``agents=``.
 
@@ -375,6 +378,7 @@ def _lag(parts: list[PartStatus]) -> timedelta | None:
     return max(known, default=None) if len(known) == len(busy) else None
 
 
+@of_one_process
 class AgentExport(Job):
     """A streaming export that an agent runs; made by :meth:`Source.export_stream` of a source with ``agents=``."""
 

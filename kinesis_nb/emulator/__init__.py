@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import signal
 import threading
 from collections import Counter
@@ -46,6 +47,7 @@ __all__ = [
     "Emulator",
     "ErrorReply",
     "Fault",
+    "ForkedProcess",
     "Gap",
     "Html",
     "ManualClock",
@@ -83,6 +85,16 @@ class PortInUse(OSError):
         super().__init__(f"port {port} on {LOOPBACK} is in use\nhint: choose another one, or 0 for any that is free")
         self.errno = errno.EADDRINUSE
         self.port = port
+
+
+class ForkedProcess(RuntimeError):
+    """An emulator is used in a child of its process, where nothing serves."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this emulator runs in the parent of this process\n"
+            "hint: use its endpoint_url here, or start the child with the multiprocessing method 'spawn'"
+        )
 
 
 class Emulator:
@@ -129,14 +141,31 @@ class Emulator:
         if isinstance(allowed_hosts, str):
             raise ValueError(f"allowed_hosts is a list of names, not {allowed_hosts!r}\nhint: give [{allowed_hosts!r}]")  # noqa: TRY004 - as for every argument here
         limits = (Quotas() if quotas else None) if isinstance(quotas, bool) else quotas
-        self.model = Model(clock=clock, seed=seed, quotas=limits, transition_seconds=transition_seconds)
-        self._plan = FaultPlan(seed)
+        self._own_model = Model(clock=clock, seed=seed, quotas=limits, transition_seconds=transition_seconds)
+        self._own_plan = FaultPlan(seed)
+        self._process = os.getpid()
         self._port = port
         self._allowed_hosts = frozenset(name.lower() for name in allowed_hosts)
         self._lock = threading.Lock()  # guards _server and _thread: start() and stop() run one at a time
         self._server: KinesisServer | None = None
         self._thread: threading.Thread | None = None
         self._earlier: Counter[str] = Counter()  # requests before the last stop()
+
+    def _check_process(self) -> None:
+        """Raise in a child of the process, which has the locks of the server without its threads."""
+        if os.getpid() != self._process:
+            raise ForkedProcess
+
+    @property
+    def model(self) -> Model:
+        """The streams themselves, without HTTP."""
+        self._check_process()
+        return self._own_model
+
+    @property
+    def _plan(self) -> FaultPlan:
+        self._check_process()
+        return self._own_plan
 
     def start(self) -> Self:
         """Begin to serve; nothing happens when it does already.
@@ -146,6 +175,7 @@ class Emulator:
         PortInUse
             Another program listens on `port`.
         """
+        self._check_process()
         with self._lock:
             if self._server is None:
                 self._server = _listen(self._port, self.model, self._plan, self._allowed_hosts)
@@ -158,6 +188,7 @@ class Emulator:
 
     def stop(self) -> None:
         """Close every connection and end every thread; streams and scripted faults are kept for the next start."""
+        self._check_process()
         with self._lock:
             server, thread, self._server, self._thread = self._server, self._thread, None, None
             if server is not None and thread is not None:
@@ -249,6 +280,7 @@ class Emulator:
     @property
     def requests(self) -> Counter[str]:
         """How many requests each operation has had."""
+        self._check_process()
         server = self._server
         return self._earlier + (server.snapshot() if server else Counter[str]())
 

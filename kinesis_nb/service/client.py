@@ -23,6 +23,7 @@ from kinesis_nb.errors import (
     forget_frames,
 )
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.process import of_one_process
 from kinesis_nb.service.aggregation import pack
 from kinesis_nb.service.credentials import signed
 from kinesis_nb.service.deadline import set_deadlines, why_too_large
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@of_one_process
 class KinesisClient:
     """Kinesis over botocore; implements :class:`~kinesis_nb.transport.Kinesis`."""
 

@@ -8,6 +8,7 @@ CREDENTIALS, PERMISSIONS = "tests/test_credentials.py", "tests/test_permissions.
 SAVED, SECRETS, HOSTILE = "tests/test_saved.py", "tests/test_secrets.py", "tests/test_hostile.py"
 CROSS_ACCOUNT = "tests/test_cross_account.py"
 EMULATOR = "tests/emulator/test_server.py"
+FORK = "tests/test_fork.py"
 LAZY = "tests/test_lazy.py"
 NETWORKING, BAD_INPUT = "tests/test_networking.py", "tests/test_bad_input.py"
 
@@ -320,6 +321,48 @@ MUTANTS = [
         'if "Origin" in headers:',
         'if headers.get("Origin") == "null":',
         EMULATOR,
+    ),
+    Mutant(
+        "a streaming export does not notice a fork",
+        "streaming_export.py",
+        "@of_one_process\nclass StreamingExport:",
+        "class StreamingExport:",
+        FORK,
+    ),
+    Mutant(
+        "properties do not notice a fork",
+        "process.py",
+        "property(_checked(member.fget),",
+        "property(member.fget,",
+        FORK,
+    ),
+    Mutant(
+        "a child waits for the threads of polars",
+        "process.py",
+        "if not _probed[process]:",
+        "if process in {None}:",
+        FORK,
+    ),
+    Mutant(
+        "every child is refused",
+        "process.py",
+        '"polars" not in sys.modules or _polars_works()',
+        '"polars" not in sys.modules',
+        FORK,
+    ),
+    Mutant(
+        "an emulator does not notice a fork",
+        "emulator/__init__.py",
+        "if os.getpid() != self._process:",
+        "if not self._process:",
+        FORK,
+    ),
+    Mutant(
+        "rows in a child wait for polars",
+        "frames.py",
+        "if frame.estimated_size() <= CHUNK_BYTES:",
+        "if frame.is_empty():",
+        FORK,
     ),
 ]
 
