@@ -135,8 +135,8 @@ MUTANTS = [
     Mutant(
         "a proxy that wants a password is tried for ever",
         "service/translate.py",
-        'if "407" in str(error.kwargs.get("error"))',
-        "if False",
+        'if is_proxy and "407" in str(why):',
+        "if False:",
         NETWORKING,
     ),
     Mutant(
