@@ -202,6 +202,7 @@ def forgetful(function: Callable[P, R]) -> Callable[P, R]:
         del args, kwargs
         raise failed
 
+    call.is_forgetful = True  # type: ignore[attr-defined]  # for who wraps it again
     return call
 
 

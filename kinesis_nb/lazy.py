@@ -54,6 +54,7 @@ class _Rows:
             failed = error
         else:
             return
+        del self  # it leads to the options as well
         forget_frames(failed)
         raise failed
 

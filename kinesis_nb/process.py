@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kinesis_nb.errors import ForkedProcess
+from kinesis_nb.errors import ForkedProcess, forgetful
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
         check_process(self._process)
         return method(self, *args, **kwargs)
 
-    return call
+    return forgetful(call) if getattr(method, "is_forgetful", False) else call  # the arguments are in this frame too
 
 
 def check_polars() -> None:

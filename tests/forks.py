@@ -156,6 +156,8 @@ def count(url: str) -> str:
 
 def own_before_polars() -> dict[str, Any]:
     """Let a child connect for itself where nothing has started threads that it would miss."""
+    import polars  # noqa: F401, ICN001 - which starts no thread yet
+
     with Emulator() as server:
         server.model.call("CreateStream", {"StreamName": "orders", "ShardCount": 2})
         records = [{"PartitionKey": f"k{number}", "Data": b"x"} for number in range(50)]

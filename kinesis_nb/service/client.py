@@ -215,13 +215,11 @@ class KinesisClient:
         halt.check()
         try:
             return signed(self._credentials, call)
-        except boto_errors.ClientError as error:
-            raise self._translate(error, operation, stream) from error
-        except boto_errors.BotoCoreError as error:
+        except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
             failed = self._translate(error, operation, stream)
         except (UnicodeDecodeError, ResponseParserError, RecursionError):
             failed = _malformed(operation, "a response that is not JSON")
-        raise failed  # without what led to it, which quotes the address of the proxy, or the response
+        raise failed  # without what led to it: it quotes the address of the proxy, or the response, or what was signed
 
     def _translate(self, error: Exception, operation: str, stream: str = "") -> KinesisError:
         halt.check()  # what was given up did not fail

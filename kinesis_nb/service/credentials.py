@@ -204,14 +204,12 @@ def assume(role: StsRole, base: Renewable, sts: Any, clock: Clock, proxy: Proxy 
                 ),
             )
             return _loaded(answer["Credentials"], role)
-        except boto_errors.ClientError as error:
-            raise translate(error, "assume_role", now=clock.now(), resource=role.role_arn, proxy=proxy) from error
-        except boto_errors.BotoCoreError as error:
-            failed = translate(error, "assume_role", proxy=proxy)
+        except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
+            failed = translate(error, "assume_role", now=clock.now(), resource=role.role_arn, proxy=proxy)
         except NOT_WHOLE:
             hint = "it can be asked for again"
             failed = ServiceError("AssumeRole: the answer was not whole", hint=hint, retryable=True)
-        raise failed  # without what led to it, which quotes the address of the proxy, or the answer with the keys
+        raise failed  # without what led to it: it quotes the address of the proxy, or the answer with the keys
 
     return Renewable(load, clock)
 
