@@ -22,6 +22,7 @@ from deltalake import DeltaTable
 
 from kinesis_nb.deltalog import LOG
 from kinesis_nb.errors import ConfigError
+from kinesis_nb.process import check_threads_of
 
 _S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(.*[^/].*)", re.DOTALL)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive of Windows has one letter
@@ -94,14 +95,13 @@ class Handle(DeltaTable):
         The newest by default.
     options
         For deltalake.
-    reader_options
-        For whoever reads the files.
     """
 
-    def __init__(self, uri: str, version: int | None, options: dict[str, str], reader_options: dict[str, str]) -> None:
+    def __init__(self, uri: str, version: int | None, options: dict[str, str]) -> None:
         self._place = uri
+        check_threads_of("deltalake")
         super().__init__(url_of(uri), version, options or None)  # shown without secrets in a traceback: no copy
-        self._storage_options = reader_options or None  # polars takes them from here
+        self._storage_options = None  # polars would take the keys from here, and pickle them
 
     @property
     def table_uri(self) -> str:
@@ -149,6 +149,7 @@ def create(uri: str, options: dict[str, str], **table: Any) -> None:
     table
         As ``DeltaTable.create`` takes it.
     """
+    check_threads_of("deltalake")
     if _needs_detour(uri):
         Path(uri, LOG).mkdir(parents=True, exist_ok=True)  # a detour ends there
     DeltaTable.create(url_of(uri), storage_options=options or None, **table)

@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     emulator.add_argument(
         "--transition-seconds", type=_seconds, default=0.0, help="how long streams stay CREATING or UPDATING"
     )
+    emulator.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a name it may be called by; repeatable"
+    )
     emulator.set_defaults(run=_emulator)
     lab = commands.add_parser("lab", help="open JupyterLab on a folder of notebooks; more options go to JupyterLab")
     lab.add_argument("folder", nargs="?", default="notebooks", help="default: notebooks")
@@ -109,7 +112,13 @@ def _emulator(options: argparse.Namespace) -> int:
     if len(streams) < len(options.stream):
         raise ConfigError("--stream names a stream twice", hint="every stream once, for example --stream orders:4")
     try:
-        serve(options.port, quotas=options.quotas, streams=streams, transition_seconds=options.transition_seconds)
+        serve(
+            options.port,
+            quotas=options.quotas,
+            streams=streams,
+            transition_seconds=options.transition_seconds,
+            allowed_hosts=options.allow_host,
+        )
     except AwsError as error:
         raise ConfigError(str(error), hint="--stream takes NAME:SHARDS, for example orders:4") from error
     return 0

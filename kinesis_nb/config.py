@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import ipaddress
-import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from kinesis_nb.credentials import Auth, AwsInstance, Profile, Secret, StaticCredentials, StsRole
-from kinesis_nb.errors import ConfigError, ForkedProcess, UnknownOption, closest
+from kinesis_nb.errors import ConfigError, UnknownOption, closest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +22,7 @@ R = TypeVar("R")
 
 REGION = re.compile(r"[a-z]{2,4}(-[a-z]+){1,3}-\d{1,2}")
 _SCHEDULER = re.compile(r"(tcp|tls|ws|wss)://[\w.:\[\]-]+:\d{1,5}", re.ASCII)
+_PASSWORD = re.compile(r"(://[^:/@\s]*):\S*@")  # up to the last @: a password may hold one, and a / or : too
 _STREAM = re.compile(r"[a-zA-Z0-9_.-]{1,128}")  # AWS: StreamName
 _STREAM_ARN = re.compile(
     r"arn:(?P<partition>aws[a-z-]*):kinesis:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):stream/(?P<stream>[a-zA-Z0-9_.-]{1,128})",
@@ -44,24 +44,43 @@ class Proxy:
     user: str = ""
     password: Secret | None = None
 
+    def __post_init__(self) -> None:
+        for text in (self.user, self.password.reveal() if self.password else ""):
+            if not text.isascii() or not text.isprintable():  # HTTP's Basic has no letters beyond ASCII
+                raise ConfigError(
+                    "the user or the password of the proxy has a letter that cannot be sent",
+                    hint="they may hold ASCII letters, digits and signs; ask for another password",
+                )
+
     @classmethod
     def parse(cls, url: str) -> Proxy:
-        """Take an address apart; raise ConfigError, without showing it, when it is none."""
+        """Parse an address, whose user and password may be percent-encoded; raise ConfigError, without showing it."""
         parts = _address("proxy", url)
+        if parts.path not in {"", "/"} or parts.query or parts.fragment:  # where the host is cannot be told
+            raise ConfigError(
+                "proxy has something behind its host and port",
+                hint="in a user or password write / as %2F, ? as %3F, # as %23, % as %25",
+            )
         host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
         address = f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}"
-        return cls(address, parts.username or "", Secret(parts.password) if parts.password else None)
+        password = Secret(unquote(parts.password)) if parts.password else None
+        return cls(address, unquote(parts.username or ""), password)
 
     def reveal(self) -> str:
         """Return the whole address; for the connection only."""
-        return self._with(f":{self.password.reveal()}" if self.password else "")
+        return self._with(f":{quote(self.password.reveal(), safe='')}" if self.password else "")
 
     def __str__(self) -> str:
         return self._with(f":{self.password}" if self.password else "")
 
     def _with(self, password: str) -> str:
         scheme, _, host = self.address.partition("://")
-        return f"{scheme}://{self.user}{password}@{host}" if self.user else self.address
+        return f"{scheme}://{quote(self.user, safe='')}{password}@{host}" if self.user or password else self.address
+
+
+def masked(text: str) -> str:
+    """Return a text of others without the passwords of the addresses in it, whatever signs these hold."""
+    return _PASSWORD.sub(r"\1:********@", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,15 +279,6 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return call
-
-
-def check_process(made_in: int) -> None:
-    """Raise ForkedProcess in a child of the process with this id, whose threads and locks the child does not have."""
-    if os.getpid() != made_in:
-        raise ForkedProcess(
-            f"this was made in process {made_in}, and is used in its child {os.getpid()}",
-            hint="connect() in the child, or start it with the multiprocessing method 'spawn'",
-        )
 
 
 def check_count(name: str, value: object) -> None:

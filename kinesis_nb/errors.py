@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import traceback
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from kinesis_nb.text import one_line
@@ -164,25 +165,44 @@ class Closed(KinesisError):
 
 def forget_frames(error: BaseException) -> None:
     """Drop the tracebacks of an error and of all that led to it: their frames hold keys, headers and passwords."""
-    led: BaseException | None = error
-    while led is not None:
+    for led in _all_behind(error):
         led.__traceback__ = None
-        led = led.__cause__ or led.__context__
+
+
+def _forget_variables(error: BaseException) -> None:
+    """Keep the tracebacks of an error and of all that led to it, without what the variables in them held."""
+    for led in _all_behind(error):
+        traceback.clear_frames(led.__traceback__)
+
+
+def _all_behind(error: BaseException) -> list[BaseException]:
+    """Return an error and all that led to it, by either way."""
+    found: list[BaseException] = [error]
+    for one in found:
+        members = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+        found += [led for led in (one.__cause__, one.__context__, *members) if led is not None and led not in found]
+    return found
 
 
 def forgetful(function: Callable[P, R]) -> Callable[P, R]:
-    """Let no error of ours out with the arguments of a function that takes secrets in its frames."""
+    """Let no error out with secrets in its frames: the arguments of a function, or what it reached a table with.
+
+    An error of ours loses its traceback. A bug, or an interrupt, keeps the lines in which it happened.
+    """
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        failed: BaseException
         try:
             return function(*args, **kwargs)
         except KinesisError as error:
-            failed = error
+            forget_frames(failed := error)
+        except BaseException as error:  # noqa: BLE001 - raised below
+            _forget_variables(failed := error)
         del args, kwargs
-        forget_frames(failed)
         raise failed
 
+    call.is_forgetful = True  # type: ignore[attr-defined]  # for who wraps it again
     return call
 
 

@@ -268,6 +268,7 @@ class Catalog(Mapping[str, StreamView]):
 
     def __init__(self, kinesis: Patient, region: str, read: ReadWindow) -> None:
         self._kinesis, self._region, self._read = kinesis, region, read
+        self._views: dict[str, StreamView] = {}  # a traceback may show it before its names are known
         self._views = {name: StreamView(kinesis, name, read) for name in _names(kinesis)}
 
     def __getitem__(self, name: str) -> StreamView:

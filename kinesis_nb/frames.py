@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kinesis_nb.display import SHOWN_ROWS, frame_html, plain
+from kinesis_nb.process import check_polars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -189,12 +190,14 @@ def as_arrow(frame: pl.DataFrame) -> pa.Table:
     """Return rows that polars holds as a table with the columns of `SCHEMA`, in chunks: one holds 2 GiB of text."""
     import polars as pl
 
+    newest = pl.CompatLevel.newest()  # else polars copies the text as well
+    if frame.estimated_size() <= CHUNK_BYTES:
+        return frame.to_arrow(compat_level=newest).cast(SCHEMA)
     sizes = frame.select(pl.col("data").str.len_bytes() + pl.col("data_raw").bin.size().fill_null(0)).to_series()
     ends = sizes.fill_null(0).cum_sum()
     chunks = 1 + (int(ends[-1]) // CHUNK_BYTES if len(ends) else 0)
     bounds = [int(ends.search_sorted(n * CHUNK_BYTES)) for n in range(chunks)]
     pieces = [frame.slice(start, end - start) for start, end in pairwise([*bounds, len(frame)])]
-    newest = pl.CompatLevel.newest()  # else polars copies the text as well
     return pa.concat_tables(piece.to_arrow(compat_level=newest).cast(SCHEMA) for piece in pieces)
 
 
@@ -230,6 +233,7 @@ class TableLike(ABC):
         """Return the rows as a polars DataFrame."""
         import polars as pl
 
+        check_polars()
         frame = pl.from_arrow(self.to_arrow(), rechunk=False)
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - for the type checker
         return frame

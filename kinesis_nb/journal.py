@@ -19,6 +19,7 @@ import polars as pl
 
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.journal_file import GivenUp, JournalFile
+from kinesis_nb.process import of_one_process
 from kinesis_nb.progress import Progress
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _OTHER = {
 }
 
 
+@of_one_process
 class Journal:
     """The progress of one export, in memory and in its file; an Observer of the lanes.
 

@@ -20,6 +20,7 @@ from kinesis_nb.config import hinted
 from kinesis_nb.errors import ConfigError, closest
 from kinesis_nb.frames import TableLike
 from kinesis_nb.infer import Schema, infer_schema
+from kinesis_nb.process import check_polars
 from kinesis_nb.shapes import Misfits, Object, object_shape
 from kinesis_nb.text import one_line
 
@@ -153,6 +154,7 @@ def _open(frame: Any, column: str) -> tuple[Any, Callable[[int], Iterator[list[A
 
 
 def _to_polars(frame: Any) -> pl.DataFrame:
+    check_polars()
     if isinstance(frame, pl.DataFrame):
         return frame
     if isinstance(frame, TableLike):

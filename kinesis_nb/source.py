@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from kinesis_nb.config import SourceConfig, StreamArn, check_count, check_process, check_stream_name, hinted
+from kinesis_nb.config import SourceConfig, StreamArn, check_count, check_stream_name, hinted
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
 from kinesis_nb.position import Kind, StartingPosition, check_end
+from kinesis_nb.process import check_polars, of_one_process
 from kinesis_nb.retry import Patient
 from kinesis_nb.saved import save
 from kinesis_nb.shards import hash_key
@@ -51,6 +52,7 @@ def open_kinesis(config: SourceConfig) -> Kinesis:
     return Source(config)._kinesis  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
+@of_one_process
 class Source:
     """Streams of one account and region; made by :func:`~kinesis_nb.connection.connect`."""
 
@@ -59,12 +61,11 @@ class Source:
         self._clock = clock or SystemClock()
         self._kinesis_given = kinesis
         self._kinesis_made: Kinesis | None = None
-        self._process = os.getpid()
 
     @property
     def _kinesis(self) -> Kinesis:
         """The transport; made when first needed, because boto3 takes its time."""
-        check_process(self._process)
+        check_polars()
         if self._kinesis_given is not None:
             return self._kinesis_given
         if self._kinesis_made is None:

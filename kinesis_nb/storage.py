@@ -25,7 +25,7 @@ from deltalake.exceptions import DeltaError
 
 from kinesis_nb import address, deltalog, fencing
 from kinesis_nb.address import Handle
-from kinesis_nb.errors import KinesisError, TableError
+from kinesis_nb.errors import KinesisError, TableError, forget_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -135,7 +135,7 @@ class Storage:
             When a file of the log is incomplete.
         """
         with self._log_errors(version):
-            return Handle(self.uri, version, self.patient_options(), self.options())
+            return Handle(self.uri, version, self.patient_options())
 
     @contextmanager
     def _log_errors(self, version: int | None) -> Generator[None]:
@@ -158,7 +158,7 @@ class Storage:
         return Options({**_PATIENCE, **self.options()}) if self.folder is None else Options()
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
-        """Return the rows of a version, the newest by default.
+        """Return the rows of a version, the newest by default; for the engine, because it holds the keys to them.
 
         Raises
         ------
@@ -167,12 +167,16 @@ class Storage:
         TableError
             When a file of the log, or of the rows in a folder, is incomplete.
         """
-        import polars as pl
-
         table = self.open(version)
         if self.folder is not None:
             _check_files(self.folder, table)
-        return pl.scan_delta(table)
+        return self.rows_of(table)
+
+    def rows_of(self, table: DeltaTable) -> pl.LazyFrame:
+        """Return the rows of an open table, with the keys of this moment."""
+        import polars as pl
+
+        return pl.scan_delta(table, storage_options=self.options() or None)
 
     def exists(self) -> bool:
         """Whether there is a Delta table."""
@@ -603,6 +607,7 @@ def storage_errors() -> Generator[None]:
     except KinesisError:  # some of them are an OSError as well
         raise
     except (DeltaError, OSError, pa.ArrowException) as error:
+        forget_frames(error)  # they hold the options of the object store
         raise OSError(one_line(error)) from error
 
 
@@ -618,7 +623,8 @@ def storage_told(uri: str) -> Generator[None]:
         raise
     except OSError as error:
         raise explain(uri, error) from error
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        forget_frames(error)
         raise explain(uri, OSError(one_line(error))) from error
 
 

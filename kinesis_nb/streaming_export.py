@@ -13,6 +13,7 @@ from kinesis_nb.display import show_live, table_html
 from kinesis_nb.entries import Options, Preparer
 from kinesis_nb.errors import KinesisError, TableError
 from kinesis_nb.exporter import STREAMED, Exporter
+from kinesis_nb.process import of_one_process
 from kinesis_nb.report import ExportReport, Settled, Tally
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class StreamingExportStatus:
     waits_for: str = ""
 
 
+@of_one_process
 class StreamingExport:
     """A running export; made by :meth:`kinesis_nb.source.Source.export_stream`."""
 

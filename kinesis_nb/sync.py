@@ -6,7 +6,6 @@ It goes on where it stopped, whatever stopped it.
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,16 +15,18 @@ import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.committer import Committer, OnDataLoss
-from kinesis_nb.config import check_process, hinted
+from kinesis_nb.config import hinted
 from kinesis_nb.consumer import State
 from kinesis_nb.display import show_live, table_html
-from kinesis_nb.errors import ConfigError, StreamNotFound, TableError
+from kinesis_nb.errors import ConfigError, StreamNotFound, TableError, forgetful
 from kinesis_nb.feed import Feed
 from kinesis_nb.frames import Records, TableLike, concat, rows_behind
+from kinesis_nb.lazy import scan
 from kinesis_nb.ledger import encode_start
 from kinesis_nb.origin import Origin
 from kinesis_nb.ownership import Ownership
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.process import of_one_process
 from kinesis_nb.retry import Patient
 from kinesis_nb.running import Registry
 from kinesis_nb.scheduler import Scheduler
@@ -127,6 +128,7 @@ class RunPart:
     wanted: Callable[[Shard], bool]
 
 
+@of_one_process
 class Sync(TableLike):
     """A running sync.
 
@@ -150,9 +152,8 @@ class Sync(TableLike):
         self.stream = feed.stream
         self._feed, self._table, self._clock = feed, table, feed.clock
         self._scheduler: Scheduler | None = None  # none before the table is ours
-        self._process = os.getpid()
         self._numbers, self._viewing = Txns(table.storage), threading.Lock()  # of those who look at the table
-        self._writer = Committer(
+        self._committer = Committer(
             table,
             Ownership(table, feed.wanted, part.run if part else ""),
             feed,
@@ -163,13 +164,9 @@ class Sync(TableLike):
             eager=PART_EAGER_SECONDS if part else None,
         )
         patience = PART_PATIENCE * part.number if part else 0
-        self._upkeep = Upkeep(table.storage, lambda: self._writer.snapshot().version, patience)
+        self._upkeep = Upkeep(table.storage, lambda: self._committer.snapshot().version, patience)
 
-    @property
-    def _committer(self) -> Committer:
-        check_process(self._process)  # a forked child might wait for a lock that nobody will release
-        return self._writer
-
+    @forgetful
     def start(self) -> None:
         """Start; return when shards are being read, or another writer of the table is waited for.
 
@@ -202,9 +199,9 @@ class Sync(TableLike):
     def _begin(self, feed: Feed) -> None:
         self._scheduler = Scheduler(
             feed,
-            self._writer,
-            skipped=self._writer.ended,
-            on_done=self._writer.reading_done,
+            self._committer,
+            skipped=self._committer.ended,
+            on_done=self._committer.reading_done,
         )
         self._scheduler.start()
         self._upkeep.start(f"kinesis_nb {self.stream} upkeep")
@@ -220,6 +217,7 @@ class Sync(TableLike):
         """Whether it runs and cannot use its table at the moment."""
         return bool(self._committer.trouble)
 
+    @forgetful
     def stop(self) -> None:
         """Commit what was read, then stop. Stopping twice is fine.
 
@@ -240,6 +238,7 @@ class Sync(TableLike):
                 hint="nothing is lost: the next sync of this table reads them again",
             )
 
+    @forgetful
     @hinted
     def wait(self, timeout: float | None = None, *, until_caught_up: bool = True) -> bool:
         """Wait until everything that is in the stream now is in the table.
@@ -327,6 +326,7 @@ class Sync(TableLike):
             self._scheduler.look()
 
     @property
+    @forgetful
     def live(self) -> Records:
         """The rows that are read but not committed yet."""
         _version, pending = self._view()
@@ -338,15 +338,17 @@ class Sync(TableLike):
         return self._table.storage.uri
 
     @property
+    @forgetful
     def storage_options(self) -> dict[str, str]:
         """What a reader of the table needs to reach it now; empty for a folder."""
         return self._table.storage.options()
 
+    @forgetful
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
-        with storage_told(self.uri):
-            return self._table.storage.scan(version)
+        return scan(self._table.storage, version)
 
+    @forgetful
     def verify(self) -> Verdict:
         """Read the whole committed table and check that each shard is there whole, once and in order.
 
@@ -361,17 +363,19 @@ class Sync(TableLike):
             at = SyncTable(self._table.storage, self._table.storage.open(), self._table.origin)
             return verify(at, _listing(self._feed.kinesis, self._clock, self.stream))
 
+    @forgetful
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table."""
         version, pending = self._view()
         with storage_told(self.uri):
-            committed = as_written(self.scan(version).collect().to_arrow())
+            committed = as_written(self._table.storage.scan(version).collect().to_arrow())
         return pa.concat_tables([committed, concat(pending)], promote_options="default")
 
+    @forgetful
     def __len__(self) -> int:
         version, pending = self._view()
         with storage_told(self.uri):
-            committed = self.scan(version).select(pl.len()).collect().item()
+            committed = self._table.storage.scan(version).select(pl.len()).collect().item()
         return int(committed) + sum(rows.num_rows for rows in pending)
 
     def _view(self) -> tuple[int, list[pa.RecordBatch]]:

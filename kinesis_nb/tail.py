@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from kinesis_nb.config import check_count, check_process, hinted
+from kinesis_nb.config import check_count, hinted
 from kinesis_nb.display import frame_html, show_live, to_perspective, widget
 from kinesis_nb.errors import Closed
 from kinesis_nb.frames import Record, Records, TableLike, concat, in_range, iter_records
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.process import of_one_process
 from kinesis_nb.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class TailStats:
     warning: str = ""
 
 
+@of_one_process
 class Tail(TableLike):
     """The rows that a stream delivers from now on; made by :meth:`Source.tail`, running when you get it.
 
@@ -66,8 +67,7 @@ class Tail(TableLike):
 
     def __init__(self, feed: Feed, start: StartingPosition, buffer: Buffer) -> None:
         self.stream = feed.stream
-        self._process = os.getpid()
-        self._rows = buffer
+        self._buffer = buffer
         is_latest = start.kind is Kind.LATEST
         # nothing new arrives in a closed shard
         skipped = [shard.shard_id for shard in feed.shards if is_latest and not shard.is_open]
@@ -78,11 +78,6 @@ class Tail(TableLike):
         self._scheduler.start()
         if is_latest:
             self._scheduler.wait_opened(OPEN_SECONDS)
-
-    @property
-    def _buffer(self) -> Buffer:
-        check_process(self._process)  # a forked child might wait for a lock that nobody will release
-        return self._rows
 
     def stop(self) -> None:
         """Stop reading; the rows that are held stay readable. Stopping twice is fine."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import ssl
 import threading
+import traceback
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import pytest
+from botocore.httpsession import ProxyConfiguration
 from urllib3.exceptions import InsecureRequestWarning
 
 import kinesis_nb as kn
-from kinesis_nb.config import Proxy, SourceConfig
+from kinesis_nb.config import Proxy, SourceConfig, masked
 from kinesis_nb.emulator import ErrorReply
 from kinesis_nb.service.client import KinesisClient
 from tests.aws import Quiet, serving
@@ -210,6 +214,56 @@ def test_what_a_proxys_address_shows() -> None:
         proxy = Proxy.parse(url)
         assert PASSWORD not in f"{proxy} {proxy!r}"
         assert proxy.reveal() == url
+
+
+ODD = ["p@ss", "a@b@c", "p:ss", "p%40ss", "100%25", "%2Fp%3F%23", "p%ss", "http", "a"]
+
+
+@pytest.mark.parametrize("written", ODD)
+def test_a_password_of_any_signs(written: str) -> None:
+    """However it is written, it is in no text, and the proxy is sent what was meant."""
+    meant = unquote(written)
+    proxy = Proxy.parse(f"http://ada%40corp:{written}@proxy.example:3128")
+    assert (proxy.address, proxy.user) == ("http://proxy.example:3128", "ada@corp")
+    assert str(proxy) == "http://ada%40corp:********@proxy.example:3128"
+    assert proxy.password == kn.Secret(meant)
+    assert Proxy.parse(proxy.reveal()) == proxy
+    sent = ProxyConfiguration({"https": proxy.reveal()}).proxy_headers_for(proxy.reveal())
+    assert base64.b64decode(sent["Proxy-Authorization"].split()[1]).decode() == f"ada@corp:{meant}"
+
+
+@pytest.mark.parametrize("written", [*ODD, "p/ss", "p?ss", "p#ss", "p%C3%A4"])
+@pytest.mark.parametrize("proxy", ["ours", "the environment's"])
+def test_no_error_shows_a_password_of_any_signs(monkeypatch: pytest.MonkeyPatch, written: str, proxy: str) -> None:
+    """Neither its message nor what led to it, whether the proxy refuses, is away, or cannot even be named."""
+    url = f"http://ada:CANARY{written}@127.0.0.1:9"
+    for name in ("no_proxy", "NO_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    if proxy == "the environment's":
+        monkeypatch.setenv("HTTPS_PROXY", url)
+    with pytest.raises(kn.KinesisError) as caught:
+        kn.connect(auth=KEYS, **({"proxy": url} if proxy == "ours" else {}))._kinesis.list_streams()  # type: ignore[arg-type]
+    assert "CANARY" not in f"{caught.value!r} {caught.value} {caught.value.hint}"
+    beneath = caught.value.with_traceback(caught.tb.tb_next)  # the test's own frame has it
+    shown = "".join(traceback.TracebackException.from_exception(beneath, capture_locals=True).format())
+    assert "CANARY" not in shown
+
+
+@pytest.mark.parametrize("url", ["http://ada:p%C3%A4ss@host:1", "http://ad%C3%A4:x@host:1", "http://ada:p%0Ass@host:1"])
+def test_a_password_that_cannot_be_sent(url: str) -> None:
+    """HTTP knows no such letter: refused at once, unseen, in place of an error of botocore's that quotes it."""
+    with pytest.raises(kn.ConfigError, match="has a letter that cannot be sent\nhint: ") as caught:
+        kn.connect(proxy=url)
+    shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "\xe4" not in shown
+
+
+@pytest.mark.parametrize("text", ["see http://ada:p@ss@host for", "(http://:p/s:s@host)", "x http://a:b@h:1/ y"])
+def test_what_is_masked_in_a_text_of_others(text: str) -> None:
+    """From the first colon to the last @ of a word."""
+    shown = masked(text)
+    assert ":********@h" in shown
+    assert not re.search(r"ss|s:s|:b@", shown)
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 import tomllib
+import traceback
 import types
 from dataclasses import fields
 from typing import TYPE_CHECKING
@@ -13,13 +15,14 @@ import keyring
 import pytest
 from keyring.backend import KeyringBackend
 from keyring.backends import fail, null
+from keyring.errors import KeyringLocked
 from keyrings.cryptfile.cryptfile import CryptFileKeyring
 
 import kinesis_nb as kn
 from kinesis_nb.config import SourceConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SECRET, TOKEN, PASSWORD = "s3cret/KEY+1", "t0ken==", "pr0xy"
@@ -34,11 +37,17 @@ class MemoryKeyring(KeyringBackend):
     def __init__(self) -> None:
         super().__init__()
         self.held: dict[tuple[str, str], str] = {}
+        self.room = 100
+        self.is_locked = False
 
     def get_password(self, service: str, username: str) -> str | None:
+        if self.is_locked:
+            raise KeyringLocked("locked")
         return self.held.get((service, username))
 
     def set_password(self, service: str, username: str, password: str) -> None:
+        if len(self.held) >= self.room:
+            raise KeyringLocked(f"no room for {password}")
         self.held[service, username] = password
 
     def delete_password(self, service: str, username: str) -> None:
@@ -215,6 +224,121 @@ def test_a_file_that_others_may_write_is_not_trusted(folder: Path) -> None:
     kn.connect().save("orders")
     (folder / "orders.toml").chmod(0o666)
     with pytest.raises(kn.ConfigError, match=r"others may write.*\nhint: check it, then chmod 600"):
+        kn.connect("orders")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners as POSIX knows them")
+@pytest.mark.parametrize("what", ["orders.toml", ".", ".."])
+def test_what_another_user_owns_is_not_trusted(folder: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Neither a file nor a folder of somebody else, whatever its mode; what root has made is trusted."""
+    kn.connect().save("orders")
+    place = (folder / what).resolve()
+    me = place.stat().st_uid
+    for look in ("fstat", "stat"):
+        monkeypatch.setattr(os, look, _owned(getattr(os, look), place, me + 1))
+    monkeypatch.setattr("os.getuid", lambda: me + 2)
+    with pytest.raises(
+        kn.ConfigError, match=r"(file|folder) of source 'orders' belongs to another user\nhint: .* chown"
+    ):
+        kn.connect("orders")
+
+
+def _owned(look: Callable[..., os.stat_result], place: Path, owner: int) -> Callable[..., os.stat_result]:
+    """Return a look at files that sees one of them owned by somebody, and the others by root."""
+    inode = place.stat().st_ino
+
+    def seen(what: object, **options: object) -> os.stat_result:
+        found = list(look(what, **options))
+        found[stat.ST_UID] = owner if found[stat.ST_INO] == inode else 0
+        return os.stat_result(found)
+
+    return seen
+
+
+@pytest.mark.parametrize("what", [".", ".."])
+def test_a_folder_that_others_may_write_is_not_trusted(folder: Path, what: str) -> None:
+    """Who can write into the folder can put another file there; saving takes that from them."""
+    kn.connect().save("orders")
+    (folder / what).resolve().chmod(0o770)
+    with pytest.raises(kn.ConfigError, match=r"others may write the folder.*\nhint: check it, then chmod 700"):
+        kn.connect("orders")
+    kn.connect().save("orders")
+    assert kn.connect("orders").config == kn.connect().config
+
+
+def test_a_folder_behind_a_link_is_not_read(folder: Path, tmp_path: Path) -> None:
+    """What a link leads to may be anybody's."""
+    kn.connect().save("orders")
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(kn.ConfigError, match="is not a folder of yours"):
+        kn.connect("orders")
+
+
+def test_a_pipe_keeps_nobody_waiting(folder: Path) -> None:
+    """What is no file is refused at once."""
+    kn.connect().save("orders")
+    (folder / "orders.toml").unlink()
+    os.mkfifo(folder / "orders.toml")
+    with pytest.raises(kn.ConfigError, match="is not a file"):
+        kn.connect("orders")
+
+
+def test_saving_again_leaves_no_old_secret(ring: MemoryKeyring) -> None:
+    """What the new source does not have is gone from the keyring, also of one that an earlier version saved."""
+    full().save("orders")
+    kn.connect(auth=kn.StaticCredentials("AKIAOTHER", "another")).save("orders")
+    assert list(ring.held.values()) == ["another"]
+    kn.connect(auth=kn.Profile("dev")).save("orders")
+    assert ring.held == {}
+
+
+def test_secrets_that_an_earlier_version_saved(folder: Path, ring: MemoryKeyring) -> None:
+    """They are found under the names that it gave them, and removed under these."""
+    kn.connect(auth=kn.StaticCredentials("AKIATEST", SECRET)).save("orders")
+    [(service, entry)] = ring.held
+    text = (folder / "orders.toml").read_text()
+    (folder / "orders.toml").write_text("\n".join(line for line in text.splitlines() if "secrets_of" not in line))
+    ring.held = {(service, entry.rpartition("/")[0]): SECRET}
+    assert kn.connect("orders").config.auth == kn.StaticCredentials("AKIATEST", SECRET)
+    kn.connect().save("orders")
+    assert ring.held == {}
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_keyring_that_fails_changes_nothing(ring: MemoryKeyring, room: int) -> None:
+    """All secrets are kept or none; the source of before stays, whole, and nothing of the new one does."""
+    kn.connect(auth=kn.StaticCredentials("AKIAOLD", "old")).save("orders")
+    ring.room = 1 + room
+    with pytest.raises(
+        kn.ConfigError, match=r"keyring does not take .*\(KeyringLocked\), so nothing is saved\nhint"
+    ) as no:
+        full().save("orders")
+    assert list(ring.held.values()) == ["old"]
+    assert kn.connect("orders").config.auth == kn.StaticCredentials("AKIAOLD", "old")
+    assert no.value.__cause__ is no.value.__context__ is None
+    shown = "".join(traceback.TracebackException.from_exception(no.value, capture_locals=True).format())
+    assert not [secret for secret in (SECRET, TOKEN, PASSWORD) if secret in shown]
+
+
+def test_a_locked_keyring_gives_nothing(ring: MemoryKeyring) -> None:
+    """A secret that it does not give is asked for; with nobody there that is an error of ours."""
+    full().save("orders")
+    ring.is_locked = True
+    with pytest.raises(kn.ConfigError, match=r"is not known here\nhint: unlock the keyring"):
+        kn.connect("orders")
+
+
+def test_a_secret_of_another_saving_does_not_fit(
+    folder: Path, ring: MemoryKeyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new key id never meets the secret of the old one, also where the keyring was away meanwhile."""
+    kn.connect(auth=kn.StaticCredentials("AKIAOLD", "old")).save("orders")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "keyring", None)
+        kn.connect(auth=kn.StaticCredentials("AKIANEW", "new")).save("orders")
+    assert list(ring.held.values()) == ["old"]
+    with pytest.raises(kn.ConfigError, match="is not known here"):
         kn.connect("orders")
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from kinesis_nb.agents import private
 from kinesis_nb.errors import AgentError, ConfigError, KinesisError
+from kinesis_nb.process import of_one_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -29,6 +30,7 @@ _lock = threading.Lock()  # guards _clients; held while one connects
 _clients: dict[str, Any] = {}  # each a WholeClient; only who asks for agents has Dask
 
 
+@of_one_process
 class Cluster:
     """A Dask cluster whose workers are agents.
 

@@ -18,8 +18,10 @@ from kinesis_nb.agents.place import Placement, first_places
 from kinesis_nb.agents.states import State
 from kinesis_nb.config import hinted
 from kinesis_nb.display import show_live, table_html
-from kinesis_nb.errors import AgentError, KinesisError, TableError
+from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful
 from kinesis_nb.frames import Records, TableLike, concat
+from kinesis_nb.lazy import scan
+from kinesis_nb.process import of_one_process
 from kinesis_nb.storage import storage_told
 from kinesis_nb.sync import SyncStatus
 from kinesis_nb.table import as_written
@@ -165,6 +167,7 @@ class PartStatus:
     maintenance: str
 
 
+@of_one_process
 class Job:
     """A job that agents run. It goes on when this object, or its process, is gone."""
 
@@ -338,6 +341,7 @@ def _lines(part: PartStatus) -> list[tuple[Any, ...]]:
     ]
 
 
+@of_one_process
 class AgentSync(Job, TableLike):
     """A sync that agents run, part by part; made by :meth:`Source.sync` of a source with ``agents=``.
 
@@ -364,21 +368,24 @@ class AgentSync(Job, TableLike):
         return self._storage.uri
 
     @property
+    @forgetful
     def storage_options(self) -> dict[str, str]:
         """What a reader of the table needs to reach it now; empty for a folder."""
         return self._storage.options()
 
+    @forgetful
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
-        with storage_told(self.uri):
-            return self._storage.scan(version)
+        return scan(self._storage, version)
 
+    @forgetful
     def verify(self) -> Verdict:
         """Let an agent read the whole committed table and check that each shard is there whole, once and in order."""
         from kinesis_nb.agents.worker import look_at
 
         return self._cluster.client.submit(look_at, self._order, pure=False).result()
 
+    @forgetful
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table.
 
@@ -386,7 +393,7 @@ class AgentSync(Job, TableLike):
         """
         pending = self.live.to_arrow()
         with storage_told(self.uri):
-            committed = as_written(self.scan().collect().to_arrow())
+            committed = as_written(self._storage.scan().collect().to_arrow())
         return pa.concat_tables([committed, _without(pending, committed)], promote_options="default")
 
     def __len__(self) -> int:
@@ -443,6 +450,7 @@ def _lag(parts: list[PartStatus]) -> timedelta | None:
     return max(known, default=None) if len(known) == len(busy) else None
 
 
+@of_one_process
 class AgentExport(Job):
     """A streaming export that an agent runs; made by :meth:`Source.export_stream` of a source with ``agents=``."""
 

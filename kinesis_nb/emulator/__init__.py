@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import signal
 import threading
 from collections import Counter
@@ -46,6 +47,7 @@ __all__ = [
     "Emulator",
     "ErrorReply",
     "Fault",
+    "ForkedProcess",
     "Gap",
     "Html",
     "ManualClock",
@@ -85,6 +87,16 @@ class PortInUse(OSError):
         self.port = port
 
 
+class ForkedProcess(RuntimeError):
+    """An emulator is used in a child of its process, where nothing serves."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this emulator runs in the parent of this process\n"
+            "hint: use its endpoint_url here, or start the child with the multiprocessing method 'spawn'"
+        )
+
+
 class Emulator:
     """Amazon Kinesis Data Streams on a loopback port.
 
@@ -102,6 +114,9 @@ class Emulator:
         Makes generated numbers and the choice of failing records repeatable.
     transition_seconds
         How long streams stay CREATING, UPDATING and DELETING, by `clock`.
+    allowed_hosts
+        Names beside ``127.0.0.1`` and ``localhost`` that requests may call it by, such as that of a container whose
+        port is passed on to it. Others are refused, and so are web pages: they could reach the port by DNS rebinding.
 
     Examples
     --------
@@ -119,17 +134,38 @@ class Emulator:
         quotas: Quotas | bool = False,
         seed: int = 0,
         transition_seconds: float = 0.0,
+        allowed_hosts: Iterable[str] = (),
     ) -> None:
         if host not in (LOOPBACK, "localhost"):
             raise ValueError(f"the emulator serves {LOOPBACK} only, not {host!r}\nhint: leave host out")
+        if isinstance(allowed_hosts, str):
+            raise ValueError(f"allowed_hosts is a list of names, not {allowed_hosts!r}\nhint: give [{allowed_hosts!r}]")  # noqa: TRY004 - as for every argument here
         limits = (Quotas() if quotas else None) if isinstance(quotas, bool) else quotas
-        self.model = Model(clock=clock, seed=seed, quotas=limits, transition_seconds=transition_seconds)
-        self._plan = FaultPlan(seed)
+        self._own_model = Model(clock=clock, seed=seed, quotas=limits, transition_seconds=transition_seconds)
+        self._own_plan = FaultPlan(seed)
+        self._process = os.getpid()
         self._port = port
+        self._allowed_hosts = frozenset(name.lower() for name in allowed_hosts)
         self._lock = threading.Lock()  # guards _server and _thread: start() and stop() run one at a time
         self._server: KinesisServer | None = None
         self._thread: threading.Thread | None = None
         self._earlier: Counter[str] = Counter()  # requests before the last stop()
+
+    def _check_process(self) -> None:
+        """Raise in a child of the process, which has the locks of the server without its threads."""
+        if os.getpid() != self._process:
+            raise ForkedProcess
+
+    @property
+    def model(self) -> Model:
+        """The streams themselves, without HTTP."""
+        self._check_process()
+        return self._own_model
+
+    @property
+    def _plan(self) -> FaultPlan:
+        self._check_process()
+        return self._own_plan
 
     def start(self) -> Self:
         """Begin to serve; nothing happens when it does already.
@@ -139,9 +175,10 @@ class Emulator:
         PortInUse
             Another program listens on `port`.
         """
+        self._check_process()
         with self._lock:
             if self._server is None:
-                self._server = _listen(self._port, self.model, self._plan)
+                self._server = _listen(self._port, self.model, self._plan, self._allowed_hosts)
                 self._port = self._server.server_address[1]
                 self._thread = threading.Thread(
                     target=self._server.serve_forever, args=(0.02,), name="kinesis_nb emulator", daemon=True
@@ -151,6 +188,7 @@ class Emulator:
 
     def stop(self) -> None:
         """Close every connection and end every thread; streams and scripted faults are kept for the next start."""
+        self._check_process()
         with self._lock:
             server, thread, self._server, self._thread = self._server, self._thread, None, None
             if server is not None and thread is not None:
@@ -242,6 +280,7 @@ class Emulator:
     @property
     def requests(self) -> Counter[str]:
         """How many requests each operation has had."""
+        self._check_process()
         server = self._server
         return self._earlier + (server.snapshot() if server else Counter[str]())
 
@@ -253,6 +292,7 @@ def serve(
     streams: Mapping[str, int] | None = None,
     seed: int = 0,
     transition_seconds: float = 0.0,
+    allowed_hosts: Iterable[str] = (),
 ) -> None:
     """Serve until SIGINT or SIGTERM; call it from the main thread.
 
@@ -260,7 +300,7 @@ def serve(
     ----------
     port
         Where to listen; 0 takes a free one.
-    quotas, seed, transition_seconds
+    quotas, seed, transition_seconds, allowed_hosts
         As for `Emulator`.
     streams
         Streams to begin with: name -> number of shards.
@@ -272,7 +312,9 @@ def serve(
     AwsError
         A stream's name or number of shards is not valid.
     """
-    emulator = Emulator(port=port, quotas=quotas, seed=seed, transition_seconds=transition_seconds)
+    emulator = Emulator(
+        port=port, quotas=quotas, seed=seed, transition_seconds=transition_seconds, allowed_hosts=allowed_hosts
+    )
     for name, shards in (streams or {}).items():
         emulator.model.call("CreateStream", {"StreamName": name, "ShardCount": shards})
     with _stop_signal() as stopped, emulator:
@@ -303,9 +345,9 @@ def _stop_signal() -> Generator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _listen(port: int, model: Model, plan: FaultPlan) -> KinesisServer:
+def _listen(port: int, model: Model, plan: FaultPlan, allowed_hosts: frozenset[str]) -> KinesisServer:
     try:
-        return KinesisServer((LOOPBACK, port), model, plan)
+        return KinesisServer((LOOPBACK, port), model, plan, allowed_hosts)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(port) from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -135,6 +137,43 @@ def parse_request(headers: Message, body: bytes) -> Request:
     if scope is None:
         raise AwsError("IncompleteSignatureException", "Authorization header requires 'Credential' parameter.")
     return Request(target.removeprefix(TARGET), scope[1], headers.get("X-Amz-Date", ""), body)
+
+
+def check_caller(headers: Message, allowed: frozenset[str]) -> None:
+    """Refuse what a page of the web sends: it may reach a loopback port under a name of its own (DNS rebinding).
+
+    Parameters
+    ----------
+    allowed
+        Names that this machine is called by, beside those of loopback.
+
+    Raises
+    ------
+    AwsError
+        For a request with an Origin, which clients of AWS do not send, and for one to another host.
+    """
+    if "Origin" in headers:
+        raise AwsError("AccessDeniedException", "the emulator does not serve web pages: a request had an Origin", 403)
+    for host in headers.get_all("Host", ()):
+        if not _is_loopback(name := _name_of(host)) and name not in allowed:
+            text = (
+                f"the emulator is not called {name[:100]!r}: use 127.0.0.1 or localhost, or start it with allowed_hosts"
+            )
+            raise AwsError("AccessDeniedException", text, 403)
+
+
+def _name_of(host: str) -> str:
+    try:
+        return urlsplit(f"//{host.strip()}").hostname or ""
+    except ValueError:  # brackets without an address
+        return host
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def _check_content_type(headers: Message) -> None:

@@ -23,7 +23,7 @@ from zlib import crc32
 from . import faults
 from .errors import AwsError
 from .eventstream import EVENT_STREAM, subscription_frames
-from .protocol import HTML, JSON, Reply, Request, ok, parse_request, refused
+from .protocol import HTML, JSON, Reply, Request, check_caller, ok, parse_request, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,9 +52,15 @@ class KinesisServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     allow_reuse_address = os.name == "posix"  # elsewhere it would let two servers share a port
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], model: Model, plan: faults.FaultPlan) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        model: Model,
+        plan: faults.FaultPlan,
+        allowed_hosts: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__(address, Handler)
-        self.model = model
+        self.model, self.allowed_hosts = model, allowed_hosts
         self.plan = plan
         self.stopping = threading.Event()
         self.requests: Counter[str] = Counter()
@@ -123,6 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         if body is None:
             return
         try:
+            check_caller(self.headers, self._service.allowed_hosts)
             request = parse_request(self.headers, body)
         except AwsError as error:
             self._send(refused(error))
@@ -134,6 +141,8 @@ class Handler(BaseHTTPRequestHandler):
         """Refuse what is not a POST, as the service does."""
         text = "Unable to determine service/operation name to be authorized"
         self._send(refused(AwsError("AccessDeniedException", text, 403)))
+
+    do_OPTIONS = do_GET  # what a page of the web asks before it sends; no CORS header answers it
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in http.server
         """Log quietly: the emulator runs inside other people's notebooks and tests."""

@@ -23,6 +23,7 @@ from kinesis_nb.errors import (
     forget_frames,
 )
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.process import of_one_process
 from kinesis_nb.service.aggregation import pack
 from kinesis_nb.service.credentials import signed
 from kinesis_nb.service.deadline import set_deadlines, why_too_large
@@ -61,6 +62,7 @@ _UNREADABLE = (  # what botocore's parser ends with, given other types than it e
 )
 
 
+@of_one_process
 class KinesisClient:
     """Kinesis over botocore; implements :class:`~kinesis_nb.transport.Kinesis`."""
 
@@ -212,10 +214,10 @@ class KinesisClient:
         except KinesisError:  # some of them are among those below as well
             raise
         except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
-            raise self._translate(error, operation, stream) from error
-        except _UNREADABLE as error:
-            forget_frames(error)
-            raise _malformed(operation, "a response that is not what the service sends") from error
+            failed = self._translate(error, operation, stream)
+        except _UNREADABLE:
+            failed = _malformed(operation, "a response that is not what the service sends")
+        raise failed  # without what led to it: it quotes the address of the proxy, or the response, or what was signed
 
     def _translate(self, error: Exception, operation: str, stream: str = "") -> KinesisError:
         halt.check()  # what was given up did not fail

@@ -195,6 +195,7 @@ def assume(role: StsRole, base: Renewable, sts: Any, clock: Clock, proxy: Proxy 
     external = {"ExternalId": role.external_id} if role.external_id else {}
 
     def load() -> Loaded:
+        failed: KinesisError
         try:
             answer = signed(
                 base,
@@ -202,24 +203,26 @@ def assume(role: StsRole, base: Renewable, sts: Any, clock: Clock, proxy: Proxy 
                     RoleArn=role.role_arn, RoleSessionName=role.session_name, DurationSeconds=role.duration, **external
                 ),
             )
-            given = answer["Credentials"]
+            return _loaded(answer["Credentials"], role)
         except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
-            raise translate(error, "assume_role", now=clock.now(), resource=role.role_arn, proxy=proxy) from error
-        except NOT_WHOLE as error:
-            forget_frames(error)
-            raise ServiceError(
-                "AssumeRole: the answer was not whole", hint="it can be asked for again", retryable=True
-            ) from error
-        credentials = Credentials(
-            given["AccessKeyId"],
-            given["SecretAccessKey"],
-            given["SessionToken"],
-            method="assume-role",
-            account_id=role.role_arn.split(":")[4],
-        )
-        return Loaded(credentials, given["Expiration"].astimezone(UTC))
+            failed = translate(error, "assume_role", now=clock.now(), resource=role.role_arn, proxy=proxy)
+        except NOT_WHOLE:
+            hint = "it can be asked for again"
+            failed = ServiceError("AssumeRole: the answer was not whole", hint=hint, retryable=True)
+        raise failed  # without what led to it: it quotes the address of the proxy, or the answer with the keys
 
     return Renewable(load, clock)
+
+
+def _loaded(given: dict[str, Any], role: StsRole) -> Loaded:
+    credentials = Credentials(
+        given["AccessKeyId"],
+        given["SecretAccessKey"],
+        given["SessionToken"],
+        method="assume-role",
+        account_id=role.role_arn.split(":")[4],
+    )
+    return Loaded(credentials, given["Expiration"].astimezone(UTC))
 
 
 def _static(keys: StaticCredentials) -> Credentials:

@@ -13,6 +13,7 @@ from botocore.config import Config
 
 from kinesis_nb.config import SourceConfig, check_endpoint
 from kinesis_nb.credentials import Profile
+from kinesis_nb.errors import forgetful
 from kinesis_nb.service.credentials import NOT_WHOLE, Renewable, assume, sign_in, signed
 from kinesis_nb.service.deadline import set_deadlines
 from kinesis_nb.service.redact import install
@@ -38,6 +39,7 @@ def make_credentials(config: SourceConfig, clock: Clock) -> Renewable:
     return assume(config.sts_role, base, sts, clock, config.proxy)
 
 
+@forgetful  # `settings` hold the password of the proxy
 def make_client(config: SourceConfig, credentials: Renewable, service: str = "kinesis") -> Any:
     """Return botocore's client for ``"kinesis"`` or ``"sts"``."""
     install()
@@ -67,9 +69,11 @@ def make_client(config: SourceConfig, credentials: Renewable, service: str = "ki
             config=settings,
         )
     except boto_errors.BotoCoreError as error:
-        raise translate_local(error, "connect") from error
-    check_endpoint("the configured endpoint_url", client.meta.endpoint_url, allow_http=config.allow_http)
-    return client
+        failed = translate_local(error, "connect")
+    else:
+        check_endpoint("the configured endpoint_url", client.meta.endpoint_url, allow_http=config.allow_http)
+        return client
+    raise failed  # without what led to it, which may quote the address of the proxy
 
 
 def is_aws(config: SourceConfig) -> bool:

@@ -7,10 +7,11 @@ import json
 import re
 import urllib.request
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from botocore import exceptions as boto_errors
+from urllib3.exceptions import LocationValueError
 
+from kinesis_nb.config import Proxy, masked
 from kinesis_nb.errors import (
     AccessDenied,
     ConfigError,
@@ -27,9 +28,6 @@ from kinesis_nb.errors import (
 )
 from kinesis_nb.permissions import SERVICE_OF, statement
 from kinesis_nb.service.naming import is_arn
-
-if TYPE_CHECKING:
-    from kinesis_nb.config import Proxy
 
 _THROTTLES = {
     "ProvisionedThroughputExceededException",
@@ -191,31 +189,44 @@ def translate_local(error: Exception, action: str, proxy: Proxy | None = None) -
         case boto_errors.ProfileNotFound():
             return ConfigError(str(error), hint="`aws configure list-profiles` shows the profiles")
         case boto_errors.ConfigParseError() | boto_errors.ConfigNotFound() | boto_errors.InvalidConfigError():
-            return ConfigError(_one_line(error), hint="mend the AWS configuration, ~/.aws/config")
+            return ConfigError(masked(_one_line(error)), hint="mend the AWS configuration, ~/.aws/config")
         case (
             boto_errors.CredentialRetrievalError()
             | boto_errors.TokenRetrievalError()
             | boto_errors.SSOError()
             | boto_errors.MetadataRetrievalError()
         ):
-            return CredentialsError(_one_line(error), hint="log in again, for example with `aws sso login`")
+            return CredentialsError(masked(_one_line(error)), hint="log in again, for example with `aws sso login`")
         case boto_errors.SSLError():
             return _bad_certificate(error, action)
         case boto_errors.ParamValidationError() | boto_errors.InvalidRegionError():
-            return ConfigError(_one_line(error))
-        case boto_errors.ProxyConnectionError() if "407" in str(error.kwargs.get("error")):
-            return _proxy_wants_login(action, proxy)
-        case boto_errors.ProxyConnectionError() if " 403 " in str(error.kwargs.get("error")):
-            return ServiceError(
-                f"{action}: proxy {_proxy_used(proxy)} does not let this through (403)",
-                hint="ask for the hosts of Kinesis and STS to be allowed, see docs/access.md",
-            )
+            return ConfigError(masked(_one_line(error)))
         case boto_errors.HTTPClientError() | boto_errors.ConnectionError():
-            way = f" through proxy {_proxy_used(proxy)}" if isinstance(error, boto_errors.ProxyConnectionError) else ""
-            hint = "look at the network, and at region= and endpoint_url= of the source"
-            return ServiceError(f"{action}{way}: {_masked(_one_line(error))}", hint=hint, retryable=True)
+            return _no_response(error, action, proxy)
         case _:
-            return ServiceError(f"{action}: {_masked(_one_line(error))}")
+            return ServiceError(f"{action}: {masked(_one_line(error))}")
+
+
+def _no_response(
+    error: boto_errors.HTTPClientError | boto_errors.ConnectionError, action: str, proxy: Proxy | None
+) -> KinesisError:
+    """Tell what is between us and the service."""
+    is_proxy, why = isinstance(error, boto_errors.ProxyConnectionError), error.kwargs.get("error")
+    if is_proxy and "407" in str(why):
+        return _proxy_wants_login(action, proxy)
+    if is_proxy and " 403 " in str(why):
+        return ServiceError(
+            f"{action}: proxy {_proxy_used(proxy)} does not let this through (403)",
+            hint="ask for the hosts of Kinesis and STS to be allowed, see docs/access.md",
+        )
+    if isinstance(why, (LocationValueError, UnicodeError)):
+        return ConfigError(  # its text quotes a part of the address, which may be one of the password
+            f"{action}: the address of the proxy or of the server cannot be used",
+            hint="look at HTTPS_PROXY: in a password write / as %2F, ? as %3F, # as %23, % as %25",
+        )
+    way = f" through proxy {_proxy_used(proxy)}" if is_proxy else ""
+    hint = "look at the network, and at region= and endpoint_url= of the source"
+    return ServiceError(f"{action}{way}: {masked(_one_line(error))}", hint=hint, retryable=True)
 
 
 def _code(error: boto_errors.ClientError) -> str:
@@ -280,7 +291,7 @@ def _wrong_clock(ahead: timedelta) -> tuple[str, str]:
 
 
 def _bad_certificate(error: boto_errors.SSLError, action: str) -> ServiceError:
-    why = _one_line(error)
+    why = masked(_one_line(error))
     if re.search("mismatch|doesn't match|subjectAltName", why):
         return ServiceError(
             f"{action}: the server's certificate is not of this host ({why})",
@@ -303,11 +314,11 @@ def _proxy_used(proxy: Proxy | None) -> str:
     """Return the proxy that was used, without its password: ours, or what the environment says."""
     if proxy is not None:
         return str(proxy)
-    return _masked(urllib.request.getproxies().get("https", "of the environment"))
-
-
-def _masked(text: str) -> str:
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:********@", text)
+    url = urllib.request.getproxies().get("https", "")
+    try:
+        return str(Proxy.parse(url if "://" in url else f"http://{url}"))
+    except ConfigError:
+        return "of the environment"
 
 
 def _one_line(error: Exception) -> str:

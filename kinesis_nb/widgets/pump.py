@@ -6,6 +6,8 @@ import threading
 import time
 from typing import Protocol
 
+from kinesis_nb.process import of_one_process
+
 IDLE_SECONDS = 60.0
 
 
@@ -21,6 +23,7 @@ class Served(Protocol):
         """Do what is due; return in how many seconds to come again, or None when the view is over."""
 
 
+@of_one_process
 class Pump:
     """Gives each view its turn; there is a thread only while there are views."""
 

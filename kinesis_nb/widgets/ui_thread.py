@@ -7,6 +7,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from kinesis_nb.process import of_one_process
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,6 +17,7 @@ T = TypeVar("T")
 ROUND_SECONDS = 0.1  # between two rounds of changes: at most 10 a second, whatever goes on behind the view
 
 
+@of_one_process
 class UiThread:
     """Changes the widgets of one view, a round of changes at a time; there is a thread only while there is work.
 

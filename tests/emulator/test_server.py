@@ -91,6 +91,60 @@ def emulator_threads() -> list[str]:
     return [thread.name for thread in own if thread.name.startswith("kinesis_nb emulator")]
 
 
+# -- who may call ---------------------------------------------------------------------------------------------------
+
+FOREIGN = [
+    "rebound.example",
+    "rebound.example:4567",
+    "127.0.0.1.rebound.example",
+    "10.0.0.7",
+    "[fe80::1]",
+    "a@b",
+    "[::1",
+]
+OWN = ["127.0.0.1", "127.0.0.1:1", "localhost:4567", "LocalHost", "[::1]:4567", "kinesis.localhost:4567"]
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+def test_a_foreign_host_is_refused(emulator: Emulator, kinesis: Any, host: str) -> None:
+    """A page that rebound its name to this machine can neither read nor write; the answer says what to do."""
+    status, _, answer = post(emulator, "DeleteStream", b'{"StreamName": "orders"}', Host=host)
+    assert (status, answer["__type"]) == (403, "AccessDeniedException")
+    assert "use 127.0.0.1 or localhost" in answer["message"]
+    assert kinesis.list_streams()["StreamNames"] == ["orders"]
+    assert emulator.requests["DeleteStream"] == 0
+
+
+@pytest.mark.parametrize("host", OWN)
+def test_every_name_of_loopback_is_its_own(emulator: Emulator, host: str) -> None:
+    """With any port: a tunnel or a published port has another one."""
+    assert post(emulator, "ListStreams", Host=host)[0] == 200
+
+
+@pytest.mark.parametrize("origin", ["http://rebound.example", "http://localhost:8888", "null"])
+def test_a_web_page_is_refused(emulator: Emulator, kinesis: Any, origin: str) -> None:
+    """Whatever it is called by: no client of AWS sends an Origin."""
+    status, headers, _ = post(emulator, "DeleteStream", b'{"StreamName": "orders"}', Origin=origin)
+    assert (status, headers["Access-Control-Allow-Origin"]) == (403, None)
+    assert kinesis.list_streams()["StreamNames"] == ["orders"]
+
+
+def test_what_a_browser_asks_first_is_refused(emulator: Emulator) -> None:
+    """The question before a request with headers of its own gets no permission."""
+    connection = http.client.HTTPConnection(emulator.endpoint_url.removeprefix("http://"), timeout=10)
+    connection.request("OPTIONS", "/", headers={"Origin": "http://x", "Access-Control-Request-Method": "POST"})
+    reply = connection.getresponse()
+    assert (reply.status, reply.headers["Access-Control-Allow-Origin"]) == (403, None)
+    connection.close()
+
+
+def test_a_name_that_was_allowed() -> None:
+    """That of a container or a tunnel; other names stay refused."""
+    with Emulator(allowed_hosts=["Kinesis.Test"]) as emulator:
+        assert post(emulator, "ListStreams", Host="kinesis.test:4567")[0] == 200
+        assert post(emulator, "ListStreams", Host="other.test:4567")[0] == 403
+
+
 # -- the protocol ---------------------------------------------------------------------------------------------------
 
 

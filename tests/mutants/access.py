@@ -7,6 +7,9 @@ from tests.mutants import Mutant, Suite
 CREDENTIALS, PERMISSIONS = "tests/test_credentials.py", "tests/test_permissions.py"
 SAVED, SECRETS, HOSTILE = "tests/test_saved.py", "tests/test_secrets.py", "tests/test_hostile.py"
 CROSS_ACCOUNT = "tests/test_cross_account.py"
+EMULATOR = "tests/emulator/test_server.py"
+FORK = "tests/test_fork.py"
+LAZY = "tests/test_lazy.py"
 NETWORKING, BAD_INPUT = "tests/test_networking.py", "tests/test_bad_input.py"
 
 MUTANTS = [
@@ -132,8 +135,8 @@ MUTANTS = [
     Mutant(
         "a proxy that wants a password is tried for ever",
         "service/translate.py",
-        'if "407" in str(error.kwargs.get("error"))',
-        "if False",
+        'if is_proxy and "407" in str(why):',
+        "if False:",
         NETWORKING,
     ),
     Mutant(
@@ -213,6 +216,153 @@ MUTANTS = [
         "self.message = one_line(message)",
         "self.message = message",
         HOSTILE,
+    ),
+    Mutant(
+        "a scan of S3 carries its keys",
+        "lazy.py",
+        "if storage.folder is not None:",
+        "if storage:",
+        LAZY,
+    ),
+    Mutant(
+        "a scan of S3 is pickled",
+        "lazy.py",
+        "    def __reduce__(self) -> NoReturn:\n        raise TypeError(",
+        "    def keys_travel(self) -> NoReturn:\n        raise TypeError(",
+        LAZY,
+    ),
+    Mutant(
+        "a scan of S3 fails with its frames",
+        "lazy.py",
+        "forget_frames(failed)",
+        "_ = failed",
+        LAZY,
+    ),
+    Mutant(
+        "a scan of S3 reads every column",
+        "lazy.py",
+        "                rows = rows.filter(predicate)\n",
+        "                rows = rows.collect().lazy().filter(predicate)\n",
+        LAZY,
+    ),
+    Mutant(
+        "a scan of S3 goes on with the keys of its beginning",
+        "lazy.py",
+        "self._storage, self._table = storage, table",
+        "self._storage, self._table = type(storage)(storage.uri, lambda now=storage.options(): now), table",
+        LAZY,
+    ),
+    Mutant(
+        "a saved file of another user is trusted",
+        "saved.py",
+        "if found.st_uid not in {os.getuid(), 0}:",
+        "if found.st_uid != found.st_uid:",
+        SAVED,
+    ),
+    Mutant(
+        "only the file of a source is looked at",
+        "saved.py",
+        "for place, found in ((path, file), *folders):",
+        "for place, found in ((path, file),):",
+        SAVED,
+    ),
+    Mutant(
+        "a secret does not know its file",
+        "saved.py",
+        """f"{self.name}/{kind}/{self.secrets_of}" if self.secrets_of""",
+        """f"{self.name}/{kind}/always" if self.secrets_of""",
+        SAVED,
+    ),
+    Mutant(
+        "old secrets stay in the keyring",
+        "saved.py",
+        "        old.drop(kinds)\n",
+        "        _ = old, kinds\n",
+        SAVED,
+    ),
+    Mutant(
+        "a keyring that fails halfway keeps the half",
+        "saved.py",
+        "            self.drop(secrets)\n            if not",
+        "            if not",
+        SAVED,
+    ),
+    Mutant(
+        "a password is not encoded for the connection",
+        "config.py",
+        "quote(self.password.reveal(), safe='')",
+        "self.password.reveal()",
+        NETWORKING,
+    ),
+    Mutant(
+        "a password is masked up to its first @",
+        "config.py",
+        r"""(://[^:/@\s]*):\S*@""",
+        r"""(://[^:/@\s]*):[^@/\s]*@""",
+        NETWORKING,
+    ),
+    Mutant(
+        "what the HTTP library says of an address is repeated",
+        "service/translate.py",
+        "(LocationValueError, UnicodeError)",
+        "UnicodeError",
+        NETWORKING,
+    ),
+    Mutant(
+        "the emulator answers any host",
+        "emulator/protocol.py",
+        "and name not in allowed:",
+        "and name in allowed:",
+        EMULATOR,
+    ),
+    Mutant(
+        "the emulator answers web pages",
+        "emulator/protocol.py",
+        'if "Origin" in headers:',
+        'if headers.get("Origin") == "null":',
+        EMULATOR,
+    ),
+    Mutant(
+        "a streaming export does not notice a fork",
+        "streaming_export.py",
+        "@of_one_process\nclass StreamingExport:",
+        "class StreamingExport:",
+        FORK,
+    ),
+    Mutant(
+        "properties do not notice a fork",
+        "process.py",
+        "property(_checked(member.fget),",
+        "property(member.fget,",
+        FORK,
+    ),
+    Mutant(
+        "a child waits for the threads of polars",
+        "process.py",
+        "if not _probed[process]:",
+        "if process in {None}:",
+        FORK,
+    ),
+    Mutant(
+        "every child is refused",
+        "process.py",
+        '"polars" not in sys.modules or _polars_works()',
+        '"polars" not in sys.modules',
+        FORK,
+    ),
+    Mutant(
+        "an emulator does not notice a fork",
+        "emulator/__init__.py",
+        "if os.getpid() != self._process:",
+        "if not self._process:",
+        FORK,
+    ),
+    Mutant(
+        "rows in a child wait for polars",
+        "frames.py",
+        "if frame.estimated_size() <= CHUNK_BYTES:",
+        "if frame.is_empty():",
+        FORK,
     ),
 ]
 

@@ -670,7 +670,7 @@ MUTANTS = [
         "        finally:\n            pass\n",
         "tests/test_stop.py",
     ),
-    Mutant("a fork is not noticed", "config.py", "if os.getpid() != made_in:", "if False:"),
+    Mutant("a fork is not noticed", "process.py", "if os.getpid() != made_in:", "if False:"),
 ]
 
 SUITE = Suite(
