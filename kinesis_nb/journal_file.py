@@ -281,7 +281,7 @@ def _decode(line: bytes, kind: type[T], before: int = 0) -> T | None:
     if mark and check != b"%08x" % zlib.crc32(body, before):
         return None
     try:
-        found = msgspec.json.decode(body if mark else line, type=kind)
+        found: Any = msgspec.json.decode(body if mark else line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     # before this release lines had no checksum, and states did not name the start of the machine
