@@ -18,7 +18,7 @@ from kinesis_nb.errors import ConfigError
 from kinesis_nb.feeders import TableFeeder, TailFeeder
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.growing import GrowingTable
-from kinesis_nb.journal import Journal
+from kinesis_nb.journal import Journal, check_journal
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.running import Registry
 from kinesis_nb.storage import Storage
@@ -84,6 +84,7 @@ def start_export(
     storage = _storage(rows)
     table = GrowingTable(storage)
     path = _journal_path(storage, arn, span)
+    setup = (setup, storage.uri, arn)  # the journal is the same, what it is for may not be
     return _exports.start(path, setup, lambda: _follow_table(kinesis, clock, table, path, stream, arn, options, span))
 
 
@@ -112,6 +113,7 @@ def _follow_table(
     begin = span.start.timestamp.isoformat() if span.start.kind is Kind.AT_TIMESTAMP and span.start.timestamp else None
     schema = table.schema
     Preparer(kinesis, schema, options, lambda _rows, _reason: None)
+    check_journal(path, header)
 
     def hurry_sync() -> None:
         hurry(origin.stream_arn, table.storage)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import polars as pl
 
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.journal_file import GivenUp, JournalFile
+from kinesis_nb.journal_file import GivenUp, JournalFile, read_journal
 from kinesis_nb.process import of_one_process
 from kinesis_nb.progress import Progress
 
@@ -103,29 +103,20 @@ class Journal:
         """
         journal = cls(path, clock)
         try:
-            found = journal._file.read()
+            found = read_journal(path)
             if found.state is None:
                 journal.header, journal.begin = dict(header), begin
                 journal._given_up.clear()
                 journal.progress.resume(ends() if is_latest else {}, {})
             else:
                 journal._load(found.state, found, ends)
-                journal._check(header)
+                check_header(path, journal.header, header)
+                journal.header |= {name: now for name, now in header.items() if now is not None}
             journal._rewrite()
         except BaseException:
             journal._file.close()
             raise
         return journal
-
-    def _check(self, header: Mapping[str, str | None]) -> None:
-        for name, now in header.items():
-            was = self.header.get(name)
-            if None not in (was, now) and was != now:
-                raise ConfigError(
-                    f"{self._file.path} is of another export: {_OTHER[name].format(was=was, now=now)}",
-                    hint="delete that file to send all rows from the start, or name another one with journal=",
-                )
-        self.header |= {name: now for name, now in header.items() if now is not None}
 
     # --- the rows of the table
 
@@ -313,6 +304,24 @@ class Journal:
                     self._file.add({"closed": True}, durable=True)
             finally:
                 self._file.close()
+
+
+def check_journal(path: Path, header: Mapping[str, str | None]) -> None:
+    """Raise ConfigError for a journal that was made for something else, or cannot be read; it may be in use."""
+    state = read_journal(path).state
+    if state is not None:
+        check_header(path, state["header"], header)
+
+
+def check_header(path: Path, then: Mapping[str, str | None], header: Mapping[str, str | None]) -> None:
+    """Raise ConfigError where what a journal was made for differs from what it is to be used for."""
+    for name, now in header.items():
+        was = then.get(name)
+        if None not in (was, now) and was != now:
+            raise ConfigError(
+                f"{path} is of another export: {_OTHER[name].format(was=was, now=now)}",
+                hint="delete that file to send all rows from the start, or name another one with journal=",
+            )
 
 
 def _places(offsets: Mapping[str, Iterable[int]]) -> Iterable[Place]:

@@ -51,6 +51,45 @@ class Found(NamedTuple):
     is_damaged: bool
 
 
+def read_journal(path: Path) -> Found:
+    """Return what is in a journal's file; somebody may be writing it.
+
+    Raises
+    ------
+    ConfigError
+        When both copies of its state are damaged.
+    """
+    try:
+        body = path.read_bytes()
+    except FileNotFoundError:
+        return Found(None, [], is_damaged=False)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {one_line(error)}", hint="check who may read it") from None
+    state, lines, is_damaged = _parsed(body)
+    copy, kept, _ = _parsed(_read_copy(path))
+    if state is None:
+        state, lines, is_damaged = copy, kept, True
+    elif state == copy and (missing := kept[sum(not _DURABLE.isdisjoint(line) for line in lines) :]):
+        lines, is_damaged = lines + missing, True
+    if state is None:
+        raise ConfigError(
+            f"{path} is damaged in its first line, and so is its copy: what was sent is not known",
+            hint="put it back from a backup; or delete it, which sends all rows again",
+        )
+    return Found(state, lines, is_damaged)
+
+
+def _read_copy(path: Path) -> bytes:
+    try:
+        return _copy_of(path).read_bytes()
+    except OSError:
+        return b""
+
+
+def _copy_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.copy")
+
+
 class JournalFile:
     """One journal's file, locked for one process.
 
@@ -78,48 +117,11 @@ class JournalFile:
                 f"{path} cannot be written: {one_line(error)}", hint="name a file in a folder of yours with journal="
             ) from None
 
-    def read(self) -> Found:
-        """Return what is in the file.
-
-        Raises
-        ------
-        ConfigError
-            When both copies of its state are damaged.
-        """
-        try:
-            body = self.path.read_bytes()
-        except FileNotFoundError:
-            return Found(None, [], is_damaged=False)
-        except OSError as error:
-            raise ConfigError(f"{self.path} cannot be read: {one_line(error)}", hint="check who may read it") from None
-        state, lines, is_damaged = _parsed(body)
-        copy, kept, _ = _parsed(self._read_copy())
-        if state is None:
-            state, lines, is_damaged = copy, kept, True
-        elif state == copy and (missing := kept[sum(not _DURABLE.isdisjoint(line) for line in lines) :]):
-            lines, is_damaged = lines + missing, True
-        if state is None:
-            raise ConfigError(
-                f"{self.path} is damaged in its first line, and so is its copy: what was sent is not known",
-                hint="put it back from a backup; or delete it, which sends all rows again",
-            )
-        return Found(state, lines, is_damaged)
-
-    def _read_copy(self) -> bytes:
-        try:
-            return self._copy.read_bytes()
-        except OSError:
-            return b""
-
-    @property
-    def _copy(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.copy")
-
     def rewrite(self, state: Mapping[str, Any]) -> None:
         """Replace the file by one that holds this state; a crash leaves the old one or the new one."""
         body = _encode(state)
         try:
-            copied = _replace(self._copy, body)
+            copied = _replace(_copy_of(self.path), body)
             try:
                 new = _replace(self.path, body)
             except BaseException:

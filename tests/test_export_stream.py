@@ -268,8 +268,11 @@ def test_refuses_a_journal_of_another_export(
     """A journal says what it is for, and another export does not go on from it."""
     first, second = streams.create("copy"), streams.create("other")
     finish(source.export_stream(table, first, journal=tmp_path / "place"))
+    running = source.export_stream(table, first, journal=tmp_path / "place")
     with pytest.raises(kn.ConfigError, match="is of another export"):
         source.export_stream(table, second, journal=tmp_path / "place")
+    assert running.is_active, "who is refused stops nobody"
+    running.stop()
 
 
 def test_files_that_are_rewritten_bring_no_row_twice(

@@ -139,8 +139,8 @@ MUTANTS = [
     Mutant(
         "a state that is damaged is not looked for in its copy",
         "journal_file.py",
-        "            state, lines, is_damaged = copy, kept, True\n",
-        "            pass\n",
+        "        state, lines, is_damaged = copy, kept, True\n",
+        "        pass\n",
     ),
     Mutant(
         "rows that were given up are kept in the state",
@@ -157,8 +157,8 @@ MUTANTS = [
     Mutant(
         "a file that lost its end is taken for whole",
         "journal_file.py",
-        "        elif state == copy and (missing",
-        "        elif False and (missing",
+        "    elif state == copy and (missing",
+        "    elif False and (missing",
     ),
     Mutant(
         "rows that were not written down as taken are left out",
@@ -186,6 +186,20 @@ MUTANTS = [
         "growing.py",
         '        with self._reading("run the same line again"):\n',
         "        with storage_errors():\n",
+        "tests/test_export_stream.py",
+    ),
+    Mutant(
+        "the export of another table or output with the same journal is returned",
+        "export_stream.py",
+        "    setup = (setup, storage.uri, arn)",
+        "    _ = (setup, storage.uri, arn)",
+        "tests/test_export_stream.py",
+    ),
+    Mutant(
+        "a call that is refused ends the export that runs",
+        "export_stream.py",
+        "    check_journal(path, header)\n",
+        "",
         "tests/test_export_stream.py",
     ),
 ]
