@@ -29,6 +29,7 @@ from rich.traceback import Traceback as RichTraceback
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import Emulator, ErrorReply
+from kinesis_nb.errors import forgetful
 from kinesis_nb.storage import Storage
 from kinesis_nb.transport import SystemClock
 from tests.aws import Gate, Sts
@@ -416,6 +417,29 @@ def test_the_search_finds_what_is_there() -> None:
         for text in (canary, urllib.parse.quote(canary, safe=""), base64.b64encode(canary.encode()).decode()):
             assert name in hits(f"x{text}y")
     assert hits(repr(credentials().secret_access_key.reveal())) == ["secret"]
+
+
+@pytest.mark.parametrize("raised", [ValueError, KeyboardInterrupt])
+def test_a_bug_and_an_interrupt_keep_their_lines_alone(raised: type[BaseException]) -> None:
+    """Of a call that takes secrets the traceback says where it happened, and not with what."""
+
+    def inner(key: str) -> None:
+        raise raised(len(key))
+
+    @forgetful
+    def call(key: str) -> None:
+        copied = {"key": key}
+        try:
+            inner(copied["key"])
+        except ValueError as error:
+            raise RuntimeError("no") from error
+
+    with pytest.raises((RuntimeError, KeyboardInterrupt)) as caught:
+        call(CANARIES["secret"])
+    beneath = caught.value.with_traceback(caught.tb.tb_next)
+    shown = "".join(traceback.TracebackException.from_exception(beneath, capture_locals=True).format())
+    assert "in inner" in shown
+    assert hits(shown) == []
 
 
 def test_secret_is_nothing_but_itself() -> None:

@@ -9,6 +9,7 @@ SAVED, SECRETS, HOSTILE = "tests/test_saved.py", "tests/test_secrets.py", "tests
 CROSS_ACCOUNT = "tests/test_cross_account.py"
 EMULATOR = "tests/emulator/test_server.py"
 FORK = "tests/test_fork.py"
+CANARY = "tests/test_canaries.py"
 LAZY = "tests/test_lazy.py"
 NETWORKING, BAD_INPUT = "tests/test_networking.py", "tests/test_bad_input.py"
 
@@ -363,6 +364,36 @@ MUTANTS = [
         "if frame.estimated_size() <= CHUNK_BYTES:",
         "if frame.is_empty():",
         FORK,
+    ),
+    Mutant(
+        "the look at the process keeps the arguments",
+        "process.py",
+        'return forgetful(call) if getattr(method, "is_forgetful", False) else call',
+        "return call",
+        CANARY,
+    ),
+    Mutant(
+        "what AWS quotes of a signature stays behind the error",
+        "service/client.py",
+        """            failed = self._translate(error, operation, stream)
+""",
+        """            raise self._translate(error, operation, stream) from error
+""",
+        CANARY,
+    ),
+    Mutant(
+        "a scan that fails leads to its options",
+        "lazy.py",
+        "        del self  # it",
+        "        # it",
+        CANARY,
+    ),
+    Mutant(
+        "an interrupt keeps its variables",
+        "errors.py",
+        "            _forget_variables(failed := error)",
+        "            failed = error",
+        SECRETS,
     ),
 ]
 
