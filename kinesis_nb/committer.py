@@ -495,7 +495,7 @@ class Committer:
 
     # --- commits ---
 
-    def _commit_pending(self, patience: timedelta) -> None:
+    def _commit_pending(self, patience: timedelta = SEEN_EVERY) -> None:
         with self._changed:
             requested = dict(self._ledger.requested)
             pending = self._ledger.pending(lambda: self._buffer.take(0), patience)

@@ -188,10 +188,6 @@ class Sync(TableLike):
         """Begin to stop, and return at once."""
         self._committer.request_stop()
 
-    def record_seen(self) -> None:
-        """Have the table say soon up to when its shards were read: an export waits for that."""
-        self._committer.record_seen()
-
     def join(self, timeout: float) -> bool:
         """Wait until everything that was read is committed; return whether it is."""
         return self._committer.join(timeout)
@@ -446,7 +442,7 @@ def start_sync(
 def hurry(stream_arn: str, storage: Storage) -> None:
     """Have a sync of this process, if one writes a table, say there soon up to when its shards were read."""
     if (running := _syncs.get((stream_arn, storage.uri))) is not None:
-        running.record_seen()
+        running._committer.record_seen()  # noqa: SLF001 - no call for users
 
 
 def start_part(

@@ -321,7 +321,7 @@ class Moves:
 
     def _reported(self) -> set[tuple[str, int]]:
         """Return the rows of the newest version that some process has told of."""
-        versions = [one._writer.snapshot().version for process in self.life.processes for one in process.syncs]
+        versions = [one._committer.snapshot().version for process in self.life.processes for one in process.syncs]
         if not versions:
             return set()
         try:

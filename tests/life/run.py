@@ -80,7 +80,7 @@ class Run:
             raise Violation(f"{fiber} died: {_told(error)}")
         for process in self.life.processes:
             for sync in process.syncs:
-                error = sync._writer.error
+                error = sync._committer.error
                 if error is None or isinstance(error, Fenced | DataLoss) or sync._scheduler is None:
                     continue
                 raise Violation(f"a sync of {process} died: {_told(error)}")
@@ -249,7 +249,7 @@ class Run:
             raise Violation(f"a sync of another stream is not refused: {cell.error!r}")
         if life.rows() != rows:
             raise Violation("rows of another stream got into the table")
-        for error in (sync._writer.error for sync in running):
+        for error in (sync._committer.error for sync in running):
             if not isinstance(error, StreamNotFound):
                 raise Violation(f"a sync whose stream is gone does not say so: {_told(error)}")
         life.count("move: stream made again")
