@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kinesis_nb.shards import Shard
 
 _DENIED = "not permitted"
-_EXTRAS = [field.name for field in fields(StreamExtras) if field.name != "arn"]  # the summary has it
+_EXTRAS = [field.name for field in fields(StreamExtras) if field.name not in {"arn", "created_at"}]  # see the summary
 _AT_ONCE = 8  # shards that are asked at the same time
 _LOOK_BACK = (timedelta(minutes=1), timedelta(minutes=15), timedelta(hours=4))
 
