@@ -95,7 +95,6 @@ async def serve(options: AgentOptions, asked: asyncio.Event | None = None) -> No
     """
     asked = asked or asked_to_end()
     agent = _Agent(options, asked)
-    is_first = True
     try:
         while not asked.is_set():
             await agent.wait_for_end_of_window()
@@ -107,14 +106,13 @@ async def serve(options: AgentOptions, asked: asyncio.Event | None = None) -> No
             except KinesisError:
                 raise
             except Exception as error:  # whatever Dask has to say of a scheduler that comes and goes
-                if is_first:
+                if not agent.has_served:
                     msg = f"no scheduler answers at {options.scheduler}"
                     raise AgentError(
                         msg, hint="start one with `kinesis-nb scheduler`, or check --scheduler and the certificates"
                     ) from error
                 log.warning("agent %s looks for its scheduler: %s %s", options.name, type(error).__name__, error)
                 why = Why.LOST
-            is_first = False
             if why is Why.LOST:
                 await _wait(asked, RETRY_SECONDS)
     finally:
@@ -140,6 +138,7 @@ class _Agent:
         self._giving: dict[str, asyncio.Task[None]] = {}  # jobs that are on their way to the scheduler
         self._nanny: Nanny | None = None
         self._left: list[Nanny] = []  # of workers that go on without their scheduler, until their parts are over
+        self.has_served = False  # so there is a scheduler, which is waited for when it is away
 
     async def serve_once(self) -> Why:
         """Serve with one worker, until there is a reason to end it."""
@@ -156,6 +155,7 @@ class _Agent:
             await self._prepare(client)
             nanny = await self._serving(client, address, security)
             log.warning("agent %s serves %s", options.name, address)
+            self.has_served = True
             why = await self._watch(client, nanny, address, security)
             if why is not Why.LOST:
                 with suppress(OSError, TimeoutError):
@@ -282,7 +282,7 @@ class _Agent:
                 return Why.LIFETIME
             try:
                 told = await asyncio.wait_for(self._join(client), CONNECT_SECONDS)
-            except (OSError, TimeoutError):
+            except (OSError, TimeoutError, ValueError):  # tornado's word for a TLS connection that breaks off
                 return Why.LOST
             self._orders.heard(told["orders"], told["over"])
             self._give_back({*told["orders"], *told["over"]}, address, security)
