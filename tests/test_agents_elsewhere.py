@@ -216,9 +216,7 @@ def test_metrics_of_an_agent(metrics_port: int, remote: kn.Source, streams: Stre
 
 def test_dashboard(running: Agents, remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
     """Dask's own dashboard is there, on loopback only, and shows the agents by name and the parts that they run."""
-    found = re.search(r"dashboard at (http://127\.0\.0\.1:\d+)/status", running.log("scheduler"))
-    assert found
-    address = found[1]
+    address = re.findall(r"dashboard at (http://127\.0\.0\.1:\d+)/status", running.log("scheduler"))[-1]
     assert "Bokeh" in fetch(f"{address}/status")
     streams.create(shards=2)
     sync: Any = remote.sync("orders", tmp_path / "table", commit_interval=0.1)
