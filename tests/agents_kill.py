@@ -226,6 +226,13 @@ def loops() -> int:
     return sum(thread.name == "IO loop" for thread in threading.enumerate())
 
 
+def running_keys() -> list[str]:
+    """Return the parts that run in a worker; called there."""
+    from kinesis_nb.agents.worker import running
+
+    return list(running())
+
+
 def hang_up(address: str) -> None:
     """Close our client of a scheduler that will end: for seconds it would look for it, beside the tests that follow."""
     client = _clients.pop(address, None)
@@ -342,7 +349,21 @@ class Campaign:
         }
 
     def wait_for_balance(self) -> None:
-        until("each agent has parts", lambda: all(self.parts_of(name) for name in self.agents.agents))
+        until("each agent has parts, and reads", self._is_balanced)
+
+    def _is_balanced(self) -> bool:
+        """Whether each agent reads all of its parts: what the desk knows of one may be of the agent before."""
+        parts = [self.parts_of(name) for name in self.agents.agents]
+        if not all(parts):
+            return False
+        try:
+            reading = self._client().run(running_keys)
+        except OSError:  # an agent is on its way
+            return False
+        return all(key in reading.get(agent, ()) for own in parts for key, agent in own.items())
+
+    def _client(self) -> Any:
+        return _clients[self.agents.address]
 
     def have_moved(self, before: dict[str, str]) -> bool:
         """Whether all these parts have committed in another worker than before, those that have shards to read."""
