@@ -88,10 +88,12 @@ class TableFeeder:
             return
         seen = self._table.seen()
         self.is_over = seen is not None and seen > end
+        if self.is_over:
+            self.waits_for = ""
+            return
         until = "nothing" if seen is None else f"the stream up to {seen:%Y-%m-%d %H:%M:%S} UTC"
-        if not self.is_over:
-            self._hurry()
-        self.waits_for = "" if self.is_over else f"the sync of the table, which has read {until}"
+        self.waits_for = f"the sync of the table, which has read {until}"
+        self._hurry()
 
     def _is_within(self) -> pl.Expr:
         inside = pl.lit(value=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from kinesis_nb.errors import TableError
+from kinesis_nb.journal import OFFSET, SHARD, not_before
 from kinesis_nb.origin import Origin, read_origin
 from kinesis_nb.storage import one_line, storage_errors
 from kinesis_nb.table import known, reached
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 BAND_ROWS, BAND_BYTES = 50_000, 32 * 2**20  # what is read at once
 NEEDED = ("partition_key", "data", "kinesis_ingestion_timestamp", "shard_id", "shard_offset")
-SHARD, OFFSET = "shard_id", "shard_offset"
 
 
 class GrowingTable:
@@ -93,7 +93,7 @@ class GrowingTable:
             new = [file for file in files if file not in self._seen]
             rows = self._scan(new)
             if rows is not None:
-                yield from _in_bands(rows.filter(_not_before(taken)))
+                yield from _in_bands(rows.filter(not_before(taken)))
         self._seen = set(files)
 
     @contextmanager
@@ -127,13 +127,6 @@ class GrowingTable:
             glob=False,
             hive_partitioning=False,
         )
-
-
-def _not_before(taken: Mapping[str, int]) -> pl.Expr:
-    if not taken:
-        return pl.lit(value=True)
-    first = pl.col(SHARD).replace_strict(list(taken), list(taken.values()), default=-1, return_dtype=pl.Int64)
-    return pl.col(OFFSET) >= first
 
 
 def _in_bands(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:

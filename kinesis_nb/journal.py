@@ -135,7 +135,7 @@ class Journal:
         wanted
             Which of them are to be sent.
         number
-            Gives the number of the first of so many rows that come next.
+            Numbers the given count of rows, and returns the number of the first.
 
         Returns
         -------
@@ -143,7 +143,7 @@ class Journal:
             Those to be sent that were not sent by an earlier run, and the number of the first.
         """
         with self._lock:
-            rows = self._not_taken(rows)
+            rows = rows.filter(not_before(self.progress.high))
             new = self._without_resumed(rows.filter(wanted))
             first_row = number(new.height)
             self._places.update(enumerate(zip(new[SHARD].to_list(), new[OFFSET].to_list(), strict=True), first_row))
@@ -155,13 +155,6 @@ class Journal:
                 self._taken[shard_id] = max(end, self._taken.get(shard_id, 0))
             self._add({"taken": taken}, durable=True)
         return new, first_row
-
-    def _not_taken(self, rows: pl.DataFrame) -> pl.DataFrame:
-        high = self.progress.high
-        if not high:
-            return rows
-        first = pl.col(SHARD).replace_strict(list(high), list(high.values()), default=0, return_dtype=pl.Int64)
-        return rows.filter(pl.col(OFFSET) >= first)
 
     def _without_resumed(self, rows: pl.DataFrame) -> pl.DataFrame:
         for shard_id in rows[SHARD].unique().to_list():
@@ -184,14 +177,14 @@ class Journal:
             written = [self._places.pop(row) for entry in outcome.written for row in entry.rows]
             refused = [self._places[row] for entry in outcome.refused for row in entry.rows]
             unknown = [self._places[row] for entry in outcome.unknown for row in entry.rows]
-            line = {
+            line: dict[str, Any] = {
                 "done": _by_shard(written),
                 "rows": len(written),
                 "refused": _by_shard(refused),
                 "unknown": _by_shard(unknown),
                 "failed": self._fail((row, reason) for entry, reason in outcome.failed for row in entry.rows),
             }
-            for shard_id, offsets in _by_shard(written).items():
+            for shard_id, offsets in line["done"].items():
                 self.progress.done(shard_id, offsets)
             self._count(line)
             self._add({name: value for name, value in line.items() if value})
@@ -304,6 +297,14 @@ class Journal:
                     self._file.add({"closed": True}, durable=True)
             finally:
                 self._file.close()
+
+
+def not_before(taken: Mapping[str, int]) -> pl.Expr:
+    """Return which rows are not before the offset of their shard; those of other shards all are."""
+    if not taken:
+        return pl.lit(value=True)
+    first = pl.col(SHARD).replace_strict(list(taken), list(taken.values()), default=0, return_dtype=pl.Int64)
+    return pl.col(OFFSET) >= first
 
 
 def check_journal(path: Path, header: Mapping[str, str | None]) -> None:

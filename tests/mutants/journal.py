@@ -8,8 +8,8 @@ MUTANTS = [
     Mutant(
         "rows that are queued are given again",
         "journal.py",
-        "        return rows.filter(pl.col(OFFSET) >= first)\n",
-        "        return rows\n",
+        "            rows = rows.filter(not_before(self.progress.high))\n",
+        "",
     ),
     Mutant(
         "what an earlier run has sent is sent again",
@@ -46,8 +46,8 @@ MUTANTS = [
     Mutant(
         "a sync is not asked what it has read",
         "feeders.py",
-        "            self._hurry()\n",
-        "            pass\n",
+        "        self._hurry()\n",
+        "        pass\n",
         "tests/test_export_stream.py",
     ),
     Mutant(
