@@ -91,7 +91,7 @@ class Feed:
     is_ordered
         Whether a child waits for the end of its parents, so that the records of a key keep their order.
     unpack
-        Opens the records of every response before they are delivered: in parts of about so many bytes.
+        Takes a response and a size in bytes; decompresses its records and gives them in parts of about that size.
     began
         By the service's clock, when reading began, maybe in an earlier process: what was trimmed before that was never
         promised to anybody. By default it begins now.

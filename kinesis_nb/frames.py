@@ -91,7 +91,7 @@ class Batch:
     is_part
         Whether more of the same response follows; only the last part says how the response ends.
     packed
-        Gives the response in parts of about so many bytes, where it holds KPL aggregates; `rows` is empty then.
+        For a response with KPL aggregates: takes a size in bytes and gives parts of about that size; `rows` is empty.
     """
 
     rows: pa.RecordBatch

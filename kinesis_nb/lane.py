@@ -117,8 +117,8 @@ class Lane:
     resend_unknown
         Whether entries whose outcome is not known are sent again; else that is an error.
     find
-        Looks for records that were sent not longer ago than so many seconds: the shard of each, None for one that is
-        not in the stream. An aggregate whose response was lost is looked for before it is sent again, because all rows
+        Takes records and how many seconds ago they were sent; returns the shard of each, None for one that is not in
+        the stream. An aggregate whose response was lost is looked for before it is sent again, because all rows
         of its key would come twice, the first behind the last.
     """
 

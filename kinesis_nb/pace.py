@@ -47,7 +47,7 @@ class Share:
 
     @property
     def part_bytes(self) -> int:
-        """How much of an answer is opened, where its records are packed or compressed, before it is delivered."""
+        """Bytes of one part of a response with aggregated or compressed records; parts are delivered one by one."""
         return int(min(PART_BYTES, self.page_bytes))
 
 

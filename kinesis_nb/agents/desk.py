@@ -345,7 +345,7 @@ class Desk(SchedulerPlugin):
     # --- for the agents
 
     def join(self, name: str, windows: list[str], away: str, client: str) -> dict[str, Any]:
-        """Take note of an agent and its maintenance.
+        """Record an agent and its maintenance windows.
 
         Returns
         -------

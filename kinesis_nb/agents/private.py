@@ -105,7 +105,7 @@ def _check(path: Path, found: os.stat_result) -> None:
 
 
 def _refused(path: Path, why: str) -> AgentError:
-    return AgentError(f"{path} is not yours alone: {why}", hint="look who made it, and remove it; it is made again")
+    return AgentError(f"{path} is not yours alone: {why}", hint="check who owns it and remove it; it is re-created")
 
 
 def security_of(ca: str, cert: str, key: str) -> Security:

@@ -208,7 +208,7 @@ def assume(role: StsRole, base: Renewable, sts: Any, clock: Clock, proxy: Proxy 
             failed = translate(error, "assume_role", now=clock.now(), resource=role.role_arn, proxy=proxy)
         except NOT_WHOLE:
             hint = "it can be asked for again"
-            failed = ServiceError("AssumeRole: the answer was not whole", hint=hint, retryable=True)
+            failed = ServiceError("AssumeRole: the response was incomplete", hint=hint, retryable=True)
         raise failed  # without what led to it: it quotes the address of the proxy, or the answer with the keys
 
     return Renewable(load, clock)
