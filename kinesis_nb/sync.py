@@ -442,7 +442,7 @@ def start_sync(
 def hurry(stream_arn: str, storage: Storage) -> None:
     """Have a sync of this process, if one writes a table, say there soon up to when its shards were read."""
     if (running := _syncs.get((stream_arn, storage.uri))) is not None:
-        running._committer.record_seen()  # noqa: SLF001 - no call for users
+        running._committer.record_seen()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - no call for users
 
 
 def start_part(
