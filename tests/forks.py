@@ -5,10 +5,12 @@ A process of its own, because a fork takes the threads of whoever calls it into 
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import multiprocessing
 import os
+import pkgutil
 import signal
 import sys
 import tempfile
@@ -155,8 +157,10 @@ def count(url: str) -> str:
 
 
 def own_before_polars() -> dict[str, Any]:
-    """Let a child connect for itself where nothing has started threads that it would miss."""
-    import polars  # noqa: F401, ICN001 - which starts no thread yet
+    """Let a child connect for itself where all was imported, which starts no threads that it would miss."""
+    for module in pkgutil.walk_packages(kn.__path__, "kinesis_nb."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
     with Emulator() as server:
         server.model.call("CreateStream", {"StreamName": "orders", "ShardCount": 2})

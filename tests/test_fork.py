@@ -47,6 +47,6 @@ def test_a_child_with_a_source_of_its_own() -> None:
     assert told == dict.fromkeys((*rows, "spawned"), "returned 50") | {"html": "returned True"}
 
 
-def test_a_child_of_a_process_that_has_read_nothing() -> None:
-    """There is nothing to miss: it connects and reads."""
+def test_a_child_of_a_process_that_has_imported_everything() -> None:
+    """No import starts threads that a child would miss: one of a forkserver that preloads all connects and reads."""
     assert forked("before") == {"read": "returned 50"}

@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-import polars as pl
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -20,6 +18,11 @@ P = ParamSpec("P")
 
 MOST_CORES = 4  # beyond, what needs the GIL is all that counts
 MOST_WAIT_SECONDS = 0.25
+
+
+def _cores_of_this_process() -> int:
+    # polars knows them too, and starts its threads to say so: a child forked after an import would not have them
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Decoding:
@@ -49,7 +52,7 @@ class Decoding:
         most_wait: float = MOST_WAIT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._cores = cores or min(pl.thread_pool_size(), MOST_CORES)
+        self._cores = cores or min(_cores_of_this_process(), MOST_CORES)
         self._least = least or self._cores + 1
         self._most_wait, self._clock = most_wait, clock
         self._begin()

@@ -352,6 +352,13 @@ MUTANTS = [
         FORK,
     ),
     Mutant(
+        "an import starts the threads of polars",
+        "service/decoding.py",
+        "cores or min(_cores_of_this_process(), MOST_CORES)",
+        'cores or min(__import__("polars").thread_pool_size(), MOST_CORES)',
+        FORK,
+    ),
+    Mutant(
         "an emulator does not notice a fork",
         "emulator/__init__.py",
         "if os.getpid() != self._process:",
