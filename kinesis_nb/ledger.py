@@ -190,8 +190,13 @@ class Ledger:
         self._gaps[gap.shard_id] = gap
 
     def drop(self, shard_id: str, dropped: tuple[Dropped, ...]) -> None:
-        """Record that no rows come of user records, before the rows around them are known."""
-        self._dropped[shard_id] = self._dropped.get(shard_id, ()) + dropped
+        """Record that no rows come of user records, before the rows around them are known.
+
+        What was recorded and could not be delivered then may come again.
+        """
+        known = self._dropped.get(shard_id, ())
+        last = int(known[-1].sequence_number) if known else -1
+        self._dropped[shard_id] = known + tuple(record for record in dropped if int(record.sequence_number) > last)
 
     def delivered(self, shard_id: str, sequence_number: str) -> None:
         """Record that all rows up to a record are known now, in a shard of which something was dropped."""

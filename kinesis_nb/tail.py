@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 import weakref
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +19,7 @@ from kinesis_nb.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
     from types import TracebackType
 
     import pyarrow as pa
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kinesis_nb.buffer import Buffer, BufferStats, Held
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.feed import Feed
+    from kinesis_nb.foreign import Dropped
     from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Gap
@@ -257,7 +258,7 @@ class Tail(TableLike):
 class _BufferSink:
     def __init__(self, feed: Feed, start: StartingPosition, buffer: Buffer) -> None:
         self.gaps: list[Gap] = []
-        self._dropped: Counter[str] = Counter()  # by shard: only its own thread counts
+        self._dropped: dict[str, tuple[int, int]] = {}  # by shard: up to which record, and how many; its thread counts
         self._feed, self._start, self._buffer = feed, start, buffer
 
     def position(self, shard: Shard) -> StartingPosition:
@@ -267,16 +268,22 @@ class _BufferSink:
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Put the rows into the buffer, which may wait for room."""
         earliest = self._start.timestamp if self._start.kind is Kind.AT_TIMESTAMP else None
-        self._dropped[shard.shard_id] += foreign.count(
-            record for record in batch.dropped if earliest is None or earliest <= record.arrived
-        )
+        if batch.dropped:
+            self._drop(shard.shard_id, batch.dropped, earliest)
         self._buffer.put(shard.shard_id, in_range(batch.rows, earliest, None))  # who takes them may know
         return True
+
+    def _drop(self, shard_id: str, dropped: tuple[Dropped, ...], earliest: datetime | None) -> None:
+        """Count what was not counted yet; a batch that could not be delivered comes again."""
+        last, number = self._dropped.get(shard_id, (-1, 0))
+        new = [record for record in dropped if int(record.sequence_number) > last]
+        number += foreign.count(record for record in new if earliest is None or earliest <= record.arrived)
+        self._dropped[shard_id] = max(last, int(dropped[-1].sequence_number)), number
 
     @property
     def dropped(self) -> int:
         """How many user records were dropped."""
-        return sum(self._dropped.copy().values())
+        return sum(number for _, number in self._dropped.copy().values())
 
     def lost(self, gap: Gap) -> None:
         """Keep it for those who look."""
