@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants import Mutant, Suite
 
 _RULE = "return made is not None and arrived - made <= STALE_MAP"
-_PARTS, _AGENTS, _SIMULATED = "tests/test_sync_parts.py", "tests/test_agents.py", "tests/test_simulation.py"
+_TOLD, _AGENTS = "tests/test_foreign_told.py", "tests/test_agents.py"
 
 MUTANTS = [
     Mutant(*mutant)
@@ -92,37 +92,64 @@ MUTANTS = [
             "self._dropped[shard_id][len(dropped) :]",
             "self._dropped[shard_id]",
         ),
-        ("the table forgets the count", "table.py", "checkpoint.kept, checkpoint.dropped\n", "checkpoint.kept, 0\n"),
+        (
+            "the table forgets the count",
+            "table.py",
+            "checkpoint.kept, checkpoint.dropped\n",
+            "checkpoint.kept, 0\n",
+            _TOLD,
+        ),
         (
             "the history says nothing",
             "table.py",
             ', *(f"{shard_id}: {told(number)}" for shard_id, number in (dropped or {}).items())]',
             "]",
+            _TOLD,
         ),
-        ("verify says nothing", "verify.py", "[told(checkpoint.dropped)] if checkpoint.dropped", "[] if checkpoint"),
-        ("verify says nothing of what was not counted", "verify.py", "if holes > checkpoint.dropped:", "if False:"),
+        (
+            "verify says nothing",
+            "verify.py",
+            "[told(checkpoint.dropped)] if checkpoint.dropped",
+            "[] if checkpoint",
+            _TOLD,
+        ),
+        (
+            "verify says nothing of what was not counted",
+            "verify.py",
+            "if holes > checkpoint.dropped:",
+            "if False:",
+            _TOLD,
+        ),
         (
             "a shard of which something was dropped needs no rows",
             "verify.py",
             "if len(rows) else checkpoint.offset",
             "if len(rows) else 0",
+            _TOLD,
         ),
         (
             "a read tells what it dropped outside of its window",
             "read.py",
             "filter(self._is_within, batch.dropped)",
             "batch.dropped",
+            _TOLD,
         ),
-        ("a read does not warn", "read.py", 'warnings.warn(f"the read is without some: {said}", stacklevel=2)', "pass"),
-        ("a tail counts once more", "tail.py", "if int(record.sequence_number) > last]", "]", _SIMULATED),
-        ("a tail warns again and again", "tail.py", "dropped - self._told_dropped, dropped", "dropped, dropped"),
+        (
+            "a read does not warn",
+            "read.py",
+            'warnings.warn(f"the read is without some: {said}", stacklevel=2)',
+            "pass",
+            _TOLD,
+        ),
+        ("a tail counts once more", "tail.py", "if int(record.sequence_number) > last]", "]"),
+        ("a tail warns again and again", "tail.py", "dropped - self._told_dropped, dropped", "dropped, dropped", _TOLD),
         (
             "a sync does not warn",
             "sync.py",
             "        if number:\n            warnings",
             "        if False:\n            warnings",
         ),
-        ("another choice changes nothing", "sync.py", "decided, foreign), prepare)", "decided), prepare)"),
+        ("another choice changes nothing", "sync.py", "decided, foreign), prepare)", "decided), prepare)", _TOLD),
         (
             "a part of a sync reads by the default",
             "agents/worker.py",
@@ -131,7 +158,13 @@ MUTANTS = [
             _AGENTS,
         ),
         ("another choice is the same order", "agents/order.py", ", self.foreign.value\n", "\n"),
-        ("any choice is the default", "foreign.py", "        return Foreign(foreign)", "        return Foreign.AUTO"),
+        (
+            "any choice is the default",
+            "foreign.py",
+            "        return Foreign(foreign)",
+            "        return Foreign.AUTO",
+            _TOLD,
+        ),
     )
 ]
 
