@@ -250,12 +250,12 @@ def test_a_tail_counts_what_comes_again_once() -> None:
     (batch,) = page([HIGH[0]], [HIGH[0], HIGH[1]])
     _, clock, kinesis = world()
     feed = Feed(kinesis, "orders", clock, ())
-    sink = _BufferSink(feed, StartingPosition.trim_horizon(), Buffer(10, 1_000, "block"))
+    sink = _BufferSink(feed, StartingPosition.trim_horizon(), Buffer(1_000, 2**20, "drop_oldest"))
     for _ in range(2):
         sink.deliver(CHILD, batch)
     sink.deliver(ROOT, batch)
     assert sink.dropped == 6
-    late = _BufferSink(feed, StartingPosition.at(MADE + SECOND), Buffer(10, 1_000, "block"))
+    late = _BufferSink(feed, StartingPosition.at(MADE + SECOND), Buffer(1_000, 2**20, "drop_oldest"))
     late.deliver(CHILD, batch)
     assert late.dropped == 0
 
