@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,13 @@ def test_a_number_that_does_not_hold_the_arrival_says_nothing(value: int, arrive
     assert made_at(str(value), arrived) is None or abs(written - arrived.timestamp()) <= 60
 
 
-@pytest.mark.parametrize("text", ["1", "0", "9" * 129, number(MADE, MADE)[:-1], number(MADE, MADE) + "0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("1", "0", "9" * 129, number(MADE, MADE)[:-1], number(MADE, MADE) + "0"),
+        *(str(int(number(MADE, MADE)) + (top << 184)) for top in (-2, -1, 1, 2)),
+    ],
+)
 def test_numbers_of_other_servers_say_nothing(text: str) -> None:
     """Where a server counts otherwise nobody knows when the shard was made."""
     assert made_at(text, MADE) is None
@@ -128,7 +135,7 @@ def page(*rows: list[str], shard: Shard = CHILD, foreign: Foreign = Foreign.AUTO
     records = [
         {
             "SequenceNumber": sequence.encode(prefix, i + 1, round(MADE.timestamp() * 1000)),
-            "Data": base64.b64encode(aggregate([(key, None, b"\xff%d" % i) for key in keys])).decode(),
+            "Data": base64.b64encode(aggregate([(key, None, gzip.compress(b"%d" % i)) for key in keys])).decode(),
             "ApproximateArrivalTimestamp": MADE.timestamp(),
             "PartitionKey": "packed",
         }
