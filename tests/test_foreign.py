@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
@@ -145,6 +145,7 @@ def page(*rows: list[str], shard: Shard = CHILD, foreign: Foreign = Foreign.AUTO
     return list(decode_batch(body, shard, MADE).parts(most, foreign))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from(LOW[:3] + HIGH[:3]), min_size=1, max_size=4), min_size=1, max_size=6), st.data()
 )
