@@ -172,10 +172,14 @@ class World:
         while rows:
             actual = next(shard for shard in self._open_shards() if _takes(shard, rows[0][0]))
             self._put_into(actual, aggregate(rows))
+            self.wrote(actual["ShardId"], [row for row in rows if _takes(actual, row[0])])
             rows = [row for row in rows if not _takes(actual, row[0])]
             self.dropped += [(key, int(data)) for key, _, data in rows]
             self.known = self._open_shards() if rows else self.known
             self.count("aggregate by a stale map" if rows else "aggregate")
+
+    def wrote(self, shard_id: str, rows: list[Row]) -> None:
+        """Take note of where user records of a KPL are for good."""
 
     def _put_into(self, shard: dict[str, Any], data: bytes) -> None:
         place = shard["HashKeyRange"]["StartingHashKey"]
