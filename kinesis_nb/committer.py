@@ -187,8 +187,13 @@ class Committer:
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Queue rows for the next commit; blocks while too much waits."""
+        if batch.dropped:
+            with self._changed:
+                self._ledger.drop(shard.shard_id, batch.dropped)
         self._buffer.put(shard.shard_id, batch.rows)
         with self._changed:
+            if batch.dropped and batch.read_to is not None:
+                self._ledger.delivered(shard.shard_id, batch.read_to)
             if batch.seen is not None:
                 self._ledger.saw(shard.shard_id, batch.seen)
             is_first = batch.rows.num_rows > 0 and self._ledger.begins(shard.shard_id)
@@ -536,7 +541,7 @@ class Committer:
             may_be_gone = number > 0 or self._table.storage.folder is not None  # an object stays where it was put
             if file is not None and may_be_gone and not self.insist(partial(self._table.has_file, file)):
                 file = self.insist(lambda: self._table.write_rows(prepared.rows))  # its folder was away meanwhile
-            if self.insist(partial(self._table.commit, file, prepared.checkpoints, prepared.gaps)):
+            if self.insist(partial(self._table.commit, file, prepared.checkpoints, prepared.gaps, prepared.dropped)):
                 return
 
     def insist(self, action: Callable[[], T]) -> T:

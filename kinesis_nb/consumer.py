@@ -12,6 +12,7 @@ from enum import StrEnum
 from math import exp
 from typing import TYPE_CHECKING
 
+from kinesis_nb import foreign
 from kinesis_nb.errors import (
     IteratorExpired,
     KeyUnavailable,
@@ -69,7 +70,7 @@ class ConsumerStats:
     rate
         Records per second, about the last ten seconds.
     dropped
-        User records of KPL aggregates that were left out, because the shard does not take their hash keys.
+        User records of aggregates that are not among the rows, because the shard does not take their hash keys.
     malformed
         Answers that were not whole and were asked for again.
     caught_up_call
@@ -236,7 +237,7 @@ class ShardConsumer:
     def _advance(self, batch: Batch) -> None:
         self._iterator = batch.next_iterator  # None behind a part: should the next one fail, the position counts
         self._records += batch.rows.num_rows
-        self._dropped += batch.dropped
+        self._dropped += foreign.count(batch.dropped)
         if batch.read_to is not None:
             self._position = StartingPosition.after(batch.read_to)
         if not batch.is_part:

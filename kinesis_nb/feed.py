@@ -11,6 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from kinesis_nb.errors import StreamNotFound
+from kinesis_nb.foreign import Foreign
 from kinesis_nb.halt import holding
 from kinesis_nb.payload import may_burst, unchanged
 from kinesis_nb.position import StartingPosition
@@ -92,6 +93,8 @@ class Feed:
         Whether a child waits for the end of its parents, so that the records of a key keep their order.
     unpack
         Takes a response and a size in bytes; decompresses its records and gives them in parts of about that size.
+    foreign
+        What becomes of user records in aggregates whose hash keys are another shard's.
     began
         By the service's clock, when reading began, maybe in an earlier process: what was trimmed before that was never
         promised to anybody. By default it begins now.
@@ -109,6 +112,7 @@ class Feed:
     wanted: Callable[[Shard], bool] = lambda _shard: True
     is_ordered: bool = True
     unpack: Callable[[Batch, int], Iterable[Batch]] = unchanged
+    foreign: Foreign = Foreign.AUTO
     began: datetime = NOW
     trimmed_before: datetime = _NOTHING
     patience: float = inf
@@ -136,7 +140,7 @@ class Feed:
         may_be_large = answer.packed is not None or (self.unpack is not unchanged and may_burst(answer.rows, most))
         with holding(self._opening) if may_be_large else nullcontext():
             # no name here holds a part while the next one is made
-            yield from chain.from_iterable(map(self.unpack, answer.parts(most), repeat(most)))
+            yield from chain.from_iterable(map(self.unpack, answer.parts(most, self.foreign), repeat(most)))
 
     def position(self, shard: Shard, start: StartingPosition) -> StartingPosition:
         """Return where to start a shard: one that was born after the first listing is read from its beginning."""

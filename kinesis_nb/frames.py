@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kinesis_nb.display import SHOWN_ROWS, frame_html, plain
+from kinesis_nb.foreign import Foreign
 from kinesis_nb.process import check_polars
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+    from kinesis_nb.foreign import Dropped
     from kinesis_nb.shards import Shard
 
 CHUNK_BYTES = 2**30
@@ -80,8 +82,8 @@ class Batch:
     child_shards
         Given with the last answer of a closed shard.
     dropped
-        User records of KPL aggregates that are not in `rows`, because the shard does not take their hash keys: after a
-        reshard the producer writes them once more, to the shard that does.
+        User records of aggregates that are not in `rows`, because the shard does not take their hash keys; by record,
+        in the order of the shard.
     read_from, read_to
         The sequence numbers of the answer's first and last record, whose rows may have been dropped.
     seen
@@ -91,21 +93,22 @@ class Batch:
     is_part
         Whether more of the same response follows; only the last part says how the response ends.
     packed
-        For a response with KPL aggregates: takes a size in bytes and gives parts of about that size; `rows` is empty.
+        For a response with aggregates: takes a size in bytes and what becomes of foreign user records, and gives parts
+        of about that size; `rows` is empty.
     """
 
     rows: pa.RecordBatch
     next_iterator: str | None
     millis_behind_latest: int
     child_shards: tuple[Shard, ...] = ()
-    dropped: int = 0
+    dropped: tuple[Dropped, ...] = ()
     read_from: str | None = None
     read_to: str | None = None
     count: int = 0
     size: int = 0
     seen: datetime | None = None
     is_part: bool = False
-    packed: Callable[[int], Iterator[Batch]] | None = field(default=None, repr=False, compare=False)
+    packed: Callable[[int, Foreign], Iterator[Batch]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def first_arrival(self) -> datetime | None:
@@ -119,18 +122,19 @@ class Batch:
         column = self.rows.column("kinesis_ingestion_timestamp")
         return column[-1].as_py() if len(column) else None
 
-    def parts(self, most: int) -> Iterator[Batch]:
+    def parts(self, most: int, foreign: Foreign = Foreign.AUTO) -> Iterator[Batch]:
         """Return the response in parts of whole records: of about `most` bytes each, or of one larger record."""
-        return iter((self,)) if self.packed is None else self.packed(most)
+        return iter((self,)) if self.packed is None else self.packed(most, foreign)
 
     @classmethod
-    def part(cls, rows: pa.RecordBatch, read_from: str, read_to: str, dropped: int = 0) -> Batch:
+    def part(cls, rows: pa.RecordBatch, read_from: str, read_to: str, dropped: tuple[Dropped, ...] = ()) -> Batch:
         """Return a part of a response that is not its last one: that it lags says that more follows."""
         return cls(rows, None, UNKNOWN_LAG, (), dropped, read_from, read_to, is_part=True)
 
     def behind(self, sequence_number: str) -> Batch:
-        """Return the batch without the rows up to a sequence number, that one included."""
-        return replace(self, rows=rows_behind(self.rows, sequence_number))
+        """Return the batch without what is in records up to a sequence number, that one included."""
+        dropped = tuple(record for record in self.dropped if int(record.sequence_number) > int(sequence_number))
+        return replace(self, rows=rows_behind(self.rows, sequence_number), dropped=dropped)
 
 
 def rows_behind(rows: pa.RecordBatch, sequence_number: str | None) -> pa.RecordBatch:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from kinesis_nb import foreign
 from kinesis_nb.frames import TIMESTAMP, constant
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, RecordedGap, in_millis
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from kinesis_nb.buffer import Held
+    from kinesis_nb.foreign import Dropped
     from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Gap
 
@@ -41,24 +43,28 @@ class Pending:
         Rows by shard.
     gaps
         Not later in the table than the rows behind them.
+    dropped
+        By shard, what no row will come of; all rows in front of it are in `held` or committed.
     """
 
     seen: dict[str, datetime]
     ended: dict[str, tuple[Shard, ...]]
     held: list[Held]
     gaps: dict[str, Gap]
+    dropped: dict[str, tuple[Dropped, ...]]
 
     def __bool__(self) -> bool:
-        return bool(self.seen or self.ended or self.held or self.gaps)
+        return bool(self.seen or self.ended or self.held or self.gaps or self.dropped)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A commit: the numbered rows, how far each shard is once they are in the table, and what is lost."""
+    """A commit: the numbered rows, how far each shard is once they are in the table, what is lost and what dropped."""
 
     rows: pa.Table
     checkpoints: dict[str, Checkpoint]
     gaps: list[RecordedGap]
+    dropped: dict[str, int]
 
 
 class Ledger:
@@ -89,6 +95,8 @@ class Ledger:
         self._begun: set[str] = set()  # they have given rows
         self._seen: dict[str, datetime] = {}
         self._gaps: dict[str, Gap] = {}  # known, not committed yet
+        self._dropped: dict[str, tuple[Dropped, ...]] = {}  # the same
+        self._delivered: dict[str, int] = {}  # up to which record the rows of those shards are known
         self._kept_before, self._trimmed_before = 0, _LONG_AGO  # see trimmed_before()
 
     # --- what the table says
@@ -183,6 +191,19 @@ class Ledger:
         """Record a gap, to go into the table with the rows behind it."""
         self._gaps[gap.shard_id] = gap
 
+    def drop(self, shard_id: str, dropped: tuple[Dropped, ...]) -> None:
+        """Record that no rows come of user records, before the rows around them are known.
+
+        What was recorded and could not be delivered then may come again.
+        """
+        known = self._dropped.get(shard_id, ())
+        last = int(known[-1].sequence_number) if known else -1
+        self._dropped[shard_id] = known + tuple(record for record in dropped if int(record.sequence_number) > last)
+
+    def delivered(self, shard_id: str, sequence_number: str) -> None:
+        """Record that all rows up to a record are known now, in a shard of which something was dropped."""
+        self._delivered[shard_id] = int(sequence_number)
+
     def end(self, shard_id: str, children: tuple[Shard, ...]) -> None:
         """Record that everything in a closed shard was delivered."""
         self._ended[shard_id] = children
@@ -197,7 +218,7 @@ class Ledger:
         """Return what there is to commit.
 
         In this order: everything that was seen, and everything of shards that ended, is among the rows by now; and the
-        gaps in front of the rows are known.
+        gaps in front of the rows, and what was dropped between them, are known.
 
         Parameters
         ----------
@@ -206,16 +227,21 @@ class Ledger:
         patience
             How far the table may lie behind what was seen of an idle shard; such a shard is not part of a commit.
         """
-        seen, ended = dict(self._seen), dict(self._ended)
+        seen, ended, delivered = dict(self._seen), dict(self._ended), dict(self._delivered)
         held = take()
         gaps = dict(self._gaps)
-        busy = {shard_id for shard_id, _ in held} | ended.keys() | gaps.keys()
+        for shard_id, rows in held:
+            if shard_id in self._dropped:
+                delivered[shard_id] = max(_last(rows), delivered.get(shard_id, 0))
+        dropped = {shard_id: _up_to(delivered.get(shard_id, -1), found) for shard_id, found in self._dropped.items()}
+        dropped = {shard_id: found for shard_id, found in dropped.items() if found}
+        busy = {shard_id for shard_id, _ in held} | ended.keys() | gaps.keys() | dropped.keys()
         told = {
             shard_id: moment
             for shard_id, moment in seen.items()
             if shard_id in busy or not (last := self.reached(shard_id).seen) or moment - last > patience
         }
-        return Pending(told, ended, held, gaps)
+        return Pending(told, ended, held, gaps, dropped)
 
     def prepare(self, pending: Pending, now: datetime, kept: int) -> Prepared:
         """Return the next commit: numbered rows, and how far each shard is once they are in the table.
@@ -245,13 +271,18 @@ class Ledger:
                 stamp=stamp,
                 arrived=_arrival(rows),
             )
+        counts = {shard_id: foreign.count(dropped) for shard_id, dropped in pending.dropped.items()}
+        for shard_id, dropped in pending.dropped.items():
+            reached = new.get(shard_id) or self.reached(shard_id)
+            number = max(int(reached.sequence_number or 0), int(dropped[-1].sequence_number))
+            new[shard_id] = replace(reached, sequence_number=str(number), dropped=reached.dropped + counts[shard_id])
         for shard_id, moment in pending.seen.items():
             reached = new.get(shard_id) or self.reached(shard_id)
             seen = max(in_millis(moment), reached.seen or _LONG_AGO)
             hours = kept if seen >= self._trimmed_before else self._kept_before
             new[shard_id] = replace(reached, seen=seen, kept=hours)
         self._end(pending.ended, new)
-        return Prepared(pa.Table.from_batches(numbered, TABLE_SCHEMA), new, gaps)
+        return Prepared(pa.Table.from_batches(numbered, TABLE_SCHEMA), new, gaps, counts)
 
     def _end(self, ended: dict[str, tuple[Shard, ...]], new: dict[str, Checkpoint]) -> None:
         """Mark shards as ended, and let their children continue where they stopped."""
@@ -272,12 +303,27 @@ class Ledger:
         for shard_id, gap in pending.gaps.items():
             if self._gaps.get(shard_id) is gap:
                 del self._gaps[shard_id]
+        for shard_id, dropped in pending.dropped.items():
+            if rest := self._dropped[shard_id][len(dropped) :]:
+                self._dropped[shard_id] = rest
+            else:
+                del self._dropped[shard_id]
+                self._delivered.pop(shard_id, None)
         self.lost += prepared.gaps
 
 
 def _stamp(now: datetime, last: datetime | None) -> datetime:
     """Return the time of a commit: not before the last one, unless that one was stamped by a wrong clock."""
     return now if last is None or last - now > WRONG_CLOCK else max(now, last)
+
+
+def _last(rows: pa.RecordBatch) -> int:
+    """Return the sequence number of the last row."""
+    return int(rows["sequence_number"][-1].as_py())
+
+
+def _up_to(sequence_number: int, dropped: Iterable[Dropped]) -> tuple[Dropped, ...]:
+    return tuple(records for records in dropped if int(records.sequence_number) <= sequence_number)
 
 
 def _arrival(rows: pa.RecordBatch) -> datetime | None:

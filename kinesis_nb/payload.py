@@ -15,6 +15,8 @@ from kinesis_nb.frames import SCHEMA, Batch, decode_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kinesis_nb.foreign import Dropped
+
 MOST_BYTES = 64 * 2**20  # of one record of a stream; a record of 1 MiB could hold gigabytes
 MOST_RATIO = 200  # what comes out to what went in
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # RFC 1952, RFC 8878; neither is UTF-8
@@ -80,8 +82,20 @@ def _opened(batch: Batch, start: int, end: int, found: Texts) -> Batch:
         rows = _with_texts(rows, start, found)
     numbers = batch.rows.column("sequence_number")
     if end < len(numbers):
-        return Batch.part(rows, numbers[start].as_py(), numbers[end - 1].as_py())
-    return replace(batch, rows=rows, read_from=numbers[start].as_py() if start else batch.read_from)
+        first, last = numbers[start].as_py(), numbers[end - 1].as_py()
+        return Batch.part(rows, first, last, _dropped_between(batch, start, last))
+    dropped = _dropped_between(batch, start, None)
+    return replace(batch, rows=rows, read_from=numbers[start].as_py() if start else batch.read_from, dropped=dropped)
+
+
+def _dropped_between(batch: Batch, start: int, last: str | None) -> tuple[Dropped, ...]:
+    """Return what was dropped behind the record before a place, up to the record `last`."""
+    before = int(batch.rows.column("sequence_number")[start - 1].as_py()) if start else -1
+    return tuple(
+        records
+        for records in batch.dropped
+        if before < (number := int(records.sequence_number)) and (last is None or number <= int(last))
+    )
 
 
 def _with_texts(rows: pa.RecordBatch, start: int, found: Texts) -> pa.RecordBatch:

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kinesis_nb import retry
+from kinesis_nb import foreign, retry
 from kinesis_nb.arrival import ArrivalOrder
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.frames import SCHEMA, Records, in_range
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kinesis_nb.feed import Feed
+    from kinesis_nb.foreign import Dropped
     from kinesis_nb.frames import Batch
     from kinesis_nb.position import StartingPosition
     from kinesis_nb.shards import Shard
@@ -69,7 +70,7 @@ def read_window(
     -------
     Records
         In the order of arrival across shards; the rows of one partition key in the order they were written. After an
-        interrupt what was read so far, and a note that says so.
+        interrupt what was read so far, and a note that says so; it also says how many user records were dropped.
     """
     feed = replace(feed, patience=retry.PATIENCE_SECONDS)
     sink = _Collector(feed, window)
@@ -93,6 +94,9 @@ def read_window(
     for gap in sink.gaps:
         note = f"{note}, {gap}" if note else str(gap)
         warnings.warn(f"the read has a gap: {gap}", stacklevel=2)
+    if said := foreign.told(sink.dropped):
+        note = f"{note}, {said}" if note else said
+        warnings.warn(f"the read is without some: {said}", stacklevel=2)
     return Records(sink.take(), note)
 
 
@@ -103,10 +107,11 @@ class _Collector:
         self.done = threading.Event()
         self.error: BaseException | None = None
         self.kept = 0
+        self.dropped = 0
         self.gaps: set[Gap] = set()
         self._feed, self._window = feed, window
         self._order = ArrivalOrder(feed.shards, window.newest)
-        self._lock = threading.Lock()  # guards the one below and `kept`
+        self._lock = threading.Lock()  # guards the one below, `kept` and `dropped`
         self._spans: dict[str, tuple[datetime, datetime]] = {}  # by shard: from when, and up to when it is read
 
     def position(self, shard: Shard) -> StartingPosition:
@@ -122,9 +127,14 @@ class _Collector:
             if not batch.is_part:
                 self._note_reached(shard.shard_id, received - timedelta(milliseconds=batch.millis_behind_latest))
             self.kept += rows.num_rows
+            self.dropped += foreign.count(filter(self._is_within, batch.dropped))
             if self._window.limit is not None and self.kept >= self._window.limit:
                 self.done.set()
         return not self._is_past_end(batch, received)
+
+    def _is_within(self, dropped: Dropped) -> bool:
+        start = self._window.start.timestamp
+        return (start is None or start <= dropped.arrived) and dropped.arrived <= self._window.end
 
     def _note_reached(self, shard_id: str, reached: datetime) -> None:
         begin, _ = self._spans.get(shard_id, (self._window.start.timestamp or reached, reached))

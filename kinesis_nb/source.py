@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from kinesis_nb.config import SourceConfig, StreamArn, check_count, check_stream_name, hinted
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
+from kinesis_nb.foreign import Foreign, check_foreign
 from kinesis_nb.position import Kind, StartingPosition, check_end
 from kinesis_nb.process import check_polars, of_one_process
 from kinesis_nb.retry import Patient
@@ -90,12 +91,13 @@ class Source:
         given: dict[str, str],
         interval: float,
         loss: str,
+        foreign: Foreign,
     ) -> AgentSync:
         from kinesis_nb.agents.job import AgentSync, submit
         from kinesis_nb.agents.order import Parcel, SyncOrder
 
         parcel = Parcel(self.config, given)
-        order = SyncOrder(parcel, open_kinesis, stream, storage.uri, start, interval, loss)
+        order = SyncOrder(parcel, open_kinesis, stream, storage.uri, start, interval, loss, foreign)
         return AgentSync(self._cluster, submit(self._cluster, order, table), order, storage)
 
     def _export_on_agents(
@@ -171,6 +173,7 @@ class Source:
         *,
         reshard: str = "ordered",
         decompress: bool = False,
+        foreign: Foreign = Foreign.AUTO,
     ) -> Feed:
         """List a stream; ``shards=`` must be among its shards."""
         from kinesis_nb.feed import Feed
@@ -188,6 +191,7 @@ class Source:
             wanted,
             is_ordered=reshard == "ordered",
             unpack=decompressed if decompress else unchanged,
+            foreign=foreign,
         )
 
     @hinted
@@ -203,6 +207,7 @@ class Source:
         limit: int | None = None,
         reshard: str = "ordered",
         decompress: bool = False,
+        foreign: str = "auto",
         progress: bool = True,
     ) -> Records:
         """Read what lies between two positions, all shards, into memory.
@@ -218,7 +223,8 @@ class Source:
             Read only these shard ids.
         key
             Only the records of this partition key, from the shards whose hash keys hold it. A record that its producer
-            placed elsewhere with an explicit hash key is found with ``where=`` only.
+            placed elsewhere, with an explicit hash key or in an aggregate of several keys, is found with ``where=``
+            only.
         where
             A polars expression over the columns; applied batch by batch, so memory holds only what it lets through.
         limit
@@ -227,6 +233,10 @@ class Source:
             ``"ordered"`` reads a child shard after its parents; ``"relaxed"`` all at once, without order per key.
         decompress
             Turn gzip (CloudWatch Logs) and zstd data into the text that is in it.
+        foreign
+            What becomes of user records in aggregates whose hash keys are another shard's: ``"keep"`` them; ``"drop"``
+            them, as the KCL does; or ``"auto"``, drop them only when their shard was made by a reshard within two
+            minutes before, because the KPL writes those again. What is dropped is counted and told.
         progress
             Show a progress bar.
 
@@ -244,12 +254,12 @@ class Source:
         """
         from kinesis_nb.read import read_window, row_filter
 
-        keep = row_filter(key, where)
+        keep, wanted = row_filter(key, where), check_foreign(foreign)
         if limit is not None:
             check_count("limit", limit)
         self._check_window(start, end, shards := _chosen(shards))
         stream = self._address(stream)
-        feed = self._feed(stream, shards, key, reshard=reshard, decompress=decompress)
+        feed = self._feed(stream, shards, key, reshard=reshard, decompress=decompress, foreign=wanted)
         with _share_bar(stream, shown=progress) as bar:
             return read_window(feed, self._window(start, end, keep, limit), bar)
 
@@ -275,6 +285,7 @@ class Source:
         on_full: str = "drop_oldest",
         reshard: str = "ordered",
         decompress: bool = False,
+        foreign: str = "auto",
     ) -> Tail:
         """Follow a stream in memory.
 
@@ -291,16 +302,16 @@ class Source:
         on_full
             ``"drop_oldest"`` forgets the oldest rows and counts them; ``"block"`` stops reading until you take rows
             out.
-        reshard, decompress
+        reshard, decompress, foreign
             As for :meth:`read`.
         """
         from kinesis_nb.buffer import Buffer
         from kinesis_nb.tail import Tail, replace_running
 
-        buffer = Buffer(max_rows, max_bytes, on_full)
+        buffer, wanted = Buffer(max_rows, max_bytes, on_full), check_foreign(foreign)
         self._check_window(start, "latest", shards := _chosen(shards))
         stream = self._address(stream)
-        feed = self._feed(stream, shards, reshard=reshard, decompress=decompress)
+        feed = self._feed(stream, shards, reshard=reshard, decompress=decompress, foreign=wanted)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
         return replace_running((self.config, stream), lambda: Tail(feed, position, buffer))
 
@@ -314,6 +325,7 @@ class Source:
         *,
         commit_interval: float = 1.0,
         on_data_loss: str = "fail",
+        foreign: str = "auto",
         storage_options: Mapping[str, str] | None = None,
     ) -> Sync | AgentSync:
         """Keep a Delta table in step with a stream: every record once, in order, across restarts, crashes and reshards.
@@ -335,6 +347,9 @@ class Source:
             What happens when the stream did not keep records until they were read, because the sync stood still for
             longer than its retention: ``"fail"`` stops with :class:`DataLoss`; ``"warn"`` records the gap in the
             table, where :meth:`Sync.verify` finds it, and goes on.
+        foreign
+            As for :meth:`read`; from the next record on, for a table that was begun with another choice. What is
+            dropped is counted in the table, and stays dropped.
         storage_options
             For S3, by the names of polars and deltalake: ``endpoint_url``, ``region`` and so on. They go before the
             region and the credentials of this source, which are used otherwise.
@@ -348,13 +363,13 @@ class Source:
         """
         from kinesis_nb.sync import check_options, start_sync
 
-        position = StartingPosition.parse(start, self._clock.now())
+        position, wanted = StartingPosition.parse(start, self._clock.now()), check_foreign(foreign)
         storage = self._place(table, storage_options)
         if self.config.agents is not None:
             check_options(position, commit_interval, on_data_loss)
             given = _storage_options(storage_options)
             return self._sync_on_agents(
-                self._address(stream), table, storage, position, given, commit_interval, on_data_loss
+                self._address(stream), table, storage, position, given, commit_interval, on_data_loss, wanted
             )
         return start_sync(
             self._kinesis,
@@ -364,6 +379,7 @@ class Source:
             clock=self._clock,
             commit_interval=commit_interval,
             on_data_loss=on_data_loss,
+            foreign=wanted,
             setup=self._setup(storage_options),
         )
 

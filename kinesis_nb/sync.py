@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from kinesis_nb.consumer import State
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import ConfigError, StreamNotFound, TableError, forgetful
 from kinesis_nb.feed import Feed
+from kinesis_nb.foreign import Foreign, told
 from kinesis_nb.frames import Records, TableLike, concat, rows_behind
 from kinesis_nb.lazy import scan
 from kinesis_nb.ledger import encode_start
@@ -84,9 +86,14 @@ class SyncStatus:
     error: str
     kept_apart_by: str = ""
 
+    @property
+    def dropped(self) -> int:
+        """How many user records of aggregates this run dropped, because their hash keys are another shard's."""
+        return sum(shard.dropped for shard in self.shards)
+
     def __repr__(self) -> str:
         lag = "unknown lag" if self.lag is None else f"{self.lag.total_seconds():,.1f} s behind"
-        notes = "".join(f", {note}" for note in (*self.lost, self.error) if note)
+        notes = "".join(f", {note}" for note in (*self.lost, told(self.dropped), self.error) if note)
         return (
             f"<SyncStatus {self.state}: {self.rows:,} rows in {self.commits:,} commits by this run,"
             f" {self.pending:,} pending, {lag}{notes}>"
@@ -149,6 +156,7 @@ class Sync(TableLike):
         on_data_loss: OnDataLoss,
         part: RunPart | None = None,
     ) -> None:
+        self._told = 0  # of how many dropped user records the user was warned
         self.stream = feed.stream
         self._feed, self._table, self._clock = feed, table, feed.clock
         self._scheduler: Scheduler | None = None  # none before the table is ours
@@ -226,6 +234,7 @@ class Sync(TableLike):
         has_ended = self.join(STOP_SECONDS)
         if self._scheduler is not None:
             self._scheduler.stop()
+        self._warn(6)
         trouble = self._committer.trouble
         if trouble or not has_ended:
             pending = self._committer.snapshot().pending_rows
@@ -260,12 +269,20 @@ class Sync(TableLike):
         give_up = self._clock.monotonic() + (float("inf") if timeout is None else timeout)
         while not self._committer.join(0.05):
             if next(caught_up):
+                self._warn(7)
                 return True
             if self._clock.monotonic() >= give_up:
                 return False
         if self._committer.error is not None:
             raise self._committer.error
         return self._scheduler is not None and not self._scheduler.unfinished()
+
+    def _warn(self, stacklevel: int) -> None:
+        """Tell what was dropped in the user's own thread: what a shard's thread prints lands anywhere."""
+        dropped = sum(shard.dropped for shard in self._scheduler.stats()) if self._scheduler else 0
+        number, self._told = dropped - self._told, dropped
+        if number:
+            warnings.warn(f"sync of {self.stream}: {told(number)}", stacklevel=stacklevel)
 
     def all_caught_up(self) -> Iterator[bool]:
         """Yield whether everything that was in the stream at the first look is committed by now.
@@ -410,7 +427,7 @@ _syncs: Registry[Sync] = Registry()
 atexit.register(_syncs.stop_all)
 
 
-def start_sync(
+def start_sync(  # noqa: PLR0913 - one for each option of Source.sync
     kinesis: Kinesis,
     stream: str,
     storage: Storage,
@@ -419,6 +436,7 @@ def start_sync(
     clock: Clock,
     commit_interval: float,
     on_data_loss: str,
+    foreign: Foreign = Foreign.AUTO,
     setup: object = None,
 ) -> Sync:
     """Start a sync, or return the one that is running for this stream and table in this process.
@@ -427,16 +445,16 @@ def start_sync(
     ----------
     setup
         Equal for calls with the same source and the same options of the storage. One that runs with other ones, with
-        another `commit_interval` or `on_data_loss` is stopped, and another one started.
+        another `commit_interval`, `on_data_loss` or `foreign` is stopped, and another one started.
     """
     decided = check_options(start, commit_interval, on_data_loss)
     summary = Patient(kinesis, clock).describe_stream(stream)
 
     def prepare() -> Callable[[], Sync]:
         table = _open(kinesis, clock, stream, summary, storage, start)
-        return lambda: Sync(Feed(kinesis, stream, clock, ()), table, commit_interval, decided)
+        return lambda: Sync(Feed(kinesis, stream, clock, (), foreign=foreign), table, commit_interval, decided)
 
-    return _syncs.start((summary.arn, storage.uri), (setup, commit_interval, decided), prepare)
+    return _syncs.start((summary.arn, storage.uri), (setup, commit_interval, decided, foreign), prepare)
 
 
 def hurry(stream_arn: str, storage: Storage) -> None:
@@ -454,9 +472,10 @@ def start_part(
     clock: Clock,
     commit_interval: float,
     on_data_loss: str,
+    foreign: Foreign = Foreign.AUTO,
 ) -> Sync:
     """Start a sync of some shards; other writers have the other shards of the same table."""
-    feed = Feed(kinesis, stream, clock, (), part.wanted)
+    feed = Feed(kinesis, stream, clock, (), part.wanted, foreign=foreign)
     sync = Sync(feed, table, commit_interval, OnDataLoss(on_data_loss), part)
     sync.start()
     return sync

@@ -28,6 +28,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from kinesis_nb import address, deltalog
 from kinesis_nb.errors import Fenced, TableError
+from kinesis_nb.foreign import told
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.origin import Origin, has_properties, read_origin
 from kinesis_nb.storage import LOG, Storage, conform, explain, one_line, storage_errors
@@ -48,7 +49,11 @@ aggregate share a sequence number. They come in one batch and go into one commit
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PIECE = 62  # bits; a txn version is an int64 and a sequence number has up to 186 bits
 _PIECES = 3
-_KEYS = ("offset", "state", "seen", "kept", "gaps", "stamp", "arrived", *(f"seq{piece}" for piece in range(_PIECES)))
+_KEYS = (
+    *("offset", "state", "seen", "kept", "gaps", "stamp", "arrived", "dropped"),
+    *(f"seq{piece}" for piece in range(_PIECES)),
+)
+_STEADY = ("kept", "dropped")  # of those, what hardly ever changes, and is written only then
 _GAP_KEYS = ("offset", "seen", "until")
 _TURNS = "run"  # stands where the id of a shard stands in the other names
 _TRIES = 20
@@ -71,7 +76,7 @@ class Checkpoint:
     offset
         The ``shard_offset`` of the next row.
     sequence_number
-        Of the last committed record; None when there was none yet.
+        Of the last record that was committed, or dropped; None when there was none yet.
     ended
         Whether everything in the (closed) shard is committed.
     seen
@@ -84,6 +89,9 @@ class Checkpoint:
         The ``foundry_ingestion_timestamp`` of the last row, or of its parents' last; it never goes back.
     arrived
         The ``kinesis_ingestion_timestamp`` of the last row, in whole milliseconds; None when there was none yet.
+    dropped
+        How many user records of aggregates up to that record are not in the table, because their hash keys are another
+        shard's.
     """
 
     offset: int = 0
@@ -94,6 +102,7 @@ class Checkpoint:
     gaps: int = 0
     stamp: datetime | None = None
     arrived: datetime | None = None
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +159,7 @@ class SyncTable:
         self._epochs: dict[str, int] = {}
         self._turn = 0  # the number of this writer's call; 0 before it has claimed the table
         self._run = ""  # whose writers have the same number
-        self._kept: dict[str, int] = {}  # what the table is known to hold under that name: it hardly ever changes
+        self._steady: dict[tuple[str, str], int] = {}  # what the table is known to hold under those names
         self._is_in_doubt = False  # whether the last commit may have landed, or a rival's may have
         self.refusal = ""  # why the last commit did not go through
         self._durable: int | None = None  # up to which the log is known to survive a power cut
@@ -371,7 +380,11 @@ class SyncTable:
         ]
 
     def commit(
-        self, file: AddAction | None, checkpoints: Mapping[str, Checkpoint], gaps: Iterable[RecordedGap] = ()
+        self,
+        file: AddAction | None,
+        checkpoints: Mapping[str, Checkpoint],
+        gaps: Iterable[RecordedGap] = (),
+        dropped: Mapping[str, int] | None = None,
     ) -> bool:
         """Publish a file and the checkpoints that go with it, both or neither. The shards must have been acquired.
 
@@ -379,6 +392,8 @@ class SyncTable:
         ----------
         gaps
             The last gap of each shard whose checkpoint counts one more.
+        dropped
+            By shard, how many user records its checkpoint counts more; for the history of the table.
 
         Returns
         -------
@@ -399,7 +414,8 @@ class SyncTable:
                 return self._landed(checkpoints)
         self._is_in_doubt = True
         try:
-            self._write([file] if file else [], self._transactions(checkpoints, gaps), map(str, gaps))
+            notes = [*map(str, gaps), *(f"{shard_id}: {told(number)}" for shard_id, number in (dropped or {}).items())]
+            self._write([file] if file else [], self._transactions(checkpoints, gaps), notes)
             self._update()
         except (DeltaError, OSError) as error:
             self.refusal = one_line(error)
@@ -434,7 +450,9 @@ class SyncTable:
         return self._landed(checkpoints)
 
     def _landed(self, checkpoints: Mapping[str, Checkpoint]) -> bool:
-        self._kept |= {shard_id: checkpoint.kept for shard_id, checkpoint in checkpoints.items()}
+        self._steady |= {
+            (shard_id, key): getattr(checkpoint, key) for shard_id, checkpoint in checkpoints.items() for key in _STEADY
+        }
         self._is_in_doubt = False
         return True
 
@@ -446,7 +464,7 @@ class SyncTable:
             self._transaction(shard_id, key, value)
             for shard_id, checkpoint in checkpoints.items()
             for key, value in _encode(checkpoint, self._epochs[shard_id])
-            if key != "kept" or value != self._kept.get(shard_id, 0)
+            if key not in _STEADY or value != self._steady.get((shard_id, key), 0)
         ]
         lost = [
             self._transaction(gap.shard_id, f"gap{checkpoints[gap.shard_id].gaps - 1}/{key}", value)
@@ -589,16 +607,17 @@ def _encode(checkpoint: Checkpoint, epoch: int) -> list[tuple[str, int]]:
     pieces = ((number >> (_PIECE * piece)) & (2**_PIECE - 1) for piece in range(_PIECES))
     stamp = _micros(checkpoint.stamp)
     seen, gaps, arrived = _millis(checkpoint.seen), checkpoint.gaps, _millis(checkpoint.arrived)
-    values = (checkpoint.offset, int(checkpoint.ended), seen, checkpoint.kept, gaps, stamp, arrived, *pieces)
+    steady = checkpoint.kept, checkpoint.dropped
+    values = (checkpoint.offset, int(checkpoint.ended), seen, steady[0], gaps, stamp, arrived, steady[1], *pieces)
     return [("epoch", epoch), *zip(_KEYS, values, strict=True)]
 
 
 def _decode(values: list[int]) -> Checkpoint:
-    offset, ended, seen, kept, gaps, stamp, arrived, *pieces = values
+    offset, ended, seen, kept, gaps, stamp, arrived, dropped, *pieces = values
     number = sum(value << (_PIECE * piece) for piece, value in enumerate(pieces))
     sequence_number = str(number) if number else None
     moments = _moment(1000 * seen), _moment(stamp), _moment(1000 * arrived)
-    return Checkpoint(offset, sequence_number, bool(ended), moments[0], kept, gaps, *moments[1:])
+    return Checkpoint(offset, sequence_number, bool(ended), moments[0], kept, gaps, *moments[1:], dropped)
 
 
 def _micros(moment: datetime | None) -> int:

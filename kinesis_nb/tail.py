@@ -8,6 +8,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from kinesis_nb import foreign
 from kinesis_nb.config import check_count, hinted
 from kinesis_nb.display import frame_html, show_live, to_perspective, widget
 from kinesis_nb.errors import Closed
@@ -18,6 +19,7 @@ from kinesis_nb.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
     from types import TracebackType
 
     import pyarrow as pa
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from kinesis_nb.buffer import Buffer, BufferStats, Held
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.feed import Feed
+    from kinesis_nb.foreign import Dropped
     from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Gap
@@ -42,6 +45,8 @@ class TailStats:
         One entry per shard that was read.
     gaps
         Where the stream's retention ended before the tail came, so that records may be missing.
+    dropped
+        User records of aggregates that are not among the rows, because their hash keys are another shard's.
     warning
         What is odd about the stream as a whole, else an empty string.
     """
@@ -50,6 +55,7 @@ class TailStats:
     shards: tuple[ConsumerStats, ...]
     gaps: tuple[Gap, ...] = ()
     warning: str = ""
+    dropped: int = 0
 
 
 @of_one_process
@@ -72,7 +78,7 @@ class Tail(TableLike):
         # nothing new arrives in a closed shard
         skipped = [shard.shard_id for shard in feed.shards if is_latest and not shard.is_open]
         self._sink = _BufferSink(feed, start, buffer)
-        self._told = 0  # of how many gaps the user was warned
+        self._told = self._told_dropped = 0  # of how many gaps and dropped user records the user was warned
         self._scheduler = Scheduler(feed, self._sink, skipped=skipped, on_done=buffer.close)
         self._stopper = weakref.finalize(self, self._scheduler.abandon)
         self._scheduler.start()
@@ -102,15 +108,30 @@ class Tail(TableLike):
     def stats(self) -> TailStats:
         """Return exact counts of this moment."""
         return TailStats(
-            self._buffer.stats(), tuple(self._scheduler.stats()), tuple(self._sink.gaps), self._scheduler.warning
+            self._buffer.stats(),
+            tuple(self._scheduler.stats()),
+            tuple(self._sink.gaps),
+            self._scheduler.warning,
+            self._sink.dropped,
         )
 
-    def _warn_of_gaps(self) -> None:
-        """Say it in the user's own thread: what a consumer thread prints lands anywhere."""
+    def _warn(self) -> str:
+        """Tell what is missing in the user's own thread: what a consumer thread prints lands anywhere.
+
+        Returns
+        -------
+        str
+            What to note about rows that were taken meanwhile.
+        """
         gaps = self._sink.gaps[self._told :]
         self._told += len(gaps)
         for gap in gaps:
             warnings.warn(f"tail of {self.stream}: {gap}", stacklevel=3)
+        dropped = self._sink.dropped
+        number, self._told_dropped = dropped - self._told_dropped, dropped
+        if said := foreign.told(number):
+            warnings.warn(f"tail of {self.stream}: {said}", stacklevel=3)
+        return said
 
     def to_arrow(self) -> pa.Table:
         """Return the rows that are held now as an Arrow table."""
@@ -123,7 +144,7 @@ class Tail(TableLike):
 
     def _held(self) -> Iterator[Held]:
         while taken := self._buffer.take(batches=1):
-            self._warn_of_gaps()
+            self._warn()
             yield from taken
 
     def __iter__(self) -> Iterator[Record]:
@@ -165,8 +186,8 @@ class Tail(TableLike):
         except BaseException:
             self._buffer.untake(taken)
             raise
-        self._warn_of_gaps()
-        return Records(concat(batch for _, batch in taken))
+        note = self._warn()
+        return Records(concat(batch for _, batch in taken), note)
 
     def __len__(self) -> int:
         return self._buffer.stats().rows
@@ -225,7 +246,8 @@ class Tail(TableLike):
     def __repr__(self) -> str:
         stats = self.stats()
         lags = [shard.millis_behind_latest or 0 for shard in stats.shards]
-        told = [f"{len(stats.gaps)} gaps" if stats.gaps else "", stats.warning, str(self._buffer.error or "")]
+        gaps = f"{len(stats.gaps)} gaps" if stats.gaps else ""
+        told = [gaps, foreign.told(stats.dropped), stats.warning, str(self._buffer.error or "")]
         trouble = "".join(f", {text}" for text in told if text)
         return (
             f"<Tail {self.stream}: {self.state}, {len(lags)} shards, {stats.buffer.rows:,} of {stats.buffer.received:,}"
@@ -236,6 +258,7 @@ class Tail(TableLike):
 class _BufferSink:
     def __init__(self, feed: Feed, start: StartingPosition, buffer: Buffer) -> None:
         self.gaps: list[Gap] = []
+        self._dropped: dict[str, tuple[int, int]] = {}  # by shard: up to which record, and how many; its thread counts
         self._feed, self._start, self._buffer = feed, start, buffer
 
     def position(self, shard: Shard) -> StartingPosition:
@@ -245,8 +268,22 @@ class _BufferSink:
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Put the rows into the buffer, which may wait for room."""
         earliest = self._start.timestamp if self._start.kind is Kind.AT_TIMESTAMP else None
-        self._buffer.put(shard.shard_id, in_range(batch.rows, earliest, None))
+        if batch.dropped:
+            self._drop(shard.shard_id, batch.dropped, earliest)
+        self._buffer.put(shard.shard_id, in_range(batch.rows, earliest, None))  # who takes them may know
         return True
+
+    def _drop(self, shard_id: str, dropped: tuple[Dropped, ...], earliest: datetime | None) -> None:
+        """Count what was not counted yet; a batch that could not be delivered comes again."""
+        last, number = self._dropped.get(shard_id, (-1, 0))
+        new = [record for record in dropped if int(record.sequence_number) > last]
+        number += foreign.count(record for record in new if earliest is None or earliest <= record.arrived)
+        self._dropped[shard_id] = max(last, int(dropped[-1].sequence_number)), number
+
+    @property
+    def dropped(self) -> int:
+        """How many user records were dropped."""
+        return sum(number for _, number in self._dropped.copy().values())
 
     def lost(self, gap: Gap) -> None:
         """Keep it for those who look."""

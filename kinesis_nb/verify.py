@@ -9,6 +9,7 @@ import polars as pl
 
 from kinesis_nb.display import table_html
 from kinesis_nb.errors import TableError
+from kinesis_nb.foreign import told
 from kinesis_nb.others import others
 from kinesis_nb.storage import one_line
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable
@@ -40,6 +41,8 @@ class ShardVerdict:
         What should not be; empty when all is well.
     notes
         What is worth knowing and not wrong.
+    dropped
+        How many user records of aggregates were dropped, because their hash keys are another shard's; said in `notes`.
     """
 
     shard_id: str
@@ -52,6 +55,7 @@ class ShardVerdict:
     lost: tuple[str, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,11 @@ class Verdict:
         return sum(shard.rows for shard in self.shards)
 
     @property
+    def dropped(self) -> int:
+        """How many user records of aggregates were dropped, of all shards: see :meth:`Source.sync`."""
+        return sum(shard.dropped for shard in self.shards)
+
+    @property
     def problems(self) -> list[str]:
         """What should not be, of all shards."""
         return [problem for shard in self.shards for problem in shard.problems]
@@ -88,7 +97,7 @@ class Verdict:
 
     @property
     def notes(self) -> list[str]:
-        """What is worth knowing and not wrong: commits of others, clocks that were corrected."""
+        """What is worth knowing and not wrong: commits of others, corrected clocks, dropped user records."""
         return [*self.others, *(note for shard in self.shards for note in shard.notes)]
 
     def __bool__(self) -> bool:
@@ -194,7 +203,7 @@ def _look_at(
 ) -> ShardVerdict:
     rows = frame.filter(pl.col("shard_id") == shard_id).select(_PLACES).sort("shard_offset").collect()
     checkpoint = checkpoints[shard_id]
-    problems = [*_problems(rows), *_against(rows, checkpoint), *_lineage(rows, checkpoints, parents)]
+    problems = [*_problems(rows), *_against(rows, checkpoint), *_lineage(rows, checkpoint, checkpoints, parents)]
     nothing: dict[str, Any] = dict.fromkeys(_PLACES)
     first, last = (rows.row(0, named=True), rows.row(-1, named=True)) if len(rows) else (nothing, nothing)
     return ShardVerdict(
@@ -207,7 +216,8 @@ def _look_at(
         last["sequence_number"],
         tuple(str(gap) for gap in gaps if gap.shard_id == shard_id),
         tuple(f"{shard_id}: {problem}" for problem in problems),
-        tuple(f"{shard_id}: {note}" for note in _notes(rows)),
+        tuple(f"{shard_id}: {note}" for note in (*_notes(rows), *_left_out(rows, checkpoint))),
+        checkpoint.dropped,
     )
 
 
@@ -220,6 +230,18 @@ def _steps_back(rows: pl.DataFrame) -> pl.Series:
 def _notes(rows: pl.DataFrame) -> list[str]:
     corrected = _steps_back(rows).filter(_steps_back(rows) > CLOCK_STEP_SECONDS)
     return [f"the clock of the writer was corrected by {seconds:,.0f} s" for seconds in corrected]
+
+
+def _left_out(rows: pl.DataFrame, checkpoint: Checkpoint) -> list[str]:
+    """Tell what was dropped of aggregates: as the writers counted it, and what only the rows show."""
+    number, sub = pl.col("sequence_number"), pl.col("sub_sequence_number")
+    skipped = pl.when(number == number.shift()).then(sub - sub.shift() - 1).otherwise(sub)
+    holes = int(rows.select(skipped.sum()).item() or 0)
+    said = [told(checkpoint.dropped)] if checkpoint.dropped else []
+    if holes > checkpoint.dropped:
+        uncounted = holes - checkpoint.dropped
+        said.append(f"{uncounted:,} user records within aggregates are not here and were not counted as dropped")
+    return said
 
 
 def _problems(rows: pl.DataFrame) -> list[str]:
@@ -246,22 +268,25 @@ def _problems(rows: pl.DataFrame) -> list[str]:
 
 def _against(rows: pl.DataFrame, checkpoint: Checkpoint) -> list[str]:
     if not len(rows):
-        return ["all of its rows are missing"] if checkpoint.sequence_number else []
+        return ["all of its rows are missing"] if checkpoint.sequence_number and not checkpoint.dropped else []
     last = rows.row(-1, named=True)
     wrong = []
     if checkpoint.offset != last["shard_offset"] + 1:
         wrong.append(f"the checkpoint says {checkpoint.offset:,} rows, the last row is number {last['shard_offset']:,}")
-    if int(checkpoint.sequence_number or 0) != int(last["sequence_number"]):
+    ahead = int(checkpoint.sequence_number or 0) - int(last["sequence_number"])
+    if ahead < 0 or (ahead and not checkpoint.dropped):  # it may be at a record of which everything was dropped
         wrong.append(f"the checkpoint is at {checkpoint.sequence_number}, the last row at {last['sequence_number']}")
     return wrong
 
 
-def _lineage(rows: pl.DataFrame, checkpoints: Mapping[str, Checkpoint], parents: tuple[str, ...] | None) -> list[str]:
-    """Check that a shard with rows began after its parents had ended."""
-    if not len(rows) or parents is None:
+def _lineage(
+    rows: pl.DataFrame, checkpoint: Checkpoint, checkpoints: Mapping[str, Checkpoint], parents: tuple[str, ...] | None
+) -> list[str]:
+    """Check that a shard with rows began after its parents had ended, and that its first rows are there."""
+    if parents is None or not (len(rows) or checkpoint.dropped):
         return []
     known = [(parent, checkpoints[parent]) for parent in parents if parent in checkpoints]
-    first = rows["shard_offset"][0]
+    first = rows["shard_offset"][0] if len(rows) else checkpoint.offset
     wrong = [f"has rows, and its parent {parent} has not ended" for parent, reached in known if not reached.ended]
     # one that was lost before it was read has no rows to come before
     began = [(parent, reached.offset) for parent, reached in known if reached.sequence_number is not None]

@@ -35,6 +35,7 @@ from unittest.mock import patch
 import msgspec
 from botocore import exceptions as boto_errors
 
+from kinesis_nb import foreign
 from kinesis_nb.buffer import Buffer, OnFull
 from kinesis_nb.config import SourceConfig
 from kinesis_nb.consumer import State
@@ -50,6 +51,7 @@ from kinesis_nb.scheduler import DISCOVERY_SECONDS, Scheduler
 from kinesis_nb.service import client
 from kinesis_nb.shards import hash_key
 from kinesis_nb.tail import _BufferSink
+from tests.kpl import aggregate
 from tests.virtual import VirtualClock
 
 if TYPE_CHECKING:
@@ -61,9 +63,12 @@ if TYPE_CHECKING:
     from kinesis_nb.frames import Batch
     from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Gap
+    from tests.kpl import Row
 
 STREAM = "orders"
 KEYS = [f"key-{number}" for number in range(12)]
+MIXED = "mixed"  # stands for the keys of aggregates that nobody packs by shard: `mixed-0` and so on, without an order
+STALE_MS, TOO_CLOSE_MS = 120_000, 2_000  # for how long a KPL's map may be stale; so near to that nothing is packed
 MAX_OPEN = 8  # shards; more would only make a run longer
 TURBULENT = 260  # rounds in which anything may happen
 FAULT_RATE = 0.15  # of all calls
@@ -92,7 +97,11 @@ class World:
         self.manual = ManualClock()
         self.clock = VirtualClock(self.manual, seed)
         self.model = Model(clock=self.manual, seed=seed)
-        self.arrivals: dict[str, list[int]] = {key: [] for key in KEYS}  # per key, in ms; its n-th record carries n
+        # per key, in ms; its n-th record carries n
+        self.arrivals: dict[str, list[int]] = {key: [] for key in (*KEYS, MIXED)}
+        self.dropped: list[tuple[str, int]] = []  # user records that must not come from where they are: key, number
+        self.made: dict[str, int] = {}  # when the shards were made that have parents, in ms
+        self.known: list[dict[str, Any]] = []  # the open shards, as a KPL knows them
         self.happened: Counter[str] = Counter()
         self.trace: deque[str] = deque(maxlen=60)
         self.is_calm = False
@@ -128,6 +137,55 @@ class World:
         return not self.is_calm and self.random.random() < share
 
     def put(self) -> None:
+        self.random.choice([self._put_records, self._put_records, self._put_by_kpl, self._put_mixed])()
+
+    def _open_shards(self) -> list[dict[str, Any]]:
+        return [shard for shard in self.listing() if "EndingSequenceNumber" not in shard["SequenceNumberRange"]]
+
+    def _put_mixed(self) -> None:
+        """Pack user records of any keys into one record, as AWS's aggregators do; nobody writes them again."""
+        first, numbers = len(self.arrivals[MIXED]) + 1, range(self.random.randint(1, 5))
+        keys = [f"mixed-{self.random.randrange(12)}" for _ in numbers]
+        data = aggregate((key, None, b"%d" % (first + place)) for place, key in enumerate(keys))
+        shard = self.random.choice(self._open_shards())
+        age = self.now_ms() - self.made.get(shard["ShardId"], 0)
+        if abs(age - STALE_MS) <= TOO_CLOSE_MS:
+            return
+        self._put_into(shard, data)
+        self.arrivals[MIXED] += [self.now_ms()] * len(keys)
+        if age < STALE_MS and shard["ShardId"] in self.made:
+            self.dropped += [(MIXED, first + place) for place, key in enumerate(keys) if not _takes(shard, key)]
+            self.count("mixed aggregate into a new shard")
+        elif not all(_takes(shard, key) for key in keys):
+            self.count("mixed aggregate")
+
+    def _put_by_kpl(self) -> None:
+        """Pack user records of one shard, as the map says that may be stale; write those again that went astray."""
+        if not self.known or self.now_ms() - max(self.made.values(), default=0) > STALE_MS // 2:
+            self.known = self._open_shards()
+        predicted = self.random.choice(self.known)
+        keys = [key for key in KEYS if _takes(predicted, key)]
+        rows: list[Row] = []
+        for key in self.random.choices(keys, k=self.random.randint(1, 6)) if keys else []:
+            self.arrivals[key].append(self.now_ms())
+            rows.append((key, None, b"%d" % len(self.arrivals[key])))
+        while rows:
+            actual = next(shard for shard in self._open_shards() if _takes(shard, rows[0][0]))
+            self._put_into(actual, aggregate(rows))
+            self.wrote(actual["ShardId"], [row for row in rows if _takes(actual, row[0])])
+            rows = [row for row in rows if not _takes(actual, row[0])]
+            self.dropped += [(key, int(data)) for key, _, data in rows]
+            self.known = self._open_shards() if rows else self.known
+            self.count("aggregate by a stale map" if rows else "aggregate")
+
+    def wrote(self, shard_id: str, rows: list[Row]) -> None:
+        """Take note of where user records of a KPL are for good."""
+
+    def _put_into(self, shard: dict[str, Any], data: bytes) -> None:
+        place = shard["HashKeyRange"]["StartingHashKey"]
+        self.call("PutRecord", StreamName=STREAM, PartitionKey="packed", ExplicitHashKey=place, Data=data)
+
+    def _put_records(self) -> None:
         records = []
         for _ in range(self.random.randint(1, 8)):
             key = self.random.choice(KEYS)
@@ -142,6 +200,8 @@ class World:
         shards.sort(key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
         change = self.random.choice([self._split, self._merge, self._merge, self._rescale])
         change(shards)
+        made = {shard["ShardId"] for shard in self.listing()} - {shard["ShardId"] for shard in self.listings[-1]}
+        self.made |= dict.fromkeys(made, self.now_ms())
         self.manual.advance(0.001)
         self.listings.append(self.listing())
 
@@ -180,6 +240,11 @@ class World:
         seconds = self.random.choice([5.0, 60.0, self.random.uniform(301, LONG_JUMP)])
         self.manual.advance(seconds)
         self.count("clock: over five minutes" if seconds > 300 else "clock: some seconds")
+
+
+def _takes(shard: dict[str, Any], key: str) -> bool:
+    low, high = (int(shard["HashKeyRange"][side]) for side in ("StartingHashKey", "EndingHashKey"))
+    return low <= hash_key(key) <= high
 
 
 # --- the network: what botocore would give, damaged by chance
@@ -411,6 +476,7 @@ class Check:
         self.next: dict[str, int] = {}
         self.gaps: set[Gap] = set()
         self.skipped: set[tuple[str, int]] = set()
+        self.mixed: set[int] = set()
 
     def lose(self, gap: Gap) -> None:
         """Take note of a gap that a reader tells of."""
@@ -432,6 +498,9 @@ class Check:
     def take(self, shard_id: str, rows: pa.RecordBatch | pa.Table) -> None:
         keys, data = (rows.column(name).to_pylist() for name in ("partition_key", "data"))
         for key, number in zip(keys, map(int, data), strict=True):
+            if key.startswith(MIXED):
+                self._take_mixed(shard_id, number)
+                continue
             due = self.next.get(key)
             if due is None:
                 self.first[key] = due = number
@@ -446,13 +515,40 @@ class Check:
                 raise Violation(f"{word}: {key} {number} came from {shard_id}, {due} was due")
             self.next[key] = number + 1
 
+    def _take_mixed(self, shard_id: str, number: int) -> None:
+        if number < self.bounds.least[MIXED]:
+            raise Violation(f"mixed {number} of {shard_id} lies before the start")
+        if number in self.mixed:
+            raise Violation(f"doubled: mixed {number} came from {shard_id} again")
+        if (MIXED, number) in self.world.dropped:
+            raise Violation(f"mixed {number} of {shard_id} is one that a KPL may have written again")
+        self.mixed.add(number)
+
+    def _missing_mixed(self, until: int) -> list[str]:
+        dropped = {number for key, number in self.world.dropped if key == MIXED}
+        wanted = set(range(self.bounds.most[MIXED], until + 1)) - self.mixed - dropped
+        late = [f"mixed: {number} is from after the end" for number in self.mixed if number > until]
+        return late + [f"mixed: {number}" for number in sorted(wanted) if not self._is_told(MIXED, number)]
+
+    def miscounted(self, told: int, until: dict[str, int]) -> list[str]:
+        """Compare how many user records a reader told as dropped with how many there were."""
+        drops = [(key, number) for key, number in self.world.dropped if number <= until[key]]
+        most = sum(number >= self.bounds.least[key] for key, number in drops)
+        least = sum(number >= self.bounds.most[key] and not self._is_gone(key, number) for key, number in drops)
+        return [] if least <= told <= most else [f"{told} user records dropped, of {least} to {most}"]
+
     def missing(self, until: dict[str, int]) -> list[str]:
         """Name the keys of which something is missing, given how many records each should have."""
-        return [
-            f"{key}: {self.next.get(key, self.bounds.most[key])} to {until[key]}"
-            for key in self.keys
-            if not all(self._is_told(key, number) for number in self._unread(key, until[key]))
-        ] + [f"{key}: {number}, and nobody is told" for key, number in self.skipped if not self._is_told(key, number)]
+        mixed = self._missing_mixed(until[MIXED]) if self.keys == KEYS else []
+        return (
+            mixed
+            + [
+                f"{key}: {self.next.get(key, self.bounds.most[key])} to {until[key]}"
+                for key in self.keys
+                if not all(self._is_told(key, number) for number in self._unread(key, until[key]))
+            ]
+            + [f"{key}: {number}, and nobody is told" for key, number in self.skipped if not self._is_told(key, number)]
+        )
 
     def _unread(self, key: str, until: int) -> Iterator[int]:
         """Yield the numbers that did not come although they should: before the first, and behind the last."""
@@ -474,7 +570,7 @@ class Ledger:
         self.seen: dict[str, datetime] = {}
         self.known = {shard.shard_id: shard for shard in feed.shards}
         self.ended: set[str] = set()
-        self.rows = 0
+        self.rows = self.dropped = 0
 
     def with_vanished(self, feed: Feed) -> Feed:
         """Add the shards that were known, not read to their end, and are not listed any more, as `Sync` does."""
@@ -501,6 +597,7 @@ class Ledger:
             raise Violation(f"{shard.shard_id} had ended already")
         self.check.take(shard.shard_id, batch.rows)
         self.rows += batch.rows.num_rows
+        self.dropped += foreign.count(batch.dropped)
         if sequence_number := batch.read_to:
             self.checkpoints[shard.shard_id] = sequence_number
         if batch.seen is not None:
@@ -688,12 +785,14 @@ def _start(world: World, kinds: Sequence[Kind]) -> tuple[StartingPosition, Bound
     kind = world.random.choice(kinds)
     world.count(f"start: {kind}")
     if kind is Kind.TRIM_HORIZON:
-        ones = dict.fromkeys(KEYS, 1)
+        ones = dict.fromkeys([*KEYS, MIXED], 1)
         return StartingPosition.trim_horizon(), Bounds(ones, ones)
     start_ms = now_ms if kind is Kind.LATEST else now_ms - world.random.choice([1, 1_000, 60_000, 600_000])
     first = {key: bisect_left(arrivals, start_ms) + 1 for key, arrivals in world.arrivals.items()}
     if kind is Kind.LATEST:
-        return StartingPosition.latest(pinned=world.clock.now()), Bounds(first, dict.fromkeys(KEYS, sys.maxsize))
+        return StartingPosition.latest(pinned=world.clock.now()), Bounds(
+            first, dict.fromkeys([*KEYS, MIXED], sys.maxsize)
+        )
     return StartingPosition.at(world.time_at(start_ms)), Bounds(first, first)
 
 
@@ -735,7 +834,7 @@ def durable(world: World) -> Reader:
     return Reader(
         "durable",
         begin,
-        lambda: check.missing(_counts(world)),
+        lambda: check.missing(_counts(world)) + check.miscounted(ledger.dropped, _counts(world)),
         can_crash=True,
         may_sleep=True,
         opened=opened,
@@ -768,7 +867,10 @@ def tail(world: World) -> Reader:
     def begin() -> Turns:
         return Turns(world, feed, sink, _skipped(feed, start))
 
-    return Reader("tail", begin, lambda: check.missing(_counts(world)), may_sleep=True, idle=idle, opened=opened)
+    def missing() -> list[str]:
+        return check.missing(_counts(world)) + check.miscounted(sink.dropped, _counts(world))
+
+    return Reader("tail", begin, missing, may_sleep=True, idle=idle, opened=opened)
 
 
 def bounded(world: World) -> Reader:
@@ -814,7 +916,8 @@ def bounded(world: World) -> Reader:
         check.take("merged", Records(collector.take()).to_arrow())
         if late := [f"{key} {n - 1}" for key, n in check.next.items() if n - 1 > until[key]]:
             raise Violation(f"rows from after the end: {late}")
-        return check.missing(until)
+        told = check.miscounted(collector.dropped, until) if key is None else []
+        return check.missing(until) + told
 
     return Reader("read", begin, missing, is_over=collector.done.is_set)
 
@@ -972,6 +1075,10 @@ _HAPPENS = [
     "reshard: split",
     "reshard: merge",
     "reshard: rescale",
+    "aggregate",
+    "aggregate by a stale map",
+    "mixed aggregate",
+    "mixed aggregate into a new shard",
     "gap",
     "pause",
     "clock: some seconds",

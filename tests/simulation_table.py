@@ -212,6 +212,10 @@ class TableRun(Run):
         kinesis, _wire = connect(self.world)
         if not (found := verify(opened, kinesis.list_shards(STREAM))):
             raise Violation(repr(found))
+        check = Check(self.world, self.table.bounds)
+        if wrong := check.miscounted(found.dropped, _counts(self.world)):
+            raise Violation(wrong[0])
+        self.world.count("user records dropped" if found.dropped else "nothing dropped")
 
 
 def simulate(seed: int) -> tuple[Counter[str], Failure | None]:
@@ -241,6 +245,7 @@ HAPPENS = [
     "maintenance",
     "reshard: split",
     "reshard: merge",
+    "user records dropped",
 ]
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from kinesis_nb.sync import Sync, open_table
 from kinesis_nb.transport import SystemClock
 from tests.agents_kill import LONGEST_GAP, ROOT, Agents, agents, campaign, load, longest_gap, loops, until
 from tests.conftest import Streams, by_key, written_by_key
+from tests.kpl import aggregate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -262,6 +264,22 @@ def test_sync_through_agents(remote: kn.Source, streams: Streams, tmp_path: Path
     assert more.wait(SECONDS)
     assert by_key(more.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
     assert any("asked to stop" in line for line in sync.logs()) or any("submitted" in line for line in more.logs())
+
+
+def test_agents_drop_what_the_call_says(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """User records of another shard's keys are kept or dropped by agents as by this process, and counted."""
+    streams.create(shards=2)
+    packed = aggregate([(f"key-{n}", None, b"%d" % n) for n in range(20)])
+    for place in ("0", str(2**127)):
+        streams.call("PutRecord", StreamName="orders", PartitionKey="k", ExplicitHashKey=place, Data=packed)
+    for foreign, rows in (("auto", 40), ("drop", 20)):
+        sync: Any = remote.sync("orders", tmp_path / foreign, commit_interval=0.1, foreign=foreign)
+        with pytest.warns(UserWarning, match="20 user records") if foreign == "drop" else nullcontext():
+            assert sync.wait(SECONDS)
+        assert sync.wait(SECONDS)  # and says it once
+        verdict = sync.verify()
+        assert verdict
+        assert (verdict.rows, verdict.dropped, sync.status().dropped) == (rows, 40 - rows, 40 - rows)
 
 
 def test_pending_rows(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:

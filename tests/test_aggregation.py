@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kinesis_nb import pace
 from kinesis_nb.consumer import ShardConsumer
 from kinesis_nb.feed import Feed
+from kinesis_nb.foreign import Dropped, Foreign, count
 from kinesis_nb.pace import PART_BYTES
 from kinesis_nb.position import StartingPosition
 from kinesis_nb.service.aggregation import unpack
@@ -47,7 +48,7 @@ rows_of_any_kind = st.lists(
 )
 
 
-def page(*payloads: bytes, shard: Shard | None = None) -> Batch:
+def page(*payloads: bytes, shard: Shard | None = None, foreign: Foreign = Foreign.AUTO) -> Batch:
     """Decode an answer whose records have the numbers 100, 101, …, the keys p0, p1, … and arrived a second apart."""
     records = [
         {
@@ -59,7 +60,7 @@ def page(*payloads: bytes, shard: Shard | None = None) -> Batch:
         for i, payload in enumerate(payloads)
     ]
     body = json.dumps({"Records": records, "NextShardIterator": "i", "MillisBehindLatest": 0}).encode()
-    (batch,) = decode_batch(body, shard or Shard("s"), NOW).parts(PART_BYTES)
+    (batch,) = decode_batch(body, shard or Shard("s"), NOW).parts(PART_BYTES, foreign)
     return batch
 
 
@@ -126,7 +127,7 @@ def test_any_message_raises_nothing(message: bytes) -> None:
 
 def check_either(payload: bytes) -> None:
     batch, users = page(payload), unpack(payload)
-    assert batch.dropped == 0
+    assert not batch.dropped
     if users is None:
         assert payload_of(batch) == payload
     else:
@@ -210,7 +211,7 @@ def test_mixed_page_keeps_its_order() -> None:
     assert [row["kinesis_ingestion_timestamp"] - NOW for row in rows] == [
         timedelta(seconds=s) for s in (0, 1, 1, 1, 2, 3)
     ]
-    assert (batch.dropped, batch.read_to) == (0, "103")
+    assert (batch.dropped, batch.read_to) == ((), "103")
 
 
 def test_user_records_may_hold_any_bytes_and_keys() -> None:
@@ -223,18 +224,18 @@ def test_user_records_may_hold_any_bytes_and_keys() -> None:
 
 
 def test_hash_range_decides_what_is_kept() -> None:
-    """User records of other shards are dropped and counted; the others keep their place in the aggregate."""
+    """With foreign="drop" those of other shards are dropped and counted; the others keep their place."""
     (low,), (high,) = keys_of(LOWER, 1), keys_of(UPPER, 1)
     hash_keys = [(low, None), (high, None), (high, 0), (low, HALF), (low, HALF - 1), (low, MAX_HASH_KEY)]
     mixed = aggregate([(key, explicit, b"%d" % place) for place, (key, explicit) in enumerate(hash_keys)])
-    lower, upper = page(b"p", mixed, shard=LOWER), page(b"p", mixed, shard=UPPER)
-    assert (lower.dropped, upper.dropped) == (3, 3)
+    lower, upper = (page(b"p", mixed, shard=shard, foreign=Foreign.DROP) for shard in (LOWER, UPPER))
+    assert lower.dropped == upper.dropped == (Dropped("101", NOW + timedelta(seconds=1), 3),)
     assert list(zip(lower.rows["data"].to_pylist(), lower.rows["sub_sequence_number"].to_pylist(), strict=True)) == [
         ("p", 0), ("0", 0), ("2", 2), ("4", 4),
     ]  # fmt: skip
     assert upper.rows["data"].to_pylist() == ["p", "1", "3", "5"]
-    nothing = page(b"p", aggregate([(high, None, b"x")]), shard=LOWER)
-    assert (nothing.dropped, nothing.rows.num_rows, nothing.read_to) == (1, 1, "101")
+    nothing = page(b"p", aggregate([(high, None, b"x")]), shard=LOWER, foreign=Foreign.DROP)
+    assert (count(nothing.dropped), nothing.rows.num_rows, nothing.read_to) == (1, 1, "101")
 
 
 def test_dropped_records_are_counted_once() -> None:
@@ -244,7 +245,7 @@ def test_dropped_records_are_counted_once() -> None:
     model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "ExplicitHashKey": "0", "Data": foreign})
     sink = ListSink(StartingPosition.trim_horizon())
     shards = tuple(kinesis.list_shards("orders"))
-    consumer = ShardConsumer(Feed(kinesis, "orders", clock, shards), shards[0], sink)
+    consumer = ShardConsumer(Feed(kinesis, "orders", clock, shards, foreign=Foreign.DROP), shards[0], sink)
     for _ in range(3):
         consumer.step()
         clock.manual.advance(301)
@@ -267,12 +268,14 @@ def test_after_a_reshard_each_record_is_there_once(source: kn.Source, streams: S
     streams.split()
     put(streams, aggregate([(key, None, b"after") for key in lower + upper]))
     put(streams, aggregate([(key, None, b"after") for key in upper]), UPPER)
-    rows = source.read("orders", progress=False).to_polars()
+    with pytest.warns(UserWarning, match="20 user records of aggregates were dropped"):
+        rows = source.read("orders", progress=False).to_polars()
     wanted = sorted((key, data) for key in lower + upper for data in ("before", "after"))
     assert sorted(rows.select("partition_key", "data").iter_rows()) == wanted
     sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
-    assert sync.wait(timeout=30)
-    assert sum(shard.dropped for shard in sync.status().shards) == len(upper)
+    with pytest.warns(UserWarning, match="20 user records of aggregates were dropped"):
+        assert sync.wait(timeout=30)
+    assert sync.status().dropped == len(upper)
     sync.stop()
     assert sorted(sync.scan().select("partition_key", "data").collect().iter_rows()) == wanted
 

@@ -234,7 +234,7 @@ def test_what_was_promised_holds_until_something_is_known() -> None:
     told = ledger(a=Checkpoint(), b=Checkpoint(1, "1", seen=NOON))
     told.promise("a", NOON)
     told.promise("b", NOON + HOUR)
-    assert told.pending(list) == Pending({"a": NOON}, {}, [], {})
+    assert told.pending(list) == Pending({"a": NOON}, {}, [], {}, {})
 
 
 # --- outages, through the sync

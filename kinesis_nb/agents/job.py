@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 import uuid
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from kinesis_nb.agents.states import State
 from kinesis_nb.config import hinted
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful
+from kinesis_nb.foreign import told
 from kinesis_nb.frames import Records, TableLike, concat
 from kinesis_nb.lazy import scan
 from kinesis_nb.process import of_one_process
@@ -351,6 +353,17 @@ class AgentSync(Job, TableLike):
     def __init__(self, cluster: Cluster, name: str, order: SyncOrder, storage: Storage) -> None:
         super().__init__(cluster, name, {"kind": order.kind, "stream": order.stream, "place": order.uri})
         self._order, self._storage = order, storage
+        self._told = 0  # of how many dropped user records the user was warned
+
+    @hinted
+    def wait(self, timeout: float | None = None, *, until_caught_up: bool = True) -> bool:
+        """Wait as for any job, and warn of user records that were dropped meanwhile."""
+        is_through = super().wait(timeout, until_caught_up=until_caught_up)
+        dropped = self.status().dropped
+        before, self._told = self._told, dropped
+        if number := dropped - before if dropped >= before else dropped:  # parts that begin again count from 0
+            warnings.warn(f"sync of {self.stream}: {told(number)}", stacklevel=4)
+        return is_through
 
     @property
     def live(self) -> Records:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from kinesis_nb.config import Proxy, SourceConfig
 from kinesis_nb.credentials import Secret, StaticCredentials
 from kinesis_nb.errors import AgentError
+from kinesis_nb.foreign import Foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -100,6 +101,7 @@ class SyncOrder:
     start: StartingPosition
     commit_interval: float
     on_data_loss: str
+    foreign: Foreign = Foreign.AUTO
 
     kind = "sync"
 
@@ -109,7 +111,8 @@ class SyncOrder:
 
     def setup(self) -> str:
         """Return what differs for a call with other options; where to start counts only for a new table."""
-        return _digest(self.parcel.fingerprint(), self.stream, float(self.commit_interval), self.on_data_loss)
+        options = float(self.commit_interval), self.on_data_loss, self.foreign.value
+        return _digest(self.parcel.fingerprint(), self.stream, *options)
 
 
 @dataclass(frozen=True)

@@ -210,6 +210,7 @@ def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
             clock=clock,
             commit_interval=order.commit_interval,
             on_data_loss=order.on_data_loss,
+            foreign=order.foreign,
         )
 
     while (sync := _begun(begin, desk)) is not None:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.foreign import Dropped, Foreign, drops
 from kinesis_nb.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, decode_text
 from kinesis_nb.service.aggregation import ROW_BYTES, may_hold_aggregates, unpack
 from kinesis_nb.service.columnar import LARGE_BYTES, LATEST, Columns, content, read_columns
@@ -29,7 +30,7 @@ from kinesis_nb.service.listing import Id, Keys, hash_range, malformed
 from kinesis_nb.shards import Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -98,7 +99,7 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
     Parameters
     ----------
     shard
-        User records of an aggregate whose hash key it does not take are dropped and counted.
+        Where the records are from; of user records whose hash keys it does not take `foreign` decides.
     now
         Becomes ``foundry_ingestion_timestamp``.
 
@@ -156,7 +157,7 @@ def _batch(answer: _Answer, columns: Columns, rows: pa.RecordBatch) -> Batch:
         lag = UNKNOWN_LAG if len(numbers) else 0
     first, last = (numbers[0].as_py(), numbers[-1].as_py()) if len(numbers) else (None, None)
     size = _size(columns)
-    return Batch(rows, answer.NextShardIterator, int(lag), children, 0, first, last, len(numbers), size)
+    return Batch(rows, answer.NextShardIterator, int(lag), children, (), first, last, len(numbers), size)
 
 
 def _check_numbers(numbers: pa.Array) -> None:
@@ -249,37 +250,38 @@ class _Part(NamedTuple):
 
     records: list[_Record]
     places: list[int]
-    dropped: int
+    dropped: tuple[Dropped, ...]
     end: int
 
 
-def _unpacked(answer: Batch, records: list[_Record], shard: Shard, now: datetime, most: int) -> Iterator[Batch]:
+def _unpacked(
+    answer: Batch, records: list[_Record], shard: Shard, now: datetime, most: int, foreign: Foreign
+) -> Iterator[Batch]:
     """Give a response with aggregates in parts; no part is held here while the next one is made."""
     end = 0
     while end < len(records):
-        batch, end = _next_part(answer, records, end, shard, now, most)
+        with decoding.alone():
+            part = _unpack(records, end, shard, most, foreign)
+            rows = _rows(_columns(part.records), _array(part.places, pa.int64()), shard, now)
+        first, last = records[end].SequenceNumber, records[part.end - 1].SequenceNumber
+        end = part.end
+        batch = (
+            Batch.part(rows, first, last, part.dropped)
+            if end < len(records)
+            else replace(answer, rows=rows, read_from=first, dropped=part.dropped, packed=None)
+        )
+        del part, rows
         yield batch
         del batch
 
 
-def _next_part(
-    answer: Batch, records: list[_Record], begin: int, shard: Shard, now: datetime, most: int
-) -> tuple[Batch, int]:
-    with decoding.alone():
-        part = _unpack(records, begin, shard.hash_range, most)
-        rows = _rows(_columns(part.records), _array(part.places, pa.int64()), shard, now)
-    first, last = records[begin].SequenceNumber, records[part.end - 1].SequenceNumber
-    if part.end < len(records):
-        return Batch.part(rows, first, last, part.dropped), part.end
-    return replace(answer, rows=rows, read_from=first, dropped=part.dropped, packed=None), part.end
-
-
-def _unpack(records: list[_Record], begin: int, hash_range: tuple[int, int], most: int) -> _Part:
+def _unpack(records: list[_Record], begin: int, shard: Shard, most: int, foreign: Foreign) -> _Part:
     """Put the user records of each aggregate in its place, until they may take `most` bytes."""
-    low, high = hash_range
+    low, high = shard.hash_range
     unpacked: list[_Record] = []
     places: list[int] = []
-    dropped = size = 0
+    dropped: list[Dropped] = []
+    size = 0
     end = begin
     while end < len(records) and size < most:
         record = records[end]
@@ -290,11 +292,17 @@ def _unpack(records: list[_Record], begin: int, hash_range: tuple[int, int], mos
             unpacked.append(record)
             places.append(0)
             continue
-        for place, user in enumerate(users):
-            if low <= user.hash_key <= high:
-                arrival = record.ApproximateArrivalTimestamp
-                unpacked.append(_Record(record.SequenceNumber, user.data, arrival, user.partition_key))
-                places.append(place)
-            else:
-                dropped += 1
-    return _Part(unpacked, places, dropped, end)
+        kept: Sequence[int] = range(len(users))
+        ours = [place for place in kept if low <= users[place].hash_key <= high]
+        if len(ours) < len(users) and drops(foreign, shard, record.SequenceNumber, _arrival(record)):
+            dropped.append(Dropped(record.SequenceNumber, _arrival(record), len(users) - len(ours)))
+            kept = ours
+        number, arrival = record.SequenceNumber, record.ApproximateArrivalTimestamp
+        unpacked += [_Record(number, users[place].data, arrival, users[place].partition_key) for place in kept]
+        places += kept
+    return _Part(unpacked, places, tuple(dropped), end)
+
+
+def _arrival(record: _Record) -> datetime:
+    """Return when a record arrived, as its row says it."""
+    return _EPOCH + timedelta(milliseconds=round(record.ApproximateArrivalTimestamp * 1_000.0))

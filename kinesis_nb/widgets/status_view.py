@@ -77,6 +77,7 @@ class SyncView(StatusView):
             ("commits", now.commits),
             ("pending", now.pending),
             ("behind", lag),
+            ("foreign user records dropped", now.dropped or None),
             ("ended shards", len(now.shards) - len(going) or None),
         ]
         rows: list[Sequence[object]] = [

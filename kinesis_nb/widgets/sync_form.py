@@ -8,6 +8,7 @@ import ipywidgets as W  # noqa: N812 - as in base
 
 from kinesis_nb.committer import OnDataLoss
 from kinesis_nb.config import hinted
+from kinesis_nb.foreign import Foreign
 from kinesis_nb.source import Source
 from kinesis_nb.storage import Storage
 from kinesis_nb.sync import Sync, check_options
@@ -61,6 +62,7 @@ class SyncForm(RunForm):
             "start": Field("Start", proposals(_STARTS, _USUAL["start"]), _check_start, is_required=True),
             "commit_interval": Field("Commit interval (s)", seconds, _check_interval),
             "on_data_loss": Field("On data loss", loss),
+            "foreign": Field("Foreign user records", choice(Foreign, _USUAL["foreign"])),
             "storage_options": storage_field(),
         }
         super().__init__(source, fields, [heading("New sync", 3), *fields.values()], "sync form")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kinesis_nb.sync import Sync
+    from tests.kpl import Row
 
 _WITHIN = 0.3  # seconds that a response of the storage takes at most
 Record = tuple[str, int]  # its key, and its number among those of that key
@@ -345,7 +346,10 @@ class Life(World):
     # --- the stream
 
     def put(self) -> None:
-        """Write a few records."""
+        """Write a few records, or an aggregate as a KPL does, whose map of the shards may be stale."""
+        if self.random.random() < 0.2:
+            self._put_by_kpl()
+            return
         records = []
         for _ in range(self.random.randint(1, 8)):
             key = self.random.choice(KEYS)
@@ -355,6 +359,10 @@ class Life(World):
         for record, told in zip(records, answer["Records"], strict=True):
             self.shard_of[record["PartitionKey"], int(record["Data"])] = told["ShardId"]
         self.note("put " + " ".join(f"{r['PartitionKey'][4:]}:{r['Data'].decode()}" for r in records))
+
+    def wrote(self, shard_id: str, rows: list[Row]) -> None:
+        """Take note of where user records of a KPL are for good."""
+        self.shard_of |= {(key, int(data)): shard_id for key, _, data in rows}
 
     def reshard(self) -> None:
         """Split, merge or rescale."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tests.mutants import access, agents, export, journal, reader, sync
+from tests.mutants import access, agents, export, foreign, journal, reader, sync
 
 SUITES = {
     "reader": reader.SUITE,
+    "foreign": foreign.SUITE,
     "access": access.SUITE,
     "export": export.SUITE,
     "journal": journal.SUITE,

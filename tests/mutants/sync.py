@@ -7,7 +7,7 @@ from tests.mutants import Mutant, Suite
 _ACQUIRE = (
     "        self._table.acquire(wanted)\n        if not self._run:\n            self._lease.take(self._table.turn)\n"
 )
-_WRITE = "self._write([file] if file else [], self._transactions(checkpoints, gaps), map(str, gaps))"
+_WRITE = "self._write([file] if file else [], self._transactions(checkpoints, gaps), notes)"
 _NAMES, _FENCING = "tests/test_places_names.py", "tests/test_fencing.py"
 _DURABLE = "tests/test_durable.py"
 
@@ -326,7 +326,7 @@ _UPKEEP = [
     (
         "a shard whose rows are all gone is well",
         "verify.py",
-        'return ["all of its rows are missing"] if checkpoint.sequence_number else []',
+        'return ["all of its rows are missing"] if checkpoint.sequence_number and not checkpoint.dropped else []',
         "return []",
     ),
     ("a torn file reaches polars", "verify.py", "if faults := table.faults():", "if faults := []:"),

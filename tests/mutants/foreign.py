@@ -1,0 +1,171 @@
+"""Defects in what becomes of user records of another shard's keys."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant, Suite
+
+_RULE = "return made is not None and arrived - made <= STALE_MAP"
+_TOLD, _AGENTS = "tests/test_foreign_told.py", "tests/test_agents.py"
+
+MUTANTS = [
+    Mutant(*mutant)
+    for mutant in (
+        ("what nobody writes again is dropped", "foreign.py", _RULE, "return True"),
+        ("what the KPL writes again is kept", "foreign.py", _RULE, "return False"),
+        ("an unknown age drops", "foreign.py", _RULE, "return made is None or arrived - made <= STALE_MAP"),
+        ("a map is stale for ever", "foreign.py", _RULE, "return made is not None"),
+        ("a map is stale a millisecond too short", "foreign.py", "made <= STALE_MAP", "made < STALE_MAP"),
+        ("shards of a new stream are new", "foreign.py", " if shard.parents else None", ""),
+        (
+            "a number is believed whenever the record arrived",
+            "foreign.py",
+            " or abs(written - arrived.timestamp()) > skew",
+            "",
+        ),
+        ("a record may be older than its shard", "foreign.py", " or made > written + skew", ""),
+        ("the time of writing is that of the shard", "foreign.py", "_WRITTEN = 148, 36", "_WRITTEN = 36, 36"),
+        ("a number of any length is the service's", "foreign.py", "not _TOP <= number < _TOP + _TOP // 2", "False"),
+        ("what is kept is numbered anew", "service/wire.py", "places += kept", "places += range(len(kept))"),
+        (
+            "what is kept loses its order",
+            "service/wire.py",
+            "            kept = ours\n",
+            "            kept = ours[::-1]\n",
+        ),
+        (
+            "one foreign user record drops them all",
+            "service/wire.py",
+            "            kept = ours\n",
+            "            kept = ()\n",
+        ),
+        (
+            "a part does not say what it dropped",
+            "service/wire.py",
+            "Batch.part(rows, first, last, part.dropped)",
+            "Batch.part(rows, first, last)",
+        ),
+        (
+            "an opened part does not say what was dropped",
+            "payload.py",
+            "Batch.part(rows, first, last, _dropped_between(batch, start, last))",
+            "Batch.part(rows, first, last)",
+        ),
+        (
+            "an opened part says what earlier parts dropped",
+            "payload.py",
+            "if before < (number := int(records.sequence_number)) and",
+            "if (number := int(records.sequence_number)) and",
+        ),
+        (
+            "what was dropped before is counted again",
+            "frames.py",
+            "if int(record.sequence_number) > int(sequence_number))",
+            "if sequence_number)",
+        ),
+        (
+            "a batch that comes again is counted again",
+            "ledger.py",
+            "known + tuple(record for record in dropped if int(record.sequence_number) > last)",
+            "known + dropped",
+        ),
+        (
+            "a checkpoint passes rows that wait",
+            "ledger.py",
+            "_up_to(delivered.get(shard_id, -1), found)",
+            "tuple(found)",
+        ),
+        (
+            "a checkpoint steps back to what was dropped",
+            "ledger.py",
+            "number = max(int(reached.sequence_number or 0), int(dropped[-1].sequence_number))",
+            "number = int(dropped[-1].sequence_number)",
+        ),
+        (
+            "a checkpoint stays before what was dropped",
+            "ledger.py",
+            "reached, sequence_number=str(number), dropped=",
+            "reached, dropped=",
+        ),
+        (
+            "what was dropped is committed again",
+            "ledger.py",
+            "self._dropped[shard_id][len(dropped) :]",
+            "self._dropped[shard_id]",
+        ),
+        (
+            "the table forgets the count",
+            "table.py",
+            "checkpoint.kept, checkpoint.dropped\n",
+            "checkpoint.kept, 0\n",
+            _TOLD,
+        ),
+        (
+            "the history says nothing",
+            "table.py",
+            ', *(f"{shard_id}: {told(number)}" for shard_id, number in (dropped or {}).items())]',
+            "]",
+            _TOLD,
+        ),
+        (
+            "verify says nothing",
+            "verify.py",
+            "[told(checkpoint.dropped)] if checkpoint.dropped",
+            "[] if checkpoint",
+            _TOLD,
+        ),
+        (
+            "verify says nothing of what was not counted",
+            "verify.py",
+            "if holes > checkpoint.dropped:",
+            "if False:",
+            _TOLD,
+        ),
+        (
+            "a shard of which something was dropped needs no rows",
+            "verify.py",
+            "if len(rows) else checkpoint.offset",
+            "if len(rows) else 0",
+            _TOLD,
+        ),
+        (
+            "a read tells what it dropped outside of its window",
+            "read.py",
+            "filter(self._is_within, batch.dropped)",
+            "batch.dropped",
+            _TOLD,
+        ),
+        (
+            "a read does not warn",
+            "read.py",
+            'warnings.warn(f"the read is without some: {said}", stacklevel=2)',
+            "pass",
+            _TOLD,
+        ),
+        ("a tail counts once more", "tail.py", "if int(record.sequence_number) > last]", "]"),
+        ("a tail warns again and again", "tail.py", "dropped - self._told_dropped, dropped", "dropped, dropped", _TOLD),
+        (
+            "a sync does not warn",
+            "sync.py",
+            "        if number:\n            warnings",
+            "        if False:\n            warnings",
+        ),
+        ("another choice changes nothing", "sync.py", "decided, foreign), prepare)", "decided), prepare)", _TOLD),
+        (
+            "a part of a sync reads by the default",
+            "agents/worker.py",
+            "            foreign=order.foreign,\n",
+            "",
+            _AGENTS,
+        ),
+        ("another choice is the same order", "agents/order.py", ", self.foreign.value\n", "\n"),
+        (
+            "any choice is the default",
+            "foreign.py",
+            "        return Foreign(foreign)",
+            "        return Foreign.AUTO",
+            _TOLD,
+        ),
+    )
+]
+
+SUITE = Suite(MUTANTS, ("tests/test_foreign.py",))
