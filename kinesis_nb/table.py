@@ -30,6 +30,7 @@ from kinesis_nb import address, deltalog
 from kinesis_nb.errors import Fenced, TableError
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.origin import Origin, has_properties, read_origin
+from kinesis_nb.selection import check_same
 from kinesis_nb.storage import LOG, Storage, conform, explain, one_line, storage_errors
 from kinesis_nb.txns import Txns
 
@@ -48,7 +49,9 @@ aggregate share a sequence number. They come in one batch and go into one commit
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PIECE = 62  # bits; a txn version is an int64 and a sequence number has up to 186 bits
 _PIECES = 3
-_KEYS = ("offset", "state", "seen", "kept", "gaps", "stamp", "arrived", *(f"seq{piece}" for piece in range(_PIECES)))
+_SEQUENCE = tuple(f"seq{piece}" for piece in range(_PIECES))
+_KEYS = ("offset", "state", "seen", "kept", "gaps", "stamp", "arrived", "filtered", *_SEQUENCE)
+_RARE = ("kept", "filtered")  # written when they change: most syncs never change them
 _GAP_KEYS = ("offset", "seen", "until")
 _TURNS = "run"  # stands where the id of a shard stands in the other names
 _TRIES = 20
@@ -71,7 +74,7 @@ class Checkpoint:
     offset
         The ``shard_offset`` of the next row.
     sequence_number
-        Of the last committed record; None when there was none yet.
+        Of the last record that was read, and committed if it was to be kept; None when there was none yet.
     ended
         Whether everything in the (closed) shard is committed.
     seen
@@ -84,6 +87,8 @@ class Checkpoint:
         The ``foundry_ingestion_timestamp`` of the last row, or of its parents' last; it never goes back.
     arrived
         The ``kinesis_ingestion_timestamp`` of the last row, in whole milliseconds; None when there was none yet.
+    filtered
+        How many rows were read and not kept. The last row that the others speak of may be one of these.
     """
 
     offset: int = 0
@@ -94,6 +99,7 @@ class Checkpoint:
     gaps: int = 0
     stamp: datetime | None = None
     arrived: datetime | None = None
+    filtered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +156,7 @@ class SyncTable:
         self._epochs: dict[str, int] = {}
         self._turn = 0  # the number of this writer's call; 0 before it has claimed the table
         self._run = ""  # whose writers have the same number
-        self._kept: dict[str, int] = {}  # what the table is known to hold under that name: it hardly ever changes
+        self._rare: dict[tuple[str, str], int] = {}  # what the table is known to hold of those, by shard and key
         self._is_in_doubt = False  # whether the last commit may have landed, or a rival's may have
         self.refusal = ""  # why the last commit did not go through
         self._durable: int | None = None  # up to which the log is known to survive a power cut
@@ -371,7 +377,11 @@ class SyncTable:
         ]
 
     def commit(
-        self, file: AddAction | None, checkpoints: Mapping[str, Checkpoint], gaps: Iterable[RecordedGap] = ()
+        self,
+        file: AddAction | None,
+        checkpoints: Mapping[str, Checkpoint],
+        gaps: Iterable[RecordedGap] = (),
+        note: str = "",
     ) -> bool:
         """Publish a file and the checkpoints that go with it, both or neither. The shards must have been acquired.
 
@@ -379,6 +389,8 @@ class SyncTable:
         ----------
         gaps
             The last gap of each shard whose checkpoint counts one more.
+        note
+            For the table's history.
 
         Returns
         -------
@@ -399,7 +411,8 @@ class SyncTable:
                 return self._landed(checkpoints)
         self._is_in_doubt = True
         try:
-            self._write([file] if file else [], self._transactions(checkpoints, gaps), map(str, gaps))
+            notes = filter(None, [*map(str, gaps), note])
+            self._write([file] if file else [], self._transactions(checkpoints, gaps), notes)
             self._update()
         except (DeltaError, OSError) as error:
             self.refusal = one_line(error)
@@ -434,7 +447,8 @@ class SyncTable:
         return self._landed(checkpoints)
 
     def _landed(self, checkpoints: Mapping[str, Checkpoint]) -> bool:
-        self._kept |= {shard_id: checkpoint.kept for shard_id, checkpoint in checkpoints.items()}
+        for shard_id, checkpoint in checkpoints.items():
+            self._rare |= {(shard_id, "kept"): checkpoint.kept, (shard_id, "filtered"): checkpoint.filtered}
         self._is_in_doubt = False
         return True
 
@@ -446,7 +460,7 @@ class SyncTable:
             self._transaction(shard_id, key, value)
             for shard_id, checkpoint in checkpoints.items()
             for key, value in _encode(checkpoint, self._epochs[shard_id])
-            if key != "kept" or value != self._kept.get(shard_id, 0)
+            if key not in _RARE or value != self._rare.get((shard_id, key), 0)
         ]
         lost = [
             self._transaction(gap.shard_id, f"gap{checkpoints[gap.shard_id].gaps - 1}/{key}", value)
@@ -589,16 +603,17 @@ def _encode(checkpoint: Checkpoint, epoch: int) -> list[tuple[str, int]]:
     pieces = ((number >> (_PIECE * piece)) & (2**_PIECE - 1) for piece in range(_PIECES))
     stamp = _micros(checkpoint.stamp)
     seen, gaps, arrived = _millis(checkpoint.seen), checkpoint.gaps, _millis(checkpoint.arrived)
-    values = (checkpoint.offset, int(checkpoint.ended), seen, checkpoint.kept, gaps, stamp, arrived, *pieces)
+    counts = checkpoint.kept, gaps, stamp, arrived, checkpoint.filtered
+    values = (checkpoint.offset, int(checkpoint.ended), seen, *counts, *pieces)
     return [("epoch", epoch), *zip(_KEYS, values, strict=True)]
 
 
 def _decode(values: list[int]) -> Checkpoint:
-    offset, ended, seen, kept, gaps, stamp, arrived, *pieces = values
+    offset, ended, seen, kept, gaps, stamp, arrived, filtered, *pieces = values
     number = sum(value << (_PIECE * piece) for piece, value in enumerate(pieces))
     sequence_number = str(number) if number else None
     moments = _moment(1000 * seen), _moment(stamp), _moment(1000 * arrived)
-    return Checkpoint(offset, sequence_number, bool(ended), moments[0], kept, gaps, *moments[1:])
+    return Checkpoint(offset, sequence_number, bool(ended), moments[0], kept, gaps, *moments[1:], filtered)
 
 
 def _micros(moment: datetime | None) -> int:
@@ -642,6 +657,7 @@ def _check_origin(storage: Storage, table: DeltaTable, wanted: Origin) -> Origin
         msg = f"{storage.uri} is a Delta table, but not one that a sync made"
         raise TableError(msg, hint="give a new place")
     found.check_same_stream(wanted, storage.uri)
+    check_same(found.selection, wanted.selection, storage.uri)
     if not has_properties(table):
         found = replace(found, newest_shard=wanted.newest_shard)
         set_origin(table, found)

@@ -10,12 +10,15 @@ import polars as pl
 from kinesis_nb.display import table_html
 from kinesis_nb.errors import TableError
 from kinesis_nb.others import others
+from kinesis_nb.selection import COLUMNS, EVERYTHING
 from kinesis_nb.storage import one_line
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from kinesis_nb.others import OtherCommit
+    from kinesis_nb.selection import Selection
     from kinesis_nb.shards import Shard
     from kinesis_nb.table import RecordedGap
 
@@ -40,6 +43,8 @@ class ShardVerdict:
         What should not be; empty when all is well.
     notes
         What is worth knowing and not wrong.
+    filtered
+        How many rows were read and not kept.
     """
 
     shard_id: str
@@ -52,6 +57,7 @@ class ShardVerdict:
     lost: tuple[str, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    filtered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +71,24 @@ class Verdict:
     others
         What others committed to the table, and what could not be checked. Rows that a DELETE of theirs took out are a
         problem of their shards as well.
+    selection
+        What the table keeps of the stream, where that is not every record.
     """
 
     version: int
     shards: tuple[ShardVerdict, ...]
     others: tuple[str, ...] = ()
+    selection: str = ""
 
     @property
     def rows(self) -> int:
         """All rows of the table."""
         return sum(shard.rows for shard in self.shards)
+
+    @property
+    def filtered(self) -> int:
+        """How many rows were read and not kept, of all shards."""
+        return sum(shard.filtered for shard in self.shards)
 
     @property
     def problems(self) -> list[str]:
@@ -108,7 +122,9 @@ class Verdict:
     def __repr__(self) -> str:
         found = "every row once and in order" if self else f"{len(self.problems)} PROBLEMS: {'; '.join(self.problems)}"
         lost = "".join(f"; {text}" for text in (*self.lost, *self.notes))
-        return f"<Verdict on {self.rows:,} rows of {len(self.shards)} shards, version {self.version}: {found}{lost}>"
+        kept = f"; kept {self.selection}: {self.filtered:,} rows were not" if self.selection else ""
+        where = f"{self.rows:,} rows of {len(self.shards)} shards, version {self.version}"
+        return f"<Verdict on {where}: {found}{kept}{lost}>"
 
     def _repr_html_(self) -> str:
         rows = (
@@ -129,7 +145,7 @@ class Verdict:
         return table_html(columns, (*rows, *noted), repr(self).strip("<>"))
 
 
-def verify(table: SyncTable, listing: Iterable[Shard] | None) -> Verdict:
+def verify(table: SyncTable, listing: Iterable[Shard] | None, selection: Selection = EVERYTHING) -> Verdict:
     """Read all places of all rows, one shard at a time, and check them against each other and the checkpoints.
 
     Parameters
@@ -139,27 +155,48 @@ def verify(table: SyncTable, listing: Iterable[Shard] | None) -> Verdict:
     listing
         The stream's shards; of those that have left it no parent is known, and none is checked. None when there is no
         stream any more.
+    selection
+        What the sync of the table keeps.
 
     Raises
     ------
     TableError
         When a part of the table cannot be read; it names the file.
     """
-    parents = {shard.shard_id: shard.parents for shard in listing or ()}
+    listed = list(listing or ())
+    ours = set(table.known()) | {shard.shard_id for shard in listed if selection.wants(shard)}
+    parents = {shard.shard_id: selection.parents(shard, ours) for shard in listed}
     try:
         if faults := table.faults():  # polars panics of some of them
             raise _unreadable(table, faults)
         frame = _frame(table)
         found = frame.select(pl.col("shard_id").unique()).collect()["shard_id"].drop_nulls().to_list()
-        shard_ids = sorted(set(found) | parents.keys() | set(table.known()))
+        shard_ids = sorted({*found, *parents, *ours})
         checkpoints, gaps = table.checkpoints(shard_ids), table.gaps(shard_ids)
-        verdicts = [_look_at(frame, shard_id, checkpoints, parents.get(shard_id), gaps) for shard_id in shard_ids]
-        by_others = tuple(map(str, others(table.storage, table.version)))
+        commits = others(table.storage, table.version)
+        alien = _not_kept(frame, selection, commits)
+        verdicts = [
+            _look_at(frame, shard_id, checkpoints, parents.get(shard_id), gaps, alien.get(shard_id, 0))
+            for shard_id in shard_ids
+        ]
+        by_others = tuple(map(str, commits))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise _unreadable(table, table.faults(every=True), one_line(error)) from error
     known = [verdict for verdict in verdicts if verdict.rows or checkpoints[verdict.shard_id] != Checkpoint()]
     gone = [] if listing is not None else ["there is no stream to compare with: how its shards follow is not checked"]
-    return Verdict(table.version, tuple(known), (*by_others, *gone))
+    kept = "" if selection == EVERYTHING else str(selection)
+    return Verdict(table.version, tuple(known), (*by_others, *gone), kept)
+
+
+def _not_kept(frame: pl.LazyFrame, selection: Selection, commits: Iterable[OtherCommit]) -> dict[str, int]:
+    """Return, per shard, how many rows are in the table that its sync does not keep.
+
+    Nothing can be said of rows that somebody may have changed since they were committed.
+    """
+    if selection.mask is None or any(commit.changes_rows for commit in commits):
+        return {}
+    rows = frame.select(COLUMNS).filter(~selection.mask).group_by("shard_id").len().collect(engine="streaming")
+    return dict(rows.iter_rows())
 
 
 def _frame(table: SyncTable) -> pl.LazyFrame:
@@ -191,10 +228,12 @@ def _look_at(
     checkpoints: Mapping[str, Checkpoint],
     parents: tuple[str, ...] | None,
     gaps: Iterable[RecordedGap],
+    alien: int,
 ) -> ShardVerdict:
     rows = frame.filter(pl.col("shard_id") == shard_id).select(_PLACES).sort("shard_offset").collect()
     checkpoint = checkpoints[shard_id]
-    problems = [*_problems(rows), *_against(rows, checkpoint), *_lineage(rows, checkpoints, parents)]
+    problems = [*_problems(rows), *_against(rows, checkpoint), *_lineage(rows, checkpoints, shard_id, parents)]
+    problems += [f"{alien:,} rows that the sync does not keep"] if alien else []
     nothing: dict[str, Any] = dict.fromkeys(_PLACES)
     first, last = (rows.row(0, named=True), rows.row(-1, named=True)) if len(rows) else (nothing, nothing)
     return ShardVerdict(
@@ -208,6 +247,7 @@ def _look_at(
         tuple(str(gap) for gap in gaps if gap.shard_id == shard_id),
         tuple(f"{shard_id}: {problem}" for problem in problems),
         tuple(f"{shard_id}: {note}" for note in _notes(rows)),
+        checkpoint.filtered,
     )
 
 
@@ -246,22 +286,26 @@ def _problems(rows: pl.DataFrame) -> list[str]:
 
 def _against(rows: pl.DataFrame, checkpoint: Checkpoint) -> list[str]:
     if not len(rows):
-        return ["all of its rows are missing"] if checkpoint.sequence_number else []
+        return ["all of its rows are missing"] if checkpoint.sequence_number and not checkpoint.filtered else []
     last = rows.row(-1, named=True)
     wrong = []
     if checkpoint.offset != last["shard_offset"] + 1:
         wrong.append(f"the checkpoint says {checkpoint.offset:,} rows, the last row is number {last['shard_offset']:,}")
-    if int(checkpoint.sequence_number or 0) != int(last["sequence_number"]):
+    behind = int(checkpoint.sequence_number or 0) - int(last["sequence_number"])
+    if behind < 0 or (behind and not checkpoint.filtered):  # the last one that was read may be one that is not kept
         wrong.append(f"the checkpoint is at {checkpoint.sequence_number}, the last row at {last['sequence_number']}")
     return wrong
 
 
-def _lineage(rows: pl.DataFrame, checkpoints: Mapping[str, Checkpoint], parents: tuple[str, ...] | None) -> list[str]:
-    """Check that a shard with rows began after its parents had ended."""
-    if not len(rows) or parents is None:
+def _lineage(
+    rows: pl.DataFrame, checkpoints: Mapping[str, Checkpoint], shard_id: str, parents: tuple[str, ...] | None
+) -> list[str]:
+    """Check that a shard with rows, or of which none was kept, began after its parents had ended."""
+    checkpoint = checkpoints[shard_id]
+    if parents is None or not (len(rows) or checkpoint.filtered):
         return []
     known = [(parent, checkpoints[parent]) for parent in parents if parent in checkpoints]
-    first = rows["shard_offset"][0]
+    first = rows["shard_offset"][0] if len(rows) else checkpoint.offset
     wrong = [f"has rows, and its parent {parent} has not ended" for parent, reached in known if not reached.ended]
     # one that was lost before it was read has no rows to come before
     began = [(parent, reached.offset) for parent, reached in known if reached.sequence_number is not None]

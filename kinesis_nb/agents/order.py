@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 from kinesis_nb.config import Proxy, SourceConfig
 from kinesis_nb.credentials import Secret, StaticCredentials
 from kinesis_nb.errors import AgentError
+from kinesis_nb.selection import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from kinesis_nb.agents.place import Placement
     from kinesis_nb.position import StartingPosition
+    from kinesis_nb.selection import Selection
     from kinesis_nb.transport import Kinesis
 
 _SECRET_WORDS = ("secret", "token", "password", "key", "credential", "sas")
@@ -100,6 +102,7 @@ class SyncOrder:
     start: StartingPosition
     commit_interval: float
     on_data_loss: str
+    selection: Selection = EVERYTHING
 
     kind = "sync"
 
@@ -109,7 +112,8 @@ class SyncOrder:
 
     def setup(self) -> str:
         """Return what differs for a call with other options; where to start counts only for a new table."""
-        return _digest(self.parcel.fingerprint(), self.stream, float(self.commit_interval), self.on_data_loss)
+        options = float(self.commit_interval), self.on_data_loss, self.selection.record()
+        return _digest(self.parcel.fingerprint(), self.stream, *options)
 
 
 @dataclass(frozen=True)
