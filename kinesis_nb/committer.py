@@ -243,9 +243,15 @@ class Committer:
             self._ledger.lose(gap)
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
-        """Return when the table says that the shard has ended: only then may its children be read."""
+        """Return when the table says that the shard has ended: only then may its children be read.
+
+        With rows held back it has not, and its children are left for the next sync, too.
+        """
         mine = tuple(filter(self.wants, children))
         with self._changed:
+            if self._ending is not None and self._ending.holds(shard.shard_id):
+                self._ledger.left.add(shard.shard_id)  # what is held back is read by the next sync
+                return
             self._ledger.end(shard.shard_id, mine)
             self._wait_for(lambda: not self._ledger.is_ending(shard.shard_id))
             self._children_for_others += sum(map(self._feed.selection.wants, children)) - len(mine)

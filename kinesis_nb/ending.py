@@ -40,6 +40,10 @@ class Ending:
         """Keep what :meth:`split` said, once the rest was delivered."""
         self._late[shard_id] = late
 
+    def holds(self, shard_id: str) -> bool:
+        """Whether rows of a shard are held back."""
+        return bool(self._late.get(shard_id))
+
     def seen(self, moment: datetime | None, late: list[pa.RecordBatch]) -> datetime | None:
         """Return up to when everything is delivered, though some rows are held back."""
         return min(moment, self.end) if moment and late else moment
