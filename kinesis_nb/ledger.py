@@ -115,10 +115,15 @@ class Ledger:
         return self._checkpoints.get(shard_id, Checkpoint())
 
     def own(self, shard_ids: Iterable[str], settled: Collection[str], found: Mapping[str, Checkpoint]) -> None:
-        """Record that shards are owned, of which some had ended, and how far the table says that they are."""
+        """Record that shards are owned, of which some had ended, and how far the table says that they are.
+
+        What one that was never read took from its parents is not in the table yet, and stays when it is owned anew.
+        """
         self.owned.update(shard_ids)
         self.settled |= {*settled, *(shard_id for shard_id, checkpoint in found.items() if checkpoint.ended)}
-        self._checkpoints |= found
+        for shard_id, checkpoint in found.items():
+            known = self.reached(shard_id)
+            self._checkpoints[shard_id] = checkpoint if known.sequence_number else _inherited(checkpoint, [known])
 
     def inherit(self, shard: Shard, parents: Mapping[str, Checkpoint]) -> None:
         """Let a shard that was never read continue the numbers of its parents, and what was seen of them.
@@ -134,14 +139,11 @@ class Ledger:
         reached = self._checkpoints.get(shard.shard_id)
         if reached is None or reached.sequence_number:
             return
-        seen, kept = reached.seen, reached.kept
         own = {parent: self._checkpoints[parent] for parent in shard.parents if parent in self._checkpoints}
-        for done in {**parents, **own}.values():
-            # what was seen of those that stand for parents may be later than the birth of the shard
-            reached = _continued(reached, replace(done, seen=None) if shard.shard_id in self.orphans else done)
-        if seen:  # its own: it was read since its parents ended, and had no record
-            reached = replace(reached, seen=seen, kept=kept)
-        self._checkpoints[shard.shard_id] = reached
+        found: Iterable[Checkpoint] = {**parents, **own}.values()
+        if shard.shard_id in self.orphans:  # what was seen of those that stand for parents may be later than its birth
+            found = [replace(done, seen=None) for done in found]
+        self._checkpoints[shard.shard_id] = _inherited(reached, found)
 
     def promise(self, shard_id: str, since: datetime) -> None:
         """Record that a shard of which nothing was read yet must miss nothing that arrived after `since`."""
@@ -311,6 +313,15 @@ def _arrival(rows: pa.RecordBatch) -> datetime | None:
     """Return when the last row arrived, as a checkpoint keeps it."""
     arrival = rows["kinesis_ingestion_timestamp"][-1].as_py()
     return arrival and in_millis(arrival)
+
+
+def _inherited(reached: Checkpoint, parents: Iterable[Checkpoint]) -> Checkpoint:
+    """Return the checkpoint of a shard behind all its parents; what was seen of itself counts more than of them."""
+    child = reached
+    for done in parents:
+        child = _continued(child, done)
+    # its own: it was read since its parents ended, and had no record
+    return replace(child, seen=reached.seen, kept=reached.kept) if reached.seen else child
 
 
 def _continued(reached: Checkpoint, done: Checkpoint) -> Checkpoint:

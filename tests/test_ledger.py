@@ -115,6 +115,30 @@ def test_a_child_inherits_of_a_parent_that_this_writer_owns() -> None:
     assert told.reached("child").offset == 9
 
 
+def test_a_child_that_is_owned_anew_keeps_what_it_inherited() -> None:
+    """The table does not know yet what a child took from its parents; a second take-over must not number it from 0."""
+    told = ledger(child=Checkpoint())
+    told.inherit(parents("a"), {"a": Checkpoint(7, "70", ended=True, seen=NOON, kept=24, stamp=NOON)})
+    told.own(["child"], (), {"child": Checkpoint()})
+    assert told.reached("child") == Checkpoint(7, None, seen=NOON, kept=24, stamp=NOON)
+
+
+@pytest.mark.parametrize("found", [Checkpoint(9, "90", seen=NOON), Checkpoint(7, None, seen=NOON + HOUR, kept=48)])
+def test_what_the_table_says_of_a_child_that_is_owned_anew_counts(found: Checkpoint) -> None:
+    """Another writer read it meanwhile: what that committed is newer than what was inherited."""
+    told = ledger(child=Checkpoint())
+    told.inherit(parents("a"), {"a": Checkpoint(7, "70", ended=True, seen=NOON - HOUR, kept=24)})
+    told.own(["child"], (), {"child": found})
+    assert told.reached("child") == found
+
+
+def test_what_the_table_says_of_a_shard_with_rows_counts() -> None:
+    """A shard that this writer has read, and another one after it: the table knows how far."""
+    told = ledger(a=Checkpoint(7, "70", seen=NOON, kept=24))
+    told.own(["a"], (), {"a": Checkpoint(9, "90", seen=NOON + HOUR, kept=24)})
+    assert told.reached("a") == Checkpoint(9, "90", seen=NOON + HOUR, kept=24)
+
+
 def test_the_end_of_a_parent_is_committed_with_what_its_children_inherit() -> None:
     """One commit marks the parent as ended and gives its children its offset, stamp and seen."""
     told = ledger(a=Checkpoint(7, "70", seen=NOON, kept=24, stamp=NOON), child=Checkpoint())

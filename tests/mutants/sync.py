@@ -90,6 +90,12 @@ _OWNERSHIP = [
     ),
 ]
 _LEDGER = [
+    (
+        "a child that is owned anew forgets its parents",
+        "ledger.py",
+        "checkpoint if known.sequence_number else _inherited(checkpoint, [known])",
+        "checkpoint",
+    ),
     ("a generation that nobody saw is not told", "ownership.py", "(parents if oldest else set())", "set()"),
     ("what was gone before the table is told", "ownership.py", "if shard_id > oldest and begun", "if begun"),
     (
@@ -110,7 +116,12 @@ _LEDGER = [
         "(reached.seen and reached.seen <= done.seen)",
         "(reached.seen and reached.seen >= done.seen)",
     ),
-    ("a restart forgets that an empty child was read", "ledger.py", "if seen:  # its own", "if False:  # its own"),
+    (
+        "a restart forgets that an empty child was read",
+        "ledger.py",
+        " if reached.seen else child",
+        " if False else child",
+    ),
     (
         "retention that was raised hides a loss at the next restart",
         "ledger.py",
@@ -337,8 +348,8 @@ _GENERATIONS = [
     (
         "an unread shard is lost from when its sibling was read",
         "ledger.py",
-        "if shard.shard_id in self.orphans else done",
-        "if False else done",
+        "if shard.shard_id in self.orphans:  # what",
+        "if False:  # what",
     ),
     (
         "an ended shard that is listed again is read again",
@@ -367,8 +378,8 @@ _GENERATIONS = [
     (
         "a child counts on from what was known of its parents at the start",
         "ledger.py",
-        "for done in {**parents, **own}.values():",
-        "for done in parents.values():",
+        "= {**parents, **own}.values()",
+        "= parents.values()",
     ),
     (
         "nobody waits for the owner of a parent that is gone",
