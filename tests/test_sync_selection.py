@@ -28,7 +28,7 @@ from kinesis_nb.verify import verify
 from tests.conftest import by_key, engine_threads, written_by_key
 from tests.places import ORIGIN
 from tests.test_sync_loss import Stream
-from tests.virtual import VirtualKinesis
+from tests.virtual import VirtualClock, VirtualKinesis
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -317,11 +317,17 @@ def test_an_end_that_is_to_come(source: kn.Source, streams: Streams, emulator: E
     assert numbers(tmp_path / "t") == written_by_key(streams)
 
 
+class YearsAhead(VirtualClock):
+    """The clock of a machine that somebody set wrongly."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(days=1_000)
+
+
 def test_it_is_the_clock_of_the_service_that_says_when(chosen: Chosen) -> None:
     """A machine whose clock is years ahead ends a sync no earlier, and what arrives meanwhile is in the table."""
     end = chosen.clock.now() + timedelta(seconds=10)
-    ahead = VirtualKinesis(chosen.model, chosen.clock)
-    feed = Feed(ahead, "orders", chosen.clock, (), end=end)
+    feed = Feed(VirtualKinesis(chosen.model, chosen.clock), "orders", YearsAhead(chosen.clock.manual), (), end=end)
     sync = Sync(feed, SyncTable.open(chosen.table, ORIGIN), 0.05, OnDataLoss.FAIL)
     sync.start()
     chosen.put(1)
