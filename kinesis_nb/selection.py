@@ -49,7 +49,10 @@ class Where:
         ConfigError
             For one that looks across rows, calls Python, or cannot be applied to the columns.
         """
-        serialized = expression.meta.serialize(format="json")
+        try:
+            serialized = expression.meta.serialize(format="json")
+        except pl.exceptions.PolarsError:  # of a function that cannot be pickled
+            serialized = '"AnonymousFunction":'
         if '"AnonymousFunction":' in serialized:
             raise ConfigError(
                 "where= calls a Python function, and a table cannot record which one", hint="use expressions of polars"

@@ -687,6 +687,7 @@ def _selection(
     from kinesis_nb.read import row_filter
     from kinesis_nb.selection import Selection, Where
 
+    check_polars()
     if not isinstance(decompress, bool):
         raise ConfigError(f"decompress={decompress!r} is not a choice", hint="give True or False")
     row_filter(key, where)

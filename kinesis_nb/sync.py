@@ -252,7 +252,7 @@ class Sync(TableLike):
         timeout
             Seconds; None waits as long as it takes.
         until_caught_up
-            False waits until the sync ends, which an open stream never does by itself.
+            False waits until the sync ends, which it does by itself at its end, or when all shards are closed and read.
 
         Returns
         -------

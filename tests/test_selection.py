@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import warnings
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DATA, KEY, SUB = pl.col("data"), pl.col("partition_key"), pl.col("sub_sequence_number")
+LOCK = threading.Lock()  # it cannot be pickled
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 ROW_BY_ROW = [
@@ -98,6 +100,7 @@ def test_an_expression_that_looks_across_rows_is_refused(expression: pl.Expr) ->
     ("expression", "reason"),
     [
         (DATA.map_elements(bool, return_dtype=pl.Boolean), "Python function"),
+        (DATA.map_elements(LOCK.__eq__, return_dtype=pl.Boolean), "Python function"),
         (DATA.map_batches(lambda s: s == "a", return_dtype=pl.Boolean, is_elementwise=True), "Python function"),
         (pl.col("foundry_ingestion_timestamp") > NOON, "cannot be applied"),
         (pl.col("shard_offset") > 1, "cannot be applied"),

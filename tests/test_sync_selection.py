@@ -11,6 +11,7 @@ import time
 import warnings
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -20,20 +21,24 @@ from deltalake import DeltaTable
 import kinesis_nb as kn
 from kinesis_nb.committer import OnDataLoss
 from kinesis_nb.feed import Feed
+from kinesis_nb.position import StartingPosition
+from kinesis_nb.scheduler import Scheduler
 from kinesis_nb.selection import EVERYTHING, Selection, Where
-from kinesis_nb.shards import hash_key
+from kinesis_nb.shards import Shard, hash_key
 from kinesis_nb.sync import Sync
 from kinesis_nb.table import SyncTable
+from kinesis_nb.transport import SystemClock
 from kinesis_nb.verify import verify
 from tests.conftest import by_key, engine_threads, written_by_key
 from tests.places import ORIGIN
 from tests.test_sync_loss import Stream
-from tests.virtual import VirtualClock, VirtualKinesis
+from tests.virtual import ListSink, VirtualClock, VirtualKinesis
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from kinesis_nb.emulator import Emulator
+    from kinesis_nb.frames import Batch
     from tests.conftest import Streams
 
 N = pl.col("data").str.json_path_match("$.n").cast(pl.Int64)
@@ -387,6 +392,32 @@ def test_children_of_a_shard_that_is_not_read_on_wait(chosen: Chosen) -> None:
         assert chosen.numbers() == [1]
     assert chosen.sync().verify()
     assert chosen.numbers() == [1, 2, 3]
+
+
+class Satisfied(ListSink):
+    """Wants one answer of each shard."""
+
+    def deliver(self, shard: Shard, batch: Batch) -> bool:
+        super().deliver(shard, batch)
+        return False
+
+
+def test_a_shard_that_left_the_stream_is_not_waited_for_when_all_others_gave_enough(chosen: Chosen) -> None:
+    """A reader with an end ends, though no listing shows the others closed."""
+    chosen.split(ZERO)
+    chosen.sleep(60)
+    kinesis = VirtualKinesis(chosen.model, chosen.clock)
+    shards = (Shard(ZERO), *kinesis.list_shards("orders"))
+    done: SimpleQueue[BaseException | None] = SimpleQueue()
+    feed = Feed(kinesis, "orders", SystemClock(), shards, is_ordered=False)
+    sink = Satisfied(StartingPosition.trim_horizon())
+    scheduler = Scheduler(feed, sink, on_done=done.put)
+    scheduler.start()
+    try:
+        assert done.get(timeout=20) is None
+        assert sink.finished[0] == ZERO
+    finally:
+        scheduler.stop()
 
 
 # --- one selection per table

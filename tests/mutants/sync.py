@@ -128,6 +128,12 @@ _SELECTION = [
     ("late rows are not held back", "ending.py", "count = places[-1].as_py() + 1", "count = rows.num_rows"),
 ]
 _SELECTED = [
+    (
+        "a shard that gave enough may not be open",
+        "scheduler.py",
+        " and shard.shard_id not in self._enough for shard",
+        " for shard",
+    ),
     ("each restart counts from 0", "ledger.py", "filtered=reached.filtered + rows.num_rows - count", "filtered=0"),
     (
         "what is not kept is read again",
