@@ -12,6 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 from kinesis_nb.buffer import Buffer, Held, OnFull
+from kinesis_nb.ending import Ending
 from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError, ServiceError, TableError
 from kinesis_nb.gaps import GRACE
 from kinesis_nb.ledger import Ledger, decode_start
@@ -20,6 +21,9 @@ from kinesis_nb.storage import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+    from datetime import datetime
+
+    import pyarrow as pa
 
     from kinesis_nb.feed import Feed
     from kinesis_nb.frames import Batch
@@ -72,6 +76,8 @@ class Snapshot:
         Rows taken from the shards, rows and commits written, since this committer started.
     lost
         Gaps written since then.
+    filtered
+        Rows of those received that were not kept, of which the table says so.
     """
 
     version: int
@@ -80,6 +86,7 @@ class Snapshot:
     committed: int
     commits: int
     lost: tuple[RecordedGap, ...]
+    filtered: int = 0
 
     @property
     def pending_rows(self) -> int:
@@ -131,11 +138,13 @@ class Committer:
         self._is_seen_wanted = threading.Event()  # somebody waits for the table to say up to when it was read
         self._stopping = threading.Event()
         self._changed = threading.Condition()  # guards everything below; never held during I/O
-        self._ledger = Ledger()
+        self._ledger = Ledger(feed.selection.keep)
         self._version = table.version
         self._in_flight: list[Held] = []
         self._children_for_others = 0
-        self._committed = self._commits = 0
+        self._committed = self._commits = self._filtered = 0
+        self._ending = None if feed.end is None else Ending(feed.end)
+        self._past_end_at: float | None = None  # since when the end is known to have passed, by the service's clock
         # the committer's thread alone uses these
         self._now = self._commit_at = self._look_at = float("-inf")
         self._trouble = ""  # why something is being tried again
@@ -177,6 +186,8 @@ class Committer:
         last one.
         """
         with self._changed:
+            if self._ledger.is_left(shard):
+                return None
             if self._ledger.is_waited_for(shard):
                 self._ledger.requested[shard.shard_id] = shard
                 self._wait_for(lambda: shard.shard_id not in self._ledger.requested)
@@ -190,19 +201,46 @@ class Committer:
         if batch.dropped:
             with self._changed:
                 self._ledger.drop(shard.shard_id, batch.dropped)
-        self._buffer.put(shard.shard_id, batch.rows)
+        if self._ending is not None:
+            return self._deliver_until_end(shard, batch, self._ending)
+        self._queue(shard.shard_id, batch.rows, batch.seen, _read_to(batch))
+        return True
+
+    def _deliver_until_end(self, shard: Shard, batch: Batch, ending: Ending) -> bool:
+        """Queue what arrived in time; False once nothing more can come that did."""
+        in_time, late = ending.split(shard.shard_id, batch.rows)
+        is_enough = batch.seen is not None and batch.seen > ending.end and (bool(late) or self._was_open(shard))
+        for rows in in_time:
+            self._queue(shard.shard_id, rows, None)
+        ending.hold(shard.shard_id, late)
+        # behind rows that are held back, the next sync counts what is dropped
+        read_to = None if late else _read_to(batch)
+        self._queue(shard.shard_id, batch.rows.slice(0, 0), ending.seen(batch.seen, late), read_to)
+        if is_enough:
+            with self._changed:
+                self._ledger.left.add(shard.shard_id)
+        return not is_enough
+
+    def _was_open(self, shard: Shard) -> bool:
+        """Whether a shard was open when the end had passed: of one that was not, children may hold more."""
+        if self._past_end_at is None:
+            self._past_end_at = self._clock.monotonic()
+        listed = self._feed.lookup.shards(self._past_end_at).get(shard.shard_id)
+        return listed is not None and listed.is_open
+
+    def _queue(self, shard_id: str, rows: pa.RecordBatch, seen: datetime | None, read_to: str | None = None) -> None:
+        self._buffer.put(shard_id, rows)
         with self._changed:
-            if batch.dropped and batch.read_to is not None:
-                self._ledger.delivered(shard.shard_id, batch.read_to)
-            if batch.seen is not None:
-                self._ledger.saw(shard.shard_id, batch.seen)
-            is_first = batch.rows.num_rows > 0 and self._ledger.begins(shard.shard_id)
+            if read_to is not None:
+                self._ledger.delivered(shard_id, read_to)
+            if seen is not None:
+                self._ledger.saw(shard_id, seen)
+            is_first = rows.num_rows > 0 and self._ledger.begins(shard_id)
         if is_first and self._eager is not None:
             self._wake.set()
         stats = self._buffer.stats()
         if stats.rows > COMMIT_EARLY * PENDING_ROWS or stats.bytes > COMMIT_EARLY * PENDING_BYTES:
             self._wake.set()
-        return True
 
     def lost(self, gap: Gap) -> None:
         """Stop, or have the gap recorded in the table with what follows it."""
@@ -212,12 +250,18 @@ class Committer:
             self._ledger.lose(gap)
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
-        """Return when the table says that the shard has ended: only then may its children be read."""
+        """Return when the table says that the shard has ended: only then may its children be read.
+
+        With rows held back it has not, and its children are left for the next sync, too.
+        """
         mine = tuple(filter(self.wants, children))
         with self._changed:
+            if self._ending is not None and self._ending.holds(shard.shard_id):
+                self._ledger.left.add(shard.shard_id)  # what is held back is read by the next sync
+                return
             self._ledger.end(shard.shard_id, mine)
             self._wait_for(lambda: not self._ledger.is_ending(shard.shard_id))
-            self._children_for_others += len(children) - len(mine)
+            self._children_for_others += sum(map(self._feed.selection.wants, children)) - len(mine)
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
         """Make the committer look now, and wait until it did what `condition` says."""
@@ -527,6 +571,7 @@ class Committer:
             self._in_flight = []
             self._committed += prepared.rows.num_rows
             self._commits += 1
+            self._filtered += prepared.filtered
             self._ledger.committed(pending, prepared)
 
     def _publish(self, prepared: Prepared) -> None:
@@ -541,7 +586,7 @@ class Committer:
             may_be_gone = number > 0 or self._table.storage.folder is not None  # an object stays where it was put
             if file is not None and may_be_gone and not self.insist(partial(self._table.has_file, file)):
                 file = self.insist(lambda: self._table.write_rows(prepared.rows))  # its folder was away meanwhile
-            if self.insist(partial(self._table.commit, file, prepared.checkpoints, prepared.gaps, prepared.dropped)):
+            if self.insist(partial(self._table.commit, file, prepared.checkpoints, prepared.gaps, prepared.notes)):
                 return
 
     def insist(self, action: Callable[[], T]) -> T:
@@ -586,4 +631,10 @@ class Committer:
         with self._changed:
             pending = (*self._in_flight, *self._buffer.held())
             received = self._buffer.stats().received
-            return Snapshot(self._version, pending, received, self._committed, self._commits, tuple(self._ledger.lost))
+            counts = received, self._committed, self._commits
+            return Snapshot(self._version, pending, *counts, tuple(self._ledger.lost), self._filtered)
+
+
+def _read_to(batch: Batch) -> str | None:
+    """Return up to which record a batch says all there is, where something of it was dropped."""
+    return batch.read_to if batch.dropped else None

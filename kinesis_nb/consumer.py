@@ -124,6 +124,7 @@ class ShardConsumer:
         self._iterator: str | None = None
         self._gaps = GapWatch(feed, shard.shard_id, sink, reach)
         self.is_expired = False  # the stream has dropped the shard
+        self.gave_enough = False  # the sink wants no more of it, whatever it still holds
         self._at_end = self._is_renewed = self._is_closed = self._is_missing = False
         self._failures = self._missed = self._older_listings = 0
         self._failing_since = self._failed_at = self._called_at = 0.0
@@ -193,7 +194,7 @@ class ShardConsumer:
             wants_more = all(self._deliver(part, asked_at) for part in parts)
         self._note_rate(self._records - before, elapsed)
         if not wants_more:
-            self.state = State.ENDED
+            self.state, self.gave_enough = State.ENDED, True
             return None
         if self._at_end:
             return self._confirm_end()

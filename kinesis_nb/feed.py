@@ -15,6 +15,7 @@ from kinesis_nb.foreign import Foreign
 from kinesis_nb.halt import holding
 from kinesis_nb.payload import may_burst, unchanged
 from kinesis_nb.position import StartingPosition
+from kinesis_nb.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -103,6 +104,10 @@ class Feed:
         its records now.
     patience
         Seconds after which a reader gives up a shard for which it was told nothing but nonsense.
+    selection
+        What a sync keeps; `wanted` and `unpack` go with it.
+    end
+        A sync ends when everything is in the table that arrived by then; None for never.
     """
 
     kinesis: Kinesis
@@ -116,6 +121,8 @@ class Feed:
     began: datetime = NOW
     trimmed_before: datetime = _NOTHING
     patience: float = inf
+    selection: Selection = EVERYTHING
+    end: datetime | None = None
     lookup: Lookup = field(init=False, repr=False, compare=False)
     _opening: threading.Lock = field(init=False, repr=False, compare=False)  # see parts()
 

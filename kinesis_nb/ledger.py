@@ -59,12 +59,27 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A commit: the numbered rows, how far each shard is once they are in the table, what is lost and what dropped."""
+    """A commit: the numbered rows, how far each shard is once they are in the table, and what is lost or left out.
+
+    Attributes
+    ----------
+    dropped
+        By shard, how many user records of aggregates are left out as another shard's.
+    filtered
+        How many rows were read and are not kept.
+    """
 
     rows: pa.Table
     checkpoints: dict[str, Checkpoint]
     gaps: list[RecordedGap]
     dropped: dict[str, int]
+    filtered: int = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What the history of the table says of what is left out."""
+        notes = [f"{shard_id}: {foreign.told(number)}" for shard_id, number in self.dropped.items()]
+        return [*notes, f"{self.filtered:,} rows not kept"] if self.filtered else notes
 
 
 class Ledger:
@@ -82,9 +97,19 @@ class Ledger:
         Those whose parents nobody knows; older ones that the stream dropped stand for them.
     lost
         Gaps that are in the table since this writer started.
+    left
+        Those that gave everything up to the end of the sync, and are not read on; and what came out of them.
+
+    Parameters
+    ----------
+    keep
+        Returns those of some rows that belong into the table. It is applied when a commit is made: so how far a shard
+        was read, which of its rows were kept and how many were not are of one moment.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda rows: rows) -> None:
+        self._keep = keep
+        self.left: set[str] = set()
         self.owned: set[str] = set()
         self.settled: set[str] = set()
         self.orphans: set[str] = set()
@@ -166,6 +191,12 @@ class Ledger:
         """Whether a shard to be read is not owned yet, or has parents that another writer may not have ended."""
         has_begun = bool(self.reached(shard.shard_id).sequence_number)
         return shard.shard_id not in self.owned or not (has_begun or self.owned.issuperset(shard.parents))
+
+    def is_left(self, shard: Shard) -> bool:
+        """Whether a shard came out of one that is not read on before the next sync, and so must wait for that."""
+        if is_left := not self.left.isdisjoint(shard.parents):
+            self.left.add(shard.shard_id)
+        return is_left
 
     def position(self, shard_id: str, start: StartingPosition) -> StartingPosition:
         """Return where to read on: after the last committed record, or where the sync started."""
@@ -260,16 +291,22 @@ class Ledger:
             reached = self.reached(shard_id)
             gaps.append(RecordedGap(shard_id, reached.offset, gap.seen, gap.until))
             new[shard_id] = replace(reached, gaps=reached.gaps + 1)
+        filtered = 0
         for shard_id, rows in pending.held:
             reached = new.get(shard_id) or self.reached(shard_id)
-            stamp = _stamp(now, reached.stamp)
-            numbered.append(_numbered(rows, reached.offset, stamp))
+            kept_rows = self._keep(rows)
+            stamp = reached.stamp
+            if count := kept_rows.num_rows:
+                stamp = _stamp(now, stamp)
+                numbered.append(_numbered(kept_rows, reached.offset, stamp))
+            filtered += rows.num_rows - count
             new[shard_id] = replace(
                 reached,
-                offset=reached.offset + rows.num_rows,
+                offset=reached.offset + count,
                 sequence_number=rows["sequence_number"][-1].as_py(),
                 stamp=stamp,
                 arrived=_arrival(rows),
+                filtered=reached.filtered + rows.num_rows - count,
             )
         counts = {shard_id: foreign.count(dropped) for shard_id, dropped in pending.dropped.items()}
         for shard_id, dropped in pending.dropped.items():
@@ -282,7 +319,7 @@ class Ledger:
             hours = kept if seen >= self._trimmed_before else self._kept_before
             new[shard_id] = replace(reached, seen=seen, kept=hours)
         self._end(pending.ended, new)
-        return Prepared(pa.Table.from_batches(numbered, TABLE_SCHEMA), new, gaps, counts)
+        return Prepared(pa.Table.from_batches(numbered, TABLE_SCHEMA), new, gaps, counts, filtered)
 
     def _end(self, ended: dict[str, tuple[Shard, ...]], new: dict[str, Checkpoint]) -> None:
         """Mark shards as ended, and let their children continue where they stopped."""

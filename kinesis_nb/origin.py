@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 _PREFIX = "kinesis_nb."
+_SELECTION = f"{_PREFIX}selection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +33,20 @@ class Origin:
     newest_shard
         The largest id of a shard that the stream had when the table was created: of shards with larger ids everything
         was promised. Empty where that is not known.
+    selection
+        Which records the table keeps (:meth:`Selection.record`); empty for all, and then it is no property.
     """
 
     stream_arn: str
     created_at: str
     start: str
     newest_shard: str = ""
+    selection: str = ""
 
     def properties(self) -> dict[str, str]:
         """Return it as properties of a Delta table."""
-        return {f"{_PREFIX}{name}": value for name, value in asdict(self).items()}
+        found = {f"{_PREFIX}{name}": value for name, value in asdict(self).items()}
+        return found if self.selection else {name: found[name] for name in found if name != _SELECTION}
 
     def check_same_stream(self, wanted: Origin, uri: str) -> None:
         """Raise TableError when the table at `uri`, which this is the origin of, belongs to another stream."""
@@ -66,7 +71,7 @@ def read_origin(table: DeltaTable) -> Origin | None:
 def has_properties(table: DeltaTable) -> bool:
     """Return whether the origin is in the properties already."""
     configuration = table.metadata().configuration
-    return all(f"{_PREFIX}{name}" in configuration for name in _NAMES)
+    return all(name in configuration for name in Origin("", "", "").properties())
 
 
 _NAMES = {part.name for part in fields(Origin)}

@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING
 
 from kinesis_nb.errors import Fenced, ServiceError
 from kinesis_nb.lease import Lease
+from kinesis_nb.selection import EVERYTHING
 from kinesis_nb.shards import Shard
 from kinesis_nb.table import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from kinesis_nb.selection import Selection
     from kinesis_nb.table import SyncTable
 
 LEASE_SECONDS = 3.0  # how long a writer that does not release the table is waited for
@@ -44,10 +46,14 @@ class Ownership:
     ----------
     run
         The name of a run of several writers, each of which owns some shards; empty for a single writer.
+    selection
+        What all of its writers together read.
     """
 
-    def __init__(self, table: SyncTable, wants: Callable[[Shard], bool], run: str = "") -> None:
-        self._table, self._wants, self._run = table, wants, run
+    def __init__(
+        self, table: SyncTable, wants: Callable[[Shard], bool], run: str = "", selection: Selection = EVERYTHING
+    ) -> None:
+        self._table, self._wants, self._run, self._selection = table, wants, run, selection
         self._lease = Lease(table.storage)
         self._refreshed_at = float("-inf")
         self._waits_for = 0  # the call whose lease runs
@@ -162,7 +168,7 @@ class Ownership:
 
     def ancestors(self, shard: Shard) -> set[str]:
         """Return the ids of the shards that a shard may have come out of: of an orphan all older ones."""
-        return {*shard.parents, *(self._older(shard) if self._is_orphan(shard) else ())}
+        return {*self._parents(shard), *(self._older(shard) if self._is_orphan(shard) else ())}
 
     def _is_orphan(self, shard: Shard, listed: Collection[str] = ()) -> bool:
         """Whether the stream dropped parents of a shard before anybody knew of them: whose children they were is lost.
@@ -170,8 +176,12 @@ class Ownership:
         The parents of a shard that was there when the table was created do not matter: nothing of them is in it.
         """
         is_new = bool(oldest := self._table.origin.newest_shard) and shard.shard_id > oldest
-        unlisted = {*shard.parents}.difference(listed)
+        unlisted = {*self._parents(shard)}.difference(listed)
         return shard.shard_id in self.orphans or (is_new and not self._table.acquired(unlisted) >= unlisted)
+
+    def _parents(self, shard: Shard) -> tuple[str, ...]:
+        """Return the ids of the parents that some writer of this sync reads."""
+        return self._selection.parents(shard, self._table.known() if self._selection.key is not None else ())
 
     def _older(self, shard: Shard) -> set[str]:
         return {shard_id for shard_id in self._table.known() if shard_id < shard.shard_id}  # ids ascend
@@ -193,16 +203,18 @@ class Ownership:
         if max(known, default="") > max(shards, default=""):
             raise ServiceError("a listing lacks shards that were read before", retryable=True)
         begun = self._table.checkpoints(known)
+        read = {shard_id: shard for shard_id, shard in shards.items() if self._selection.wants(shard)}
         new = (
             shard
-            for shard_id, shard in shards.items()
+            for shard_id, shard in read.items()
             if shard_id > oldest and begun.get(shard_id, Checkpoint()).sequence_number is None
         )
-        parents = {parent for shard in new for parent in shard.parents}
+        ours = known | read.keys()
+        parents = {parent for shard in new for parent in self._selection.parents(shard, ours)}
         candidates = (known | (parents if oldest else set())) - shards.keys()
         unread = sorted(candidates - self._table.ended(candidates))
         self.orphans |= set(unread) - {shard_id for shard_id in known if begun[shard_id].sequence_number}
-        heirs = _heirs(shards.values())
+        heirs = _heirs(read.values())
         return [
             Shard(shard_id, tuple(unread[:number]) if shard_id in self.orphans else ())
             for number, shard_id in enumerate(unread)

@@ -57,7 +57,7 @@ class Scheduler:
         on_done: Callable[[BaseException | None], None],
     ) -> None:
         self._feed, self._sink, self._on_done = feed, sink, on_done
-        self._lock = threading.Lock()  # guards the ten below; never held during I/O
+        self._lock = threading.Lock()  # guards the eleven below; never held during I/O
         self._tracker = ShardTracker(is_ordered=feed.is_ordered)
         self._refused: MalformedAnswer | None = None  # why the first listing was, which `start` reports
         try:
@@ -71,6 +71,7 @@ class Scheduler:
         self._opening: list[ShardConsumer] = []  # they have one, and maybe no answer yet
         self._active = 0  # consumers that have not ended
         self._share = Share(lambda: self._active)
+        self._enough: set[str] = set()  # ids of shards of which the sink wants no more
         self._reach: dict[str, Reach] = {}  # by child: how far its parents were read
         self._threads: list[threading.Thread] = []
         self._at_work: set[threading.Thread] = set()  # those of them that have not done all they had to do
@@ -269,6 +270,8 @@ class Scheduler:
         with self._lock:
             self._active -= 1
             self._tracker.finish(consumer.shard.shard_id)
+            if consumer.gave_enough:
+                self._enough.add(consumer.shard.shard_id)
             if (reach := consumer.reach) is not None:
                 for child in consumer.children:
                     known = self._reach.get(child.shard_id, reach)
@@ -323,7 +326,8 @@ class Scheduler:
             wanted = list(filter(self._feed.wanted, shards))
             self._tracker.observe(wanted)
             is_complete = not self._tracker.unfinished
-        is_old = any(shard.is_open for shard in wanted)  # if a shard that has ended is open in it
+            # if a shard that has ended is open in it
+            is_old = any(shard.is_open and shard.shard_id not in self._enough for shard in wanted)
         if is_complete and not is_old:
             self._done(None)
         self._start_runnable()

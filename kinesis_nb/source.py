@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from kinesis_nb.permissions import IamPolicy, PermissionReport
     from kinesis_nb.read import Window
     from kinesis_nb.report import ExportReport
+    from kinesis_nb.selection import Selection
     from kinesis_nb.shards import Shard
     from kinesis_nb.storage import Storage
     from kinesis_nb.streaming_export import StreamingExport
@@ -91,13 +92,15 @@ class Source:
         given: dict[str, str],
         interval: float,
         loss: str,
+        *,
         foreign: Foreign,
+        selection: Selection,
     ) -> AgentSync:
         from kinesis_nb.agents.job import AgentSync, submit
         from kinesis_nb.agents.order import Parcel, SyncOrder
 
         parcel = Parcel(self.config, given)
-        order = SyncOrder(parcel, open_kinesis, stream, storage.uri, start, interval, loss, foreign)
+        order = SyncOrder(parcel, open_kinesis, stream, storage.uri, start, interval, loss, foreign, selection)
         return AgentSync(self._cluster, submit(self._cluster, order, table), order, storage)
 
     def _export_on_agents(
@@ -323,6 +326,11 @@ class Source:
         table: str | PathLike[str],
         start: Position = "trim_horizon",
         *,
+        end: Position | None = None,
+        shards: Iterable[str] | None = None,
+        key: str | None = None,
+        where: pl.Expr | None = None,
+        decompress: bool = False,
         commit_interval: float = 1.0,
         on_data_loss: str = "fail",
         foreign: str = "auto",
@@ -341,6 +349,16 @@ class Source:
             A local folder, or ``s3://bucket/prefix``; made if there is none.
         start
             Where to start when the table is made; later ignored, because the table knows where it stands.
+        end
+            The sync ends by itself when everything that arrived by then is in the table, by the service's clock; a time
+            to come, too. Records that arrived later are left for the next sync of the table, except those that stand
+            in their shard before one that arrived in time. None for a sync that runs until it is stopped.
+        shards, key, where, decompress
+            As for :meth:`read`. Rows that are not kept are counted: by :meth:`Sync.status` and :meth:`Sync.verify`, and
+            in the history of the table. A table keeps one selection for good: a call with another one is refused.
+            `shards` are these alone, and not what comes out of them at a reshard; `key` is followed from shard to
+            shard. `where` decides on each row by itself, before it is committed: without Python functions and without
+            ``foundry_ingestion_timestamp``.
         commit_interval
             Seconds between commits.
         on_data_loss
@@ -357,19 +375,34 @@ class Source:
         Raises
         ------
         ConfigError
-            For a place, a start, an interval or options that cannot be right.
+            For a place, a start, an end, a selection, an interval or options that cannot be right.
         TableError
-            When the place cannot be used, holds something else, or the table of another stream.
+            When the place cannot be used, holds something else, or the table of another stream or selection.
         """
         from kinesis_nb.sync import check_options, start_sync
 
         position, wanted = StartingPosition.parse(start, self._clock.now()), check_foreign(foreign)
+        selection = _selection(_chosen(shards), key, where, decompress=decompress)
+        if end is not None:
+            check_end(position, StartingPosition.parse(end, self._clock.now()))
         storage = self._place(table, storage_options)
         if self.config.agents is not None:
             check_options(position, commit_interval, on_data_loss)
+            if end is not None:
+                raise ConfigError(
+                    "agents run a sync until it is stopped", hint="leave end= out, or sync without agents="
+                )
             given = _storage_options(storage_options)
             return self._sync_on_agents(
-                self._address(stream), table, storage, position, given, commit_interval, on_data_loss, wanted
+                self._address(stream),
+                table,
+                storage,
+                position,
+                given,
+                commit_interval,
+                on_data_loss,
+                foreign=wanted,
+                selection=selection,
             )
         return start_sync(
             self._kinesis,
@@ -380,8 +413,14 @@ class Source:
             commit_interval=commit_interval,
             on_data_loss=on_data_loss,
             foreign=wanted,
+            selection=selection,
+            end=None if end is None else self._end(position, end),
             setup=self._setup(storage_options),
         )
+
+    def _end(self, start: StartingPosition, end: Position) -> datetime:
+        """Fix the end, by the service's clock."""
+        return check_end(start, StartingPosition.parse(end, self._kinesis.server_time().likely(self._clock.now())))
 
     def _setup(self, storage_options: Mapping[str, str] | None) -> object:
         """Return what tells a call with other credentials or options of the storage from this one."""
@@ -664,6 +703,21 @@ def _chosen(shards: Iterable[str] | None) -> tuple[str, ...] | None:
     if isinstance(shards, str) or not isinstance(shards, Iterable) or not (chosen := tuple(shards)):
         raise ConfigError(f"shards={shards!r} is no list of shard ids", hint='give shards=["shardId-000000000000"]')
     return chosen
+
+
+def _selection(
+    shards: tuple[str, ...] | None, key: str | None, where: pl.Expr | None, *, decompress: bool
+) -> Selection:
+    """Return what a sync keeps; raise ConfigError for what cannot be right."""
+    from kinesis_nb.read import row_filter
+    from kinesis_nb.selection import Selection, Where
+
+    check_polars()
+    if not isinstance(decompress, bool):
+        raise ConfigError(f"decompress={decompress!r} is not a choice", hint="give True or False")
+    row_filter(key, where)
+    chosen = None if shards is None else frozenset(shards)
+    return Selection(chosen, key, None if where is None else Where.of(where), decompress)
 
 
 def _wanted(

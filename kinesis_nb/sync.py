@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -27,11 +27,13 @@ from kinesis_nb.lazy import scan
 from kinesis_nb.ledger import encode_start
 from kinesis_nb.origin import Origin
 from kinesis_nb.ownership import Ownership
+from kinesis_nb.payload import decompressed, unchanged
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.process import of_one_process
 from kinesis_nb.retry import Patient
 from kinesis_nb.running import Registry
 from kinesis_nb.scheduler import Scheduler
+from kinesis_nb.selection import EVERYTHING
 from kinesis_nb.storage import storage_told
 from kinesis_nb.table import SyncTable, as_written, reached
 from kinesis_nb.txns import Txns
@@ -40,8 +42,10 @@ from kinesis_nb.verify import Verdict, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from kinesis_nb.consumer import ConsumerStats
+    from kinesis_nb.selection import Selection
     from kinesis_nb.shards import Shard
     from kinesis_nb.storage import Storage
     from kinesis_nb.transport import Clock, Kinesis, StreamSummary
@@ -59,8 +63,8 @@ class SyncStatus:
     ----------
     state
         ``running``; ``waiting`` for the process that writes the table to hand it over; ``handing over`` the table to
-        a newer call; ``storage unavailable``, and tried again; ``ended`` (every shard was read to its end), ``stopped``
-        or ``failed``.
+        a newer call; ``storage unavailable``, and tried again; ``ended`` (every shard was read to its end, or to that
+        of the sync), ``stopped`` or ``failed``.
     rows, commits
         Committed by this writer since it started.
     pending
@@ -71,6 +75,8 @@ class SyncStatus:
         What this run recorded as lost, because the stream did not keep it.
     error
         Why it failed or is retrying, else an empty string.
+    filtered
+        Rows that were read and not kept, because of ``where=`` or ``key=``, by this writer since it started.
     kept_apart_by
         What makes sure that no second writer gets rows into the table: the file system, or the conditional writes of
         the object store, which were tried before the first commit. Stores without them are refused.
@@ -85,6 +91,7 @@ class SyncStatus:
     lost: tuple[str, ...]
     error: str
     kept_apart_by: str = ""
+    filtered: int = 0
 
     @property
     def dropped(self) -> int:
@@ -93,7 +100,8 @@ class SyncStatus:
 
     def __repr__(self) -> str:
         lag = "unknown lag" if self.lag is None else f"{self.lag.total_seconds():,.1f} s behind"
-        notes = "".join(f", {note}" for note in (*self.lost, told(self.dropped), self.error) if note)
+        filtered = f"{self.filtered:,} rows not kept" if self.filtered else ""
+        notes = "".join(f", {note}" for note in (filtered, told(self.dropped), *self.lost, self.error) if note)
         return (
             f"<SyncStatus {self.state}: {self.rows:,} rows in {self.commits:,} commits by this run,"
             f" {self.pending:,} pending, {lag}{notes}>"
@@ -163,7 +171,7 @@ class Sync(TableLike):
         self._numbers, self._viewing = Txns(table.storage), threading.Lock()  # of those who look at the table
         self._committer = Committer(
             table,
-            Ownership(table, feed.wanted, part.run if part else ""),
+            Ownership(table, feed.wanted, part.run if part else "", feed.selection),
             feed,
             commit_interval,
             on_data_loss,
@@ -253,7 +261,7 @@ class Sync(TableLike):
         timeout
             Seconds; None waits as long as it takes.
         until_caught_up
-            False waits until the sync ends, which an open stream never does by itself.
+            False waits until the sync ends, which it does by itself at its end, or when all shards are closed and read.
 
         Returns
         -------
@@ -303,7 +311,8 @@ class Sync(TableLike):
             }
         received = self._committer.snapshot().received
         while True:
-            yield self._committer.snapshot().committed >= received
+            now = self._committer.snapshot()
+            yield now.committed + now.filtered >= received
 
     def status(self) -> SyncStatus:
         """Return a moment of the sync."""
@@ -314,7 +323,8 @@ class Sync(TableLike):
         lost = tuple(map(str, now.lost))
         lag, pending = _lag(shards), now.pending_rows
         fence = self._table.storage.kept_apart_by
-        return SyncStatus(self._state(), now.committed, now.commits, pending, lag, shards, lost, error, fence)
+        done = now.committed, now.commits, pending
+        return SyncStatus(self._state(), *done, lag, shards, lost, error, fence, now.filtered)
 
     def _state(self) -> str:
         if self._committer.error is not None:
@@ -374,7 +384,7 @@ class Sync(TableLike):
         """
         with storage_told(self.uri):
             at = SyncTable(self._table.storage, self._table.storage.open(), self._table.origin)
-            return verify(at, _listing(self._feed.kinesis, self._clock, self.stream))
+            return verify(at, _listing(self._feed.kinesis, self._clock, self.stream), self._feed.selection)
 
     @forgetful
     def to_arrow(self) -> pa.Table:
@@ -402,7 +412,8 @@ class Sync(TableLike):
             version = self._table.storage.open().version()
             numbers, stream = self._numbers.at(version), self._table.origin.stream_arn
             ends = {shard_id: reached(numbers, stream, shard_id).sequence_number for shard_id, _ in pending}
-        return version, [rows_behind(rows, ends[shard_id]) for shard_id, rows in pending]
+        keep = self._feed.selection.keep
+        return version, [keep(rows_behind(rows, ends[shard_id])) for shard_id, rows in pending]
 
     def __repr__(self) -> str:
         return (
@@ -437,6 +448,8 @@ def start_sync(  # noqa: PLR0913 - one for each option of Source.sync
     commit_interval: float,
     on_data_loss: str,
     foreign: Foreign = Foreign.AUTO,
+    selection: Selection = EVERYTHING,
+    end: datetime | None = None,
     setup: object = None,
 ) -> Sync:
     """Start a sync, or return the one that is running for this stream and table in this process.
@@ -445,16 +458,30 @@ def start_sync(  # noqa: PLR0913 - one for each option of Source.sync
     ----------
     setup
         Equal for calls with the same source and the same options of the storage. One that runs with other ones, with
-        another `commit_interval`, `on_data_loss` or `foreign` is stopped, and another one started.
+        another `commit_interval`, `on_data_loss`, `foreign` or `end` is stopped, and another one started.
     """
     decided = check_options(start, commit_interval, on_data_loss)
     summary = Patient(kinesis, clock).describe_stream(stream)
 
     def prepare() -> Callable[[], Sync]:
-        table = _open(kinesis, clock, stream, summary, storage, start)
-        return lambda: Sync(Feed(kinesis, stream, clock, (), foreign=foreign), table, commit_interval, decided)
+        table = _open(kinesis, clock, stream, summary, storage, start, selection)
+        feed = replace(_feed(kinesis, stream, clock, selection.wants, selection, foreign), end=end)
+        return lambda: Sync(feed, table, commit_interval, decided)
 
-    return _syncs.start((summary.arn, storage.uri), (setup, commit_interval, decided, foreign), prepare)
+    # with another selection the table refuses the call, and what runs goes on
+    return _syncs.start((summary.arn, storage.uri), (setup, commit_interval, decided, foreign, end, selection), prepare)
+
+
+def _feed(
+    kinesis: Kinesis,
+    stream: str,
+    clock: Clock,
+    wanted: Callable[[Shard], bool],
+    selection: Selection,
+    foreign: Foreign,
+) -> Feed:
+    unpack = decompressed if selection.decompress else unchanged
+    return Feed(kinesis, stream, clock, (), wanted, unpack=unpack, selection=selection, foreign=foreign)
 
 
 def hurry(stream_arn: str, storage: Storage) -> None:
@@ -463,7 +490,7 @@ def hurry(stream_arn: str, storage: Storage) -> None:
         running._committer.record_seen()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - no call for users
 
 
-def start_part(
+def start_part(  # noqa: PLR0913 - the options of a call
     kinesis: Kinesis,
     table: SyncTable,
     stream: str,
@@ -473,27 +500,46 @@ def start_part(
     commit_interval: float,
     on_data_loss: str,
     foreign: Foreign = Foreign.AUTO,
+    selection: Selection = EVERYTHING,
 ) -> Sync:
     """Start a sync of some shards; other writers have the other shards of the same table."""
-    feed = Feed(kinesis, stream, clock, (), part.wanted, foreign=foreign)
+    wanted = lambda shard: part.wanted(shard) and selection.wants(shard)  # noqa: E731
+    feed = _feed(kinesis, stream, clock, wanted, selection, foreign)
     sync = Sync(feed, table, commit_interval, OnDataLoss(on_data_loss), part)
     sync.start()
     return sync
 
 
-def open_table(kinesis: Kinesis, stream: str, storage: Storage, start: StartingPosition, *, clock: Clock) -> SyncTable:
+def open_table(
+    kinesis: Kinesis,
+    stream: str,
+    storage: Storage,
+    start: StartingPosition,
+    *,
+    clock: Clock,
+    selection: Selection = EVERYTHING,
+) -> SyncTable:
     """Open the table of a sync, or create it."""
-    return _open(kinesis, clock, stream, Patient(kinesis, clock).describe_stream(stream), storage, start)
+    return _open(kinesis, clock, stream, Patient(kinesis, clock).describe_stream(stream), storage, start, selection)
 
 
 def _open(
-    kinesis: Kinesis, clock: Clock, stream: str, summary: StreamSummary, storage: Storage, start: StartingPosition
+    kinesis: Kinesis,
+    clock: Clock,
+    stream: str,
+    summary: StreamSummary,
+    storage: Storage,
+    start: StartingPosition,
+    selection: Selection,
 ) -> SyncTable:
     """Open the table, or create it once the stream is known to be readable: a call that fails must leave nothing."""
     listing = Patient(kinesis, clock).list_shards(stream)
+    if selection.shards is not None and not storage.exists():  # later they may have left the stream
+        selection.check_listed(stream, listing)
     begin = encode_start(start, kinesis.server_time().earliest)
     newest = max((shard.shard_id for shard in listing), default="")
-    return SyncTable.open(storage, Origin(summary.arn, summary.created_at.isoformat(), begin, newest))
+    origin = Origin(summary.arn, summary.created_at.isoformat(), begin, newest, selection.record())
+    return SyncTable.open(storage, origin)
 
 
 def _listing(kinesis: Kinesis, clock: Clock, stream: str) -> list[Shard] | None:

@@ -28,9 +28,9 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from kinesis_nb import address, deltalog
 from kinesis_nb.errors import Fenced, TableError
-from kinesis_nb.foreign import told
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.origin import Origin, has_properties, read_origin
+from kinesis_nb.selection import check_same
 from kinesis_nb.storage import LOG, Storage, conform, explain, one_line, storage_errors
 from kinesis_nb.txns import Txns
 
@@ -49,11 +49,9 @@ aggregate share a sequence number. They come in one batch and go into one commit
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PIECE = 62  # bits; a txn version is an int64 and a sequence number has up to 186 bits
 _PIECES = 3
-_KEYS = (
-    *("offset", "state", "seen", "kept", "gaps", "stamp", "arrived", "dropped"),
-    *(f"seq{piece}" for piece in range(_PIECES)),
-)
-_STEADY = ("kept", "dropped")  # of those, what hardly ever changes, and is written only then
+_SEQUENCE = tuple(f"seq{piece}" for piece in range(_PIECES))
+_KEYS = ("offset", "state", "seen", "kept", "gaps", "stamp", "arrived", "dropped", "filtered", *_SEQUENCE)
+_RARE = ("kept", "dropped", "filtered")  # written when they change: in most syncs they never do
 _GAP_KEYS = ("offset", "seen", "until")
 _TURNS = "run"  # stands where the id of a shard stands in the other names
 _TRIES = 20
@@ -76,7 +74,7 @@ class Checkpoint:
     offset
         The ``shard_offset`` of the next row.
     sequence_number
-        Of the last record that was committed, or dropped; None when there was none yet.
+        Of the last record that was read, and committed if it was to be kept; None when there was none yet.
     ended
         Whether everything in the (closed) shard is committed.
     seen
@@ -92,6 +90,8 @@ class Checkpoint:
     dropped
         How many user records of aggregates up to that record are not in the table, because their hash keys are another
         shard's.
+    filtered
+        How many rows were read and not kept. The last row that the others speak of may be one of these.
     """
 
     offset: int = 0
@@ -103,6 +103,7 @@ class Checkpoint:
     stamp: datetime | None = None
     arrived: datetime | None = None
     dropped: int = 0
+    filtered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class SyncTable:
         self._epochs: dict[str, int] = {}
         self._turn = 0  # the number of this writer's call; 0 before it has claimed the table
         self._run = ""  # whose writers have the same number
-        self._steady: dict[tuple[str, str], int] = {}  # what the table is known to hold under those names
+        self._rare: dict[tuple[str, str], int] = {}  # what the table is known to hold of those, by shard and key
         self._is_in_doubt = False  # whether the last commit may have landed, or a rival's may have
         self.refusal = ""  # why the last commit did not go through
         self._durable: int | None = None  # up to which the log is known to survive a power cut
@@ -384,7 +385,7 @@ class SyncTable:
         file: AddAction | None,
         checkpoints: Mapping[str, Checkpoint],
         gaps: Iterable[RecordedGap] = (),
-        dropped: Mapping[str, int] | None = None,
+        notes: Iterable[str] = (),
     ) -> bool:
         """Publish a file and the checkpoints that go with it, both or neither. The shards must have been acquired.
 
@@ -392,8 +393,8 @@ class SyncTable:
         ----------
         gaps
             The last gap of each shard whose checkpoint counts one more.
-        dropped
-            By shard, how many user records its checkpoint counts more; for the history of the table.
+        notes
+            For the table's history.
 
         Returns
         -------
@@ -414,7 +415,7 @@ class SyncTable:
                 return self._landed(checkpoints)
         self._is_in_doubt = True
         try:
-            notes = [*map(str, gaps), *(f"{shard_id}: {told(number)}" for shard_id, number in (dropped or {}).items())]
+            notes = [*map(str, gaps), *notes]
             self._write([file] if file else [], self._transactions(checkpoints, gaps), notes)
             self._update()
         except (DeltaError, OSError) as error:
@@ -450,8 +451,8 @@ class SyncTable:
         return self._landed(checkpoints)
 
     def _landed(self, checkpoints: Mapping[str, Checkpoint]) -> bool:
-        self._steady |= {
-            (shard_id, key): getattr(checkpoint, key) for shard_id, checkpoint in checkpoints.items() for key in _STEADY
+        self._rare |= {
+            (shard_id, key): getattr(checkpoint, key) for shard_id, checkpoint in checkpoints.items() for key in _RARE
         }
         self._is_in_doubt = False
         return True
@@ -464,7 +465,7 @@ class SyncTable:
             self._transaction(shard_id, key, value)
             for shard_id, checkpoint in checkpoints.items()
             for key, value in _encode(checkpoint, self._epochs[shard_id])
-            if key not in _STEADY or value != self._steady.get((shard_id, key), 0)
+            if key not in _RARE or value != self._rare.get((shard_id, key), 0)
         ]
         lost = [
             self._transaction(gap.shard_id, f"gap{checkpoints[gap.shard_id].gaps - 1}/{key}", value)
@@ -607,17 +608,17 @@ def _encode(checkpoint: Checkpoint, epoch: int) -> list[tuple[str, int]]:
     pieces = ((number >> (_PIECE * piece)) & (2**_PIECE - 1) for piece in range(_PIECES))
     stamp = _micros(checkpoint.stamp)
     seen, gaps, arrived = _millis(checkpoint.seen), checkpoint.gaps, _millis(checkpoint.arrived)
-    steady = checkpoint.kept, checkpoint.dropped
-    values = (checkpoint.offset, int(checkpoint.ended), seen, steady[0], gaps, stamp, arrived, steady[1], *pieces)
+    rare = checkpoint.dropped, checkpoint.filtered
+    values = (checkpoint.offset, int(checkpoint.ended), seen, checkpoint.kept, gaps, stamp, arrived, *rare, *pieces)
     return [("epoch", epoch), *zip(_KEYS, values, strict=True)]
 
 
 def _decode(values: list[int]) -> Checkpoint:
-    offset, ended, seen, kept, gaps, stamp, arrived, dropped, *pieces = values
+    offset, ended, seen, kept, gaps, stamp, arrived, dropped, filtered, *pieces = values
     number = sum(value << (_PIECE * piece) for piece, value in enumerate(pieces))
     sequence_number = str(number) if number else None
     moments = _moment(1000 * seen), _moment(stamp), _moment(1000 * arrived)
-    return Checkpoint(offset, sequence_number, bool(ended), moments[0], kept, gaps, *moments[1:], dropped)
+    return Checkpoint(offset, sequence_number, bool(ended), moments[0], kept, gaps, *moments[1:], dropped, filtered)
 
 
 def _micros(moment: datetime | None) -> int:
@@ -661,6 +662,7 @@ def _check_origin(storage: Storage, table: DeltaTable, wanted: Origin) -> Origin
         msg = f"{storage.uri} is a Delta table, but not one that a sync made"
         raise TableError(msg, hint="give a new place")
     found.check_same_stream(wanted, storage.uri)
+    check_same(found.selection, wanted.selection, storage.uri)
     if not has_properties(table):
         found = replace(found, newest_shard=wanted.newest_shard)
         set_origin(table, found)

@@ -11,12 +11,15 @@ from kinesis_nb.display import table_html
 from kinesis_nb.errors import TableError
 from kinesis_nb.foreign import told
 from kinesis_nb.others import others
+from kinesis_nb.selection import COLUMNS, EVERYTHING
 from kinesis_nb.storage import one_line
 from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from kinesis_nb.others import OtherCommit
+    from kinesis_nb.selection import Selection
     from kinesis_nb.shards import Shard
     from kinesis_nb.table import RecordedGap
 
@@ -43,6 +46,8 @@ class ShardVerdict:
         What is worth knowing and not wrong.
     dropped
         How many user records of aggregates were dropped, because their hash keys are another shard's; said in `notes`.
+    filtered
+        How many rows were read and not kept.
     """
 
     shard_id: str
@@ -56,6 +61,7 @@ class ShardVerdict:
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
     dropped: int = 0
+    filtered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +75,14 @@ class Verdict:
     others
         What others committed to the table, and what could not be checked. Rows that a DELETE of theirs took out are a
         problem of their shards as well.
+    selection
+        What the table keeps of the stream, where that is not every record.
     """
 
     version: int
     shards: tuple[ShardVerdict, ...]
     others: tuple[str, ...] = ()
+    selection: str = ""
 
     @property
     def rows(self) -> int:
@@ -84,6 +93,11 @@ class Verdict:
     def dropped(self) -> int:
         """How many user records of aggregates were dropped, of all shards: see :meth:`Source.sync`."""
         return sum(shard.dropped for shard in self.shards)
+
+    @property
+    def filtered(self) -> int:
+        """How many rows were read and not kept, of all shards."""
+        return sum(shard.filtered for shard in self.shards)
 
     @property
     def problems(self) -> list[str]:
@@ -117,7 +131,9 @@ class Verdict:
     def __repr__(self) -> str:
         found = "every row once and in order" if self else f"{len(self.problems)} PROBLEMS: {'; '.join(self.problems)}"
         lost = "".join(f"; {text}" for text in (*self.lost, *self.notes))
-        return f"<Verdict on {self.rows:,} rows of {len(self.shards)} shards, version {self.version}: {found}{lost}>"
+        kept = f"; kept {self.selection}: {self.filtered:,} rows were not" if self.selection else ""
+        where = f"{self.rows:,} rows of {len(self.shards)} shards, version {self.version}"
+        return f"<Verdict on {where}: {found}{kept}{lost}>"
 
     def _repr_html_(self) -> str:
         rows = (
@@ -138,7 +154,7 @@ class Verdict:
         return table_html(columns, (*rows, *noted), repr(self).strip("<>"))
 
 
-def verify(table: SyncTable, listing: Iterable[Shard] | None) -> Verdict:
+def verify(table: SyncTable, listing: Iterable[Shard] | None, selection: Selection = EVERYTHING) -> Verdict:
     """Read all places of all rows, one shard at a time, and check them against each other and the checkpoints.
 
     Parameters
@@ -148,27 +164,48 @@ def verify(table: SyncTable, listing: Iterable[Shard] | None) -> Verdict:
     listing
         The stream's shards; of those that have left it no parent is known, and none is checked. None when there is no
         stream any more.
+    selection
+        What the sync of the table keeps.
 
     Raises
     ------
     TableError
         When a part of the table cannot be read; it names the file.
     """
-    parents = {shard.shard_id: shard.parents for shard in listing or ()}
+    listed = list(listing or ())
+    ours = set(table.known()) | {shard.shard_id for shard in listed if selection.wants(shard)}
+    parents = {shard.shard_id: selection.parents(shard, ours) for shard in listed}
     try:
         if faults := table.faults():  # polars panics of some of them
             raise _unreadable(table, faults)
         frame = _frame(table)
         found = frame.select(pl.col("shard_id").unique()).collect()["shard_id"].drop_nulls().to_list()
-        shard_ids = sorted(set(found) | parents.keys() | set(table.known()))
+        shard_ids = sorted({*found, *parents, *ours})
         checkpoints, gaps = table.checkpoints(shard_ids), table.gaps(shard_ids)
-        verdicts = [_look_at(frame, shard_id, checkpoints, parents.get(shard_id), gaps) for shard_id in shard_ids]
-        by_others = tuple(map(str, others(table.storage, table.version)))
+        commits = others(table.storage, table.version)
+        alien = _not_kept(frame, selection, commits)
+        verdicts = [
+            _look_at(frame, shard_id, checkpoints, parents.get(shard_id), gaps, alien.get(shard_id, 0))
+            for shard_id in shard_ids
+        ]
+        by_others = tuple(map(str, commits))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise _unreadable(table, table.faults(every=True), one_line(error)) from error
     known = [verdict for verdict in verdicts if verdict.rows or checkpoints[verdict.shard_id] != Checkpoint()]
     gone = [] if listing is not None else ["there is no stream to compare with: how its shards follow is not checked"]
-    return Verdict(table.version, tuple(known), (*by_others, *gone))
+    kept = "" if selection == EVERYTHING else str(selection)
+    return Verdict(table.version, tuple(known), (*by_others, *gone), kept)
+
+
+def _not_kept(frame: pl.LazyFrame, selection: Selection, commits: Iterable[OtherCommit]) -> dict[str, int]:
+    """Return, per shard, how many rows are in the table that its sync does not keep.
+
+    Nothing can be said of rows that somebody may have changed since they were committed.
+    """
+    if selection.mask is None or any(commit.changes_rows for commit in commits):
+        return {}
+    rows = frame.select(COLUMNS).filter(~selection.mask).group_by("shard_id").len().collect(engine="streaming")
+    return dict(rows.iter_rows())
 
 
 def _frame(table: SyncTable) -> pl.LazyFrame:
@@ -200,10 +237,12 @@ def _look_at(
     checkpoints: Mapping[str, Checkpoint],
     parents: tuple[str, ...] | None,
     gaps: Iterable[RecordedGap],
+    alien: int,
 ) -> ShardVerdict:
     rows = frame.filter(pl.col("shard_id") == shard_id).select(_PLACES).sort("shard_offset").collect()
     checkpoint = checkpoints[shard_id]
-    problems = [*_problems(rows), *_against(rows, checkpoint), *_lineage(rows, checkpoint, checkpoints, parents)]
+    problems = [*_problems(rows), *_against(rows, checkpoint), *_lineage(rows, checkpoints, shard_id, parents)]
+    problems += [f"{alien:,} rows that the sync does not keep"] if alien else []
     nothing: dict[str, Any] = dict.fromkeys(_PLACES)
     first, last = (rows.row(0, named=True), rows.row(-1, named=True)) if len(rows) else (nothing, nothing)
     return ShardVerdict(
@@ -218,6 +257,7 @@ def _look_at(
         tuple(f"{shard_id}: {problem}" for problem in problems),
         tuple(f"{shard_id}: {note}" for note in (*_notes(rows), *_left_out(rows, checkpoint))),
         checkpoint.dropped,
+        checkpoint.filtered,
     )
 
 
@@ -268,22 +308,28 @@ def _problems(rows: pl.DataFrame) -> list[str]:
 
 def _against(rows: pl.DataFrame, checkpoint: Checkpoint) -> list[str]:
     if not len(rows):
-        return ["all of its rows are missing"] if checkpoint.sequence_number and not checkpoint.dropped else []
+        return ["all of its rows are missing"] if checkpoint.sequence_number and not _leaves_out(checkpoint) else []
     last = rows.row(-1, named=True)
     wrong = []
     if checkpoint.offset != last["shard_offset"] + 1:
         wrong.append(f"the checkpoint says {checkpoint.offset:,} rows, the last row is number {last['shard_offset']:,}")
     ahead = int(checkpoint.sequence_number or 0) - int(last["sequence_number"])
-    if ahead < 0 or (ahead and not checkpoint.dropped):  # it may be at a record of which everything was dropped
+    if ahead < 0 or (ahead and not _leaves_out(checkpoint)):  # the last record that was read may have left no row
         wrong.append(f"the checkpoint is at {checkpoint.sequence_number}, the last row at {last['sequence_number']}")
     return wrong
 
 
+def _leaves_out(checkpoint: Checkpoint) -> bool:
+    """Whether records were read that left no row, or not all of theirs."""
+    return bool(checkpoint.dropped or checkpoint.filtered)
+
+
 def _lineage(
-    rows: pl.DataFrame, checkpoint: Checkpoint, checkpoints: Mapping[str, Checkpoint], parents: tuple[str, ...] | None
+    rows: pl.DataFrame, checkpoints: Mapping[str, Checkpoint], shard_id: str, parents: tuple[str, ...] | None
 ) -> list[str]:
-    """Check that a shard with rows began after its parents had ended, and that its first rows are there."""
-    if parents is None or not (len(rows) or checkpoint.dropped):
+    """Check that a shard with rows, or of which none was kept, began after its parents had ended."""
+    checkpoint = checkpoints[shard_id]
+    if parents is None or not (len(rows) or _leaves_out(checkpoint)):
         return []
     known = [(parent, checkpoints[parent]) for parent in parents if parent in checkpoints]
     first = rows["shard_offset"][0] if len(rows) else checkpoint.offset

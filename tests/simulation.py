@@ -470,8 +470,14 @@ class Bounds:
 class Check:
     """Takes note of every record that comes, and raises at the first one that should not."""
 
-    def __init__(self, world: World, bounds: Bounds, keys: Sequence[str] = KEYS) -> None:
-        self.world, self.bounds, self.keys = world, bounds, keys
+    def __init__(
+        self,
+        world: World,
+        bounds: Bounds,
+        keys: Sequence[str] = KEYS,
+        is_kept: Callable[[int], bool] = lambda _number: True,
+    ) -> None:
+        self.world, self.bounds, self.keys, self.is_kept = world, bounds, keys, is_kept
         self.first: dict[str, int] = {}
         self.next: dict[str, int] = {}
         self.gaps: set[Gap] = set()
@@ -506,10 +512,13 @@ class Check:
                 self.first[key] = due = number
                 if number < self.bounds.least[key]:
                     raise Violation(f"{key} {number} of {shard_id} lies before the start")
-            while due < number and self._is_gone(key, due):
-                self.world.count("record lost, and told")
-                self.skipped.add((key, due))  # the gap of a shard that is gone may be told a moment later
+            while due < number and (not self.is_kept(due) or self._is_gone(key, due)):
+                if self.is_kept(due):
+                    self.world.count("record lost, and told")
+                    self.skipped.add((key, due))  # the gap of a shard that is gone may be told a moment later
                 due += 1
+            if not self.is_kept(number):
+                raise Violation(f"not to be kept: {key} {number} of {shard_id}")
             if number != due:
                 word = "doubled or out of order" if number < due else "lost or out of order"
                 raise Violation(f"{word}: {key} {number} came from {shard_id}, {due} was due")
@@ -527,6 +536,7 @@ class Check:
     def _missing_mixed(self, until: int) -> list[str]:
         dropped = {number for key, number in self.world.dropped if key == MIXED}
         wanted = set(range(self.bounds.most[MIXED], until + 1)) - self.mixed - dropped
+        wanted = {number for number in wanted if self.is_kept(number)}
         late = [f"mixed: {number} is from after the end" for number in self.mixed if number > until]
         return late + [f"mixed: {number}" for number in sorted(wanted) if not self._is_told(MIXED, number)]
 
@@ -545,7 +555,9 @@ class Check:
             + [
                 f"{key}: {self.next.get(key, self.bounds.most[key])} to {until[key]}"
                 for key in self.keys
-                if not all(self._is_told(key, number) for number in self._unread(key, until[key]))
+                if not all(
+                    self._is_told(key, number) for number in self._unread(key, until[key]) if self.is_kept(number)
+                )
             ]
             + [f"{key}: {number}, and nobody is told" for key, number in self.skipped if not self._is_told(key, number)]
         )

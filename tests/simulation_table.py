@@ -14,8 +14,11 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import polars as pl
 
 from kinesis_nb.committer import Committer, OnDataLoss
 from kinesis_nb.errors import Fenced
@@ -25,11 +28,13 @@ from kinesis_nb.origin import Origin
 from kinesis_nb.ownership import Ownership
 from kinesis_nb.position import Kind
 from kinesis_nb.retry import Patient
+from kinesis_nb.selection import EVERYTHING, Selection, Where
 from kinesis_nb.storage import Storage
 from kinesis_nb.table import SyncTable
 from kinesis_nb.upkeep import Maintenance
 from kinesis_nb.verify import verify
 from tests.simulation import (
+    MIXED,
     STREAM,
     Bounds,
     Check,
@@ -51,6 +56,8 @@ if TYPE_CHECKING:
 
 SEEDS = 8  # in `make test`
 TURN = 0.3  # share of the turns that are the committer's
+MANY = Selection(where=Where.of(pl.col("data").cast(pl.Int64) % 4 != 0))  # three of four
+FEW = Selection(where=Where.of(pl.col("data").cast(pl.Int64) % 4 == 0))
 
 
 class PlayedTable(SyncTable):
@@ -123,13 +130,16 @@ class TableTurns(Turns):
 class Table:
     """The folder, and the writer of the moment."""
 
-    def __init__(self, world: World, folder: Path) -> None:
+    def __init__(self, world: World, folder: Path, seed: int) -> None:
         kinds = [Kind.TRIM_HORIZON, Kind.AT_TIMESTAMP, Kind.LATEST]
         start, bounds = _start(world, kinds)
+        self.selection = [EVERYTHING, MANY, FEW][seed % 3]
+        world.count(f"selection: {self.selection}")
         self.world, self.storage = world, Storage.at(folder / "table")
         self.origin = Origin(
             f"arn:aws:kinesis:us-east-1:0:stream/{STREAM}", "now", encode_start(start, world.clock.now())
         )
+        self.origin = replace(self.origin, selection=self.selection.record())
         self.bounds = Bounds(bounds.least, bounds.least)  # the table keeps even LATEST as a moment
         self.zombie: PlayedCommitter | None = None
         self.committer: PlayedCommitter | None = None
@@ -152,7 +162,7 @@ class Table:
         kinesis, _wire = connect(self.world)
         table = PlayedTable.open(self.storage, self.origin)
         table.world = self.world
-        feed = Feed(kinesis, STREAM, self.world.clock, ())
+        feed = Feed(kinesis, STREAM, self.world.clock, (), selection=self.selection)
         self.zombie, self.committer = self.committer, PlayedCommitter(self.world, table, feed)
         early = self.world.chance(0.5)
         if early:
@@ -182,14 +192,18 @@ class Table:
 
     def check_rows(self) -> Check:
         rows = self.storage.scan().sort("partition_key", "shard_offset").collect().to_arrow()
-        check = Check(self.world, self.bounds)
+        check = Check(self.world, self.bounds, is_kept=self.is_kept)
         check.take("the table", rows)
         return check
+
+    def is_kept(self, number: int) -> bool:
+        """Whether the sync keeps the record of a key with that number."""
+        return self.selection == EVERYTHING or (number % 4 == 0) == (self.selection is FEW)
 
     def missing(self) -> list[str]:
         assert self.committer is not None
         now = self.committer.snapshot()
-        if now.pending or now.committed != now.received:
+        if now.pending or now.committed + now.filtered != now.received:
             return ["rows are not committed yet"]
         return self.check_rows().missing(_counts(self.world))
 
@@ -200,7 +214,7 @@ class TableRun(Run):
     def __init__(self, seed: int, folder: Path) -> None:
         self.world = World(seed)
         _history(self.world, self.world.random.randint(0, 8))
-        self.table = Table(self.world, folder)
+        self.table = Table(self.world, folder, seed)
         self.steps = 0
         self.reader = Reader("table", self.table.begin, self.table.missing, can_crash=True)
         self.turns = self.reader.begin()
@@ -210,12 +224,19 @@ class TableRun(Run):
         """Let the table's own verify look at it."""
         opened = SyncTable.open(self.table.storage, self.table.origin)
         kinesis, _wire = connect(self.world)
-        if not (found := verify(opened, kinesis.list_shards(STREAM))):
+        if not (found := verify(opened, kinesis.list_shards(STREAM), self.table.selection)):
             raise Violation(repr(found))
         check = Check(self.world, self.table.bounds)
         if wrong := check.miscounted(found.dropped, _counts(self.world)):
             raise Violation(wrong[0])
         self.world.count("user records dropped" if found.dropped else "nothing dropped")
+        filtered = sum(
+            not self.table.is_kept(number) and (key != MIXED or (key, number) not in self.world.dropped)
+            for key, first in self.table.bounds.least.items()
+            for number in range(first, len(self.world.arrivals[key]) + 1)
+        )
+        if found.filtered > filtered or (not found.lost and found.filtered < filtered):
+            raise Violation(f"{found.filtered} records are counted as not kept, of {filtered}")
 
 
 def simulate(seed: int) -> tuple[Counter[str], Failure | None]:
@@ -233,6 +254,7 @@ def simulate(seed: int) -> tuple[Counter[str], Failure | None]:
 
 
 HAPPENS = [
+    *(f"selection: {selection}" for selection in (EVERYTHING, MANY, FEW)),
     "crash: before a commit of rows",
     "crash: after a commit of rows",
     "crash: after a commit of no rows",

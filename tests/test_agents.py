@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
 from distributed import Client
 from prometheus_client import generate_latest
@@ -280,6 +281,30 @@ def test_agents_drop_what_the_call_says(remote: kn.Source, streams: Streams, tmp
         verdict = sync.verify()
         assert verdict
         assert (verdict.rows, verdict.dropped, sync.status().dropped) == (rows, 40 - rows, 40 - rows)
+
+
+def test_agents_sync_a_part_of_a_stream(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """By key and expression over reshards, counted; another selection is refused, and the job goes on."""
+    streams.create(shards=2)
+    streams.put(60, keys=3)
+    even = pl.col("data").str.json_path_match("$.n").cast(pl.Int64) % 2 == 0
+    options: dict[str, Any] = {"key": "key-1", "where": even, "commit_interval": 0.1}
+    sync: Any = remote.sync("orders", tmp_path / "table", **options)
+    assert sync.wait(SECONDS)
+    for reshard in (streams.split, streams.merge):
+        reshard()
+        streams.put(60, keys=3)
+    assert sync.wait(SECONDS)
+    with pytest.raises(kn.TableError, match="keeps key='key-1', where="):
+        remote.sync("orders", tmp_path / "table", commit_interval=0.1)
+    assert remote.sync("orders", tmp_path / "table", **options).name == sync.name
+    until("everything is counted", lambda: sync.status().rows == 30)
+    rows = sync.scan().sort("shard_offset").collect()
+    assert by_key(rows) == {"key-1": list(range(2, 61, 2))}
+    assert rows["shard_offset"].to_list() == list(range(30))
+    verdict = sync.verify()
+    assert verdict, repr(verdict)
+    assert verdict.filtered >= 30
 
 
 def test_pending_rows(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:

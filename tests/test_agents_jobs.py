@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import pickle
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
 from distributed import Client, LocalCluster, Scheduler, Status, Worker
 from distributed.utils import LoopRunner
@@ -28,6 +30,7 @@ from kinesis_nb.config import SourceConfig
 from kinesis_nb.entries import Options
 from kinesis_nb.export_stream import Range
 from kinesis_nb.position import StartingPosition
+from kinesis_nb.selection import Selection, Where
 from kinesis_nb.source import open_kinesis
 from kinesis_nb.storage import Storage
 from tests.agents_kill import until
@@ -244,6 +247,10 @@ def test_a_job_is_what_it_writes() -> None:
     for other in (sync_order(interval=2.0), sync_order(auth=KEYS), sync_order(region="eu-west-1")):
         assert other.job() == first.job()
         assert other.setup() != first.setup()
+    chosen = [Selection(key="k"), Selection(where=Where.of(pl.col("data") == "a")), Selection(decompress=True)]
+    setups = {replace(first, selection=selection).setup() for selection in chosen}
+    assert len(setups | {first.setup()}) == 1 + len(chosen)
+    assert pickle.loads(pickle.dumps(replace(first, selection=chosen[1]))).selection == chosen[1]
     assert sync_order(interval=1).setup() == first.setup()
     assert sync_order(exports_enabled=True).setup() == first.setup()
     assert sync_order("/data/others").job() != first.job()

@@ -61,11 +61,17 @@ def test_every_test_says_what_it_promises(path: Path) -> None:
 
 
 def test_functions_fit_a_screen() -> None:
-    """No function of the package is longer than 60 lines."""
+    """No function of the package is longer than 60 lines, without what documents its arguments."""
     long = [
         f"{path.name}:{node.name}"
         for path in sorted((ROOT / "kinesis_nb").rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno > 60
+        if isinstance(node, ast.FunctionDef) and _lines(node) > 60
     ]
     assert long == []
+
+
+def _lines(function: ast.FunctionDef) -> int:
+    """Count those from the name to the end, but for the docstring."""
+    documentation = len((ast.get_docstring(function, clean=False) or "").splitlines())
+    return (function.end_lineno or 0) - function.lineno - documentation

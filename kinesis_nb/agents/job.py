@@ -442,6 +442,7 @@ def _sync_status(record: dict[str, Any], parts: list[PartStatus]) -> SyncStatus:
         tuple(note for status in known for note in status.lost),
         "; ".join(dict.fromkeys(errors)),
         next((status.kept_apart_by for status in known), ""),
+        sum(status.filtered for status in known),
     )
 
 

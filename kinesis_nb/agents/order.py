@@ -12,12 +12,14 @@ from kinesis_nb.config import Proxy, SourceConfig
 from kinesis_nb.credentials import Secret, StaticCredentials
 from kinesis_nb.errors import AgentError
 from kinesis_nb.foreign import Foreign
+from kinesis_nb.selection import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from kinesis_nb.agents.place import Placement
     from kinesis_nb.position import StartingPosition
+    from kinesis_nb.selection import Selection
     from kinesis_nb.transport import Kinesis
 
 _SECRET_WORDS = ("secret", "token", "password", "key", "credential", "sas")
@@ -102,6 +104,7 @@ class SyncOrder:
     commit_interval: float
     on_data_loss: str
     foreign: Foreign = Foreign.AUTO
+    selection: Selection = EVERYTHING
 
     kind = "sync"
 
@@ -111,7 +114,7 @@ class SyncOrder:
 
     def setup(self) -> str:
         """Return what differs for a call with other options; where to start counts only for a new table."""
-        options = float(self.commit_interval), self.on_data_loss, self.foreign.value
+        options = float(self.commit_interval), self.on_data_loss, self.foreign.value, self.selection.record()
         return _digest(self.parcel.fingerprint(), self.stream, *options)
 
 

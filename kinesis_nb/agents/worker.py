@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
     from kinesis_nb.agents.order import Task
     from kinesis_nb.agents.place import Placement
+    from kinesis_nb.selection import Selection
     from kinesis_nb.streaming_export import StreamingExport
     from kinesis_nb.sync import Sync
+    from kinesis_nb.table import SyncTable
     from kinesis_nb.transport import Kinesis
     from kinesis_nb.verify import Verdict
 
@@ -66,8 +68,8 @@ def prepare(order: SyncOrder, agents: int) -> Placement:
 
     secede()  # others do not wait while this one waits for Kinesis
     kinesis, clock = order.connect(order.parcel.config), SystemClock()
-    open_table(kinesis, order.stream, _storage(order, kinesis), order.start, clock=clock)
-    shards = Patient(kinesis, clock).list_shards(order.stream)
+    _open(order, kinesis)
+    shards = list(filter(order.selection.wants, Patient(kinesis, clock).list_shards(order.stream)))
     return plan(shards, how_many(sum(shard.is_open for shard in shards), agents))
 
 
@@ -119,8 +121,12 @@ def running() -> dict[str, Sync]:
 def look_at(order: SyncOrder) -> Verdict:
     """Verify the table of a sync."""
     kinesis, clock = order.connect(order.parcel.config), SystemClock()
-    table = open_table(kinesis, order.stream, _storage(order, kinesis), order.start, clock=clock)
-    return verify(table, Patient(kinesis, clock).list_shards(order.stream))
+    return verify(_open(order, kinesis), Patient(kinesis, clock).list_shards(order.stream), order.selection)
+
+
+def _open(order: SyncOrder, kinesis: Kinesis) -> SyncTable:
+    clock, storage = SystemClock(), _storage(order, kinesis)
+    return open_table(kinesis, order.stream, storage, order.start, clock=clock, selection=order.selection)
 
 
 def _storage(order: SyncOrder | ExportOrder, kinesis: Kinesis) -> Storage:
@@ -199,7 +205,7 @@ def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
     began, note = time.monotonic(), ""
 
     def begin() -> Sync | None:
-        table = open_table(kinesis, order.stream, _storage(order, kinesis), order.start, clock=clock)
+        table = _open(order, kinesis)
         if not desk.may_take(note):  # opening may have taken long
             return None
         return start_part(
@@ -211,6 +217,7 @@ def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
             commit_interval=order.commit_interval,
             on_data_loss=order.on_data_loss,
             foreign=order.foreign,
+            selection=order.selection,
         )
 
     while (sync := _begun(begin, desk)) is not None:
@@ -231,7 +238,7 @@ def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
             status = sync.status()
             if status.error:
                 log.warning("%s stopped: %s", task, status.error)
-        if not note and (is_over or not _wait_for_shards(kinesis, sync, desk, task)):
+        if not note and (is_over or not _wait_for_shards(kinesis, sync, desk, task, order.selection)):
             return pickle.dumps(status)
     return b""
 
@@ -274,7 +281,7 @@ def _is_over(answer: Answer, part: Running) -> bool:
             return False
 
 
-def _wait_for_shards(kinesis: Kinesis, ended: Sync, desk: _Desk, task: Task) -> bool:
+def _wait_for_shards(kinesis: Kinesis, ended: Sync, desk: _Desk, task: Task, selection: Selection) -> bool:
     """Wait until there may be something to read again; return False when there never will be, or on a word to stop.
 
     A part that has read all its shards to their end gets new ones when a child begins among its hash keys.
@@ -290,7 +297,7 @@ def _wait_for_shards(kinesis: Kinesis, ended: Sync, desk: _Desk, task: Task) -> 
         if time.monotonic() - looked > IDLE_SECONDS or desk.births != births:
             looked, births = time.monotonic(), desk.births
             try:
-                shards = kinesis.list_shards(ended.stream)
+                shards = list(filter(selection.wants, kinesis.list_shards(ended.stream)))
             except KinesisError as error:
                 if not error.retryable:
                     raise

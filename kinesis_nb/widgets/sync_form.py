@@ -9,6 +9,8 @@ import ipywidgets as W  # noqa: N812 - as in base
 from kinesis_nb.committer import OnDataLoss
 from kinesis_nb.config import hinted
 from kinesis_nb.foreign import Foreign
+from kinesis_nb.position import StartingPosition, check_end
+from kinesis_nb.read import row_filter
 from kinesis_nb.source import Source
 from kinesis_nb.storage import Storage
 from kinesis_nb.sync import Sync, check_options
@@ -36,7 +38,7 @@ _STARTS = ("trim_horizon", "latest", "-15m", "-1h", "-1d")
 
 
 class SyncForm(RunForm):
-    """Start, watch and stop a sync.
+    """Start, watch and stop a sync; ``shards=`` and ``where=`` are for code.
 
     Parameters
     ----------
@@ -60,6 +62,9 @@ class SyncForm(RunForm):
             "stream": stream_field(source, stream),
             "table": Field("Table", place, Storage.at, is_required=True),
             "start": Field("Start", proposals(_STARTS, _USUAL["start"]), _check_start, is_required=True),
+            "end": Field("End", proposals(("now",), placeholder="none: it goes on"), _check_end),
+            "key": Field("Partition key", W.Text(placeholder="all"), lambda key: row_filter(key, None)),
+            "decompress": Field("Decompress", W.Checkbox(_USUAL["decompress"])),
             "commit_interval": Field("Commit interval (s)", seconds, _check_interval),
             "on_data_loss": Field("On data loss", loss),
             "foreign": Field("Foreign user records", choice(Foreign, _USUAL["foreign"])),
@@ -74,7 +79,7 @@ class SyncForm(RunForm):
         return self._run
 
     def _options(self) -> dict[str, Any]:
-        values: dict[str, Any] = {name: self.fields[name].value for name in _USUAL}
+        values: dict[str, Any] = {name: field.value for name, field in self.fields.items() if name in _USUAL}
         values["storage_options"] = storage_options(values["storage_options"])
         return changed(values, _USUAL)
 
@@ -96,6 +101,10 @@ class SyncForm(RunForm):
 
 def _check_start(text: str) -> None:
     check_options(position(text), _USUAL["commit_interval"], _USUAL["on_data_loss"])
+
+
+def _check_end(text: str) -> None:
+    check_end(StartingPosition.trim_horizon(), position(text))
 
 
 def _check_interval(seconds: float) -> None:

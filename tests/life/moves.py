@@ -11,8 +11,9 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from kinesis_nb.errors import KinesisError
+from kinesis_nb.errors import KinesisError, TableError
 from kinesis_nb.position import StartingPosition
+from kinesis_nb.selection import Selection
 from kinesis_nb.storage import LOG, NOTES, Storage
 from kinesis_nb.sync import RunPart, open_table, start_part, start_sync
 from tests.life.world import KEYS, STREAM, Cell, Life, LifeStorage, Process
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST_PROCESSES = 4
 MOST_SHARDS = 4
+HAS_END = 0.15  # share of the lines
 DAY = 86_400.0
 YEAR = 365 * DAY
 MINE = {  # what somebody keeps in the folder of the table
@@ -49,6 +51,8 @@ class Moves:
             ]
         )
         self.is_decorated = False
+        life.select(self.random)
+        self.ends = True  # whether a line may have an end
         self.refused: Cell | None = None
         self._runs = 0
         self._note: bytes | None = None
@@ -61,6 +65,7 @@ class Moves:
             self.line_again: 3,
             self.line_with_other_options: 3,
             self.line_elsewhere: 6,
+            self.line_with_another_selection: 2,
             self.parts: 2,
             self.stop: 2,
             self.interrupt: 3,
@@ -133,19 +138,23 @@ class Moves:
     # --- lines
 
     def options(self) -> dict[str, Any]:
+        now = self.life.now_ms() + self.random.choice([0, 0, 2_000])
+        has_end = self.ends and not self.life.is_calm and self.random.random() < HAS_END
         return {
             "commit_interval": self.random.choice([0.5, 1.0, 2.0]),
             "on_data_loss": self.random.choice(["fail", "warn", "warn"]),
+            **({"end": self.life.time_at(now)} if has_end else {}),
         }
 
     def begin(self, process: Process, options: dict[str, Any], name: str = "line") -> Cell:
         """Run the line in a process."""
         storage = process.storage()
         process.options = options
+        chosen = {"selection": self.life.selection} | options
 
         def line() -> Sync:
             start = StartingPosition.parse(self.start, process.kinesis.server_time().earliest)
-            return start_sync(process.kinesis, STREAM, storage, start, clock=process.clock, **options)
+            return start_sync(process.kinesis, STREAM, storage, start, clock=process.clock, **chosen)
 
         return process.run(f"{name} {options}", line)
 
@@ -191,6 +200,24 @@ class Moves:
             self.life.count("move: line on another machine")
         return self.begin(process, self.options())
 
+    def line_with_another_selection(self) -> object:
+        """Run the line with another selection: it is refused, and nothing ends that runs."""
+        if self._is_away or not (found := self._syncing()) or len(self.life.processes) >= MOST_PROCESSES:
+            return False
+        process = self.random.choice([*found, self.life.begin_process()])
+        kept, options = process.options, self.options()
+        before = [sync for sync in process.syncs if sync.is_active]
+        cell = self.begin(process, options | {"selection": Selection(key="of nobody")}, "the line, selecting otherwise")
+        process.options = kept
+        self.life.fibers.run(30.0, lambda: cell.is_done or self.life.is_cut_due)
+        if cell.is_done and not isinstance(cell.error, KinesisError):
+            raise Violation(f"a line with another selection is not refused: {cell.error!r}")
+        if isinstance(cell.error, TableError) and any(
+            sync._committer.is_stopping for sync in before if not sync._feed.end
+        ):
+            raise Violation("a line that is refused ends the sync that runs")
+        return isinstance(cell.error, TableError)
+
     def store_without_fence(self) -> object:
         """Run the line on a store that cannot compare and swap: it is refused, and nothing is written there."""
         process = self.life.begin_process()
@@ -230,9 +257,10 @@ class Moves:
         def line() -> Sync:
             kinesis, clock = process.kinesis, process.clock
             start = StartingPosition.parse(self.start, kinesis.server_time().earliest)
-            table = open_table(kinesis, STREAM, process.storage(), start, clock=clock)
-            part = RunPart(run, number, is_wanted)
-            return start_part(kinesis, table, STREAM, part, clock=clock, commit_interval=1.0, on_data_loss="warn")
+            chosen = self.life.selection
+            table = open_table(kinesis, STREAM, process.storage(), start, clock=clock, selection=chosen)
+            part, given = RunPart(run, number, is_wanted), {"clock": clock, "selection": chosen}
+            return start_part(kinesis, table, STREAM, part, commit_interval=1.0, on_data_loss="warn", **given)
 
         process.run(f"part {number} of {count} of {run}", line)
 
@@ -554,6 +582,7 @@ NAMES = [
     "line again",
     "line with other options",
     "line elsewhere",
+    "line with another selection",
     "line on another machine",
     "parts",
     "stop",

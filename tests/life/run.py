@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kinesis_nb.errors import DataLoss, Fenced, KinesisError, StreamNotFound, TableError
 from kinesis_nb.ledger import decode_start
 from kinesis_nb.origin import read_origin
-from kinesis_nb.storage import Storage
+from kinesis_nb.storage import LOG, Storage
 from kinesis_nb.sync import Sync
 from kinesis_nb.table import SyncTable
 from tests.life.moves import MINE, NAMES, Moves
@@ -36,6 +36,7 @@ class Truth:
     rows: list[tuple[str, int, int, str]]
     gaps: list[RecordedGap]
     since_ms: int  # before that nothing is to be there
+    filtered: int  # records that were read and not kept
 
 
 class Run:
@@ -44,6 +45,7 @@ class Run:
     def __init__(self, seed: int, root: Path) -> None:
         self.life = Life(seed, root)
         self.moves = Moves(self.life)
+        self._ended: list[Sync] = []  # they had an end, and reached it
 
     def go(self) -> None:
         """Play."""
@@ -65,7 +67,7 @@ class Run:
             self._settle()
             self._catch_up()
             self._check_handles()
-            if life.random.random() < 0.5:
+            if life.random.random() < 0.5 and not life.is_read_out:
                 self._hand_over()
             if life.random.random() < 0.2:
                 self._make_stream_again()
@@ -81,9 +83,23 @@ class Run:
         for process in self.life.processes:
             for sync in process.syncs:
                 error = sync._committer.error
+                if error is None:
+                    self._check_end(sync)
                 if error is None or isinstance(error, Fenced | DataLoss) or sync._scheduler is None:
                     continue
                 raise Violation(f"a sync of {process} died: {_told(error)}")
+
+    def _check_end(self, sync: Sync) -> None:
+        """Check that a sync which has come to its end has everything in the table that arrived by then."""
+        end, log = sync._feed.end, self.life.place / LOG
+        if end is None or sync in self._ended or not log.exists() or sync._committer.is_running:
+            return
+        if sync.status().state == "ended":
+            self._ended.append(sync)
+            truth = self._truth()
+            if missing := self._missing(truth, until=end.timestamp() * 1000):
+                raise Violation(f"a sync ended before it had all up to {end}: {missing[:6]}; told: {truth.gaps}")
+            self.life.count("came to its end")
 
     def _living(self) -> list[Sync]:
         return [sync for process in self.life.processes for sync in process.syncs if sync.is_active]
@@ -94,7 +110,7 @@ class Run:
         for _ in range(4):
             life.fibers.run(SETTLED_SECONDS)
             self._check_ends()
-            if self._living():
+            if self._living() or self.life.is_read_out:
                 break
             process = life.begin_process()
             cell = self.moves.begin(process, {"commit_interval": 1.0, "on_data_loss": "warn"}, "the last line")
@@ -105,6 +121,8 @@ class Run:
 
     def _check_one_writer(self) -> None:
         living = self._living()
+        if self.life.is_read_out:
+            return
         turns = {sync._table.turn for sync in living}
         states = [f"{sync.status().state} {sync._table.turn}" for sync in living]
         if len(turns) != 1 or {sync.status().state for sync in living} != {"running"}:
@@ -118,17 +136,18 @@ class Run:
     # --- rows
 
     def _truth(self) -> Truth:
-        def look() -> tuple[list[RecordedGap], str]:
+        def look() -> tuple[list[RecordedGap], str, int]:
             storage = Storage.at(self.life.place)
             opened = storage.open()
             origin = read_origin(opened)
             assert origin is not None
             table = SyncTable(storage, opened, origin)
-            return table.gaps(table.known()), origin.start
+            filtered = sum(reached.filtered for reached in table.checkpoints(table.known()).values())
+            return table.gaps(table.known()), origin.start, filtered
 
-        gaps, start = self.life.ask(look)
+        gaps, start, filtered = self.life.ask(look)
         moment = decode_start(start).timestamp
-        return Truth(self.life.rows(), gaps, round(moment.timestamp() * 1000) if moment else 0)
+        return Truth(self.life.rows(), gaps, round(moment.timestamp() * 1000) if moment else 0, filtered)
 
     def _catch_up(self) -> None:
         waited = 0.0
@@ -136,7 +155,7 @@ class Run:
             self._check_ends()
             truth = self._truth()
             self._check_rows(truth)
-            missing = self._missing(truth)
+            missing = self._missing(truth) or self._uncounted(truth)
             if not missing:
                 return
             if waited > CAUGHT_UP_SECONDS:
@@ -163,24 +182,46 @@ class Run:
             if number < last.get(key, 0):
                 raise Violation(f"out of order: {key} {number} of {shard} at {offset} behind {last[key]}")
             last[key] = number
+            if not self.life.is_kept(key, number):
+                raise Violation(f"not to be kept: {key} {number} of {shard}")
             if (key, number) in self.life.erased:
                 raise Violation(f"back from the dead: {key} {number} of {shard}")
             if self.life.arrivals[key][number - 1] < truth.since_ms:
                 raise Violation(f"from before the start: {key} {number} of {shard}")
 
-    def _missing(self, truth: Truth) -> list[str]:
+    def _missing(self, truth: Truth, until: float = float("inf")) -> list[str]:
         there = {(key, number) for key, _, number, _ in truth.rows} | self.life.erased
         self.life.trim()
         missing = []
         for key in KEYS:
             for number, arrival in enumerate(self.life.arrivals[key], 1):
-                if (key, number) in there or arrival < truth.since_ms:
+                if (key, number) in there or not truth.since_ms <= arrival <= until:
+                    continue
+                if not self.life.is_kept(key, number):
                     continue
                 if not self._is_told(arrival, self.life.shard_of[key, number], truth):
                     missing.append(f"{key} {number}")
                 else:
                     self.life.happened["records lost, and told"] += 1
         return missing
+
+    def _uncounted(self, truth: Truth) -> list[str]:
+        """Check that the table counts each record that was read and not kept once, whatever crashed meanwhile."""
+        life = self.life
+        arrivals = [
+            arrival
+            for key in KEYS
+            for number, arrival in enumerate(life.arrivals[key], 1)
+            if arrival >= truth.since_ms and life.is_read(key, number) and not life.is_kept(key, number)
+        ]
+        least = 0 if truth.gaps else sum(arrival / 1000 > life.trimmed_at_start for arrival in arrivals)
+        if truth.filtered > len(arrivals):
+            raise Violation(f"{truth.filtered} records are counted as not kept, of {len(arrivals)} that there were")
+        if truth.filtered < least:
+            return [f"{truth.filtered} of {least} records that are not kept"]
+        if least:
+            life.count("every record that is not kept is counted")
+        return []
 
     def _is_told(self, arrival: int, shard_id: str, truth: Truth) -> bool:
         moment = self.life.time_at(arrival)
@@ -305,6 +346,9 @@ HAPPENS = [
     "power is cut",
     "interrupted",
     "handed over",
+    "came to its end",
+    *(f"selection: {name}" for name in ("all", "where", "key", "key and where", "shards")),
+    "every record that is not kept is counted",
     "storage: commit stalls",
     "stalled commit lands",
     "stalled commit refused",

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from unittest.mock import patch
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
@@ -21,6 +22,8 @@ from kinesis_nb import buffer, committer, deltalog, feed, halt, lease, running, 
 from kinesis_nb import process as process_module
 from kinesis_nb.errors import ServiceError, TableError
 from kinesis_nb.running import Registry
+from kinesis_nb.selection import EVERYTHING, Selection, Where
+from kinesis_nb.shards import Shard
 from kinesis_nb.storage import Storage
 from kinesis_nb.table import SyncTable
 from kinesis_nb.transport import ServerTime
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from tests.kpl import Row
 
 _WITHIN = 0.3  # seconds that a response of the storage takes at most
+THIRD = 3  # each of these numbers is not kept where the sync of a world has an expression
+_CHOICES = ("shards", "key", "where")
 Record = tuple[str, int]  # its key, and its number among those of that key
 
 
@@ -251,6 +256,53 @@ class Life(World):
         self.parents: dict[str, set[str]] = {}  # of every shard that there ever was
         self.is_cut_due = False  # the power fails now
         self.trimmed_at_start = 0.0
+        self.selection = EVERYTHING  # of the sync
+        self._read: tuple[int, set[str]] = (0, set())
+
+    # --- what its sync keeps
+
+    def select(self, chooser: random.Random) -> None:
+        """Choose what the sync of this world keeps; often everything."""
+        ids = [shard["ShardId"] for shard in self.listings[-1]]
+        where = Where.of(pl.col("data").cast(pl.Int64) % THIRD != 0)
+        self.selection = chooser.choice(
+            [
+                *[EVERYTHING] * 3,
+                Selection(where=where),
+                Selection(key=chooser.choice(KEYS)),
+                Selection(key=chooser.choice(KEYS), where=where),
+                Selection(shards=frozenset(chooser.sample(ids, chooser.randint(1, len(ids))))),
+            ]
+        )
+        self.count(f"selection: {' and '.join(name for name in _CHOICES if getattr(self.selection, name)) or 'all'}")
+
+    def is_read(self, key: str, number: int) -> bool:
+        """Whether a record is in a shard that the sync reads."""
+        return self.shard_of[key, number] in self.read_shards
+
+    def is_kept(self, key: str, number: int) -> bool:
+        """Whether a record belongs into the table."""
+        chosen = self.selection
+        is_let_through = chosen.where is None or number % THIRD != 0
+        return self.is_read(key, number) and chosen.key in {None, key} and is_let_through
+
+    @property
+    def read_shards(self) -> set[str]:
+        """The shards that the sync reads, of all that there ever were."""
+        count, found = self._read
+        if count == len(self.listings):
+            return found
+        ranges = {shard["ShardId"]: shard["HashKeyRange"] for listing in self.listings for shard in listing}
+        sides = "StartingHashKey", "EndingHashKey"
+        shards = (Shard(name, (), (int(span[sides[0]]), int(span[sides[1]]))) for name, span in ranges.items())
+        self._read = len(self.listings), {shard.shard_id for shard in shards if self.selection.wants(shard)}
+        return self._read[1]
+
+    @property
+    def is_read_out(self) -> bool:
+        """Whether the sync reads a few shards, and all of them are closed: then it ends by itself."""
+        open_ones = {s["ShardId"] for s in self.listings[-1] if "EndingSequenceNumber" not in s["SequenceNumberRange"]}
+        return self.selection.shards is not None and self.selection.shards.isdisjoint(open_ones)
 
     # --- who is there
 

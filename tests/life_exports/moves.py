@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kinesis_nb.entries import Options
 from kinesis_nb.export_stream import Range, start_export
 from kinesis_nb.position import Kind, StartingPosition
+from kinesis_nb.selection import EVERYTHING
 from kinesis_nb.storage import LOG
 from kinesis_nb.sync import open_table
 from tests.life.moves import MOST_PROCESSES, Moves
@@ -33,6 +34,7 @@ class ExportMoves(Moves):
 
     def __init__(self, life: ExportLife) -> None:
         super().__init__(life)
+        life.selection, self.ends = EVERYTHING, False
         self.start = StartingPosition.trim_horizon()  # of the sync: what the stream holds is what the table will
         began = life.time_at(life.now_ms())
         self.begin_of_range, self.end_of_range = StartingPosition.trim_horizon(), None

@@ -95,15 +95,15 @@ MUTANTS = [
         (
             "the table forgets the count",
             "table.py",
-            "checkpoint.kept, checkpoint.dropped\n",
-            "checkpoint.kept, 0\n",
+            "rare = checkpoint.dropped, checkpoint.filtered\n",
+            "rare = 0, checkpoint.filtered\n",
             _TOLD,
         ),
         (
             "the history says nothing",
-            "table.py",
-            ', *(f"{shard_id}: {told(number)}" for shard_id, number in (dropped or {}).items())]',
-            "]",
+            "ledger.py",
+            'notes = [f"{shard_id}: {foreign.told(number)}" for shard_id, number in self.dropped.items()]',
+            "notes: list[str] = []",
             _TOLD,
         ),
         (
@@ -149,7 +149,13 @@ MUTANTS = [
             "        if number:\n            warnings",
             "        if False:\n            warnings",
         ),
-        ("another choice changes nothing", "sync.py", "decided, foreign), prepare)", "decided), prepare)", _TOLD),
+        (
+            "another choice changes nothing",
+            "sync.py",
+            "decided, foreign, end, selection), prepare)",
+            "decided, end, selection), prepare)",
+            _TOLD,
+        ),
         (
             "a part of a sync reads by the default",
             "agents/worker.py",
@@ -157,7 +163,12 @@ MUTANTS = [
             "",
             _AGENTS,
         ),
-        ("another choice is the same order", "agents/order.py", ", self.foreign.value\n", "\n"),
+        (
+            "another choice is the same order",
+            "agents/order.py",
+            ", self.foreign.value, self.selection",
+            ", self.selection",
+        ),
         (
             "any choice is the default",
             "foreign.py",

@@ -89,6 +89,116 @@ _OWNERSHIP = [
         "            self._commit_pending(SEEN_AT_END)\n",
     ),
 ]
+_SELECTION = [
+    ("null is kept", "selection.py", "fill_null(value=False)", "fill_null(value=True)"),
+    (
+        "the key alone decides",
+        "selection.py",
+        "tests += [] if self.where is None else",
+        "tests += [] if tests or self.where is None else",
+    ),
+    ("an expression may look across rows", "selection.py", 'if plan.lstrip().startswith("FILTER"):', "if False:"),
+    ("a Python function is taken", "selection.py", "if '\"AnonymousFunction\":' in serialized:", "if False:"),
+    ("a table takes any selection", "selection.py", "    if found != given:\n", "    if False:\n"),
+    (
+        "a selection is compared by what is shown",
+        "selection.py",
+        "is_comparable = None in versions or versions[0] == versions[1]",
+        "is_comparable = False",
+    ),
+    ("both parents of a merge held the key", "selection.py", "tuple(found or parents)", "tuple(parents)"),
+    (
+        "the children of named shards are followed",
+        "selection.py",
+        "if self.shards is not None and shard.shard_id not in self.shards:",
+        "if False:",
+    ),
+    (
+        "rows held back are forgotten",
+        "ending.py",
+        "return [*held, rows.slice(0, count)]",
+        "return [rows.slice(0, count)]",
+    ),
+    (
+        "what is held back counts as seen",
+        "ending.py",
+        "return min(moment, self.end) if moment and late else moment",
+        "return moment",
+    ),
+    ("late rows are not held back", "ending.py", "count = places[-1].as_py() + 1", "count = rows.num_rows"),
+]
+_SELECTED = [
+    (
+        "a shard that gave enough may not be open",
+        "scheduler.py",
+        " and shard.shard_id not in self._enough for shard",
+        " for shard",
+    ),
+    ("each restart counts from 0", "ledger.py", "filtered=reached.filtered + rows.num_rows - count", "filtered=0"),
+    (
+        "what is not kept is read again",
+        "ledger.py",
+        "sequence_number=rows[",
+        "sequence_number=(kept_rows if count else rows)[",
+    ),
+    (
+        "what is not kept is not written",
+        "table.py",
+        "if key not in _RARE or value != self._rare",
+        "if key not in _RARE or 0 and self._rare",
+    ),
+    (
+        "what is left of a shard belongs to any child",
+        "ownership.py",
+        "_heirs(read.values())",
+        "_heirs(shards.values())",
+    ),
+    (
+        "pending rows are shown unchosen",
+        "sync.py",
+        "keep(rows_behind(rows, ends[shard_id]))",
+        "rows_behind(rows, ends[shard_id])",
+    ),
+    (
+        "what is not kept is waited for",
+        "sync.py",
+        "now.committed + now.filtered >= received",
+        "now.committed >= received",
+    ),
+    (
+        "compressed data is compared",
+        "sync.py",
+        "unpack = decompressed if selection.decompress else unchanged",
+        "unpack = unchanged",
+    ),
+    ("rows that are not kept are well", "verify.py", "alien.get(shard_id, 0)", "0"),
+    ("that all kept rows are gone is well", "verify.py", "if len(rows) else checkpoint.offset", "if len(rows) else 0"),
+    (
+        "the table's history does not tell",
+        "ledger.py",
+        'rows not kept"] if self.filtered',
+        'rows not kept"] if False',
+    ),
+    (
+        "an end by the clock of the machine",
+        "committer.py",
+        "batch.seen > ending.end and",
+        "self._clock.now() > ending.end and",
+    ),
+    (
+        "a parent that is closed is left with its children",
+        "committer.py",
+        "(bool(late) or self._was_open(shard))",
+        "True",
+    ),
+    ("a shard ends with rows held back", "committer.py", "self._ending.holds(shard.shard_id)", "False"),
+    (
+        "children are read before the rest of a parent",
+        "ledger.py",
+        "if is_left := not self.left.isdisjoint(shard.parents):",
+        "if is_left := False:",
+    ),
+]
 _LEDGER = [
     (
         "a child that is owned anew forgets its parents",
@@ -188,8 +298,13 @@ _ORIGIN = [
     ("the table of another stream is taken", "origin.py", "if self.stream_arn != wanted.stream_arn:", "if False:"),
     ("the table of an earlier stream is taken", "origin.py", "if self.created_at != wanted.created_at:", "if False:"),
     ("a comment says whose table it is", "origin.py", 'if not found["stream_arn"]:', "if True:"),
-    ("an old table is brought over at each opening", "origin.py", "    return all(f", "    return False and all(f"),
-    ("an old table is never brought over", "origin.py", "    return all(f", "    return True or all(f"),
+    (
+        "an old table is brought over at each opening",
+        "origin.py",
+        "    return all(name",
+        "    return False and all(name",
+    ),
+    ("an old table is never brought over", "origin.py", "    return all(name", "    return True or all(name"),
 ]
 _RESTARTS = [
     (
@@ -226,8 +341,8 @@ _RESTARTS = [
     (
         "rows of another writer are shown twice",
         "sync.py",
-        "[rows_behind(rows, ends[shard_id]) for shard_id, rows in pending]",
-        "[rows for _shard_id, rows in pending]",
+        "keep(rows_behind(rows, ends[shard_id]))",
+        "keep(rows)",
     ),
 ]
 
@@ -326,7 +441,7 @@ _UPKEEP = [
     (
         "a shard whose rows are all gone is well",
         "verify.py",
-        'return ["all of its rows are missing"] if checkpoint.sequence_number and not checkpoint.dropped else []',
+        'return ["all of its rows are missing"] if checkpoint.sequence_number and not _leaves_out(checkpoint) else []',
         "return []",
     ),
     ("a torn file reaches polars", "verify.py", "if faults := table.faults():", "if faults := []:"),
@@ -360,8 +475,8 @@ _GENERATIONS = [
     (
         "a child of a shard that nobody owns yet is an orphan",
         "ownership.py",
-        "unlisted = {*shard.parents}.difference(listed)",
-        "unlisted = {*shard.parents}",
+        "unlisted = {*self._parents(shard)}.difference(listed)",
+        "unlisted = {*self._parents(shard)}",
     ),
     (
         "an orphan begins beside its ancestors",
@@ -540,9 +655,7 @@ MUTANTS = [
     ),
     Mutant("an ended shard is not marked", "ledger.py", "ended=True)", "ended=False)"),
     Mutant("a resumed shard starts over", "ledger.py", "if checkpoint.sequence_number is not None:", "if False:"),
-    Mutant(
-        "a resumed shard counts from 0", "ledger.py", "offset=reached.offset + rows.num_rows", "offset=rows.num_rows"
-    ),
+    Mutant("a resumed shard counts from 0", "ledger.py", "offset=reached.offset + count", "offset=count"),
     Mutant("a sequence number is cut", "table.py", "_PIECES = 3", "_PIECES = 2"),
     Mutant("the clock may go back", "ledger.py", "else max(now, last)", "else now"),
     Mutant("a gap is not counted", "ledger.py", "gaps=reached.gaps + 1", "gaps=reached.gaps"),
@@ -708,6 +821,8 @@ MUTANTS = [
     ),
     *(Mutant(*defect, "tests/test_upkeep.py") for defect in _UPKEEP),
     *(Mutant(*defect, "tests/test_ownership.py") for defect in _OWNERSHIP),
+    *(Mutant(*defect, "tests/test_selection.py") for defect in _SELECTION),
+    *(Mutant(*defect, "tests/test_sync_selection.py") for defect in _SELECTED),
     *(Mutant(*defect, "tests/test_ledger.py") for defect in _LEDGER),
     *(Mutant(*defect, "tests/test_running.py") for defect in _RUNNING),
     *(Mutant(*defect, "tests/test_origin.py") for defect in _ORIGIN),
