@@ -149,8 +149,9 @@ def test_a_sync_tells_what_it_drops(source: kn.Source, streams: Streams, tmp_pat
     put(streams, [HIGH[0]])
     sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
     assert isinstance(sync, kn.Sync)
-    with pytest.warns(UserWarning, match=f"3 {TOLD}"):
+    with pytest.warns(UserWarning, match=f"3 {TOLD}") as said:
         assert sync.wait(30)
+    assert [warning.filename for warning in said] == [__file__]
     assert sync.status().dropped == 3
     assert f"3 {TOLD}" in repr(sync.status())
     stop(sync)

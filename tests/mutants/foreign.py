@@ -148,6 +148,7 @@ MUTANTS = [
             "sync.py",
             "        if number:\n            warnings",
             "        if False:\n            warnings",
+            _TOLD,
         ),
         ("another choice changes nothing", "sync.py", "decided, foreign), prepare)", "decided), prepare)", _TOLD),
         (
