@@ -283,6 +283,7 @@ class Sync(TableLike):
                 return False
         if self._committer.error is not None:
             raise self._committer.error
+        self._warn(7)
         return self._scheduler is not None and not self._scheduler.unfinished()
 
     def _warn(self, stacklevel: int) -> None:

@@ -100,8 +100,8 @@ class World:
         # per key, in ms; its n-th record carries n
         self.arrivals: dict[str, list[int]] = {key: [] for key in (*KEYS, MIXED)}
         self.dropped: list[tuple[str, int]] = []  # user records that must not come from where they are: key, number
-        self.made: dict[str, int] = {}  # when the shards were made that have parents, in ms
-        self.known: list[dict[str, Any]] = []  # the open shards, as a KPL knows them
+        self.made_ms: dict[str, int] = {}  # when the shards were made that have parents, in ms
+        self.kpl_map: list[dict[str, Any]] = []  # the open shards, as a KPL knows them
         self.happened: Counter[str] = Counter()
         self.trace: deque[str] = deque(maxlen=60)
         self.is_calm = False
@@ -148,12 +148,12 @@ class World:
         keys = [f"mixed-{self.random.randrange(12)}" for _ in numbers]
         data = aggregate((key, None, b"%d" % (first + place)) for place, key in enumerate(keys))
         shard = self.random.choice(self._open_shards())
-        age = self.now_ms() - self.made.get(shard["ShardId"], 0)
+        age = self.now_ms() - self.made_ms.get(shard["ShardId"], 0)
         if abs(age - STALE_MS) <= TOO_CLOSE_MS:
             return
         self._put_into(shard, data)
         self.arrivals[MIXED] += [self.now_ms()] * len(keys)
-        if age < STALE_MS and shard["ShardId"] in self.made:
+        if age < STALE_MS and shard["ShardId"] in self.made_ms:
             self.dropped += [(MIXED, first + place) for place, key in enumerate(keys) if not _takes(shard, key)]
             self.count("mixed aggregate into a new shard")
         elif not all(_takes(shard, key) for key in keys):
@@ -161,9 +161,9 @@ class World:
 
     def _put_by_kpl(self) -> None:
         """Pack user records of one shard, as the map says that may be stale; write those again that went astray."""
-        if not self.known or self.now_ms() - max(self.made.values(), default=0) > STALE_MS // 2:
-            self.known = self._open_shards()
-        predicted = self.random.choice(self.known)
+        if not self.kpl_map or self.now_ms() - max(self.made_ms.values(), default=0) > STALE_MS // 2:
+            self.kpl_map = self._open_shards()
+        predicted = self.random.choice(self.kpl_map)
         keys = [key for key in KEYS if _takes(predicted, key)]
         rows: list[Row] = []
         for key in self.random.choices(keys, k=self.random.randint(1, 6)) if keys else []:
@@ -175,7 +175,7 @@ class World:
             self.wrote(actual["ShardId"], [row for row in rows if _takes(actual, row[0])])
             rows = [row for row in rows if not _takes(actual, row[0])]
             self.dropped += [(key, int(data)) for key, _, data in rows]
-            self.known = self._open_shards() if rows else self.known
+            self.kpl_map = self._open_shards() if rows else self.kpl_map
             self.count("aggregate by a stale map" if rows else "aggregate")
 
     def wrote(self, shard_id: str, rows: list[Row]) -> None:
@@ -201,7 +201,7 @@ class World:
         change = self.random.choice([self._split, self._merge, self._merge, self._rescale])
         change(shards)
         made = {shard["ShardId"] for shard in self.listing()} - {shard["ShardId"] for shard in self.listings[-1]}
-        self.made |= dict.fromkeys(made, self.now_ms())
+        self.made_ms |= dict.fromkeys(made, self.now_ms())
         self.manual.advance(0.001)
         self.listings.append(self.listing())
 

@@ -91,6 +91,7 @@ def test_a_read_tells_what_it_drops(source: kn.Source, streams: Streams, clock: 
     assert dropped_all.to_arrow()["data"].to_pylist() == ["0", "1", "0", "1"]
     assert f"3 {TOLD}" in dropped_all.note
     assert quietly(source, start=epoch(clock.now() - 60)).note == ""  # what was dropped lies before
+    assert quietly(source, end=epoch(clock.now() - 1800)).note == ""  # or behind
 
 
 def test_a_tail_tells_what_it_drops(source: kn.Source, streams: Streams, clock: ManualClock) -> None:
@@ -148,8 +149,9 @@ def test_a_sync_tells_what_it_drops(source: kn.Source, streams: Streams, tmp_pat
     put(streams, [HIGH[0]])
     sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
     assert isinstance(sync, kn.Sync)
-    with pytest.warns(UserWarning, match=f"3 {TOLD}"):
+    with pytest.warns(UserWarning, match=f"3 {TOLD}") as said:
         assert sync.wait(30)
+    assert [warning.filename for warning in said] == [__file__]
     assert sync.status().dropped == 3
     assert f"3 {TOLD}" in repr(sync.status())
     stop(sync)

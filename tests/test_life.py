@@ -8,6 +8,9 @@ import pytest
 
 from tests.life.run import never, simulate
 
+# a sync tells of what it dropped as a KPL wrote it again; that it does is tested elsewhere
+pytestmark = pytest.mark.filterwarnings("ignore:sync of orders")
+
 SEEDS = 200
 
 

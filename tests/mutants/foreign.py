@@ -148,6 +148,7 @@ MUTANTS = [
             "sync.py",
             "        if number:\n            warnings",
             "        if False:\n            warnings",
+            _TOLD,
         ),
         (
             "another choice changes nothing",
