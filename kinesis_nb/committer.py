@@ -20,7 +20,7 @@ from kinesis_nb.retry import Patient
 from kinesis_nb.storage import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable
     from datetime import datetime
 
     import pyarrow as pa
@@ -515,17 +515,16 @@ class Committer:
         parents = {parent for shard in shards for parent in shard.parents}
         open_ones = elsewhere - self.insist(lambda: self._table.ended(elsewhere))
         try:
-            listed = self._listing(max(shard.shard_id for shard in shards)) if open_ones else {}
+            listed = self._listing(max(shard.shard_id for shard in shards)) if open_ones else ()
         except KinesisError as error:
             if not error.retryable:
                 raise
             return open_ones
         gone = open_ones.difference(listed)
-        read = {shard_id for shard_id, shard in listed.items() if self._feed.selection.wants(shard)}
-        return open_ones.intersection(parents, read) | self.insist(lambda: self._table.acquired(gone))
+        return open_ones.intersection(parents, listed) | self.insist(lambda: self._table.acquired(gone))
 
-    def _listing(self, newest: str) -> Mapping[str, Shard]:
-        """Return the shards in the stream by their ids, as lately as it takes to know one that is there or was.
+    def _listing(self, newest: str) -> Collection[str]:
+        """Return the ids of the shards in the stream, as lately as it takes to know one that is there or was.
 
         One that is older than that shard may lack its parents because they had not begun. Ids ascend.
         """
@@ -574,7 +573,7 @@ class Committer:
         A handle that is older than a round of maintenance is refused once, and that is no reason to wait.
         """
         file = self.insist(lambda: self._table.write_rows(prepared.rows))
-        note = f"{prepared.filtered:,} rows not kept: {self._feed.selection}" if prepared.filtered else ""
+        note = f"{prepared.filtered:,} rows not kept" if prepared.filtered else ""
         for number in count():
             if number > 1:
                 self._wait_to_retry(f"the commit did not go through: {self._table.refusal}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kinesis_nb.shards import Shard
 
 COLUMNS = [name for name in SCHEMA.names if name != "foundry_ingestion_timestamp"]  # that one comes with the commit
+MOST_SHOWN = 300  # characters of an expression, in a message
 _ONE_TABLE = "a table keeps one selection for good: give the same options, or a new place"
 
 
@@ -161,7 +162,7 @@ EVERYTHING = Selection()
 
 def _told(record: dict[str, Any]) -> str:
     shown = [f"{name}={record[name]!r}" for name in ("shards", "key", "decompress") if name in record]
-    shown += [f"where={record['where']}"] if "where" in record else []
+    shown += [f"where={record['where']:.{MOST_SHOWN}}"] if "where" in record else []
     return ", ".join(shown) or "every record"
 
 

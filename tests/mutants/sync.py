@@ -154,12 +154,6 @@ _SELECTED = [
         "_heirs(shards.values())",
     ),
     (
-        "a parent that nobody reads is waited for",
-        "committer.py",
-        "open_ones.intersection(parents, read)",
-        "open_ones.intersection(parents, listed)",
-    ),
-    (
         "pending rows are shown unchosen",
         "sync.py",
         "keep(rows_behind(rows, ends[shard_id]))",
@@ -182,8 +176,8 @@ _SELECTED = [
     (
         "the table's history does not tell",
         "committer.py",
-        'rows not kept: {self._feed.selection}" if prepared.filtered',
-        'rows not kept: {self._feed.selection}" if False',
+        'rows not kept" if prepared.filtered',
+        'rows not kept" if False',
     ),
     (
         "an end by the clock of the machine",
