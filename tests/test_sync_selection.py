@@ -15,12 +15,14 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
 import kinesis_nb as kn
 from kinesis_nb.committer import OnDataLoss
 from kinesis_nb.feed import Feed
+from kinesis_nb.frames import TIMESTAMP
 from kinesis_nb.position import StartingPosition
 from kinesis_nb.scheduler import Scheduler
 from kinesis_nb.selection import EVERYTHING, Selection, Where
@@ -364,7 +366,15 @@ def test_it_is_the_clock_of_the_service_that_says_when(chosen: Chosen) -> None:
     sync.stop()
 
 
-def test_a_parent_that_ended_in_time_hands_over_to_its_children(chosen: Chosen) -> None:
+class AtTheTip(VirtualKinesis):
+    """A service that says of the last records of a closed shard that nothing is behind them."""
+
+    def get_records(self, *what: Any) -> Batch:
+        return replace(super().get_records(*what), millis_behind_latest=0)
+
+
+@pytest.mark.parametrize("service", [VirtualKinesis, AtTheTip])
+def test_a_parent_that_ended_in_time_hands_over_to_its_children(chosen: Chosen, service: type[VirtualKinesis]) -> None:
     """What they hold from before the end is read; that their parent gives no more rows is not its end."""
     chosen.put(1)
     chosen.split(ZERO)
@@ -372,7 +382,7 @@ def test_a_parent_that_ended_in_time_hands_over_to_its_children(chosen: Chosen) 
     end = chosen.clock.now()
     chosen.sleep(1)
     chosen.put(3)
-    kinesis = VirtualKinesis(chosen.model, chosen.clock)
+    kinesis = service(chosen.model, chosen.clock)
     sync = Sync(
         Feed(kinesis, "orders", chosen.clock, (), end=end),
         SyncTable.open(chosen.table, replace(ORIGIN, newest_shard=ZERO)),
@@ -385,6 +395,18 @@ def test_a_parent_that_ended_in_time_hands_over_to_its_children(chosen: Chosen) 
     assert sync.verify()
 
 
+class Skewed(VirtualKinesis):
+    """A service whose clocks differ: what children hold seems to have arrived before it did."""
+
+    def get_records(self, stream: str, shard: Shard, *what: Any) -> Batch:
+        batch = super().get_records(stream, shard, *what)
+        if not shard.parents:
+            return batch
+        place = batch.rows.schema.get_field_index("kinesis_ingestion_timestamp")
+        early = pa.array([datetime(2020, 1, 1, tzinfo=UTC)] * batch.rows.num_rows, TIMESTAMP)
+        return replace(batch, rows=batch.rows.set_column(place, batch.rows.schema.field(place), early))
+
+
 def test_children_of_a_shard_that_is_not_read_on_wait(chosen: Chosen) -> None:
     """A shard that was left before its end has rows that come before those of its children."""
     chosen.put(1)
@@ -394,7 +416,7 @@ def test_children_of_a_shard_that_is_not_read_on_wait(chosen: Chosen) -> None:
     chosen.split(ZERO)
     chosen.put(3)
     for _ in range(2):
-        kinesis = VirtualKinesis(chosen.model, chosen.clock)
+        kinesis = Skewed(chosen.model, chosen.clock)
         sync = Sync(
             Feed(kinesis, "orders", chosen.clock, (), end=end),
             SyncTable.open(chosen.table, replace(ORIGIN, newest_shard=ZERO)),
