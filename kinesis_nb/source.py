@@ -222,9 +222,8 @@ class Source:
         shards
             Read only these shard ids.
         key
-            Only the records of this partition key, from the shards whose hash keys hold it. A record that its producer
-            placed elsewhere, with an explicit hash key or in an aggregate of several keys, is found with ``where=``
-            only.
+            Only the records of this partition key, from the shards whose hash keys hold it. One that was placed
+            elsewhere, with an explicit hash key or in an aggregate of several keys, is found with ``where=`` only.
         where
             A polars expression over the columns; applied batch by batch, so memory holds only what it lets through.
         limit
@@ -234,9 +233,8 @@ class Source:
         decompress
             Turn gzip (CloudWatch Logs) and zstd data into the text that is in it.
         foreign
-            What becomes of user records in aggregates whose hash keys are another shard's: ``"keep"`` them; ``"drop"``
-            them, as the KCL does; or ``"auto"``, drop them only when their shard was made by a reshard within two
-            minutes before, because the KPL writes those again. What is dropped is counted and told.
+            ``"keep"`` or ``"drop"`` user records of aggregates whose hash keys are another shard's; ``"auto"`` drops
+            them only up to two minutes after a reshard, when a KPL writes them again. What is dropped is told.
         progress
             Show a progress bar.
 
@@ -348,8 +346,7 @@ class Source:
             longer than its retention: ``"fail"`` stops with :class:`DataLoss`; ``"warn"`` records the gap in the
             table, where :meth:`Sync.verify` finds it, and goes on.
         foreign
-            As for :meth:`read`; from the next record on, for a table that was begun with another choice. What is
-            dropped is counted in the table, and stays dropped.
+            As for :meth:`read`. Another choice than before counts from the next record on; what was dropped stays so.
         storage_options
             For S3, by the names of polars and deltalake: ``endpoint_url``, ``region`` and so on. They go before the
             region and the credentials of this source, which are used otherwise.
