@@ -226,8 +226,8 @@ class Source:
             elsewhere, with an explicit hash key or in an aggregate of several keys, is found with ``where=`` only.
         where
             A polars expression over the columns; applied batch by batch, so memory holds only what it lets through.
-        limit
-            At most so many rows.
+        limit, progress
+            At most so many rows; whether to show a progress bar.
         reshard
             ``"ordered"`` reads a child shard after its parents; ``"relaxed"`` all at once, without order per key.
         decompress
@@ -235,8 +235,6 @@ class Source:
         foreign
             ``"keep"`` or ``"drop"`` user records of aggregates whose hash keys are another shard's; ``"auto"`` drops
             them only up to two minutes after a reshard, when a KPL writes them again. What is dropped is told.
-        progress
-            Show a progress bar.
 
         Returns
         -------
@@ -245,10 +243,8 @@ class Source:
 
         Raises
         ------
-        ConfigError
-            For a window, shards, a key or a limit that cannot be right.
-        StreamNotFound
-            When there is no such stream.
+        ConfigError, StreamNotFound
+            For a window, shards, a key or a limit that cannot be right; when there is no such stream.
         """
         from kinesis_nb.read import read_window, row_filter
 
@@ -328,8 +324,7 @@ class Source:
     ) -> Sync | AgentSync:
         """Keep a Delta table in step with a stream: every record once, in order, across restarts, crashes and reshards.
 
-        The sync is running when you get it. Calling it again, in this process or another one, goes on after the last
-        commit.
+        The sync is running when you get it. Calling it again, in any process, goes on after the last commit.
 
         Parameters
         ----------
@@ -353,10 +348,8 @@ class Source:
 
         Raises
         ------
-        ConfigError
-            For a place, a start, an interval or options that cannot be right.
-        TableError
-            When the place cannot be used, holds something else, or the table of another stream.
+        ConfigError, TableError
+            For arguments that cannot be right; when the place cannot be used, or holds something else.
         """
         from kinesis_nb.sync import check_options, start_sync
 
