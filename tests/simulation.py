@@ -163,7 +163,7 @@ class World:
         """Pack user records of one shard, as the map says that may be stale; write those again that went astray."""
         known, long_ago = {shard["ShardId"] for shard in self.kpl_map}, self.now_ms() - STALE_MS // 2
         new = {shard["ShardId"] for shard in self._open_shards()} - known
-        if any(self.made_ms.get(shard_id, 0) < long_ago for shard_id in new):
+        if not known or any(self.made_ms.get(shard_id, 0) < long_ago for shard_id in new):
             self.kpl_map = self._open_shards()  # it writes often enough to have learned of those
         predicted = self.random.choice(self.kpl_map)
         keys = [key for key in KEYS if _takes(predicted, key)]
