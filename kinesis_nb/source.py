@@ -225,23 +225,19 @@ class Source:
         shards
             Read only these shard ids.
         key
-            Only the records of this partition key, from the shards whose hash keys hold it. A record that its producer
-            placed elsewhere, with an explicit hash key or in an aggregate of several keys, is found with ``where=``
-            only.
+            Only the records of this partition key, from the shards whose hash keys hold it. One that was placed
+            elsewhere, with an explicit hash key or in an aggregate of several keys, is found with ``where=`` only.
         where
             A polars expression over the columns; applied batch by batch, so memory holds only what it lets through.
-        limit
-            At most so many rows.
+        limit, progress
+            At most so many rows; whether to show a progress bar.
         reshard
             ``"ordered"`` reads a child shard after its parents; ``"relaxed"`` all at once, without order per key.
         decompress
             Turn gzip (CloudWatch Logs) and zstd data into the text that is in it.
         foreign
-            What becomes of user records in aggregates whose hash keys are another shard's: ``"keep"`` them; ``"drop"``
-            them, as the KCL does; or ``"auto"``, drop them only when their shard was made by a reshard within two
-            minutes before, because the KPL writes those again. What is dropped is counted and told.
-        progress
-            Show a progress bar.
+            ``"keep"`` or ``"drop"`` user records of aggregates whose hash keys are another shard's; ``"auto"`` drops
+            them only up to two minutes after a reshard, when a KPL writes them again. What is dropped is told.
 
         Returns
         -------
@@ -250,10 +246,8 @@ class Source:
 
         Raises
         ------
-        ConfigError
-            For a window, shards, a key or a limit that cannot be right.
-        StreamNotFound
-            When there is no such stream.
+        ConfigError, StreamNotFound
+            For a window, shards, a key or a limit that cannot be right; when there is no such stream.
         """
         from kinesis_nb.read import read_window, row_filter
 
@@ -338,8 +332,7 @@ class Source:
     ) -> Sync | AgentSync:
         """Keep a Delta table in step with a stream: every record once, in order, across restarts, crashes and reshards.
 
-        The sync is running when you get it. Calling it again, in this process or another one, goes on after the last
-        commit.
+        The sync is running when you get it. Calling it again, in any process, goes on after the last commit.
 
         Parameters
         ----------
@@ -366,8 +359,7 @@ class Source:
             longer than its retention: ``"fail"`` stops with :class:`DataLoss`; ``"warn"`` records the gap in the
             table, where :meth:`Sync.verify` finds it, and goes on.
         foreign
-            As for :meth:`read`; from the next record on, for a table that was begun with another choice. What is
-            dropped is counted in the table, and stays dropped.
+            As for :meth:`read`. Another choice than before counts from the next record on; what was dropped stays so.
         storage_options
             For S3, by the names of polars and deltalake: ``endpoint_url``, ``region`` and so on. They go before the
             region and the credentials of this source, which are used otherwise.

@@ -161,8 +161,10 @@ class World:
 
     def _put_by_kpl(self) -> None:
         """Pack user records of one shard, as the map says that may be stale; write those again that went astray."""
-        if not self.kpl_map or self.now_ms() - max(self.made_ms.values(), default=0) > STALE_MS // 2:
-            self.kpl_map = self._open_shards()
+        known, long_ago = {shard["ShardId"] for shard in self.kpl_map}, self.now_ms() - STALE_MS // 2
+        new = {shard["ShardId"] for shard in self._open_shards()} - known
+        if not known or any(self.made_ms.get(shard_id, 0) < long_ago for shard_id in new):
+            self.kpl_map = self._open_shards()  # it writes often enough to have learned of those
         predicted = self.random.choice(self.kpl_map)
         keys = [key for key in KEYS if _takes(predicted, key)]
         rows: list[Row] = []
