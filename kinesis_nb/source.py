@@ -337,15 +337,12 @@ class Source:
         start
             Where to start when the table is made; later ignored, because the table knows where it stands.
         end
-            The sync ends by itself when everything that arrived by then is in the table, by the service's clock; a time
-            to come, too. Records that arrived later are left for the next sync of the table, except those that stand
-            in their shard before one that arrived in time. None for a sync that runs until it is stopped.
+            The sync ends by itself when everything that arrived by then, maybe a time to come, is in the table. Later
+            records are left for the next sync, except those that stand in their shard before one that came in time.
         shards, key, where, decompress
-            As for :meth:`read`. Rows that are not kept are counted: by :meth:`Sync.status` and :meth:`Sync.verify`, and
-            in the history of the table. A table keeps one selection for good: a call with another one is refused.
-            `shards` are these alone, and not what comes out of them at a reshard; `key` is followed from shard to
-            shard. `where` decides on each row by itself, before it is committed: without Python functions and without
-            ``foundry_ingestion_timestamp``.
+            As for :meth:`read`; rows that are not kept are counted. A table keeps one selection for good, and refuses a
+            call with another one. Of `shards` the children are not followed, of `key` they are. `where` decides on each
+            row by itself, without Python functions and ``foundry_ingestion_timestamp``.
         commit_interval
             Seconds between commits.
         on_data_loss
@@ -363,32 +360,42 @@ class Source:
         TableError
             When the place cannot be used, holds something else, or the table of another stream or selection.
         """
+        chosen = _selection(_chosen(shards), key, where, decompress=decompress)
+        return self._sync(stream, table, start, end, chosen, commit_interval, on_data_loss, storage_options)
+
+    def _sync(
+        self,
+        stream: str,
+        table: str | PathLike[str],
+        start: Position,
+        end: Position | None,
+        chosen: Selection,
+        interval: float,
+        loss: str,
+        storage_options: Mapping[str, str] | None,
+    ) -> Sync | AgentSync:
         from kinesis_nb.sync import check_options, start_sync
 
         position = StartingPosition.parse(start, self._clock.now())
-        selection = _selection(_chosen(shards), key, where, decompress=decompress)
         if end is not None:
             check_end(position, StartingPosition.parse(end, self._clock.now()))
         storage = self._place(table, storage_options)
         if self.config.agents is not None:
-            check_options(position, commit_interval, on_data_loss)
+            check_options(position, interval, loss)
             if end is not None:
-                raise ConfigError(
-                    "agents run a sync until it is stopped", hint="leave end= out, or sync without agents="
-                )
-            given = _storage_options(storage_options)
-            return self._sync_on_agents(
-                self._address(stream), table, storage, position, given, commit_interval, on_data_loss, selection
-            )
+                hint = "leave end= out, or sync without agents="
+                raise ConfigError("agents run a sync until it is stopped", hint=hint)
+            given, address = _storage_options(storage_options), self._address(stream)
+            return self._sync_on_agents(address, table, storage, position, given, interval, loss, chosen)
         return start_sync(
             self._kinesis,
             self._address(stream),
             storage,
             position,
             clock=self._clock,
-            commit_interval=commit_interval,
-            on_data_loss=on_data_loss,
-            selection=selection,
+            commit_interval=interval,
+            on_data_loss=loss,
+            selection=chosen,
             end=None if end is None else self._end(position, end),
             setup=self._setup(storage_options),
         )
