@@ -18,7 +18,7 @@ from kinesis_nb.errors import ConfigError
 from kinesis_nb.infer import Schema
 from kinesis_nb.lenient import Value, read_leniently
 from kinesis_nb.payload import codec_of, decompress
-from kinesis_nb.shapes import Misfits, Object, object_shape
+from kinesis_nb.shapes import NEW_FIELD, Misfits, Object, object_shape
 
 SchemaLike = Schema | pl.Struct | Mapping[str, Any]
 
@@ -153,13 +153,15 @@ class RowReader:
     def remarks(self) -> str:
         """Say what the rows had and the schema had not, and how the rows are others than those that came."""
         said = []
-        if self._schema and self._schema.left_out:
+        if self._schema is not None:  # one without fields is false
             left_out, limit = sorted(self._schema.left_out), len(self._schema.dtype.fields)
-            said.append(f"left out, as max_fields={limit}: {_named(left_out)}")
-        known = {f"new field {name}" for name in self._schema.left_out} if self._schema else set()
-        changes = [change for change in self._changes if change not in known]
-        if self._schema and changes:
-            said.append(f"not in the {self._schema.rows:,} rows of the schema: {_named(changes, '; ')}")
+            changes = [
+                change for change in self._changes if change.removeprefix(NEW_FIELD) not in self._schema.left_out
+            ]
+            if left_out:
+                said.append(f"left out, as max_fields={limit}: {_named(left_out)}")
+            if changes:
+                said.append(f"not in the {self._schema.rows:,} rows of the schema: {_named(changes, '; ')}")
         if self._explode is None and self.several:
             said.append(
                 f"records that held several JSON objects, each of which is a row now: {len(self.several):,}"

@@ -19,6 +19,7 @@ from kinesis_nb.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+NEW_FIELD = "new field "
 _NULL = b"null"
 _MOST = 2**63 - 1  # msgspec takes no larger bound
 _AS_ARROW: dict[Any, pa.DataType] = {
@@ -210,7 +211,7 @@ class Object:
                 setattr(row, self._slots[name], self._fields[name].fit(bytes(value), misfits))
             else:
                 self._unknown += [name] * (name not in self._unknown)
-                misfits.kept.append(f"new field {join(self._path, name)}")
+                misfits.kept.append(NEW_FIELD + join(self._path, name))
         return row
 
     @property
