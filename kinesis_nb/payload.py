@@ -22,6 +22,7 @@ MOST_BYTES = 64 * 2**20  # of one record of a stream; a record of 1 MiB could ho
 MOST_RATIO = 200  # what comes out to what went in
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # RFC 1952, RFC 8878; neither is UTF-8
 _GZIP = 16 + zlib.MAX_WBITS  # as zlib takes it
+_MEMBERS = 1_000  # of gzip in one record that are opened one by one: each copies what is behind it
 
 
 class Opened(NamedTuple):
@@ -159,16 +160,20 @@ def decompress(data: bytes, left: int = MOST_BYTES) -> Opened | None:
 
 def _with_bytes_behind(data: bytes, most: int) -> Opened:
     """Open gzip data that Arrow refuses: its members may be sound, and what is behind them no member."""
-    content, rest = b"", data
-    while codec_of(rest) == "gzip":
+    parts: list[bytes] = []
+    left, rest = most, data
+    for _ in range(_MEMBERS):
+        if codec_of(rest) != "gzip":
+            return Opened(b"".join(parts), f"{len(rest)} byte{'s' * (len(rest) > 1)} behind it")
         member = zlib.decompressobj(_GZIP)
         try:
-            content += member.decompress(rest, most + 1 - len(content))
+            parts.append(member.decompress(rest, left + 1))
         except zlib.error:
-            return _DAMAGED
-        if len(content) > most:
+            break
+        left -= len(parts[-1])
+        if left < 0:
             return _TOO_LARGE
         if not member.eof:
-            return _DAMAGED
+            break
         rest = member.unused_data
-    return Opened(content, f"{len(rest)} byte{'s' * (len(rest) > 1)} behind it")
+    return _DAMAGED

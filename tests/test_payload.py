@@ -82,8 +82,9 @@ def test_bytes_behind_gzip_data_open_no_limit() -> None:
     bomb = gzip.compress(bytes(4 * 2**20)) + b"\n"
     many = gzip.compress(b"") * 5_000 + b"\n"
     cut = gzip.compress(b"good") + gzip.compress(b"cut")[:-1]
-    assert [raw for _, raw in opened(bomb, many, cut)] == [bomb, many, cut]
-    assert opened(cut)[0][0] == cut.decode(errors="replace")
+    assert opened(bomb, many, cut) == [(data.decode(errors="replace"), data) for data in (bomb, many, cut)]
+    halves = gzip.compress(bytes(150_000)) + gzip.compress(bytes(150_000)) + b"\n"  # each within the limit
+    assert opened(halves)[0][0] == halves.decode(errors="replace")
 
 
 def test_bomb_stays_packed() -> None:

@@ -62,7 +62,12 @@ MUTANTS = [
         "for _ in range(99):",
     ),
     Mutant("integers within a cell of pandas are floats", "parse.py", ", integer_object_nulls=True", ""),
-    Mutant("NaN is taken for null without a word", "lenient.py", "read as null", ""),
+    Mutant(
+        "NaN is taken for null without a word",
+        "lenient.py",
+        '            changed.append(f"{path}: {value.name} is not JSON, read as null")\n',
+        "",
+    ),
     Mutant(
         "half of a surrogate is dropped",
         "lenient.py",
@@ -144,7 +149,7 @@ MUTANTS = [
         "    if False:",
     ),
     Mutant(
-        "a member of gzip that is cut is whole", "payload.py", "        if not member.eof:\n", "        if False:\n"
+        "a member of gzip that is cut is whole", "payload.py", "        if not member.eof:\n", "        if not True:\n"
     ),
     Mutant(
         "members of gzip have no limit together",
