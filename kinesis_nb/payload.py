@@ -16,8 +16,6 @@ from kinesis_nb.frames import SCHEMA, Batch, decode_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import polars as pl
-
 MOST_BYTES = 64 * 2**20  # of one record of a stream; a record of 1 MiB could hold gigabytes
 MOST_RATIO = 200  # what comes out to what went in
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # RFC 1952, RFC 8878; neither is UTF-8
@@ -127,10 +125,9 @@ def _with_texts(rows: pa.RecordBatch, start: int, found: Found) -> pa.RecordBatc
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def count_packed(rows: pl.DataFrame) -> int:
-    """Return how many rows still have compressed data after all was opened that can be."""
-    raw = rows["data_raw"].drop_nulls()
-    return sum(int(raw.bin.starts_with(magic).sum()) for magic in MAGIC)
+def count_packed(raw: pa.Array | pa.ChunkedArray) -> int:
+    """Return how many values of a column ``data_raw`` are compressed data after all was opened that can be."""
+    return sum(pc.sum(pc.starts_with(raw, magic)).as_py() or 0 for magic in MAGIC)
 
 
 def codec_of(data: bytes) -> str | None:

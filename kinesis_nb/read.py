@@ -95,7 +95,7 @@ def read_window(
         note = f"{note}, {gap}" if note else str(gap)
         warnings.warn(f"the read has a gap: {gap}", stacklevel=2)
     rows = sink.take()
-    if feed.unpack is not unchanged and (packed := count_packed(rows)):
+    if feed.unpack is not unchanged and (packed := count_packed(rows["data_raw"].drop_nulls().to_arrow())):
         told = f"{packed:,} with compressed data that is damaged, too large or not all: the bytes are in data_raw"
         note = f"{note}, {told}" if note else told
         warnings.warn(f"of the rows of the read {told}, parse_json says why", stacklevel=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 import weakref
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +13,7 @@ from kinesis_nb.config import check_count, hinted
 from kinesis_nb.display import frame_html, show_live, to_perspective, widget
 from kinesis_nb.errors import Closed
 from kinesis_nb.frames import Record, Records, TableLike, concat, in_range, iter_records
+from kinesis_nb.payload import count_packed, unchanged
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.process import of_one_process
 from kinesis_nb.scheduler import Scheduler
@@ -44,12 +46,15 @@ class TailStats:
         Where the stream's retention ended before the tail came, so that records may be missing.
     warning
         What is odd about the stream as a whole, else an empty string.
+    packed
+        Rows received with compressed data that `decompress` left in ``data_raw``; parse_json says why.
     """
 
     buffer: BufferStats
     shards: tuple[ConsumerStats, ...]
     gaps: tuple[Gap, ...] = ()
     warning: str = ""
+    packed: int = 0
 
 
 @of_one_process
@@ -101,8 +106,13 @@ class Tail(TableLike):
 
     def stats(self) -> TailStats:
         """Return exact counts of this moment."""
+        sink, scheduler = self._sink, self._scheduler
         return TailStats(
-            self._buffer.stats(), tuple(self._scheduler.stats()), tuple(self._sink.gaps), self._scheduler.warning
+            self._buffer.stats(),
+            tuple(scheduler.stats()),
+            tuple(sink.gaps),
+            scheduler.warning,
+            sum([*sink.packed.values()]),
         )
 
     def _warn_of_gaps(self) -> None:
@@ -225,7 +235,9 @@ class Tail(TableLike):
     def __repr__(self) -> str:
         stats = self.stats()
         lags = [shard.millis_behind_latest or 0 for shard in stats.shards]
-        told = [f"{len(stats.gaps)} gaps" if stats.gaps else "", stats.warning, str(self._buffer.error or "")]
+        counts = {"gaps": len(stats.gaps), "rows still compressed": stats.packed}
+        counted = [f"{count:,} {name}" for name, count in counts.items() if count]
+        told = [*counted, stats.warning, str(self._buffer.error or "")]
         trouble = "".join(f", {text}" for text in told if text)
         return (
             f"<Tail {self.stream}: {self.state}, {len(lags)} shards, {stats.buffer.rows:,} of {stats.buffer.received:,}"
@@ -236,6 +248,7 @@ class Tail(TableLike):
 class _BufferSink:
     def __init__(self, feed: Feed, start: StartingPosition, buffer: Buffer) -> None:
         self.gaps: list[Gap] = []
+        self.packed: Counter[str] = Counter()  # by shard id, each of which has a thread
         self._feed, self._start, self._buffer = feed, start, buffer
 
     def position(self, shard: Shard) -> StartingPosition:
@@ -245,7 +258,10 @@ class _BufferSink:
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Put the rows into the buffer, which may wait for room."""
         earliest = self._start.timestamp if self._start.kind is Kind.AT_TIMESTAMP else None
-        self._buffer.put(shard.shard_id, in_range(batch.rows, earliest, None))
+        rows = in_range(batch.rows, earliest, None)
+        self._buffer.put(shard.shard_id, rows)
+        if self._feed.unpack is not unchanged and (packed := count_packed(rows.column("data_raw"))):
+            self.packed[shard.shard_id] += packed
         return True
 
     def lost(self, gap: Gap) -> None:

@@ -159,6 +159,10 @@ def test_what_is_wrong_with_compressed_data_is_counted_and_named(source: kn.Sour
         records = source.read("orders", decompress=True, progress=False)
     assert len(told) == 1
     assert "3 with compressed data" in repr(records)
+    with source.tail("orders", start="trim_horizon", decompress=True) as tail:
+        assert tail.take(4).to_arrow()["data"].equals(records.to_arrow()["data"])
+        assert tail.stats().packed == 3
+        assert "3 rows still compressed" in repr(tail)
     parsed = kn.parse_json(records)
     assert parsed["a"].to_list() == [1, None, None, 2]
     assert parsed["error"].to_list() == [
