@@ -204,8 +204,7 @@ class _Seen:
         if kind == "int" and not -(2**WHOLE_BITS) <= value <= 2**WHOLE_BITS:
             self.has_large = True
             kind = kind if -(2**63) <= value < 2**63 else _BIG
-        if kind == "float" and type(value) is _LongFloat:
-            self.has_long = True
+        self.has_long |= isinstance(value, _LongFloat)
         self.kinds[kind] += 1
         if depth >= MAX_DEPTH:
             return

@@ -137,16 +137,15 @@ def _read(
     """
     sample, max_fields = inferring
     large: Mapping[str, Any] = {}
-    for _ in range(_LOOKS):
-        known = (
-            infer_schema(chain(_head(slices(_CHUNK), sample), large.values()), max_fields) if schema is None else schema
-        )
-        reader = RowReader(known, explode=explode)
+    looks = 0
+    while True:
+        looks += 1
+        texts = chain(_head(slices(_CHUNK), sample), large.values())
+        reader = RowReader(infer_schema(texts, max_fields) if schema is None else schema, explode=explode)
         parsed = pa.concat_tables([reader.read([]), *map(reader.read, slices(_CHUNK))])
-        if schema is not None or reader.large.keys() <= large.keys():
-            break
+        if schema is not None or looks == _LOOKS or reader.large.keys() <= large.keys():
+            return reader, parsed
         large = {**reader.large, **large}
-    return reader, parsed
 
 
 def _explode(table: Any, parsed: pa.Table, several: Mapping[int, int]) -> tuple[Any, pa.Table]:

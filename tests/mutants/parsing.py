@@ -30,7 +30,7 @@ MUTANTS = [
         "",
     ),
     Mutant("large integers are no conflict with floats", "infer.py", "            self.has_large = True\n", ""),
-    Mutant("long decimals are no conflict", "infer.py", "            self.has_long = True\n", ""),
+    Mutant("long decimals are no conflict", "infer.py", "self.has_long |= isinstance(value, _LongFloat)", "pass"),
     Mutant(
         "a conflict does not make text",
         "infer.py",
@@ -58,8 +58,8 @@ MUTANTS = [
     Mutant(
         "types are inferred again without end",
         "parse.py",
-        "for _ in range(_LOOKS):",
-        "for _ in range(99):",
+        "looks == _LOOKS or ",
+        "",
     ),
     Mutant("integers within a cell of pandas are floats", "parse.py", ", integer_object_nulls=True", ""),
     Mutant(
