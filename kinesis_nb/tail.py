@@ -259,9 +259,9 @@ class _BufferSink:
         """Put the rows into the buffer, which may wait for room."""
         earliest = self._start.timestamp if self._start.kind is Kind.AT_TIMESTAMP else None
         rows = in_range(batch.rows, earliest, None)
-        self._buffer.put(shard.shard_id, rows)
         if self._feed.unpack is not unchanged and (packed := count_packed(rows.column("data_raw"))):
-            self.packed[shard.shard_id] += packed
+            self.packed[shard.shard_id] += packed  # first, so that who has the rows has the count
+        self._buffer.put(shard.shard_id, rows)
         return True
 
     def lost(self, gap: Gap) -> None:
