@@ -132,14 +132,19 @@ class StreamView:
         msg = f"no open shard of {self.name!r} takes {key!r} now"
         raise ServiceError(msg, hint="the stream was changing when it was listed: explore it again", retryable=True)
 
-    def schema(self, n: int = 1_000) -> Schema:
+    def schema(self, n: int = 1_000, *, max_fields: int = 500) -> Schema:
         """Return what the JSON in the newest `n` records holds: fields, types, how often they are there, conflicts.
 
         Give it to :func:`kinesis_nb.parse_json`, which then says what is not as it was.
+
+        Parameters
+        ----------
+        max_fields
+            Keep so many fields, the most frequent ones. An object within a record with more names stays JSON text.
         """
         from kinesis_nb.infer import infer_schema
 
-        return infer_schema(self.sample(n).to_arrow().column("data").to_pylist())
+        return infer_schema(self.sample(n).to_arrow().column("data").to_pylist(), max_fields)
 
     def heat(self, n: int = 1_000) -> Heat:
         """Return how the newest `n` records spread over the open shards and the partition keys.

@@ -11,17 +11,21 @@ import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.display import table_html
+from kinesis_nb.errors import ConfigError
 from kinesis_nb.frames import TableLike
-from kinesis_nb.shapes import join
+from kinesis_nb.lenient import read_leniently
+from kinesis_nb.shapes import WHOLE_BITS, is_double, join
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-MAX_FIELDS = 500  # an object with more names is a map, and stays JSON text
+MAX_FIELDS = 500  # by default: an object with more names is a map, and stays JSON text
 MAX_DEPTH = 16
 
 _KINDS = {bool: "bool", int: "int", float: "float", str: "string", dict: "object", list: "array", type(None): "null"}
 _BIG = "int beyond 64 bits"
+_LARGE = f"int beyond 2^{WHOLE_BITS}"
+_LONG = "float of more digits than a double keeps"
 _OBJECT, _ARRAY = frozenset({"object"}), frozenset({"array"})
 _SCALARS: dict[frozenset[str], Any] = {
     frozenset({"bool"}): pl.Boolean(),
@@ -29,6 +33,20 @@ _SCALARS: dict[frozenset[str], Any] = {
     frozenset({"float"}): pl.Float64(),
     frozenset({"int", "float"}): pl.Float64(),
 }
+
+
+class _LongFloat(float):
+    """A number with a fraction that a double would round."""
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    return value if is_double(text, value) else _LongFloat(value)
+
+
+_KINDS[_LongFloat] = "float"
+_decode = msgspec.json.Decoder(dict[str, Any], float_hook=_float).decode
+_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +89,15 @@ class Schema(TableLike):
         How many of them were no JSON object.
     fields
         The fields in the order in which they were met, those of an object behind it.
+    left_out
+        The names beyond `max_fields`: the least frequent fields of the whole objects.
     """
 
     dtype: pl.Struct
     rows: int
     malformed: int
     fields: tuple[Field, ...]
+    left_out: frozenset[str] = frozenset()
 
     @property
     def text(self) -> frozenset[str]:
@@ -100,7 +121,8 @@ class Schema(TableLike):
 
     def __repr__(self) -> str:
         bad = f", {self.malformed:,} malformed" if self.malformed else ""
-        return f"<Schema: {len(self.fields)} fields from {self.rows:,} rows{bad}>"
+        left = f", {len(self.left_out):,} more left out: max_fields={len(self.dtype.fields)}" if self.left_out else ""
+        return f"<Schema: {len(self.fields)} fields from {self.rows:,} rows{bad}{left}>"
 
 
 _TABLE = pa.schema(
@@ -114,12 +136,13 @@ _TABLE = pa.schema(
 )
 
 
-def infer_schema(texts: Iterable[str | bytes | None]) -> Schema:
+def infer_schema(texts: Iterable[str | bytes | None], max_fields: int = MAX_FIELDS) -> Schema:
     """Look at JSON texts and say what they hold; nothing in them is an error.
 
-    None is passed over. Integers and floats together are Float64. Any other two types, integers beyond 64 bits, objects
-    with more than 500 names and what is nested more than 16 deep are String, to hold JSON text; so is a field that was
-    only ever null.
+    None is passed over; a text may hold several objects. Integers and floats together are Float64. Any other two types,
+    integers beyond 64 bits, or beyond 2^53 beside floats, floats with more digits than a double keeps, objects with
+    more than `max_fields` names and what is nested more than 16 deep are String, to hold JSON text; so is a field that
+    was only ever null. Of the fields of a whole row the `max_fields` most frequent are kept.
 
     Examples
     --------
@@ -129,25 +152,48 @@ def infer_schema(texts: Iterable[str | bytes | None]) -> Schema:
     >>> schema
     <Schema: 2 fields from 3 rows, 1 malformed>
     """
-    top, malformed = _Seen(), 0
+    if not isinstance(max_fields, int) or max_fields < 1:
+        raise ConfigError(f"max_fields={max_fields!r} keeps nothing", hint="give a whole number, 1 or more")
+    top, malformed = _Seen(max_fields), 0
     for text in texts:
         if text is None:
             continue
         try:
-            top.add(msgspec.json.decode(text, type=dict[str, Any]))
-        except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError):
-            malformed += 1
+            top.add(_decode(text))
+        except _UNREADABLE:
+            for found in _objects(text):
+                if found is None:
+                    malformed += 1
+                else:
+                    top.add(found)
     dtype, fields = top.struct(None, 0)
-    return Schema(dtype, top.count + malformed, malformed, tuple(fields))
+    left_out = top.fields.keys() - {field.name for field in dtype.fields}
+    return Schema(dtype, top.count + malformed, malformed, tuple(fields), frozenset(left_out))
+
+
+def _objects(text: str | bytes) -> Iterator[dict[str, Any] | None]:
+    """Give the objects of a text that is not one; None for each other value, and for a text that is not JSON."""
+    try:
+        values = read_leniently(text if isinstance(text, str) else bytes.decode(text, errors="replace"))
+    except (ValueError, *_UNREADABLE):  # TypeError: it is neither text nor bytes
+        yield None
+        return
+    for value in values:
+        try:
+            yield _decode(value.raw)
+        except _UNREADABLE:
+            yield None
 
 
 class _Seen:
     """What was met at one place in the objects."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_fields: int) -> None:
+        self._max_fields = max_fields
         self.kinds: Counter[str] = Counter()
         self.fields: dict[str, _Seen] = {}
         self.items: _Seen | None = None
+        self.has_large = self.has_long = False
 
     @property
     def count(self) -> int:
@@ -155,8 +201,10 @@ class _Seen:
 
     def add(self, value: Any, depth: int = 0) -> None:
         kind = _KINDS[type(value)]
-        if kind == "int" and not -(2**63) <= value < 2**63:
-            kind = _BIG
+        if kind == "int" and not -(2**WHOLE_BITS) <= value <= 2**WHOLE_BITS:
+            self.has_large = True
+            kind = kind if -(2**63) <= value < 2**63 else _BIG
+        self.has_long |= isinstance(value, _LongFloat)
         self.kinds[kind] += 1
         if depth >= MAX_DEPTH:
             return
@@ -165,16 +213,16 @@ class _Seen:
                 if "\0" in name:  # Arrow would cut it there; it is reported as not in the schema
                     continue
                 if (seen := self.fields.get(name)) is None:
-                    seen = self.fields[name] = _Seen()
+                    seen = self.fields[name] = _Seen(self._max_fields)
                 seen.add(member, depth + 1)
         elif kind == "array":
-            self.items = self.items or _Seen()
+            self.items = self.items or _Seen(self._max_fields)
             for item in value:
                 self.items.add(item, depth + 1)
 
     def struct(self, path: str | None, depth: int) -> tuple[pl.Struct, list[Field]]:
         """Return the type of these objects and their fields; of too many fields those that are there most often."""
-        kept = sorted(self.fields, key=lambda name: -self.fields[name].count)[:MAX_FIELDS]
+        kept = sorted(self.fields, key=lambda name: -self.fields[name].count)[: self._max_fields]
         types: dict[str, Any] = {}
         found: list[Field] = []
         for name, seen in self.fields.items():
@@ -187,8 +235,8 @@ class _Seen:
         """Return the type of what was met here, and this field and those below it."""
         below: list[Field] = []
         kinds = frozenset(self.kinds.keys() - {"null"})
-        dtype: pl.DataType = _SCALARS.get(kinds, pl.String())
         conflict = self._conflict(kinds, depth)
+        dtype: pl.DataType = pl.String() if conflict else _SCALARS.get(kinds, pl.String())
         if not conflict and kinds == _OBJECT:
             dtype, below = self.struct(path, depth)
         if not conflict and kinds == _ARRAY and self.items is not None:
@@ -204,8 +252,11 @@ class _Seen:
             return " or ".join(sorted(kinds))
         if _BIG in kinds:
             return _BIG
-        if kinds == _OBJECT and not 0 < len(self.fields) <= MAX_FIELDS and depth < MAX_DEPTH:
-            return f"object with {len(self.fields):,} names"
+        if "float" in kinds and (self.has_large or self.has_long):
+            return f"float or {_LARGE}" if self.has_large else _LONG
+        if kinds == _OBJECT and not 0 < len(self.fields) <= self._max_fields and depth < MAX_DEPTH:
+            beyond = f", more than max_fields={self._max_fields}" if self.fields else ""
+            return f"object with {len(self.fields):,} names{beyond}"
         if depth >= MAX_DEPTH and kinds & (_OBJECT | _ARRAY):
             return f"more than {MAX_DEPTH} deep"
         return ""

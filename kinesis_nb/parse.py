@@ -1,27 +1,22 @@
-"""JSON text into columns: :func:`parse_json`.
-
-Every row is decoded by itself, by msgspec, into types made from the schema. polars' ``str.json_decode`` is not used: it
-joins rows before it parses, so that two broken rows can become one good one and move all rows behind them, and it
-silently turns 1.5 into 1 where the schema says integer.
-"""
+"""JSON text into columns: :func:`parse_json`."""
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
+from itertools import chain
 from typing import TYPE_CHECKING, Any, overload
 
-import msgspec
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.config import hinted
 from kinesis_nb.errors import ConfigError, closest
 from kinesis_nb.frames import TableLike
-from kinesis_nb.infer import Schema, infer_schema
+from kinesis_nb.infer import MAX_FIELDS, infer_schema
+from kinesis_nb.json_rows import Replaced, RowReader
 from kinesis_nb.process import check_polars
-from kinesis_nb.shapes import Misfits, Object, object_shape
 from kinesis_nb.text import one_line
 
 if TYPE_CHECKING:
@@ -29,13 +24,14 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    SchemaLike = Schema | pl.Struct | Mapping[str, Any]
+    from kinesis_nb.json_rows import SchemaLike
+
+    Slices = Callable[[int], Iterator[list[Any]]]
 
 _CHUNK = 20_000  # rows that are Python objects at the same time
-_REMAKES = 32  # how often the types are made anew for what the schema does not know; then the unknown is passed over
-_NAMED = 10  # in the warning
-
-_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
+_LOOKS = 3  # how often the types are inferred, when integers show that those of the sample would lose digits
+_PLACE = "place_in_record"
+DATA, RAW = "data", "data_raw"  # the columns of what was read: text, and the bytes of what is not text
 
 
 @overload
@@ -48,6 +44,8 @@ def parse_json(  # type: ignore[overload-overlap] # what is not pandas becomes p
     prefix: str = ...,
     keep: bool = ...,
     error: str = ...,
+    explode: bool | None = ...,
+    max_fields: int = ...,
 ) -> pd.DataFrame: ...
 
 
@@ -61,6 +59,8 @@ def parse_json(
     prefix: str = ...,
     keep: bool = ...,
     error: str = ...,
+    explode: bool | None = ...,
+    max_fields: int = ...,
 ) -> pl.DataFrame: ...
 
 
@@ -74,43 +74,41 @@ def parse_json(
     prefix: str = "",
     keep: bool = True,
     error: str = "error",
+    explode: bool | None = None,
+    max_fields: int = MAX_FIELDS,
 ) -> Any:
-    """Add a column for every field of the JSON objects in a text column.
+    """Add a column for every field of the JSON objects in a text column; docs/parsing.md has the rules.
 
     Parameters
     ----------
-    frame
-        A polars or pandas DataFrame, `Records`, a `Tail`, or anything that offers ``__arrow_c_stream__``.
-    column
-        The column that holds the JSON text.
+    frame, column
+        A polars or pandas DataFrame, `Records`, a `Tail`, or anything that offers ``__arrow_c_stream__``; its column of
+        JSON text.
     schema
-        The fields and their polars types (integers up to 64 bits, floats, Boolean, String, List, Struct), as a mapping,
-        a ``pl.Struct``, or what ``StreamView.schema()`` gives. Other fields are left out. None infers it.
-    sample
-        Infer from the first so many rows; None looks at all.
-    prefix
-        Goes before the names of the new columns. A name that is taken gets ``_json`` behind it.
+        The fields and their polars types (integers, floats, Boolean, String, List, Struct) as a mapping, a
+        ``pl.Struct``, or what ``StreamView.schema()`` gives. Other fields are left out. None infers it.
+    sample, max_fields
+        Infer from the first so many rows, None looks at all; keep so many fields, the most frequent ones.
+    prefix, error
+        What goes before the names of the new columns, of which one that is taken gets ``_json`` behind it; the name of
+        the column that says what is wrong with a row.
     keep
         Whether the columns of `frame` stay.
-    error
-        The name of the column that says what is wrong with a row.
+    explode
+        Make several objects in one record (also in an array) a row each, with its ``place_in_record``. False leaves
+        such a record null. None, the default, explodes where there are such records, and warns.
 
     Returns
     -------
     polars.DataFrame or pandas.DataFrame
         The same kind as `frame`, with the same rows. A String column takes a JSON string as its value and anything else
         as its JSON text, to the letter. A row that is not a JSON object is null in all new columns, a value that does
-        not fit its column is null there; `error` says why.
+        not fit its column is null there; `error` says why, and what was replaced.
 
     Warns
     -----
     UserWarning
-        Once, for fields and types that the sample had not; never with a mapping or a ``pl.Struct``.
-
-    Raises
-    ------
-    ConfigError
-        For a wrong call; never for what the rows hold.
+        Once: fields and types the sample had not (never with a mapping or a ``pl.Struct``), fields beyond `max_fields`.
 
     Examples
     --------
@@ -122,35 +120,76 @@ def parse_json(
     taken: set[str] = set(table.columns) if keep else set()
     if error in taken:
         raise ConfigError(f"the frame has a column {error!r} already", hint='name another one with error="..."')
-    parsed = _parse(slices, infer_schema(_head(slices(_CHUNK), sample)) if schema is None else schema)
-    names = _free_names([prefix + name for name in parsed.column_names[:-1]], taken | {error})
-    return _close(table, parsed.rename_columns([*names, error]), keep=keep)
+    reader, parsed = _read(slices, schema, (sample, max_fields), explode=explode)
+    parsed = parsed.rename_columns([*(prefix + name for name in parsed.column_names[:-1]), error])
+    if said := reader.remarks():
+        warnings.warn(one_line(said), UserWarning, stacklevel=3)  # the caller, behind `hinted`
+    table, parsed = _explode(table, parsed, reader.several) if explode or reader.several else (table, parsed)
+    return _close(table, parsed.rename_columns(_free_names(parsed.column_names, taken)), keep=keep)
 
 
-def _parse(slices: Callable[[int], Iterator[list[Any]]], schema: SchemaLike) -> pa.Table:
-    """Return the columns, and behind them the reasons; warn of what the schema has not."""
-    reader = _Reader(schema)
-    parsed = pa.concat_tables([reader.read([]), *map(reader.read, slices(_CHUNK))])
-    if isinstance(schema, Schema) and (changes := reader.changes()):
-        message = f"not in the {schema.rows:,} rows of the schema: {changes}"
-        warnings.warn(one_line(message), UserWarning, stacklevel=4)  # the caller of parse_json, behind `hinted`
-    return parsed
+def _read(
+    slices: Slices, schema: SchemaLike | None, inferring: tuple[int | None, int], *, explode: bool | None
+) -> tuple[RowReader, pa.Table]:
+    """Return the columns and behind them the reasons, and what read them.
+
+    A schema is inferred from the first rows, and from those with integers whose digits the types of these would lose.
+    """
+    sample, max_fields = inferring
+    large: Mapping[str, Any] = {}
+    looks = 0
+    while True:
+        looks += 1
+        texts = chain(_head(slices(_CHUNK), sample), large.values())
+        reader = RowReader(infer_schema(texts, max_fields) if schema is None else schema, explode=explode)
+        parsed = pa.concat_tables([reader.read([]), *map(reader.read, slices(_CHUNK))])
+        if schema is not None or looks == _LOOKS or reader.large.keys() <= large.keys():
+            return reader, parsed
+        large = {**reader.large, **large}
 
 
-def _open(frame: Any, column: str) -> tuple[Any, Callable[[int], Iterator[list[Any]]]]:
+def _explode(table: Any, parsed: pa.Table, several: Mapping[int, int]) -> tuple[Any, pa.Table]:
+    """Repeat the rows that gave several rows, as `several` says, and add the place of each in its record."""
+    counts = np.ones(len(table), np.int64)
+    counts[[*several]] = [*several.values()]
+    origins = np.repeat(np.arange(len(table)), counts)
+    places = np.arange(len(origins)) - np.repeat(np.cumsum(counts) - counts, counts)
+    repeated = table[origins] if isinstance(table, pl.DataFrame) else table.iloc[origins]
+    return repeated, parsed.add_column(0, _PLACE, pa.array(places))
+
+
+def _open(frame: Any, column: str) -> tuple[Any, Slices]:
     """Return the frame as polars or pandas, and a function that gives the values of a column, so many at a time."""
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(frame, pandas.DataFrame):
         _check_column(column, list(frame.columns))
         values = frame[column].astype(object)
-        values = values.where(values.notna(), None).array
-        return frame, lambda size: (values[at : at + size].tolist() for at in range(0, len(values), size))
+        texts = values.where(values.notna(), None).array.tolist()
+        raws = frame[RAW].tolist() if column == DATA and list(frame.columns).count(RAW) == 1 else []
+        return frame, _slices(len(frame), lambda part: texts[part], lambda part: raws[part])
     table = _to_polars(frame)
     _check_column(column, table.columns)
     series = table[column]
     if not isinstance(series.dtype, pl.String | pl.Binary | pl.Null):
         raise ConfigError(f"the column {column!r} holds {series.dtype}", hint="JSON is in a column of text")
-    return table, lambda size: (series[at : at + size].to_list() for at in range(0, len(series), size))
+    raw = table[RAW] if column == DATA and table.schema.get(RAW) == pl.Binary else series.clear()
+    raw = raw if raw.null_count() < len(raw) else raw.clear()  # most often all are null
+    return table, _slices(len(table), lambda part: series[part].to_list(), lambda part: raw[part].to_list())
+
+
+def _slices(height: int, texts: Callable[[slice], list[Any]], raws: Callable[[slice], list[Any]]) -> Slices:
+    """Return a function that gives the values so many at a time; `raws` has the bytes of those that are not UTF-8."""
+
+    def give(size: int) -> Iterator[list[Any]]:
+        for start in range(0, height, size):
+            part = slice(start, start + size)
+            rows = texts(part)
+            for place, raw in enumerate(raws(part)):
+                if isinstance(raw, bytes) and isinstance(rows[place], str):
+                    rows[place] = Replaced(rows[place], raw)
+            yield rows
+
+    return give
 
 
 def _to_polars(frame: Any) -> pl.DataFrame:
@@ -183,17 +222,20 @@ def _head(slices: Iterable[list[Any]], most: int | None) -> Iterator[Any]:
                 if taken == most:
                     return
                 taken += 1
-                yield value
+                yield value.text if isinstance(value, Replaced) else value
 
 
 def _free_names(names: list[str], taken: set[str]) -> list[str]:
+    """Return names of which none is twice; the last one, of the reasons, stays as it is."""
+    *names, error = names
     free: list[str] = []
+    taken = {*taken, error}
     for name in names:
         while name in taken:
             name += "_json"  # noqa: PLW2901
         taken.add(name)
         free.append(name)
-    return free
+    return [*free, error]
 
 
 def _close(table: Any, parsed: pa.Table, *, keep: bool) -> Any:
@@ -201,9 +243,9 @@ def _close(table: Any, parsed: pa.Table, *, keep: bool) -> Any:
     if not isinstance(table, pl.DataFrame):
         import pandas as pd
 
-        # pandas would make integers with nulls floats, and lose digits
+        # pandas would make integers with nulls floats, and lose digits; those within a cell are objects then
         exact = {getattr(pa, name.lower())(): getattr(pd, f"{name}Dtype")() for name in _INTEGERS}
-        new = parsed.to_pandas(types_mapper=(exact | {pa.bool_(): pd.BooleanDtype()}).get)
+        new = parsed.to_pandas(types_mapper=(exact | {pa.bool_(): pd.BooleanDtype()}).get, integer_object_nulls=True)
         new.index = table.index
         return pd.concat([table, new], axis=1) if keep else new
     new = pl.DataFrame(parsed.rename_columns([str(n) for n in range(parsed.num_columns)]))
@@ -212,98 +254,3 @@ def _close(table: Any, parsed: pa.Table, *, keep: bool) -> Any:
 
 
 _INTEGERS = [f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)]
-
-
-class _Reader:
-    """Rows of text into rows of values, and what was met on the way that the schema does not know."""
-
-    def __init__(self, schema: SchemaLike) -> None:
-        self._curious = isinstance(schema, Schema)
-        self._shape = _top_shape(schema)
-        self._misfits = Misfits()
-        self._changes: dict[str, None] = {}  # in the order in which they were met
-        self._remakes = _REMAKES
-        self._make()
-
-    def _make(self) -> None:
-        self._decode = self._shape.decoder(forbid_unknown=self._curious and self._remakes > 0)
-
-    def read(self, rows: list[Any]) -> pa.Table:
-        """Return the columns of some rows, and behind them what is wrong with each row."""
-        values: list[Any] = []
-        reasons: list[str | None] = [None] * len(rows)
-        for n, row in enumerate(rows):
-            try:
-                values.append(self._decode(row if type(row) is str else _text(row)))
-            except _UNREADABLE:
-                value, reasons[n] = self._read_carefully(row)
-                values.append(value)
-        arrays = [*self._shape.columns(values), pa.array(reasons, pa.large_string())]
-        return pa.Table.from_arrays(arrays, names=[*self._shape.names, ""])
-
-    def _read_carefully(self, row: Any) -> tuple[Any, str | None]:
-        """Read a row that the quick way refused: value by value, and say what is wrong."""
-        if row is None:
-            return None, None
-        self._misfits.clear()
-        try:
-            value = self._shape.fit(_text(row).encode(), self._misfits)
-        except _UNREADABLE as error:
-            return None, _reason(row, error)
-        self._learn()
-        return value, "; ".join(list(dict.fromkeys(self._misfits.lost))[:_NAMED]) or None
-
-    def _learn(self) -> None:
-        """Note what was new, and take it into the types, so that the next such row is read the quick way."""
-        if self._remakes and not self._changes.keys() >= {*self._misfits.kept}:
-            self._remakes -= 1
-            self._make()
-        self._changes |= dict.fromkeys([*self._misfits.lost, *self._misfits.kept])
-
-    def changes(self) -> str:
-        """Name what the rows had and the schema had not."""
-        named = list(self._changes)[:_NAMED]
-        more = len(self._changes) - len(named)
-        return "; ".join(named) + (f"; and {more} more" if more else "")
-
-
-def _top_shape(schema: SchemaLike) -> Object:
-    if isinstance(schema, Schema):
-        return object_shape(schema.dtype, text=schema.text)
-    try:
-        dtype = schema if isinstance(schema, pl.Struct) else pl.Struct(dict(schema))
-    except (TypeError, ValueError):
-        msg = f"{schema!r} is not a schema"
-        raise ConfigError(msg, hint='give field names and polars types, as {"total": pl.Float64}') from None
-    return object_shape(dtype)
-
-
-def _text(row: Any) -> str:
-    match row:
-        case str():
-            return row
-        case bytes():
-            return row.decode()
-        case _:
-            msg = f"{type(row).__name__}, not text"
-            raise TypeError(msg)
-
-
-def _reason(row: Any, error: Exception) -> str:
-    """Say why a row cannot be read; the standard library says it better than msgspec."""
-    if isinstance(error, UnicodeError):
-        return "not UTF-8"
-    if not isinstance(error, msgspec.MsgspecError):
-        return "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    try:
-        value = json.loads(row, parse_constant=_refuse)
-    except RecursionError:
-        return "nested too deeply"
-    except ValueError as said:
-        return f"not JSON: {said}"
-    return "a character that UTF-8 cannot hold" if isinstance(value, dict) else f"not an object: {str(row)[:40]}"
-
-
-def _refuse(constant: str) -> None:
-    msg = f"{constant} is not in JSON"
-    raise ValueError(msg)

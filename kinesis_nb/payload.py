@@ -4,8 +4,9 @@
 # (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,9 +20,30 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 64 * 2**20  # of one record of a stream; a record of 1 MiB could hold gigabytes
 MOST_RATIO = 200  # what comes out to what went in
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # RFC 1952, RFC 8878; neither is UTF-8
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # RFC 1952, RFC 8878; neither is UTF-8
+_GZIP = 16 + zlib.MAX_WBITS  # as zlib takes it
+_MEMBERS = 1_000  # of gzip in one record that are opened one by one: each copies what is behind it
 
-Texts = dict[int, bytes]
+
+class Opened(NamedTuple):
+    """What came out of compressed data.
+
+    Attributes
+    ----------
+    content
+        None when it stays as it came.
+    fault
+        What is wrong with it, else empty.
+    """
+
+    content: bytes | None
+    fault: str = ""
+
+
+_DAMAGED = Opened(None, "it is cut or damaged")
+_TOO_LARGE = Opened(None, f"more than {MOST_RATIO} times its size or {MOST_BYTES // 2**20} MiB would come out")
+
+Found = dict[int, Opened]
 """What came out of rows, by their places."""
 
 
@@ -41,7 +63,8 @@ def decompressed(batch: Batch, most: int) -> Iterator[Batch]:
 
     Only rows with ``data_raw`` can be compressed, so text costs nothing. A record that is damaged, or that would grow
     beyond 64 MiB or 200 times its size, stays as it is; so does a user record of a KPL aggregate beyond the first 64
-    MiB of its aggregate. A part holds whole records: more than `most` where one of them is larger.
+    MiB of its aggregate. A record with other bytes behind gzip data becomes text, and keeps all its bytes in
+    ``data_raw``. A part holds whole records: more than `most` where one of them is larger.
     """
     start = 0
     for end, found in _cut(batch.rows, most):
@@ -49,11 +72,11 @@ def decompressed(batch: Batch, most: int) -> Iterator[Batch]:
         start = end
 
 
-def _cut(rows: pa.RecordBatch, most: int) -> Iterator[tuple[int, Texts]]:
+def _cut(rows: pa.RecordBatch, most: int) -> Iterator[tuple[int, Found]]:
     """Yield where a part of the rows ends, and what came out of those in it."""
     raw = rows.column("data_raw")
     numbers = rows.column("sequence_number")
-    found: Texts = {}
+    found: Found = {}
     size, record, left = 0, -1, 0
     places = pc.indices_nonzero(pc.is_valid(raw)).to_pylist() if raw.null_count < len(raw) else []
     for place in places:
@@ -64,15 +87,16 @@ def _cut(rows: pa.RecordBatch, most: int) -> Iterator[tuple[int, Texts]]:
         if size >= most and max(found) < record:
             yield record, found
             found, size = {}, 0
-        if (text := _decompress(raw[place].as_py(), left)) is not None:
-            found[place] = text
-            size += len(text)
-            left -= len(text)
-        del text  # it would outlive its part
+        opened = decompress(raw[place].as_py(), left)
+        if opened is not None and opened.content is not None:
+            found[place] = opened
+            size += len(opened.content)
+            left -= len(opened.content)
+        del opened  # it would outlive its part
     yield len(raw), found
 
 
-def _opened(batch: Batch, start: int, end: int, found: Texts) -> Batch:
+def _opened(batch: Batch, start: int, end: int, found: Found) -> Batch:
     """Return the rows between two places, with what came out of some of them."""
     rows = batch.rows
     if end - start < rows.num_rows:  # a slice would keep all of it
@@ -98,22 +122,42 @@ def _dropped_between(batch: Batch, start: int, last: str | None) -> tuple[Droppe
     )
 
 
-def _with_texts(rows: pa.RecordBatch, start: int, found: Texts) -> pa.RecordBatch:
-    opened = pa.array([start + place in found for place in range(rows.num_rows)], pa.bool_())
-    data = pa.array(found.values(), pa.binary())
+def _with_texts(rows: pa.RecordBatch, start: int, found: Found) -> pa.RecordBatch:
+    is_opened = pa.array([start + place in found for place in range(rows.num_rows)], pa.bool_())
+    is_faulty = pa.array([bool(opened.fault) for opened in found.values()], pa.bool_())
+    data = pa.array([opened.content for opened in found.values()], pa.binary())
     found.clear()  # Arrow has it now
     text, rest = decode_text(data)
     columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+    if is_faulty.true_count:  # not all that came is in the text
+        rest = pc.if_else(is_faulty, columns["data_raw"].filter(is_opened), rest)
     if len(text) == rows.num_rows:  # as of one large record, which is not copied once more
         columns |= {"data": text, "data_raw": rest}
     else:
-        columns["data"] = pc.replace_with_mask(columns["data"], opened, text)
-        columns["data_raw"] = pc.replace_with_mask(columns["data_raw"], opened, rest)
+        columns["data"] = pc.replace_with_mask(columns["data"], is_opened, text)
+        columns["data_raw"] = pc.replace_with_mask(columns["data_raw"], is_opened, rest)
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def _decompress(data: bytes, left: int) -> bytes | None:
-    codec = next((name for magic, name in _MAGIC.items() if data.startswith(magic)), None)
+def count_packed(raw: pa.Array | pa.ChunkedArray) -> int:
+    """Return how many values of a column ``data_raw`` are compressed data after all was opened that can be."""
+    return sum(pc.sum(pc.starts_with(raw, magic)).as_py() or 0 for magic in MAGIC)
+
+
+def codec_of(data: bytes) -> str | None:
+    """Return how data is compressed, as its first bytes say."""
+    return next((name for magic, name in MAGIC.items() if data.startswith(magic)), None)
+
+
+def decompress(data: bytes, left: int = MOST_BYTES) -> Opened | None:
+    """Open data within the limits; None for what is not compressed.
+
+    Parameters
+    ----------
+    left
+        How many bytes may come out at most.
+    """
+    codec = codec_of(data)
     if codec is None:
         return None
     most = min(left, MOST_RATIO * len(data))
@@ -121,5 +165,26 @@ def _decompress(data: bytes, left: int) -> bytes | None:
         with pa.CompressedInputStream(pa.BufferReader(data), codec) as stream:
             content: bytes = stream.read(most + 1)
     except (OSError, pa.ArrowException):
-        return None
-    return content if len(content) <= most else None
+        return _with_bytes_behind(data, most) if codec == "gzip" else _DAMAGED
+    return Opened(content) if len(content) <= most else _TOO_LARGE
+
+
+def _with_bytes_behind(data: bytes, most: int) -> Opened:
+    """Open gzip data that Arrow refuses: its members may be sound, and what is behind them no member."""
+    parts: list[bytes] = []
+    left, rest = most, data
+    for _ in range(_MEMBERS):
+        if codec_of(rest) != "gzip":
+            return Opened(b"".join(parts), f"{len(rest)} byte{'s' * (len(rest) > 1)} behind it")
+        member = zlib.decompressobj(_GZIP)
+        try:
+            parts.append(member.decompress(rest, left + 1))
+        except zlib.error:
+            break
+        left -= len(parts[-1])
+        if left < 0:
+            return _TOO_LARGE
+        if not member.eof:
+            break
+        rest = member.unused_data
+    return _DAMAGED

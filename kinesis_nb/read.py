@@ -18,6 +18,7 @@ from kinesis_nb import foreign, retry
 from kinesis_nb.arrival import ArrivalOrder
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.frames import SCHEMA, Records, in_range
+from kinesis_nb.payload import count_packed, unchanged
 from kinesis_nb.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -97,7 +98,12 @@ def read_window(
     if said := foreign.told(sink.dropped):
         note = f"{note}, {said}" if note else said
         warnings.warn(f"the read is without some: {said}", stacklevel=2)
-    return Records(sink.take(), note)
+    rows = sink.take()
+    if feed.unpack is not unchanged and (packed := count_packed(rows["data_raw"].drop_nulls().to_arrow())):
+        told = f"{packed:,} with compressed data that is damaged, too large or not all: the bytes are in data_raw"
+        note = f"{note}, {told}" if note else told
+        warnings.warn(f"of the rows of the read {told}, parse_json says why", stacklevel=2)
+    return Records(rows, note)
 
 
 class _Collector:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import accumulate, chain
+from math import isfinite
 from operator import attrgetter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -17,6 +19,7 @@ from kinesis_nb.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+NEW_FIELD = "new field "
 _NULL = b"null"
 _MOST = 2**63 - 1  # msgspec takes no larger bound
 _AS_ARROW: dict[Any, pa.DataType] = {
@@ -25,6 +28,10 @@ _AS_ARROW: dict[Any, pa.DataType] = {
     pl.Boolean(): pa.bool_(),
     pl.String(): pa.large_string(),
 }
+WHOLE_BITS = 53  # a double holds every integer up to 2^53, and beyond that not every one
+_PLAIN = 16  # characters of a fraction that has no more digits than a double keeps
+_SMALL, _LARGE = 1e-300, 1e300  # what is between has all digits of a double
+_WHOLE = {pl.Float32(): 2**24, pl.Float64(): 2**WHOLE_BITS}
 _KINDS = {b'"': "string", b"{": "object", b"[": "array", b"t": "bool", b"f": "bool"}
 
 
@@ -38,15 +45,19 @@ class Misfits:
         Values that are null now.
     kept
         Fields that the schema does not name, and values that became JSON text.
+    large
+        The paths of lost integers of which text would have kept every digit.
     """
 
     lost: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    large: list[str] = field(default_factory=list)
 
     def clear(self) -> None:
         """Begin another row."""
         self.lost.clear()
         self.kept.clear()
+        self.large.clear()
 
 
 class Leaf:
@@ -61,6 +72,7 @@ class Leaf:
     def __init__(self, dtype: Any, path: str, *, as_text: bool = False) -> None:
         self._dtype, self._path, self._as_text = dtype, path, as_text
         self._range = _integer_range(dtype)
+        self._whole = _WHOLE.get(dtype, 0)
         self._arrow = _AS_ARROW.get(dtype) or getattr(pa, str(dtype).lower())()
 
     def annotation(self, *, forbid_unknown: bool) -> Any:  # noqa: ARG002 - the shapes have the same methods
@@ -70,7 +82,11 @@ class Leaf:
             return Optional[Annotated[int, msgspec.Meta(ge=least, le=min(most, _MOST))]]  # noqa: UP045 - for pyright
         if self._dtype == pl.String:
             return msgspec.Raw if self._as_text else str | None
-        return (bool | None) if self._dtype == pl.Boolean else (float | None)
+        if self._dtype == pl.Boolean:
+            return bool | None
+        # `float` alone would also accept an integer that it cannot hold, and round it
+        whole = Annotated[int, msgspec.Meta(ge=-self._whole, le=self._whole)]
+        return Optional[whole | float]  # noqa: UP045 - for pyright
 
     def fit(self, raw: bytes, misfits: Misfits) -> Any:
         """Return the value, or None and a word in `misfits`."""
@@ -83,22 +99,29 @@ class Leaf:
             return _string(raw)
         value = self._converted(raw)
         if value is None:
-            misfits.lost.append(f"{self._path}: {_kind(raw)} does not fit {self._dtype}")
+            self._note_lost(raw, misfits)
         return value
+
+    def _note_lost(self, raw: bytes, misfits: Misfits) -> None:
+        kind = _kind(raw)
+        if kind == "int" and self._dtype != pl.Boolean:
+            misfits.large.append(self._path)
+            kind += f" beyond 2^{self._whole.bit_length() - 1}" if self._whole else ""
+        misfits.lost.append(f"{self._path}: {kind} does not fit {self._dtype}")
 
     def _converted(self, raw: bytes) -> bool | float | None:
         try:
             value = msgspec.json.decode(raw)
-            if isinstance(value, bool) or self._dtype == pl.Boolean:
-                return value if isinstance(value, bool) and self._dtype == pl.Boolean else None
-            if not isinstance(value, int | float):
-                return None
-            if not self._range:
-                return float(value)
-        except (msgspec.ValidationError, OverflowError):  # beyond all floats
+        except msgspec.ValidationError:  # beyond all floats, or thousands of digits
             return None
-        whole = int(value)
-        return whole if whole == value and self._range[0] <= whole <= self._range[1] else None
+        if isinstance(value, bool) or self._dtype == pl.Boolean:
+            return value if isinstance(value, bool) and self._dtype == pl.Boolean else None
+        if not isinstance(value, int | float):
+            return None
+        if self._range:
+            whole = value if isinstance(value, int) else whole_number(raw.decode(), value)
+            return whole if whole is not None and self._range[0] <= whole <= self._range[1] else None
+        return float(value) if isinstance(value, float) or abs(value) <= self._whole else None
 
     def column(self, values: list[Any]) -> pa.Array:
         """Return the values as an Arrow array."""
@@ -188,7 +211,7 @@ class Object:
                 setattr(row, self._slots[name], self._fields[name].fit(bytes(value), misfits))
             else:
                 self._unknown += [name] * (name not in self._unknown)
-                misfits.kept.append(f"new field {join(self._path, name)}")
+                misfits.kept.append(NEW_FIELD + join(self._path, name))
         return row
 
     @property
@@ -249,6 +272,40 @@ def shape_of(dtype: Any, path: str, text: frozenset[str]) -> Shape:
 def join(path: str | None, name: str) -> str:
     """Return the path of a field of an object; the whole row has none."""
     return name if path is None else f"{path}.{name}"
+
+
+def whole_number(text: str, value: float) -> int | None:
+    """Return the integer that a JSON number with a fraction or an exponent stands for, if it is one of 64 bits.
+
+    Parameters
+    ----------
+    value
+        The same number as a double, which may be another integer: ``9007199254740993.0`` is rounded there.
+    """
+    if not value or abs(value) > _MOST * 2:
+        return None if value or _has_digits(text) else 0
+    exact = Decimal(text)
+    return int(exact) if exact == int(exact) else None
+
+
+def is_double(text: str, value: float) -> bool:
+    """Return whether a double says all that a JSON number with a fraction or an exponent does.
+
+    It does when, printed with as many digits, it is that number: ``0.1`` and ``0.10000000000000001`` are the same
+    double, and ``0.10000000000000002`` is another one; ``0.1000000000000000123`` is none.
+    """
+    if (len(text) <= _PLAIN and _SMALL < abs(value) < _LARGE) or repr(value) == text:
+        return True
+    if not value or not isfinite(value):
+        return not value and not _has_digits(text)
+    exact = Decimal(text)
+    digits = len(exact.as_tuple().digits)
+    return exact in (Decimal(repr(value)), Decimal(f"{value:.{digits - 1}e}"))
+
+
+def _has_digits(text: str) -> bool:
+    """Return whether a number is not zero."""
+    return not {*text.lower().partition("e")[0]} <= {*"-0."}
 
 
 def _integer_range(dtype: Any) -> tuple[int, int] | None:

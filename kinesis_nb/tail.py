@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 import weakref
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +14,7 @@ from kinesis_nb.config import check_count, hinted
 from kinesis_nb.display import frame_html, show_live, to_perspective, widget
 from kinesis_nb.errors import Closed
 from kinesis_nb.frames import Record, Records, TableLike, concat, in_range, iter_records
+from kinesis_nb.payload import count_packed, unchanged
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.process import of_one_process
 from kinesis_nb.scheduler import Scheduler
@@ -49,6 +51,8 @@ class TailStats:
         User records of aggregates that are not among the rows, because their hash keys are another shard's.
     warning
         What is odd about the stream as a whole, else an empty string.
+    packed
+        Rows received with compressed data that `decompress` left in ``data_raw``; parse_json says why.
     """
 
     buffer: BufferStats
@@ -56,6 +60,7 @@ class TailStats:
     gaps: tuple[Gap, ...] = ()
     warning: str = ""
     dropped: int = 0
+    packed: int = 0
 
 
 @of_one_process
@@ -107,12 +112,14 @@ class Tail(TableLike):
 
     def stats(self) -> TailStats:
         """Return exact counts of this moment."""
+        sink, scheduler = self._sink, self._scheduler
         return TailStats(
             self._buffer.stats(),
-            tuple(self._scheduler.stats()),
-            tuple(self._sink.gaps),
-            self._scheduler.warning,
-            self._sink.dropped,
+            tuple(scheduler.stats()),
+            tuple(sink.gaps),
+            scheduler.warning,
+            sink.dropped,
+            sum([*sink.packed.values()]),
         )
 
     def _warn(self) -> str:
@@ -246,8 +253,9 @@ class Tail(TableLike):
     def __repr__(self) -> str:
         stats = self.stats()
         lags = [shard.millis_behind_latest or 0 for shard in stats.shards]
-        gaps = f"{len(stats.gaps)} gaps" if stats.gaps else ""
-        told = [gaps, foreign.told(stats.dropped), stats.warning, str(self._buffer.error or "")]
+        counts = {"gaps": len(stats.gaps), "rows still compressed": stats.packed}
+        counted = [f"{count:,} {name}" for name, count in counts.items() if count]
+        told = [*counted, foreign.told(stats.dropped), stats.warning, str(self._buffer.error or "")]
         trouble = "".join(f", {text}" for text in told if text)
         return (
             f"<Tail {self.stream}: {self.state}, {len(lags)} shards, {stats.buffer.rows:,} of {stats.buffer.received:,}"
@@ -259,6 +267,7 @@ class _BufferSink:
     def __init__(self, feed: Feed, start: StartingPosition, buffer: Buffer) -> None:
         self.gaps: list[Gap] = []
         self._dropped: dict[str, tuple[int, int]] = {}  # by shard: up to which record, and how many; its thread counts
+        self.packed: Counter[str] = Counter()  # by shard id, each of which has a thread
         self._feed, self._start, self._buffer = feed, start, buffer
 
     def position(self, shard: Shard) -> StartingPosition:
@@ -270,7 +279,10 @@ class _BufferSink:
         earliest = self._start.timestamp if self._start.kind is Kind.AT_TIMESTAMP else None
         if batch.dropped:
             self._drop(shard.shard_id, batch.dropped, earliest)
-        self._buffer.put(shard.shard_id, in_range(batch.rows, earliest, None))  # who takes them may know
+        rows = in_range(batch.rows, earliest, None)
+        if self._feed.unpack is not unchanged and (packed := count_packed(rows.column("data_raw"))):
+            self.packed[shard.shard_id] += packed
+        self._buffer.put(shard.shard_id, rows)  # who takes them may know the counts
         return True
 
     def _drop(self, shard_id: str, dropped: tuple[Dropped, ...], earliest: datetime | None) -> None:

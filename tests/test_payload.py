@@ -69,6 +69,25 @@ def test_damaged_data_stays_as_it_came(damaged: bytes) -> None:
     ]
 
 
+@pytest.mark.parametrize("rest", [b"\n", bytes(9), b"x\x1f\x8b"], ids=["newline", "padding", "bytes"])
+def test_bytes_behind_gzip_data_do_not_hide_it(rest: bytes) -> None:
+    """The text of all members is read, and the row keeps its bytes; rows beside it are as ever."""
+    data = gzip.compress(b"one ") + gzip.compress("☕".encode()) + rest
+    assert opened(data, b"plain", gzip.compress(b"good")) == [("one ☕", data), ("plain", None), ("good", None)]
+    assert opened(data) == [("one ☕", data)]
+
+
+def test_bytes_behind_gzip_data_open_no_limit() -> None:
+    """Neither a bomb, nor a record of thousands of members, nor a member that is cut comes in that way."""
+    bomb = gzip.compress(bytes(4 * 2**20)) + b"\n"
+    many = gzip.compress(b"") * 5_000 + b"\n"
+    cut = gzip.compress(b"good") + gzip.compress(b"cut")[:-1]
+    assert opened(bomb, many, cut) == [(data.decode(errors="replace"), data) for data in (bomb, many, cut)]
+    members = gzip.compress(bytes(150_000)) * 8 + b"\n"  # each is within the limit
+    assert len(members) * MOST_RATIO > 150_000
+    assert opened(members)[0][0] == members.decode(errors="replace")
+
+
 def test_bomb_stays_packed() -> None:
     """A record that would grow beyond the limit is left as it is."""
     bomb = gzip.compress(bytes(4 * 2**20))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import access, agents, export, foreign, journal, reader, sync
+from tests.mutants import access, agents, export, foreign, journal, parsing, reader, sync
 
 SUITES = {
     "reader": reader.SUITE,
@@ -10,6 +10,7 @@ SUITES = {
     "access": access.SUITE,
     "export": export.SUITE,
     "journal": journal.SUITE,
+    "parsing": parsing.SUITE,
     "sync": sync.SUITE,
     "agents": agents.SUITE,
 }

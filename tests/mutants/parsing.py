@@ -1,0 +1,161 @@
+"""Defects in what makes columns of JSON text, and in the opening of compressed records."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant, Suite
+
+MUTANTS = [
+    Mutant(
+        "a float column rounds integers",
+        "shapes.py",
+        "return Optional[whole | float]",
+        "return Optional[float]",
+    ),
+    Mutant(
+        "an integer that a float column refused is rounded after all",
+        "shapes.py",
+        "return float(value) if isinstance(value, float) or abs(value) <= self._whole else None",
+        "return float(value)",
+    ),
+    Mutant(
+        "an integer written as a float goes through a double",
+        "shapes.py",
+        "value if isinstance(value, int) else whole_number(raw.decode(), value)",
+        "int(value) if value == int(value) else None",
+    ),
+    Mutant(
+        "an integer of more than 64 bits is not told by its path",
+        "shapes.py",
+        "            misfits.large.append(self._path)\n",
+        "",
+    ),
+    Mutant("large integers are no conflict with floats", "infer.py", "            self.has_large = True\n", ""),
+    Mutant("long decimals are no conflict", "infer.py", "self.has_long |= isinstance(value, _LongFloat)", "pass"),
+    Mutant(
+        "a conflict does not make text",
+        "infer.py",
+        "pl.String() if conflict else _SCALARS.get(kinds, pl.String())",
+        "_SCALARS.get(kinds, pl.String())",
+    ),
+    Mutant(
+        "every long print of a double is a decimal",
+        "shapes.py",
+        'return exact in (Decimal(repr(value)), Decimal(f"{value:.{digits - 1}e}"))',
+        "return exact == Decimal(repr(value))",
+    ),
+    Mutant(
+        "a number that a double makes zero is zero",
+        "shapes.py",
+        "        return not value and not _has_digits(text)\n",
+        "        return not value\n",
+    ),
+    Mutant(
+        "large integers behind the sample are lost",
+        "parse.py",
+        "reader.large.keys() <= large.keys()",
+        "True",
+    ),
+    Mutant(
+        "types are inferred again without end",
+        "parse.py",
+        "looks == _LOOKS or ",
+        "",
+    ),
+    Mutant("integers within a cell of pandas are floats", "parse.py", ", integer_object_nulls=True", ""),
+    Mutant(
+        "NaN is taken for null without a word",
+        "lenient.py",
+        '            changed.append(f"{path}: {value.name} is not JSON, read as null")\n',
+        "",
+    ),
+    Mutant(
+        "half of a surrogate is dropped",
+        "lenient.py",
+        'return _LONE.sub("\\ufffd", value)',
+        'return _LONE.sub("", value)',
+    ),
+    Mutant(
+        "a path is named with half of a surrogate",
+        "lenient.py",
+        "            members = zip(names, value.values(), strict=True)\n",
+        "            members = zip(value, value.values(), strict=True)\n",
+    ),
+    Mutant("a byte order mark makes a row malformed", "lenient.py", 'text.removeprefix("\\ufeff")', "text"),
+    Mutant(
+        "numbers of lenient JSON are parsed",
+        "lenient.py",
+        "parse_int=msgspec.Raw, parse_float=msgspec.Raw, ",
+        "",
+    ),
+    Mutant(
+        "an array of numbers is a row for each",
+        "lenient.py",
+        "return isinstance(value, list) and any(isinstance(item, dict) for item in value)",
+        "return isinstance(value, list)",
+    ),
+    Mutant("rows with NaN are not sampled", "infer.py", "yield _decode(value.raw)", "yield _decode(text)"),
+    Mutant(
+        "places are counted from the beginning of a chunk",
+        "json_rows.py",
+        "self.several[self._count + n] = len(found)",
+        "self.several[n] = len(found)",
+    ),
+    Mutant(
+        "the reason stands at another object of the record",
+        "json_rows.py",
+        "{len(values) + place: ",
+        "{len(values): ",
+    ),
+    Mutant(
+        "records are exploded without a word",
+        "json_rows.py",
+        "if self._explode is None and self.several:",
+        "if False:",
+    ),
+    Mutant(
+        "explode=False explodes",
+        "json_rows.py",
+        "if len(found) > 1 and self._explode is False:",
+        "if False:",
+    ),
+    Mutant(
+        "replaced letters are not told",
+        "json_rows.py",
+        "[fault, *said] if fault else said",
+        "said",
+    ),
+    Mutant(
+        "bytes are blamed for text that was repaired",
+        "json_rows.py",
+        ' if "\\ufffd" in self.text else ""',
+        "",
+    ),
+    Mutant(
+        "fields beyond the limit are called new",
+        "json_rows.py",
+        "change.removeprefix(NEW_FIELD) not in self._schema.left_out",
+        "True",
+    ),
+    Mutant(
+        "the limit of fields is not told",
+        "json_rows.py",
+        "            if left_out:\n",
+        "            if False:\n",
+    ),
+    Mutant(
+        "bytes behind gzip data are dropped",
+        "payload.py",
+        "    if is_faulty.true_count:",
+        "    if False:",
+    ),
+    Mutant(
+        "a member of gzip that is cut is whole", "payload.py", "        if not member.eof:\n", "        if not True:\n"
+    ),
+    Mutant("members of gzip are opened without end", "payload.py", "for _ in range(_MEMBERS):", "while True:"),
+    Mutant("records that stay packed are not counted", "read.py", "feed.unpack is not unchanged and", "False and"),
+]
+
+SUITE = Suite(
+    MUTANTS,
+    tuple(f"tests/test_{name}.py" for name in ("messy", "parse", "payload")),
+)
