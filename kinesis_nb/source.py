@@ -492,13 +492,14 @@ class Source:
         Fenced
             When another process runs this export.
         """
+        from kinesis_nb.encode import DATA
         from kinesis_nb.entries import Options
         from kinesis_nb.export_stream import Range, start_export
 
         stream = self._output_stream(output_stream_arn)
         rows = self._rows_of(table_or_tail, storage_options)
         first, last = self._range(start, end)
-        span, options = Range(first, last, rate, journal), Options(partition_column, None, None, on_bad_key, aggregate)
+        span, options = Range(first, last, rate, journal), Options(partition_column, None, DATA, on_bad_key, aggregate)
         if self.config.agents is not None:
             return self._export_on_agents(stream, table_or_tail, storage_options, output_stream_arn, options, span)
         setup = self._setup(storage_options)

@@ -29,7 +29,6 @@ import msgspec
 import polars as pl
 
 from kinesis_nb.emulator import AwsError, ManualClock, Model, Quotas
-from kinesis_nb.encode import read_rows
 from kinesis_nb.entries import Options, Preparer, waves
 from kinesis_nb.errors import InvalidRequest, KinesisError, ServiceError, Throttled
 from kinesis_nb.exporter import Exporter
@@ -38,6 +37,7 @@ from kinesis_nb.service.aggregation import pack, unpack
 from kinesis_nb.service.finding import Page, find
 from kinesis_nb.service.putting import decode_results, encode_records, request_body
 from kinesis_nb.service.wire import decode_page
+from kinesis_nb.tables import read_rows
 from kinesis_nb.target import look_up
 from tests.virtual import VirtualClock, VirtualKinesis
 

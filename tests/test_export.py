@@ -182,7 +182,7 @@ def test_gives_up_a_record_after_some_tries(source: kn.Source, streams: Streams,
         (pl.DataFrame({"a": ["x"]}), {"encode": lambda _row: 5}, "encode= returned int"),
         ([1, 2], {}, "a list is not a table"),
         (pl.DataFrame({"a": ["x"], "o": [object()]}), {}, "column 'o' holds Python objects"),
-        (pd.DataFrame({"a": ["x", 1]}), {}, "no Arrow form"),
+        (pd.DataFrame({"a": ["x", 1]}), {}, "column .a. holds Python objects of different types, int and str: row 1"),
         (pl.DataFrame({"a": ["x"]}), {"encode": "csv"}, "encode= takes no str"),
         (pl.DataFrame({"a": ["x"]}), {"encode": lambda row: row["b"]}, "row 0 cannot be encoded: KeyError"),
     ],
@@ -377,7 +377,7 @@ def test_a_lazy_frame_is_read_as_it_is_sent(
     source: kn.Source, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a LazyFrame no more is queued than the window holds, and every row arrives."""
-    monkeypatch.setattr("kinesis_nb.encode.CHUNK_ROWS", 50)
+    monkeypatch.setattr("kinesis_nb.tables.CHUNK_ROWS", 50)
     monkeypatch.setattr("kinesis_nb.export.STREAMED", Window(100, 2**20))
     arn, df, most = streams.create(shards=2), frame(600, keys=2), 0
     queued = Tally.queued
