@@ -18,18 +18,8 @@ from kinesis_nb.refusals import Inexact
 
 _OFFSET = re.compile(r"[+-]\d\d:?\d\d")
 _MOST_DIGITS = 38  # of a decimal of polars
-_MINUTE = "%Y-%m-%dT%H:%M"
-_PERIODS = {  # ISO 8601 has a form for these; a quarter or a week that begins on a Wednesday has none
-    "Y-DEC": "%Y",
-    "M": "%Y-%m",
-    "D": "%Y-%m-%d",
-    "h": "%Y-%m-%dT%H:00",
-    "min": _MINUTE,
-    "s": f"{_MINUTE}:%S",
-    "ms": f"{_MINUTE}:%S.%l",
-    "us": f"{_MINUTE}:%S.%u",
-    "ns": f"{_MINUTE}:%S.%n",
-}
+_PERIODS = {"Y-DEC": "%Y", "M": "%Y-%m", "D": "%Y-%m-%d"}  # ISO 8601 has no quarters, and no weeks of a Wednesday
+_TIMES = ("h", "min", "s", "ms", "us", "ns")
 
 
 def needs_adapting(kind: pa.DataType) -> bool:
@@ -45,7 +35,7 @@ def needs_adapting(kind: pa.DataType) -> bool:
         return True
     return (
         isinstance(kind, pa.BaseExtensionType)
-        or types.is_decimal256(kind)
+        or (types.is_decimal(kind) and not types.is_decimal128(kind))
         or types.is_run_end_encoded(kind)
         or types.is_list_view(kind)
         or types.is_large_list_view(kind)
@@ -73,7 +63,7 @@ def adapted(array: pa.Array, path: str) -> pa.Array:
         return adapted(array.dictionary_decode(), path)
     if types.is_run_end_encoded(kind):
         return adapted(pc.run_end_decode(array), path)
-    if types.is_decimal256(kind):
+    if types.is_decimal(kind):
         return _decimals(array, path)
     if types.is_struct(kind):
         parts = [adapted(part, f"{path}.{kind.field(place).name}") for place, part in enumerate(array.flatten())]
@@ -83,11 +73,24 @@ def adapted(array: pa.Array, path: str) -> pa.Array:
         pair = pa.struct([pa.field("key", kind.key_type), pa.field("value", kind.item_type)])
         return adapted(array.cast(pa.list_(pair)), path)
     if hasattr(kind, "value_type"):
-        lengths = pc.list_value_length(array).fill_null(0).to_pylist()
-        offsets = pa.array(accumulate(lengths, initial=0), pa.int64())
-        items = adapted(pc.list_flatten(array), f"{path}[]")
-        return pa.LargeListArray.from_arrays(offsets, items, mask=array.is_null())
+        offsets, items = _lists(array)
+        return pa.LargeListArray.from_arrays(offsets, adapted(items, f"{path}[]"), mask=array.is_null())
     raise Inexact(path, f"has the type {kind}, which has no standard form")
+
+
+def _lists(array: Any) -> tuple[pa.Array, pa.Array]:
+    """Return where each list begins and ends in the items, and these; Arrow's own way has no UUIDs and the like."""
+    kind = array.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        offsets = array.offsets.cast(pa.int64())
+        first, last = offsets[0].as_py(), offsets[-1].as_py()
+        return pc.subtract(offsets, first), array.values.slice(first, last - first)
+    if pa.types.is_fixed_size_list(kind):
+        size = kind.list_size
+        offsets = pa.array(range(0, (len(array) + 1) * size, size), pa.int64())
+        return offsets, array.values.slice(array.offset * size, len(array) * size)
+    lengths = pc.list_value_length(array).fill_null(0).to_pylist()
+    return pa.array(accumulate(lengths, initial=0), pa.int64()), pc.list_flatten(array)
 
 
 def _storage(array: Any, path: str) -> pa.Array:
@@ -101,7 +104,7 @@ def _storage(array: Any, path: str) -> pa.Array:
             return array.storage.cast(pa.bool_())
         case "arrow.json":
             return adapted(array.storage, path)
-        case "pandas.period" if kind.freq in _PERIODS:
+        case "pandas.period" if kind.freq in _PERIODS or kind.freq in _TIMES:
             return _periods(array.storage, kind.freq)
         case "pandas.period":
             what = f"holds periods of {kind.freq}, which ISO 8601 has no form for"
@@ -121,9 +124,12 @@ def _uuids(storage: pa.Array) -> pa.Array:
 def _periods(ordinals: pa.Array, freq: str) -> pa.Array:
     import pandas as pd
 
-    periods = [None if number is None else pd.Period(ordinal=number, freq=freq) for number in ordinals.to_pylist()]
-    texts = [None if period is None else period.strftime(_PERIODS[freq]) for period in periods]
-    return pa.array(texts, pa.large_string())
+    periods = pd.PeriodIndex.from_ordinals(ordinals.fill_null(0).to_numpy(), freq=freq)
+    if freq in _TIMES:
+        texts = iso(pl.Series(pa.array(periods.to_timestamp()))).to_arrow()
+    else:
+        texts = pa.array(periods.strftime(_PERIODS[freq]), pa.large_string())
+    return pc.if_else(ordinals.is_valid(), texts, None)
 
 
 def _times(array: Any, path: str) -> pa.Array:

@@ -128,7 +128,8 @@ def _struct(column: pl.Series, path: str) -> pl.Series:
 
 
 def _items(column: pl.Series) -> pl.Series:
-    return column.explode(empty_as_null=False, keep_nulls=False)
+    """Return the items of all lists; a null may have some behind it, which `explode` alone would bring to light."""
+    return column.drop_nulls().explode(empty_as_null=False)
 
 
 def _joined(column: pl.Series, texts: pl.Series) -> pl.Series:

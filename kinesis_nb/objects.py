@@ -12,7 +12,7 @@ import enum
 import sys
 from collections.abc import Callable  # noqa: TC003 - a NamedTuple has it in a field
 from contextlib import suppress
-from datetime import date, datetime, time, timedelta
+from datetime import MAXYEAR, MINYEAR, date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MOST_DIGITS = 38
+_MOST_SECONDS = 2**63 // 10**6
 _PLAIN = {str: pa.large_string(), bytes: pa.large_binary(), bool: pa.bool_(), date: pa.date32(), float: pa.float64()}
 
 
@@ -108,6 +109,12 @@ def _floats(values: list[Any], path: str) -> pa.Array:
 
 def _moments(values: list[Any], path: str) -> pa.Array:
     present = [value for value in values if value is not None]
+    if any(
+        not MINYEAR <= value.year <= MAXYEAR for value in present
+    ):  # pandas has such times, Arrow takes them for 1970
+        raise Inexact(
+            path, f"holds times beyond the year {MAXYEAR} as Python objects", "pd.to_datetime() makes them times"
+        )
     if len({value.tzinfo is None for value in present}) > 1:
         raise Inexact(path, "holds times with and without a time zone", "pd.to_datetime(…, utc=True)")
     zones = {pa.scalar(value).type.tz for value in {value.tzinfo: value for value in present}.values()}
@@ -115,7 +122,9 @@ def _moments(values: list[Any], path: str) -> pa.Array:
     return pa.array(values, pa.timestamp(_unit(present), zone))
 
 
-def _spans(values: list[Any], _path: str) -> pa.Array:
+def _spans(values: list[Any], path: str) -> pa.Array:
+    if any(value is not None and abs(value.total_seconds()) > _MOST_SECONDS for value in values):
+        raise Inexact(path, "holds a duration that microseconds in 64 bits do not reach")  # Arrow takes it for none
     return pa.array(values, pa.duration(_unit(values)))
 
 

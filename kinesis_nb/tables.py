@@ -59,7 +59,8 @@ def read_rows(frame: Any) -> Rows:
             schema = _of_polars(frame.collect_schema().to_frame(), 0).schema
             return Rows(schema, _as_they_come(batches, _of_polars), frame, in_memory=False)
         if isinstance(frame, pa.RecordBatchReader):
-            schema = _of_arrow(frame.schema.empty_table(), 0).schema
+            empty = ((field.name, pa.chunked_array([], field.type)) for field in frame.schema)
+            schema = _of_columns(empty, 0).schema
             return Rows(schema, _as_they_come(frame, _of_arrow), None, in_memory=False)
         whole = _whole(frame)
     return Rows(whole.schema, whole.iter_slices(CHUNK_ROWS), whole.lazy(), in_memory=True)
