@@ -108,9 +108,9 @@ def _storage(array: Any, path: str) -> pa.Array:
             return _periods(array.storage, kind.freq)
         case "pandas.period":
             what = f"holds periods of {kind.freq}, which ISO 8601 has no form for"
-            raise Inexact(path, what, "begin and end as columns of their own, or .astype(str)")
+            raise Inexact(path, what, "send begin and end as columns of their own, or .astype(str)")
         case "pandas.interval":
-            raise Inexact(path, "holds intervals", "left and right as columns of their own, or .astype(str)")
+            raise Inexact(path, "holds intervals", "send left and right as columns of their own, or .astype(str)")
         case _:
             raise Inexact(path, f"has the extension type {name}, which has no standard form")
 
@@ -140,7 +140,9 @@ def _times(array: Any, path: str) -> pa.Array:
     try:
         array = array.cast(wider)
     except pa.ArrowInvalid as error:
-        raise Inexact(path, "holds a time that milliseconds in 64 bits do not reach", "a number says it") from error
+        raise Inexact(
+            path, "holds a time that milliseconds in 64 bits do not reach", "cast it to an integer first, or drop it"
+        ) from error
     if not _OFFSET.fullmatch(zone):
         return array
     offset = f"{zone[:3]}:{zone[-2:]}"

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import polars.selectors as cs
 
+from kinesis_nb.config import check_choice
 from kinesis_nb.encode import (
     DATA,
     KEY,
@@ -56,8 +57,7 @@ class Options:
                 raise ConfigError(
                     f"{name}= takes no {type(value).__name__}", hint=f'give the name of one column: {name}="id"'
                 )
-        if self.on_bad_key not in ("fail", "skip", "hash"):  # a set would hash what a user gave
-            raise ConfigError(f"on_bad_key={self.on_bad_key!r} is not known", hint='use "fail", "skip" or "hash"')
+        check_choice("on_bad_key", self.on_bad_key, "fail", "skip", "hash")
         if not isinstance(self.aggregate, bool | np.bool_):
             raise ConfigError(f"aggregate= takes no {type(self.aggregate).__name__}", hint="use True or False")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from kinesis_nb.config import check_choice
 from kinesis_nb.encode import refuse_rows
 from kinesis_nb.entries import Options, Preparer, refuse_large, waves
 from kinesis_nb.errors import ConfigError
@@ -37,10 +38,8 @@ class Delivery:
     resume: ExportReport | None = None
 
     def __post_init__(self) -> None:
-        if self.order not in ("per_key", "none"):
-            raise ConfigError(f"order={self.order!r} is not known", hint='use "per_key" or "none"')
-        if self.on_ambiguous not in ("resend", "stop"):
-            raise ConfigError(f"on_ambiguous={self.on_ambiguous!r} is not known", hint='use "resend" or "stop"')
+        check_choice("order", self.order, "per_key", "none")
+        check_choice("on_ambiguous", self.on_ambiguous, "resend", "stop")
         if not isinstance(self.resume, ExportReport | None):
             raise ConfigError(f"resume= takes no {type(self.resume).__name__}", hint="give the report of that export")
 

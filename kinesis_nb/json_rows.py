@@ -90,7 +90,7 @@ def _check_years(column: pl.Series, path: str) -> None:
         return
     numbers = column.to_physical()
     if not numbers.is_between(-most, most).all():
-        raise Inexact(path, "holds a time beyond the year 262,000", "a number says it")
+        raise Inexact(path, "holds a time beyond the year 262,000", "cast it to an integer first, or drop it")
 
 
 def iso(column: pl.Series) -> pl.Series:

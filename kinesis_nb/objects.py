@@ -56,12 +56,16 @@ def _refusal(kinds: set[type], path: str) -> Inexact:
     names = " and ".join(sorted(kind.__name__ for kind in kinds))
     kind = next(iter(kinds))
     if len(kinds) > 1:
-        return Inexact(path, f"holds Python objects of different types, {names}", ".astype(str) makes them one")
+        return Inexact(
+            path,
+            f"holds Python objects of different types, {names}",
+            "cast it with .astype(str), or split it into columns",
+        )
     if issubclass(kind, set | frozenset):
-        return Inexact(path, f"holds a {names}, which has no order", ".map(sorted) makes it a list")
+        return Inexact(path, f"holds a {names}, which has no order", "make it a list first, with .map(sorted)")
     if issubclass(kind, enum.Enum):
-        return Inexact(path, f"holds {names}, an enum", ".map(lambda member: member.value)")
-    return Inexact(path, f"holds Python objects of the type {names}", ".astype(str) if that says everything")
+        return Inexact(path, f"holds {names}, an enum", "send its value, with .map(lambda member: member.value)")
+    return Inexact(path, f"holds Python objects of the type {names}", "cast it with .astype(str), or drop it")
 
 
 def _is_missing(value: object) -> bool:
@@ -113,10 +117,16 @@ def _moments(values: list[Any], path: str) -> pa.Array:
         not MINYEAR <= value.year <= MAXYEAR for value in present
     ):  # pandas has such times, Arrow takes them for 1970
         raise Inexact(
-            path, f"holds times beyond the year {MAXYEAR} as Python objects", "pd.to_datetime() makes them times"
+            path,
+            f"holds times beyond the year {MAXYEAR} as Python objects",
+            "make it a column of times, with pd.to_datetime()",
         )
     if len({value.tzinfo is None for value in present}) > 1:
-        raise Inexact(path, "holds times with and without a time zone", "pd.to_datetime(…, utc=True)")
+        raise Inexact(
+            path,
+            "holds times with and without a time zone",
+            "give all of them a time zone, with pd.to_datetime(…, utc=True)",
+        )
     zones = {pa.scalar(value).type.tz for value in {value.tzinfo: value for value in present}.values()}
     zone = next(iter(zones)) if len(zones) == 1 else "UTC"
     return pa.array(values, pa.timestamp(_unit(present), zone))
@@ -160,7 +170,7 @@ def _vectors(arrays: list[Any]) -> pa.Array | None:
 def _structs(values: list[Any], path: str) -> pa.Array:
     names = dict.fromkeys(chain.from_iterable(value for value in values if value is not None))
     if odd := [name for name in names if not isinstance(name, str)]:
-        raise Inexact(path, f"holds a dict with the key {odd[0]!r}, which is no text", "text as keys")
+        raise Inexact(path, f"holds a dict with the key {odd[0]!r}, which is no text", "make its keys text")
     if not names:
         return pa.array(values, pa.struct([]))
     rows = [{} if value is None else value for value in values]

@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 NOT_OURS = (Exception, pl.exceptions.PanicException)  # a panic of polars is a BaseException
 OURS = (KinesisError, MemoryError)  # these mean the same to a user wherever they come from
-AS_TEXT = "a string column says everything"
+AS_TEXT = "cast it to a string first, or drop it"
 
 
 class Inexact(Exception):
@@ -58,9 +58,7 @@ def converted(convert: Callable[[Any], R], column: Any, name: str, numbers: Any)
         misfit = error if isinstance(error, Inexact) else Inexact(name, f"cannot be exported ({error})")
         row = _first_that_fails(convert, column)
         where = "" if row is None else f": row {numbers[row]}"
-        raise ConfigError(
-            f"column {misfit.path!r} {misfit.what}{where}", hint=f"cast it first: {misfit.cast}"
-        ) from error
+        raise ConfigError(f"column {misfit.path!r} {misfit.what}{where}", hint=misfit.cast) from error
 
 
 def _first_that_fails(convert: Callable[[Any], object], column: Any) -> int | None:

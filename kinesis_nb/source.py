@@ -691,6 +691,10 @@ def _progress_bar(title: str, *, shown: bool | Callable[[int], None]) -> Generat
     if callable(shown):
         yield shown
         return
+    if not isinstance(shown, int):  # True and False are
+        raise ConfigError(
+            f"progress= takes no {type(shown).__name__}", hint="use True, False, or a function of the rows"
+        )
     from tqdm.auto import tqdm
 
     with tqdm(desc=title, unit=" rows", unit_scale=True, disable=not shown, leave=False) as bar:
