@@ -61,6 +61,11 @@ class Options:
         if not isinstance(self.aggregate, bool | np.bool_):
             raise ConfigError(f"aggregate= takes no {type(self.aggregate).__name__}", hint="use True or False")
 
+    @classmethod
+    def of_records(cls, partition_column: str | None, on_bad_key: str, aggregate: bool) -> Options:  # noqa: FBT001
+        """Return the options for rows that are records, whatever other columns somebody gave them."""
+        return cls(partition_column, None, DATA, on_bad_key, aggregate)
+
 
 class Preparer:
     """Turns the rows of one frame into entries, batch by batch."""

@@ -398,16 +398,14 @@ class Source:
         Parameters
         ----------
         df
-            A polars or pandas frame or Series, an Arrow table, or anything with ``__arrow_c_stream__``. A LazyFrame and
-            a stream of Arrow batches are read as they are sent, in bounded memory. What a frame holds arrives exactly,
-            or the frame is refused with column, row and cast (docs/exports.md); of a pandas index only the levels that
-            have a name are data.
+            A polars or pandas frame or Series, an Arrow table, or anything with ``__arrow_c_stream__``; LazyFrames and
+            streams of Arrow batches are read as they are sent, in bounded memory. Values arrive exactly, or are refused
+            (docs/exports.md).
         output_stream_arn, partition_column
             An ARN of this source's region; what gives the partition key, the first string column by default.
         encode, data_column
             A function from a row (a dict) to its data, or a column to send as it is. By default one JSON object per
-            row; a frame with the columns ``partition_key`` and ``data``, such as a synced table, goes out as it came,
-            unless it has others than a record: those would be left out, so it goes as JSON with all, and a warning.
+            row; a frame with the columns ``partition_key`` and ``data`` and no others than a record goes out as it came.
         order, aggregate
             ``"per_key"`` keeps the order of the rows of a key; ``"none"`` is faster. For few keys, KPL aggregates are
             fast and keep it; readers must unpack them, as ours do.
@@ -417,8 +415,8 @@ class Source:
         on_ambiguous
             When an answer is lost: ``"resend"`` and count possible duplicates, or ``"stop"``.
         resume
-            The report of an export of these rows that did not end; only what it did not settle is sent. Rows that are
-            not those the report is about, or have another order, are refused before a request.
+            The report of an export of these rows that did not end; only what it did not settle is sent. Other rows, or
+            the same in another order, are refused before a request.
         progress
             Show a bar, or call a function with the rows written so far; a KinesisError from it stops the export.
 
@@ -433,10 +431,7 @@ class Source:
             For a frame, column, key, size or ARN that cannot be right, and ExportsDisabled; nothing was sent, but of
             what is read as it is sent the earlier batches (see ``error.report``).
         StreamNotFound, ServiceError
-            No such stream; the service refuses for good.
-
-        Whatever is raised once the frame is looked at has a ``report``, which can be resumed: MemoryError, and what
-        `progress` raises, too. An error while the rows are read is a ConfigError with that error as its cause.
+            No such stream; the service refuses for good. Whatever ends an export, ``error.report`` can be resumed.
         """
         from kinesis_nb.entries import Options
         from kinesis_nb.export import Delivery, export_frame
@@ -499,14 +494,13 @@ class Source:
         Fenced
             When another process runs this export.
         """
-        from kinesis_nb.encode import DATA
         from kinesis_nb.entries import Options
         from kinesis_nb.export_stream import Range, start_export
 
         stream = self._output_stream(output_stream_arn)
         rows = self._rows_of(table_or_tail, storage_options)
         first, last = self._range(start, end)
-        span, options = Range(first, last, rate, journal), Options(partition_column, None, DATA, on_bad_key, aggregate)
+        span, options = Range(first, last, rate, journal), Options.of_records(partition_column, on_bad_key, aggregate)
         if self.config.agents is not None:
             return self._export_on_agents(stream, table_or_tail, storage_options, output_stream_arn, options, span)
         setup = self._setup(storage_options)
