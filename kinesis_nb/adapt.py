@@ -124,7 +124,8 @@ def _uuids(storage: pa.Array) -> pa.Array:
 def _periods(ordinals: pa.Array, freq: str) -> pa.Array:
     import pandas as pd
 
-    periods = pd.PeriodIndex.from_ordinals(ordinals.fill_null(0).to_numpy(), freq=freq)
+    numbers = ordinals.fill_null(0).to_numpy()
+    periods: Any = pd.PeriodIndex(pd.arrays.PeriodArray(numbers, dtype=pd.PeriodDtype(freq)))
     if freq in _TIMES:
         texts = iso(pl.Series(pa.array(periods.to_timestamp()))).to_arrow()
     else:

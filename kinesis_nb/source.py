@@ -398,14 +398,13 @@ class Source:
         Parameters
         ----------
         df
-            A polars or pandas frame or Series, an Arrow table, or anything with ``__arrow_c_stream__``; LazyFrames and
-            streams of Arrow batches are read as they are sent, in bounded memory. Values arrive exactly, or are refused
-            (docs/exports.md).
+            A frame or Series of polars or pandas, a LazyFrame, an Arrow table or stream, anything with
+            ``__arrow_c_stream__``. Values arrive exactly, or are refused (docs/exports.md).
         output_stream_arn, partition_column
             An ARN of this source's region; what gives the partition key, the first string column by default.
         encode, data_column
             A function from a row (a dict) to its data, or a column to send as it is. By default one JSON object per
-            row; a frame with the columns ``partition_key`` and ``data`` and no others than a record goes out as it came.
+            row; a frame with the columns ``partition_key`` and ``data``, and no others than a record, goes as it came.
         order, aggregate
             ``"per_key"`` keeps the order of the rows of a key; ``"none"`` is faster. For few keys, KPL aggregates are
             fast and keep it; readers must unpack them, as ours do.
@@ -415,8 +414,7 @@ class Source:
         on_ambiguous
             When an answer is lost: ``"resend"`` and count possible duplicates, or ``"stop"``.
         resume
-            The report of an export of these rows that did not end; only what it did not settle is sent. Other rows, or
-            the same in another order, are refused before a request.
+            The report of an export of these rows in this order; what it did not settle is sent. Others are refused.
         progress
             Show a bar, or call a function with the rows written so far; a KinesisError from it stops the export.
 

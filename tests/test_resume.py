@@ -202,6 +202,16 @@ def test_a_query_without_an_order_is_noticed(source: kn.Source, streams: Streams
         source.export_df(shuffled.lazy(), arn, resume=report, progress=False)
 
 
+def test_an_export_that_is_through_is_about_its_rows_in_their_order(source: kn.Source, streams: Streams) -> None:
+    """All rows are settled and share one mark: it knows their order too, in one batch and over several."""
+    arn, df = streams.create(), frame(120)
+    report = source.export_df(df, arn, progress=False)
+    assert source.export_df(df, arn, resume=report, progress=False).rows == 0
+    for others in (df.reverse(), pl.concat([df[1:2], df[:1], df[2:]]), df.with_columns(n=pl.col("n") + 1)):
+        with pytest.raises(kn.ConfigError, match="the first 120 rows were others"):
+            source.export_df(others, arn, resume=report, progress=False)
+
+
 SAME: dict[str, Callable[[pl.DataFrame], Any]] = {
     "LazyFrame": pl.DataFrame.lazy,
     "Arrow": pl.DataFrame.to_arrow,
