@@ -281,6 +281,13 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def check_choice(name: str, value: object, *choices: str) -> None:
+    """Raise ConfigError for anything but one of the choices; what cannot be compared or hashed is none of them."""
+    if not isinstance(value, str) or value not in choices:
+        known = ", ".join(f'"{choice}"' for choice in choices[:-1]) + f' or "{choices[-1]}"'
+        raise ConfigError(f"{name}={value!r} is not known", hint=f"use {known}")
+
+
 def check_count(name: str, value: object) -> None:
     """Raise ConfigError for anything but a whole number of 1 or more."""
     if not isinstance(value, int) or value < 1:

@@ -1,79 +1,28 @@
 """A frame -> the partition key and the data of each record, column by column rather than row by row."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow has no types)
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator  # noqa: TC003 - a NamedTuple has it in a field
-from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+import warnings
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.quoting import quoted
+from kinesis_nb.frames import SCHEMA, decode_text
+from kinesis_nb.json_rows import json_objects, json_texts
+from kinesis_nb.refusals import NOT_OURS, OURS, converted, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     Encode = Callable[[dict[str, Any]], bytes | str]
 
-CHUNK_ROWS = 20_000  # enough for the columns to pay, and little memory
 KEY_CHARACTERS = 256  # AWS: characters, not bytes
 KEY, DATA, RAW = "partition_key", "data", "data_raw"  # the columns of a synced table that make a record
+_OF_RECORDS = {*SCHEMA.names, "shard_offset"}  # what a table of records says about each of them
 _SHOWN = 10  # row numbers in a message
-_json = msgspec.json.Encoder(decimal_format="number")
-
-
-class Rows(NamedTuple):
-    """A table as an export reads it.
-
-    Attributes
-    ----------
-    batches
-        All rows, once.
-    whole
-        All of it for a look ahead; None for what can be read only once.
-    in_memory
-        Whether reading ahead costs nothing.
-    """
-
-    schema: pl.Schema
-    batches: Iterator[pl.DataFrame]
-    whole: pl.LazyFrame | None
-    in_memory: bool
-
-
-def read_rows(frame: Any) -> Rows:
-    """Return any table as rows; a LazyFrame and a stream of Arrow batches are read as they are needed.
-
-    Raises
-    ------
-    ConfigError
-        For what is not a table, or has columns without an Arrow type.
-    """
-    if isinstance(frame, pl.LazyFrame):
-        batches = frame.collect_batches(chunk_size=CHUNK_ROWS, maintain_order=True, lazy=True)
-        return Rows(frame.collect_schema(), batches, frame, in_memory=False)
-    if not hasattr(frame, "__arrow_c_stream__"):
-        raise ConfigError(
-            f"a {type(frame).__name__} is not a table",
-            hint="give a polars or pandas DataFrame, a LazyFrame, or an Arrow table",
-        )
-    if isinstance(frame, pl.DataFrame) and (objects := [n for n, kind in frame.schema.items() if kind == pl.Object]):
-        raise ConfigError(f"column {objects[0]!r} holds Python objects", hint="cast it to a type that has a meaning")
-    try:
-        if isinstance(frame, pa.RecordBatchReader):
-            schema = pl.DataFrame(frame.schema.empty_table()).schema
-            return Rows(schema, map(pl.DataFrame, frame), None, in_memory=False)
-        whole = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(pa.table(frame))
-    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
-        raise ConfigError(f"the frame has no Arrow form: {error}", hint="give every column one type") from error
-    return Rows(whole.schema, whole.iter_slices(CHUNK_ROWS), whole.lazy(), in_memory=True)
 
 
 def partition_column(schema: pl.Schema, wanted: str | None) -> str:
@@ -135,8 +84,13 @@ def refuse_rows(rows: Iterable[int], what: str, hint: str) -> None:
     """Raise a ConfigError that names the rows, if there are any."""
     rows = list(rows)
     if rows:
-        shown = ", ".join(map(str, rows[:_SHOWN])) + (" …" if len(rows) > _SHOWN else "")
-        raise ConfigError(f"{what}: rows {shown} ({len(rows)} in all)", hint=hint)
+        raise ConfigError(f"{what}: {_some(rows)}", hint=hint)
+
+
+def _some(rows: Iterable[int]) -> str:
+    rows = list(rows)
+    shown = ", ".join(map(str, rows[:_SHOWN])) + (" …" if len(rows) > _SHOWN else "")
+    return f"rows {shown} ({len(rows)} in all)"
 
 
 # --- data
@@ -153,6 +107,14 @@ class Payload:
         From a row, as a dict, to bytes or text; one JSON object per row by default.
     data_column
         Send this column as it is. With ``data``, a column ``data_raw`` has the bytes of what text cannot hold.
+
+    Attributes
+    ----------
+    is_synced
+        Whether the rows are records that were read from a stream: they go out as they came in, their own keys included.
+    beside
+        Columns that are not those of records, where `partition_key` and `data` are there too: each row is one JSON
+        object then, for nothing that is in a frame is left out without a word.
     """
 
     def __init__(self, schema: pl.Schema, encode: Encode | None, data_column: str | None) -> None:
@@ -162,14 +124,21 @@ class Payload:
             )
         if encode is not None and data_column is not None:
             raise ConfigError("encode= and data_column= are two ways to make the data", hint="leave one of them out")
+        self.beside: list[str] = []
         if data_column is None and encode is None and schema.get(KEY) == pl.String and schema.get(DATA) == pl.String:
-            data_column = DATA
+            self.beside = [name for name in schema if name not in _OF_RECORDS]
+            data_column = None if self.beside else DATA
         if data_column is not None:
             _check_data_column(schema, data_column)
         self._column, self._encode = data_column, encode
         self._raw = RAW if data_column == DATA and schema.get(RAW) == pl.Binary else None
-        # records that were read from a stream: they go out as they came in, their own keys included
         self.is_synced = data_column == DATA and schema.get(KEY) == pl.String
+
+    def source_columns(self, key: str) -> list[str] | None:
+        """Return the columns that a record is made of, with those of its key; None for all."""
+        if self._column is None:
+            return None
+        return list(dict.fromkeys((key, self._column, *([self._raw] if self._raw else []))))
 
     def encoded(self, rows: pl.DataFrame, numbers: pl.Series) -> pl.Series:
         """Return the data of each row, as bytes; `numbers` are those of the rows, for messages."""
@@ -177,16 +146,41 @@ class Payload:
             return self._as_it_is(rows, self._column, numbers)
         if self._encode is not None:
             return pl.Series(DATA, list(_call(self._encode, rows, numbers)), pl.Binary)
-        return json_objects(rows).cast(pl.Binary)
+        return _json(rows, numbers).cast(pl.Binary)
 
     def _as_it_is(self, rows: pl.DataFrame, column: str, numbers: pl.Series) -> pl.Series:
         data = rows[column]
         if data.dtype != pl.Binary:
             data = data.cast(pl.String).cast(pl.Binary)
         if self._raw is not None:
-            data = rows.select(pl.coalesce(self._raw, pl.lit(data))).to_series()
+            data = _with_raw(data, rows[self._raw], numbers)
         refuse_rows(numbers.filter(data.is_null()), f"no data in {column!r}", "fill them or drop them")
         return data
+
+
+def _with_raw(data: pl.Series, raw: pl.Series, numbers: pl.Series) -> pl.Series:
+    """Put in the bytes that text cannot hold, where the text still is what a read makes of them.
+
+    Where it is not, somebody has changed it: what the user sees is what is sent.
+    """
+    places = raw.is_not_null().arg_true()
+    texts, contents = data.gather(places), raw.gather(places)
+    shown, _ = decode_text(contents.to_arrow().cast(pa.binary()))
+    is_fresh = texts.is_null() | (texts == pl.Series(shown).cast(pl.Binary)).fill_null(value=False)
+    if not is_fresh.all():
+        rows = _some(numbers.gather(places).filter(~is_fresh))
+        warnings.warn(f"data is sent and not data_raw where its text is another one: {rows}", stacklevel=2)
+    return data.scatter(places.filter(is_fresh), contents.filter(is_fresh))
+
+
+def _json(rows: pl.DataFrame, numbers: pl.Series) -> pl.Series:
+    """Return the rows as JSON objects; what has no JSON form is named with its column and row."""
+    try:
+        return json_objects(rows)
+    except NOT_OURS:
+        for column in rows.iter_columns():
+            converted(lambda some: json_texts(some, some.name), column, column.name, numbers)
+        raise
 
 
 def _check_data_column(schema: pl.Schema, column: str) -> None:
@@ -197,70 +191,16 @@ def _check_data_column(schema: pl.Schema, column: str) -> None:
 
 
 def _call(encode: Encode, rows: pl.DataFrame, numbers: pl.Series) -> Iterator[bytes]:
-    for number, row in zip(numbers, rows.iter_rows(named=True), strict=True):
-        try:
-            data = encode(row)
-        except Exception as error:
-            raise ConfigError(f"row {number} cannot be encoded: {error!r}", hint="mend encode= or that row") from error
-        if not isinstance(data, bytes | str):
-            raise ConfigError(f"encode= returned {type(data).__name__}", hint="it must return bytes or str")
-        yield data if isinstance(data, bytes) else data.encode()
-
-
-def json_objects(rows: pl.DataFrame) -> pl.Series:
-    """Return each row as one JSON object.
-
-    Integers and decimals keep all their digits, dates and times are ISO 8601, bytes are base64, what is no number is
-    null, and nested values stay nested.
-
-    Examples
-    --------
-    >>> json_objects(pl.DataFrame({"a": [1], "b": ["x"], "c": [float("nan")]})).to_list()
-    ['{"a":1,"b":"x","c":null}']
-    """
-    if not rows.width:
-        return pl.Series(DATA, ["{}"] * rows.height, pl.String)
-    names = [_json.encode(name).decode() for name in rows.columns]
-    openings = ["{" + names[0] + ":", *("," + name + ":" for name in names[1:])]
-    values = [_json_texts(column).fill_null("null").alias(str(place)) for place, column in enumerate(rows)]
-    pieces = chain.from_iterable((pl.lit(text), pl.col(str(place))) for place, text in enumerate(openings))
-    return pl.DataFrame(values).select(pl.concat_str(*pieces, pl.lit("}")).alias(DATA)).to_series()
-
-
-def _json_texts(column: pl.Series) -> pl.Series:
-    """Return the JSON text of each value; null may stay null."""
-    kind = column.dtype
-    if kind.is_float():
-        return pl.select(pl.when(column.is_finite()).then(column.cast(pl.String))).to_series()
-    if kind.is_numeric() or kind in {pl.Boolean(), pl.Null()}:
-        return column.cast(pl.String)
-    if kind.is_temporal():
-        return '"' + _iso(column) + '"'
-    if kind == pl.Binary:
-        return '"' + column.bin.encode("base64") + '"'
-    if _is_text(kind):
-        return quoted(column.cast(pl.String))
-    return pl.Series([_json.encode(_plain(value)).decode() for value in column], dtype=pl.String)
-
-
-def _iso(column: pl.Series) -> pl.Series:
-    match column.dtype:
-        case pl.Datetime(time_zone=None):
-            return column.dt.strftime("%Y-%m-%dT%H:%M:%S%.f")
-        case pl.Datetime(time_zone="UTC"):
-            return column.dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
-        case pl.Datetime():
-            return column.dt.strftime("%Y-%m-%dT%H:%M:%S%.f%:z")
-        case pl.Time():
-            return column.dt.strftime("%H:%M:%S%.f")
-        case pl.Duration():
-            return column.dt.to_string("iso")
-        case _:
-            return column.dt.to_string("iso")
-
-
-def _plain(value: Any) -> Any:
-    """Return a nested value as msgspec takes it: a series within a cell is a list."""
-    if isinstance(value, pl.Series):
-        return value.to_list()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    with reading("the rows have no form in Python that encode= could take", "cast the column, or leave encode= out"):
+        for number, row in zip(numbers, rows.iter_rows(named=True), strict=True):
+            try:
+                data = encode(row)
+                content = data.encode() if isinstance(data, str) else data
+            except OURS:
+                raise
+            except NOT_OURS as error:
+                msg = f"row {number} cannot be encoded: {error!r}"
+                raise ConfigError(msg, hint="mend encode= or that row") from error
+            if not isinstance(content, bytes):
+                raise ConfigError(f"encode= returned {type(data).__name__}", hint="it must return bytes or str")
+            yield content

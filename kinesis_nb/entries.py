@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
+import polars.selectors as cs
 
+from kinesis_nb.config import check_choice
 from kinesis_nb.encode import (
     DATA,
     KEY,
@@ -20,6 +23,7 @@ from kinesis_nb.encode import (
 )
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.lane import Entry
+from kinesis_nb.refusals import reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 AGGREGATE_BYTES = 256 * 2**10  # of one aggregate: a shard takes four of them in a second
 _FRAMING = 16  # at most so many bytes of an aggregate belong to one record and are not its own
 _ROW = "row"
+_PLACE = "\0place"  # a name that no column of a user has
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,19 @@ class Options:
     aggregate: bool = False
 
     def __post_init__(self) -> None:
-        if self.on_bad_key not in {"fail", "skip", "hash"}:
-            raise ConfigError(f"on_bad_key={self.on_bad_key!r} is not known", hint='use "fail", "skip" or "hash"')
+        for name in ("partition_column", "data_column"):
+            if not isinstance(value := getattr(self, name), str | None):
+                raise ConfigError(
+                    f"{name}= takes no {type(value).__name__}", hint=f'give the name of one column: {name}="id"'
+                )
+        check_choice("on_bad_key", self.on_bad_key, "fail", "skip", "hash")
+        if not isinstance(self.aggregate, bool | np.bool_):
+            raise ConfigError(f"aggregate= takes no {type(self.aggregate).__name__}", hint="use True or False")
+
+    @classmethod
+    def of_records(cls, partition_column: str | None, on_bad_key: str, aggregate: bool) -> Options:  # noqa: FBT001
+        """Return the options for rows that are records, whatever other columns somebody gave them."""
+        return cls(partition_column, None, DATA, on_bad_key, aggregate)
 
 
 class Preparer:
@@ -57,17 +73,20 @@ class Preparer:
     def __init__(self, kinesis: Kinesis, schema: pl.Schema, options: Options, gave_up: GaveUp) -> None:
         self._kinesis, self._options, self._gave_up = kinesis, options, gave_up
         self._payload = Payload(schema, options.encode, options.data_column)
+        self.beside = self._payload.beside
         wanted = options.partition_column
-        if wanted is None and self._payload.is_synced:
+        if wanted is None and (self._payload.is_synced or self.beside):
             wanted = KEY
         self._column = partition_column(schema, wanted)
+        self._marked = self._payload.source_columns(self._column)
 
     def check_keys(self, frame: pl.LazyFrame) -> None:
         """Refuse a frame with unusable keys before anything is sent, where that is what the user wants."""
         if self._options.on_bad_key == "fail":
             keys = frame.select(pl.col(self._column).cast(pl.String)).with_row_index(_ROW)
             length = pl.col(self._column).str.len_chars().fill_null(0)
-            bad = keys.filter((length < 1) | (length > KEY_CHARACTERS)).select(_ROW).collect(engine="streaming")
+            with reading("the frame cannot be read", "run frame.collect() to see why"):
+                bad = keys.filter((length < 1) | (length > KEY_CHARACTERS)).select(_ROW).collect(engine="streaming")
             self._refuse_keys(bad[_ROW])
 
     def _refuse_keys(self, rows: pl.Series) -> None:
@@ -76,6 +95,12 @@ class Preparer:
             f"no usable partition key in {self._column!r}",
             'keys have 1 to 256 characters; on_bad_key="skip" leaves such rows out, "hash" makes them a key',
         )
+
+    def marks(self, rows: pl.DataFrame, first_row: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        """Return a number per row that tells it from another one, and from the same in another place."""
+        made_of = rows if self._marked is None else rows.select(self._marked)
+        made_of = made_of.with_columns(cs.categorical().cast(pl.String))  # the numbers of those differ per process
+        return made_of.with_row_index(_PLACE, first_row).hash_rows().to_numpy()
 
     def records(self, rows: pl.DataFrame, first_row: int, done: Settled) -> pl.DataFrame:
         """Return the rows that are to be sent, as columns row, key, data, size.

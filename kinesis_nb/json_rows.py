@@ -1,197 +1,152 @@
-"""Rows of JSON text into columns: :class:`RowReader`.
-
-Every row is decoded by itself, by msgspec, into types made from the schema. polars' ``str.json_decode`` is not used: it
-joins rows before it parses, so that two broken rows can become one good one and move all rows behind them, and it
-silently turns 1.5 into 1 where the schema says integer.
-"""
+"""Rows -> JSON objects, a column at a time, nested values too: what stands in a list is written as it is at the top."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from datetime import UTC, datetime
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import msgspec
 import polars as pl
 import pyarrow as pa
 
-from kinesis_nb.errors import ConfigError
-from kinesis_nb.infer import Schema
-from kinesis_nb.lenient import Value, read_leniently
-from kinesis_nb.payload import codec_of, decompress
-from kinesis_nb.shapes import NEW_FIELD, Misfits, Object, object_shape
+from kinesis_nb.quoting import quoted
+from kinesis_nb.refusals import Inexact
 
-SchemaLike = Schema | pl.Struct | Mapping[str, Any]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-_REMAKES = 32  # how often the types are made anew for what the schema does not know; then the unknown is passed over
-_NAMED = 10  # in a warning, and in the reason of a row
-_TEXT = pa.large_string()
-_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
+_WHOLE_MINUTES_SINCE = datetime(1972, 2, 1, tzinfo=UTC)  # Liberia was the last to give up an offset with seconds
+_DAYS = 95_000_000  # from 1970 to the year 262,000
+_SECONDS = "%Y-%m-%dT%H:%M:%S%.f"
 
 
-class Replaced(NamedTuple):
-    """Text that stands for bytes which it does not wholly say."""
+def json_objects(rows: pl.DataFrame) -> pl.Series:
+    """Return each row as one JSON object.
 
-    text: str
-    raw: bytes
+    Integers and decimals keep all their digits, dates and times are ISO 8601, bytes are base64, what is no number is
+    null, and nested values stay nested.
 
-    def fault(self) -> str:
-        """Return what is wrong with the bytes; empty when they are what the text was before somebody changed it."""
-        opened = decompress(self.raw)
-        if opened is None:
-            return "not UTF-8: what is not became U+FFFD" if "\ufffd" in self.text else ""
-        if opened.fault or self.is_packed:
-            return f"{codec_of(self.raw)} data: {opened.fault or 'read(decompress=True) opens it'}"
-        return ""
+    Raises
+    ------
+    Inexact
+        For a value or a type that has no JSON form.
 
-    @property
-    def is_packed(self) -> bool:
-        """Whether the text is of compressed data as it came."""
-        return codec_of(self.raw) is not None and self.text == self.raw.decode(errors="replace")
-
-
-class RowReader:
-    """Reads rows of text into rows of values, and notes what the schema does not know.
-
-    Parameters
-    ----------
-    explode
-        Whether a row may give several; None is as True, with a remark.
-
-    Attributes
-    ----------
-    several
-        How many rows those rows gave that gave more than one, by their number.
-    large
-        A row with an integer whose digits a type of the schema cannot hold, by its path.
+    Examples
+    --------
+    >>> json_objects(pl.DataFrame({"a": [1], "b": ["x"], "c": [float("nan")]})).to_list()
+    ['{"a":1,"b":"x","c":null}']
     """
-
-    def __init__(self, schema: SchemaLike, *, explode: bool | None) -> None:
-        self.several: dict[int, int] = {}
-        self.large: dict[str, bytes] = {}
-        self._schema = schema if isinstance(schema, Schema) else None
-        self._explode = explode
-        self._count = 0
-        self._shape = _top_shape(schema)
-        self._misfits = Misfits()
-        self._changes: dict[str, None] = {}  # in the order in which they were met
-        self._remakes = _REMAKES
-        self._make()
-
-    def _make(self) -> None:
-        self._decode = self._shape.decoder(forbid_unknown=self._schema is not None and self._remakes > 0)
-
-    def read(self, rows: list[Any]) -> pa.Table:
-        """Return the columns of some rows, and behind them what is wrong with each row."""
-        values: list[Any] = []
-        reasons: dict[int, str] = {}
-        decode = self._decode
-        for n, row in enumerate(rows):
-            try:
-                values.append(decode(row if type(row) is str else _text(row)))
-            except _UNREADABLE:
-                found = self._read_carefully(row)
-                decode = self._decode  # it may have learned
-                if len(found) > 1:
-                    self.several[self._count + n] = len(found)
-                reasons |= {len(values) + place: "; ".join(said) for place, (_, said) in enumerate(found) if said}
-                values += [value for value, _ in found]
-        self._count += len(rows)
-        why = pa.array(map(reasons.get, range(len(values))), _TEXT) if reasons else pa.nulls(len(values), _TEXT)
-        return pa.Table.from_arrays([*self._shape.columns(values), why], names=[*self._shape.names, ""])
-
-    def _read_carefully(self, row: Any) -> list[tuple[Any, list[str]]]:
-        """Read a row that the quick way refused: value by value, and say what is wrong."""
-        if isinstance(row, bytes):
-            text = row.decode(errors="replace")
-            row = Replaced(text, row) if text.encode() != row else text
-        if isinstance(row, Replaced):
-            fault = row.fault()
-            found = [(None, [])] if row.is_packed else self._read_text(row.text)
-            return [(value, [fault, *said] if fault else said) for value, said in found]
-        if not isinstance(row, str):
-            return [(None, [] if row is None else [f"{type(row).__name__}, not text"])]
-        return self._read_text(row)
-
-    def _read_text(self, text: str) -> list[tuple[Any, list[str]]]:
-        try:
-            return [self._fit(Value(text.encode(), []))]
-        except _UNREADABLE:
-            pass  # it may be less than strict JSON, or several objects
-        try:
-            found = read_leniently(text)
-        except RecursionError:
-            return [(None, ["nested too deeply"])]
-        except ValueError as error:
-            return [(None, [f"not JSON: {error}"])]
-        if len(found) > 1 and self._explode is False:
-            return [(None, [f"{len(found):,} JSON values in one record: explode=True gives each a row"])]
-        return [self._fit_object(value) for value in found]
-
-    def _fit_object(self, value: Value) -> tuple[Any, list[str]]:
-        try:
-            return self._fit(value)
-        except RecursionError:
-            return None, ["nested too deeply"]
-        except _UNREADABLE:
-            return None, [f"not an object: {value.raw[:40].decode(errors='ignore')}"]
-
-    def _fit(self, value: Value) -> tuple[Any, list[str]]:
-        self._misfits.clear()
-        fitted = self._shape.fit(value.raw, self._misfits)
-        self._learn(value.raw)
-        return fitted, list(dict.fromkeys([*value.changed, *self._misfits.lost]))[:_NAMED]
-
-    def _learn(self, raw: bytes) -> None:
-        """Note what was new, and take it into the types, so that the next such row is read the quick way."""
-        if self._remakes and not self._changes.keys() >= {*self._misfits.kept}:
-            self._remakes -= 1
-            self._make()
-        self._changes |= dict.fromkeys([*self._misfits.lost, *self._misfits.kept])
-        for path in self._misfits.large:
-            self.large.setdefault(path, raw)
-
-    def remarks(self) -> str:
-        """Say what the rows had and the schema had not, and how the rows are others than those that came."""
-        said = []
-        if self._schema is not None:  # one without fields is false
-            left_out, limit = sorted(self._schema.left_out), len(self._schema.dtype.fields)
-            changes = [
-                change for change in self._changes if change.removeprefix(NEW_FIELD) not in self._schema.left_out
-            ]
-            if left_out:
-                said.append(f"left out, as max_fields={limit}: {_named(left_out)}")
-            if changes:
-                said.append(f"not in the {self._schema.rows:,} rows of the schema: {_named(changes, '; ')}")
-        if self._explode is None and self.several:
-            said.append(
-                f"records that held several JSON objects, each of which is a row now: {len(self.several):,}"
-                " (explode=True says that this is meant, explode=False leaves such records null)"
-            )
-        return ". ".join(said)
+    return _objects(rows.columns, rows.get_columns(), rows.height)
 
 
-def _named(things: list[str], between: str = ", ") -> str:
-    more = len(things) - _NAMED
-    return between.join([*things[:_NAMED], *([f"and {more} more"] if more > 0 else [])])
+def _objects(names: Sequence[str], columns: Sequence[pl.Series], height: int, within: str = "") -> pl.Series:
+    if not names:
+        return pl.Series(["{}"], dtype=pl.String).new_from_index(0, height)
+    openings = [f"{',' if place else '{'}{msgspec.json.encode(name).decode()}:" for place, name in enumerate(names)]
+    texts = [
+        json_texts(column, within + name).fill_null("null").alias(str(place))
+        for place, (name, column) in enumerate(zip(names, columns, strict=True))
+    ]
+    pieces = chain.from_iterable((pl.lit(text), pl.col(str(place))) for place, text in enumerate(openings))
+    return pl.DataFrame(texts).select(pl.concat_str(*pieces, pl.lit("}"))).to_series()
 
 
-def _top_shape(schema: SchemaLike) -> Object:
-    if isinstance(schema, Schema):
-        return object_shape(schema.dtype, text=schema.text)
-    try:
-        dtype = schema if isinstance(schema, pl.Struct) else pl.Struct(dict(schema))
-    except (TypeError, ValueError):
-        msg = f"{schema!r} is not a schema"
-        raise ConfigError(msg, hint='give field names and polars types, as {"total": pl.Float64}') from None
-    return object_shape(dtype)
-
-
-def _text(row: Any) -> str:
-    match row:
-        case str():
-            return row
-        case bytes():
-            return row.decode()
+def json_texts(column: pl.Series, path: str) -> pl.Series:
+    """Return the JSON text of each value; null may stay null. `path` names the column in a refusal."""
+    kind = column.dtype
+    if kind.is_float():
+        return pl.select(pl.when(column.is_finite()).then(column.cast(pl.String))).to_series()
+    if kind.is_numeric() or kind in {pl.Boolean(), pl.Null()}:
+        return column.cast(pl.String)
+    if kind.is_temporal():
+        _check_years(column, path)
+        return '"' + iso(column) + '"'
+    match kind:
+        case pl.Binary():
+            return '"' + column.bin.encode("base64") + '"'
+        case pl.String() | pl.Categorical() | pl.Enum():
+            return quoted(column.cast(pl.String))
+        case pl.Struct():
+            return _where_present(column, _struct(column, path))
+        case pl.List():
+            return _where_present(column, "[" + _joined(column, json_texts(_items(column), f"{path}[]")) + "]")
+        case pl.Array():
+            return json_texts(column.arr.to_list(), path)
+        case pl.Map():
+            return _where_present(column, _map(column, kind, path))
         case _:
-            msg = f"{type(row).__name__}, not text"
-            raise TypeError(msg)
+            raise Inexact(path, f"has the type {kind}, which has no JSON form")
+
+
+def _check_years(column: pl.Series, path: str) -> None:
+    """Refuse a time that the calendar of polars does not reach: it panics there."""
+    kind = column.dtype
+    if isinstance(kind, pl.Date):
+        most = _DAYS
+    elif isinstance(kind, pl.Datetime) and kind.time_unit != "ns":  # those do not reach so far
+        most = _DAYS * (86_400_000 if kind.time_unit == "ms" else 86_400_000_000)
+    else:
+        return
+    numbers = column.to_physical()
+    if not numbers.is_between(-most, most).all():
+        raise Inexact(path, "holds a time beyond the year 262,000", "cast it to an integer first, or drop it")
+
+
+def iso(column: pl.Series) -> pl.Series:
+    """Return dates, times and durations as ISO 8601 writes them, with the offset that holds at the time."""
+    match column.dtype:
+        case pl.Datetime(time_zone=None):
+            return column.dt.strftime(_SECONDS)
+        case pl.Datetime(time_zone="UTC"):
+            return column.dt.strftime(f"{_SECONDS}Z")
+        case pl.Datetime():
+            return _with_offset(column)
+        case pl.Time():
+            return column.dt.strftime("%H:%M:%S%.f")
+        case _:
+            return column.dt.to_string("iso")
+
+
+def _with_offset(column: pl.Series) -> pl.Series:
+    """ISO 8601 has offsets of whole minutes: a time with another one is written in UTC."""
+    texts = column.dt.strftime(f"{_SECONDS}%:z")
+    utc = column.dt.convert_time_zone("UTC")
+    if not (utc < _WHOLE_MINUTES_SINCE).any():
+        return texts
+    offsets = column.dt.base_utc_offset().dt.total_seconds() + column.dt.dst_offset().dt.total_seconds()
+    return pl.select(pl.when(offsets % 60 == 0).then(texts).otherwise(utc.dt.strftime(f"{_SECONDS}Z"))).to_series()
+
+
+def _where_present(column: pl.Series, texts: pl.Series) -> pl.Series:
+    return pl.select(pl.when(column.is_not_null()).then(texts)).to_series() if column.null_count() else texts
+
+
+def _struct(column: pl.Series, path: str) -> pl.Series:
+    names = column.struct.fields
+    return _objects(names, [column.struct.field(name) for name in names], len(column), f"{path}.")
+
+
+def _items(column: pl.Series) -> pl.Series:
+    """Return the items of all lists; a null may have some behind it, which `explode` alone would bring to light."""
+    return column.drop_nulls().explode(empty_as_null=False)
+
+
+def _joined(column: pl.Series, texts: pl.Series) -> pl.Series:
+    """Put the texts of all items back into the lists that they came from, with commas between them."""
+    ends = column.list.len().fill_null(0).cast(pl.Int64).cum_sum().to_arrow()
+    offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
+    items = texts.fill_null("null").rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    joined: pl.Series = pl.Series(pa.LargeListArray.from_arrays(offsets, items)).list.join(",")
+    return joined
+
+
+def _map(column: pl.Series, kind: pl.Map, path: str) -> pl.Series:
+    """Write a map as an object: its keys become text, as JSON wants them."""
+    pairs = column.cast(pl.List(pl.Struct({"key": kind.key, "value": kind.value})))
+    both = _items(pairs)
+    keys = json_texts(both.struct.field("key"), f"{path}.key")
+    is_text = keys.str.starts_with('"')
+    names = pl.select(pl.when(is_text).then(keys).otherwise('"' + keys + '"')).to_series()
+    values = json_texts(both.struct.field("value"), f"{path}.value").fill_null("null")
+    return "{" + _joined(pairs, names + ":" + values) + "}"

@@ -15,7 +15,7 @@ from kinesis_nb.config import hinted
 from kinesis_nb.errors import ConfigError, closest
 from kinesis_nb.frames import TableLike
 from kinesis_nb.infer import MAX_FIELDS, infer_schema
-from kinesis_nb.json_rows import Replaced, RowReader
+from kinesis_nb.row_reader import Replaced, RowReader
 from kinesis_nb.process import check_polars
 from kinesis_nb.text import one_line
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from kinesis_nb.json_rows import SchemaLike
+    from kinesis_nb.row_reader import SchemaLike
 
     Slices = Callable[[int], Iterator[list[Any]]]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import numpy as np
 import polars as pl
 
 from kinesis_nb.display import table_html
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from kinesis_nb.lane import Entry, Outcome
 
+Marks: TypeAlias = "np.ndarray[Any, np.dtype[np.uint64]]"
+_MARK_BYTES, _MARK_RANGE = 8, 2**64
 _FAILED = {"row": pl.Int64, "reason": pl.String}
 _SHARDS = {"shard_id": pl.String, "rows": pl.Int64, "bytes": pl.Int64}
 
@@ -79,7 +82,10 @@ class ExportReport:
 
 
 class Settled:
-    """Which rows need not be sent any more, because they were written or given up.
+    """Which rows need not be sent any more, because they were written or given up, and a mark of what they were.
+
+    Every row has a mark, a number made of its values and its place. The rows before `first` have one together, their
+    sum; those behind it, of which some are settled, one each: what is kept grows with the rows under way, no further.
 
     Examples
     --------
@@ -92,6 +98,30 @@ class Settled:
     def __init__(self) -> None:
         self.first = 0  # every row before it is settled, and it is not
         self._later = bytearray()  # 1 for each settled row from `first` on
+        self._mark = 0  # of all rows before `first`
+        self._marks = bytearray()  # of the rows from `first` on, 8 bytes each; none for rows that nobody resumes
+
+    def mark(self, first_row: int, marks: Marks) -> None:
+        """Take the marks of rows, before they are settled; those of rows before `first` are known."""
+        known = max(0, self.first - first_row)
+        place = (max(first_row, self.first) - self.first) * _MARK_BYTES
+        content = marks[known:].tobytes()
+        self._marks[place : place + len(content)] = content
+
+    def differ(self, first_row: int, marks: Marks) -> Sequence[int]:
+        """Return which of these rows are settled and were others; of those before `first` only the sum is known."""
+        known = max(0, self.first - first_row)
+        if known >= len(marks):
+            return []
+        start = first_row + known - self.first
+        places = np.flatnonzero(np.frombuffer(self._later, np.uint8)[start : start + len(marks) - known])
+        then = np.frombuffer(self._marks, np.uint64)[start:]
+        others = [int(place) for place in places if place >= len(then) or then[place] != marks[known + place]]
+        return [first_row + known + place for place in others]
+
+    def is_beginning(self, mark: int) -> bool:
+        """Return whether the marks of the rows before `first` have this sum."""
+        return mark % _MARK_RANGE == self._mark
 
     def add(self, rows: Sequence[int]) -> None:
         """Take note of settled rows."""
@@ -106,6 +136,10 @@ class Settled:
             gap = self._later.find(0)
             ahead = len(self._later) if gap < 0 else gap
             del self._later[:ahead]
+            self._mark = (
+                self._mark + sum_of(np.frombuffer(self._marks[: ahead * _MARK_BYTES], np.uint64))
+            ) % _MARK_RANGE
+            del self._marks[: ahead * _MARK_BYTES]
             self.first += ahead
 
     def __contains__(self, row: int) -> bool:
@@ -121,7 +155,13 @@ class Settled:
         """Return one of its own."""
         other = Settled()
         other.first, other._later = self.first, bytearray(self._later)
+        other._mark, other._marks = self._mark, self._marks[: (self.end - self.first) * _MARK_BYTES]
         return other
+
+
+def sum_of(marks: Marks) -> int:
+    """Return what several rows have together."""
+    return int(marks.sum(dtype=np.uint64))
 
 
 class Window(NamedTuple):
@@ -155,6 +195,11 @@ class Tally:
         with self._changed:
             self._open += rows
             self._open_bytes += size
+
+    def mark(self, first_row: int, marks: Marks) -> None:
+        """Take the marks of rows that are to be sent, before they are."""
+        with self._changed:
+            self._report.settled.mark(first_row, marks)
 
     def sending(self, entries: Sequence[Entry]) -> None:
         """Take note of a request that goes out now."""

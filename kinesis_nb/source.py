@@ -445,13 +445,13 @@ class Source:
         Parameters
         ----------
         df
-            A polars or pandas frame, an Arrow table, or anything with ``__arrow_c_stream__``. A LazyFrame and a stream
-            of Arrow batches are read as they are sent, in bounded memory.
+            A frame or Series of polars or pandas, a LazyFrame, an Arrow table or stream, anything with
+            ``__arrow_c_stream__``. Values arrive exactly, or are refused (docs/exports.md).
         output_stream_arn, partition_column
             An ARN of this source's region; what gives the partition key, the first string column by default.
         encode, data_column
             A function from a row (a dict) to its data, or a column to send as it is. By default one JSON object per
-            row; a frame with the columns ``partition_key`` and ``data``, such as a synced table, goes out as it came.
+            row; a frame with the columns ``partition_key`` and ``data``, and no others than a record, goes as it came.
         order, aggregate
             ``"per_key"`` keeps the order of the rows of a key; ``"none"`` is faster. For few keys, KPL aggregates are
             fast and keep it; readers must unpack them, as ours do.
@@ -461,7 +461,7 @@ class Source:
         on_ambiguous
             When an answer is lost: ``"resend"`` and count possible duplicates, or ``"stop"``.
         resume
-            The report of an export of this frame that did not end; only what it did not settle is sent.
+            The report of an export of these rows in this order; what it did not settle is sent. Others are refused.
         progress
             Show a bar, or call a function with the rows written so far; a KinesisError from it stops the export.
 
@@ -476,7 +476,7 @@ class Source:
             For a frame, column, key, size or ARN that cannot be right, and ExportsDisabled; nothing was sent, but of
             what is read as it is sent the earlier batches (see ``error.report``).
         StreamNotFound, ServiceError
-            No such stream; the service refuses for good: ``error.report`` can be resumed.
+            No such stream; the service refuses for good. Whatever ends an export, ``error.report`` can be resumed.
         """
         from kinesis_nb.entries import Options
         from kinesis_nb.export import Delivery, export_frame
@@ -545,7 +545,7 @@ class Source:
         stream = self._output_stream(output_stream_arn)
         rows = self._rows_of(table_or_tail, storage_options)
         first, last = self._range(start, end)
-        span, options = Range(first, last, rate, journal), Options(partition_column, None, None, on_bad_key, aggregate)
+        span, options = Range(first, last, rate, journal), Options.of_records(partition_column, on_bad_key, aggregate)
         if self.config.agents is not None:
             return self._export_on_agents(stream, table_or_tail, storage_options, output_stream_arn, options, span)
         setup = self._setup(storage_options)
@@ -752,6 +752,10 @@ def _progress_bar(title: str, *, shown: bool | Callable[[int], None]) -> Generat
     if callable(shown):
         yield shown
         return
+    if not isinstance(shown, int):  # True and False are
+        raise ConfigError(
+            f"progress= takes no {type(shown).__name__}", hint="use True, False, or a function of the rows"
+        )
     from tqdm.auto import tqdm
 
     with tqdm(desc=title, unit=" rows", unit_scale=True, disable=not shown, leave=False) as bar:

@@ -29,15 +29,15 @@ import msgspec
 import polars as pl
 
 from kinesis_nb.emulator import AwsError, ManualClock, Model, Quotas
-from kinesis_nb.encode import read_rows
 from kinesis_nb.entries import Options, Preparer, waves
 from kinesis_nb.errors import InvalidRequest, KinesisError, ServiceError, Throttled
 from kinesis_nb.exporter import Exporter
-from kinesis_nb.report import ExportReport, Settled, Tally
+from kinesis_nb.report import ExportReport, Settled, Tally, sum_of
 from kinesis_nb.service.aggregation import pack, unpack
 from kinesis_nb.service.finding import Page, find
 from kinesis_nb.service.putting import decode_results, encode_records, request_body
 from kinesis_nb.service.wire import decode_page
+from kinesis_nb.tables import read_rows
 from kinesis_nb.target import look_up
 from tests.virtual import VirtualClock, VirtualKinesis
 
@@ -239,6 +239,7 @@ class Run:
                 break
             if batches and (idle > 3 * len(exporter.lanes) or self.random.random() < 0.2):
                 batch = batches.pop(0)
+                tally.mark(first_row, preparer.marks(batch, first_row))
                 records = preparer.records(batch, first_row, settled)
                 if in_waves:
                     records = waves(records)
@@ -250,7 +251,12 @@ class Run:
                 self.clock.sleep(max(wait / len(exporter.lanes), 0.01))  # the other lanes wait at the same time
             if self.random.random() < 0.01:
                 self._reshard()
-        return tally.report(0.0, note)
+        report = tally.report(0.0, note)
+        marks = preparer.marks(self.rows, 0)
+        beginning = sum_of(marks[: report.settled.first])
+        if list(report.settled.differ(0, marks)) or not report.settled.is_beginning(beginning):
+            raise Violation("the report would refuse its own rows")
+        return report
 
     def _reshard(self) -> None:
         shards = self.model.call("ListShards", {"StreamName": STREAM, "ShardFilter": {"Type": "AT_LATEST"}})["Shards"]

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
-from kinesis_nb.encode import Payload, hashed_keys, json_objects, partition_column, unusable_keys
+from kinesis_nb.encode import Payload, hashed_keys, partition_column, unusable_keys
 from kinesis_nb.entries import Options, Preparer, refuse_large
+from kinesis_nb.json_rows import json_objects
 from kinesis_nb.quoting import quoted
 from kinesis_nb.report import Settled
 from tests.virtual import VirtualKinesis

@@ -182,7 +182,7 @@ def test_gives_up_a_record_after_some_tries(source: kn.Source, streams: Streams,
         (pl.DataFrame({"a": ["x"]}), {"encode": lambda _row: 5}, "encode= returned int"),
         ([1, 2], {}, "a list is not a table"),
         (pl.DataFrame({"a": ["x"], "o": [object()]}), {}, "column 'o' holds Python objects"),
-        (pd.DataFrame({"a": ["x", 1]}), {}, "no Arrow form"),
+        (pd.DataFrame({"a": ["x", 1]}), {}, "column .a. holds Python objects of different types, int and str: row 1"),
         (pl.DataFrame({"a": ["x"]}), {"encode": "csv"}, "encode= takes no str"),
         (pl.DataFrame({"a": ["x"]}), {"encode": lambda row: row["b"]}, "row 0 cannot be encoded: KeyError"),
     ],
@@ -254,6 +254,51 @@ def test_rows_without_data_are_refused(source: kn.Source, streams: Streams, emul
     with pytest.raises(kn.ConfigError, match="no data in 'data': rows 1 "):
         source.export_df(pl.DataFrame({"partition_key": ["a", "b"], "data": ["x", None]}), arn)
     assert emulator.requests.total() == 0
+
+
+def test_columns_beside_a_record_are_sent_too(source: kn.Source, streams: Streams) -> None:
+    """A frame with more columns than a record goes out as JSON rows of all of them, by its keys, and says so."""
+    streams.create()
+    streams.put(2, keys=1)
+    arn = streams.create("copy")
+    parsed = kn.parse_json(source.read("orders", progress=False)).with_columns(total=pl.col("n") * 10)
+    with pytest.warns(UserWarning, match=r'one JSON object.*\(n, .*total\): data_column="data" sends'):
+        source.export_df(parsed.select("n", pl.exclude("n")), arn, progress=False)
+    back = source.read("copy", progress=False).to_polars()
+    assert [json.loads(data)["total"] for data in back["data"]] == [10, 20]
+    assert set(back["partition_key"]) == {"key-0"}
+    source.export_df(parsed, arn, data_column="data", progress=False)
+    assert source.read("copy", progress=False).to_polars()["data"][2:].to_list() == ['{"n": 1}', '{"n": 2}']
+
+
+def test_what_the_user_sees_is_sent(source: kn.Source, streams: Streams) -> None:
+    """data_raw counts where data still is its text; where data was changed, that is sent, and the rows are named."""
+    arn = streams.create()
+    raw = {"data_raw": [b"\xff", b"\xff", b"\xff", None, b"x"]}
+    df = pl.DataFrame({"partition_key": list("abcde"), "data": ["\ufffd", "redacted", None, "text", "x"], **raw})
+    with pytest.warns(UserWarning, match="data is sent and not data_raw where .*: rows 1 "):
+        source.export_df(df, arn, progress=False)
+    back = {record.partition_key: record.data_raw or record.data.encode() for record in source.read("orders")}
+    assert back == {"a": b"\xff", "b": b"redacted", "c": b"\xff", "d": b"text", "e": b"x"}
+
+
+def test_a_column_that_users_add_does_not_change_what_follows_a_table(
+    source: kn.Source, streams: Streams, tmp_path: Path
+) -> None:
+    """export_stream() sends records as they came, whatever else is in the table."""
+    import deltalake
+
+    streams.create()
+    streams.put(3)
+    arn = streams.create("copy")
+    sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
+    assert sync.wait(timeout=30)
+    sync.stop()
+    deltalake.DeltaTable(tmp_path / "t").alter.add_columns(deltalake.Field("mine", "string", nullable=True))
+    export = source.export_stream(tmp_path / "t", arn)
+    assert export.wait(timeout=30)
+    export.stop()
+    assert by_key(source.read("copy", progress=False)) == by_key(source.read("orders", progress=False))
 
 
 def test_data_column_that_is_no_text_is_part_of_the_json(source: kn.Source, streams: Streams) -> None:
@@ -377,7 +422,7 @@ def test_a_lazy_frame_is_read_as_it_is_sent(
     source: kn.Source, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a LazyFrame no more is queued than the window holds, and every row arrives."""
-    monkeypatch.setattr("kinesis_nb.encode.CHUNK_ROWS", 50)
+    monkeypatch.setattr("kinesis_nb.tables.CHUNK_ROWS", 50)
     monkeypatch.setattr("kinesis_nb.export.STREAMED", Window(100, 2**20))
     arn, df, most = streams.create(shards=2), frame(600, keys=2), 0
     queued = Tally.queued

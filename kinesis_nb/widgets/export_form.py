@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as W  # noqa: N812 - as in base
 
 from kinesis_nb.config import StreamArn, hinted
-from kinesis_nb.encode import Payload, partition_column, read_rows
+from kinesis_nb.encode import Payload, partition_column
 from kinesis_nb.errors import ConfigError, ExportsDisabled
 from kinesis_nb.export_stream import Range
 from kinesis_nb.position import StartingPosition, check_end
 from kinesis_nb.source import Source
 from kinesis_nb.sync import Sync
+from kinesis_nb.tables import read_rows
 from kinesis_nb.tail import Tail
 from kinesis_nb.widgets.base import Action, Field, heading
 from kinesis_nb.widgets.code import Name, call_code

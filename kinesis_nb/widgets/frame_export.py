@@ -7,7 +7,7 @@ from collections.abc import Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.errors import Closed, KinesisError
+from kinesis_nb.errors import Closed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +67,7 @@ class FrameExport:
             if self.report is not None:
                 self.report.note = "stopped"
         except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the user, whatever it is
-            self.report = error.report if isinstance(error, KinesisError) else None
+            self.report = getattr(error, "report", None)
             self._error = error
         finally:
             self._over.set()
