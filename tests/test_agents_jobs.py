@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 KEYS = kn.StaticCredentials("emulator", "emulator")
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/copies"
 HORIZON = StartingPosition.trim_horizon()
+STRANGER = {"name": "stranger", "windows": [], "away": "", "client": ""}  # an agent that joins
 
 
 class Ticks:
@@ -403,7 +404,7 @@ def test_a_part_takes_nothing_when_it_is_to_end(
     streams.put(10)
     for given in ((answer,), (Answer.GO_ON, answer)):
         order = table_of(emulator, tmp_path)
-        desk: Any = answers(*given)
+        desk: Any = answers(*given, Answer.STOP)  # or a part that goes on would never end
         try:
             worker._run_sync(part(order), order, worker._Desk("job-run-0", desk))
         except (Reschedule, kn.Fenced):
@@ -541,6 +542,9 @@ def test_a_relative_path_is_of_this_process(
     export: Any = source.export_stream("../table", arn, journal="own.journal")
     assert export.wait(30)
     assert (tmp_path / "elsewhere" / "own.journal").exists()
+    [body] = [body for body in near.desk("join", **STRANGER)["orders"].values() if b"own.journal" in body]
+    ordered: Any = read_order(body)  # whoever runs it may be in any folder
+    assert ordered.order.span.journal == str(tmp_path / "elsewhere" / "own.journal")
     export.stop()
     sync.stop()
     monkeypatch.setattr("platform.node", lambda: "here" if threading.current_thread().name == "MainThread" else "there")
