@@ -325,6 +325,22 @@ def test_a_file_that_lost_its_end_is_not_taken_for_a_kill(tmp_path: Path) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:.*was damaged")
+def test_who_dies_while_it_mends_a_file_has_counted_what_may_come_twice(tmp_path: Path) -> None:
+    """Its copy is replaced first: what was found out then is known, whatever the file itself looks like."""
+    for number, share in ((number, share) for number in range(6) for share in (0, 0.5)):
+        book = Book(tmp_path / f"{number}-{share}", {"s": 4})
+        places = [("s", offset) for offset in range(4)]
+        book.send(book.take(*places))
+        book.journal.close()
+        lines = book.path.read_bytes().splitlines(keepends=True)
+        book.path.write_bytes(b"".join(lines[: number + 1]) + lines[number + 1][: int(len(lines[number + 1]) * share)])
+        damaged = book.path.read_bytes()
+        Book(book.path, {"s": 4}).die()
+        book.path.write_bytes(damaged)  # as it was before it was replaced
+        check_after_damage(book.path, places, set(places))
+
+
+@pytest.mark.filterwarnings("ignore:.*was damaged")
 @pytest.mark.parametrize("left", [b"", b"\0" * 4096, b"\0" * 100 + b"\n{}\n"])
 def test_a_file_that_is_lost_is_mended_from_its_copy_and_the_table(tmp_path: Path, left: bytes) -> None:
     """Empty or full of zeros, it knows what it is for, and how many rows may come twice from the table."""
@@ -458,6 +474,46 @@ def test_a_full_disk_leaves_no_half_line(book: Book) -> None:
     book.die()
     again = book.again()
     assert again.wanted(("s", 0), ("s", 1)) == [1]
+
+
+def test_a_full_disk_leaves_the_state_before(book: Book) -> None:
+    """A state that found room for its first half replaces none that is whole, neither in the file nor in its copy."""
+    rows = book.take(*(("s", offset) for offset in range(200)))
+    book.send(rows[1::2])
+    with full_disk(300), pytest.raises(kn.TableError, match="cannot be written"):
+        book.journal._rewrite()
+    book.send(rows[:1])
+    book.die()
+    assert book.again().wanted(*(("s", offset) for offset in range(200))) == list(range(2, 200, 2))
+
+
+def test_a_state_is_written_to_both_files_or_to_none(book: Book) -> None:
+    """Lines go on behind the state before; a newer copy would say that they are not there."""
+    rows = book.take(("s", 0), ("s", 1))
+    copy = book.path.with_name("j.copy")
+    before = copy.read_bytes()
+    book.path.with_name("j.new").mkdir()
+    with pytest.raises(kn.TableError, match="cannot be written"):
+        book.journal._rewrite()
+    assert copy.read_bytes() == before
+    book.send(rows[:1])
+    book.die()
+    book.path.with_name("j.new").rmdir()
+    assert book.again().wanted(("s", 0), ("s", 1)) == [1]
+
+
+def test_a_line_is_added_to_both_files_or_to_none(book: Book) -> None:
+    """A durable line that is missing in the copy alone would hide that the file lost its end."""
+    before = book.path.read_bytes()
+    with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123 - no file of a folder
+        book.journal._file._copied, copied = full, book.journal._file._copied
+        with pytest.raises(kn.TableError, match="cannot be written"):
+            book.take(("s", 0))
+        book.journal._file._copied = copied
+    assert book.path.read_bytes() == before
+    book.take(("s", 0))
+    book.die()
+    assert book.again().wanted(("s", 0)) == [0]
 
 
 def test_names_that_differ_in_their_suffix_share_nothing(tmp_path: Path) -> None:
