@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import queue
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from distributed import Client, LocalCluster, Scheduler, Status, Worker
+from distributed import Client, LocalCluster, Reschedule, Scheduler, Status, Worker
 from distributed.utils import LoopRunner
 
 import kinesis_nb as kn
 from kinesis_nb.agents import worker
 from kinesis_nb.agents.cluster import Cluster
 from kinesis_nb.agents.desk import FORGET_SECONDS, Desk
-from kinesis_nb.agents.job import AgentSync, submit
+from kinesis_nb.agents.job import AgentSync, PartStatus, _sync_status, submit
 from kinesis_nb.agents.metrics import guarded
 from kinesis_nb.agents.order import Answer, ExportOrder, Parcel, SyncOrder, Task
 from kinesis_nb.agents.orders import CAP_SECONDS, JobOrder, Orders, read_order
@@ -30,6 +31,7 @@ from kinesis_nb.export_stream import Range
 from kinesis_nb.position import StartingPosition
 from kinesis_nb.source import open_kinesis
 from kinesis_nb.storage import Storage
+from kinesis_nb.sync import SyncStatus
 from tests.agents_kill import until
 from tests.conftest import Streams, by_key, written_by_key
 
@@ -167,6 +169,67 @@ def test_a_part_of_an_earlier_scheduler() -> None:
         assert told("job-2") == Answer.NOT_YOURS
 
     at_a_desk(act, Ticks())
+
+
+WORK: queue.Queue[str] = queue.Queue()  # what a part in this process does next
+
+
+def part_of_job() -> None:
+    if WORK.get(timeout=30) == "hand over":
+        raise Reschedule
+
+
+def test_a_part_without_an_agent_shows_none_as_well() -> None:
+    """What an agent said of a part is shown while it runs it: not when it has handed over, nor when it is gone."""
+
+    async def act(desk: Desk, scheduler: Scheduler) -> None:
+        opened(desk)
+
+        def shown() -> tuple[str, bytes]:
+            found = desk.jobs()["job-1"]["parts"][0]
+            return found["name"], found["status"]
+
+        def report(worker: Worker, status: bytes) -> str:
+            return desk.report("job-1-run-0", worker.address, status, 0, 0)[0]
+
+        async def begun() -> None:
+            while (task := scheduler.tasks.get("job-1-run-0")) is None or task.processing_on is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+        async with (
+            Worker(scheduler.address, name="one", nthreads=1, dashboard=False, dashboard_address=None) as one,
+            Client(scheduler.address, asynchronous=True, set_as_default=False) as client,
+        ):
+            future = client.submit(part_of_job, key="job-1-run-0", pure=False)
+            await begun()
+            report(one, b"running")
+            assert shown() == ("one", b"running")
+            WORK.put("hand over")
+            while shown() != ("", b""):  # noqa: ASYNC110 - Dask notices it
+                await asyncio.sleep(0.01)
+            await begun()
+            report(one, b"")
+            assert shown() == ("one", b"")
+            report(one, b"running")
+            await scheduler.remove_worker(one.address, stimulus_id="it is gone")
+            assert shown() == ("", b"")
+            assert sum("an agent has left: part 0" in line for line in desk.jobs()["job-1"]["log"]) == 1
+            WORK.put("end")
+            del future
+
+    at_a_desk(act, Ticks())
+
+
+def test_a_job_with_a_part_that_nobody_runs_is_not_called_running() -> None:
+    """Of two parts one runs: the job waits for an agent, and how far it is behind is not known."""
+    running = SyncStatus("running", 1, 1, 0, timedelta(0), (), (), "")
+
+    def status(*of_parts: SyncStatus | None) -> SyncStatus:
+        parts = [PartStatus(number, "", one, "", "", "") for number, one in enumerate(of_parts)]
+        return _sync_status({"state": "running"}, parts)
+
+    assert [(one.state, one.lag) for one in (status(running, None), status(None, None))] == [("waiting", None)] * 2
+    assert status(running, running).state == "running"
 
 
 def test_the_clock_on_the_wall_steps(monkeypatch: pytest.MonkeyPatch) -> None:
