@@ -30,7 +30,7 @@ from kinesis_nb.entries import Options
 from kinesis_nb.export_stream import Range
 from kinesis_nb.position import StartingPosition
 from kinesis_nb.source import open_kinesis
-from kinesis_nb.storage import Storage
+from kinesis_nb.storage import Storage, storage_told
 from kinesis_nb.sync import SyncStatus
 from tests.agents_kill import until
 from tests.conftest import Streams, by_key, written_by_key
@@ -519,6 +519,26 @@ def test_a_part_waits_for_kinesis(
     away = sync_order(str(tmp_path / "table"), KEYS, 0.1, endpoint_url="http://127.0.0.1:9")
     desk: Any = answers(*[Answer.GO_ON] * 5, Answer.STOP)
     assert worker._run_sync(part(away), away, worker._Desk("job-run-0", desk)) == b""
+
+
+@pytest.mark.parametrize("said", ["[Errno 28] No space left on device", "Generic error (os error 5)"])
+def test_a_part_waits_for_its_disk(
+    answers: Callable[..., Answers], emulator: Any, streams: Streams, tmp_path: Path, said: str
+) -> None:
+    """A folder that is full when a part begins is tried again, until it is told to stop; a wrong one is not."""
+    streams.create()
+    order = table_of(emulator, tmp_path)
+    desk: Any = answers(*[Answer.GO_ON] * 5, Answer.STOP)
+
+    def begin() -> None:
+        with storage_told(order.uri):
+            raise OSError(said)
+
+    assert worker._begun(begin, worker._Desk("job-run-0", desk)) is None
+    assert desk.reports > 5
+    said = "[Errno 13] Permission denied"
+    with pytest.raises(kn.TableError, match="Permission denied"):
+        worker._begun(begin, worker._Desk("job-run-0", answers(Answer.GO_ON, Answer.GO_ON, Answer.STOP)))
 
 
 def test_a_part_says_what_will_not_help(answers: Callable[..., Answers], emulator: Any, tmp_path: Path) -> None:

@@ -247,9 +247,9 @@ class Desk(SchedulerPlugin):
 
     def _forget(self, job: str) -> None:
         record = self._jobs.pop(job)
-        self._scheduler.client_releases_keys(list(record.parts), NAME)
-        for key in record.parts:
+        for key in record.parts:  # first: the scheduler tells at once what becomes of its tasks
             self._job_of.pop(key, None)
+        self._scheduler.client_releases_keys(list(record.parts), NAME)
 
     # --- for the parts
 
