@@ -258,6 +258,42 @@ def test_progress_is_that_of_a_plain_set(steps: list[tuple[int, bool]], rng: Any
         assert not open_rows & set(progress.above().get("s", []))
 
 
+@settings(max_examples=200)
+@given(st.lists(st.lists(st.integers(1, 6), max_size=6), min_size=2, max_size=6), st.randoms(use_true_random=False))
+def test_what_progress_says_is_enough_for_the_next_run(runs: list[list[int]], rng: Any) -> None:
+    """However often it is written down and read again, a row that is done is not given, and each other one is."""
+    done = set[int]()
+    low: dict[str, int] = {}
+    above: dict[str, list[int]] = {}
+    for widths in runs:
+        progress = Progress()
+        progress.resume(low, {shard_id: set(offsets) for shard_id, offsets in above.items()})
+        for width in widths:
+            first = progress.high.get("s", 0)
+            given = [offset for offset in range(first, first + width) if offset not in progress.resumed("s")]
+            assert given == [offset for offset in range(first, first + width) if offset not in done]
+            progress.take("s", given, first + width)
+            waiting = sorted(set(range(first + width)) - done)
+            settled = rng.sample(waiting, k=rng.randint(0, len(waiting)))
+            progress.done("s", settled)
+            done |= set(settled)
+            if len(settled) == len(waiting):
+                assert not progress._done["s"]  # nothing piles up
+        low, above = dict(progress.low), progress.above()
+
+
+def test_a_row_done_out_of_turn_is_remembered_by_the_run_after_the_next(book: Book) -> None:
+    """One run sends the last of three rows, the next takes all and rewrites its state: it stays sent."""
+    places = [("s", 0), ("s", 1), ("s", 2)]
+    book.send(book.take(*places)[2:])
+    book.die()
+    again = book.again()
+    assert len(again.take(*places)) == 2
+    again.journal._rewrite()
+    again.die()
+    assert again.again().wanted(*places) == [0, 1]
+
+
 # --- damage
 
 

@@ -75,7 +75,7 @@ class JobMoves(Moves):
         return self.begin_job(self.random.choice(idle))
 
     def line_with_other_options(self) -> object:
-        self.interval = self.random.choice([one for one in (0.5, 1.0, 2.0) if one != self.interval])
+        self.interval = self.random.choice([one for one in (1.0, 2.0, 4.0) if one != self.interval])
         return self.line()
 
     def _handles(self) -> list[tuple[Process, AgentSync]]:

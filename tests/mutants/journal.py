@@ -161,6 +161,18 @@ MUTANTS = [
         "    elif False and kept[",
     ),
     Mutant(
+        "what earlier runs sent is forgotten once it is passed",
+        "progress.py",
+        "        self._done.setdefault(shard_id, set()).update(passed)\n",
+        "        passed.clear()\n",
+    ),
+    Mutant(
+        "what earlier runs sent is kept for ever",
+        "progress.py",
+        "extend((*offsets, *passed))",
+        "extend(offsets)",
+    ),
+    Mutant(
         "a copy that is newer is not believed",
         "journal_file.py",
         "    elif copy is not None and state != copy:",
