@@ -13,7 +13,7 @@ SEEDS = 60
 
 @pytest.mark.timeout(600)
 def test_a_job_survives_everything_around_it() -> None:
-    """Nothing is lost, twice or out of order; what wait(), status() and stop() say is so; none comes back from its end."""
+    """Nothing is lost, twice or out of order; what wait(), status() and stop() say is so; what ended stays so."""
     happened: Counter[str] = Counter()
     for seed in range(SEEDS):
         counts, failure = simulate(seed)

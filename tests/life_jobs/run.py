@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kinesis_nb.agents.orders import CAP_SECONDS
 from kinesis_nb.agents.states import State
 from kinesis_nb.errors import KinesisError
 from tests.life.run import Run, _remembered, _told
@@ -59,6 +60,7 @@ class JobRun(Run):
             life.put()
             life.fibers.run(BACK_SECONDS)
             self._check_ends()
+            self._check_given_back()
             process = life.begin_process(life.machines[0])
             sync = self._submitted(process)
             self._wait(process, sync)
@@ -96,16 +98,22 @@ class JobRun(Run):
             raise Violation(f"{name} fails although nothing else does: {_told(cell.error)}; {logs}")
         return cell
 
+    def _check_given_back(self) -> None:
+        """Check that the scheduler knows all jobs that an agent remembers, whatever became of them."""
+
+        def forgotten() -> set[str]:
+            return {name for agent in self.life.agents for name in agent.orders._orders} - self._jobs().keys()
+
+        self.life.fibers.run(CAP_SECONDS, lambda: not forgotten())
+        if left := forgotten():
+            raise Violation(f"jobs that nobody gave back: {left}")
+
     def _submitted(self, process: Process) -> AgentSync:
         order = self.life.order(self.moves.start, self.moves.interval)
-        return self._done(
-            process, "the last line", lambda: self.life.submit(process, order), SUBMITTED_SECONDS
-        ).value
+        return self._done(process, "the last line", lambda: self.life.submit(process, order), SUBMITTED_SECONDS).value
 
     def _wait(self, process: Process, sync: AgentSync) -> None:
-        cell = self._done(
-            process, "wait", lambda: self.moves.check_wait(sync, THROUGH_SECONDS), THROUGH_SECONDS + 10.0
-        )
+        cell = self._done(process, "wait", lambda: self.moves.check_wait(sync, THROUGH_SECONDS), THROUGH_SECONDS + 10.0)
         if not cell.value:
             logs = {job: list(record.log)[-12:] for job, record in self._jobs().items()}
             raise Violation(f"it does not catch up: {logs}")
@@ -134,7 +142,9 @@ class JobRun(Run):
         places = {key: life.dask.tasks[key].processing_on for key in record.parts}
         if any(place is None or not place.agent.is_alive for place in places.values()):
             raise Violation(f"parts without an agent: {places}")
-        shards = [shard.shard_id for one in self._living() for shard in one.status().shards if shard.state.value != "ended"]
+        shards = [
+            shard.shard_id for one in self._living() for shard in one.status().shards if shard.state.value != "ended"
+        ]
         if len(shards) != len(set(shards)):
             raise Violation(f"shards that are read twice: {sorted(shards)}")
 
@@ -146,7 +156,7 @@ class JobRun(Run):
         if state != State.STOPPED or self._living():
             raise Violation(f"it is not stopped: {state}, {self._living()}")
         life.fibers.run(BACK_SECONDS)
-        if left := [agent.name for agent in life.agents if agent.orders.due([])]:
+        if left := [agent.name for agent in life.agents if agent.orders._orders]:
             raise Violation(f"orders of a job that is over: {left}")
         if self._living():
             raise Violation(f"a job that was stopped runs again: {self._living()}")

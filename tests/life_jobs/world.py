@@ -68,7 +68,9 @@ class Agent(Process):
                 for name, body in self.orders.due({*told["orders"], *told["over"]}).items():
                     if name not in self.giving:
                         self.giving.add(name)
-                        life.fibers.spawn(self, f"give {name} back", lambda name=name, body=body: self._give(name, body))
+                        life.fibers.spawn(
+                            self, f"give {name} back", lambda name=name, body=body: self._give(name, body)
+                        )
             life.fibers.wait(None, JOIN_SECONDS)
 
     def _join_dask(self) -> None:
@@ -320,7 +322,7 @@ class JobLife(Life):
             replace(desk, "asyncio", _Sleeping(self))
             replace(distributed, "secede", lambda: None)
             replace(distributed, "get_worker", lambda: self._worker_of[id(self.fibers.current)])
-            replace(distributed.utils, "sync", lambda _loop, call, *, callback_timeout, **what: call(**what))  # noqa: ARG005
+            replace(distributed.utils, "sync", lambda _loop, call, *, callback_timeout, **what: call(**what))
             _Here.life = self
             yield
 
