@@ -143,6 +143,7 @@ class JobMoves(Moves):
         """Ask an agent to end: it hands over first."""
         if (agent := self._agent()) is None:
             return False
+        agent.is_leaving = True
         return agent.run("leave", agent.leave)
 
     def agent_dies(self) -> object:

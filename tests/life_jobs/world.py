@@ -99,8 +99,7 @@ class Agent(Process):
             self.giving.discard(name)
 
     def leave(self) -> None:
-        """End as on SIGTERM: hand over, then go."""
-        self.is_leaving = True
+        """End as on SIGTERM: hand over, then go; whoever calls it has set `is_leaving`."""
         end = self.world.manual.now() + 20.0
         with suppress(OSError):
             while self.worker and self.world.manual.now() < end:

@@ -36,12 +36,6 @@ MUTANTS = [
         'retryable="://" in uri',
     ),
     Mutant(
-        "a part of an earlier scheduler goes on",
-        "agents/worker.py",
-        "        case Answer.NOT_YOURS:\n            raise Fenced(",
-        "        case Answer.NOT_YOURS if False:\n            raise Fenced(",
-    ),
-    Mutant(
         "the parts of a stopped job go on",
         "agents/desk.py",
         "if part.over or not record.state.is_active:\n            return Answer.STOP",
