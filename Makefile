@@ -3,7 +3,8 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-life sim-life-exports sim-export kill-export least mutants crash agents
+.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-life sim-life-sync sim-life-exports sim-life-jobs sim-export kill-export
+.PHONY: least mutants crash agents
 .PHONY: powercut
 .PHONY: agents-netns bench bench-agents bench-export bench-views sizing clean help
 
@@ -44,13 +45,17 @@ notebooks: .venv/.test    ## run the tutorials and save what they print; look at
 sim: .venv/.test    ## the reader in virtual time, SEEDS=10000
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
-sim-life: SEEDS = 5000
-sim-life: .venv/.test    ## machines, processes, their disk and their stream in virtual time, SEEDS=5000; about an hour
+sim-life sim-life-sync sim-life-exports sim-life-jobs: SEEDS = 5000
+sim-life: sim-life-sync sim-life-exports sim-life-jobs    ## machines, processes, their disk and their stream in virtual time, with exports and jobs; SEEDS=5000 of each; hours
+
+sim-life-sync: .venv/.test    ## a sync alone in that world; about an hour
 	$(BIN)/python -m tests.life --seeds $(SEEDS)
 
-sim-life-exports: SEEDS = 5000
-sim-life-exports: .venv/.test    ## streaming exports in that world, SEEDS=5000; about an hour
+sim-life-exports: .venv/.test    ## streaming exports in that world; about an hour
 	$(BIN)/python -m tests.life_exports --seeds $(SEEDS)
+
+sim-life-jobs: .venv/.test    ## jobs of agents in that world; about two hours
+	$(BIN)/python -m tests.life_jobs --seeds $(SEEDS)
 
 least: .venv/.test    ## the reader's tests where AWS allows a reader's four actions and nothing else
 	$(BIN)/python -m pytest tests/test_read.py tests/test_tail.py tests/test_sync.py tests/test_explore.py \

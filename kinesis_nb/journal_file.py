@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import weakref
 import zlib
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -69,7 +69,9 @@ def read_journal(path: Path) -> Found:
     copy, kept, _ = _parsed(_read_copy(path))
     if state is None:
         state, lines, is_damaged = copy, kept, True
-    elif state == copy and (missing := kept[sum(not _DURABLE.isdisjoint(line) for line in lines) :]):
+    elif copy is not None and state != copy:  # who replaces both died after the copy, which says all that the file did
+        state, lines, is_damaged = copy, kept, False
+    elif missing := kept[sum(not _DURABLE.isdisjoint(line) for line in lines) :]:
         lines, is_damaged = lines + missing, True
     if state is None:
         raise ConfigError(
@@ -106,7 +108,7 @@ class JournalFile:
         self._clock = clock
         self._file: IO[bytes] | None = None
         self._copied: IO[bytes] | None = None
-        self._size = self._least = 0  # bytes; those of the state
+        self._size = self._copied_size = self._least = 0  # bytes; the last, those of the state
         self._check = self._copied_check = 0  # of the last line, and of that in the copy
         self._synced_at = clock.monotonic()
         try:
@@ -120,17 +122,19 @@ class JournalFile:
     def rewrite(self, state: Mapping[str, Any]) -> None:
         """Replace the file by one that holds this state; a crash leaves the old one or the new one."""
         body = _encode(state)
+        paths = _copy_of(self.path), self.path
         try:
-            copied = _replace(_copy_of(self.path), body)
-            try:
-                new = _replace(self.path, body)
-            except BaseException:
-                copied.close()
-                raise
+            with ExitStack() as opened:  # both, before one is replaced: a disk that is full leaves both
+                copied, new = (opened.enter_context(_write_new(path, body)) for path in paths)
+                self._close_files()  # a line that was added now would be in the file and not in a newer copy
+                for path in paths:
+                    _new_of(path).replace(path)
+                    sync_folder(path.parent)
+                opened.pop_all()
         except OSError as error:
             raise _unwritable(self.path, error) from None
-        self._close_files()
-        self._file, self._copied, self._size, self._least = new, copied, len(body), len(body)
+        self._file, self._copied, self._least = new, copied, len(body)
+        self._size = self._copied_size = len(body)
         self._check = self._copied_check = _check_of(body)
         self._synced_at = self._clock.monotonic()
 
@@ -147,23 +151,22 @@ class JournalFile:
         TableError
             When it cannot be written.
         """
-        if self._file is None:
+        if self._file is None or self._copied is None:
             raise ConfigError("the journal is closed", hint="start the export again")
-        body = _encode(line, self._check)
+        body, copy = _encode(line, self._check), _encode(line, self._copied_check) if durable else b""
         try:
             _write(self._file, body)
-            self._size += len(body)
-            self._check = _check_of(body)
             if durable or self._clock.monotonic() - self._synced_at >= SYNC_SECONDS:
                 self._sync(self._file)
-            if durable and self._copied is not None:  # behind the file itself, which may know more and never less
-                body = _encode(line, self._copied_check)
-                _write(self._copied, body)
-                self._copied_check = _check_of(body)
+            _write(self._copied, copy)  # behind the file itself, which may know more and never less
         except OSError as error:
-            with suppress(OSError):  # else the torn line is recognised when the file is read
-                self._file.seek(self._file.truncate(self._size))
+            for file, size in ((self._copied, self._copied_size), (self._file, self._size)):
+                with suppress(OSError):  # else the torn line is recognised when the file is read
+                    file.seek(file.truncate(size))
             raise _unwritable(self.path, error) from None
+        self._size, self._check = self._size + len(body), _check_of(body)
+        if durable:
+            self._copied_size, self._copied_check = self._copied_size + len(copy), _check_of(copy)
 
     @property
     def is_large(self) -> bool:
@@ -305,19 +308,20 @@ def _make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def _replace(path: Path, body: bytes) -> IO[bytes]:
-    """Put a file in the place of another, durably; return it open, to be added to."""
-    new = path.with_name(f"{path.name}.new")
-    file = new.open("wb", buffering=0)
+def _write_new(path: Path, body: bytes) -> IO[bytes]:
+    """Write a file that is to be put in the place of another, durably; return it open, to be added to."""
+    file = _new_of(path).open("wb", buffering=0)
     try:
-        file.write(body)
+        _write(file, body)
         os.fsync(file.fileno())
-        new.replace(path)
-        sync_folder(path.parent)
     except BaseException:
         file.close()
         raise
     return file
+
+
+def _new_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
 
 
 # --- who has it

@@ -15,8 +15,8 @@ from kinesis_nb.config import hinted
 from kinesis_nb.errors import ConfigError, closest
 from kinesis_nb.frames import TableLike
 from kinesis_nb.infer import MAX_FIELDS, infer_schema
-from kinesis_nb.row_reader import Replaced, RowReader
 from kinesis_nb.process import check_polars
+from kinesis_nb.row_reader import Replaced, RowReader
 from kinesis_nb.text import one_line
 
 if TYPE_CHECKING:

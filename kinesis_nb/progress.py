@@ -30,7 +30,7 @@ class Progress:
         self.high: dict[str, int] = {}
         self._open: dict[str, deque[int]] = {}  # taken, in order; those at the front are not done
         self._done: dict[str, set[int]] = {}  # done out of turn
-        self._resumed: dict[str, set[int]] = {}  # the same from earlier runs, and not passed by this one
+        self._resumed: dict[str, set[int]] = {}  # the same from earlier runs, where this one has not been yet
 
     def resume(self, low: Mapping[str, int], done: Mapping[str, set[int]]) -> None:
         """Begin where earlier runs stopped.
@@ -52,10 +52,13 @@ class Progress:
 
     def take(self, shard_id: str, offsets: Iterable[int], end: int) -> None:
         """Record that rows are queued, and that no other row before `end` is to be taken."""
-        self._open.setdefault(shard_id, deque()).extend(offsets)
+        left = self._resumed.pop(shard_id, set())
+        passed = {offset for offset in left if offset < end}  # done out of turn, until the rows before them are done
+        if left := left - passed:
+            self._resumed[shard_id] = left
+        self._open.setdefault(shard_id, deque()).extend((*offsets, *passed))
+        self._done.setdefault(shard_id, set()).update(passed)
         self.high[shard_id] = max(end, self.high.get(shard_id, 0))
-        if (left := self._resumed.get(shard_id)) and max(left) < end:
-            del self._resumed[shard_id]
         self._settle(shard_id)
 
     def done(self, shard_id: str, offsets: Iterable[int]) -> None:

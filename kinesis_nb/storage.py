@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -56,6 +57,7 @@ _READS = 8  # at once
 _DRAFT_SECONDS = 3600  # so old is a draft whose process is gone
 _MAGIC = b"PAR1"  # a Parquet file begins and ends so
 MERGED_ROWS = 50_000  # in memory at a time, and in a row group
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN}
 _DROPPINGS = {
     *(".ds_store", ".localized", "icon\r", "desktop.ini", "thumbs.db", "ehthumbs.db", ".directory", "@eadir"),
     *(".gitkeep", ".keep", ".gitignore", ".gitattributes", ".placeholder", ".ipynb_checkpoints", "lost+found"),
@@ -645,7 +647,7 @@ def explain(uri: str, error: OSError) -> TableError:
             hint="the credentials need s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject there",
         )
     hint = "check the place and its permissions"
-    return TableError(f"{uri} cannot be used: {said}", hint=hint, retryable="://" in uri)
+    return TableError(f"{uri} cannot be used: {said}", hint=hint, retryable="://" in uri or _may_pass(said))
 
 
 @contextmanager
@@ -684,6 +686,12 @@ def _check_files(folder: Path, table: DeltaTable) -> None:
 
 def _is_refusal(said: str) -> bool:
     return bool(re.search(r"AccessDenied|ACCESS_DENIED|\b403\b|InvalidAccessKeyId|SignatureDoesNotMatch", said))
+
+
+def _may_pass(said: str) -> bool:
+    """Whether a file system says what it says for a while, as when it is full, and no path or permission is wrong."""
+    found = re.search(r"(?:Errno|os error) (\d+)", said)  # Python's words, and Rust's
+    return found is not None and int(found[1]) in _PASSING
 
 
 def _is_dropping(name: str) -> bool:

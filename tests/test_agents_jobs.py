@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import queue
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from distributed import Client, LocalCluster, Scheduler, Status, Worker
+from distributed import Client, LocalCluster, Reschedule, Scheduler, Status, Worker
 from distributed.utils import LoopRunner
 
 import kinesis_nb as kn
 from kinesis_nb.agents import worker
 from kinesis_nb.agents.cluster import Cluster
 from kinesis_nb.agents.desk import FORGET_SECONDS, Desk
-from kinesis_nb.agents.job import AgentSync, submit
+from kinesis_nb.agents.job import AgentSync, PartStatus, _sync_status, submit
 from kinesis_nb.agents.metrics import guarded
 from kinesis_nb.agents.order import Answer, ExportOrder, Parcel, SyncOrder, Task
 from kinesis_nb.agents.orders import CAP_SECONDS, JobOrder, Orders, read_order
@@ -32,7 +33,8 @@ from kinesis_nb.export_stream import Range
 from kinesis_nb.position import StartingPosition
 from kinesis_nb.selection import Selection, Where
 from kinesis_nb.source import open_kinesis
-from kinesis_nb.storage import Storage
+from kinesis_nb.storage import Storage, storage_told
+from kinesis_nb.sync import SyncStatus
 from tests.agents_kill import until
 from tests.conftest import Streams, by_key, written_by_key
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 KEYS = kn.StaticCredentials("emulator", "emulator")
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/copies"
 HORIZON = StartingPosition.trim_horizon()
+STRANGER = {"name": "stranger", "windows": [], "away": "", "client": ""}  # an agent that joins
 
 
 class Ticks:
@@ -169,6 +172,67 @@ def test_a_part_of_an_earlier_scheduler() -> None:
         assert told("job-2") == Answer.NOT_YOURS
 
     at_a_desk(act, Ticks())
+
+
+WORK: queue.Queue[str] = queue.Queue()  # what a part in this process does next
+
+
+def part_of_job() -> None:
+    if WORK.get(timeout=30) == "hand over":
+        raise Reschedule
+
+
+def test_a_part_without_an_agent_shows_none_as_well() -> None:
+    """What an agent said of a part is shown while it runs it: not when it has handed over, nor when it is gone."""
+
+    async def act(desk: Desk, scheduler: Scheduler) -> None:
+        opened(desk)
+
+        def shown() -> tuple[str, bytes]:
+            found = desk.jobs()["job-1"]["parts"][0]
+            return found["name"], found["status"]
+
+        def report(worker: Worker, status: bytes) -> str:
+            return desk.report("job-1-run-0", worker.address, status, 0, 0)[0]
+
+        async def begun() -> None:
+            while (task := scheduler.tasks.get("job-1-run-0")) is None or task.processing_on is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+        async with (
+            Worker(scheduler.address, name="one", nthreads=1, dashboard=False, dashboard_address=None) as one,
+            Client(scheduler.address, asynchronous=True, set_as_default=False) as client,
+        ):
+            future = client.submit(part_of_job, key="job-1-run-0", pure=False)
+            await begun()
+            report(one, b"running")
+            assert shown() == ("one", b"running")
+            WORK.put("hand over")
+            while shown() != ("", b""):  # noqa: ASYNC110 - Dask notices it
+                await asyncio.sleep(0.01)
+            await begun()
+            report(one, b"")
+            assert shown() == ("one", b"")
+            report(one, b"running")
+            await scheduler.remove_worker(one.address, stimulus_id="it is gone")
+            assert shown() == ("", b"")
+            assert sum("an agent has left: part 0" in line for line in desk.jobs()["job-1"]["log"]) == 1
+            WORK.put("end")
+            del future
+
+    at_a_desk(act, Ticks())
+
+
+def test_a_job_with_a_part_that_nobody_runs_is_not_called_running() -> None:
+    """Of two parts one runs: the job waits for an agent, and how far it is behind is not known."""
+    running = SyncStatus("running", 1, 1, 0, timedelta(0), (), (), "")
+
+    def status(*of_parts: SyncStatus | None) -> SyncStatus:
+        parts = [PartStatus(number, "", one, "", "", "") for number, one in enumerate(of_parts)]
+        return _sync_status({"state": "running"}, parts)
+
+    assert [(one.state, one.lag) for one in (status(running, None), status(None, None))] == [("waiting", None)] * 2
+    assert status(running, running).state == "running"
 
 
 def test_the_clock_on_the_wall_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,7 +474,7 @@ def test_a_part_takes_nothing_when_it_is_to_end(
     streams.put(10)
     for given in ((answer,), (Answer.GO_ON, answer)):
         order = table_of(emulator, tmp_path)
-        desk: Any = answers(*given)
+        desk: Any = answers(*given, Answer.STOP)  # or a part that goes on would never end
         try:
             worker._run_sync(part(order), order, worker._Desk("job-run-0", desk))
         except (Reschedule, kn.Fenced):
@@ -462,6 +526,26 @@ def test_a_part_waits_for_kinesis(
     away = sync_order(str(tmp_path / "table"), KEYS, 0.1, endpoint_url="http://127.0.0.1:9")
     desk: Any = answers(*[Answer.GO_ON] * 5, Answer.STOP)
     assert worker._run_sync(part(away), away, worker._Desk("job-run-0", desk)) == b""
+
+
+@pytest.mark.parametrize("said", ["[Errno 28] No space left on device", "Generic error (os error 5)"])
+def test_a_part_waits_for_its_disk(
+    answers: Callable[..., Answers], emulator: Any, streams: Streams, tmp_path: Path, said: str
+) -> None:
+    """A folder that is full when a part begins is tried again, until it is told to stop; a wrong one is not."""
+    streams.create()
+    order = table_of(emulator, tmp_path)
+    desk: Any = answers(*[Answer.GO_ON] * 5, Answer.STOP)
+
+    def begin() -> None:
+        with storage_told(order.uri):
+            raise OSError(said)
+
+    assert worker._begun(begin, worker._Desk("job-run-0", desk)) is None
+    assert desk.reports > 5
+    said = "[Errno 13] Permission denied"
+    with pytest.raises(kn.TableError, match="Permission denied"):
+        worker._begun(begin, worker._Desk("job-run-0", answers(Answer.GO_ON, Answer.GO_ON, Answer.STOP)))
 
 
 def test_a_part_says_what_will_not_help(answers: Callable[..., Answers], emulator: Any, tmp_path: Path) -> None:
@@ -548,6 +632,9 @@ def test_a_relative_path_is_of_this_process(
     export: Any = source.export_stream("../table", arn, journal="own.journal")
     assert export.wait(30)
     assert (tmp_path / "elsewhere" / "own.journal").exists()
+    [body] = [body for body in near.desk("join", **STRANGER)["orders"].values() if b"own.journal" in body]
+    ordered: Any = read_order(body)  # whoever runs it may be in any folder
+    assert ordered.order.span.journal == str(tmp_path / "elsewhere" / "own.journal")
     export.stop()
     sync.stop()
     monkeypatch.setattr("platform.node", lambda: "here" if threading.current_thread().name == "MainThread" else "there")

@@ -258,6 +258,42 @@ def test_progress_is_that_of_a_plain_set(steps: list[tuple[int, bool]], rng: Any
         assert not open_rows & set(progress.above().get("s", []))
 
 
+@settings(max_examples=200)
+@given(st.lists(st.lists(st.integers(1, 6), max_size=6), min_size=2, max_size=6), st.randoms(use_true_random=False))
+def test_what_progress_says_is_enough_for_the_next_run(runs: list[list[int]], rng: Any) -> None:
+    """However often it is written down and read again, a row that is done is not given, and each other one is."""
+    done = set[int]()
+    low: dict[str, int] = {}
+    above: dict[str, list[int]] = {}
+    for widths in runs:
+        progress = Progress()
+        progress.resume(low, {shard_id: set(offsets) for shard_id, offsets in above.items()})
+        for width in widths:
+            first = progress.high.get("s", 0)
+            given = [offset for offset in range(first, first + width) if offset not in progress.resumed("s")]
+            assert given == [offset for offset in range(first, first + width) if offset not in done]
+            progress.take("s", given, first + width)
+            waiting = sorted(set(range(first + width)) - done)
+            settled = rng.sample(waiting, k=rng.randint(0, len(waiting)))
+            progress.done("s", settled)
+            done |= set(settled)
+            if len(settled) == len(waiting):
+                assert not progress._done["s"]  # nothing piles up
+        low, above = dict(progress.low), progress.above()
+
+
+def test_a_row_done_out_of_turn_is_remembered_by_the_run_after_the_next(book: Book) -> None:
+    """One run sends the last of three rows, the next takes all and rewrites its state: it stays sent."""
+    places = [("s", 0), ("s", 1), ("s", 2)]
+    book.send(book.take(*places)[2:])
+    book.die()
+    again = book.again()
+    assert len(again.take(*places)) == 2
+    again.journal._rewrite()
+    again.die()
+    assert again.again().wanted(*places) == [0, 1]
+
+
 # --- damage
 
 
@@ -321,6 +357,22 @@ def test_a_file_that_lost_its_end_is_not_taken_for_a_kill(tmp_path: Path) -> Non
         lines = book.path.read_bytes().splitlines(keepends=True)
         half = lines[number + 1][: int(len(lines[number + 1]) * share)]
         book.path.write_bytes(b"".join(lines[: number + 1]) + half)
+        check_after_damage(book.path, places, set(places))
+
+
+@pytest.mark.filterwarnings("ignore:.*was damaged")
+def test_who_dies_while_it_mends_a_file_has_counted_what_may_come_twice(tmp_path: Path) -> None:
+    """Its copy is replaced first: what was found out then is known, whatever the file itself looks like."""
+    for number, share in ((number, share) for number in range(6) for share in (0, 0.5)):
+        book = Book(tmp_path / f"{number}-{share}", {"s": 4})
+        places = [("s", offset) for offset in range(4)]
+        book.send(book.take(*places))
+        book.journal.close()
+        lines = book.path.read_bytes().splitlines(keepends=True)
+        book.path.write_bytes(b"".join(lines[: number + 1]) + lines[number + 1][: int(len(lines[number + 1]) * share)])
+        damaged = book.path.read_bytes()
+        Book(book.path, {"s": 4}).die()
+        book.path.write_bytes(damaged)  # as it was before it was replaced
         check_after_damage(book.path, places, set(places))
 
 
@@ -458,6 +510,46 @@ def test_a_full_disk_leaves_no_half_line(book: Book) -> None:
     book.die()
     again = book.again()
     assert again.wanted(("s", 0), ("s", 1)) == [1]
+
+
+def test_a_full_disk_leaves_the_state_before(book: Book) -> None:
+    """A state that found room for its first half replaces none that is whole, neither in the file nor in its copy."""
+    rows = book.take(*(("s", offset) for offset in range(200)))
+    book.send(rows[1::2])
+    with full_disk(300), pytest.raises(kn.TableError, match="cannot be written"):
+        book.journal._rewrite()
+    book.send(rows[:1])
+    book.die()
+    assert book.again().wanted(*(("s", offset) for offset in range(200))) == list(range(2, 200, 2))
+
+
+def test_a_state_is_written_to_both_files_or_to_none(book: Book) -> None:
+    """Lines go on behind the state before; a newer copy would say that they are not there."""
+    rows = book.take(("s", 0), ("s", 1))
+    copy = book.path.with_name("j.copy")
+    before = copy.read_bytes()
+    book.path.with_name("j.new").mkdir()
+    with pytest.raises(kn.TableError, match="cannot be written"):
+        book.journal._rewrite()
+    assert copy.read_bytes() == before
+    book.send(rows[:1])
+    book.die()
+    book.path.with_name("j.new").rmdir()
+    assert book.again().wanted(("s", 0), ("s", 1)) == [1]
+
+
+def test_a_line_is_added_to_both_files_or_to_none(book: Book) -> None:
+    """A durable line that is missing in the copy alone would hide that the file lost its end."""
+    before = book.path.read_bytes()
+    with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123 - no file of a folder
+        book.journal._file._copied, copied = full, book.journal._file._copied
+        with pytest.raises(kn.TableError, match="cannot be written"):
+            book.take(("s", 0))
+        book.journal._file._copied = copied
+    assert book.path.read_bytes() == before
+    book.take(("s", 0))
+    book.die()
+    assert book.again().wanted(("s", 0)) == [0]
 
 
 def test_names_that_differ_in_their_suffix_share_nothing(tmp_path: Path) -> None:

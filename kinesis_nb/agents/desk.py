@@ -41,7 +41,7 @@ SETTLE_SECONDS = 5.0  # a part stays so long before it may move again
 class PartRecord:
     """What the desk knows of one part of a job: of one task."""
 
-    agent: str = ""  # the address of the worker that reported last
+    agent: str = ""  # the address of the worker that runs it; empty until that has reported
     name: str = ""
     next_agent: str = ""  # the address it is moving to
     status: bytes = b""
@@ -51,6 +51,12 @@ class PartRecord:
     over: str = ""  # a final State, or empty
     error: str = ""  # what it failed with, or what keeps it from beginning
     failure: bytes = b""  # the error itself, pickled
+
+    def leave_agent(self) -> None:
+        """Forget the agent and what it reported of itself: nobody runs the part until the next one reports."""
+        self.agent = self.name = self.error = ""
+        self.status = self.failure = b""
+        self.births = 0
 
     def describe(self, key: str) -> dict[str, Any]:
         """Return it as what can be sent."""
@@ -87,10 +93,6 @@ class JobRecord:
     mark: int = 0
     births: int = 0
     log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
-
-    def parts_of(self, agent: str) -> dict[str, PartRecord]:
-        """Return the parts that reported last from an agent and are not over."""
-        return {key: part for key, part in self.parts.items() if part.agent == agent and not part.over}
 
     def note(self, text: str) -> None:
         """Add a line to the log."""
@@ -245,9 +247,9 @@ class Desk(SchedulerPlugin):
 
     def _forget(self, job: str) -> None:
         record = self._jobs.pop(job)
-        self._scheduler.client_releases_keys(list(record.parts), NAME)
-        for key in record.parts:
+        for key in record.parts:  # first: the scheduler tells at once what becomes of its tasks
             self._job_of.pop(key, None)
+        self._scheduler.client_releases_keys(list(record.parts), NAME)
 
     # --- for the parts
 
@@ -273,7 +275,6 @@ class Desk(SchedulerPlugin):
         record.tell(Event.REPORTED)
         if part.agent != agent:
             part.agent, part.name, part.next_agent, part.began = agent, str(worker.name), "", self._clock()
-            part.births = 0
             record.note(f"part {_number(key)} runs on {part.name}")
         if note:
             record.note(f"part {_number(key)} on {part.name}: {note}")
@@ -318,7 +319,7 @@ class Desk(SchedulerPlugin):
         self._scheduler.tasks[key].loose_restrictions = True
 
     def transition(self, key: Any, start: Any, finish: Any, *args: Any, stimulus_id: str, **kwargs: Any) -> None:
-        """Notice that a part has ended, and how, or that no agent is left to run it; called by the scheduler."""
+        """Notice that a part has ended or lost its agent, or that none is left to run it; called by the scheduler."""
         job = self._job_of.get(key)
         if job is None:
             return
@@ -341,6 +342,10 @@ class Desk(SchedulerPlugin):
             record.end(part, State.FAILED, error)
             record.note(f"part {_number(key)} failed: {error}")
             later(self._end_waiting, record)
+        elif start == "processing":  # it was handed over, or its agent is gone
+            if part.agent and part.agent not in self._scheduler.workers:
+                record.note(f"an agent has left: part {_number(key)} goes elsewhere")
+            part.leave_agent()
 
     # --- for the agents
 
@@ -374,11 +379,7 @@ class Desk(SchedulerPlugin):
             return 0
         if worker.status == Status.running:
             await self._scheduler.retire_workers(workers=[agent], close_workers=False, remove=False)
-        held = sum(task.key in self._job_of for task in worker.processing)
-        if not held:  # whoever goes on has maybe not reported yet
-            for part in (part for record in self._jobs.values() for part in record.parts_of(agent).values()):
-                part.agent = ""
-        return held
+        return sum(task.key in self._job_of for task in worker.processing)
 
     # --- who is gone
 
@@ -406,12 +407,8 @@ class Desk(SchedulerPlugin):
         self._worker_names[worker] = str(scheduler.workers[worker].name)
 
     def remove_worker(self, scheduler: Scheduler, worker: str, *, stimulus_id: str, **kwargs: Any) -> None:
-        """Note which jobs an agent was lost to, and let another one have its windows; called by the scheduler."""
+        """Let another agent have the windows of one that is gone; called by the scheduler."""
         self.leave(self._worker_names.pop(worker, ""))  # one that lives joins again within a second
-        for record in self._jobs.values():
-            numbers = [str(_number(key)) for key in record.parts_of(worker)]
-            if numbers:
-                record.note(f"an agent has left: parts {', '.join(numbers)} go elsewhere")
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """Forget an agent that ended before it had a worker; called by the scheduler."""

@@ -156,7 +156,7 @@ class PartStatus:
     agent
         Its name; empty while nobody runs the part.
     status
-        A :class:`~kinesis_nb.sync.SyncStatus` or a status of an export; None before the first report.
+        A :class:`~kinesis_nb.sync.SyncStatus` or a status of an export; None before the agent's first report.
     maintenance
         When the agent is away next, as text; empty for never.
     """
@@ -206,9 +206,10 @@ class Job:
         return list(self._record()["log"])
 
     def status(self) -> Any:
-        """Return a moment of the job: of all parts together. None for an export that no agent has begun yet.
+        """Return a moment of the job: of all parts together. None for an export while no agent runs it.
 
-        The state of a sync is ``stopping`` while a part is still at work after the job was asked to stop.
+        The state of a sync is ``waiting`` while no agent runs one of its parts, and ``stopping`` while a part is still
+        at work after the job was asked to stop.
         """
         record, parts = self._record(), self.parts()
         return _sync_status(record, parts) if self.kind == SyncOrder.kind else parts[0].status
@@ -450,11 +451,11 @@ def _state(record: dict[str, Any], parts: list[PartStatus]) -> str:
     state = State(record["state"])
     if not state.is_active:
         return str(state)
-    states = {part.status.state for part in parts if part.status is not None and not part.over}
+    states = {part.status.state if part.status else "waiting" for part in parts if not part.over}
     for found in ("storage unavailable", "handing over", "waiting"):
         if found in states:
             return found
-    return "running" if states else "waiting"
+    return "running"
 
 
 def _lag(parts: list[PartStatus]) -> timedelta | None:

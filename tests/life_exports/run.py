@@ -141,6 +141,7 @@ class ExportRun(Run):
             if all(
                 (key, number + 1) in there for key, times in self.life.arrivals.items() for number in range(len(times))
             ):
+                self._check_rows(self._truth())  # an export can be no better than its table
                 return
             self.life.fibers.run(2.0)
             self._check_ends()

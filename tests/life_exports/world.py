@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 from unittest.mock import patch
 
 import msgspec
@@ -158,6 +158,12 @@ class JournalOnDisk:
     def __init__(self, life: ExportLife, file: Any) -> None:
         self._life, self._file = life, file
         self.close, self.fileno, self.seek, self.truncate = file.close, file.fileno, file.seek, file.truncate
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def write(self, body: bytes) -> int:
         life = self._life
@@ -309,24 +315,24 @@ class _Exports:
 
 
 def _around_journals(replace: Callable[..., Any], life: ExportLife) -> None:
-    locked, replaced = journal_file._locked, journal_file._replace
+    locked, written = journal_file._locked, journal_file._write_new
 
     def played_locked(path: Path) -> Any:
         file = locked(path)
         life.running.locks.append(file)
         return file
 
-    def played_replace(path: Path, body: bytes) -> Any:
-        life.pause(life.running, f"before {path.name} is replaced")
+    def played_new(path: Path, body: bytes) -> Any:
+        life.pause(life.running, f"before {path.name} is written anew")
         if life.is_disk_full:
             life.has_doubt = True
             life.count("journal: disk full")
             path.with_name(f"{path.name}.new").write_bytes(body[: life.random.randrange(len(body))])
             raise OSError(errno.ENOSPC, "No space left on device")
-        return JournalOnDisk(life, replaced(path, body))
+        return JournalOnDisk(life, written(path, body))
 
     replace(journal_file, "_locked", played_locked)
-    replace(journal_file, "_replace", played_replace)
+    replace(journal_file, "_write_new", played_new)
 
 
 def _around_looks(replace: Callable[..., Any], life: ExportLife) -> None:

@@ -93,6 +93,27 @@ MUTANTS = [
         f"{JOBS}::test_a_killed_agent_leaves_no_ghost",
     ),
     Mutant(
+        "a part keeps what its last agent said",
+        "agents/desk.py",
+        "            part.leave_agent()\n",
+        '            part.agent = part.name = ""\n',
+        f"{JOBS}::test_a_part_without_an_agent_shows_none_as_well",
+    ),
+    Mutant(
+        "an agent that is gone still runs its part",
+        "agents/desk.py",
+        '        self.agent = self.name = self.error = ""\n',
+        "",
+        f"{JOBS}::test_a_part_without_an_agent_shows_none_as_well",
+    ),
+    Mutant(
+        "a job runs although a part does not",
+        "agents/job.py",
+        '{part.status.state if part.status else "waiting" for part in parts if not part.over}',
+        "{part.status.state for part in parts if part.status and not part.over}",
+        f"{JOBS}::test_a_job_with_a_part_that_nobody_runs_is_not_called_running",
+    ),
+    Mutant(
         "a part takes its shards before it asks",
         "agents/worker.py",
         "        if not desk.may_take(note):  # opening may have taken long\n            return None\n",

@@ -103,14 +103,14 @@ MUTANTS = [
     Mutant(
         "a full disk leaves half a line",
         "journal_file.py",
-        "                self._file.seek(self._file.truncate(self._size))\n",
-        "                pass\n",
+        "                    file.seek(file.truncate(size))\n",
+        "                    pass\n",
     ),
     Mutant(
         "after a full disk lines go behind a hole",
         "journal_file.py",
-        "self._file.seek(self._file.truncate(self._size))",
-        "self._file.truncate(self._size)",
+        "file.seek(file.truncate(size))",
+        "file.truncate(size)",
     ),
     Mutant(
         "a large state is written with every line",
@@ -157,8 +157,44 @@ MUTANTS = [
     Mutant(
         "a file that lost its end is taken for whole",
         "journal_file.py",
-        "    elif state == copy and (missing",
-        "    elif False and (missing",
+        "    elif missing := kept[",
+        "    elif False and kept[",
+    ),
+    Mutant(
+        "what earlier runs sent is forgotten once it is passed",
+        "progress.py",
+        "        self._done.setdefault(shard_id, set()).update(passed)\n",
+        "        passed.clear()\n",
+    ),
+    Mutant(
+        "what earlier runs sent is kept for ever",
+        "progress.py",
+        "extend((*offsets, *passed))",
+        "extend(offsets)",
+    ),
+    Mutant(
+        "a copy that is newer is not believed",
+        "journal_file.py",
+        "    elif copy is not None and state != copy:",
+        "    elif False:",
+    ),
+    Mutant(
+        "half a state replaces a whole one",
+        "journal_file.py",
+        "        _write(file, body)\n        os.fsync(file.fileno())\n",
+        "        file.write(body)\n        os.fsync(file.fileno())\n",
+    ),
+    Mutant(
+        "a state is in place before its twin can be",
+        "journal_file.py",
+        "        os.fsync(file.fileno())\n    except",
+        "        os.fsync(file.fileno())\n        path.write_bytes(body)\n    except",
+    ),
+    Mutant(
+        "a line is in the file and not in its copy",
+        "journal_file.py",
+        "for file, size in ((self._copied, self._copied_size), (self._file, self._size)):",
+        "for file, size in ((self._copied, self._copied_size),):",
     ),
     Mutant(
         "rows that were not written down as taken are left out",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import access, agents, export, foreign, journal, parsing, reader, sync
+from tests.mutants import access, agents, export, foreign, jobs, journal, parsing, reader, sync
 
 SUITES = {
     "reader": reader.SUITE,
@@ -13,4 +13,5 @@ SUITES = {
     "parsing": parsing.SUITE,
     "sync": sync.SUITE,
     "agents": agents.SUITE,
+    "jobs": jobs.SUITE,
 }

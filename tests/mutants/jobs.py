@@ -1,0 +1,52 @@
+"""Defects in the jobs of agents that a simulated world must notice: schedulers and agents that come and go."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant, Suite
+
+MUTANTS = [
+    Mutant(
+        "what was caught up with is not waited for",
+        "agents/worker.py",
+        "if reached != mark and next(caught_up):",
+        "if reached != mark:",
+    ),
+    Mutant(
+        "a part that lost its agent waits for that one",
+        "agents/desk.py",
+        "            self._scheduler.set_restrictions({key: None})\n",
+        "",
+    ),
+    Mutant(
+        "an order is kept when its job is over",
+        "agents/orders.py",
+        "        for job in self._orders.keys() & set(over):\n            self.forget(job)\n",
+        "",
+    ),
+    Mutant(
+        "an order is not given back",
+        "agents/orders.py",
+        "lost = {job: body for job, body in self._orders.items() if job not in known}",
+        "lost: dict[str, bytes] = {}",
+    ),
+    Mutant(
+        "a part whose disk is full ends its job",
+        "storage.py",
+        'retryable="://" in uri or _may_pass(said)',
+        'retryable="://" in uri',
+    ),
+    Mutant(
+        "the parts of a stopped job go on",
+        "agents/desk.py",
+        "if part.over or not record.state.is_active:\n            return Answer.STOP",
+        "if part.over:\n            return Answer.STOP",
+    ),
+    Mutant(
+        "other options do not end the job that runs",
+        "agents/job.py",
+        'cluster.desk("stop", job=job, run=known["run"])',
+        "pass",
+    ),
+]
+
+SUITE = Suite(MUTANTS, simulation="tests.life_jobs", seeds=60)
