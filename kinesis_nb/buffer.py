@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from kinesis_nb import interrupt
 from kinesis_nb.errors import Closed, ConfigError
 from kinesis_nb.halt import check, current
 
@@ -167,7 +168,7 @@ class Buffer:
             What the buffer was closed with, once everything is taken.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._rows or self._closed, timeout)
+            interrupt.wait_for(self._changed, lambda: self._rows or self._closed, timeout)
             if not self._rows and self._error is not None:
                 raise self._error
             taken = self._pop_rows(

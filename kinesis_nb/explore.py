@@ -14,6 +14,8 @@ import pyarrow as pa
 from kinesis_nb.display import plain, table_html
 from kinesis_nb.errors import AccessDenied, ConfigError, KinesisError, ServiceError, StreamNotFound, closest
 from kinesis_nb.frames import Records
+from kinesis_nb.halt import Halt
+from kinesis_nb.interrupt import result_of
 from kinesis_nb.lineage import Lineage
 from kinesis_nb.pace import PART_BYTES
 from kinesis_nb.position import StartingPosition
@@ -164,8 +166,7 @@ class StreamView:
         """
         import polars as pl
 
-        with ThreadPoolExecutor(_AT_ONCE, f"kinesis_nb {self.name} lag") as threads:
-            batches = list(threads.map(self._first_batch, self._listing))
+        batches = self._first_batches()
         rows = [
             {
                 "shard_id": shard.shard_id,
@@ -178,8 +179,19 @@ class StreamView:
         frame = pl.DataFrame(rows, schema=["shard_id", "state", "lag", "oldest"])
         return frame.cast({"shard_id": pl.String, "lag": pl.Duration("ms"), "oldest": pl.Datetime("us", "UTC")})
 
-    def _first_batch(self, shard: Shard) -> Batch:
-        return next(self._kinesis.first_batch(self.name, shard).parts(PART_BYTES))
+    def _first_batches(self) -> list[Batch]:
+        halt = Halt()
+
+        def first(shard: Shard) -> Batch:
+            with halt.obeyed():
+                return next(self._kinesis.first_batch(self.name, shard).parts(PART_BYTES))
+
+        threads = ThreadPoolExecutor(_AT_ONCE, f"kinesis_nb {self.name} lag")
+        try:
+            return list(map(result_of, [threads.submit(first, shard) for shard in self._listing]))
+        finally:
+            halt.set()
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _repr_html_(self) -> str:
         about: dict[str, object] = {

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from kinesis_nb.transport import Clock, Kinesis
 
+INTERRUPTED_SECONDS = 0.5  # for the responses under way after Ctrl-C; those that do not come are possible duplicates
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -131,7 +133,7 @@ class _Export:
         except KeyboardInterrupt:
             note = "interrupted"
             warnings.warn("the export was interrupted: not all was written", stacklevel=2)
-            self.exporter.stop()
+            self.exporter.stop(INTERRUPTED_SECONDS)
         except KinesisError as error:
             self.exporter.stop()
             error.report = self.tally.report(self.clock.monotonic() - started, "failed")

@@ -18,6 +18,7 @@ from kinesis_nb.errors import ConfigError
 from kinesis_nb.feeders import TableFeeder, TailFeeder
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.growing import GrowingTable
+from kinesis_nb.interrupt import apart
 from kinesis_nb.journal import Journal, check_journal
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.running import Registry
@@ -82,7 +83,7 @@ def start_export(
         key = ("tail", id(rows), arn)
         return _exports.start(key, setup, lambda: _follow_tail(kinesis, clock, rows, stream, arn, options, span))
     storage = _storage(rows)
-    table = GrowingTable(storage)
+    table = apart(GrowingTable)(storage)
     path = _journal_path(storage, arn, span)
     setup = (setup, storage.uri, arn)  # the journal is the same, what it is for may not be
     return _exports.start(path, setup, lambda: _follow_table(kinesis, clock, table, path, stream, arn, options, span))
@@ -120,7 +121,7 @@ def _follow_table(
 
     def make() -> StreamingExport:
         is_latest = span.start.kind is Kind.LATEST
-        journal = Journal.open(path, header, begin, clock, ends=table.ends, is_latest=is_latest)
+        journal = Journal.open(path, header, begin, clock, ends=apart(table.ends), is_latest=is_latest)
         start = None if journal.begin is None else datetime.fromisoformat(journal.begin)
         try:
             return StreamingExport(

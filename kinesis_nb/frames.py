@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kinesis_nb.display import SHOWN_ROWS, frame_html, plain
+from kinesis_nb.interrupt import apart
 from kinesis_nb.process import check_polars
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ def in_range(rows: pa.RecordBatch, start: datetime | None, end: datetime | None)
 
 
 @cache
+@apart
 def warm_up() -> None:
     """Make the first conversion from Python to Arrow now.
 

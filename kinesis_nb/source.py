@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from kinesis_nb.config import SourceConfig, StreamArn, check_count, check_stream_name, hinted
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
+from kinesis_nb.interrupt import load, loading
 from kinesis_nb.position import Kind, StartingPosition, check_end
 from kinesis_nb.process import check_polars, of_one_process
 from kinesis_nb.retry import Patient
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     Position = StartingPosition | str | datetime | timedelta
 
 
+_CLIENT = "kinesis_nb.service.client"
+
+
 def open_kinesis(config: SourceConfig) -> Kinesis:
     """Return the transport of a source, for an agent that has only its settings."""
     return Source(config)._kinesis  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
@@ -77,6 +81,7 @@ class Source:
     @cached_property
     def _cluster(self) -> Cluster:
         """The agents; looked for when first needed."""
+        load("kinesis_nb.agents.job")
         from kinesis_nb.agents.cluster import Cluster
 
         return Cluster(self.config.agents)
@@ -146,6 +151,7 @@ class Source:
     def explore(self, stream: str) -> StreamView: ...
 
     @hinted
+    @loading(_CLIENT, "kinesis_nb.explore", "kinesis_nb.read")
     def explore(self, stream: str | None = None) -> Catalog | StreamView:
         """Return a :class:`~kinesis_nb.explore.Catalog` of all streams, or a StreamView of one."""
         from kinesis_nb.explore import Catalog, StreamView
@@ -191,6 +197,7 @@ class Source:
         )
 
     @hinted
+    @loading(_CLIENT, "kinesis_nb.read", "tqdm.auto")
     def read(
         self,
         stream: str,
@@ -264,6 +271,7 @@ class Source:
         return Window(first, check_end(first, StartingPosition.parse(end, now)), keep, limit)
 
     @hinted
+    @loading(_CLIENT, "kinesis_nb.tail")
     def tail(
         self,
         stream: str,
@@ -306,6 +314,7 @@ class Source:
 
     @forgetful
     @hinted
+    @loading(_CLIENT, "kinesis_nb.sync")
     def sync(
         self,
         stream: str,
@@ -378,6 +387,7 @@ class Source:
         return Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
 
     @hinted
+    @loading(_CLIENT, "kinesis_nb.export", "tqdm.auto")
     def export_df(
         self,
         df: Any,
@@ -442,6 +452,7 @@ class Source:
 
     @forgetful
     @hinted
+    @loading(_CLIENT, "kinesis_nb.export_stream")
     def export_stream(
         self,
         table_or_tail: Sync | AgentSync | Tail | str | PathLike[str],
@@ -549,6 +560,7 @@ class Source:
         save(self.config, name)
 
     @hinted
+    @loading(_CLIENT)
     def iam_policy(
         self,
         read: Iterable[str] = (),
@@ -600,6 +612,7 @@ class Source:
         )
 
     @hinted
+    @loading(_CLIENT)
     def check(self, *, read: Iterable[str] = (), write: Iterable[str] = ()) -> PermissionReport:
         """Ask AWS, action by action, whether these credentials may read and write streams. Nothing is changed.
 

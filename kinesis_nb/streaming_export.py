@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from kinesis_nb import interrupt
 from kinesis_nb.config import hinted
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.entries import Options, Preparer
@@ -210,7 +211,7 @@ class StreamingExport:
 
     def join(self, timeout: float) -> bool:
         """Wait until it is over; return whether it is."""
-        return self._over.wait(max(0.0, timeout))
+        return interrupt.wait(self._over, timeout)
 
     @hinted
     def wait(self, timeout: float | None = None, *, until_caught_up: bool = True) -> bool:

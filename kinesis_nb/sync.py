@@ -21,6 +21,8 @@ from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import ConfigError, StreamNotFound, TableError, forgetful
 from kinesis_nb.feed import Feed
 from kinesis_nb.frames import Records, TableLike, concat, rows_behind
+from kinesis_nb.halt import holding
+from kinesis_nb.interrupt import apart
 from kinesis_nb.lazy import scan
 from kinesis_nb.ledger import encode_start
 from kinesis_nb.origin import Origin
@@ -152,7 +154,10 @@ class Sync(TableLike):
         self.stream = feed.stream
         self._feed, self._table, self._clock = feed, table, feed.clock
         self._scheduler: Scheduler | None = None  # none before the table is ours
-        self._numbers, self._viewing = Txns(table.storage), threading.Lock()  # of those who look at the table
+        self._numbers, self._viewing = (
+            Txns(table.storage),
+            threading.Lock(),
+        )  # held during I/O by who looks at the table
         self._committer = Committer(
             table,
             Ownership(table, feed.wanted, part.run if part else ""),
@@ -335,16 +340,19 @@ class Sync(TableLike):
 
     @property
     @forgetful
+    @apart
     def storage_options(self) -> dict[str, str]:
         """What a reader of the table needs to reach it now; empty for a folder."""
         return self._table.storage.options()
 
     @forgetful
+    @apart
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
         return scan(self._table.storage, version)
 
     @forgetful
+    @apart
     def verify(self) -> Verdict:
         """Read the whole committed table and check that each shard is there whole, once and in order.
 
@@ -360,6 +368,7 @@ class Sync(TableLike):
             return verify(at, _listing(self._feed.kinesis, self._clock, self.stream))
 
     @forgetful
+    @apart
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table."""
         version, pending = self._view()
@@ -368,12 +377,14 @@ class Sync(TableLike):
         return pa.concat_tables([committed, concat(pending)], promote_options="default")
 
     @forgetful
+    @apart
     def __len__(self) -> int:
         version, pending = self._view()
         with storage_told(self.uri):
             committed = self._table.storage.scan(version).select(pl.len()).collect().item()
         return int(committed) + sum(rows.num_rows for rows in pending)
 
+    @apart
     def _view(self) -> tuple[int, list[pa.RecordBatch]]:
         """Return the newest version of the table, and the rows that are read and not in it.
 
@@ -381,7 +392,7 @@ class Sync(TableLike):
         have read the same rows by now.
         """
         pending = self._committer.snapshot().pending
-        with storage_told(self.uri), self._viewing:
+        with storage_told(self.uri), holding(self._viewing):
             version = self._table.storage.open().version()
             numbers, stream = self._numbers.at(version), self._table.origin.stream_arn
             ends = {shard_id: reached(numbers, stream, shard_id).sequence_number for shard_id, _ in pending}
@@ -433,7 +444,7 @@ def start_sync(
     summary = Patient(kinesis, clock).describe_stream(stream)
 
     def prepare() -> Callable[[], Sync]:
-        table = _open(kinesis, clock, stream, summary, storage, start)
+        table = apart(_open)(kinesis, clock, stream, summary, storage, start)
         return lambda: Sync(Feed(kinesis, stream, clock, ()), table, commit_interval, decided)
 
     return _syncs.start((summary.arn, storage.uri), (setup, commit_interval, decided), prepare)

@@ -20,6 +20,7 @@ from kinesis_nb.config import hinted
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful
 from kinesis_nb.frames import Records, TableLike, concat
+from kinesis_nb.interrupt import apart
 from kinesis_nb.lazy import scan
 from kinesis_nb.process import of_one_process
 from kinesis_nb.storage import storage_told
@@ -136,7 +137,7 @@ def _prepare(cluster: Cluster, order: SyncOrder) -> Placement:
 
     future = cluster.client.submit(prepare, order, len(cluster.workers), pure=False)
     try:
-        return future.result(timeout=PREPARE_SECONDS)
+        return apart(future.result)(timeout=PREPARE_SECONDS)
     except KinesisError as error:
         error.__traceback__ = None
         raise error from None
@@ -374,6 +375,7 @@ class AgentSync(Job, TableLike):
         return self._storage.options()
 
     @forgetful
+    @apart
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
         return scan(self._storage, version)
@@ -383,9 +385,10 @@ class AgentSync(Job, TableLike):
         """Let an agent read the whole committed table and check that each shard is there whole, once and in order."""
         from kinesis_nb.agents.worker import look_at
 
-        return self._cluster.client.submit(look_at, self._order, pure=False).result()
+        return apart(self._cluster.client.submit(look_at, self._order, pure=False).result)()
 
     @forgetful
+    @apart
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table.
 
