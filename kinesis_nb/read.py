@@ -179,7 +179,8 @@ def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBat
     Raises
     ------
     ConfigError
-        For a key that no record can have, or an expression that does not give true or false from the columns.
+        For a key that no record can have, or an expression that does not give true or false for each row from the
+        columns of that row. The function raises it too, for rows that an expression fails on.
     """
     if key is not None and not (isinstance(key, str) and 1 <= len(key) <= 256):  # noqa: PLR2004 - AWS: characters
         raise ConfigError(f"no record has the partition key {key!r:.40}", hint="keys are text of 1 to 256 characters")
@@ -191,17 +192,31 @@ def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBat
             rows = rows.filter(pc.equal(rows.column("partition_key"), key))
         return rows if where is None else rows.filter(_mask(rows, where))
 
-    try:
-        keep(pa.RecordBatch.from_pylist([], SCHEMA))
-    except (pl.exceptions.PolarsError, pa.ArrowInvalid, TypeError) as error:
-        msg = f"where= cannot be applied: {str(error).splitlines()[0]}"
-        raise ConfigError(msg, hint=f"it gives true or false from the columns {', '.join(SCHEMA.names)}") from error
+    keep(pa.RecordBatch.from_pylist([], SCHEMA))
+    if where is not None and _looks_across_rows(where):
+        raise ConfigError(
+            "where= looks at other rows, and is applied to one batch of rows at a time",
+            hint="read without it, then filter: read(...).to_polars().filter(...)",
+        )
     return keep
 
 
 def _mask(rows: pa.RecordBatch, where: pl.Expr) -> pa.Array:
-    mask = pl.DataFrame(rows).select(where.alias("mask"))["mask"].to_arrow()
-    if not pa.types.is_boolean(mask.type):
-        msg = f"it gives {mask.type}"
-        raise TypeError(msg)
-    return mask
+    try:
+        mask = pl.DataFrame(rows).with_columns(where.alias("mask"))["mask"]
+    except (Exception, pl.exceptions.PanicException) as error:  # functions of the user run in it too
+        msg = f"where= cannot be applied: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        raise ConfigError(msg, hint=f"it gives true or false from the columns {', '.join(SCHEMA.names)}") from error
+    if mask.dtype != pl.Boolean:
+        raise ConfigError(f"where= gives {mask.dtype}, not true or false", hint="compare it with something")
+    return mask.to_arrow()
+
+
+def _looks_across_rows(where: pl.Expr) -> bool:
+    """Whether the value of an expression in one row depends on other rows.
+
+    The optimizer of polars knows: only what does not may be computed after the rows were cut, so it moves the cut
+    below. (``Expr.meta.is_row_separable`` sees no further than the outermost function.)
+    """
+    plan = pl.DataFrame(SCHEMA.empty_table()).lazy().with_columns(where.alias("mask")).slice(1, 2).explain()
+    return not plan.lstrip().startswith("WITH_COLUMNS")

@@ -227,7 +227,8 @@ class Source:
             Only the records of this partition key, from the shards whose hash keys hold it. A record that its producer
             placed elsewhere with an explicit hash key is found with ``where=`` only.
         where
-            A polars expression over the columns; applied batch by batch, so memory holds only what it lets through.
+            A polars expression over the columns; applied batch by batch, so memory holds only what it lets through. One
+            that looks at other rows (``shift``, ``over``, ``is_first_distinct``, sums) is refused.
         limit
             At most so many rows.
         reshard
