@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.errors import ConfigError
+from kinesis_nb.frames import as_frame
 from kinesis_nb.quoting import quoted
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def read_rows(frame: Any) -> Rows:
     ConfigError
         For what is not a table, or has columns without an Arrow type.
     """
+    frame = as_frame(frame)
     if isinstance(frame, pl.LazyFrame):
         batches = frame.collect_batches(chunk_size=CHUNK_ROWS, maintain_order=True, lazy=True)
         return Rows(frame.collect_schema(), batches, frame, in_memory=False)

@@ -49,6 +49,9 @@ class Options:
     def __post_init__(self) -> None:
         if self.on_bad_key not in {"fail", "skip", "hash"}:
             raise ConfigError(f"on_bad_key={self.on_bad_key!r} is not known", hint='use "fail", "skip" or "hash"')
+        if self.encode is not None and not callable(self.encode):
+            msg = f"encode= does not accept this {type(self.encode).__name__}"
+            raise ConfigError(msg, hint="give a function that makes bytes or text of a row, a dict")
 
 
 class Preparer:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from kinesis_nb.config import check_count, hinted
 from kinesis_nb.display import plain, table_html
 from kinesis_nb.errors import AccessDenied, ConfigError, KinesisError, ServiceError, StreamNotFound, closest
 from kinesis_nb.frames import Records
@@ -95,11 +96,13 @@ class StreamView:
         """How many shards take records now."""
         return sum(shard.is_open for shard in self._listing)
 
+    @hinted
     def sample(self, n: int = 20, *, newest: bool = True) -> Records:
         """Return up to `n` records from the newest or the oldest end of the stream, in order of arrival.
 
         The newest end is looked for in the last minute, then 15 minutes, 4 hours and all that the stream keeps.
         """
+        check_count("n", n)
         if not newest:
             return self._read(self.name, StartingPosition.trim_horizon(), n, None)
         now = self._kinesis.server_time().earliest
@@ -114,6 +117,7 @@ class StreamView:
         """The family of the shards, as a picture: splits and merges, and which hash keys each shard takes."""
         return Lineage(self.name, self._listing)
 
+    @hinted
     def shard_for(self, key: str) -> Shard:
         """Return the open shard that takes the records of a partition key.
 
@@ -134,6 +138,7 @@ class StreamView:
         msg = f"no open shard of {self.name!r} takes {key!r} now"
         raise ServiceError(msg, hint="the stream was changing when it was listed: explore it again", retryable=True)
 
+    @hinted
     def schema(self, n: int = 1_000) -> Schema:
         """Return what the JSON in the newest `n` records holds: fields, types, how often they are there, conflicts.
 
@@ -143,6 +148,7 @@ class StreamView:
 
         return infer_schema(self.sample(n).to_arrow().column("data").to_pylist())
 
+    @hinted
     def heat(self, n: int = 1_000) -> Heat:
         """Return how the newest `n` records spread over the open shards and the partition keys.
 
@@ -293,6 +299,7 @@ class Catalog(Mapping[str, StreamView]):
     def __contains__(self, name: object) -> bool:
         return name in self._views
 
+    @hinted
     def get(self, name: str, default: Any = None) -> Any:
         """Return a stream, or `default` where there is none of that name."""
         return self._views.get(name, default)

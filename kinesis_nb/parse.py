@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from kinesis_nb.config import hinted
 from kinesis_nb.errors import ConfigError, closest
-from kinesis_nb.frames import TableLike
+from kinesis_nb.frames import TableLike, as_frame
 from kinesis_nb.infer import Schema, infer_schema
 from kinesis_nb.process import check_polars
 from kinesis_nb.shapes import Misfits, Object, object_shape
@@ -139,7 +139,7 @@ def _parse(slices: Callable[[int], Iterator[list[Any]]], schema: SchemaLike) -> 
 
 def _open(frame: Any, column: str) -> tuple[Any, Callable[[int], Iterator[list[Any]]]]:
     """Return the frame as polars or pandas, and a function that gives the values of a column, so many at a time."""
-    pandas = sys.modules.get("pandas")
+    frame, pandas = as_frame(frame), sys.modules.get("pandas")
     if pandas is not None and isinstance(frame, pandas.DataFrame):
         _check_column(column, list(frame.columns))
         values = frame[column].astype(object)
@@ -170,7 +170,8 @@ def _to_polars(frame: Any) -> pl.DataFrame:
 def _check_column(column: str, columns: list[Any]) -> None:
     if columns.count(column) != 1:
         msg = f"the frame has {columns.count(column) or 'no'} column{'s' * (column in columns)} {column!r}"
-        raise ConfigError(msg, hint=closest(column, [str(name) for name in columns]))
+        names = [str(name) for name in columns]
+        raise ConfigError(msg, hint=closest(column, names) or f"its columns are {', '.join(names) or 'none'}")
 
 
 def _head(slices: Iterable[list[Any]], most: int | None) -> Iterator[Any]:
@@ -271,8 +272,8 @@ def _top_shape(schema: SchemaLike) -> Object:
     if isinstance(schema, Schema):
         return object_shape(schema.dtype, text=schema.text)
     try:
-        dtype = schema if isinstance(schema, pl.Struct) else pl.Struct(dict(schema))
-    except (TypeError, ValueError):
+        dtype = schema if isinstance(schema, pl.Struct) else pl.Struct(dict(schema.items()))
+    except (AttributeError, TypeError, ValueError):
         msg = f"{schema!r} is not a schema"
         raise ConfigError(msg, hint='give field names and polars types, as {"total": pl.Float64}') from None
     return object_shape(dtype)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from kinesis_nb.config import hinted
 from kinesis_nb.errors import ConfigError
 
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|h|d)")
@@ -50,6 +51,7 @@ class StartingPosition:
         return cls(Kind.TRIM_HORIZON)
 
     @classmethod
+    @hinted
     def latest(cls, pinned: datetime | None = None) -> StartingPosition:
         """Return the place just after the newest record (AWS: ``LATEST``).
 
@@ -62,6 +64,7 @@ class StartingPosition:
         return cls(Kind.LATEST, timestamp=pinned)
 
     @classmethod
+    @hinted
     def at(cls, timestamp: datetime) -> StartingPosition:
         """Return the first record that arrived at `timestamp` or later (AWS: ``AT_TIMESTAMP``, millisecond resolution).
 
@@ -79,6 +82,7 @@ class StartingPosition:
         return cls(Kind.AT_TIMESTAMP, timestamp=moment)
 
     @classmethod
+    @hinted
     def after(
         cls, sequence_number: str, seen: datetime | None = None, arrived: datetime | None = None
     ) -> StartingPosition:
@@ -98,6 +102,7 @@ class StartingPosition:
         return cls(Kind.AFTER_SEQUENCE_NUMBER, sequence_number=sequence_number, seen=seen, arrived=arrived)
 
     @classmethod
+    @hinted
     def parse(cls, value: StartingPosition | str | datetime | timedelta, now: datetime) -> StartingPosition:
         """Read what a user may write for a start or an end.
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from kinesis_nb.arguments import in_seconds
 from kinesis_nb.config import SourceConfig, StreamArn, check_count, check_stream_name, hinted
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
 from kinesis_nb.interrupt import load, loading
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.agents.cluster import Cluster
     from kinesis_nb.agents.job import AgentExport, AgentSync, Job
+    from kinesis_nb.arguments import Seconds
     from kinesis_nb.encode import Encode
     from kinesis_nb.entries import Options
     from kinesis_nb.explore import Catalog, StreamView
@@ -322,7 +324,7 @@ class Source:
         table: str | PathLike[str],
         start: Position = "trim_horizon",
         *,
-        commit_interval: float = 1.0,
+        commit_interval: Seconds = 1.0,
         on_data_loss: str = "fail",
         storage_options: Mapping[str, str] | None = None,
     ) -> Sync | AgentSync:
@@ -340,7 +342,7 @@ class Source:
         start
             Where to start when the table is made; later ignored, because the table knows where it stands.
         commit_interval
-            Seconds between commits.
+            Seconds between commits, or a timedelta.
         on_data_loss
             What happens when the stream did not keep records until they were read, because the sync stood still for
             longer than its retention: ``"fail"`` stops with :class:`DataLoss`; ``"warn"`` records the gap in the
@@ -361,10 +363,10 @@ class Source:
         position = StartingPosition.parse(start, self._clock.now())
         storage = self._place(table, storage_options)
         if self.config.agents is not None:
-            check_options(position, commit_interval, on_data_loss)
+            check_options(position, in_seconds(commit_interval), on_data_loss)
             given = _storage_options(storage_options)
             return self._sync_on_agents(
-                self._address(stream), table, storage, position, given, commit_interval, on_data_loss
+                self._address(stream), table, storage, position, given, in_seconds(commit_interval), on_data_loss
             )
         return start_sync(
             self._kinesis,
@@ -372,7 +374,7 @@ class Source:
             storage,
             position,
             clock=self._clock,
-            commit_interval=commit_interval,
+            commit_interval=in_seconds(commit_interval),
             on_data_loss=on_data_loss,
             setup=self._setup(storage_options),
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow as pa
 
+from kinesis_nb.arguments import in_seconds
 from kinesis_nb.committer import Committer, OnDataLoss
 from kinesis_nb.config import hinted
 from kinesis_nb.consumer import State
@@ -41,6 +42,7 @@ from kinesis_nb.verify import Verdict, verify
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from kinesis_nb.arguments import Seconds
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.shards import Shard
     from kinesis_nb.storage import Storage
@@ -193,9 +195,10 @@ class Sync(TableLike):
         """Begin to stop, and return at once."""
         self._committer.request_stop()
 
-    def join(self, timeout: float) -> bool:
+    @hinted
+    def join(self, timeout: Seconds) -> bool:
         """Wait until everything that was read is committed; return whether it is."""
-        return self._committer.join(timeout)
+        return self._committer.join(in_seconds(timeout))
 
     def _begin(self, feed: Feed) -> None:
         self._scheduler = Scheduler(
@@ -241,13 +244,13 @@ class Sync(TableLike):
 
     @forgetful
     @hinted
-    def wait(self, timeout: float | None = None, *, until_caught_up: bool = True) -> bool:
+    def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:
         """Wait until everything that is in the stream now is in the table.
 
         Parameters
         ----------
         timeout
-            Seconds; None waits as long as it takes.
+            Seconds, or a timedelta; None waits as long as it takes.
         until_caught_up
             False waits until the sync ends, which an open stream never does by itself.
 
@@ -262,7 +265,7 @@ class Sync(TableLike):
             What the sync failed with.
         """
         caught_up = self.all_caught_up() if until_caught_up else iter(lambda: False, None)
-        give_up = self._clock.monotonic() + (float("inf") if timeout is None else timeout)
+        give_up = self._clock.monotonic() + in_seconds(timeout)
         while not self._committer.join(0.05):
             if next(caught_up):
                 return True
@@ -346,6 +349,7 @@ class Sync(TableLike):
         return self._table.storage.options()
 
     @forgetful
+    @hinted
     @apart
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""

@@ -8,6 +8,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from kinesis_nb.arguments import in_seconds
 from kinesis_nb.config import check_count, hinted
 from kinesis_nb.display import frame_html, show_live, to_perspective, widget
 from kinesis_nb.errors import Closed
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from kinesis_nb.arguments import Seconds
     from kinesis_nb.buffer import Buffer, BufferStats, Held
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.feed import Feed
@@ -138,13 +140,13 @@ class Tail(TableLike):
                     self._buffer.untake([(shard_id, rows.slice(used))])
 
     @hinted
-    def take(self, rows: int, timeout: float | None = None) -> Records:
+    def take(self, rows: int, timeout: Seconds | None = None) -> Records:
         """Take `rows` rows out, or as many as come.
 
         Parameters
         ----------
         timeout
-            Seconds after which what came so far is returned; None waits for all of them.
+            Seconds, or a timedelta, after which what came so far is returned; None waits for all of them.
 
         Raises
         ------
@@ -152,13 +154,12 @@ class Tail(TableLike):
             What the tail failed with, or an interrupt; the rows that came before stay in the tail then.
         """
         check_count("take", rows)
-        give_up = None if timeout is None else time.monotonic() + timeout
+        give_up = time.monotonic() + in_seconds(timeout)
         taken: list[Held] = []
         count = 0
         try:
             while count < rows:
-                left = None if give_up is None else max(0.0, give_up - time.monotonic())
-                if not (more := self._buffer.take(left, most=rows - count)):
+                if not (more := self._buffer.take(give_up - time.monotonic(), most=rows - count)):
                     break
                 taken += more
                 count += sum(batch.num_rows for _, batch in more)
@@ -182,6 +183,7 @@ class Tail(TableLike):
             return "ended"
         return "paused" if self._scheduler.is_paused else "running"
 
+    @hinted
     def watch(self, see: Callable[[Held], object]) -> list[Held]:
         """Call `see` with the shard id and the rows of every batch as it comes, and return what is held now.
 
@@ -190,6 +192,7 @@ class Tail(TableLike):
         """
         return self._buffer.watch(see)
 
+    @hinted
     def unwatch(self, see: Callable[[Held], object]) -> None:
         """Call `see` no more."""
         self._buffer.unwatch(see)

@@ -16,6 +16,7 @@ from kinesis_nb.agents.order import ExportOrder, SyncOrder, Task
 from kinesis_nb.agents.orders import JobOrder
 from kinesis_nb.agents.place import Placement, first_places
 from kinesis_nb.agents.states import State
+from kinesis_nb.arguments import in_seconds
 from kinesis_nb.config import hinted
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.agents.cluster import Cluster
     from kinesis_nb.agents.order import Order
+    from kinesis_nb.arguments import Seconds
     from kinesis_nb.storage import Storage
     from kinesis_nb.verify import Verdict
 
@@ -235,9 +237,10 @@ class Job:
         """Begin to stop, and return at once."""
         self._cluster.desk("stop", job=self.name)
 
-    def join(self, timeout: float) -> bool:
+    @hinted
+    def join(self, timeout: Seconds) -> bool:
         """Wait until it is over; return whether it is."""
-        give_up = time.monotonic() + timeout
+        give_up = time.monotonic() + in_seconds(timeout)
         while not self._record()["is_over"]:
             if time.monotonic() >= give_up:
                 return False
@@ -245,13 +248,13 @@ class Job:
         return True
 
     @hinted
-    def wait(self, timeout: float | None = None, *, until_caught_up: bool = True) -> bool:
+    def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:
         """Wait until everything that is there now is through.
 
         Parameters
         ----------
         timeout
-            Seconds; None waits as long as it takes.
+            Seconds, or a timedelta; None waits as long as it takes.
         until_caught_up
             False waits until the job ends.
 
@@ -265,7 +268,7 @@ class Job:
         KinesisError
             What it failed with.
         """
-        give_up = time.monotonic() + (float("inf") if timeout is None else timeout)
+        give_up = time.monotonic() + in_seconds(timeout)
         run = mark = None
         while True:
             record = self._record()
@@ -375,6 +378,7 @@ class AgentSync(Job, TableLike):
         return self._storage.options()
 
     @forgetful
+    @hinted
     @apart
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
