@@ -117,6 +117,8 @@ class SourceConfig:
                 check_endpoint(name, url, allow_http=self.allow_http)
         if isinstance(self.proxy, str):
             object.__setattr__(self, "proxy", Proxy.parse(self.proxy))
+        elif not isinstance(self.proxy, Proxy | None):
+            raise ConfigError(f"proxy= takes no {_kind(self.proxy)}", hint="it looks like http://host:3128")
         self._check_verify()
         self._check_agents()
         for name in ("exports_enabled", "allow_http", "use_fips_endpoint", "use_dualstack_endpoint"):

@@ -10,6 +10,7 @@ from kinesis_nb.saved import load
 from kinesis_nb.source import Source
 
 if TYPE_CHECKING:
+    from kinesis_nb.config import Proxy
     from kinesis_nb.credentials import Auth, StsRole
 
 
@@ -24,7 +25,7 @@ def connect(
     exports_enabled: bool = default(value=False),
     endpoint_url: str | None = default(None),
     sts_endpoint_url: str | None = default(None),
-    proxy: str | None = default(None),
+    proxy: str | Proxy | None = default(None),
     verify: bool | str = default(value=True),
     use_fips_endpoint: bool | None = default(None),
     use_dualstack_endpoint: bool | None = default(None),

@@ -229,16 +229,14 @@ class Source:
             Only the records of this partition key, from the shards whose hash keys hold it. A record that its producer
             placed elsewhere with an explicit hash key is found with ``where=`` only.
         where
-            A polars expression over the columns; applied batch by batch, so memory holds only what it lets through. One
-            that looks at other rows (``shift``, ``over``, ``is_first_distinct``, sums) is refused.
+            A polars expression over the columns of a row; only what it lets through is held. One that looks at other
+            rows (``shift``, ``over``, ``is_first_distinct``, sums) is refused: it is applied batch by batch.
         limit
             At most so many rows.
         reshard
             ``"ordered"`` reads a child shard after its parents; ``"relaxed"`` all at once, without order per key.
-        decompress
-            Turn gzip (CloudWatch Logs) and zstd data into the text that is in it.
-        progress
-            Show a progress bar.
+        decompress, progress
+            Turn gzip (CloudWatch Logs) and zstd data into the text that is in it; show a progress bar.
 
         Returns
         -------
