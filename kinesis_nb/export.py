@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import polars as pl
 
 from kinesis_nb.encode import CHUNK_ROWS, read_rows
 from kinesis_nb.entries import Options, Preparer, refuse_large, waves
-from kinesis_nb.errors import ConfigError, KinesisError
+from kinesis_nb.errors import ConfigError, KinesisError, warn
 from kinesis_nb.exporter import IN_MEMORY, STREAMED, Exporter
 from kinesis_nb.report import ExportReport, Settled, Tally, Window
 from kinesis_nb.target import LARGEST_RECORD_BYTES, look_up
@@ -132,7 +131,7 @@ class _Export:
             self.exporter.finish(progress)
         except KeyboardInterrupt:
             note = "interrupted"
-            warnings.warn("the export was interrupted: not all was written", stacklevel=2)
+            warn("the export was interrupted: not all was written")
             self.exporter.stop(INTERRUPTED_SECONDS)
         except KinesisError as error:
             self.exporter.stop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from kinesis_nb.entries import Preparer
-from kinesis_nb.errors import ConfigError
+from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.feeders import TableFeeder, TailFeeder
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.growing import GrowingTable
@@ -167,7 +166,7 @@ def _follow_tail(
 
 
 def _warn_of_loop(stream: str) -> None:
-    warnings.warn(f"{stream} is exported into itself: every record comes round again, without end", stacklevel=2)
+    warn(f"{stream} is exported into itself: every record comes round again, without end")
 
 
 def table_uri(rows: Any) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any, overload
 
 import msgspec
@@ -17,12 +16,11 @@ import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.config import hinted
-from kinesis_nb.errors import ConfigError, closest
+from kinesis_nb.errors import ConfigError, closest, warn
 from kinesis_nb.frames import TableLike, as_frame
 from kinesis_nb.infer import Schema, infer_schema
 from kinesis_nb.process import check_polars
 from kinesis_nb.shapes import Misfits, Object, object_shape
-from kinesis_nb.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -132,8 +130,7 @@ def _parse(slices: Callable[[int], Iterator[list[Any]]], schema: SchemaLike) -> 
     reader = _Reader(schema)
     parsed = pa.concat_tables([reader.read([]), *map(reader.read, slices(_CHUNK))])
     if isinstance(schema, Schema) and (changes := reader.changes()):
-        message = f"not in the {schema.rows:,} rows of the schema: {changes}"
-        warnings.warn(one_line(message), UserWarning, stacklevel=4)  # the caller of parse_json, behind `hinted`
+        warn(f"not in the {schema.rows:,} rows of the schema: {changes}")
     return parsed
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ import pyarrow.compute as pc
 
 from kinesis_nb import retry
 from kinesis_nb.arrival import ArrivalOrder
-from kinesis_nb.errors import ConfigError
+from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.frames import SCHEMA, Records, in_range
 from kinesis_nb.scheduler import Scheduler
 
@@ -84,7 +83,7 @@ def read_window(
             progress(sink.kept, sink.share())
     except KeyboardInterrupt:
         note = "interrupted: not all was read"
-        warnings.warn(f"the read was {note}", stacklevel=2)
+        warn(f"the read was {note}")
     finally:
         scheduler.stop()
     if sink.error is not None:
@@ -92,7 +91,7 @@ def read_window(
     progress(sink.kept, 1.0)
     for gap in sink.gaps:
         note = f"{note}, {gap}" if note else str(gap)
-        warnings.warn(f"the read has a gap: {gap}", stacklevel=2)
+        warn(f"the read has a gap: {gap}")
     return Records(sink.take(), note)
 
 

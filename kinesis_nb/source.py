@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from kinesis_nb.arguments import in_seconds
-from kinesis_nb.config import SourceConfig, StreamArn, check_count, check_stream_name, hinted
+from kinesis_nb.config import REGION, SourceConfig, StreamArn, check_count, check_stream_name, hinted
+from kinesis_nb.credentials import Profile
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
 from kinesis_nb.interrupt import load, loading
-from kinesis_nb.position import Kind, StartingPosition, check_end
+from kinesis_nb.position import Kind, StartingPosition, check_end, moment
 from kinesis_nb.process import check_polars, of_one_process
 from kinesis_nb.retry import Patient
 from kinesis_nb.saved import save
@@ -53,6 +54,28 @@ if TYPE_CHECKING:
 _CLIENT = "kinesis_nb.service.client"
 
 
+def default_region(auth: object) -> tuple[str, str]:
+    """Return the region of a source that was given none, and where it is from.
+
+    That of the profile that was named, of the environment, of the default profile; Amazon's first one where none of
+    them says.
+    """
+    load("kinesis_nb.service.session")
+    from kinesis_nb.service.session import configured_region
+
+    named = f"profile {auth.name!r}" if isinstance(auth, Profile) else ""
+    found = [(configured_region(auth.name), named)] if isinstance(auth, Profile) else []
+    found += [(os.environ.get(name, ""), name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")]
+    region, place = next((one for one in found if one[0]), ("", ""))
+    if not region and (region := configured_region(None)):
+        place = "the AWS configuration"
+    if region and not REGION.fullmatch(region):
+        raise ConfigError(
+            f"{place}: {region!r} is not the name of a region", hint='give connect() a region="eu-central-1"'
+        )
+    return (region, place) if region else ("us-east-1", "by default")
+
+
 def open_kinesis(config: SourceConfig) -> Kinesis:
     """Return the transport of a source, for an agent that has only its settings."""
     return Source(config)._kinesis  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
@@ -62,8 +85,16 @@ def open_kinesis(config: SourceConfig) -> Kinesis:
 class Source:
     """Streams of one account and region; made by :func:`~kinesis_nb.connection.connect`."""
 
-    def __init__(self, config: SourceConfig, *, kinesis: Kinesis | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        config: SourceConfig,
+        *,
+        kinesis: Kinesis | None = None,
+        clock: Clock | None = None,
+        region_from: str = "",
+    ) -> None:
         self.config = config
+        self._region_from = region_from  # where the region is from that nobody gave
         self._clock = clock or SystemClock()
         self._kinesis_given = kinesis
         self._kinesis_made: Kinesis | None = None
@@ -199,7 +230,7 @@ class Source:
         )
 
     @hinted
-    @loading(_CLIENT, "kinesis_nb.read", "tqdm.auto")
+    @loading(_CLIENT, "kinesis_nb.read")
     def read(
         self,
         stream: str,
@@ -253,6 +284,7 @@ class Source:
         from kinesis_nb.read import read_window, row_filter
 
         keep = row_filter(key, where)
+        start, end = moment(start), moment(end)
         if limit is not None:
             check_count("limit", limit)
         self._check_window(start, end, shards := _chosen(shards))
@@ -284,10 +316,12 @@ class Source:
         on_full: str = "drop_oldest",
         reshard: str = "ordered",
         decompress: bool = False,
+        name: str | None = None,
     ) -> Tail:
         """Follow a stream in memory.
 
-        The tail is running when you get it; an earlier tail of the same stream is stopped.
+        The tail is running when you get it. An earlier one of the same stream and shards is stopped, so that a cell may
+        be run again; those of other shards, and those with a `name`, go on.
 
         Parameters
         ----------
@@ -302,16 +336,19 @@ class Source:
             out.
         reshard, decompress
             As for :meth:`read`.
+        name
+            Stop the earlier tail of this name, whatever it reads, and no other one.
         """
         from kinesis_nb.buffer import Buffer
         from kinesis_nb.tail import Tail, replace_running
 
-        buffer = Buffer(max_rows, max_bytes, on_full)
+        buffer, start = Buffer(max_rows, max_bytes, on_full), moment(start)
         self._check_window(start, "latest", shards := _chosen(shards))
         stream = self._address(stream)
         feed = self._feed(stream, shards, reshard=reshard, decompress=decompress)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
-        return replace_running((self.config, stream), lambda: Tail(feed, position, buffer))
+        same = name or (stream, None if shards is None else frozenset(shards))
+        return replace_running((self.config, same), lambda: Tail(feed, position, buffer))
 
     @forgetful
     @hinted
@@ -388,7 +425,7 @@ class Source:
         return Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
 
     @hinted
-    @loading(_CLIENT, "kinesis_nb.export", "tqdm.auto")
+    @loading(_CLIENT, "kinesis_nb.export")
     def export_df(
         self,
         df: Any,
@@ -640,7 +677,8 @@ class Source:
         return stream_arns(self._kinesis, self.config.region, name, streams)
 
     def __repr__(self) -> str:
-        place = f" at {self.config.endpoint_url}" if self.config.endpoint_url else ""
+        place = f" ({self._region_from})" if self._region_from else ""
+        place += f" at {self.config.endpoint_url}" if self.config.endpoint_url else ""
         auth = f"{self.config.auth or 'default credentials'}{f', {role}' if (role := self.config.sts_role) else ''}"
         return (
             f"<Source {self.config.region}{place}, {auth}{', exports enabled' if self.config.exports_enabled else ''}>"
@@ -686,10 +724,14 @@ def _wanted(
 @contextmanager
 def _share_bar(title: str, *, shown: bool) -> Generator[Callable[[int, float], None]]:
     """Give a function that takes the rows so far, and the share of the work that is done."""
+    if not shown:
+        yield lambda _rows, _share: None
+        return
+    load("tqdm.auto")
     from tqdm.auto import tqdm
 
     looks = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-    with tqdm(desc=title, total=1.0, bar_format=looks, disable=not shown, leave=False) as bar:
+    with tqdm(desc=title, total=1.0, bar_format=looks, leave=False) as bar:
 
         def show(rows: int, share: float) -> None:
             bar.set_postfix_str(f"{rows:,} rows", refresh=False)
@@ -701,12 +743,13 @@ def _share_bar(title: str, *, shown: bool) -> Generator[Callable[[int, float], N
 @contextmanager
 def _progress_bar(title: str, *, shown: bool | Callable[[int], None]) -> Generator[Callable[[int], None]]:
     """Give a function that takes the rows so far."""
-    if callable(shown):
-        yield shown
+    if callable(shown) or not shown:
+        yield shown or (lambda _rows: None)
         return
+    load("tqdm.auto")
     from tqdm.auto import tqdm
 
-    with tqdm(desc=title, unit=" rows", unit_scale=True, disable=not shown, leave=False) as bar:
+    with tqdm(desc=title, unit=" rows", unit_scale=True, leave=False) as bar:
 
         def show(rows: int) -> None:
             bar.update(rows - bar.n)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from kinesis_nb.arguments import in_seconds
 from kinesis_nb.config import check_count, hinted
 from kinesis_nb.display import frame_html, show_live, to_perspective, widget
-from kinesis_nb.errors import Closed
+from kinesis_nb.errors import Closed, warn
 from kinesis_nb.frames import Record, Records, TableLike, concat, in_range, iter_records
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.process import of_one_process
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Gap
 
+TELL_SECONDS = 1.0  # how often who waits for rows is told what is odd
 OPEN_SECONDS = 2.0  # how long start() waits for the place "latest" in every shard
 
 
@@ -45,7 +45,7 @@ class TailStats:
     gaps
         Where the stream's retention ended before the tail came, so that records may be missing.
     warning
-        What is odd about the stream as a whole, else an empty string.
+        What is odd about the stream as a whole, or the size of the tail; else an empty string.
     """
 
     buffer: BufferStats
@@ -75,6 +75,7 @@ class Tail(TableLike):
         skipped = [shard.shard_id for shard in feed.shards if is_latest and not shard.is_open]
         self._sink = _BufferSink(feed, start, buffer)
         self._told = 0  # of how many gaps the user was warned
+        self._told_small = False  # that records are larger than the buffer
         self._scheduler = Scheduler(feed, self._sink, skipped=skipped, on_done=buffer.close)
         self._stopper = weakref.finalize(self, self._scheduler.abandon)
         self._scheduler.start()
@@ -103,16 +104,32 @@ class Tail(TableLike):
 
     def stats(self) -> TailStats:
         """Return exact counts of this moment."""
-        return TailStats(
-            self._buffer.stats(), tuple(self._scheduler.stats()), tuple(self._sink.gaps), self._scheduler.warning
-        )
+        odd = ", ".join(filter(None, (self._scheduler.warning, self._buffer.warning)))
+        return TailStats(self._buffer.stats(), tuple(self._scheduler.stats()), tuple(self._sink.gaps), odd)
 
-    def _warn_of_gaps(self) -> None:
-        """Say it in the user's own thread: what a consumer thread prints lands anywhere."""
-        gaps = self._sink.gaps[self._told :]
+    def _next(self, timeout: float | None = None, most: int | None = None, batches: int | None = None) -> list[Held]:
+        """Take rows out of the buffer; nothing comes when the time is over, or the tail."""
+        give_up = time.monotonic() + in_seconds(timeout)
+        while True:
+            was_closed = self._buffer.is_closed
+            taken = self._buffer.take(min(TELL_SECONDS, give_up - time.monotonic()), most, batches)
+            try:
+                self._tell()
+            except BaseException:  # of a warning that is to be an error
+                self._buffer.untake(taken)
+                raise
+            if taken or was_closed or time.monotonic() >= give_up:
+                return taken
+
+    def _tell(self) -> None:
+        """Warn in the user's own thread: what a consumer thread prints lands anywhere."""
+        gaps, small = self._sink.gaps[self._told :], self._buffer.warning
         self._told += len(gaps)
         for gap in gaps:
-            warnings.warn(f"tail of {self.stream}: {gap}", stacklevel=3)
+            warn(f"tail of {self.stream}: {gap}")
+        if small and not self._told_small:
+            self._told_small = True
+            warn(f"tail of {self.stream}: {small}")
 
     def to_arrow(self) -> pa.Table:
         """Return the rows that are held now as an Arrow table."""
@@ -124,8 +141,7 @@ class Tail(TableLike):
             yield rows
 
     def _held(self) -> Iterator[Held]:
-        while taken := self._buffer.take(batches=1):
-            self._warn_of_gaps()
+        while taken := self._next(batches=1):
             yield from taken
 
     def __iter__(self) -> Iterator[Record]:
@@ -159,14 +175,13 @@ class Tail(TableLike):
         count = 0
         try:
             while count < rows:
-                if not (more := self._buffer.take(give_up - time.monotonic(), most=rows - count)):
+                if not (more := self._next(give_up - time.monotonic(), rows - count)):
                     break
                 taken += more
                 count += sum(batch.num_rows for _, batch in more)
         except BaseException:
             self._buffer.untake(taken)
             raise
-        self._warn_of_gaps()
         return Records(concat(batch for _, batch in taken))
 
     def __len__(self) -> int:
@@ -260,10 +275,10 @@ class _BufferSink:
         """Note nothing: memory forgets."""
 
 
-_running: weakref.WeakValueDictionary[tuple[object, str], Tail] = weakref.WeakValueDictionary()
+_running: weakref.WeakValueDictionary[tuple[object, object], Tail] = weakref.WeakValueDictionary()
 
 
-def replace_running(key: tuple[object, str], start: Callable[[], Tail]) -> Tail:
+def replace_running(key: tuple[object, object], start: Callable[[], Tail]) -> Tail:
     """Start a tail and stop the one that an earlier run of the same cell left behind."""
     old = _running.pop(key, None)
     if old is not None:  # a tail without rows is false
