@@ -243,7 +243,9 @@ class Buffer:
         """What is odd about its size, else an empty string."""
         size = self._too_large
         return (
-            f"records of {size:,} bytes are dropped: max_bytes={self._max_bytes:,} holds none of them" if size else ""
+            f"records of about {size:,} bytes are dropped: max_bytes={self._max_bytes:,} holds none of them"
+            if size
+            else ""
         )
 
     @property

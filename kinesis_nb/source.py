@@ -57,8 +57,8 @@ _CLIENT = "kinesis_nb.service.client"
 def default_region(auth: object) -> tuple[str, str]:
     """Return the region of a source that was given none, and where it is from.
 
-    That of the profile that was named, of the environment, of the default profile; Amazon's first one where none of
-    them says.
+    That of the profile that was named, of the environment, of the default profile where none was named; Amazon's first
+    one where none of them says.
     """
     load("kinesis_nb.service.session")
     from kinesis_nb.service.session import configured_region
@@ -67,7 +67,7 @@ def default_region(auth: object) -> tuple[str, str]:
     found = [(configured_region(auth.name), named)] if isinstance(auth, Profile) else []
     found += [(os.environ.get(name, ""), name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")]
     region, place = next((one for one in found if one[0]), ("", ""))
-    if not region and (region := configured_region(None)):
+    if not region and not named and (region := configured_region(None)):
         place = "the AWS configuration"
     if region and not REGION.fullmatch(region):
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import access, agents, export, journal, reader, sync
+from tests.mutants import access, agents, calls, export, journal, reader, sync
 
 SUITES = {
     "reader": reader.SUITE,
@@ -11,4 +11,5 @@ SUITES = {
     "journal": journal.SUITE,
     "sync": sync.SUITE,
     "agents": agents.SUITE,
+    "calls": calls.SUITE,
 }

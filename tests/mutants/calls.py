@@ -1,0 +1,152 @@
+"""Defects in what a user calls: arguments, interrupts, `where=`, regions, warnings."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant, Suite
+
+INTERRUPTS, ARGUMENTS, WHERE = "tests/test_interrupts.py", "tests/test_arguments.py", "tests/test_where.py"
+
+MUTANTS = [
+    Mutant(
+        "a tail waits for rows in one go",
+        "buffer.py",
+        "interrupt.wait_for(self._changed, lambda: self._rows or self._closed, timeout)",
+        "self._changed.wait_for(lambda: self._rows or self._closed, 3600)",
+        tests=f"{INTERRUPTS}::test_in_a_shell",
+    ),
+    Mutant(
+        "an import is broken off",
+        "interrupt.py",
+        "if threading.current_thread() is not threading.main_thread():",
+        "if True:",
+        tests=f"{INTERRUPTS}::test_amid_the_first_import",
+    ),
+    Mutant(
+        "a store that says nothing is waited for by the caller",
+        "sync.py",
+        "table = apart(_open)(kinesis",
+        "table = _open(kinesis",
+        tests=f"{INTERRUPTS}::test_in_a_script",
+    ),
+    Mutant(
+        "an interrupted export waits for the responses under way",
+        "export.py",
+        "self.exporter.stop(INTERRUPTED_SECONDS)",
+        "self.exporter.stop()",
+        tests=f"{INTERRUPTS}::test_in_a_script",
+    ),
+    Mutant(
+        "an interrupted lag waits for its threads",
+        "explore.py",
+        "threads.shutdown(wait=False, cancel_futures=True)",
+        "threads.shutdown(wait=True)",
+        tests=f"{INTERRUPTS}::test_in_a_script",
+    ),
+    Mutant(
+        "where= may look across rows",
+        "read.py",
+        "if where is not None and _looks_across_rows(where):",
+        "if False:",
+        tests=WHERE,
+    ),
+    Mutant(
+        "where= is asked by its outermost function alone",
+        "read.py",
+        'return not plan.lstrip().startswith("WITH_COLUMNS")',
+        "return not where.meta.is_row_separable()",
+        tests=WHERE,
+    ),
+    Mutant(
+        "what where= fails with on rows is polars' own",
+        "read.py",
+        "except (Exception, pl.exceptions.PanicException) as error:",
+        "except TypeError as error:",
+        tests=WHERE,
+    ),
+    Mutant(
+        "arguments are not checked",
+        "config.py",
+        "bound.arguments[name] = expected[name](bound.arguments[name])",
+        "pass",
+        tests=ARGUMENTS,
+    ),
+    Mutant(
+        "a truth is a number",
+        "arguments.py",
+        "return isinstance(value, kind) and not isinstance(value, bool) and not is_time",
+        "return isinstance(value, kind) and not is_time",
+        tests=ARGUMENTS,
+    ),
+    Mutant(
+        "a time of numpy is a number of seconds",
+        "arguments.py",
+        "return isinstance(value, kind) and not isinstance(value, bool) and not is_time",
+        "return isinstance(value, kind) and not isinstance(value, bool)",
+        tests=ARGUMENTS,
+    ),
+    Mutant(
+        "text that is not Unicode is passed on",
+        "arguments.py",
+        "except UnicodeEncodeError:  # a lone surrogate\n        return _WRONG",
+        "except UnicodeEncodeError:\n        pass",
+        tests=ARGUMENTS,
+    ),
+    Mutant(
+        "a function that encodes may be anything",
+        "entries.py",
+        "if self.encode is not None and not callable(self.encode):",
+        "if False:",
+        tests=ARGUMENTS,
+    ),
+    Mutant(
+        "a slice of records counts from the end of the first batch",
+        "frames.py",
+        "return Records(self._rows.slice(places.start, len(places)), self.note)",
+        "return Records(self._rows.slice(places.start), self.note)",
+        tests=ARGUMENTS,
+    ),
+    Mutant(
+        "the environment goes before the named profile",
+        "source.py",
+        "region, place = next((one for one in found if one[0])",
+        "region, place = next((one for one in found[::-1] if one[0])",
+        tests="tests/test_networking.py",
+    ),
+    Mutant(
+        "a tail replaces those of other shards",
+        "source.py",
+        "same = name or (stream, None if shards is None else frozenset(shards))",
+        "same = name or stream",
+        tests="tests/test_tail.py",
+    ),
+    Mutant(
+        "the fold of a local time is lost",
+        "position.py",
+        ".replace(fold=timestamp.fold)",
+        "",
+        tests="tests/test_position.py",
+    ),
+    Mutant(
+        "a local time is told each time it is read",
+        "source.py",
+        "start, end = moment(start), moment(end)",
+        "pass",
+        tests="tests/test_position.py",
+    ),
+    Mutant(
+        "a warning points into the package",
+        "errors.py",
+        "warnings.warn(one_line(message), UserWarning, stacklevel=most + 1)",
+        "warnings.warn(one_line(message), UserWarning, stacklevel=2)",
+        tests="tests/test_position.py",
+    ),
+    Mutant(
+        "a tail too small for a record is silent",
+        "buffer.py",
+        "if drop >= rows.num_rows and not self._rows:",
+        "if False:",
+        tests="tests/test_tail.py",
+    ),
+]
+
+SUITE = Suite(MUTANTS, (WHERE,))
