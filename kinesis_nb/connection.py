@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def connect(
     name: str | None = None,
     *,
-    region: str = default("us-east-1"),
+    region: str | None = default(None),
     auth: Auth = default(None),
     sts_role: StsRole | None = default(None),
     exports_enabled: bool = default(value=False),
@@ -74,6 +74,6 @@ def connect(
     if (saved := options.pop("name")) is not None:
         options = load(saved, options) | options
     place = ""
-    if "region" not in options:
+    if options.get("region") is None:
         options["region"], place = default_region(options.get("auth"))
     return Source(SourceConfig(**options), region_from=place)

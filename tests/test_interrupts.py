@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.conftest import Streams
 
 ROOT = Path(__file__).parent.parent
-BOUND = 1.0  # seconds from the interrupt to the end of the call
+BOUND = 3.0  # seconds from the interrupt to the end of the call: one, and what a machine adds that others keep busy
 PATIENCE = 60.0  # until a process has started and waits
 ONCE = [Stall(120.0)] * 8
 STALLED = {  # what must stand still for the call to wait, and which request shows that it has come there

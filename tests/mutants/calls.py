@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants import Mutant, Suite
 
 INTERRUPTS, ARGUMENTS, WHERE = "tests/test_interrupts.py", "tests/test_arguments.py", "tests/test_where.py"
+TIMES = "tests/test_position.py::test_local_time_is_told_once_where_it_was_written"
 
 MUTANTS = [
     Mutant(
@@ -12,7 +13,7 @@ MUTANTS = [
         "buffer.py",
         "interrupt.wait_for(self._changed, lambda: self._rows or self._closed, timeout)",
         "self._changed.wait_for(lambda: self._rows or self._closed, 3600)",
-        tests=f"{INTERRUPTS}::test_in_a_shell",
+        tests=f"{INTERRUPTS}::test_in_a_shell[python]",
     ),
     Mutant(
         "an import is broken off",
@@ -26,21 +27,21 @@ MUTANTS = [
         "sync.py",
         "table = apart(_open)(kinesis",
         "table = _open(kinesis",
-        tests=f"{INTERRUPTS}::test_in_a_script",
+        tests=f"{INTERRUPTS}::test_in_a_script[sync into a silent store]",
     ),
     Mutant(
         "an interrupted export waits for the responses under way",
         "export.py",
         "self.exporter.stop(INTERRUPTED_SECONDS)",
         "self.exporter.stop()",
-        tests=f"{INTERRUPTS}::test_in_a_script",
+        tests=f"{INTERRUPTS}::test_in_a_script[export a frame]",
     ),
     Mutant(
         "an interrupted lag waits for its threads",
         "explore.py",
         "threads.shutdown(wait=False, cancel_futures=True)",
         "threads.shutdown(wait=True)",
-        tests=f"{INTERRUPTS}::test_in_a_script",
+        tests=f"{INTERRUPTS}::test_in_a_script[lag]",
     ),
     Mutant(
         "where= may look across rows",
@@ -68,84 +69,84 @@ MUTANTS = [
         "config.py",
         "bound.arguments[name] = expected[name](bound.arguments[name])",
         "pass",
-        tests=ARGUMENTS,
+        tests=f"{ARGUMENTS}::test_walk",
     ),
     Mutant(
         "a truth is a number",
         "arguments.py",
         "return isinstance(value, kind) and not isinstance(value, bool) and not is_time",
         "return isinstance(value, kind) and not is_time",
-        tests=ARGUMENTS,
+        tests=f"{ARGUMENTS}::test_walk",
     ),
     Mutant(
         "a time of numpy is a number of seconds",
         "arguments.py",
         "return isinstance(value, kind) and not isinstance(value, bool) and not is_time",
         "return isinstance(value, kind) and not isinstance(value, bool)",
-        tests=ARGUMENTS,
+        tests=f"{ARGUMENTS}::test_walk",
     ),
     Mutant(
         "text that is not Unicode is passed on",
         "arguments.py",
         "except UnicodeEncodeError:  # a lone surrogate\n        return _WRONG",
         "except UnicodeEncodeError:\n        pass",
-        tests=ARGUMENTS,
+        tests=f"{ARGUMENTS}::test_walk",
     ),
     Mutant(
         "a function that encodes may be anything",
         "entries.py",
         "if self.encode is not None and not callable(self.encode):",
         "if False:",
-        tests=ARGUMENTS,
+        tests=f"{ARGUMENTS}::test_walk",
     ),
     Mutant(
-        "a slice of records counts from the end of the first batch",
+        "a slice of records has no end",
         "frames.py",
         "return Records(self._rows.slice(places.start, len(places)), self.note)",
         "return Records(self._rows.slice(places.start), self.note)",
-        tests=ARGUMENTS,
+        tests=f"{ARGUMENTS}::test_rows_of_records",
     ),
     Mutant(
         "the environment goes before the named profile",
         "source.py",
         "region, place = next((one for one in found if one[0])",
         "region, place = next((one for one in found[::-1] if one[0])",
-        tests="tests/test_networking.py",
+        tests="tests/test_networking.py::test_the_region_that_nobody_gave",
     ),
     Mutant(
         "a tail replaces those of other shards",
         "source.py",
         "same = name or (stream, None if shards is None else frozenset(shards))",
         "same = name or stream",
-        tests="tests/test_tail.py",
+        tests="tests/test_tail.py::test_tails_of_other_shards_run_side_by_side",
     ),
     Mutant(
         "the fold of a local time is lost",
         "position.py",
         ".replace(fold=timestamp.fold)",
         "",
-        tests="tests/test_position.py",
+        tests="tests/test_position.py::test_the_second_half_past_two",
     ),
     Mutant(
         "a local time is told each time it is read",
         "source.py",
         "start, end = moment(start), moment(end)",
         "pass",
-        tests="tests/test_position.py",
+        tests=f"{TIMES}[read-start0]",
     ),
     Mutant(
         "a warning points into the package",
         "errors.py",
         "warnings.warn(one_line(message), UserWarning, stacklevel=most + 1)",
         "warnings.warn(one_line(message), UserWarning, stacklevel=2)",
-        tests="tests/test_position.py",
+        tests=f"{TIMES}[sync-start0]",
     ),
     Mutant(
         "a tail too small for a record is silent",
         "buffer.py",
         "if drop >= rows.num_rows and not self._rows:",
         "if False:",
-        tests="tests/test_tail.py",
+        tests="tests/test_tail.py::test_a_tail_smaller_than_a_record_says_so",
     ),
 ]
 
