@@ -9,6 +9,7 @@ import math
 import numbers
 import operator
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Seconds = float | timedelta
 """A time to wait."""
 
+_FUNCTION = re.compile(r"Callable\[\[.*?\], \w+\]")
 MOST = 2**63 - 1  # of a whole number: what Arrow and polars count with
 
 
@@ -39,21 +41,14 @@ def checks(signature: Signature) -> dict[str, Callable[[Any], Any]]:
     found = {}
     for name, parameter in signature.parameters.items():
         kinds = _alternatives(parameter.annotation)
-        if kinds and all(kind in _KINDS for kind in kinds):
+        if kinds and _KINDS.keys() >= set(kinds):
             found[name] = _check(name, kinds)
     return found
 
 
 def _alternatives(annotation: object) -> list[str]:
-    """Return the parts of a union, as they are written, without what stands in brackets."""
-    if not isinstance(annotation, str):
-        return []
-    outer, depth = "", 0
-    for letter in annotation:
-        depth += (letter == "[") - (letter == "]")
-        outer += letter if depth == 0 and letter != "]" else ""
-    within = "str" if "[str" in annotation or "[" not in annotation else "other"
-    return [f"{kind}[{within}]" if kind in {"Iterable", "Mapping"} else kind for kind in outer.split(" | ")]
+    """Return the parts of a union as they are written; of a function only that it is one."""
+    return _FUNCTION.sub("Callable", annotation).split(" | ") if isinstance(annotation, str) else []
 
 
 def _check(name: str, kinds: list[str]) -> Callable[[Any], Any]:
@@ -153,7 +148,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "Seconds": ("seconds, or a timedelta", _seconds),
     "datetime": ("a datetime", _datetime),
     "str": ("text", _str),
-    "PathLike": ("a path", _path),
+    "PathLike[str]": ("a path", _path),
     "Callable": ("a function", _callable),
     "Iterable[str]": ("a list of texts", _texts),
 }

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-import sys
+import inspect
 import traceback
 import warnings
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -170,8 +170,8 @@ class Closed(KinesisError):
 def warn(message: str) -> None:
     """Warn at the line of the user's that called this package, wherever in it something was noticed."""
     level = most = 1
-    frame = sys._getframe()  # noqa: SLF001 - skip_file_prefixes= of Python 3.12
-    while (caller := frame.f_back) is not None:
+    frame = inspect.currentframe()  # skip_file_prefixes= came with Python 3.12
+    while frame is not None and (caller := frame.f_back) is not None:
         if frame.f_globals.get("__name__", "").startswith(_PACKAGE):
             most = level
         frame, level = caller, level + 1
