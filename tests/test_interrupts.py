@@ -21,7 +21,7 @@ from tests.interrupted import CALLS
 from tests.test_reader_rules import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sized
 
     from kinesis_nb.emulator import Emulator
     from tests.conftest import Streams
@@ -30,13 +30,13 @@ ROOT = Path(__file__).parent.parent
 BOUND = 3.0  # seconds from the interrupt to the end of the call: one, and what a machine adds that others keep busy
 PATIENCE = 60.0  # until a process has started and waits
 ONCE = [Stall(120.0)] * 8
-STALLED = {  # what must stand still for the call to wait, and which request shows that it has come there
-    "read": ("GetRecords", "GetRecords"),
-    "list the shards": ("ListShards", "ListShards"),
-    "explore": ("ListStreams", "ListStreams"),
-    "lag": ("GetRecords", "GetRecords"),
-    "check": ("*", ""),
-    "export a frame": ("PutRecords", "PutRecords"),
+STALLED = {  # what must stand still for the call to wait
+    "read": "GetRecords",
+    "list the shards": "ListShards",
+    "explore": "ListStreams",
+    "lag": "GetRecords",
+    "check": "*",
+    "export a frame": "PutRecords",
 }
 RETURNS = {"read", "export a frame"}  # what came until then, and say so
 
@@ -44,7 +44,8 @@ RETURNS = {"read", "export a frame"}  # what came until then, and say so
 class Waiting:
     """A process that makes a call which does not end by itself, and what it tells."""
 
-    def __init__(self, folder: Path, emulator: Emulator, silent: str) -> None:
+    def __init__(self, folder: Path, emulator: Emulator, silent: str, taken: Sized) -> None:
+        self._emulator, self._taken = emulator, taken
         self.go, self.blocked, self.outcome = (folder / name for name in ("go", "blocked", "outcome"))
         self.environment = {
             **os.environ,
@@ -58,9 +59,9 @@ class Waiting:
             **{path.name.upper(): str(path) for path in (self.go, self.blocked, self.outcome)},
         }
 
-    def interrupted(self, interrupt: Callable[[], object], came: Callable[[], bool]) -> tuple[str, float]:
+    def interrupted(self, name: str, interrupt: Callable[[], object]) -> tuple[str, float]:
         """Interrupt the call when it waits; return how it ended, and after how many seconds."""
-        until(came, PATIENCE)
+        until(lambda: self._has_come(name), PATIENCE)
         self.go.touch()
         until(self.blocked.exists, PATIENCE)
         assert not self.outcome.exists()
@@ -69,10 +70,17 @@ class Waiting:
         until(lambda: self.outcome.exists() and bool(self.outcome.read_text()), 10)
         return self.outcome.read_text(), time.monotonic() - sent
 
+    def _has_come(self, name: str) -> bool:
+        """Whether the call has asked what it waits for: before that it waits for its libraries."""
+        if "silent" in name:
+            return len(self._taken) > 0
+        awaited = STALLED.get(name, "GetRecords")
+        return self._emulator.requests.total() > 0 if awaited == "*" else self._emulator.requests[awaited] > 0
+
 
 @pytest.fixture
-def silent() -> Iterator[str]:
-    """The address of a server that takes connections and says nothing."""
+def silent() -> Iterator[tuple[str, Sized]]:
+    """The address of a server that takes connections and says nothing, and the connections."""
     taken: list[socket.socket] = []
 
     def accept() -> None:
@@ -83,7 +91,7 @@ def silent() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", taken
         listening.shutdown(socket.SHUT_RDWR)
         thread.join()
     for one in taken:
@@ -91,10 +99,10 @@ def silent() -> Iterator[str]:
 
 
 @pytest.fixture
-def waiting(tmp_path: Path, emulator: Emulator, streams: Streams, silent: str) -> Waiting:
+def waiting(tmp_path: Path, emulator: Emulator, streams: Streams, silent: tuple[str, Sized]) -> Waiting:
     streams.create()
     streams.create("out")
-    return Waiting(tmp_path, emulator, silent)
+    return Waiting(tmp_path, emulator, *silent)
 
 
 @contextmanager
@@ -112,15 +120,12 @@ def ending(process: subprocess.Popen[bytes]) -> Generator[None]:
 @pytest.mark.parametrize("name", CALLS)
 def test_in_a_script(waiting: Waiting, emulator: Emulator, name: str) -> None:
     """The call is over within a second; what it had done until then is returned, or the interrupt is raised."""
-    operation, seen = STALLED.get(name, ("", ""))
-    if operation:
-        emulator.on(operation, *ONCE)
+    if name in STALLED:
+        emulator.on(STALLED[name], *ONCE)
     command = [sys.executable, "-m", "tests.interrupted", name]
     process = subprocess.Popen(command, env=waiting.environment, cwd=ROOT, stdout=subprocess.PIPE)
     with ending(process):
-        outcome, seconds = waiting.interrupted(
-            lambda: os.kill(process.pid, signal.SIGINT), lambda: not seen or emulator.requests[seen] > 0
-        )
+        outcome, seconds = waiting.interrupted(name, lambda: os.kill(process.pid, signal.SIGINT))
         assert outcome == ("returned" if name in RETURNS else "KeyboardInterrupt")
         assert seconds < BOUND
         if name in RETURNS:
@@ -149,7 +154,7 @@ def test_in_a_shell(waiting: Waiting, shell: list[str]) -> None:
         reading = threading.Thread(target=_drain, args=(ours,), daemon=True)
         reading.start()
         os.write(ours, b"from tests.interrupted import run\nrun('iterate a tail')\n")
-        outcome, seconds = waiting.interrupted(lambda: os.write(ours, b"\x03"), lambda: True)
+        outcome, seconds = waiting.interrupted("iterate a tail", lambda: os.write(ours, b"\x03"))
         process.kill()
         reading.join()
     assert outcome == "KeyboardInterrupt"
@@ -185,7 +190,7 @@ def test_in_a_kernel(waiting: Waiting, monkeypatch: pytest.MonkeyPatch, name: st
         client.start_channels()
         client.wait_for_ready(PATIENCE)
         client.execute(f"from tests.interrupted import run\nrun({name!r})")
-        outcome, seconds = waiting.interrupted(manager.interrupt_kernel, lambda: True)
+        outcome, seconds = waiting.interrupted(name, manager.interrupt_kernel)
         client.stop_channels()
     finally:
         manager.shutdown_kernel(now=True)

@@ -9,13 +9,6 @@ TIMES = "tests/test_position.py::test_local_time_is_told_once_where_it_was_writt
 
 MUTANTS = [
     Mutant(
-        "a tail waits for rows in one go",
-        "buffer.py",
-        "interrupt.wait_for(self._changed, lambda: self._rows or self._closed, timeout)",
-        "self._changed.wait_for(lambda: self._rows or self._closed, 3600)",
-        tests=f"{INTERRUPTS}::test_in_a_shell[python]",
-    ),
-    Mutant(
         "an import is broken off",
         "interrupt.py",
         "if threading.current_thread() is not threading.main_thread():",
@@ -23,25 +16,11 @@ MUTANTS = [
         tests=f"{INTERRUPTS}::test_amid_the_first_import",
     ),
     Mutant(
-        "a store that says nothing is waited for by the caller",
-        "sync.py",
-        "table = apart(_open)(kinesis",
-        "table = _open(kinesis",
-        tests=f"{INTERRUPTS}::test_in_a_script[sync into a silent store]",
-    ),
-    Mutant(
         "an interrupted export waits for the responses under way",
         "export.py",
         "self.exporter.stop(INTERRUPTED_SECONDS)",
         "self.exporter.stop()",
         tests=f"{INTERRUPTS}::test_in_a_script[export a frame]",
-    ),
-    Mutant(
-        "an interrupted lag waits for its threads",
-        "explore.py",
-        "threads.shutdown(wait=False, cancel_futures=True)",
-        "threads.shutdown(wait=True)",
-        tests=f"{INTERRUPTS}::test_in_a_script[lag]",
     ),
     Mutant(
         "where= may look across rows",
@@ -65,13 +44,6 @@ MUTANTS = [
         tests=WHERE,
     ),
     Mutant(
-        "arguments are not checked",
-        "config.py",
-        "bound.arguments[name] = expected[name](bound.arguments[name])",
-        "pass",
-        tests=f"{ARGUMENTS}::test_walk",
-    ),
-    Mutant(
         "a truth is a number",
         "arguments.py",
         "return isinstance(value, kind) and not isinstance(value, bool) and not is_time",
@@ -90,13 +62,6 @@ MUTANTS = [
         "arguments.py",
         "except UnicodeEncodeError:  # a lone surrogate\n        return _WRONG",
         "except UnicodeEncodeError:\n        pass",
-        tests=f"{ARGUMENTS}::test_walk",
-    ),
-    Mutant(
-        "a function that encodes may be anything",
-        "entries.py",
-        "if self.encode is not None and not callable(self.encode):",
-        "if False:",
         tests=f"{ARGUMENTS}::test_walk",
     ),
     Mutant(
