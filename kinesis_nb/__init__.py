@@ -9,7 +9,7 @@ Names are loaded when first used, so that importing the package costs nothing.
 
 from __future__ import annotations
 
-import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -141,7 +141,10 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         msg = f"module 'kinesis_nb' has no attribute {name!r}"
         raise AttributeError(msg)
-    value = getattr(importlib.import_module(f"kinesis_nb.{_HOME_OF[name]}"), name)
+    from kinesis_nb.interrupt import load
+
+    load(home := f"kinesis_nb.{_HOME_OF[name]}")
+    value = getattr(sys.modules[home], name)
     globals()[name] = value
     return value
 

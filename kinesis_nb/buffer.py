@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from kinesis_nb import interrupt
 from kinesis_nb.errors import Closed, ConfigError
 from kinesis_nb.halt import check, current
 
@@ -75,6 +76,7 @@ class Buffer:
         self._rest: pa.RecordBatch | None = None  # the first of them, if it is what was left of a larger one
         self._rows = self._bytes = self._received = self._taken = 0
         self._dropped: Counter[str] = Counter()
+        self._too_large = 0  # bytes of a row that had no room though there was no other one
         self._watchers: list[Callable[[Held], object]] = []
         self._error: BaseException | None = None
         self._closed = False
@@ -142,6 +144,8 @@ class Buffer:
         while self._rows > self._max_rows or self._bytes > self._max_bytes:
             shard_id, rows = self._pop()
             drop = max(self._overhang(rows), 1)
+            if drop >= rows.num_rows and not self._rows:
+                self._too_large = max(self._too_large, _held(rows) // rows.num_rows)
             self._dropped[shard_id] += min(drop, rows.num_rows)
             if drop < rows.num_rows:
                 self._prepend(shard_id, _copied(rows.slice(drop)))
@@ -167,7 +171,7 @@ class Buffer:
             What the buffer was closed with, once everything is taken.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._rows or self._closed, timeout)
+            interrupt.wait_for(self._changed, lambda: self._rows or self._closed, timeout)
             if not self._rows and self._error is not None:
                 raise self._error
             taken = self._pop_rows(
@@ -233,6 +237,16 @@ class Buffer:
             self._closed = True
             self._error = self._error or error
             self._changed.notify_all()
+
+    @property
+    def warning(self) -> str:
+        """What is odd about its size, else an empty string."""
+        size = self._too_large
+        return (
+            f"records of about {size:,} bytes are dropped: max_bytes={self._max_bytes:,} holds none of them"
+            if size
+            else ""
+        )
 
     @property
     def is_closed(self) -> bool:

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
+from kinesis_nb import interrupt
 from kinesis_nb.buffer import Buffer, Held, OnFull
 from kinesis_nb.ending import Ending
 from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError, ServiceError, TableError
@@ -279,7 +280,7 @@ class Committer:
 
     def wait_ready(self) -> None:
         """Wait until shards are being read, or another writer is waited for; raise what went wrong before."""
-        self._ready.wait()
+        interrupt.wait(self._ready)
         if self.error is not None and self.phase is Phase.STARTING:
             raise self.error
 
@@ -298,7 +299,7 @@ class Committer:
     def join(self, timeout: float) -> bool:
         """Wait for the end of the thread; return whether it came."""
         if self._thread is not threading.current_thread():
-            self._over.wait(max(0.0, timeout))
+            interrupt.wait(self._over, timeout)
         return not self.is_running
 
     @property

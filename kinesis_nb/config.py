@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit
 
+from kinesis_nb.arguments import checks
 from kinesis_nb.credentials import Auth, AwsInstance, Profile, Secret, StaticCredentials, StsRole
 from kinesis_nb.errors import ConfigError, UnknownOption, closest
 
@@ -116,6 +117,8 @@ class SourceConfig:
                 check_endpoint(name, url, allow_http=self.allow_http)
         if isinstance(self.proxy, str):
             object.__setattr__(self, "proxy", Proxy.parse(self.proxy))
+        elif not isinstance(self.proxy, Proxy | None):
+            raise ConfigError(f"proxy= takes no {_kind(self.proxy)}", hint="it looks like http://host:3128")
         self._check_verify()
         self._check_agents()
         for name in ("exports_enabled", "allow_http", "use_fips_endpoint", "use_dualstack_endpoint"):
@@ -154,10 +157,11 @@ class SourceConfig:
 
         try:
             ssl.create_default_context(cafile=str(self.verify))
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            why = (isinstance(error, OSError) and error.strerror) or error  # a null character is a ValueError
             shown = self.verify if isinstance(self.verify, str) else _kind(self.verify)
             raise ConfigError(
-                f"verify: {shown!r} is no CA bundle ({error.strerror or error})",
+                f"verify: {shown!r} is no CA bundle ({why})",
                 hint="give the path of a file of PEM certificates",
             ) from None
 
@@ -259,9 +263,13 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def hinted(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function answer a call that does not fit with :class:`UnknownOption` and what was probably meant."""
+    """Check the arguments of a public call: the options by their names, and the values by their annotations.
+
+    A call that does not fit is an :class:`UnknownOption` that says what was probably meant, or a ConfigError.
+    """
     signature = inspect.signature(function)
-    known = [name for name in signature.parameters if name != "self"]
+    expected = checks(signature)
+    known = [name for name in signature.parameters if name not in {"self", "cls"}]
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -270,13 +278,15 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
                 msg = f"{function.__name__}() has no option {name!r}"
                 raise UnknownOption(msg, hint=closest(name, known) or f"its options are {', '.join(known)}")
         try:
-            signature.bind(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
         except TypeError as error:
             shown = ", ".join(str(signature.parameters[name]).partition(":")[0].partition("=")[0] for name in known)
             raise UnknownOption(
                 f"{function.__name__}(): {error}", hint=f"call it as {function.__name__}({shown})"
             ) from None
-        return function(*args, **kwargs)
+        for name in bound.arguments.keys() & expected.keys():
+            bound.arguments[name] = expected[name](bound.arguments[name])
+        return function(*bound.args, **bound.kwargs)
 
     return call
 
@@ -290,5 +300,5 @@ def check_choice(name: str, value: object, *choices: str) -> None:
 
 def check_count(name: str, value: object) -> None:
     """Raise ConfigError for anything but a whole number of 1 or more."""
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{name}: {value!r} is not a number of rows", hint="give a whole number, 1 or more")

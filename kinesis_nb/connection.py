@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from kinesis_nb.config import SourceConfig, default, given, hinted
 from kinesis_nb.errors import forgetful
 from kinesis_nb.saved import load
-from kinesis_nb.source import Source
+from kinesis_nb.source import Source, default_region
 
 if TYPE_CHECKING:
+    from kinesis_nb.config import Proxy
     from kinesis_nb.credentials import Auth, StsRole
 
 
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 def connect(
     name: str | None = None,
     *,
-    region: str = default("us-east-1"),
+    region: str | None = default(None),
     auth: Auth = default(None),
     sts_role: StsRole | None = default(None),
     exports_enabled: bool = default(value=False),
     endpoint_url: str | None = default(None),
     sts_endpoint_url: str | None = default(None),
-    proxy: str | None = default(None),
+    proxy: str | Proxy | None = default(None),
     verify: bool | str = default(value=True),
     use_fips_endpoint: bool | None = default(None),
     use_dualstack_endpoint: bool | None = default(None),
@@ -38,7 +39,8 @@ def connect(
     name
         A source saved with :meth:`Source.save`; what else is given here overrides what was saved.
     region
-        The AWS region.
+        The AWS region. By default that of the profile in `auth`, of ``AWS_REGION``, of ``AWS_DEFAULT_REGION``, or of
+        the AWS configuration, in this order; else ``us-east-1``. The source shows which one it is, and why.
     auth
         ``StaticCredentials(...)``, ``Profile("name")``, or None for boto3's default chain.
     sts_role
@@ -71,4 +73,7 @@ def connect(
     options = given(dict(locals()))
     if (saved := options.pop("name")) is not None:
         options = load(saved, options) | options
-    return Source(SourceConfig(**options))
+    place = ""
+    if options.get("region") is None:
+        options["region"], place = default_region(options.get("auth"))
+    return Source(SourceConfig(**options), region_from=place)

@@ -29,6 +29,8 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
+        if not isinstance(value, str):
+            raise ConfigError(f"a secret is text, not this {type(value).__name__}", hint="give a str")
         self._value = value
 
     def reveal(self) -> str:
@@ -80,16 +82,17 @@ class StaticCredentials:
     def __init__(
         self, access_key_id: str, secret_access_key: str | Secret, session_token: str | Secret | None = None
     ) -> None:
-        if not access_key_id or not secret_access_key:
+        secret = as_secret("secret_access_key", secret_access_key)
+        if (isinstance(access_key_id, str) and not access_key_id) or not secret:
             msg = "static credentials need an access key id and a secret access key"
             raise ConfigError(msg, hint="leave auth out to use the credentials of your environment")
         if not isinstance(access_key_id, str) or not access_key_id.isascii() or not access_key_id.isprintable():
             # the value itself may be a secret in the wrong place
             raise ConfigError("the access key id is not one", hint='it looks like "AKIA..." or "ASIA..."')
         object.__setattr__(self, "access_key_id", access_key_id)
-        object.__setattr__(self, "secret_access_key", as_secret("secret_access_key", secret_access_key))
-        token = as_secret("session_token", session_token) if session_token else None
-        object.__setattr__(self, "session_token", token)
+        object.__setattr__(self, "secret_access_key", secret)
+        token = None if session_token is None else as_secret("session_token", session_token)
+        object.__setattr__(self, "session_token", token or None)
 
     def __str__(self) -> str:
         return f"static credentials {self.access_key_id!r}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
 
-from kinesis_nb.errors import ConfigError
+from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.frames import SCHEMA, decode_text
 from kinesis_nb.json_rows import json_objects, json_texts
 from kinesis_nb.refusals import NOT_OURS, OURS, converted, reading
@@ -169,7 +168,7 @@ def _with_raw(data: pl.Series, raw: pl.Series, numbers: pl.Series) -> pl.Series:
     is_fresh = texts.is_null() | (texts == pl.Series(shown).cast(pl.Binary)).fill_null(value=False)
     if not is_fresh.all():
         rows = _some(numbers.gather(places).filter(~is_fresh))
-        warnings.warn(f"data is sent and not data_raw where its text is another one: {rows}", stacklevel=2)
+        warn(f"data is sent and not data_raw where its text is another one: {rows}")
     return data.scatter(places.filter(is_fresh), contents.filter(is_fresh))
 
 

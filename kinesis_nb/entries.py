@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from kinesis_nb.encode import (
     refuse_rows,
     unusable_keys,
 )
-from kinesis_nb.errors import ConfigError
+from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.lane import Entry
 from kinesis_nb.refusals import reading
 
@@ -136,10 +135,7 @@ class Preparer:
     def _warn_of_long_keys(self, keys: pl.Series) -> None:
         """Keys are counted in characters; a server that counts UTF-16 units takes some of them for too long."""
         if any(len(key.encode("utf-16-le")) // 2 > KEY_CHARACTERS for key in keys):
-            warnings.warn(
-                "a partition key has up to 256 characters, but more than 256 UTF-16 units: some servers refuse it",
-                stacklevel=2,
-            )
+            warn("a partition key has up to 256 characters, but more than 256 UTF-16 units: some servers refuse it")
 
     def entries(self, records: pl.DataFrame) -> list[Entry]:
         """Return the entries for records of :meth:`records`."""

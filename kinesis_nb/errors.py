@@ -30,7 +30,9 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import traceback
+import warnings
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from kinesis_nb.text import one_line
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_PACKAGE = f"{__name__.partition('.')[0]}."
 
 
 class KinesisError(Exception):
@@ -162,6 +166,17 @@ class ForkedProcess(KinesisError, RuntimeError):
 
 class Closed(KinesisError):
     """Your own code stopped it."""
+
+
+def warn(message: str) -> None:
+    """Warn at the line of the user's that called this package, wherever in it something was noticed."""
+    level = most = 1
+    frame = inspect.currentframe()  # skip_file_prefixes= came with Python 3.12
+    while frame is not None and (caller := frame.f_back) is not None:
+        if frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+            most = level
+        frame, level = caller, level + 1
+    warnings.warn(one_line(message), UserWarning, stacklevel=most + 1)
 
 
 def forget_frames(error: BaseException) -> None:

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from kinesis_nb.config import check_count, hinted
 from kinesis_nb.display import plain, table_html
 from kinesis_nb.errors import AccessDenied, ConfigError, KinesisError, ServiceError, StreamNotFound, closest
 from kinesis_nb.frames import Records
+from kinesis_nb.halt import Halt
+from kinesis_nb.interrupt import result_of
 from kinesis_nb.lineage import Lineage
 from kinesis_nb.pace import PART_BYTES
 from kinesis_nb.position import StartingPosition
@@ -93,11 +96,13 @@ class StreamView:
         """How many shards take records now."""
         return sum(shard.is_open for shard in self._listing)
 
+    @hinted
     def sample(self, n: int = 20, *, newest: bool = True) -> Records:
         """Return up to `n` records from the newest or the oldest end of the stream, in order of arrival.
 
         The newest end is looked for in the last minute, then 15 minutes, 4 hours and all that the stream keeps.
         """
+        check_count("n", n)
         if not newest:
             return self._read(self.name, StartingPosition.trim_horizon(), n, None)
         now = self._kinesis.server_time().earliest
@@ -112,6 +117,7 @@ class StreamView:
         """The family of the shards, as a picture: splits and merges, and which hash keys each shard takes."""
         return Lineage(self.name, self._listing)
 
+    @hinted
     def shard_for(self, key: str) -> Shard:
         """Return the open shard that takes the records of a partition key.
 
@@ -132,6 +138,7 @@ class StreamView:
         msg = f"no open shard of {self.name!r} takes {key!r} now"
         raise ServiceError(msg, hint="the stream was changing when it was listed: explore it again", retryable=True)
 
+    @hinted
     def schema(self, n: int = 1_000, *, max_fields: int = 500) -> Schema:
         """Return what the JSON in the newest `n` records holds: fields, types, how often they are there, conflicts.
 
@@ -146,6 +153,7 @@ class StreamView:
 
         return infer_schema(self.sample(n).to_arrow().column("data").to_pylist(), max_fields)
 
+    @hinted
     def heat(self, n: int = 1_000) -> Heat:
         """Return how the newest `n` records spread over the open shards and the partition keys.
 
@@ -169,8 +177,7 @@ class StreamView:
         """
         import polars as pl
 
-        with ThreadPoolExecutor(_AT_ONCE, f"kinesis_nb {self.name} lag") as threads:
-            batches = list(threads.map(self._first_batch, self._listing))
+        batches = self._first_batches()
         rows = [
             {
                 "shard_id": shard.shard_id,
@@ -183,8 +190,19 @@ class StreamView:
         frame = pl.DataFrame(rows, schema=["shard_id", "state", "lag", "oldest"])
         return frame.cast({"shard_id": pl.String, "lag": pl.Duration("ms"), "oldest": pl.Datetime("us", "UTC")})
 
-    def _first_batch(self, shard: Shard) -> Batch:
-        return next(self._kinesis.first_batch(self.name, shard).parts(PART_BYTES))
+    def _first_batches(self) -> list[Batch]:
+        halt = Halt()
+
+        def first(shard: Shard) -> Batch:
+            with halt.obeyed():
+                return next(self._kinesis.first_batch(self.name, shard).parts(PART_BYTES))
+
+        threads = ThreadPoolExecutor(_AT_ONCE, f"kinesis_nb {self.name} lag")
+        try:
+            return list(map(result_of, [threads.submit(first, shard) for shard in self._listing]))
+        finally:
+            halt.set()
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _repr_html_(self) -> str:
         about: dict[str, object] = {
@@ -286,6 +304,7 @@ class Catalog(Mapping[str, StreamView]):
     def __contains__(self, name: object) -> bool:
         return name in self._views
 
+    @hinted
     def get(self, name: str, default: Any = None) -> Any:
         """Return a stream, or `default` where there is none of that name."""
         return self._views.get(name, default)

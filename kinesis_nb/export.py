@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import polars as pl
 from kinesis_nb.config import check_choice
 from kinesis_nb.encode import refuse_rows
 from kinesis_nb.entries import Options, Preparer, refuse_large, waves
-from kinesis_nb.errors import ConfigError
+from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporter import IN_MEMORY, STREAMED, Exporter
 from kinesis_nb.report import ExportReport, Settled, Tally, sum_of
 from kinesis_nb.tables import CHUNK_ROWS, read_rows
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from kinesis_nb.target import Target
     from kinesis_nb.transport import Clock, Kinesis
 
+INTERRUPTED_SECONDS = 0.5  # for the responses under way after Ctrl-C; those that do not come are possible duplicates
 _THE_SAME = "give the same rows in the same order, a query with ORDER BY; or send what is missing without resume="
 
 
@@ -76,7 +76,7 @@ def export_frame(
     try:
         export.run(read_rows(frame), options)
     except KeyboardInterrupt:
-        warnings.warn("the export was interrupted: not all was written", stacklevel=2)
+        warn("the export was interrupted: not all was written")
         return report("interrupted")
     except BaseException as error:
         # whatever ended it, what was written is known, and the rest can be sent; MemoryError and others keep their type
@@ -162,6 +162,9 @@ class _Export:
                 exporter.queue(preparer.entries(part))
                 self.progress(self.tally.rows)
             exporter.finish(self.progress)
+        except KeyboardInterrupt:
+            exporter.stop(INTERRUPTED_SECONDS)
+            raise
         except BaseException:
             exporter.stop()  # a request under way would overtake what the rest sends
             raise
@@ -171,10 +174,9 @@ class _Export:
 
 
 def _warn_of_columns_beside(names: list[str]) -> None:
-    warnings.warn(
+    warn(
         f"each row is sent as one JSON object, for it has more than partition_key and data ({', '.join(names)}):"
-        f' data_column="data" sends data as it is, and drop("data") leaves it out of the object',
-        stacklevel=2,
+        f' data_column="data" sends data as it is, and drop("data") leaves it out of the object'
     )
 
 

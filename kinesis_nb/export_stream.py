@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from kinesis_nb.entries import Preparer
-from kinesis_nb.errors import ConfigError
+from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.feeders import TableFeeder, TailFeeder
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.growing import GrowingTable
+from kinesis_nb.interrupt import apart
 from kinesis_nb.journal import Journal, check_journal
 from kinesis_nb.position import Kind, StartingPosition
 from kinesis_nb.running import Registry
@@ -82,7 +82,7 @@ def start_export(
         key = ("tail", id(rows), arn)
         return _exports.start(key, setup, lambda: _follow_tail(kinesis, clock, rows, stream, arn, options, span))
     storage = _storage(rows)
-    table = GrowingTable(storage)
+    table = apart(GrowingTable)(storage)
     path = _journal_path(storage, arn, span)
     setup = (setup, storage.uri, arn)  # the journal is the same, what it is for may not be
     return _exports.start(path, setup, lambda: _follow_table(kinesis, clock, table, path, stream, arn, options, span))
@@ -120,7 +120,7 @@ def _follow_table(
 
     def make() -> StreamingExport:
         is_latest = span.start.kind is Kind.LATEST
-        journal = Journal.open(path, header, begin, clock, ends=table.ends, is_latest=is_latest)
+        journal = Journal.open(path, header, begin, clock, ends=apart(table.ends), is_latest=is_latest)
         start = None if journal.begin is None else datetime.fromisoformat(journal.begin)
         try:
             return StreamingExport(
@@ -166,7 +166,7 @@ def _follow_tail(
 
 
 def _warn_of_loop(stream: str) -> None:
-    warnings.warn(f"{stream} is exported into itself: every record comes round again, without end", stacklevel=2)
+    warn(f"{stream} is exported into itself: every record comes round again, without end")
 
 
 def table_uri(rows: Any) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left
 from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from kinesis_nb import interrupt
 from kinesis_nb.lane import Entry, Lane, Outcome
 from kinesis_nb.report import Window
 from kinesis_nb.shards import hash_key
@@ -157,11 +159,12 @@ class Exporter:
         for lane in self.lanes:
             lane.has_work.set()
 
-    def stop(self) -> None:
-        """Send no further request, and wait for the answers of those under way."""
+    def stop(self, timeout: float | None = None) -> None:
+        """Send no further request, and wait for the responses to those under way, at most `timeout` seconds."""
         self.halt()
+        give_up = time.monotonic() + (float("inf") if timeout is None else timeout)
         for end in self._ends:
-            end.wait()
+            interrupt.wait(end, give_up - time.monotonic())
 
 
 class _Both:

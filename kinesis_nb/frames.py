@@ -4,18 +4,23 @@
 # (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
+import operator
+import sys
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kinesis_nb.config import hinted
 from kinesis_nb.display import SHOWN_ROWS, frame_html, plain
+from kinesis_nb.errors import ConfigError
 from kinesis_nb.foreign import Foreign
+from kinesis_nb.interrupt import apart
 from kinesis_nb.process import check_polars
 
 if TYPE_CHECKING:
@@ -217,7 +222,18 @@ def in_range(rows: pa.RecordBatch, start: datetime | None, end: datetime | None)
     return rows
 
 
+def as_frame(given: Any) -> Any:
+    """Return a column that stands alone as a frame of it, named ``value`` if it has no name; anything else as it is."""
+    polars, pandas = sys.modules.get("polars"), sys.modules.get("pandas")
+    if polars is not None and isinstance(given, polars.Series):
+        return given.to_frame(given.name or "value")
+    if pandas is not None and isinstance(given, pandas.Series):
+        return given.to_frame("value" if given.name is None else given.name)
+    return pa.table({"value": given}) if isinstance(given, pa.Array | pa.ChunkedArray) else given
+
+
 @cache
+@apart
 def warm_up() -> None:
     """Make the first conversion from Python to Arrow now.
 
@@ -280,9 +296,55 @@ class Records(TableLike):
         """Return the rows as a polars DataFrame; nothing is copied when they are held by polars, as those of a read."""
         return super().to_polars() if isinstance(self._rows, pa.Table) else self._rows
 
-    def last(self, n: int) -> Records:
+    @hinted
+    def head(self, n: int = 5) -> Records:
+        """Return the first `n` rows."""
+        return self[: _not_negative(n)]
+
+    @hinted
+    def tail(self, n: int = 5) -> Records:
         """Return the last `n` rows."""
-        return Records(self._rows.slice(max(0, len(self) - n)), self.note)
+        return self[max(0, len(self) - _not_negative(n)) :]
+
+    @hinted
+    def last(self, n: int) -> Records:
+        """Return the last `n` rows, as :meth:`tail`."""
+        return self.tail(n)
+
+    @overload
+    def __getitem__(self, which: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> Records: ...
+
+    def __getitem__(self, which: int | slice) -> Record | Records:
+        """Return one row, or those of a slice; as of a list, a negative number counts from the end.
+
+        Raises
+        ------
+        IndexError
+            When there is no such row: it ends an iteration by number.
+        ConfigError
+            For what is neither a number nor a slice of numbers.
+        """
+        if isinstance(which, slice):
+            return self._sliced(which)
+        place = _index(which)
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"there are {len(self):,} rows, so none has the number {place:,}")
+        place %= len(self)
+        return next(iter(self[place : place + 1]))
+
+    def _sliced(self, which: slice) -> Records:
+        parts = (None if part is None else _index(part) for part in (which.start, which.stop, which.step))
+        asked = slice(*parts)
+        if asked.step == 0:
+            raise ConfigError("a slice cannot have a step of 0", hint="records[::2] gives every second row")
+        places = range(len(self))[asked]
+        if places.step == 1:
+            return Records(self._rows.slice(places.start, len(places)), self.note)
+        rows = self._rows
+        return Records(rows.take(list(places)) if isinstance(rows, pa.Table) else rows[list(places)], self.note)
 
     def __iter__(self) -> Iterator[Record]:
         for start in range(0, len(self), 1_000):
@@ -297,6 +359,20 @@ class Records(TableLike):
 
     def __repr__(self) -> str:
         return f"<Records: {len(self):,} rows{', ' + self.note if self.note else ''}>"
+
+
+def _index(given: object) -> int:
+    try:
+        return operator.index(given)  # type: ignore[arg-type]
+    except TypeError:
+        msg = f"rows are found by their numbers, not by this {type(given).__name__}"
+        raise ConfigError(msg, hint="records[0], records[-1], records[:10]; to_polars() has the columns") from None
+
+
+def _not_negative(n: int) -> int:
+    if n < 0:
+        raise ConfigError(f"n={n}: there are no negative numbers of rows", hint="give a whole number, 0 or more")
+    return n
 
 
 def iter_records(rows: pa.RecordBatch) -> Iterator[Record]:

@@ -11,13 +11,12 @@ how far that was is made durable before the first of them is sent.
 from __future__ import annotations
 
 import threading
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
-from kinesis_nb.errors import ConfigError
+from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.journal_file import GivenUp, JournalFile, read_journal
 from kinesis_nb.process import of_one_process
 from kinesis_nb.progress import Progress
@@ -246,10 +245,7 @@ class Journal:
         doubtful = len(self._tried)  # of requests that were under way when the process died
         if found.is_damaged:
             doubtful = max(doubtful, self._count_open(self._taken), self._count_open(ends()))
-            warnings.warn(
-                f"{self._file.path} was damaged: up to {doubtful:,} rows that were sent already are sent again",
-                stacklevel=2,
-            )
+            warn(f"{self._file.path} was damaged: up to {doubtful:,} rows that were sent already are sent again")
         elif not was_closed and state.get("boot", _boot()) != _boot():
             doubtful = max(doubtful, self._count_open(self._taken))
         self.possible_duplicates += doubtful

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from kinesis_nb.errors import forget_frames
+from kinesis_nb.errors import ConfigError, forget_frames
 from kinesis_nb.storage import storage_told
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def scan(storage: Storage, version: int | None = None) -> pl.LazyFrame:
     TableError
         When the table cannot be opened now.
     """
+    if version is not None and version < 0:
+        raise ConfigError(f"version={version}: a table has no such version", hint="versions count from 0")
     with storage_told(storage.uri):
         if storage.folder is not None:
             return storage.scan(version)

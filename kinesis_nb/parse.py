@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from itertools import chain
 from typing import TYPE_CHECKING, Any, overload
 
@@ -12,12 +11,11 @@ import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.config import hinted
-from kinesis_nb.errors import ConfigError, closest
-from kinesis_nb.frames import TableLike
+from kinesis_nb.errors import ConfigError, closest, warn
+from kinesis_nb.frames import TableLike, as_frame
 from kinesis_nb.infer import MAX_FIELDS, infer_schema
 from kinesis_nb.process import check_polars
 from kinesis_nb.row_reader import Replaced, RowReader
-from kinesis_nb.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -123,7 +121,7 @@ def parse_json(
     reader, parsed = _read(slices, schema, (sample, max_fields), explode=explode)
     parsed = parsed.rename_columns([*(prefix + name for name in parsed.column_names[:-1]), error])
     if said := reader.remarks():
-        warnings.warn(one_line(said), UserWarning, stacklevel=3)  # the caller, behind `hinted`
+        warn(said)
     table, parsed = _explode(table, parsed, reader.several) if explode or reader.several else (table, parsed)
     return _close(table, parsed.rename_columns(_free_names(parsed.column_names, taken)), keep=keep)
 
@@ -160,7 +158,7 @@ def _explode(table: Any, parsed: pa.Table, several: Mapping[int, int]) -> tuple[
 
 def _open(frame: Any, column: str) -> tuple[Any, Slices]:
     """Return the frame as polars or pandas, and a function that gives the values of a column, so many at a time."""
-    pandas = sys.modules.get("pandas")
+    frame, pandas = as_frame(frame), sys.modules.get("pandas")
     if pandas is not None and isinstance(frame, pandas.DataFrame):
         _check_column(column, list(frame.columns))
         values = frame[column].astype(object)
@@ -209,7 +207,8 @@ def _to_polars(frame: Any) -> pl.DataFrame:
 def _check_column(column: str, columns: list[Any]) -> None:
     if columns.count(column) != 1:
         msg = f"the frame has {columns.count(column) or 'no'} column{'s' * (column in columns)} {column!r}"
-        raise ConfigError(msg, hint=closest(column, [str(name) for name in columns]))
+        names = [str(name) for name in columns]
+        raise ConfigError(msg, hint=closest(column, names) or f"its columns are {', '.join(names) or 'none'}")
 
 
 def _head(slices: Iterable[list[Any]], most: int | None) -> Iterator[Any]:

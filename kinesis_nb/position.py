@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from kinesis_nb.errors import ConfigError
+from kinesis_nb.config import hinted
+from kinesis_nb.errors import ConfigError, warn
 
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|h|d)")
 _LONGEST_AGO = 1e6  # of any unit: long before there was Kinesis
@@ -50,6 +50,7 @@ class StartingPosition:
         return cls(Kind.TRIM_HORIZON)
 
     @classmethod
+    @hinted
     def latest(cls, pinned: datetime | None = None) -> StartingPosition:
         """Return the place just after the newest record (AWS: ``LATEST``).
 
@@ -62,23 +63,24 @@ class StartingPosition:
         return cls(Kind.LATEST, timestamp=pinned)
 
     @classmethod
+    @hinted
     def at(cls, timestamp: datetime) -> StartingPosition:
         """Return the first record that arrived at `timestamp` or later (AWS: ``AT_TIMESTAMP``, millisecond resolution).
 
         A datetime without a time zone is taken as local time.
         """
         try:
-            exact = datetime.fromisoformat(timestamp.isoformat())  # pandas' own kind has no local time
+            # pandas' own kind has no local time; what is said twice on the last night of summer time has a fold
+            exact = datetime.fromisoformat(timestamp.isoformat()).replace(fold=timestamp.fold)
             moment = exact.astimezone(UTC)
         except (AttributeError, TypeError, ValueError, OverflowError):
             raise ConfigError(f"{timestamp!r} is not a moment in a stream", hint="give a datetime") from None
         if exact.tzinfo is None:
-            warnings.warn(
-                f"{exact} has no time zone and is taken as local time: {moment:%Y-%m-%d %H:%M:%S} UTC", stacklevel=3
-            )
+            warn(f"{exact} has no time zone and is taken as local time: {moment:%Y-%m-%d %H:%M:%S} UTC")
         return cls(Kind.AT_TIMESTAMP, timestamp=moment)
 
     @classmethod
+    @hinted
     def after(
         cls, sequence_number: str, seen: datetime | None = None, arrived: datetime | None = None
     ) -> StartingPosition:
@@ -98,6 +100,7 @@ class StartingPosition:
         return cls(Kind.AFTER_SEQUENCE_NUMBER, sequence_number=sequence_number, seen=seen, arrived=arrived)
 
     @classmethod
+    @hinted
     def parse(cls, value: StartingPosition | str | datetime | timedelta, now: datetime) -> StartingPosition:
         """Read what a user may write for a start or an end.
 
@@ -171,6 +174,13 @@ class StartingPosition:
                 return f"StartingPosition.after({self.sequence_number!r})"
             case _:
                 return f"StartingPosition.{self.kind.lower()}()"
+
+
+def moment(given: StartingPosition | str | datetime | timedelta) -> StartingPosition | str | datetime | timedelta:
+    """Return a point in time that a user wrote as a position, so that it is warned of once; anything else as it is."""
+    if isinstance(given, datetime) or (isinstance(given, str) and _ISO.match(given.strip())):
+        return StartingPosition.parse(given, datetime.now(UTC))
+    return given
 
 
 def _not_a_position(value: object) -> ConfigError:

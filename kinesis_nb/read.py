@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ import pyarrow.compute as pc
 
 from kinesis_nb import foreign, retry
 from kinesis_nb.arrival import ArrivalOrder
-from kinesis_nb.errors import ConfigError
+from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.frames import SCHEMA, Records, in_range
 from kinesis_nb.payload import count_packed, unchanged
 from kinesis_nb.scheduler import Scheduler
@@ -86,7 +85,7 @@ def read_window(
             progress(sink.kept, sink.share())
     except KeyboardInterrupt:
         note = "interrupted: not all was read"
-        warnings.warn(f"the read was {note}", stacklevel=2)
+        warn(f"the read was {note}")
     finally:
         scheduler.stop()
     if sink.error is not None:
@@ -94,15 +93,15 @@ def read_window(
     progress(sink.kept, 1.0)
     for gap in sink.gaps:
         note = f"{note}, {gap}" if note else str(gap)
-        warnings.warn(f"the read has a gap: {gap}", stacklevel=2)
+        warn(f"the read has a gap: {gap}")
     if said := foreign.told(sink.dropped):
         note = f"{note}, {said}" if note else said
-        warnings.warn(f"the read is without some: {said}", stacklevel=2)
+        warn(f"the read is without some: {said}")
     rows = sink.take()
     if feed.unpack is not unchanged and (packed := count_packed(rows["data_raw"].drop_nulls().to_arrow())):
         told = f"{packed:,} with compressed data that is damaged, too large or not all: the bytes are in data_raw"
         note = f"{note}, {told}" if note else told
-        warnings.warn(f"of the rows of the read {told}, parse_json says why", stacklevel=2)
+        warn(f"of the rows of the read {told}, parse_json says why")
     return Records(rows, note)
 
 
@@ -195,7 +194,8 @@ def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBat
     Raises
     ------
     ConfigError
-        For a key that no record can have, or an expression that does not give true or false from the columns.
+        For a key that no record can have, or an expression that does not give true or false for each row from the
+        columns of that row. The function raises it too, for rows that an expression fails on.
     """
     if key is not None and not (isinstance(key, str) and 1 <= len(key) <= 256):  # noqa: PLR2004 - AWS: characters
         raise ConfigError(f"no record has the partition key {key!r:.40}", hint="keys are text of 1 to 256 characters")
@@ -207,17 +207,31 @@ def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBat
             rows = rows.filter(pc.equal(rows.column("partition_key"), key))
         return rows if where is None else rows.filter(_mask(rows, where))
 
-    try:
-        keep(pa.RecordBatch.from_pylist([], SCHEMA))
-    except (pl.exceptions.PolarsError, pa.ArrowInvalid, TypeError) as error:
-        msg = f"where= cannot be applied: {str(error).splitlines()[0]}"
-        raise ConfigError(msg, hint=f"it gives true or false from the columns {', '.join(SCHEMA.names)}") from error
+    keep(pa.RecordBatch.from_pylist([], SCHEMA))
+    if where is not None and _looks_across_rows(where):
+        raise ConfigError(
+            "where= looks at other rows, and is applied to one batch of rows at a time",
+            hint="read without it, then filter: read(...).to_polars().filter(...)",
+        )
     return keep
 
 
 def _mask(rows: pa.RecordBatch, where: pl.Expr) -> pa.Array:
-    mask = pl.DataFrame(rows).select(where.alias("mask"))["mask"].to_arrow()
-    if not pa.types.is_boolean(mask.type):
-        msg = f"it gives {mask.type}"
-        raise TypeError(msg)
-    return mask
+    try:
+        mask = pl.DataFrame(rows).with_columns(where.alias("mask"))["mask"]
+    except (Exception, pl.exceptions.PanicException) as error:  # functions of the user run in it too
+        msg = f"where= cannot be applied: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        raise ConfigError(msg, hint=f"it gives true or false from the columns {', '.join(SCHEMA.names)}") from error
+    if mask.dtype != pl.Boolean:
+        raise ConfigError(f"where= gives {mask.dtype}, not true or false", hint="compare it with something")
+    return mask.to_arrow()
+
+
+def _looks_across_rows(where: pl.Expr) -> bool:
+    """Whether the value of an expression in one row depends on other rows.
+
+    The optimizer of polars knows: only what does not may be computed after the rows were cut, so it moves the cut
+    below. (``Expr.meta.is_row_separable`` sees no further than the outermost function.)
+    """
+    plan = pl.DataFrame(SCHEMA.empty_table()).lazy().with_columns(where.alias("mask")).slice(1, 2).explain()
+    return not plan.lstrip().startswith("WITH_COLUMNS")

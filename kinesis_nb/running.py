@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from kinesis_nb.errors import KinesisError
+from kinesis_nb.halt import holding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -79,7 +80,7 @@ class Registry(Generic[R]):
         """
         with self._lock:
             starting = self._starting.setdefault(key, threading.Lock())
-        with starting:
+        with holding(starting):
             running, its_setup = self._running.get(key, (None, None))
             if running is not None and not running.is_active:
                 running = None

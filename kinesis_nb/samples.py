@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.config import SourceConfig
+from kinesis_nb.config import SourceConfig, hinted
 from kinesis_nb.credentials import StaticCredentials
 from kinesis_nb.source import Source
 
@@ -24,6 +24,7 @@ _ITEMS = (("tea", 4.5), ("coffee", 3.2), ("bread", 2.8), ("cheese", 6.4), ("appl
 _PAGES = ("/", "/search", "/cart", "/help", "/checkout")
 
 
+@hinted
 @functools.cache
 def demo() -> Source:
     """Return a source on an embedded Kinesis with sample streams; the same one whenever you call it.

@@ -7,6 +7,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from kinesis_nb import interrupt
 from kinesis_nb.consumer import ConsumerStats, ShardConsumer, State
 from kinesis_nb.errors import Closed, KinesisError, MalformedAnswer
 from kinesis_nb.feed import check_same_stream
@@ -103,7 +104,7 @@ class Scheduler:
     def wait_opened(self, timeout: float) -> None:
         """Wait until every consumer started so far holds its place in the shard, at most `timeout` seconds."""
         with self._stepped:
-            self._stepped.wait_for(self._all_opened, timeout)
+            interrupt.wait_for(self._stepped, self._all_opened, timeout)
 
     def _all_opened(self) -> bool:
         return self._stop.is_set() or all(consumer.has_iterator for consumer in self._snapshot())
@@ -120,7 +121,7 @@ class Scheduler:
         with self._left:
             before = -1
             while before != (before := len(self._at_work)):  # a thousand take long on a busy machine, and do end
-                if self._left.wait_for(lambda: self._at_work <= me, timeout):
+                if interrupt.wait_for(self._left, lambda: self._at_work <= me, timeout):
                     break
             gone = [thread for thread in self._threads if thread not in self._at_work]
             self._was_awaited = True

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
 
-from kinesis_nb.errors import ConfigError, TableError
+from kinesis_nb.errors import ConfigError, TableError, warn
 from kinesis_nb.frames import SCHEMA
 from kinesis_nb.shards import hash_key
 
@@ -180,10 +179,9 @@ def check_same(recorded: str, wanted: str, uri: str) -> None:
     if not is_comparable:
         texts = [(one.pop("digest"), one.pop("where"))[1] for one in (found, given)]
         if found == given and texts[0] != texts[1]:
-            warnings.warn(
+            warn(
                 f"{uri} was made with where={texts[0]} by polars {versions[0]}; whether where={texts[1]} means the same"
-                " cannot be told, and is assumed",
-                stacklevel=2,
+                " cannot be told, and is assumed"
             )
     if found != given:
         shown = _told(json.loads(recorded or "{}")), _told(json.loads(wanted or "{}"))

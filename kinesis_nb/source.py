@@ -10,10 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from kinesis_nb.config import SourceConfig, StreamArn, check_count, check_stream_name, hinted
+from kinesis_nb.arguments import in_seconds
+from kinesis_nb.config import REGION, SourceConfig, StreamArn, check_count, check_stream_name, hinted
+from kinesis_nb.credentials import Profile
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
 from kinesis_nb.foreign import Foreign, check_foreign
-from kinesis_nb.position import Kind, StartingPosition, check_end
+from kinesis_nb.interrupt import load, loading
+from kinesis_nb.position import Kind, StartingPosition, check_end, moment
 from kinesis_nb.process import check_polars, of_one_process
 from kinesis_nb.retry import Patient
 from kinesis_nb.saved import save
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.agents.cluster import Cluster
     from kinesis_nb.agents.job import AgentExport, AgentSync, Job
+    from kinesis_nb.arguments import Seconds
     from kinesis_nb.encode import Encode
     from kinesis_nb.entries import Options
     from kinesis_nb.explore import Catalog, StreamView
@@ -49,6 +53,31 @@ if TYPE_CHECKING:
     Position = StartingPosition | str | datetime | timedelta
 
 
+_CLIENT = "kinesis_nb.service.client"
+
+
+def default_region(auth: object) -> tuple[str, str]:
+    """Return the region of a source that was given none, and where it is from.
+
+    That of the profile that was named, of the environment, of the default profile where none was named; Amazon's first
+    one where none of them says.
+    """
+    load("kinesis_nb.service.session")
+    from kinesis_nb.service.session import configured_region
+
+    named = f"profile {auth.name!r}" if isinstance(auth, Profile) else ""
+    found = [(configured_region(auth.name), named)] if isinstance(auth, Profile) else []
+    found += [(os.environ.get(name, ""), name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")]
+    region, place = next((one for one in found if one[0]), ("", ""))
+    if not region and not named and (region := configured_region(None)):
+        place = "the AWS configuration"
+    if region and not REGION.fullmatch(region):
+        raise ConfigError(
+            f"{place}: {region!r} is not the name of a region", hint='give connect() a region="eu-central-1"'
+        )
+    return (region, place) if region else ("us-east-1", "by default")
+
+
 def open_kinesis(config: SourceConfig) -> Kinesis:
     """Return the transport of a source, for an agent that has only its settings."""
     return Source(config)._kinesis  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
@@ -58,8 +87,16 @@ def open_kinesis(config: SourceConfig) -> Kinesis:
 class Source:
     """Streams of one account and region; made by :func:`~kinesis_nb.connection.connect`."""
 
-    def __init__(self, config: SourceConfig, *, kinesis: Kinesis | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        config: SourceConfig,
+        *,
+        kinesis: Kinesis | None = None,
+        clock: Clock | None = None,
+        region_from: str = "",
+    ) -> None:
         self.config = config
+        self._region_from = region_from  # where the region is from that nobody gave
         self._clock = clock or SystemClock()
         self._kinesis_given = kinesis
         self._kinesis_made: Kinesis | None = None
@@ -79,6 +116,7 @@ class Source:
     @cached_property
     def _cluster(self) -> Cluster:
         """The agents; looked for when first needed."""
+        load("kinesis_nb.agents.job")
         from kinesis_nb.agents.cluster import Cluster
 
         return Cluster(self.config.agents)
@@ -151,6 +189,7 @@ class Source:
     def explore(self, stream: str) -> StreamView: ...
 
     @hinted
+    @loading(_CLIENT, "kinesis_nb.explore", "kinesis_nb.read")
     def explore(self, stream: str | None = None) -> Catalog | StreamView:
         """Return a :class:`~kinesis_nb.explore.Catalog` of all streams, or a StreamView of one."""
         from kinesis_nb.explore import Catalog, StreamView
@@ -198,6 +237,7 @@ class Source:
         )
 
     @hinted
+    @loading(_CLIENT, "kinesis_nb.read")
     def read(
         self,
         stream: str,
@@ -228,7 +268,8 @@ class Source:
             Only the records of this partition key, from the shards whose hash keys hold it. One that was placed
             elsewhere, with an explicit hash key or in an aggregate of several keys, is found with ``where=`` only.
         where
-            A polars expression over the columns; applied batch by batch, so memory holds only what it lets through.
+            A polars expression over the columns of a row; only what it lets through is held. One that looks at other
+            rows (``shift``, ``over``, ``is_first_distinct``, sums) is refused: it is applied batch by batch.
         limit, progress
             At most so many rows; whether to show a progress bar.
         reshard
@@ -252,6 +293,7 @@ class Source:
         from kinesis_nb.read import read_window, row_filter
 
         keep, wanted = row_filter(key, where), check_foreign(foreign)
+        start, end = moment(start), moment(end)
         if limit is not None:
             check_count("limit", limit)
         self._check_window(start, end, shards := _chosen(shards))
@@ -271,6 +313,7 @@ class Source:
         return Window(first, check_end(first, StartingPosition.parse(end, now)), keep, limit)
 
     @hinted
+    @loading(_CLIENT, "kinesis_nb.tail")
     def tail(
         self,
         stream: str,
@@ -283,10 +326,12 @@ class Source:
         reshard: str = "ordered",
         decompress: bool = False,
         foreign: str = "auto",
+        name: str | None = None,
     ) -> Tail:
         """Follow a stream in memory.
 
-        The tail is running when you get it; an earlier tail of the same stream is stopped.
+        The tail is running when you get it. An earlier one of the same stream and shards is stopped, so that a cell may
+        be run again; those of other shards, and those with a `name`, go on.
 
         Parameters
         ----------
@@ -301,19 +346,23 @@ class Source:
             out.
         reshard, decompress, foreign
             As for :meth:`read`.
+        name
+            Stop the earlier tail of this name, whatever it reads, and no other one.
         """
         from kinesis_nb.buffer import Buffer
         from kinesis_nb.tail import Tail, replace_running
 
-        buffer, wanted = Buffer(max_rows, max_bytes, on_full), check_foreign(foreign)
+        buffer, start, wanted = Buffer(max_rows, max_bytes, on_full), moment(start), check_foreign(foreign)
         self._check_window(start, "latest", shards := _chosen(shards))
         stream = self._address(stream)
         feed = self._feed(stream, shards, reshard=reshard, decompress=decompress, foreign=wanted)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
-        return replace_running((self.config, stream), lambda: Tail(feed, position, buffer))
+        same = name or (stream, None if shards is None else frozenset(shards))
+        return replace_running((self.config, same), lambda: Tail(feed, position, buffer))
 
     @forgetful
     @hinted
+    @loading(_CLIENT, "kinesis_nb.sync")
     def sync(
         self,
         stream: str,
@@ -325,7 +374,7 @@ class Source:
         key: str | None = None,
         where: pl.Expr | None = None,
         decompress: bool = False,
-        commit_interval: float = 1.0,
+        commit_interval: Seconds = 1.0,
         on_data_loss: str = "fail",
         foreign: str = "auto",
         storage_options: Mapping[str, str] | None = None,
@@ -353,7 +402,7 @@ class Source:
             shard. `where` decides on each row by itself, before it is committed: without Python functions and without
             ``foundry_ingestion_timestamp``.
         commit_interval
-            Seconds between commits.
+            Seconds between commits, or a timedelta.
         on_data_loss
             What happens when the stream did not keep records until they were read, because the sync stood still for
             longer than its retention: ``"fail"`` stops with :class:`DataLoss`; ``"warn"`` records the gap in the
@@ -379,7 +428,7 @@ class Source:
             check_end(position, StartingPosition.parse(end, self._clock.now()))
         storage = self._place(table, storage_options)
         if self.config.agents is not None:
-            check_options(position, commit_interval, on_data_loss)
+            check_options(position, in_seconds(commit_interval), on_data_loss)
             if end is not None:
                 raise ConfigError(
                     "agents run a sync until it is stopped", hint="leave end= out, or sync without agents="
@@ -391,7 +440,7 @@ class Source:
                 storage,
                 position,
                 given,
-                commit_interval,
+                in_seconds(commit_interval),
                 on_data_loss,
                 foreign=wanted,
                 selection=selection,
@@ -402,7 +451,7 @@ class Source:
             storage,
             position,
             clock=self._clock,
-            commit_interval=commit_interval,
+            commit_interval=in_seconds(commit_interval),
             on_data_loss=on_data_loss,
             foreign=wanted,
             selection=selection,
@@ -425,6 +474,7 @@ class Source:
         return Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
 
     @hinted
+    @loading(_CLIENT, "kinesis_nb.export")
     def export_df(
         self,
         df: Any,
@@ -489,6 +539,7 @@ class Source:
 
     @forgetful
     @hinted
+    @loading(_CLIENT, "kinesis_nb.export_stream")
     def export_stream(
         self,
         table_or_tail: Sync | AgentSync | Tail | str | PathLike[str],
@@ -596,6 +647,7 @@ class Source:
         save(self.config, name)
 
     @hinted
+    @loading(_CLIENT)
     def iam_policy(
         self,
         read: Iterable[str] = (),
@@ -647,6 +699,7 @@ class Source:
         )
 
     @hinted
+    @loading(_CLIENT)
     def check(self, *, read: Iterable[str] = (), write: Iterable[str] = ()) -> PermissionReport:
         """Ask AWS, action by action, whether these credentials may read and write streams. Nothing is changed.
 
@@ -673,7 +726,8 @@ class Source:
         return stream_arns(self._kinesis, self.config.region, name, streams)
 
     def __repr__(self) -> str:
-        place = f" at {self.config.endpoint_url}" if self.config.endpoint_url else ""
+        place = f" ({self._region_from})" if self._region_from else ""
+        place += f" at {self.config.endpoint_url}" if self.config.endpoint_url else ""
         auth = f"{self.config.auth or 'default credentials'}{f', {role}' if (role := self.config.sts_role) else ''}"
         return (
             f"<Source {self.config.region}{place}, {auth}{', exports enabled' if self.config.exports_enabled else ''}>"
@@ -734,10 +788,14 @@ def _wanted(
 @contextmanager
 def _share_bar(title: str, *, shown: bool) -> Generator[Callable[[int, float], None]]:
     """Give a function that takes the rows so far, and the share of the work that is done."""
+    if not shown:
+        yield lambda _rows, _share: None
+        return
+    load("tqdm.auto")
     from tqdm.auto import tqdm
 
     looks = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-    with tqdm(desc=title, total=1.0, bar_format=looks, disable=not shown, leave=False) as bar:
+    with tqdm(desc=title, total=1.0, bar_format=looks, leave=False) as bar:
 
         def show(rows: int, share: float) -> None:
             bar.set_postfix_str(f"{rows:,} rows", refresh=False)
@@ -749,16 +807,17 @@ def _share_bar(title: str, *, shown: bool) -> Generator[Callable[[int, float], N
 @contextmanager
 def _progress_bar(title: str, *, shown: bool | Callable[[int], None]) -> Generator[Callable[[int], None]]:
     """Give a function that takes the rows so far."""
-    if callable(shown):
-        yield shown
+    if callable(shown) or not shown:
+        yield shown or (lambda _rows: None)
         return
     if not isinstance(shown, int):  # True and False are
         raise ConfigError(
             f"progress= takes no {type(shown).__name__}", hint="use True, False, or a function of the rows"
         )
+    load("tqdm.auto")
     from tqdm.auto import tqdm
 
-    with tqdm(desc=title, unit=" rows", unit_scale=True, disable=not shown, leave=False) as bar:
+    with tqdm(desc=title, unit=" rows", unit_scale=True, leave=False) as bar:
 
         def show(rows: int) -> None:
             bar.update(rows - bar.n)

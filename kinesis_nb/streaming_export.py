@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from kinesis_nb import interrupt
+from kinesis_nb.arguments import in_seconds
 from kinesis_nb.config import hinted
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.entries import Options, Preparer
@@ -19,6 +21,7 @@ from kinesis_nb.report import ExportReport, Settled, Tally
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kinesis_nb.arguments import Seconds
     from kinesis_nb.feeders import Feeder
     from kinesis_nb.journal import Journal
     from kinesis_nb.target import Target
@@ -208,18 +211,19 @@ class StreamingExport:
         if self.journal is not None:
             self._exporter.halt()
 
-    def join(self, timeout: float) -> bool:
+    @hinted
+    def join(self, timeout: Seconds) -> bool:
         """Wait until it is over; return whether it is."""
-        return self._over.wait(max(0.0, timeout))
+        return interrupt.wait(self._over, in_seconds(timeout))
 
     @hinted
-    def wait(self, timeout: float | None = None, *, until_caught_up: bool = True) -> bool:
+    def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:
         """Wait until everything that is in the table now is sent.
 
         Parameters
         ----------
         timeout
-            Seconds; None waits as long as it takes.
+            Seconds, or a timedelta; None waits as long as it takes.
         until_caught_up
             False waits until the export ends, which one without an end never does by itself.
 
@@ -233,7 +237,7 @@ class StreamingExport:
         KinesisError
             What the export failed with.
         """
-        give_up = self._clock.monotonic() + (float("inf") if timeout is None else timeout)
+        give_up = self._clock.monotonic() + in_seconds(timeout)
         with self._passes:
             begun = self._begun
         while not self._over.wait(0.05):

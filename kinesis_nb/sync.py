@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import threading
-import warnings
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -15,14 +14,17 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow as pa
 
+from kinesis_nb.arguments import in_seconds
 from kinesis_nb.committer import Committer, OnDataLoss
 from kinesis_nb.config import hinted
 from kinesis_nb.consumer import State
 from kinesis_nb.display import show_live, table_html
-from kinesis_nb.errors import ConfigError, StreamNotFound, TableError, forgetful
+from kinesis_nb.errors import ConfigError, StreamNotFound, TableError, forgetful, warn
 from kinesis_nb.feed import Feed
 from kinesis_nb.foreign import Foreign, told
 from kinesis_nb.frames import Records, TableLike, concat, rows_behind
+from kinesis_nb.halt import holding
+from kinesis_nb.interrupt import apart
 from kinesis_nb.lazy import scan
 from kinesis_nb.ledger import encode_start
 from kinesis_nb.origin import Origin
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from kinesis_nb.arguments import Seconds
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.selection import Selection
     from kinesis_nb.shards import Shard
@@ -168,7 +171,8 @@ class Sync(TableLike):
         self.stream = feed.stream
         self._feed, self._table, self._clock = feed, table, feed.clock
         self._scheduler: Scheduler | None = None  # none before the table is ours
-        self._numbers, self._viewing = Txns(table.storage), threading.Lock()  # of those who look at the table
+        self._numbers = Txns(table.storage)
+        self._viewing = threading.Lock()  # held during I/O by who looks at the table
         self._committer = Committer(
             table,
             Ownership(table, feed.wanted, part.run if part else "", feed.selection),
@@ -204,9 +208,10 @@ class Sync(TableLike):
         """Begin to stop, and return at once."""
         self._committer.request_stop()
 
-    def join(self, timeout: float) -> bool:
+    @hinted
+    def join(self, timeout: Seconds) -> bool:
         """Wait until everything that was read is committed; return whether it is."""
-        return self._committer.join(timeout)
+        return self._committer.join(in_seconds(timeout))
 
     def _begin(self, feed: Feed) -> None:
         self._scheduler = Scheduler(
@@ -242,7 +247,7 @@ class Sync(TableLike):
         has_ended = self.join(STOP_SECONDS)
         if self._scheduler is not None:
             self._scheduler.stop()
-        self._warn(6)
+        self._warn()
         trouble = self._committer.trouble
         if trouble or not has_ended:
             pending = self._committer.snapshot().pending_rows
@@ -253,13 +258,13 @@ class Sync(TableLike):
 
     @forgetful
     @hinted
-    def wait(self, timeout: float | None = None, *, until_caught_up: bool = True) -> bool:
+    def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:
         """Wait until everything that is in the stream now is in the table.
 
         Parameters
         ----------
         timeout
-            Seconds; None waits as long as it takes.
+            Seconds, or a timedelta; None waits as long as it takes.
         until_caught_up
             False waits until the sync ends, which it does by itself at its end, or when all shards are closed and read.
 
@@ -274,24 +279,24 @@ class Sync(TableLike):
             What the sync failed with.
         """
         caught_up = self.all_caught_up() if until_caught_up else iter(lambda: False, None)
-        give_up = self._clock.monotonic() + (float("inf") if timeout is None else timeout)
+        give_up = self._clock.monotonic() + in_seconds(timeout)
         while not self._committer.join(0.05):
             if next(caught_up):
-                self._warn(7)
+                self._warn()
                 return True
             if self._clock.monotonic() >= give_up:
                 return False
         if self._committer.error is not None:
             raise self._committer.error
-        self._warn(7)
+        self._warn()
         return self._scheduler is not None and not self._scheduler.unfinished()
 
-    def _warn(self, stacklevel: int) -> None:
+    def _warn(self) -> None:
         """Tell what was dropped in the user's own thread: what a shard's thread prints lands anywhere."""
         dropped = sum(shard.dropped for shard in self._scheduler.stats()) if self._scheduler else 0
         number, self._told = dropped - self._told, dropped
         if number:
-            warnings.warn(f"sync of {self.stream}: {told(number)}", stacklevel=stacklevel)
+            warn(f"sync of {self.stream}: {told(number)}")
 
     def all_caught_up(self) -> Iterator[bool]:
         """Yield whether everything that was in the stream at the first look is committed by now.
@@ -363,16 +368,20 @@ class Sync(TableLike):
 
     @property
     @forgetful
+    @apart
     def storage_options(self) -> dict[str, str]:
         """What a reader of the table needs to reach it now; empty for a folder."""
         return self._table.storage.options()
 
     @forgetful
+    @hinted
+    @apart
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
         return scan(self._table.storage, version)
 
     @forgetful
+    @apart
     def verify(self) -> Verdict:
         """Read the whole committed table and check that each shard is there whole, once and in order.
 
@@ -388,6 +397,7 @@ class Sync(TableLike):
             return verify(at, _listing(self._feed.kinesis, self._clock, self.stream), self._feed.selection)
 
     @forgetful
+    @apart
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table."""
         version, pending = self._view()
@@ -396,12 +406,14 @@ class Sync(TableLike):
         return pa.concat_tables([committed, concat(pending)], promote_options="default")
 
     @forgetful
+    @apart
     def __len__(self) -> int:
         version, pending = self._view()
         with storage_told(self.uri):
             committed = self._table.storage.scan(version).select(pl.len()).collect().item()
         return int(committed) + sum(rows.num_rows for rows in pending)
 
+    @apart
     def _view(self) -> tuple[int, list[pa.RecordBatch]]:
         """Return the newest version of the table, and the rows that are read and not in it.
 
@@ -409,7 +421,7 @@ class Sync(TableLike):
         have read the same rows by now.
         """
         pending = self._committer.snapshot().pending
-        with storage_told(self.uri), self._viewing:
+        with storage_told(self.uri), holding(self._viewing):
             version = self._table.storage.open().version()
             numbers, stream = self._numbers.at(version), self._table.origin.stream_arn
             ends = {shard_id: reached(numbers, stream, shard_id).sequence_number for shard_id, _ in pending}
@@ -465,7 +477,7 @@ def start_sync(  # noqa: PLR0913 - one for each option of Source.sync
     summary = Patient(kinesis, clock).describe_stream(stream)
 
     def prepare() -> Callable[[], Sync]:
-        table = _open(kinesis, clock, stream, summary, storage, start, selection)
+        table = apart(_open)(kinesis, clock, stream, summary, storage, start, selection)
         feed = replace(_feed(kinesis, stream, clock, selection.wants, selection, foreign), end=end)
         return lambda: Sync(feed, table, commit_interval, decided)
 

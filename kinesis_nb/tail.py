@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-import warnings
 import weakref
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from kinesis_nb import foreign
+from kinesis_nb.arguments import in_seconds
 from kinesis_nb.config import check_count, hinted
 from kinesis_nb.display import frame_html, show_live, to_perspective, widget
-from kinesis_nb.errors import Closed
+from kinesis_nb.errors import Closed, warn
 from kinesis_nb.frames import Record, Records, TableLike, concat, in_range, iter_records
 from kinesis_nb.payload import count_packed, unchanged
 from kinesis_nb.position import Kind, StartingPosition
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from kinesis_nb.arguments import Seconds
     from kinesis_nb.buffer import Buffer, BufferStats, Held
     from kinesis_nb.consumer import ConsumerStats
     from kinesis_nb.feed import Feed
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from kinesis_nb.shards import Shard
     from kinesis_nb.sink import Gap
 
+TELL_SECONDS = 1.0  # how often who waits for rows is told what is odd
 OPEN_SECONDS = 2.0  # how long start() waits for the place "latest" in every shard
 
 
@@ -50,7 +52,7 @@ class TailStats:
     dropped
         User records of aggregates that are not among the rows, because their hash keys are another shard's.
     warning
-        What is odd about the stream as a whole, else an empty string.
+        What is odd about the stream as a whole, or the size of the tail; else an empty string.
     packed
         Rows received with compressed data that `decompress` left in ``data_raw``; parse_json says why.
     """
@@ -84,6 +86,7 @@ class Tail(TableLike):
         skipped = [shard.shard_id for shard in feed.shards if is_latest and not shard.is_open]
         self._sink = _BufferSink(feed, start, buffer)
         self._told = self._told_dropped = 0  # of how many gaps and dropped user records the user was warned
+        self._told_small = False  # that records are larger than the buffer
         self._scheduler = Scheduler(feed, self._sink, skipped=skipped, on_done=buffer.close)
         self._stopper = weakref.finalize(self, self._scheduler.abandon)
         self._scheduler.start()
@@ -117,28 +120,38 @@ class Tail(TableLike):
             self._buffer.stats(),
             tuple(scheduler.stats()),
             tuple(sink.gaps),
-            scheduler.warning,
+            ", ".join(filter(None, (scheduler.warning, self._buffer.warning))),
             sink.dropped,
             sum([*sink.packed.values()]),
         )
 
-    def _warn(self) -> str:
-        """Tell what is missing in the user's own thread: what a consumer thread prints lands anywhere.
+    def _next(self, timeout: float | None = None, most: int | None = None, batches: int | None = None) -> list[Held]:
+        """Take rows out of the buffer; nothing comes when the time is over, or the tail."""
+        give_up = time.monotonic() + in_seconds(timeout)
+        while True:
+            was_closed = self._buffer.is_closed
+            taken = self._buffer.take(min(TELL_SECONDS, give_up - time.monotonic()), most, batches)
+            try:
+                self._tell()
+            except BaseException:  # of a warning that is to be an error
+                self._buffer.untake(taken)
+                raise
+            if taken or was_closed or time.monotonic() >= give_up:
+                return taken
 
-        Returns
-        -------
-        str
-            What to note about rows that were taken meanwhile.
-        """
-        gaps = self._sink.gaps[self._told :]
+    def _tell(self) -> None:
+        """Warn in the user's own thread: what a consumer thread prints lands anywhere."""
+        gaps, small = self._sink.gaps[self._told :], self._buffer.warning
         self._told += len(gaps)
         for gap in gaps:
-            warnings.warn(f"tail of {self.stream}: {gap}", stacklevel=3)
+            warn(f"tail of {self.stream}: {gap}")
+        if small and not self._told_small:
+            self._told_small = True
+            warn(f"tail of {self.stream}: {small}")
         dropped = self._sink.dropped
         number, self._told_dropped = dropped - self._told_dropped, dropped
         if said := foreign.told(number):
-            warnings.warn(f"tail of {self.stream}: {said}", stacklevel=3)
-        return said
+            warn(f"tail of {self.stream}: {said}")
 
     def to_arrow(self) -> pa.Table:
         """Return the rows that are held now as an Arrow table."""
@@ -150,8 +163,7 @@ class Tail(TableLike):
             yield rows
 
     def _held(self) -> Iterator[Held]:
-        while taken := self._buffer.take(batches=1):
-            self._warn()
+        while taken := self._next(batches=1):
             yield from taken
 
     def __iter__(self) -> Iterator[Record]:
@@ -166,13 +178,13 @@ class Tail(TableLike):
                     self._buffer.untake([(shard_id, rows.slice(used))])
 
     @hinted
-    def take(self, rows: int, timeout: float | None = None) -> Records:
+    def take(self, rows: int, timeout: Seconds | None = None) -> Records:
         """Take `rows` rows out, or as many as come.
 
         Parameters
         ----------
         timeout
-            Seconds after which what came so far is returned; None waits for all of them.
+            Seconds, or a timedelta, after which what came so far is returned; None waits for all of them.
 
         Raises
         ------
@@ -180,21 +192,19 @@ class Tail(TableLike):
             What the tail failed with, or an interrupt; the rows that came before stay in the tail then.
         """
         check_count("take", rows)
-        give_up = None if timeout is None else time.monotonic() + timeout
+        give_up = time.monotonic() + in_seconds(timeout)
         taken: list[Held] = []
-        count = 0
+        count, told = 0, self._told_dropped
         try:
             while count < rows:
-                left = None if give_up is None else max(0.0, give_up - time.monotonic())
-                if not (more := self._buffer.take(left, most=rows - count)):
+                if not (more := self._next(give_up - time.monotonic(), rows - count)):
                     break
                 taken += more
                 count += sum(batch.num_rows for _, batch in more)
         except BaseException:
             self._buffer.untake(taken)
             raise
-        note = self._warn()
-        return Records(concat(batch for _, batch in taken), note)
+        return Records(concat(batch for _, batch in taken), foreign.told(self._told_dropped - told))
 
     def __len__(self) -> int:
         return self._buffer.stats().rows
@@ -210,6 +220,7 @@ class Tail(TableLike):
             return "ended"
         return "paused" if self._scheduler.is_paused else "running"
 
+    @hinted
     def watch(self, see: Callable[[Held], object]) -> list[Held]:
         """Call `see` with the shard id and the rows of every batch as it comes, and return what is held now.
 
@@ -218,6 +229,7 @@ class Tail(TableLike):
         """
         return self._buffer.watch(see)
 
+    @hinted
     def unwatch(self, see: Callable[[Held], object]) -> None:
         """Call `see` no more."""
         self._buffer.unwatch(see)
@@ -306,10 +318,10 @@ class _BufferSink:
         """Note nothing: memory forgets."""
 
 
-_running: weakref.WeakValueDictionary[tuple[object, str], Tail] = weakref.WeakValueDictionary()
+_running: weakref.WeakValueDictionary[tuple[object, object], Tail] = weakref.WeakValueDictionary()
 
 
-def replace_running(key: tuple[object, str], start: Callable[[], Tail]) -> Tail:
+def replace_running(key: tuple[object, object], start: Callable[[], Tail]) -> Tail:
     """Start a tail and stop the one that an earlier run of the same cell left behind."""
     old = _running.pop(key, None)
     if old is not None:  # a tail without rows is false

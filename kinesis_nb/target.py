@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, TypeVar
 
-from kinesis_nb.errors import AccessDenied, ConfigError, CredentialsError, ServiceError, StreamNotFound
+from kinesis_nb.errors import AccessDenied, ConfigError, CredentialsError, ServiceError, StreamNotFound, warn
 from kinesis_nb.retry import Patient
 from kinesis_nb.shards import MAX_HASH_KEY
 
@@ -67,10 +66,7 @@ def look_up(kinesis: Kinesis, clock: Clock, stream: str, arn: str) -> Target:
             hint="connect with credentials of the stream's own account",
         )
     if extras is not None and extras.distribution == _AUTO:
-        warnings.warn(
-            f"{stream} distributes records by itself (AUTO), so nobody can keep the order of a partition key in it",
-            stacklevel=2,
-        )
+        warn(f"{stream} distributes records by itself (AUTO), so nobody can keep the order of a partition key in it")
     limit = (extras and extras.max_record_bytes) or RECORD_BYTES
     created_at = extras.created_at.astimezone(UTC).isoformat() if extras and extras.created_at else None
     shards = _if_allowed(lambda: patient.list_shards(stream))

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nothing of a test goes into the user's own
 _state = tempfile.TemporaryDirectory(prefix="state-")  # nor into his own state: certificates, orders
 os.environ["XDG_STATE_HOME"] = _state.name
+os.environ["AWS_CONFIG_FILE"] = f"{_state.name}/none"  # nor does his region count
+for _name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+    os.environ.pop(_name, None)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it, and so would ours
 
 

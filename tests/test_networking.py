@@ -12,7 +12,7 @@ import traceback
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pytest
@@ -431,3 +431,55 @@ def test_no_port_is_left_open() -> None:
         port = int(url.rpartition(":")[2])
     with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
         probe.connect(("127.0.0.1", port))
+
+
+CONFIGURED = """
+[default]
+region = eu-north-1
+[profile dev]
+region = eu-west-1
+[profile bare]
+output = json
+"""
+BOTH = {"AWS_REGION": "eu-central-1", "AWS_DEFAULT_REGION": "eu-south-1"}
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "config", "region", "place"),
+    [
+        ({"region": "us-west-2"}, BOTH, CONFIGURED, "us-west-2", "<Source us-west-2, "),
+        ({"auth": kn.Profile("dev")}, BOTH, CONFIGURED, "eu-west-1", "(profile 'dev')"),
+        ({"auth": kn.Profile("bare")}, BOTH, CONFIGURED, "eu-central-1", "(AWS_REGION)"),
+        ({"auth": kn.Profile("missing")}, {}, CONFIGURED, "us-east-1", "(by default)"),
+        ({}, BOTH, CONFIGURED, "eu-central-1", "(AWS_REGION)"),
+        ({"auth": KEYS}, {"AWS_DEFAULT_REGION": "eu-south-1"}, CONFIGURED, "eu-south-1", "(AWS_DEFAULT_REGION)"),
+        ({}, {"AWS_PROFILE": "dev"}, CONFIGURED, "eu-west-1", "(the AWS configuration)"),
+        ({"auth": KEYS}, {}, CONFIGURED, "eu-north-1", "(the AWS configuration)"),
+        ({}, {"AWS_REGION": ""}, "", "us-east-1", "(by default)"),
+        ({}, {}, "[[", "us-east-1", "(by default)"),
+    ],
+)
+def test_the_region_that_nobody_gave(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    options: dict[str, Any],
+    environment: dict[str, str],
+    config: str,
+    region: str,
+    place: str,
+) -> None:
+    """The named profile, the environment, the configuration, us-east-1: in this order, and the source says which."""
+    (tmp_path / "config").write_text(config)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    source = kn.connect(**options)
+    assert source.config.region == region
+    assert place in repr(source)
+
+
+def test_a_region_of_the_environment_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable."""
+    monkeypatch.setenv("AWS_REGION", "us east")
+    with pytest.raises(kn.ConfigError, match="AWS_REGION: 'us east' is not the name of a region"):
+        kn.connect()

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.position import Kind, StartingPosition, check_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import kinesis_nb as kn
+    from tests.conftest import Streams
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -65,3 +74,49 @@ def test_an_end_is_a_whole_millisecond() -> None:
     for micros, millis in ((1_200, 2), (2_000, 2), (999_999, 1_000)):
         end = check_end(first, StartingPosition.at(NOW + timedelta(microseconds=micros)))
         assert end == NOW + timedelta(milliseconds=millis)
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine in Berlin, where 2:30 on the last night of summer time comes twice."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("berlin")
+@pytest.mark.parametrize(("fold", "hour"), [(0, 0), (1, 1)])
+@pytest.mark.parametrize("kind", [datetime, pd.Timestamp])
+def test_the_second_half_past_two(kind: Callable[..., datetime], fold: int, hour: int) -> None:
+    """A local time that comes twice is the one that its fold says."""
+    local = kind(year=2026, month=10, day=25, hour=2, minute=30, fold=fold)
+    with pytest.warns(UserWarning, match="no time zone"):
+        found = StartingPosition.parse(local, NOW)
+    assert found == StartingPosition.at(datetime(2026, 10, 25, hour, 30, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("start", [datetime(2026, 11, 1, 12), "2026-11-01T12:00"])  # noqa: DTZ001 - what is tested
+@pytest.mark.parametrize("call", ["read", "tail", "sync", "export_stream", "export_stream to"])
+def test_local_time_is_told_once_where_it_was_written(
+    source: kn.Source, streams: Streams, tmp_path: Path, start: datetime | str, call: str
+) -> None:
+    """One warning, whatever the call asks for afterwards, and it names the line of the caller."""
+    out = streams.create("out")
+    streams.create()
+    path = tmp_path / "t"
+    if call.startswith("export_stream"):
+        sync = source.sync("orders", path)
+        sync.wait()
+        sync.stop()
+    calls: dict[str, Callable[[], object]] = {
+        "read": lambda: source.read("orders", start, progress=False),
+        "tail": lambda: source.tail("orders", start).stop(),
+        "sync": lambda: source.sync("orders", path, start).stop(),
+        "export_stream": lambda: source.export_stream(path, out, start=start).stop(),
+        "export_stream to": lambda: source.export_stream(path, out, end=start).stop(),
+    }
+    with pytest.warns(UserWarning, match="no time zone") as told:
+        calls[call]()
+    assert [warning.filename for warning in told] == [__file__]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -188,3 +189,40 @@ def test_latest_object_is_pinned_too(source: kn.Source, streams: Streams, emulat
     with source.tail("orders", start=kn.StartingPosition.latest()) as tail:
         streams.put(5)
         assert by_key(tail.take(5, timeout=10)) == written_by_key(streams)
+
+
+def test_tails_of_other_shards_run_side_by_side(source: kn.Source, streams: Streams) -> None:
+    """A tail is replaced by the next one of the same shards, or of the same name, and by no other."""
+    streams.create(shards=2)
+    first, second = (shard["ShardId"] for shard in streams.open_shards())
+    one, other = source.tail("orders", shards=[first]), source.tail("orders", shards=[second])
+    both = source.tail("orders")
+    mine, yours = source.tail("orders", name="mine"), source.tail("orders", name="yours")
+    assert {tail.state for tail in (one, other, both, mine, yours)} == {"running"}
+    again = source.tail("orders", "trim_horizon", shards=[first], max_rows=10)
+    named = source.tail("orders", shards=[second], name="mine")
+    assert (one.state, mine.state) == ("stopped", "stopped")
+    for tail in (other, both, yours, again, named):
+        assert tail.state == "running"
+        tail.stop()
+
+
+@pytest.mark.parametrize("wait", ["take", "iterate"])
+def test_a_tail_smaller_than_a_record_says_so(source: kn.Source, streams: Streams, wait: str) -> None:
+    """It holds nothing for ever; who waits for rows is told why, once, and so is who looks."""
+    streams.create()
+    with source.tail("orders", max_bytes=10_000) as tail:
+        for size in (100, 20_000, 30_000):
+            streams.call("PutRecord", StreamName="orders", PartitionKey="k", Data=b"z" * size)
+        with pytest.warns(
+            UserWarning, match=r"records of about [123]\d,\d+ bytes are dropped: max_bytes=10,000"
+        ) as told:
+            if wait == "take":
+                assert len(tail.take(5, timeout=3)) <= 1
+                tail.take(5, timeout=0.1)
+            else:
+                threading.Timer(3, tail.stop).start()
+                assert len(list(tail)) <= 1
+        assert [warning.filename for warning in told] == [__file__]
+        assert "are dropped" in repr(tail)
+        assert "are dropped" in tail.stats().warning

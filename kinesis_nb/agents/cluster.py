@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from kinesis_nb.agents import private
 from kinesis_nb.errors import AgentError, ConfigError, KinesisError
+from kinesis_nb.halt import holding
+from kinesis_nb.interrupt import apart, load
 from kinesis_nb.process import of_one_process
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Cluster:
     def __init__(self, agents: Any) -> None:
         if importlib.util.find_spec("distributed") is None:
             raise AgentError("Dask is not installed", hint="pip install 'kinesis-nb[dask]'")
+        load("distributed")
         self._agents = agents
 
     @property
@@ -81,6 +84,7 @@ class Cluster:
             self.client.register_plugin(Desk())
         return sorted(workers)
 
+    @apart
     def run(self, function: Callable[..., Any], *args: Any, agents: Sequence[str] | None = None) -> dict[str, Any]:
         """Call a function in every agent, or some; return the answers by address, an exception where there is one."""
         client: Any = self.client
@@ -112,6 +116,7 @@ class Cluster:
         """The addresses of the agents, sorted."""
         return sorted(self._identity(-1)["workers"])
 
+    @apart
     def _identity(self, agents: int) -> dict[str, Any]:
         """Return what the scheduler says of itself and so many agents, -1 for all.
 
@@ -130,6 +135,7 @@ class Cluster:
 
         return self.client.submit(run, task, key=task.key, pure=False, workers=[place], allow_other_workers=True)
 
+    @apart
     def desk(self, call: str, **what: Any) -> Any:
         """Ask the desk in the scheduler."""
         with self._told("did not answer"):
@@ -176,8 +182,9 @@ def _whole_client() -> type[Any]:
     return WholeClient
 
 
+@apart
 def _connect(address: str) -> Client:
-    with _lock:
+    with holding(_lock):
         known = _clients.get(address)
         if known is not None and known.status in ("running", "connecting"):
             return cast("Client", known)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import time
 import uuid
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,13 @@ from kinesis_nb.agents.order import ExportOrder, SyncOrder, Task
 from kinesis_nb.agents.orders import JobOrder
 from kinesis_nb.agents.place import Placement, first_places
 from kinesis_nb.agents.states import State
+from kinesis_nb.arguments import in_seconds
 from kinesis_nb.config import hinted
 from kinesis_nb.display import show_live, table_html
-from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful
+from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful, warn
 from kinesis_nb.foreign import told
 from kinesis_nb.frames import Records, TableLike, concat
+from kinesis_nb.interrupt import apart
 from kinesis_nb.lazy import scan
 from kinesis_nb.process import of_one_process
 from kinesis_nb.storage import storage_told
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.agents.cluster import Cluster
     from kinesis_nb.agents.order import Order
+    from kinesis_nb.arguments import Seconds
     from kinesis_nb.storage import Storage
     from kinesis_nb.verify import Verdict
 
@@ -138,7 +140,7 @@ def _prepare(cluster: Cluster, order: SyncOrder) -> Placement:
 
     future = cluster.client.submit(prepare, order, len(cluster.workers), pure=False)
     try:
-        return future.result(timeout=PREPARE_SECONDS)
+        return apart(future.result)(timeout=PREPARE_SECONDS)
     except KinesisError as error:
         error.__traceback__ = None
         raise error from None
@@ -237,9 +239,10 @@ class Job:
         """Begin to stop, and return at once."""
         self._cluster.desk("stop", job=self.name)
 
-    def join(self, timeout: float) -> bool:
+    @hinted
+    def join(self, timeout: Seconds) -> bool:
         """Wait until it is over; return whether it is."""
-        give_up = time.monotonic() + timeout
+        give_up = time.monotonic() + in_seconds(timeout)
         while not self._record()["is_over"]:
             if time.monotonic() >= give_up:
                 return False
@@ -247,13 +250,13 @@ class Job:
         return True
 
     @hinted
-    def wait(self, timeout: float | None = None, *, until_caught_up: bool = True) -> bool:
+    def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:
         """Wait until everything that is there now is through.
 
         Parameters
         ----------
         timeout
-            Seconds; None waits as long as it takes.
+            Seconds, or a timedelta; None waits as long as it takes.
         until_caught_up
             False waits until the job ends.
 
@@ -267,7 +270,7 @@ class Job:
         KinesisError
             What it failed with.
         """
-        give_up = time.monotonic() + (float("inf") if timeout is None else timeout)
+        give_up = time.monotonic() + in_seconds(timeout)
         run = mark = None
         while True:
             record = self._record()
@@ -357,13 +360,13 @@ class AgentSync(Job, TableLike):
         self._told = 0  # of how many dropped user records the user was warned
 
     @hinted
-    def wait(self, timeout: float | None = None, *, until_caught_up: bool = True) -> bool:
+    def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:
         """Wait as for any job, and warn of user records that were dropped meanwhile."""
         is_through = super().wait(timeout, until_caught_up=until_caught_up)
         dropped = self.status().dropped
         before, self._told = self._told, dropped
         if number := dropped - before if dropped >= before else dropped:  # parts that begin again count from 0
-            warnings.warn(f"sync of {self.stream}: {told(number)}", stacklevel=4)
+            warn(f"sync of {self.stream}: {told(number)}")
         return is_through
 
     @property
@@ -388,6 +391,8 @@ class AgentSync(Job, TableLike):
         return self._storage.options()
 
     @forgetful
+    @hinted
+    @apart
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the committed table as a polars LazyFrame; the newest version by default."""
         return scan(self._storage, version)
@@ -397,9 +402,10 @@ class AgentSync(Job, TableLike):
         """Let an agent read the whole committed table and check that each shard is there whole, once and in order."""
         from kinesis_nb.agents.worker import look_at
 
-        return self._cluster.client.submit(look_at, self._order, pure=False).result()
+        return apart(self._cluster.client.submit(look_at, self._order, pure=False).result)()
 
     @forgetful
+    @apart
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table.
 

@@ -239,7 +239,7 @@ class KinesisClient:
             names = self.list_streams() if stream else []
         except KinesisError:
             return "check the name and the region"
-        return closest(stream, names) or "source.explore() lists the streams"
+        return closest(stream, names) or "source.explore() lists the streams; region= of connect() chooses where"
 
 
 def _malformed(operation: str, why: str) -> MalformedAnswer:

@@ -25,7 +25,7 @@ import urllib3.exceptions
 from urllib3.util.connection import allowed_gai_family
 from urllib3.util.wait import wait_for_write
 
-from kinesis_nb import halt
+from kinesis_nb import halt, interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -146,7 +146,7 @@ def _connected(connection: Any) -> socket.socket:
     host = connection._dns_host.strip("[]")  # noqa: SLF001 - as urllib3's own connections do
     failed: OSError = OSError(f"{host} has no address")
     sys.audit("http.client.connect", connection, host, connection.port)
-    for *kind, _, address in socket.getaddrinfo(host, connection.port, allowed_gai_family(), socket.SOCK_STREAM):
+    for *kind, _, address in _look_up(host, connection.port, allowed_gai_family(), socket.SOCK_STREAM):
         sock = socket.socket(*kind)
         try:
             for option in connection.socket_options or ():
@@ -163,6 +163,9 @@ def _connected(connection: Any) -> socket.socket:
         raise failed
     finally:
         del failed  # its traceback holds this frame
+
+
+_look_up = interrupt.apart(socket.getaddrinfo)
 
 
 def _connect(sock: socket.socket, address: Any, seconds: float) -> None:

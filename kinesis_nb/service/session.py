@@ -76,6 +76,14 @@ def make_client(config: SourceConfig, credentials: Renewable, service: str = "ki
     raise failed  # without what led to it, which may quote the address of the proxy
 
 
+def configured_region(profile: str | None) -> str:
+    """Return the region of a profile of the AWS configuration, None for the one that is used by default; or ``""``."""
+    try:
+        return str(botocore.session.Session(profile=profile).get_scoped_config().get("region", ""))
+    except boto_errors.BotoCoreError:  # no such profile, or a file that cannot be read: the first call says so
+        return ""
+
+
 def is_aws(config: SourceConfig) -> bool:
     """Return whether the endpoint is Amazon's own, a VPC endpoint included."""
     host = urlsplit(config.endpoint_url or "").hostname or ""

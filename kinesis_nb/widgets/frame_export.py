@@ -7,6 +7,7 @@ from collections.abc import Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kinesis_nb import interrupt
 from kinesis_nb.errors import Closed
 
 if TYPE_CHECKING:
@@ -80,11 +81,11 @@ class FrameExport:
     def stop(self) -> None:
         """Stop after the requests under way."""
         self._stopping.set()
-        self._over.wait(_STOP_SECONDS)
+        interrupt.wait(self._over, _STOP_SECONDS)
 
     def wait(self, timeout: float | None = None, *, until_caught_up: bool = True) -> bool:  # noqa: ARG002 - as for others
         """Wait until it is over; raise what it failed with."""
-        is_over = self._over.wait(timeout)
+        is_over = interrupt.wait(self._over, timeout)
         if self._error is not None:
             raise self._error
         return is_over

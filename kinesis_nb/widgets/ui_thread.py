@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from kinesis_nb.interrupt import wait_for
 from kinesis_nb.process import of_one_process
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class UiThread:
     def settle(self, timeout: float) -> bool:
         """Wait until all work is done and shown; return whether it is."""
         with self._changed:
-            return self._changed.wait_for(lambda: not (self._jobs or self._calls or self._in_round), timeout)
+            return wait_for(self._changed, lambda: not (self._jobs or self._calls or self._in_round), timeout)
 
     def _wake(self) -> None:
         if not self._is_alive:

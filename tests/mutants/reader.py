@@ -638,7 +638,7 @@ MUTANTS = [
     Mutant(
         "stop waits for nobody",
         "scheduler.py",
-        "if self._left.wait_for(lambda: self._at_work <= me, timeout):",
+        "if interrupt.wait_for(self._left, lambda: self._at_work <= me, timeout):",
         "if True:",
         "tests/test_stop.py",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import access, agents, export, foreign, jobs, journal, parsing, reader, sync
+from tests.mutants import access, agents, calls, export, foreign, jobs, journal, parsing, reader, sync
 
 SUITES = {
     "reader": reader.SUITE,
@@ -14,4 +14,5 @@ SUITES = {
     "sync": sync.SUITE,
     "agents": agents.SUITE,
     "jobs": jobs.SUITE,
+    "calls": calls.SUITE,
 }

@@ -1,0 +1,118 @@
+"""Defects in what a user calls: arguments, interrupts, `where=`, regions, warnings."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant, Suite
+
+INTERRUPTS, ARGUMENTS, WHERE = "tests/test_interrupts.py", "tests/test_arguments.py", "tests/test_where.py"
+TIMES = "tests/test_position.py::test_local_time_is_told_once_where_it_was_written"
+
+MUTANTS = [
+    Mutant(
+        "an import is broken off",
+        "interrupt.py",
+        "if threading.current_thread() is not threading.main_thread():",
+        "if True:",
+        tests=f"{INTERRUPTS}::test_amid_the_first_import",
+    ),
+    Mutant(
+        "an interrupted export waits for the responses under way",
+        "export.py",
+        "self.exporter.stop(INTERRUPTED_SECONDS)",
+        "self.exporter.stop()",
+        tests=f"{INTERRUPTS}::test_in_a_script[export a frame]",
+    ),
+    Mutant(
+        "where= may look across rows",
+        "read.py",
+        "if where is not None and _looks_across_rows(where):",
+        "if False:",
+        tests=WHERE,
+    ),
+    Mutant(
+        "where= is asked by its outermost function alone",
+        "read.py",
+        'return not plan.lstrip().startswith("WITH_COLUMNS")',
+        "return not where.meta.is_row_separable()",
+        tests=WHERE,
+    ),
+    Mutant(
+        "what where= fails with on rows is polars' own",
+        "read.py",
+        "except (Exception, pl.exceptions.PanicException) as error:",
+        "except TypeError as error:",
+        tests=WHERE,
+    ),
+    Mutant(
+        "a truth is a number",
+        "arguments.py",
+        "return isinstance(value, kind) and not isinstance(value, bool) and not is_time",
+        "return isinstance(value, kind) and not is_time",
+        tests=f"{ARGUMENTS}::test_walk",
+    ),
+    Mutant(
+        "a time of numpy is a number of seconds",
+        "arguments.py",
+        "return isinstance(value, kind) and not isinstance(value, bool) and not is_time",
+        "return isinstance(value, kind) and not isinstance(value, bool)",
+        tests=f"{ARGUMENTS}::test_walk",
+    ),
+    Mutant(
+        "text that is not Unicode is passed on",
+        "arguments.py",
+        "except UnicodeEncodeError:  # a lone surrogate\n        return _WRONG",
+        "except UnicodeEncodeError:\n        pass",
+        tests=f"{ARGUMENTS}::test_walk",
+    ),
+    Mutant(
+        "a slice of records has no end",
+        "frames.py",
+        "return Records(self._rows.slice(places.start, len(places)), self.note)",
+        "return Records(self._rows.slice(places.start), self.note)",
+        tests=f"{ARGUMENTS}::test_rows_of_records",
+    ),
+    Mutant(
+        "the environment goes before the named profile",
+        "source.py",
+        "region, place = next((one for one in found if one[0])",
+        "region, place = next((one for one in found[::-1] if one[0])",
+        tests="tests/test_networking.py::test_the_region_that_nobody_gave",
+    ),
+    Mutant(
+        "a tail replaces those of other shards",
+        "source.py",
+        "same = name or (stream, None if shards is None else frozenset(shards))",
+        "same = name or stream",
+        tests="tests/test_tail.py::test_tails_of_other_shards_run_side_by_side",
+    ),
+    Mutant(
+        "the fold of a local time is lost",
+        "position.py",
+        ".replace(fold=timestamp.fold)",
+        "",
+        tests="tests/test_position.py::test_the_second_half_past_two",
+    ),
+    Mutant(
+        "a local time is told each time it is read",
+        "source.py",
+        "start, end = moment(start), moment(end)",
+        "pass",
+        tests=f"{TIMES}[read-start0]",
+    ),
+    Mutant(
+        "a warning points into the package",
+        "errors.py",
+        "warnings.warn(one_line(message), UserWarning, stacklevel=most + 1)",
+        "warnings.warn(one_line(message), UserWarning, stacklevel=2)",
+        tests=f"{TIMES}[sync-start0]",
+    ),
+    Mutant(
+        "a tail too small for a record is silent",
+        "buffer.py",
+        "if drop >= rows.num_rows and not self._rows:",
+        "if False:",
+        tests="tests/test_tail.py::test_a_tail_smaller_than_a_record_says_so",
+    ),
+]
+
+SUITE = Suite(MUTANTS, (WHERE,))
