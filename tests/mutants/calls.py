@@ -18,8 +18,8 @@ MUTANTS = [
     Mutant(
         "an interrupted export waits for the responses under way",
         "export.py",
-        "self.exporter.stop(INTERRUPTED_SECONDS)",
-        "self.exporter.stop()",
+        "exporter.stop(INTERRUPTED_SECONDS)",
+        "exporter.stop()",
         tests=f"{INTERRUPTS}::test_in_a_script[export a frame]",
     ),
     Mutant(

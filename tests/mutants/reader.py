@@ -433,7 +433,9 @@ MUTANTS = [
         "pass",
     ),
     Mutant("relaxed waits for parents", "shards.py", "if not self._is_ordered:", "if False:"),
-    Mutant("a bomb goes off", "payload.py", "return content if len(content) <= most else None", "return content"),
+    Mutant(
+        "a bomb goes off", "payload.py", "Opened(content) if len(content) <= most else _TOO_LARGE", "Opened(content)"
+    ),
     Mutant(
         "a circle of parents is waited for",
         "shards.py",
@@ -512,7 +514,9 @@ MUTANTS = [
         "tests/test_bursts.py",
     ),
     Mutant("a part ends within an aggregate", "payload.py", " and max(found) < record:", ":", "tests/test_bursts.py"),
-    Mutant("each user record may be a bomb", "payload.py", "left -= len(text)", "pass", "tests/test_bursts.py"),
+    Mutant(
+        "each user record may be a bomb", "payload.py", "left -= len(opened.content)", "pass", "tests/test_bursts.py"
+    ),
     Mutant(
         "an aggregate is of any number",
         "service/aggregation.py",
