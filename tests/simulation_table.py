@@ -32,7 +32,7 @@ from kinesis_nb.selection import EVERYTHING, Selection, Where
 from kinesis_nb.storage import Storage
 from kinesis_nb.table import SyncTable
 from kinesis_nb.upkeep import Maintenance
-from kinesis_nb.verify import verify
+from kinesis_nb.verify import Verdict, verify
 from tests.simulation import (
     MIXED,
     STREAM,
@@ -205,7 +205,25 @@ class Table:
         now = self.committer.snapshot()
         if now.pending or now.committed + now.filtered != now.received:
             return ["rows are not committed yet"]
-        return self.check_rows().missing(_counts(self.world))
+        # what is not kept has to be counted, and no row says when it is
+        return self.check_rows().missing(_counts(self.world)) or self.miscounted(self.verdict())
+
+    def verdict(self) -> Verdict:
+        opened = SyncTable.open(self.storage, self.origin)
+        kinesis, _wire = connect(self.world)
+        return verify(opened, kinesis.list_shards(STREAM), self.selection)
+
+    def miscounted(self, found: Verdict) -> list[str]:
+        """Name what the table counts as left out, where that is not all of it, or too much."""
+        wrong = Check(self.world, self.bounds).miscounted(found.dropped, _counts(self.world))
+        filtered = sum(
+            not self.is_kept(number) and (key != MIXED or (key, number) not in self.world.dropped)
+            for key, first in self.bounds.least.items()
+            for number in range(first, len(self.world.arrivals[key]) + 1)
+        )
+        if found.filtered > filtered or (not found.lost and found.filtered < filtered):
+            wrong.append(f"{found.filtered} records are counted as not kept, of {filtered}")
+        return wrong
 
 
 class TableRun(Run):
@@ -222,21 +240,11 @@ class TableRun(Run):
 
     def verdict(self) -> None:
         """Let the table's own verify look at it."""
-        opened = SyncTable.open(self.table.storage, self.table.origin)
-        kinesis, _wire = connect(self.world)
-        if not (found := verify(opened, kinesis.list_shards(STREAM), self.table.selection)):
+        if not (found := self.table.verdict()):
             raise Violation(repr(found))
-        check = Check(self.world, self.table.bounds)
-        if wrong := check.miscounted(found.dropped, _counts(self.world)):
+        if wrong := self.table.miscounted(found):
             raise Violation(wrong[0])
         self.world.count("user records dropped" if found.dropped else "nothing dropped")
-        filtered = sum(
-            not self.table.is_kept(number) and (key != MIXED or (key, number) not in self.world.dropped)
-            for key, first in self.table.bounds.least.items()
-            for number in range(first, len(self.world.arrivals[key]) + 1)
-        )
-        if found.filtered > filtered or (not found.lost and found.filtered < filtered):
-            raise Violation(f"{found.filtered} records are counted as not kept, of {filtered}")
 
 
 def simulate(seed: int) -> tuple[Counter[str], Failure | None]:
