@@ -219,8 +219,16 @@ class Committer:
         self._queue(shard.shard_id, batch.rows.slice(0, 0), ending.seen(batch.seen, late), read_to)
         if is_enough:
             with self._changed:
-                self._ledger.left.add(shard.shard_id)
+                self._leave(shard.shard_id)
         return not is_enough
+
+    def _leave(self, shard_id: str) -> None:
+        """Leave the rest of a shard to the next sync; return when what was delivered of it is in the table.
+
+        Before that the sync has not come to its end: a stop gives up where the storage is away, and an end does not.
+        """
+        self._ledger.left.add(shard_id)
+        self._wait_for(lambda: all(shard_id != one for one, _ in (*self._in_flight, *self._buffer.held())))
 
     def _was_open(self, shard: Shard) -> bool:
         """Whether a shard was open when the end had passed: of one that was not, children may hold more."""
@@ -258,7 +266,7 @@ class Committer:
         mine = tuple(filter(self.wants, children))
         with self._changed:
             if self._ending is not None and self._ending.holds(shard.shard_id):
-                self._ledger.left.add(shard.shard_id)  # what is held back is read by the next sync
+                self._leave(shard.shard_id)  # what is held back is read by the next sync
                 return
             self._ledger.end(shard.shard_id, mine)
             self._wait_for(lambda: not self._ledger.is_ending(shard.shard_id))

@@ -151,6 +151,7 @@ class StreamView:
         """
         from kinesis_nb.infer import infer_schema
 
+        check_count("max_fields", max_fields)
         return infer_schema(self.sample(n).to_arrow().column("data").to_pylist(), max_fields)
 
     @hinted

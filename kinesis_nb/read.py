@@ -231,7 +231,9 @@ def _looks_across_rows(where: pl.Expr) -> bool:
     """Whether the value of an expression in one row depends on other rows.
 
     The optimizer of polars knows: only what does not may be computed after the rows were cut, so it moves the cut
-    below. (``Expr.meta.is_row_separable`` sees no further than the outermost function.)
+    below. (``Expr.meta.is_row_separable`` sees no further than the outermost function. What an expression computes
+    twice would become a column of its own, which is not moved.)
     """
-    plan = pl.DataFrame(SCHEMA.empty_table()).lazy().with_columns(where.alias("mask")).slice(1, 2).explain()
+    query = pl.DataFrame(SCHEMA.empty_table()).lazy().with_columns(where.alias("mask")).slice(1, 2)
+    plan = query.explain(optimizations=pl.QueryOptFlags(comm_subexpr_elim=False))
     return not plan.lstrip().startswith("WITH_COLUMNS")

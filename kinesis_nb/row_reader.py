@@ -178,11 +178,13 @@ def _named(things: list[str], between: str = ", ") -> str:
 def _top_shape(schema: SchemaLike) -> Object:
     if isinstance(schema, Schema):
         return object_shape(schema.dtype, text=schema.text)
+    hint = 'give field names and polars types, as {"total": pl.Float64}'
+    if not isinstance(schema, pl.Struct | Mapping):
+        raise ConfigError(f"{schema!r} is not a schema", hint=hint)
     try:
         dtype = schema if isinstance(schema, pl.Struct) else pl.Struct(dict(schema))
     except (TypeError, ValueError):
-        msg = f"{schema!r} is not a schema"
-        raise ConfigError(msg, hint='give field names and polars types, as {"total": pl.Float64}') from None
+        raise ConfigError(f"{schema!r} is not a schema", hint=hint) from None
     return object_shape(dtype)
 
 

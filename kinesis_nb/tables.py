@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from kinesis_nb.adapt import adapted
 from kinesis_nb.errors import ConfigError
+from kinesis_nb.frames import as_frame
 from kinesis_nb.objects import from_objects
 from kinesis_nb.refusals import converted, reading
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 20_000  # enough for the columns to pay, and little memory
 _JOINED_BY = "_"  # the levels of a column's name
-_UNNAMED = "value"  # a Series without a name
 
 
 class Rows(NamedTuple):
@@ -79,16 +79,12 @@ def _as_they_come(batches: Iterable[Any], frame_of: Any) -> Iterator[pl.DataFram
 
 
 def _whole(frame: Any) -> pl.DataFrame:
-    pandas: Any = sys.modules.get("pandas")
-    if isinstance(frame, pl.Series):
-        frame = frame.to_frame(frame.name or _UNNAMED)
-    elif pandas is not None and isinstance(frame, pandas.Series):
-        frame = frame.to_frame(_UNNAMED if frame.name is None else frame.name)
+    frame, pandas = as_frame(frame), sys.modules.get("pandas")
     if pandas is not None and isinstance(frame, pandas.DataFrame):
         return _of_columns(_pandas_columns(frame), 0)
     if isinstance(frame, pl.DataFrame):
         return _of_polars(frame, 0)
-    if isinstance(frame, pa.ChunkedArray) or not hasattr(frame, "__arrow_c_stream__"):
+    if not hasattr(frame, "__arrow_c_stream__"):
         raise ConfigError(
             f"a {type(frame).__name__} is not a table",
             hint="give a polars or pandas DataFrame or Series, a LazyFrame, or an Arrow table",

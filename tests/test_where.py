@@ -21,6 +21,7 @@ DATA, KEY, NUMBER = pl.col("data"), pl.col("partition_key"), pl.col("sub_sequenc
 WORDS = pl.Series(["1", "2", "1", "x", None, "2"])
 
 BY_ROW = {
+    "the same twice": NUMBER.is_null() | (NUMBER % 2 == 0),
     "comparison": DATA == "1",
     "two columns": (DATA == KEY) | DATA.is_null(),
     "text": DATA.str.contains("[0-9]"),

@@ -302,6 +302,10 @@ class Threading:
         """Return the thread of the fiber that runs; one that stands for the cell of a notebook otherwise."""
         return self._started.get(id(self._fibers.current), self._main)
 
+    def main_thread(self) -> object:
+        """Return one that never runs: no cell has to leave what it waits for to another thread."""
+        return self
+
 
 class OfFiber:
     """What `halt` keeps per thread."""

@@ -10,6 +10,7 @@ import uuid
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar
 from unittest.mock import patch
 
@@ -18,7 +19,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from kinesis_nb import buffer, committer, deltalog, feed, halt, lease, running, scheduler, storage, sync, table, upkeep
+from kinesis_nb import (
+    buffer,
+    committer,
+    deltalog,
+    feed,
+    halt,
+    interrupt,
+    lease,
+    running,
+    scheduler,
+    storage,
+    sync,
+    table,
+    upkeep,
+)
 from kinesis_nb import process as process_module
 from kinesis_nb.errors import ServiceError, TableError
 from kinesis_nb.running import Registry
@@ -485,7 +500,9 @@ class Life(World):
             replace = lambda *what: stack.enter_context(patch.object(*what))  # noqa: E731
             for module in self.threaded:
                 replace(module, "threading", threads)
-            for module in (table, storage, deltalog):
+            replace(interrupt, "threading", threads)
+            replace(interrupt, "LOOK_SECONDS", inf)  # the interrupts of this world break off any wait
+            for module in (table, storage, deltalog, interrupt):
                 replace(module, "time", spent)
             replace(scheduler, "Halt", threads.Halt)
             replace(halt, "_of_thread", OfFiber(self.fibers))

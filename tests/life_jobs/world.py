@@ -17,6 +17,7 @@ from kinesis_nb.agents.order import Parcel, SyncOrder
 from kinesis_nb.agents.orders import Orders, read_order
 from kinesis_nb.config import SourceConfig
 from kinesis_nb.errors import AgentError
+from kinesis_nb.selection import EVERYTHING
 from tests.life.fibers import Time
 from tests.life.world import STREAM, Life, Machine, Process
 from tests.life_jobs.dask import DaskScheduler, DaskWorker, driven
@@ -202,6 +203,7 @@ class JobLife(Life):
 
     def __init__(self, seed: int, root: Path) -> None:
         super().__init__(seed, root)
+        self.selection = EVERYTHING  # the oracle of jobs counts all records
         self.scheduler_machine = Machine("host-of-scheduler")
         self.machines.append(self.scheduler_machine)
         self.scheduler_group = SchedulerProcess(self, self.scheduler_machine, 0)
@@ -249,7 +251,16 @@ class JobLife(Life):
 
     def order(self, start: StartingPosition, interval: float) -> SyncOrder:
         """Return the order of a sync into the table of this world."""
-        return SyncOrder(Parcel(SourceConfig(), {}), connect, STREAM, str(self.place), start, interval, "warn")
+        return SyncOrder(
+            Parcel(SourceConfig(), {}),
+            connect,
+            STREAM,
+            str(self.place),
+            start,
+            interval,
+            "warn",
+            selection=self.selection,
+        )
 
     # --- the way to the scheduler
 

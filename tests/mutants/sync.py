@@ -823,6 +823,13 @@ MUTANTS = [
     *(Mutant(*defect, "tests/test_ownership.py") for defect in _OWNERSHIP),
     *(Mutant(*defect, "tests/test_selection.py") for defect in _SELECTION),
     *(Mutant(*defect, "tests/test_sync_selection.py") for defect in _SELECTED),
+    Mutant(
+        "a sync ends before its last rows are in the table",
+        "committer.py",
+        "        self._wait_for(lambda: all(shard_id != one for one, _ in (*self._in_flight, *self._buffer.held())))\n",
+        "",
+        "tests/test_life.py",
+    ),
     *(Mutant(*defect, "tests/test_ledger.py") for defect in _LEDGER),
     *(Mutant(*defect, "tests/test_running.py") for defect in _RUNNING),
     *(Mutant(*defect, "tests/test_origin.py") for defect in _ORIGIN),
