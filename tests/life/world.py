@@ -517,6 +517,7 @@ class Life(World):
             replace(uuid, "uuid4", lambda: uuid.UUID(int=drawn.getrandbits(128), version=4))
             replace(sync, "_syncs", Syncs(self))
             replace(process_module, "check_process", lambda _made_in: None)  # the simulation looks from outside
+            replace(process_module, "_threads_of", {})  # what ran in a simulated process says nothing of this one
             _around_commits(replace, self)
             try:
                 yield
