@@ -341,7 +341,9 @@ def test_a_refused_argument_is_named(source: kn.Source) -> None:
     """By its name and its type, with what to give instead."""
     arn = "arn:aws:kinesis:us-east-1:000000000000:stream/orders"
     for wrong in (pl.col("k"), ["k"]):
-        with pytest.raises(kn.ConfigError, match=r"partition_column= does not accept this (Expr|list)\nhint: give text"):
+        with pytest.raises(
+            kn.ConfigError, match=r"partition_column= does not accept this (Expr|list)\nhint: give text"
+        ):
             source.export_df(frame(), arn, partition_column=wrong)
     with pytest.raises(kn.ConfigError, match="progress= does not accept this DataFrame"):
         source.export_df(frame(), arn, progress=pd.DataFrame())
