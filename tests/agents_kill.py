@@ -371,6 +371,8 @@ class Campaign:
             assert part["over"] != "failed", part["error"]
             if part["key"] not in before:
                 continue
+            if not part["status"]:  # the agent that has it has not reported yet
+                return False
             status = pickle.loads(part["status"])
             if part["agent"] == before[part["key"]] or (status.commits == 0 and status.state != "ended"):
                 return False

@@ -293,7 +293,7 @@ ELSEWHERE = {  # in the tests below, of what runs
     *("Sync.wait", "Sync.status", "Sync.stop", "Sync.storage_options", "StreamingExport.stop"),
 }
 HARMLESS = {  # tells what it holds, stops or starts threads, or is made of values alone
-    *("Records.last", "Records.to_arrow", "Records.to_pandas", "Records.to_polars"),
+    *("Records.head", "Records.last", "Records.tail", "Records.to_arrow", "Records.to_pandas", "Records.to_polars"),
     *("Tail.batches", "Tail.pause", "Tail.resume", "Tail.state", "Tail.stop", "Tail.to_arrow", "Tail.to_pandas"),
     *("Tail.to_perspective", "Tail.to_polars", "Tail.unwatch", "Tail.view", "Tail.watch"),
     *("Sync.all_caught_up", "Sync.children_for_others", "Sync.has_trouble", "Sync.is_active", "Sync.join"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -203,7 +204,6 @@ class JobLife(Life):
 
     def __init__(self, seed: int, root: Path) -> None:
         super().__init__(seed, root)
-        self.selection = EVERYTHING  # the oracle of jobs counts all records
         self.scheduler_machine = Machine("host-of-scheduler")
         self.machines.append(self.scheduler_machine)
         self.scheduler_group = SchedulerProcess(self, self.scheduler_machine, 0)
@@ -212,6 +212,10 @@ class JobLife(Life):
         self._worker_of: dict[int, DaskWorker] = {}  # by the fiber of a part
 
     # --- who is there
+
+    def select(self, chooser: random.Random) -> None:
+        """Keep everything: the oracle of jobs counts all records."""
+        self.selection = EVERYTHING
 
     def begin_agent(self) -> Agent:
         """Start an agent."""
