@@ -10,6 +10,8 @@ from tests.life_jobs.run import never, simulate
 
 SEEDS = 60
 
+pytestmark = pytest.mark.filterwarnings("ignore:sync of orders")  # dropped user records, as wait() tells
+
 
 @pytest.mark.timeout(600)
 def test_a_job_survives_everything_around_it() -> None:

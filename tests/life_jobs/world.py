@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -24,6 +23,7 @@ from tests.life.world import STREAM, Life, Machine, Process
 from tests.life_jobs.dask import DaskScheduler, DaskWorker, driven
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Generator
     from pathlib import Path
 
