@@ -199,7 +199,7 @@ def _call(encode: Encode, rows: pl.DataFrame, numbers: pl.Series) -> Iterator[by
                 raise
             except NOT_OURS as error:
                 msg = f"row {number} cannot be encoded: {error!r}"
-                raise ConfigError(msg, hint="mend encode= or that row") from error
+                raise ConfigError(msg, hint="correct encode= or that row") from error
             if not isinstance(content, bytes):
                 raise ConfigError(f"encode= returned {type(data).__name__}", hint="it must return bytes or str")
             yield content

@@ -86,7 +86,7 @@ def parse_json(
         The fields and their polars types (integers, floats, Boolean, String, List, Struct) as a mapping, a
         ``pl.Struct``, or what ``StreamView.schema()`` gives. Other fields are left out. None infers it.
     sample, max_fields
-        Infer from the first so many rows, None looks at all; keep so many fields, the most frequent ones.
+        Number of rows to infer from, None for all; number of fields to keep, the most frequent ones.
     prefix, error
         What goes before the names of the new columns, of which one that is taken gets ``_json`` behind it; the name of
         the column that says what is wrong with a row.

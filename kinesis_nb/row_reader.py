@@ -22,7 +22,7 @@ from kinesis_nb.shapes import NEW_FIELD, Misfits, Object, object_shape
 
 SchemaLike = Schema | pl.Struct | Mapping[str, Any]
 
-_REMAKES = 32  # how often the types are made anew for what the schema does not know; then the unknown is passed over
+_REMAKES = 32  # times that the types are rebuilt for fields that the schema lacks; further ones are ignored
 _NAMED = 10  # in a warning, and in the reason of a row
 _TEXT = pa.large_string()
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)

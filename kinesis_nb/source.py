@@ -271,7 +271,7 @@ class Source:
             A polars expression over the columns of a row; only what it lets through is held. One that looks at other
             rows (``shift``, ``over``, ``is_first_distinct``, sums) is refused: it is applied batch by batch.
         limit, progress
-            At most so many rows; whether to show a progress bar.
+            The most rows to return; whether to show a progress bar.
         reshard
             ``"ordered"`` reads a child shard after its parents; ``"relaxed"`` all at once, without order per key.
         decompress
