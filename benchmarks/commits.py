@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from kinesis_nb.origin import Origin
-from kinesis_nb.storage import Storage
-from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable
-from kinesis_nb.upkeep import Maintenance
+from kinesis_nb.syncing.upkeep import Maintenance
+from kinesis_nb.table.origin import Origin
+from kinesis_nb.table.storage import Storage
+from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable
 
 ORIGIN = Origin("arn:aws:kinesis:us-east-1:000000000000:stream/orders", "2026-11-24", "trim_horizon")
 ROWS = 100

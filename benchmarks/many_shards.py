@@ -16,7 +16,7 @@ import emulated
 import putter
 
 if TYPE_CHECKING:
-    from kinesis_nb.tail import Tail
+    from kinesis_nb.reading.tail import Tail
 
 STREAM = "wide"
 EVERY_SECONDS = 0.1  # between records, on average

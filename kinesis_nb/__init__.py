@@ -13,12 +13,20 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kinesis_nb.access.credentials import AwsInstance as AwsInstance
+    from kinesis_nb.access.credentials import Profile as Profile
+    from kinesis_nb.access.credentials import Secret as Secret
+    from kinesis_nb.access.credentials import StaticCredentials as StaticCredentials
+    from kinesis_nb.access.credentials import StsRole as StsRole
+    from kinesis_nb.access.permissions import IamPolicy as IamPolicy
+    from kinesis_nb.access.permissions import Permission as Permission
+    from kinesis_nb.access.permissions import PermissionReport as PermissionReport
+    from kinesis_nb.access.permissions import Verdict as Verdict
+    from kinesis_nb.access.saved import sources as sources
     from kinesis_nb.connection import connect as connect
-    from kinesis_nb.credentials import AwsInstance as AwsInstance
-    from kinesis_nb.credentials import Profile as Profile
-    from kinesis_nb.credentials import Secret as Secret
-    from kinesis_nb.credentials import StaticCredentials as StaticCredentials
-    from kinesis_nb.credentials import StsRole as StsRole
+    from kinesis_nb.core.frames import Record as Record
+    from kinesis_nb.core.frames import Records as Records
+    from kinesis_nb.core.position import StartingPosition as StartingPosition
     from kinesis_nb.errors import AccessDenied as AccessDenied
     from kinesis_nb.errors import AgentError as AgentError
     from kinesis_nb.errors import Closed as Closed
@@ -34,65 +42,57 @@ if TYPE_CHECKING:
     from kinesis_nb.errors import TableError as TableError
     from kinesis_nb.errors import Throttled as Throttled
     from kinesis_nb.errors import UnknownOption as UnknownOption
-    from kinesis_nb.explore import Catalog as Catalog
-    from kinesis_nb.explore import StreamView as StreamView
-    from kinesis_nb.frames import Record as Record
-    from kinesis_nb.frames import Records as Records
-    from kinesis_nb.parse import parse_json as parse_json
-    from kinesis_nb.permissions import IamPolicy as IamPolicy
-    from kinesis_nb.permissions import Permission as Permission
-    from kinesis_nb.permissions import PermissionReport as PermissionReport
-    from kinesis_nb.permissions import Verdict as Verdict
-    from kinesis_nb.position import StartingPosition as StartingPosition
-    from kinesis_nb.report import ExportReport as ExportReport
+    from kinesis_nb.exploring.explore import Catalog as Catalog
+    from kinesis_nb.exploring.explore import StreamView as StreamView
+    from kinesis_nb.exporting.report import ExportReport as ExportReport
+    from kinesis_nb.exporting.streaming import StreamingExport as StreamingExport
+    from kinesis_nb.jsontext.parse import parse_json as parse_json
+    from kinesis_nb.reading.tail import Tail as Tail
     from kinesis_nb.samples import demo as demo
-    from kinesis_nb.saved import sources as sources
     from kinesis_nb.source import Source as Source
-    from kinesis_nb.streaming_export import StreamingExport as StreamingExport
-    from kinesis_nb.sync import Sync as Sync
-    from kinesis_nb.tail import Tail as Tail
+    from kinesis_nb.syncing.sync import Sync as Sync
 
 __version__ = "0.1.0"
 
 _HOME_OF = {
     "AccessDenied": "errors",
-    "AwsInstance": "credentials",
-    "Catalog": "explore",
+    "AwsInstance": "access.credentials",
+    "Catalog": "exploring.explore",
     "Closed": "errors",
     "ConfigError": "errors",
     "CredentialsError": "errors",
     "DataLoss": "errors",
-    "ExportReport": "report",
+    "ExportReport": "exporting.report",
     "ExportsDisabled": "errors",
     "AgentError": "errors",
     "Fenced": "errors",
     "ForkedProcess": "errors",
-    "IamPolicy": "permissions",
+    "IamPolicy": "access.permissions",
     "KinesisError": "errors",
-    "Permission": "permissions",
-    "PermissionReport": "permissions",
-    "Profile": "credentials",
-    "Record": "frames",
-    "Records": "frames",
-    "Secret": "credentials",
+    "Permission": "access.permissions",
+    "PermissionReport": "access.permissions",
+    "Profile": "access.credentials",
+    "Record": "core.frames",
+    "Records": "core.frames",
+    "Secret": "access.credentials",
     "ServiceError": "errors",
     "Source": "source",
-    "StartingPosition": "position",
-    "StaticCredentials": "credentials",
+    "StartingPosition": "core.position",
+    "StaticCredentials": "access.credentials",
     "StreamNotFound": "errors",
-    "StreamView": "explore",
-    "StsRole": "credentials",
-    "StreamingExport": "streaming_export",
-    "Sync": "sync",
+    "StreamView": "exploring.explore",
+    "StsRole": "access.credentials",
+    "StreamingExport": "exporting.streaming",
+    "Sync": "syncing.sync",
     "TableError": "errors",
-    "Tail": "tail",
+    "Tail": "reading.tail",
     "Throttled": "errors",
     "UnknownOption": "errors",
-    "Verdict": "permissions",
+    "Verdict": "access.permissions",
     "connect": "connection",
     "demo": "samples",
-    "parse_json": "parse",
-    "sources": "saved",
+    "parse_json": "jsontext.parse",
+    "sources": "access.saved",
 }
 
 __all__ = [
@@ -141,7 +141,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         msg = f"module 'kinesis_nb' has no attribute {name!r}"
         raise AttributeError(msg)
-    from kinesis_nb.interrupt import load
+    from kinesis_nb.core.interrupt import load
 
     load(home := f"kinesis_nb.{_HOME_OF[name]}")
     value = getattr(sys.modules[home], name)

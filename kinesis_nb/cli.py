@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kinesis_nb import __version__
-from kinesis_nb.config import check_stream_name
+from kinesis_nb.core.names import check_stream_name
 from kinesis_nb.errors import AgentError, ConfigError, KinesisError
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.config import SourceConfig, default, given, hinted
+from kinesis_nb.access.config import SourceConfig
+from kinesis_nb.access.saved import load
+from kinesis_nb.core.arguments import default, given, hinted
 from kinesis_nb.errors import forgetful
-from kinesis_nb.saved import load
 from kinesis_nb.source import Source, default_region
 
 if TYPE_CHECKING:
-    from kinesis_nb.config import Proxy
-    from kinesis_nb.credentials import Auth, StsRole
+    from kinesis_nb.access.config import Proxy
+    from kinesis_nb.access.credentials import Auth, StsRole
 
 
 @forgetful

@@ -63,7 +63,7 @@ class KinesisError(Exception):
     code
         The service's own code for it, such as ``"AccessDeniedException"``; empty when it is not the service's error.
     report
-        The :class:`~kinesis_nb.report.ExportReport` of what an export had done before; None for everything else. What
+        The :class:`~kinesis_nb.ExportReport` of what an export had done before; None for everything else. What
         ends an export has one even if it is no error of ours: MemoryError, or an error of your own `progress=`.
     """
 

@@ -10,8 +10,9 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.config import SourceConfig, hinted
-from kinesis_nb.credentials import StaticCredentials
+from kinesis_nb.access.config import SourceConfig
+from kinesis_nb.access.credentials import StaticCredentials
+from kinesis_nb.core.arguments import hinted
 from kinesis_nb.source import Source
 
 if TYPE_CHECKING:

@@ -10,18 +10,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from kinesis_nb.arguments import in_seconds
-from kinesis_nb.config import REGION, SourceConfig, StreamArn, check_count, check_stream_name, hinted
-from kinesis_nb.credentials import Profile
+from kinesis_nb.access.credentials import Profile
+from kinesis_nb.access.saved import save
+from kinesis_nb.core.arguments import check_count, hinted, in_seconds
+from kinesis_nb.core.foreign import Foreign, check_foreign
+from kinesis_nb.core.interrupt import load, loading
+from kinesis_nb.core.names import REGION, StreamArn, check_stream_name
+from kinesis_nb.core.position import Kind, StartingPosition, check_end, moment
+from kinesis_nb.core.process import check_polars, of_one_process
+from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.shards import hash_key
+from kinesis_nb.core.transport import Clock, Kinesis, SystemClock
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
-from kinesis_nb.foreign import Foreign, check_foreign
-from kinesis_nb.interrupt import load, loading
-from kinesis_nb.position import Kind, StartingPosition, check_end, moment
-from kinesis_nb.process import check_polars, of_one_process
-from kinesis_nb.retry import Patient
-from kinesis_nb.saved import save
-from kinesis_nb.shards import hash_key
-from kinesis_nb.transport import Clock, Kinesis, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -31,24 +31,25 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from kinesis_nb.access.config import SourceConfig
+    from kinesis_nb.access.permissions import IamPolicy, PermissionReport
     from kinesis_nb.agents.cluster import Cluster
     from kinesis_nb.agents.job import AgentExport, AgentSync, Job
-    from kinesis_nb.arguments import Seconds
-    from kinesis_nb.encode import Encode
-    from kinesis_nb.entries import Options
-    from kinesis_nb.explore import Catalog, StreamView
-    from kinesis_nb.export_stream import Range
-    from kinesis_nb.feed import Feed
-    from kinesis_nb.frames import Records
-    from kinesis_nb.permissions import IamPolicy, PermissionReport
-    from kinesis_nb.read import Window
-    from kinesis_nb.report import ExportReport
-    from kinesis_nb.selection import Selection
-    from kinesis_nb.shards import Shard
-    from kinesis_nb.storage import Storage
-    from kinesis_nb.streaming_export import StreamingExport
-    from kinesis_nb.sync import Sync
-    from kinesis_nb.tail import Tail
+    from kinesis_nb.core.arguments import Seconds
+    from kinesis_nb.core.frames import Records
+    from kinesis_nb.core.selection import Selection
+    from kinesis_nb.core.shards import Shard
+    from kinesis_nb.exploring.explore import Catalog, StreamView
+    from kinesis_nb.exporting.encode import Encode
+    from kinesis_nb.exporting.entries import Options
+    from kinesis_nb.exporting.report import ExportReport
+    from kinesis_nb.exporting.start import Range
+    from kinesis_nb.exporting.streaming import StreamingExport
+    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.read import Window
+    from kinesis_nb.reading.tail import Tail
+    from kinesis_nb.syncing.sync import Sync
+    from kinesis_nb.table.storage import Storage
 
     Position = StartingPosition | str | datetime | timedelta
 
@@ -152,7 +153,7 @@ class Source:
     ) -> AgentExport:
         from kinesis_nb.agents.job import AgentExport, submit
         from kinesis_nb.agents.order import ExportOrder, Parcel
-        from kinesis_nb.export_stream import table_uri
+        from kinesis_nb.exporting.start import table_uri
 
         parcel, journal = Parcel(self.config, _storage_options(given)), span.journal
         if journal is not None:  # relative to a folder of this process, not to that of an agent's
@@ -189,10 +190,10 @@ class Source:
     def explore(self, stream: str) -> StreamView: ...
 
     @hinted
-    @loading(_CLIENT, "kinesis_nb.explore", "kinesis_nb.read")
+    @loading(_CLIENT, "kinesis_nb.exploring.explore", "kinesis_nb.reading.read")
     def explore(self, stream: str | None = None) -> Catalog | StreamView:
-        """Return a :class:`~kinesis_nb.explore.Catalog` of all streams, or a StreamView of one."""
-        from kinesis_nb.explore import Catalog, StreamView
+        """Return a :class:`~kinesis_nb.exploring.explore.Catalog` of all streams, or a StreamView of one."""
+        from kinesis_nb.exploring.explore import Catalog, StreamView
 
         if stream is None:
             return Catalog(self._listings, self.config.region, self._sample)
@@ -201,7 +202,7 @@ class Source:
         return view
 
     def _sample(self, stream: str, start: StartingPosition, limit: int | None, newest: int | None) -> Records:
-        from kinesis_nb.read import Window, read_window
+        from kinesis_nb.reading.read import Window, read_window
 
         feed = self._feed(stream)
         end = self._kinesis.server_time().latest
@@ -218,8 +219,8 @@ class Source:
         foreign: Foreign = Foreign.AUTO,
     ) -> Feed:
         """List a stream; ``shards=`` must be among its shards."""
-        from kinesis_nb.feed import Feed
-        from kinesis_nb.payload import decompressed, unchanged
+        from kinesis_nb.core.compression import decompressed, unchanged
+        from kinesis_nb.reading.feed import Feed
 
         if reshard not in {"ordered", "relaxed"}:
             raise ConfigError(f"reshard={reshard!r} is not known", hint='use "ordered" or "relaxed"')
@@ -237,7 +238,7 @@ class Source:
         )
 
     @hinted
-    @loading(_CLIENT, "kinesis_nb.read")
+    @loading(_CLIENT, "kinesis_nb.reading.read")
     def read(
         self,
         stream: str,
@@ -290,7 +291,7 @@ class Source:
         ConfigError, StreamNotFound
             For a window, shards, a key or a limit that cannot be right; when there is no such stream.
         """
-        from kinesis_nb.read import read_window, row_filter
+        from kinesis_nb.reading.read import read_window, row_filter
 
         keep, wanted = row_filter(key, where), check_foreign(foreign)
         start, end = moment(start), moment(end)
@@ -306,14 +307,14 @@ class Source:
         self, start: Position, end: Position, keep: Callable[[pa.RecordBatch], pa.RecordBatch], limit: int | None
     ) -> Window:
         """Fix both ends, by the service's clock."""
-        from kinesis_nb.read import Window
+        from kinesis_nb.reading.read import Window
 
         now = self._kinesis.server_time().likely(self._clock.now())
         first = StartingPosition.parse(start, now)
         return Window(first, check_end(first, StartingPosition.parse(end, now)), keep, limit)
 
     @hinted
-    @loading(_CLIENT, "kinesis_nb.tail")
+    @loading(_CLIENT, "kinesis_nb.reading.tail")
     def tail(
         self,
         stream: str,
@@ -349,8 +350,8 @@ class Source:
         name
             Stop the earlier tail of this name, whatever it reads, and no other one.
         """
-        from kinesis_nb.buffer import Buffer
-        from kinesis_nb.tail import Tail, replace_running
+        from kinesis_nb.reading.buffer import Buffer
+        from kinesis_nb.reading.tail import Tail, replace_running
 
         buffer, start, wanted = Buffer(max_rows, max_bytes, on_full), moment(start), check_foreign(foreign)
         self._check_window(start, "latest", shards := _chosen(shards))
@@ -362,7 +363,7 @@ class Source:
 
     @forgetful
     @hinted
-    @loading(_CLIENT, "kinesis_nb.sync")
+    @loading(_CLIENT, "kinesis_nb.syncing.sync")
     def sync(
         self,
         stream: str,
@@ -420,7 +421,7 @@ class Source:
         TableError
             When the place cannot be used, holds something else, or the table of another stream or selection.
         """
-        from kinesis_nb.sync import check_options, start_sync
+        from kinesis_nb.syncing.sync import check_options, start_sync
 
         position, wanted = StartingPosition.parse(start, self._clock.now()), check_foreign(foreign)
         selection = _selection(_chosen(shards), key, where, decompress=decompress)
@@ -468,13 +469,13 @@ class Source:
         return self.config, _storage_options(storage_options)
 
     def _place(self, table: str | PathLike[str], storage_options: Mapping[str, str] | None) -> Storage:
-        from kinesis_nb.storage import Storage
+        from kinesis_nb.table.storage import Storage
 
         given = _storage_options(storage_options)
         return Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
 
     @hinted
-    @loading(_CLIENT, "kinesis_nb.export")
+    @loading(_CLIENT, "kinesis_nb.exporting.frame")
     def export_df(
         self,
         df: Any,
@@ -528,8 +529,8 @@ class Source:
         StreamNotFound, ServiceError
             No such stream; the service refuses for good. Whatever ends an export, ``error.report`` can be resumed.
         """
-        from kinesis_nb.entries import Options
-        from kinesis_nb.export import Delivery, export_frame
+        from kinesis_nb.exporting.entries import Options
+        from kinesis_nb.exporting.frame import Delivery, export_frame
 
         stream = self._output_stream(output_stream_arn)
         options = Options(partition_column, encode, data_column, on_bad_key, aggregate)
@@ -539,7 +540,7 @@ class Source:
 
     @forgetful
     @hinted
-    @loading(_CLIENT, "kinesis_nb.export_stream")
+    @loading(_CLIENT, "kinesis_nb.exporting.start")
     def export_stream(
         self,
         table_or_tail: Sync | AgentSync | Tail | str | PathLike[str],
@@ -590,8 +591,8 @@ class Source:
         Fenced
             When another process runs this export.
         """
-        from kinesis_nb.entries import Options
-        from kinesis_nb.export_stream import Range, start_export
+        from kinesis_nb.exporting.entries import Options
+        from kinesis_nb.exporting.start import Range, start_export
 
         stream = self._output_stream(output_stream_arn)
         rows = self._rows_of(table_or_tail, storage_options)
@@ -684,7 +685,7 @@ class Source:
         ConfigError
             For what is no stream, ARN or principal, and when nobody knows the account of a name.
         """
-        from kinesis_nb.permissions import write_policy
+        from kinesis_nb.access.permissions import write_policy
 
         return write_policy(
             [str(arn) for arn in self._arns("read", read)],
@@ -716,12 +717,12 @@ class Source:
         PermissionReport
             What is allowed, denied or not known, what each denial disables, and the policy that would fix it.
         """
-        from kinesis_nb.permissions import check
+        from kinesis_nb.access.permissions import check
 
         return check(self._kinesis, self._arns("read", read), self._arns("write", write))
 
     def _arns(self, name: str, streams: Iterable[str]) -> list[StreamArn]:
-        from kinesis_nb.permissions import stream_arns
+        from kinesis_nb.access.permissions import stream_arns
 
         return stream_arns(self._kinesis, self.config.region, name, streams)
 
@@ -755,8 +756,8 @@ def _selection(
     shards: tuple[str, ...] | None, key: str | None, where: pl.Expr | None, *, decompress: bool
 ) -> Selection:
     """Return what a sync keeps; raise ConfigError for what cannot be right."""
-    from kinesis_nb.read import row_filter
-    from kinesis_nb.selection import Selection, Where
+    from kinesis_nb.core.selection import Selection, Where
+    from kinesis_nb.reading.read import row_filter
 
     check_polars()
     if not isinstance(decompress, bool):

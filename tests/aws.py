@@ -15,12 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qs
 
-from kinesis_nb.transport import SystemClock
+from kinesis_nb.core.transport import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from kinesis_nb.transport import Clock
+    from kinesis_nb.core.transport import Clock
 
 ACCOUNT = "123456789012"
 _TARGET = re.compile(r"Kinesis_20131202\.(\w+)")

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.committer import Committer, OnDataLoss, Phase
-from kinesis_nb.consumer import ShardConsumer
 from kinesis_nb.errors import Fenced
-from kinesis_nb.feed import Feed
-from kinesis_nb.ownership import Ownership
-from kinesis_nb.storage import Storage
-from kinesis_nb.table import SyncTable
+from kinesis_nb.reading.consumer import ShardConsumer
+from kinesis_nb.reading.feed import Feed
+from kinesis_nb.syncing.committer import Committer, OnDataLoss, Phase
+from kinesis_nb.syncing.ownership import Ownership
+from kinesis_nb.table.storage import Storage
+from kinesis_nb.table.table import SyncTable
 from tests.conftest import by_key
 from tests.places import ORIGIN
 from tests.virtual import VirtualKinesis, world
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from kinesis_nb.shards import Shard
+    from kinesis_nb.core.shards import Shard
 
 FOR_EVER = 120.0  # seconds of virtual time within which everything settles
 MANY = 50  # tries in a row

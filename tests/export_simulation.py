@@ -29,23 +29,23 @@ import msgspec
 import polars as pl
 
 from kinesis_nb.emulator import AwsError, ManualClock, Model, Quotas
-from kinesis_nb.entries import Options, Preparer, waves
 from kinesis_nb.errors import InvalidRequest, KinesisError, ServiceError, Throttled
-from kinesis_nb.exporter import Exporter
-from kinesis_nb.report import ExportReport, Settled, Tally, sum_of
-from kinesis_nb.service.aggregation import pack, unpack
-from kinesis_nb.service.finding import Page, find
-from kinesis_nb.service.putting import decode_results, encode_records, request_body
-from kinesis_nb.service.wire import decode_page
-from kinesis_nb.tables import read_rows
-from kinesis_nb.target import look_up
+from kinesis_nb.exporting.entries import Options, Preparer, waves
+from kinesis_nb.exporting.exporter import Exporter
+from kinesis_nb.exporting.report import ExportReport, Settled, Tally, sum_of
+from kinesis_nb.exporting.tables import read_rows
+from kinesis_nb.exporting.target import look_up
+from kinesis_nb.wire.aggregation import pack, unpack
+from kinesis_nb.wire.finding import Page, find
+from kinesis_nb.wire.putting import decode_results, encode_records, request_body
+from kinesis_nb.wire.records import decode_page
 from tests.virtual import VirtualClock, VirtualKinesis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from kinesis_nb.transport import PutResult, StreamExtras
+    from kinesis_nb.core.transport import PutResult, StreamExtras
 
 STREAM = "copy"
 RECORD_FAILURES = 0.05  # of all records

@@ -35,22 +35,22 @@ from unittest.mock import patch
 import msgspec
 from botocore import exceptions as boto_errors
 
-from kinesis_nb import foreign
-from kinesis_nb.buffer import Buffer, OnFull
-from kinesis_nb.config import SourceConfig
-from kinesis_nb.consumer import State
-from kinesis_nb.credentials import StaticCredentials
+from kinesis_nb.access.config import SourceConfig
+from kinesis_nb.access.credentials import StaticCredentials
+from kinesis_nb.core import foreign
+from kinesis_nb.core.frames import Records
+from kinesis_nb.core.position import Kind, StartingPosition
+from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.shards import hash_key
 from kinesis_nb.emulator import AwsError, ManualClock, Model
 from kinesis_nb.errors import ServiceError
-from kinesis_nb.feed import Feed
-from kinesis_nb.frames import Records
-from kinesis_nb.position import Kind, StartingPosition
-from kinesis_nb.read import Window, _Collector, row_filter
-from kinesis_nb.retry import Patient
-from kinesis_nb.scheduler import DISCOVERY_SECONDS, Scheduler
+from kinesis_nb.reading.buffer import Buffer, OnFull
+from kinesis_nb.reading.consumer import State
+from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.read import Window, _Collector, row_filter
+from kinesis_nb.reading.scheduler import DISCOVERY_SECONDS, Scheduler
+from kinesis_nb.reading.tail import _BufferSink
 from kinesis_nb.service import client
-from kinesis_nb.shards import hash_key
-from kinesis_nb.tail import _BufferSink
 from tests.kpl import aggregate
 from tests.virtual import VirtualClock
 
@@ -59,10 +59,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from kinesis_nb.consumer import ShardConsumer
-    from kinesis_nb.frames import Batch
-    from kinesis_nb.shards import Shard
-    from kinesis_nb.sink import Gap
+    from kinesis_nb.core.frames import Batch
+    from kinesis_nb.core.shards import Shard
+    from kinesis_nb.reading.consumer import ShardConsumer
+    from kinesis_nb.reading.sink import Gap
     from tests.kpl import Row
 
 STREAM = "orders"

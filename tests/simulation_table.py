@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from kinesis_nb.committer import Committer, OnDataLoss
+from kinesis_nb.core.position import Kind
+from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.selection import EVERYTHING, Selection, Where
 from kinesis_nb.errors import Fenced
-from kinesis_nb.feed import Feed
-from kinesis_nb.ledger import encode_start
-from kinesis_nb.origin import Origin
-from kinesis_nb.ownership import Ownership
-from kinesis_nb.position import Kind
-from kinesis_nb.retry import Patient
-from kinesis_nb.selection import EVERYTHING, Selection, Where
-from kinesis_nb.storage import Storage
-from kinesis_nb.table import SyncTable
-from kinesis_nb.upkeep import Maintenance
-from kinesis_nb.verify import Verdict, verify
+from kinesis_nb.reading.feed import Feed
+from kinesis_nb.syncing.committer import Committer, OnDataLoss
+from kinesis_nb.syncing.ledger import encode_start
+from kinesis_nb.syncing.ownership import Ownership
+from kinesis_nb.syncing.upkeep import Maintenance
+from kinesis_nb.table.origin import Origin
+from kinesis_nb.table.storage import Storage
+from kinesis_nb.table.table import SyncTable
+from kinesis_nb.table.verify import Verdict, verify
 from tests.simulation import (
     MIXED,
     STREAM,

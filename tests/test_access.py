@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.transport import SystemClock
+from kinesis_nb.core.transport import SystemClock
 from tests.servers import ministack, moto
 
 if TYPE_CHECKING:

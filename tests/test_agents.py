@@ -19,6 +19,7 @@ from distributed import Client
 from prometheus_client import generate_latest
 
 import kinesis_nb as kn
+from kinesis_nb.access.config import SourceConfig
 from kinesis_nb.agents import worker
 from kinesis_nb.agents.agent import AgentOptions, serve
 from kinesis_nb.agents.cluster import _compare
@@ -27,13 +28,12 @@ from kinesis_nb.agents.order import Parcel, check_way
 from kinesis_nb.agents.place import better_place, first_places, how_many, plan
 from kinesis_nb.agents.private import way
 from kinesis_nb.agents.windows import Window, check_apart, next_window
-from kinesis_nb.config import SourceConfig
-from kinesis_nb.position import StartingPosition
-from kinesis_nb.shards import MAX_HASH_KEY, Shard
-from kinesis_nb.storage import Storage
-from kinesis_nb.streaming_export import StreamingExport
-from kinesis_nb.sync import Sync, open_table
-from kinesis_nb.transport import SystemClock
+from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
+from kinesis_nb.core.transport import SystemClock
+from kinesis_nb.exporting.streaming import StreamingExport
+from kinesis_nb.syncing.sync import Sync, open_table
+from kinesis_nb.table.storage import Storage
 from tests.agents_kill import LONGEST_GAP, ROOT, Agents, agents, campaign, load, longest_gap, loops, until
 from tests.conftest import Streams, by_key, written_by_key
 from tests.kpl import aggregate

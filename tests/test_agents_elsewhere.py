@@ -15,7 +15,7 @@ from distributed.security import Security
 
 import kinesis_nb as kn
 from kinesis_nb.agents.cluster import Cluster
-from kinesis_nb.storage import Storage
+from kinesis_nb.table.storage import Storage
 from tests import servers
 from tests.agents_kill import Agents, agents, load, until
 from tests.aws import Gate

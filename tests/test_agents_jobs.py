@@ -16,6 +16,7 @@ from distributed import Client, LocalCluster, Reschedule, Scheduler, Status, Wor
 from distributed.utils import LoopRunner
 
 import kinesis_nb as kn
+from kinesis_nb.access.config import SourceConfig
 from kinesis_nb.agents import worker
 from kinesis_nb.agents.cluster import Cluster
 from kinesis_nb.agents.desk import FORGET_SECONDS, Desk
@@ -27,14 +28,13 @@ from kinesis_nb.agents.place import Placement
 from kinesis_nb.agents.private import PrivateFolder, orders
 from kinesis_nb.agents.silence import Silence
 from kinesis_nb.agents.states import TRANSITIONS, Event, State, after
-from kinesis_nb.config import SourceConfig
-from kinesis_nb.entries import Options
-from kinesis_nb.export_stream import Range
-from kinesis_nb.position import StartingPosition
-from kinesis_nb.selection import Selection, Where
+from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.core.selection import Selection, Where
+from kinesis_nb.exporting.entries import Options
+from kinesis_nb.exporting.start import Range
 from kinesis_nb.source import open_kinesis
-from kinesis_nb.storage import Storage, storage_told
-from kinesis_nb.sync import SyncStatus
+from kinesis_nb.syncing.sync import SyncStatus
+from kinesis_nb.table.storage import Storage, storage_told
 from tests.agents_kill import until
 from tests.conftest import Streams, by_key, written_by_key
 
@@ -521,8 +521,8 @@ def test_a_part_waits_for_kinesis(
     answers: Callable[..., Answers], emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What may pass is tried again when a part begins, until it is told to stop."""
-    monkeypatch.setattr("kinesis_nb.retry.PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr("kinesis_nb.retry.CAP_SECONDS", 0.1)
+    monkeypatch.setattr("kinesis_nb.core.retry.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("kinesis_nb.core.retry.CAP_SECONDS", 0.1)
     away = sync_order(str(tmp_path / "table"), KEYS, 0.1, endpoint_url="http://127.0.0.1:9")
     desk: Any = answers(*[Answer.GO_ON] * 5, Answer.STOP)
     assert worker._run_sync(part(away), away, worker._Desk("job-run-0", desk)) == b""

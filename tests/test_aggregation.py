@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinesis_nb import pace
-from kinesis_nb.consumer import ShardConsumer
-from kinesis_nb.feed import Feed
-from kinesis_nb.foreign import Dropped, Foreign, count
-from kinesis_nb.pace import PART_BYTES
-from kinesis_nb.position import StartingPosition
-from kinesis_nb.service.aggregation import unpack
-from kinesis_nb.service.wire import decode_batch
-from kinesis_nb.shards import MAX_HASH_KEY, Shard, hash_key
+from kinesis_nb.core.foreign import Dropped, Foreign, count
+from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.core.shards import MAX_HASH_KEY, Shard, hash_key
+from kinesis_nb.reading import pace
+from kinesis_nb.reading.consumer import ShardConsumer
+from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.pace import PART_BYTES
+from kinesis_nb.wire.aggregation import unpack
+from kinesis_nb.wire.records import decode_batch
 from tests.kpl import MAGIC, Row, aggregate, content, number, sealed
 from tests.virtual import ListSink, world
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import kinesis_nb as kn
-    from kinesis_nb.frames import Batch
+    from kinesis_nb.core.frames import Batch
     from tests.conftest import Streams
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

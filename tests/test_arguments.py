@@ -22,8 +22,8 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.agents.job import AgentExport, AgentSync, Job
+from kinesis_nb.core.frames import SCHEMA
 from kinesis_nb.errors import AgentError
-from kinesis_nb.frames import SCHEMA
 from tests.conftest import Streams
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from kinesis_nb import frames
-from kinesis_nb.arrival import ArrivalOrder
-from kinesis_nb.frames import SCHEMA, Records
-from kinesis_nb.shards import Shard
+from kinesis_nb.core import frames
+from kinesis_nb.core.frames import SCHEMA, Records
+from kinesis_nb.core.shards import Shard
+from kinesis_nb.reading.arrival import ArrivalOrder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

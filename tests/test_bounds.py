@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kinesis_nb.config import SourceConfig
-from kinesis_nb.credentials import StaticCredentials
+from kinesis_nb.access.config import SourceConfig
+from kinesis_nb.access.credentials import StaticCredentials
+from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.core.shards import Shard
 from kinesis_nb.errors import KinesisError, MalformedAnswer
-from kinesis_nb.position import StartingPosition
 from kinesis_nb.service import deadline
 from kinesis_nb.service.client import KinesisClient
-from kinesis_nb.shards import Shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinesis_nb.buffer import Buffer, Held
 from kinesis_nb.errors import Closed, ConfigError
+from kinesis_nb.reading.buffer import Buffer, Held
 
 
 def rows(first: int, count: int) -> pa.RecordBatch:

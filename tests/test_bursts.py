@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kinesis_nb import pace, payload
-from kinesis_nb.consumer import ShardConsumer
+from kinesis_nb.core import compression
+from kinesis_nb.core.compression import decompressed
+from kinesis_nb.core.frames import SCHEMA, UNKNOWN_LAG, Batch
+from kinesis_nb.core.halt import Halt
+from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.errors import Closed, ServiceError
-from kinesis_nb.feed import Feed
-from kinesis_nb.frames import SCHEMA, UNKNOWN_LAG, Batch
-from kinesis_nb.halt import Halt
-from kinesis_nb.pace import Share
-from kinesis_nb.payload import decompressed
-from kinesis_nb.position import StartingPosition
-from kinesis_nb.service.aggregation import MOST_RECORDS, pack, unpack
+from kinesis_nb.reading import pace
+from kinesis_nb.reading.consumer import ShardConsumer
+from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.pace import Share
+from kinesis_nb.wire.aggregation import MOST_RECORDS, pack, unpack
 from tests.calls import Stage
 from tests.kpl import content, number, sealed
 from tests.virtual import ListSink, world
@@ -30,7 +31,7 @@ from tests.virtual import ListSink, world
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kinesis_nb.shards import Shard
+    from kinesis_nb.core.shards import Shard
 
 MIB = 2**20
 MANY = Share(lambda: 1_000)  # of so many shards each opens a MiB at a time
@@ -147,7 +148,7 @@ def _arn(model) -> str:
 
 def test_the_user_records_of_one_aggregate_share_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that would be too much together stay as they came: one record of a stream opens to so much at most."""
-    monkeypatch.setattr(payload, "MOST_BYTES", 25_000)
+    monkeypatch.setattr(compression, "MOST_BYTES", 25_000)
     texts = [gzip.compress(TWO_MIB[i * 10_000 : (i + 1) * 10_000]) for i in range(4)]
     consumer, sink = reader([pack("k", texts), gzip.compress(TWO_MIB[:20_000])])
     consumer.step()

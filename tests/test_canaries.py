@@ -26,8 +26,8 @@ from keyring.backend import KeyringBackend
 
 import kinesis_nb as kn
 from kinesis_nb.agents.job import Job
+from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import Emulator
-from kinesis_nb.transport import SystemClock
 from tests import servers
 from tests.aws import Gate, Quiet, refusal, serving
 from tests.conftest import Streams

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.emulator import CutBody, ErrorReply, Html, Reset
 from kinesis_nb.errors import MalformedAnswer
 from kinesis_nb.service import columnar, wire
-from kinesis_nb.service.aggregation import MAGIC, pack
-from kinesis_nb.service.columnar import LARGE_BYTES, read_columns
-from kinesis_nb.service.decoding import Decoding
-from kinesis_nb.shards import MAX_HASH_KEY, Shard
+from kinesis_nb.wire.aggregation import MAGIC, pack
+from kinesis_nb.wire.columnar import LARGE_BYTES, read_columns
+from kinesis_nb.wire.decoding import Decoding
 from tests.conftest import by_key, written_by_key
 from tests.test_reader_rules import until
 

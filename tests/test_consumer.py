@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kinesis_nb.consumer import State
+from kinesis_nb.core.position import Kind, StartingPosition
+from kinesis_nb.core.retry import THROTTLED_AT_LEAST
+from kinesis_nb.core.shards import Shard
 from kinesis_nb.errors import IteratorExpired, ServiceError, Throttled
-from kinesis_nb.feed import Feed
-from kinesis_nb.pace import BEHIND_SECONDS, IDLE_SECONDS
-from kinesis_nb.position import Kind, StartingPosition
-from kinesis_nb.retry import THROTTLED_AT_LEAST
-from kinesis_nb.scheduler import Scheduler
-from kinesis_nb.service.wire import decode_batch
-from kinesis_nb.shards import Shard
+from kinesis_nb.reading.consumer import State
+from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.pace import BEHIND_SECONDS, IDLE_SECONDS
+from kinesis_nb.reading.scheduler import Scheduler
+from kinesis_nb.wire.records import decode_batch
 from tests.virtual import Bench, ListSink, world
 
 if TYPE_CHECKING:
-    from kinesis_nb.frames import Batch
+    from kinesis_nb.core.frames import Batch
 
 
 def test_reads_what_is_there_then_what_comes(bench: Bench) -> None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.config import SourceConfig
+from kinesis_nb.access.config import SourceConfig
+from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import ManualClock
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.service.credentials import Renewable, sign_in
-from kinesis_nb.transport import SystemClock
 from tests.aws import Gate, Metadata, Quiet, Sts, refusal, serving
 from tests.virtual import VirtualClock
 

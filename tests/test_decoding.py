@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from kinesis_nb.service.decoding import Decoding
+from kinesis_nb.wire.decoding import Decoding
 from tests.test_reader_rules import until
 
 LONG = 60.0

@@ -13,14 +13,14 @@ import pytest
 from deltalake import DeltaTable
 
 import kinesis_nb as kn
-from kinesis_nb import deltalog, storage
-from kinesis_nb import table as table_module
-from kinesis_nb.growing import GrowingTable
-from kinesis_nb.storage import Storage
-from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable
-from kinesis_nb.txns import Txns
-from kinesis_nb.upkeep import Maintenance
-from kinesis_nb.verify import verify
+from kinesis_nb.exporting.follow import GrowingTable
+from kinesis_nb.syncing.upkeep import Maintenance
+from kinesis_nb.table import deltalog, storage
+from kinesis_nb.table import table as table_module
+from kinesis_nb.table.storage import Storage
+from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable
+from kinesis_nb.table.txns import Txns
+from kinesis_nb.table.verify import verify
 from tests.crash.faults import FailingServer
 from tests.places import ORIGIN, Place, checkpoint
 from tests.servers import bucket, moto

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
-from kinesis_nb.encode import Payload, hashed_keys, partition_column, unusable_keys
-from kinesis_nb.entries import Options, Preparer, refuse_large
-from kinesis_nb.json_rows import json_objects
-from kinesis_nb.quoting import quoted
-from kinesis_nb.report import Settled
+from kinesis_nb.exporting.encode import Payload, hashed_keys, partition_column, unusable_keys
+from kinesis_nb.exporting.entries import Options, Preparer, refuse_large
+from kinesis_nb.exporting.json_rows import json_objects
+from kinesis_nb.exporting.report import Settled
+from kinesis_nb.wire.quoting import quoted
 from tests.virtual import VirtualKinesis
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 import kinesis_nb as kn
+from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.emulator import ErrorReply
-from kinesis_nb.lineage import Lineage
-from kinesis_nb.shards import MAX_HASH_KEY, Shard
+from kinesis_nb.exploring.lineage import Lineage
 
 if TYPE_CHECKING:
     from kinesis_nb.emulator import Emulator

@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
-from kinesis_nb.config import StreamArn
+from kinesis_nb.core.names import StreamArn
+from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
+from kinesis_nb.core.transport import PutResult, StreamExtras
 from kinesis_nb.emulator import ManualClock, Model, Quotas
-from kinesis_nb.entries import Options, Preparer, waves
 from kinesis_nb.errors import AccessDenied, InvalidRequest, KeyUnavailable, ServiceError
-from kinesis_nb.exporter import Exporter
-from kinesis_nb.lane import Entry, Find, Lane
-from kinesis_nb.report import Settled, Tally
-from kinesis_nb.service.aggregation import pack, unpack
-from kinesis_nb.service.putting import decode_results, encode_records, request_body
-from kinesis_nb.shards import MAX_HASH_KEY, Shard
-from kinesis_nb.target import Target, look_up
-from kinesis_nb.throughput import MOST_BYTES, MOST_RECORDS, Pacer
-from kinesis_nb.transport import PutResult, StreamExtras
+from kinesis_nb.exporting.entries import Options, Preparer, waves
+from kinesis_nb.exporting.exporter import Exporter
+from kinesis_nb.exporting.lane import Entry, Find, Lane
+from kinesis_nb.exporting.report import Settled, Tally
+from kinesis_nb.exporting.target import Target, look_up
+from kinesis_nb.exporting.throughput import MOST_BYTES, MOST_RECORDS, Pacer
+from kinesis_nb.wire.aggregation import pack, unpack
+from kinesis_nb.wire.putting import decode_results, encode_records, request_body
 from tests.virtual import VirtualClock, VirtualKinesis
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ import pytest
 from deltalake import DeltaTable
 
 import kinesis_nb as kn
-from kinesis_nb import growing
 from kinesis_nb.emulator import ErrorReply, ManualClock, PartialFailure, Reset, Stall
-from kinesis_nb.growing import GrowingTable
-from kinesis_nb.storage import Storage
-from kinesis_nb.sync import hurry
-from kinesis_nb.upkeep import Maintenance
+from kinesis_nb.exporting import follow
+from kinesis_nb.exporting.follow import GrowingTable
+from kinesis_nb.syncing.sync import hurry
+from kinesis_nb.syncing.upkeep import Maintenance
+from kinesis_nb.table.storage import Storage
 from tests.conftest import Streams, by_key, written_by_key
 from tests.kill_export import kill_again_and_again
 from tests.servers import bucket
@@ -231,7 +231,7 @@ def test_a_row_that_is_given_up_is_named(
 
 def test_only_one_process_runs_an_export(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
     """The journal of an export belongs to one process; a second one is refused and sends nothing."""
-    from kinesis_nb.journal_file import JournalFile
+    from kinesis_nb.exporting.journal_file import JournalFile
 
     arn = streams.create("copy")
     export = source.export_stream(table, arn)
@@ -305,8 +305,8 @@ def test_a_look_that_breaks_brings_no_row_twice(
     arn = streams.create("copy")
     streams.put(300)
     assert table.wait(timeout=30)
-    monkeypatch.setattr(growing, "BAND_ROWS", 50)
-    bands, broken = growing._in_bands, []
+    monkeypatch.setattr(follow, "BAND_ROWS", 50)
+    bands, broken = follow._in_bands, []
 
     def breaking(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
         for number, band in enumerate(bands(rows)):
@@ -315,7 +315,7 @@ def test_a_look_that_breaks_brings_no_row_twice(
                 raise OSError("connection reset")
             yield band
 
-    monkeypatch.setattr(growing, "_in_bands", breaking)
+    monkeypatch.setattr(follow, "_in_bands", breaking)
     export = source.export_stream(table, arn)
     finish(export)
     assert broken

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.storage import LOG, NOTES
-from kinesis_nb.table import Checkpoint
+from kinesis_nb.table.storage import LOG, NOTES
+from kinesis_nb.table.table import Checkpoint
 from tests import servers
 from tests.places import Place
 from tests.s3_proxy import S3Proxy

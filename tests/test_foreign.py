@@ -14,25 +14,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
+from kinesis_nb.access.config import SourceConfig
 from kinesis_nb.agents.order import Parcel, SyncOrder
-from kinesis_nb.buffer import Buffer
-from kinesis_nb.config import SourceConfig
+from kinesis_nb.core.compression import decompressed
+from kinesis_nb.core.foreign import STALE_MAP, Dropped, Foreign, count, drops, made_at
+from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.core.shards import Shard, hash_key
 from kinesis_nb.emulator import sequence
-from kinesis_nb.feed import Feed
-from kinesis_nb.foreign import STALE_MAP, Dropped, Foreign, count, drops, made_at
-from kinesis_nb.ledger import Ledger
-from kinesis_nb.payload import decompressed
-from kinesis_nb.position import StartingPosition
-from kinesis_nb.service.wire import decode_batch
-from kinesis_nb.shards import Shard, hash_key
+from kinesis_nb.reading.buffer import Buffer
+from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.tail import _BufferSink
 from kinesis_nb.source import open_kinesis
-from kinesis_nb.table import Checkpoint
-from kinesis_nb.tail import _BufferSink
+from kinesis_nb.syncing.ledger import Ledger
+from kinesis_nb.table.table import Checkpoint
+from kinesis_nb.wire.records import decode_batch
 from tests.kpl import aggregate
 from tests.virtual import world
 
 if TYPE_CHECKING:
-    from kinesis_nb.frames import Batch
+    from kinesis_nb.core.frames import Batch
 
 HALF = 2**127
 CHILD = Shard("shardId-000000000001", ("shardId-000000000000",), (0, HALF - 1))

@@ -9,10 +9,10 @@ import pytest
 from deltalake import DeltaTable
 
 import kinesis_nb as kn
+from kinesis_nb.core.foreign import STALE_MAP
+from kinesis_nb.core.shards import MAX_HASH_KEY
 from kinesis_nb.emulator import Emulator, ManualClock
-from kinesis_nb.foreign import STALE_MAP
-from kinesis_nb.ledger import Ledger
-from kinesis_nb.shards import MAX_HASH_KEY
+from kinesis_nb.syncing.ledger import Ledger
 from tests.conftest import Streams
 from tests.kpl import aggregate
 from tests.test_foreign import CHILD, HIGH, LOW, epoch

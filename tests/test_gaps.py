@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kinesis_nb.consumer import State
+from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.errors import PositionTrimmed, ServiceError, StreamNotFound
-from kinesis_nb.position import StartingPosition
-from kinesis_nb.scheduler import Scheduler
+from kinesis_nb.reading.consumer import State
+from kinesis_nb.reading.scheduler import Scheduler
 from tests.virtual import Bench
 
 if TYPE_CHECKING:
-    from kinesis_nb.frames import Batch
-    from kinesis_nb.shards import Shard
+    from kinesis_nb.core.frames import Batch
+    from kinesis_nb.core.shards import Shard
 
 DAY = 24 * 3600
 SHARD = "shardId-000000000000"

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kinesis_nb.committer import Committer, OnDataLoss
+from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.shards import Shard, ShardTracker
 from kinesis_nb.errors import StreamNotFound
-from kinesis_nb.feed import Feed, Lookup
-from kinesis_nb.ledger import Ledger
-from kinesis_nb.ownership import Ownership
-from kinesis_nb.retry import Patient
-from kinesis_nb.scheduler import Scheduler
-from kinesis_nb.shards import Shard, ShardTracker
-from kinesis_nb.sync import Sync
-from kinesis_nb.table import Checkpoint, SyncTable
+from kinesis_nb.reading.feed import Feed, Lookup
+from kinesis_nb.reading.scheduler import Scheduler
+from kinesis_nb.syncing.committer import Committer, OnDataLoss
+from kinesis_nb.syncing.ledger import Ledger
+from kinesis_nb.syncing.ownership import Ownership
+from kinesis_nb.syncing.sync import Sync
+from kinesis_nb.table.table import Checkpoint, SyncTable
 from tests.places import ORIGIN
 from tests.test_sync_loss import HOUR, Stream
 from tests.virtual import Bench, VirtualKinesis, world

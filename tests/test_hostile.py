@@ -13,13 +13,13 @@ import polars as pl
 import pytest
 
 import kinesis_nb as kn
+from kinesis_nb.access.permissions import Permission, PermissionReport, Verdict
+from kinesis_nb.core.shards import Shard
+from kinesis_nb.core.transport import StreamExtras, StreamSummary
 from kinesis_nb.errors import KinesisError
-from kinesis_nb.explore import Catalog
-from kinesis_nb.infer import infer_schema
-from kinesis_nb.lineage import Lineage
-from kinesis_nb.permissions import Permission, PermissionReport, Verdict
-from kinesis_nb.shards import Shard
-from kinesis_nb.transport import StreamExtras, StreamSummary
+from kinesis_nb.exploring.explore import Catalog
+from kinesis_nb.exploring.lineage import Lineage
+from kinesis_nb.jsontext.infer import infer_schema
 from tests.lab import browser_page
 
 if TYPE_CHECKING:

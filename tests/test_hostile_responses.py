@@ -16,9 +16,10 @@ import polars as pl
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb import retry, scheduler
+from kinesis_nb.core import retry
 from kinesis_nb.emulator import Emulator
 from kinesis_nb.errors import KinesisError
+from kinesis_nb.reading import scheduler
 from kinesis_nb.service import listing
 from tests.aws import Gate
 from tests.conftest import Streams, by_key, engine_threads, written_by_key

@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
-from kinesis_nb import journal as journal_module
 from kinesis_nb.emulator import ManualClock
-from kinesis_nb.journal import Journal
-from kinesis_nb.journal_file import REWRITE_BYTES
-from kinesis_nb.lane import Entry, Outcome
-from kinesis_nb.progress import Progress
+from kinesis_nb.exporting import journal as journal_module
+from kinesis_nb.exporting.journal import Journal
+from kinesis_nb.exporting.journal_file import REWRITE_BYTES
+from kinesis_nb.exporting.lane import Entry, Outcome
+from kinesis_nb.exporting.progress import Progress
 from tests.life.disk import Disk
 from tests.virtual import VirtualClock
 
@@ -189,7 +189,7 @@ def test_a_new_journal_forgets_who_was_given_up(book: Book) -> None:
 
 def test_stays_small(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is replaced by its meaning when it has grown, and nothing is forgotten by that."""
-    monkeypatch.setattr("kinesis_nb.journal_file.REWRITE_BYTES", 2000)
+    monkeypatch.setattr("kinesis_nb.exporting.journal_file.REWRITE_BYTES", 2000)
     count = 500
     places = [("s", row) for row in range(count)]
     book.take(*places)
@@ -226,7 +226,7 @@ def test_holes_and_rows_given_up_do_not_pile_up(book: Book) -> None:
 
 def test_a_state_beyond_the_limit_is_not_written_with_every_line(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     """However large the state is, the file is rewritten when it has doubled and not before."""
-    monkeypatch.setattr("kinesis_nb.journal_file.REWRITE_BYTES", 100)
+    monkeypatch.setattr("kinesis_nb.exporting.journal_file.REWRITE_BYTES", 100)
     count = 2_000
     book.take(*(("s", offset) for offset in range(count)))
     book.send(range(1, count))  # the first is open, so all of these are in the state
@@ -576,7 +576,7 @@ HOLDER = r"""
 import ctypes, os, sys
 from pathlib import Path
 from kinesis_nb.emulator import ManualClock
-from kinesis_nb.journal import Journal
+from kinesis_nb.exporting.journal import Journal
 from tests.virtual import VirtualClock
 journal = Journal.open(Path(sys.argv[1]), {"table": "arn", "table_id": "1", "created_at": "a", "output": "b"}, None,
                        VirtualClock(ManualClock()), ends=dict)

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb import lazy
-from kinesis_nb.storage import Storage
-from kinesis_nb.table import TABLE_SCHEMA
+from kinesis_nb.table import lazy
+from kinesis_nb.table.storage import Storage
+from kinesis_nb.table.table import TABLE_SCHEMA
 from tests import servers
 from tests.places import Place
 from tests.s3_proxy import S3Proxy

@@ -12,16 +12,16 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction
 
 import kinesis_nb as kn
-from kinesis_nb.committer import OnDataLoss
+from kinesis_nb.core.frames import SCHEMA
+from kinesis_nb.core.shards import Shard
 from kinesis_nb.errors import ServiceError
-from kinesis_nb.feed import Feed
-from kinesis_nb.frames import SCHEMA
-from kinesis_nb.ledger import WRONG_CLOCK, Ledger, Pending
-from kinesis_nb.origin import has_properties
-from kinesis_nb.shards import Shard
-from kinesis_nb.sink import Gap
-from kinesis_nb.sync import Sync
-from kinesis_nb.table import _PROPERTIES, TABLE_SCHEMA, Checkpoint, SyncTable
+from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.sink import Gap
+from kinesis_nb.syncing.committer import OnDataLoss
+from kinesis_nb.syncing.ledger import WRONG_CLOCK, Ledger, Pending
+from kinesis_nb.syncing.sync import Sync
+from kinesis_nb.table.origin import has_properties
+from kinesis_nb.table.table import _PROPERTIES, TABLE_SCHEMA, Checkpoint, SyncTable
 from tests.places import ORIGIN
 from tests.test_sync_loss import Stream
 from tests.virtual import VirtualKinesis
@@ -29,7 +29,7 @@ from tests.virtual import VirtualKinesis
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kinesis_nb.position import StartingPosition
+    from kinesis_nb.core.position import StartingPosition
 
 FIRST, SECOND, THIRD = (f"shardId-{number:012d}" for number in range(3))
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from kinesis_nb.buffer import Buffer
+from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
+from kinesis_nb.reading.buffer import Buffer
 from kinesis_nb.service import wire
-from kinesis_nb.service.aggregation import pack
-from kinesis_nb.service.decoding import Decoding
-from kinesis_nb.shards import MAX_HASH_KEY, Shard
+from kinesis_nb.wire.aggregation import pack
+from kinesis_nb.wire.decoding import Decoding
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SHARD = Shard("shardId-000000000000", hash_range=(0, MAX_HASH_KEY))

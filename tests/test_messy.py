@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.infer import infer_schema
-from kinesis_nb.lenient import read_leniently
+from kinesis_nb.jsontext.infer import infer_schema
+from kinesis_nb.jsontext.lenient import read_leniently
 
 if TYPE_CHECKING:
     from tests.conftest import Streams

@@ -20,7 +20,7 @@ from botocore.httpsession import ProxyConfiguration
 from urllib3.exceptions import InsecureRequestWarning
 
 import kinesis_nb as kn
-from kinesis_nb.config import Proxy, SourceConfig, masked
+from kinesis_nb.access.config import Proxy, SourceConfig, masked
 from kinesis_nb.emulator import ErrorReply
 from kinesis_nb.service.client import KinesisClient
 from tests.aws import Quiet, serving

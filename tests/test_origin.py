@@ -11,9 +11,9 @@ import pytest
 from deltalake import DeltaTable
 
 import kinesis_nb as kn
-from kinesis_nb.origin import Origin, has_properties, read_origin
-from kinesis_nb.storage import Storage
-from kinesis_nb.table import TABLE_SCHEMA, SyncTable
+from kinesis_nb.table.origin import Origin, has_properties, read_origin
+from kinesis_nb.table.storage import Storage
+from kinesis_nb.table.table import TABLE_SCHEMA, SyncTable
 from tests.places import ORIGIN
 
 if TYPE_CHECKING:

@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
-from kinesis_nb import committer, lease, ownership
-from kinesis_nb.committer import Phase
-from kinesis_nb.lease import _OWNER as OWNER
+from kinesis_nb.syncing import committer, lease, ownership
+from kinesis_nb.syncing.committer import Phase
+from kinesis_nb.syncing.lease import _OWNER as OWNER
 from tests.calls import Stage, interleave
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kinesis_nb.shards import Shard
+    from kinesis_nb.core.shards import Shard
     from tests.calls import Call
 
 HAND_OVER_SECONDS = 2.0

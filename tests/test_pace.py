@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kinesis_nb.pace import (
+from kinesis_nb.reading.pace import (
     BEHIND_SECONDS,
     BYTES_PER_SECOND,
     FULL_REPLY_BYTES,

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import kinesis_nb as kn
-from kinesis_nb.frames import SCHEMA, Records
-from kinesis_nb.infer import MAX_DEPTH, MAX_FIELDS, infer_schema
-from kinesis_nb.parse import parse_json
+from kinesis_nb.core.frames import SCHEMA, Records
+from kinesis_nb.jsontext.infer import MAX_DEPTH, MAX_FIELDS, infer_schema
+from kinesis_nb.jsontext.parse import parse_json
 
 
 def frame(*texts: Any) -> pl.DataFrame:

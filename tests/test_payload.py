@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from kinesis_nb.frames import SCHEMA, Batch
-from kinesis_nb.payload import MOST_BYTES, MOST_RATIO, decompressed
+from kinesis_nb.core.compression import MOST_BYTES, MOST_RATIO, decompressed
+from kinesis_nb.core.frames import SCHEMA, Batch
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 

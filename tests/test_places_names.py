@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
-from kinesis_nb.address import read_address
-from kinesis_nb.growing import GrowingTable
-from kinesis_nb.storage import LOG, Storage
-from kinesis_nb.table import TABLE_SCHEMA, Checkpoint
-from kinesis_nb.upkeep import Maintenance
-from kinesis_nb.verify import verify
+from kinesis_nb.exporting.follow import GrowingTable
+from kinesis_nb.syncing.upkeep import Maintenance
+from kinesis_nb.table.address import read_address
+from kinesis_nb.table.storage import LOG, Storage
+from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint
+from kinesis_nb.table.verify import verify
 from tests import servers
 from tests.places import Place, checkpoint
 from tests.s3_proxy import S3Proxy

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
+from kinesis_nb.core.position import Kind, StartingPosition, check_end
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.position import Kind, StartingPosition, check_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,9 +14,9 @@ import pytest
 from botocore import exceptions as boto_errors
 
 import kinesis_nb as kn
+from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import CutBody, ErrorReply, Fault, Html, Reset
 from kinesis_nb.service.translate import translate
-from kinesis_nb.transport import SystemClock
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 
 if TYPE_CHECKING:

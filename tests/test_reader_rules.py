@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.consumer import State
+from kinesis_nb.core.position import Kind, StartingPosition
+from kinesis_nb.core.retry import PROBE_SECONDS, backoff
 from kinesis_nb.emulator import ErrorReply, Html, SlowDrip
 from kinesis_nb.errors import KeyUnavailable, ServiceError, Throttled
-from kinesis_nb.position import Kind, StartingPosition
-from kinesis_nb.retry import PROBE_SECONDS, backoff
+from kinesis_nb.reading.consumer import State
 from kinesis_nb.service import deadline
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.virtual import Bench

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import ErrorReply, PartialFailure
-from kinesis_nb.report import ExportReport, Settled, Window, sum_of
+from kinesis_nb.exporting.report import ExportReport, Settled, Window, sum_of
 from tests.conftest import Streams, by_key
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ ENDS: dict[str, tuple[type[BaseException] | None, Callable[[pl.DataFrame], Any],
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read little at once, so that something is sent before the end of a small frame is read."""
-    monkeypatch.setattr("kinesis_nb.tables.CHUNK_ROWS", BATCH)
-    monkeypatch.setattr("kinesis_nb.export.STREAMED", Window(BATCH, 2**20))
+    monkeypatch.setattr("kinesis_nb.exporting.tables.CHUNK_ROWS", BATCH)
+    monkeypatch.setattr("kinesis_nb.exporting.frame.STREAMED", Window(BATCH, 2**20))
 
 
 def ended(error: type[BaseException] | None, call: Callable[[], ExportReport]) -> ExportReport:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb import running
-from kinesis_nb.running import Registry
+from kinesis_nb.core import running
+from kinesis_nb.core.running import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

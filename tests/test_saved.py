@@ -19,7 +19,7 @@ from keyring.errors import KeyringLocked
 from keyrings.cryptfile.cryptfile import CryptFileKeyring
 
 import kinesis_nb as kn
-from kinesis_nb.config import SourceConfig
+from kinesis_nb.access.config import SourceConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,7 +184,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keyring", None)
     full().save("orders")
     assert kn.sources() == ["orders"]
-    assert isinstance(sys.modules["kinesis_nb.saved"], types.ModuleType)
+    assert isinstance(sys.modules["kinesis_nb.access.saved"], types.ModuleType)
 
 
 def test_the_files_are_the_users_alone(folder: Path) -> None:

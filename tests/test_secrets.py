@@ -28,10 +28,10 @@ from rich.pretty import pretty_repr
 from rich.traceback import Traceback as RichTraceback
 
 import kinesis_nb as kn
+from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import Emulator, ErrorReply
 from kinesis_nb.errors import forgetful
-from kinesis_nb.storage import Storage
-from kinesis_nb.transport import SystemClock
+from kinesis_nb.table.storage import Storage
 from tests.aws import Gate, Sts
 from tests.conftest import Streams
 

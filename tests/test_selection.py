@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
-from kinesis_nb import selection as selection_module
-from kinesis_nb.ending import Ending
-from kinesis_nb.frames import SCHEMA
-from kinesis_nb.selection import COLUMNS, EVERYTHING, Selection, Where, check_same
-from kinesis_nb.shards import Shard, hash_key
+from kinesis_nb.core import selection as selection_module
+from kinesis_nb.core.frames import SCHEMA
+from kinesis_nb.core.selection import COLUMNS, EVERYTHING, Selection, Where, check_same
+from kinesis_nb.core.shards import Shard, hash_key
+from kinesis_nb.reading.ending import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

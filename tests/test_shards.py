@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinesis_nb.shards import MAX_HASH_KEY, Shard, ShardTracker, has_hole, hash_key
+from kinesis_nb.core.shards import MAX_HASH_KEY, Shard, ShardTracker, has_hole, hash_key
 
 
 def ids(tracker: ShardTracker) -> list[str]:

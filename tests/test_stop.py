@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from kinesis_nb.buffer import Buffer
-from kinesis_nb.config import SourceConfig
-from kinesis_nb.credentials import StaticCredentials
+from kinesis_nb.access.config import SourceConfig
+from kinesis_nb.access.credentials import StaticCredentials
+from kinesis_nb.core.halt import Halt
+from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import SlowDrip, Stall
 from kinesis_nb.errors import Closed
-from kinesis_nb.feed import Feed, Lookup
-from kinesis_nb.halt import Halt
-from kinesis_nb.position import StartingPosition
-from kinesis_nb.scheduler import Scheduler
+from kinesis_nb.reading.buffer import Buffer
+from kinesis_nb.reading.feed import Feed, Lookup
+from kinesis_nb.reading.scheduler import Scheduler
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.service.credentials import Loaded, Renewable
-from kinesis_nb.transport import SystemClock
 from tests.conftest import engine_threads
 from tests.test_reader_rules import until
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import kinesis_nb as kn
+    from kinesis_nb.core.frames import Batch
+    from kinesis_nb.core.shards import Shard
     from kinesis_nb.emulator import Emulator
-    from kinesis_nb.frames import Batch
-    from kinesis_nb.shards import Shard
     from tests.conftest import Streams
 
 LONG = 60.0

@@ -16,24 +16,24 @@ import pyarrow as pa
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb import committer, ownership, upkeep
-from kinesis_nb.committer import OnDataLoss
+from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import ErrorReply, Stall
-from kinesis_nb.feed import Feed
+from kinesis_nb.reading.feed import Feed
 from kinesis_nb.service.client import KinesisClient
-from kinesis_nb.storage import Storage
-from kinesis_nb.sync import Sync
-from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable
-from kinesis_nb.transport import SystemClock
+from kinesis_nb.syncing import committer, ownership, upkeep
+from kinesis_nb.syncing.committer import OnDataLoss
+from kinesis_nb.syncing.sync import Sync
+from kinesis_nb.table.storage import Storage
+from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.places import ORIGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kinesis_nb.core.shards import Shard
     from kinesis_nb.emulator import Emulator
-    from kinesis_nb.origin import Origin
-    from kinesis_nb.shards import Shard
+    from kinesis_nb.table.origin import Origin
 
 
 def table_rows(path: Path) -> pl.DataFrame:

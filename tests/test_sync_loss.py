@@ -9,13 +9,13 @@ import pytest
 from deltalake import DeltaTable
 
 import kinesis_nb as kn
-from kinesis_nb.committer import Committer, OnDataLoss
-from kinesis_nb.feed import Feed
-from kinesis_nb.ownership import Ownership
-from kinesis_nb.storage import Storage
-from kinesis_nb.sync import Sync
-from kinesis_nb.table import SyncTable
-from kinesis_nb.transport import ServerTime
+from kinesis_nb.core.transport import ServerTime
+from kinesis_nb.reading.feed import Feed
+from kinesis_nb.syncing.committer import Committer, OnDataLoss
+from kinesis_nb.syncing.ownership import Ownership
+from kinesis_nb.syncing.sync import Sync
+from kinesis_nb.table.storage import Storage
+from kinesis_nb.table.table import SyncTable
 from tests.conftest import by_key
 from tests.places import ORIGIN
 from tests.virtual import VirtualKinesis, world

@@ -13,20 +13,20 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.agents.place import Part, Placement, plan
-from kinesis_nb.position import StartingPosition
-from kinesis_nb.retry import Patient
-from kinesis_nb.storage import Storage
-from kinesis_nb.sync import RunPart, Sync, open_table, start_part
-from kinesis_nb.transport import SystemClock
-from kinesis_nb.upkeep import Maintenance
-from kinesis_nb.verify import verify
+from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.transport import SystemClock
+from kinesis_nb.syncing.sync import RunPart, Sync, open_table, start_part
+from kinesis_nb.syncing.upkeep import Maintenance
+from kinesis_nb.table.storage import Storage
+from kinesis_nb.table.verify import verify
 from tests.conftest import Streams, by_key, written_by_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from kinesis_nb.table import SyncTable
+    from kinesis_nb.table.table import SyncTable
 
 CLOCK = SystemClock()
 FEW_SECONDS = 20.0
@@ -147,7 +147,7 @@ def test_split_into_another_part(parts: Parts, streams: Streams) -> None:
 
 def test_news_of_a_child(parts: Parts, streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part says when a child is for another one, not before its parent is in the table; who is told reads it."""
-    monkeypatch.setattr("kinesis_nb.scheduler.DISCOVERY_SECONDS", 3600)
+    monkeypatch.setattr("kinesis_nb.reading.scheduler.DISCOVERY_SECONDS", 3600)
     streams.create(shards=3)
     placement = parts.plan(2)
     lower, upper = parts.start_all(placement)
@@ -171,7 +171,7 @@ def test_a_parent_that_is_newer_than_the_last_listing(
     parts: Parts, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A parent of which nobody has read anything is waited for, though the last listing is too old to hold it."""
-    monkeypatch.setattr("kinesis_nb.committer.LISTING_SECONDS", 3600)
+    monkeypatch.setattr("kinesis_nb.syncing.committer.LISTING_SECONDS", 3600)
     streams.create(shards=2)
     placement = parts.plan(2)
     [border] = placement.bounds

@@ -14,21 +14,21 @@ import pytest
 from deltalake import DeltaTable
 
 import kinesis_nb as kn
-from kinesis_nb import table as table_module
-from kinesis_nb import upkeep
-from kinesis_nb.committer import OnDataLoss
+from kinesis_nb.core.shards import Shard
+from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import ErrorReply
-from kinesis_nb.feed import Feed
-from kinesis_nb.lease import _OWNER as OWNER
-from kinesis_nb.lease import Lease
+from kinesis_nb.reading.feed import Feed
 from kinesis_nb.service.client import KinesisClient
-from kinesis_nb.shards import Shard
-from kinesis_nb.sync import Sync
-from kinesis_nb.table import TABLE_SCHEMA, Checkpoint
-from kinesis_nb.transport import SystemClock
-from kinesis_nb.txns import Txns
-from kinesis_nb.upkeep import Maintenance
-from kinesis_nb.verify import verify
+from kinesis_nb.syncing import upkeep
+from kinesis_nb.syncing.committer import OnDataLoss
+from kinesis_nb.syncing.lease import _OWNER as OWNER
+from kinesis_nb.syncing.lease import Lease
+from kinesis_nb.syncing.sync import Sync
+from kinesis_nb.syncing.upkeep import Maintenance
+from kinesis_nb.table import table as table_module
+from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint
+from kinesis_nb.table.txns import Txns
+from kinesis_nb.table.verify import verify
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.places import Place, checkpoint
 

@@ -12,17 +12,17 @@ import polars as pl
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb import committer, ownership
-from kinesis_nb.committer import SILENT_SECONDS, Committer, OnDataLoss, Phase
+from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import ErrorReply, Stall
-from kinesis_nb.feed import Feed
-from kinesis_nb.ownership import Ownership
+from kinesis_nb.reading.feed import Feed
 from kinesis_nb.service.client import KinesisClient
-from kinesis_nb.storage import Storage
-from kinesis_nb.sync import Sync
-from kinesis_nb.table import SyncTable
-from kinesis_nb.transport import SystemClock
-from kinesis_nb.upkeep import Upkeep
+from kinesis_nb.syncing import committer, ownership
+from kinesis_nb.syncing.committer import SILENT_SECONDS, Committer, OnDataLoss, Phase
+from kinesis_nb.syncing.ownership import Ownership
+from kinesis_nb.syncing.sync import Sync
+from kinesis_nb.syncing.upkeep import Upkeep
+from kinesis_nb.table.storage import Storage
+from kinesis_nb.table.table import SyncTable
 from tests.calls import SeamedTable, Stage
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.places import ORIGIN

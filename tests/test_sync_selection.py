@@ -20,17 +20,17 @@ import pytest
 from deltalake import DeltaTable
 
 import kinesis_nb as kn
-from kinesis_nb.committer import OnDataLoss
-from kinesis_nb.feed import Feed
-from kinesis_nb.frames import TIMESTAMP
-from kinesis_nb.position import StartingPosition
-from kinesis_nb.scheduler import Scheduler
-from kinesis_nb.selection import EVERYTHING, Selection, Where
-from kinesis_nb.shards import Shard, hash_key
-from kinesis_nb.sync import Sync
-from kinesis_nb.table import SyncTable
-from kinesis_nb.transport import SystemClock
-from kinesis_nb.verify import verify
+from kinesis_nb.core.frames import TIMESTAMP
+from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.core.selection import EVERYTHING, Selection, Where
+from kinesis_nb.core.shards import Shard, hash_key
+from kinesis_nb.core.transport import SystemClock
+from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.scheduler import Scheduler
+from kinesis_nb.syncing.committer import OnDataLoss
+from kinesis_nb.syncing.sync import Sync
+from kinesis_nb.table.table import SyncTable
+from kinesis_nb.table.verify import verify
 from tests.conftest import by_key, engine_threads, written_by_key
 from tests.places import ORIGIN
 from tests.test_sync_loss import Stream
@@ -39,8 +39,8 @@ from tests.virtual import ListSink, VirtualClock, VirtualKinesis
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kinesis_nb.core.frames import Batch
     from kinesis_nb.emulator import Emulator
-    from kinesis_nb.frames import Batch
     from tests.conftest import Streams
 
 N = pl.col("data").str.json_path_match("$.n").cast(pl.Int64)

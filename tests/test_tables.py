@@ -17,8 +17,8 @@ import pyarrow as pa
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.encode import Payload
-from kinesis_nb.tables import read_rows
+from kinesis_nb.exporting.encode import Payload
+from kinesis_nb.exporting.tables import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

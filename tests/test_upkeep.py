@@ -21,13 +21,13 @@ from deltalake.schema import Field, PrimitiveType
 from deltalake.transaction import AddAction, RemoveAction
 
 import kinesis_nb as kn
-from kinesis_nb import upkeep
-from kinesis_nb.others import to_remember
-from kinesis_nb.shards import Shard
-from kinesis_nb.storage import LOG, Storage
-from kinesis_nb.table import TABLE_SCHEMA, Checkpoint, SyncTable, as_written, unwritable
-from kinesis_nb.upkeep import Maintenance, Upkeep
-from kinesis_nb.verify import Verdict, verify
+from kinesis_nb.core.shards import Shard
+from kinesis_nb.syncing import upkeep
+from kinesis_nb.syncing.upkeep import Maintenance, Upkeep
+from kinesis_nb.table.others import to_remember
+from kinesis_nb.table.storage import LOG, Storage
+from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable, as_written, unwritable
+from kinesis_nb.table.verify import Verdict, verify
 from tests.places import ORIGIN, Place
 
 if TYPE_CHECKING:

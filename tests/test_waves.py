@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kinesis_nb import scheduler
-from kinesis_nb.consumer import ShardConsumer, State
-from kinesis_nb.feed import Feed
-from kinesis_nb.position import StartingPosition
-from kinesis_nb.scheduler import Scheduler
+from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.reading import scheduler
+from kinesis_nb.reading.consumer import ShardConsumer, State
+from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.scheduler import Scheduler
 from tests.conftest import Streams, by_key, written_by_key
 from tests.virtual import ListSink, world
 

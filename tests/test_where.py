@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.frames import SCHEMA
-from kinesis_nb.read import row_filter
+from kinesis_nb.core.frames import SCHEMA
+from kinesis_nb.reading.read import row_filter
 
 if TYPE_CHECKING:
     from kinesis_nb.emulator import Emulator

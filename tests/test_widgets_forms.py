@@ -17,7 +17,7 @@ import ipywidgets as W  # noqa: N812
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.config import SourceConfig
+from kinesis_nb.access.config import SourceConfig
 from kinesis_nb.emulator import Emulator, ErrorReply, Stall
 from kinesis_nb.widgets import SourceForm
 from kinesis_nb.widgets.base import error_html

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from nbclient import NotebookClient
 
 import kinesis_nb as kn
-from kinesis_nb.frames import SCHEMA
+from kinesis_nb.core.frames import SCHEMA
 from kinesis_nb.widgets import Explorer, TailView
 from kinesis_nb.widgets.flow import Flow
 from kinesis_nb.widgets.rows import WAITING_BYTES, WAITING_ROWS, Columns, Waiting, Window, tree

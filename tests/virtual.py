@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from kinesis_nb.consumer import ShardConsumer
+from kinesis_nb.core.position import Kind, StartingPosition
+from kinesis_nb.core.transport import ServerTime, StreamSummary
 from kinesis_nb.emulator import AwsError, ManualClock, Model
 from kinesis_nb.errors import ServiceError
-from kinesis_nb.feed import Feed
-from kinesis_nb.position import Kind, StartingPosition
-from kinesis_nb.service.listing import read_shard
+from kinesis_nb.reading.consumer import ShardConsumer
+from kinesis_nb.reading.feed import Feed
 from kinesis_nb.service.translate import translate
-from kinesis_nb.service.wire import decode_batch
-from kinesis_nb.transport import ServerTime, StreamSummary
+from kinesis_nb.wire.listing import read_shard
+from kinesis_nb.wire.records import decode_batch
 
 if TYPE_CHECKING:
-    from kinesis_nb.frames import Batch
-    from kinesis_nb.shards import Shard
-    from kinesis_nb.sink import Gap
+    from kinesis_nb.core.frames import Batch
+    from kinesis_nb.core.shards import Shard
+    from kinesis_nb.reading.sink import Gap
 
 
 class VirtualClock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import measure
 
 import kinesis_nb as kn
-from kinesis_nb import pace
+from kinesis_nb.reading import pace
 
 
 def connect(endpoint: str) -> measure.Read:

@@ -18,11 +18,11 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from kinesis_nb.access.config import is_loopback
 from kinesis_nb.agents import private
 from kinesis_nb.agents.orders import Orders, read_order
 from kinesis_nb.agents.warm import METRICS
 from kinesis_nb.agents.windows import Window, check_apart, next_window
-from kinesis_nb.config import is_loopback
 from kinesis_nb.errors import AgentError, KinesisError
 
 if TYPE_CHECKING:

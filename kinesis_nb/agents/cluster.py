@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kinesis_nb.agents import private
+from kinesis_nb.core.halt import holding
+from kinesis_nb.core.interrupt import apart, load
+from kinesis_nb.core.process import of_one_process
 from kinesis_nb.errors import AgentError, ConfigError, KinesisError
-from kinesis_nb.halt import holding
-from kinesis_nb.interrupt import apart, load
-from kinesis_nb.process import of_one_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence

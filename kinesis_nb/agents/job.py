@@ -16,18 +16,17 @@ from kinesis_nb.agents.order import ExportOrder, SyncOrder, Task
 from kinesis_nb.agents.orders import JobOrder
 from kinesis_nb.agents.place import Placement, first_places
 from kinesis_nb.agents.states import State
-from kinesis_nb.arguments import in_seconds
-from kinesis_nb.config import hinted
+from kinesis_nb.core.arguments import hinted, in_seconds
+from kinesis_nb.core.foreign import told
+from kinesis_nb.core.frames import Records, TableLike, concat
+from kinesis_nb.core.interrupt import apart
+from kinesis_nb.core.process import of_one_process
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful, warn
-from kinesis_nb.foreign import told
-from kinesis_nb.frames import Records, TableLike, concat
-from kinesis_nb.interrupt import apart
-from kinesis_nb.lazy import scan
-from kinesis_nb.process import of_one_process
-from kinesis_nb.storage import storage_told
-from kinesis_nb.sync import SyncStatus
-from kinesis_nb.table import as_written
+from kinesis_nb.syncing.sync import SyncStatus
+from kinesis_nb.table.lazy import scan
+from kinesis_nb.table.storage import storage_told
+from kinesis_nb.table.table import as_written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,9 +34,9 @@ if TYPE_CHECKING:
 
     from kinesis_nb.agents.cluster import Cluster
     from kinesis_nb.agents.order import Order
-    from kinesis_nb.arguments import Seconds
-    from kinesis_nb.storage import Storage
-    from kinesis_nb.verify import Verdict
+    from kinesis_nb.core.arguments import Seconds
+    from kinesis_nb.table.storage import Storage
+    from kinesis_nb.table.verify import Verdict
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 20.0
@@ -158,7 +157,7 @@ class PartStatus:
     agent
         Its name; empty while nobody runs the part.
     status
-        A :class:`~kinesis_nb.sync.SyncStatus` or a status of an export; None before the agent's first report.
+        A :class:`~kinesis_nb.SyncStatus` or a status of an export; None before the agent's first report.
     maintenance
         When the agent is away next, as text; empty for never.
     """
@@ -351,7 +350,7 @@ def _lines(part: PartStatus) -> list[tuple[Any, ...]]:
 class AgentSync(Job, TableLike):
     """A sync that agents run, part by part; made by :meth:`Source.sync` of a source with ``agents=``.
 
-    It has what a :class:`~kinesis_nb.sync.Sync` has, and :meth:`agents`, :meth:`parts` and :meth:`logs`.
+    It has what a :class:`~kinesis_nb.Sync` has, and :meth:`agents`, :meth:`parts` and :meth:`logs`.
     """
 
     def __init__(self, cluster: Cluster, name: str, order: SyncOrder, storage: Storage) -> None:

@@ -7,8 +7,8 @@ import platform
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from kinesis_nb.access.config import is_loopback
 from kinesis_nb.agents.worker import running
-from kinesis_nb.config import is_loopback
 from kinesis_nb.errors import AgentError
 
 if TYPE_CHECKING:

@@ -8,19 +8,19 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from kinesis_nb.config import Proxy, SourceConfig
-from kinesis_nb.credentials import Secret, StaticCredentials
+from kinesis_nb.access.config import Proxy, SourceConfig
+from kinesis_nb.access.credentials import Secret, StaticCredentials
+from kinesis_nb.core.foreign import Foreign
+from kinesis_nb.core.selection import EVERYTHING
 from kinesis_nb.errors import AgentError
-from kinesis_nb.foreign import Foreign
-from kinesis_nb.selection import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from kinesis_nb.agents.place import Placement
-    from kinesis_nb.position import StartingPosition
-    from kinesis_nb.selection import Selection
-    from kinesis_nb.transport import Kinesis
+    from kinesis_nb.core.position import StartingPosition
+    from kinesis_nb.core.selection import Selection
+    from kinesis_nb.core.transport import Kinesis
 
 _SECRET_WORDS = ("secret", "token", "password", "key", "credential", "sas")
 _PRIVATE = ("tls", "wss", "inproc")  # how Dask's addresses begin where nobody else can read

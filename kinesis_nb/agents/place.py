@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from kinesis_nb.shards import Shard
+    from kinesis_nb.core.shards import Shard
 
 PARTS_PER_AGENT = 2  # so that a part can move to an agent that joins
 MOST_SHARDS = 250  # in one part: every shard is a thread
@@ -30,7 +30,7 @@ class Placement:
 
     Examples
     --------
-    >>> from kinesis_nb.shards import Shard
+    >>> from kinesis_nb.core.shards import Shard
     >>> placement = plan([Shard("a", hash_range=(0, 4)), Shard("b", hash_range=(5, 9))], 2)
     >>> placement.part_of(Shard("child of b", ("b",), hash_range=(7, 9)))
     1

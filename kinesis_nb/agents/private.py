@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
-from kinesis_nb.config import is_loopback
+from kinesis_nb.access.config import is_loopback
 from kinesis_nb.errors import AgentError
 
 if TYPE_CHECKING:

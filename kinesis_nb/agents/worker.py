@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from kinesis_nb.agents.order import Answer, ExportOrder, SyncOrder
 from kinesis_nb.agents.place import Part, how_many, plan
+from kinesis_nb.core.retry import Patient, backoff
+from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.errors import Fenced, KinesisError, TableError
-from kinesis_nb.export_stream import start_export
-from kinesis_nb.retry import Patient, backoff
-from kinesis_nb.storage import Storage
-from kinesis_nb.sync import RunPart, open_table, start_part
-from kinesis_nb.transport import SystemClock
-from kinesis_nb.verify import verify
+from kinesis_nb.exporting.start import start_export
+from kinesis_nb.syncing.sync import RunPart, open_table, start_part
+from kinesis_nb.table.storage import Storage
+from kinesis_nb.table.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from kinesis_nb.agents.order import Task
     from kinesis_nb.agents.place import Placement
-    from kinesis_nb.selection import Selection
-    from kinesis_nb.streaming_export import StreamingExport
-    from kinesis_nb.sync import Sync
-    from kinesis_nb.table import SyncTable
-    from kinesis_nb.transport import Kinesis
-    from kinesis_nb.verify import Verdict
+    from kinesis_nb.core.selection import Selection
+    from kinesis_nb.core.transport import Kinesis
+    from kinesis_nb.exporting.streaming import StreamingExport
+    from kinesis_nb.syncing.sync import Sync
+    from kinesis_nb.table.table import SyncTable
+    from kinesis_nb.table.verify import Verdict
 
 REPORT_SECONDS = 0.25
 ANSWER_SECONDS = 5.0  # for the scheduler

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .consumer import Consumer
 from .errors import in_use, invalid, limit_exceeded, not_found
 from .regions import Params, Region, Reply, require_alone
 from .tags import set_tags
@@ -12,57 +13,11 @@ from .tokens import Page, open_page, seal_page
 
 if TYPE_CHECKING:
     from .streams import Stream
-    from .subscriptions import Subscription
 
 _PER_STREAM = 20  # AWS: consumers of a provisioned or on-demand standard stream
 _CREATING_AT_ONCE = 5  # AWS: consumers in CREATING at the same time
 _PER_PAGE = 100  # AWS: default and most of ListStreamConsumers
 _CONSUMER_ARN = re.compile(r"(?P<stream>arn:.+:stream/[^/]+)/consumer/(?P<name>[^:]+):(?P<created>\d+)")
-
-
-class Consumer:
-    """A registered consumer and its subscriptions."""
-
-    def __init__(self, name: str, stream: Stream, *, now_ms: int, active_ms: int) -> None:
-        self.name = name
-        self.created_ms = now_ms
-        self.arn = f"{stream.arn}/consumer/{name}:{now_ms // 1000}"
-        self.tags: dict[str, str] = {}
-        self.subscriptions: dict[str, Subscription] = {}  # the last one to each shard
-        self._active_ms = active_ms
-        self._gone_ms: int | None = None
-
-    def __repr__(self) -> str:
-        return f"<Consumer {self.name}, {len(self.subscriptions)} shards>"
-
-    def status(self, now_ms: int) -> str:
-        """Return CREATING, ACTIVE or DELETING."""
-        if self._gone_ms is not None:
-            return "DELETING"
-        return "ACTIVE" if now_ms >= self._active_ms else "CREATING"
-
-    def delete(self, due_ms: int) -> None:
-        """Begin to go, which ends when `due_ms` has come."""
-        self._gone_ms = due_ms
-        self.close()
-
-    def gone(self, now_ms: int) -> bool:
-        """Return whether it has been deleted by now."""
-        return self._gone_ms is not None and now_ms >= self._gone_ms
-
-    def close(self) -> None:
-        """End all its subscriptions."""
-        for subscription in self.subscriptions.values():
-            subscription.close()
-
-    def describe(self, now_ms: int) -> dict[str, Any]:
-        """Return the consumer as the API shows it."""
-        return {
-            "ConsumerName": self.name,
-            "ConsumerARN": self.arn,
-            "ConsumerStatus": self.status(now_ms),
-            "ConsumerCreationTimestamp": self.created_ms / 1000,
-        }
 
 
 def register(region: Region, params: Params) -> Reply:
@@ -72,7 +27,7 @@ def register(region: Region, params: Params) -> Reply:
     if name in stream.consumers:
         raise in_use(f"Consumer {name} under stream {stream.name} already exists for account {region.account.id}.")
     _require_room(stream, now_ms)
-    consumer = Consumer(name, stream, now_ms=now_ms, active_ms=region.due_ms)
+    consumer = Consumer(name, stream.arn, now_ms=now_ms, active_ms=region.due_ms)
     set_tags(consumer.tags, params.get("Tags") or {}, name, region.account.id)
     stream.consumers[name] = consumer
     return {"Consumer": consumer.describe(now_ms)}

@@ -12,7 +12,7 @@ from .quotas import Meter, Quotas
 from .shards import HASH_KEYS, Shard
 
 if TYPE_CHECKING:
-    from .consumers import Consumer
+    from .consumer import Consumer
 
 HOUR_MS = 3_600_000
 _SWEEP_MS = 60_000  # how often shards that nobody reads are trimmed; those being read are trimmed at every call

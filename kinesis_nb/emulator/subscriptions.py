@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .consumers import Consumer, find_consumer
+from .consumers import find_consumer
 from .errors import dry_run, in_use
 from .reading import MAX_RECORDS, millis_behind, starting_position
 from .shards import Shard, describe_child
 
 if TYPE_CHECKING:
+    from .consumer import Consumer, Session
     from .regions import Params, Region
     from .streams import Stream
 
@@ -122,7 +123,7 @@ def _require_active(region: Region, stream: Stream, consumer: Consumer) -> None:
         )
 
 
-def _require_pause(region: Region, stream: Stream, consumer: Consumer, shard: Shard, earlier: Subscription) -> None:
+def _require_pause(region: Region, stream: Stream, consumer: Consumer, shard: Shard, earlier: Session) -> None:
     if region.now_ms - earlier.started_ms < _RESUBSCRIBE_MS:
         raise in_use(
             "Another active subscription exists for this consumer: "

@@ -13,7 +13,10 @@ import msgspec
 from botocore import exceptions as boto_errors
 from botocore.parsers import ResponseParserError
 
-from kinesis_nb import halt
+from kinesis_nb.core import halt
+from kinesis_nb.core.position import Kind, StartingPosition
+from kinesis_nb.core.process import of_one_process
+from kinesis_nb.core.transport import Clock, PutResult, ServerTime, SystemClock
 from kinesis_nb.errors import (
     AccessDenied,
     KinesisError,
@@ -22,31 +25,29 @@ from kinesis_nb.errors import (
     closest,
     forget_frames,
 )
-from kinesis_nb.position import Kind, StartingPosition
-from kinesis_nb.process import of_one_process
-from kinesis_nb.service.aggregation import pack
 from kinesis_nb.service.credentials import signed
 from kinesis_nb.service.deadline import set_deadlines, why_too_large
-from kinesis_nb.service.finding import Page, find
-from kinesis_nb.service.listing import all_shards, all_streams, stream_extras, stream_summary
-from kinesis_nb.service.naming import is_arn, named, named_beside_iterator
 from kinesis_nb.service.probe import Probe
-from kinesis_nb.service.putting import decode_results, encode_records, request_body
 from kinesis_nb.service.raw import RawCalls
 from kinesis_nb.service.session import caller_arn, is_aws, make_client, make_credentials
 from kinesis_nb.service.translate import translate
-from kinesis_nb.service.wire import decode_batch, decode_iterator, decode_page, decoding
-from kinesis_nb.transport import Clock, PutResult, ServerTime, SystemClock
+from kinesis_nb.wire.aggregation import pack
+from kinesis_nb.wire.finding import Page, find
+from kinesis_nb.wire.listing import all_shards, all_streams, stream_extras, stream_summary
+from kinesis_nb.wire.naming import is_arn, named, named_beside_iterator
+from kinesis_nb.wire.putting import decode_results, encode_records, request_body
+from kinesis_nb.wire.records import decode_batch, decode_iterator, decode_page, decoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import polars as pl
 
-    from kinesis_nb.config import SourceConfig, StreamArn
-    from kinesis_nb.frames import Batch
-    from kinesis_nb.shards import Shard
-    from kinesis_nb.transport import StreamExtras, StreamSummary
+    from kinesis_nb.access.config import SourceConfig
+    from kinesis_nb.core.frames import Batch
+    from kinesis_nb.core.names import StreamArn
+    from kinesis_nb.core.shards import Shard
+    from kinesis_nb.core.transport import StreamExtras, StreamSummary
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ _UNREADABLE = (  # what botocore's parser ends with, given other types than it e
 
 @of_one_process
 class KinesisClient:
-    """Kinesis over botocore; implements :class:`~kinesis_nb.transport.Kinesis`."""
+    """Kinesis over botocore; implements :class:`~kinesis_nb.core.transport.Kinesis`."""
 
     def __init__(self, config: SourceConfig, clock: Clock | None = None) -> None:
         self._config = config

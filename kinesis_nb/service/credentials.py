@@ -19,16 +19,16 @@ from botocore.credentials import (
 from botocore.parsers import ResponseParserError
 from botocore.utils import InstanceMetadataFetcher
 
-from kinesis_nb.credentials import Auth, AwsInstance, Profile, StaticCredentials, StsRole
+from kinesis_nb.access.credentials import Auth, AwsInstance, Profile, StaticCredentials, StsRole
+from kinesis_nb.core.halt import acquire, holding
 from kinesis_nb.errors import KinesisError, ServiceError, forget_frames
-from kinesis_nb.halt import acquire, holding
 from kinesis_nb.service.translate import RENEWABLE, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kinesis_nb.config import Proxy
-    from kinesis_nb.transport import Clock
+    from kinesis_nb.access.config import Proxy
+    from kinesis_nb.core.transport import Clock
 
 T = TypeVar("T")
 

@@ -2,8 +2,8 @@
 
 A socket's timeout counts from one piece of an answer to the next, so a server that sends a byte now and then is never
 cut off; and nothing in HTTP says that a response ends. Connections made here limit the seconds and bytes of a whole
-response. While they wait they look now and then whether their thread shall end (:mod:`kinesis_nb.halt`): then they are
-closed, and those of other threads go on.
+response. While they wait they look now and then whether their thread shall end
+(:mod:`kinesis_nb.core.halt`): then they are closed, and those of other threads go on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import urllib3.exceptions
 from urllib3.util.connection import allowed_gai_family
 from urllib3.util.wait import wait_for_write
 
-from kinesis_nb import halt, interrupt
+from kinesis_nb.core import halt, interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kinesis_nb.errors import AccessDenied, KinesisError
-from kinesis_nb.service.naming import named, named_beside_iterator
+from kinesis_nb.wire.naming import named, named_beside_iterator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from botocore import exceptions as boto_errors
 from botocore.awsrequest import AWSRequest
 
 from kinesis_nb.errors import MalformedAnswer
-from kinesis_nb.service.naming import is_arn, named
+from kinesis_nb.wire.naming import is_arn, named
 
 _OK = 200
 _AGAIN = "it can be asked for again; a proxy on the way may have changed it"

@@ -11,8 +11,8 @@ import botocore.session
 from botocore import exceptions as boto_errors
 from botocore.config import Config
 
-from kinesis_nb.config import SourceConfig, check_endpoint
-from kinesis_nb.credentials import Profile
+from kinesis_nb.access.config import SourceConfig, check_endpoint
+from kinesis_nb.access.credentials import Profile
 from kinesis_nb.errors import forgetful
 from kinesis_nb.service.credentials import NOT_WHOLE, Renewable, assume, sign_in, signed
 from kinesis_nb.service.deadline import set_deadlines
@@ -20,7 +20,7 @@ from kinesis_nb.service.redact import install
 from kinesis_nb.service.translate import translate_local
 
 if TYPE_CHECKING:
-    from kinesis_nb.transport import Clock
+    from kinesis_nb.core.transport import Clock
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 POOL = 256  # idle connections that are kept; a call that finds none makes one

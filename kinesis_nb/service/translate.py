@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from botocore import exceptions as boto_errors
 from urllib3.exceptions import LocationValueError
 
-from kinesis_nb.config import Proxy, masked
+from kinesis_nb.access.config import Proxy, masked
+from kinesis_nb.access.permissions import SERVICE_OF, statement
 from kinesis_nb.errors import (
     AccessDenied,
     ConfigError,
@@ -26,8 +27,7 @@ from kinesis_nb.errors import (
     Throttled,
     forget_frames,
 )
-from kinesis_nb.permissions import SERVICE_OF, statement
-from kinesis_nb.service.naming import is_arn
+from kinesis_nb.wire.naming import is_arn
 
 _THROTTLES = {
     "ProvisionedThroughputExceededException",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as W  # noqa: N812 - short, for it is in every line
 from ipywidgets.widgets.widget_string import HTMLStyle
 
-from kinesis_nb.config import StreamArn, check_stream_name
+from kinesis_nb.core.names import StreamArn, check_stream_name
 from kinesis_nb.errors import ConfigError, KinesisError, forget_frames
 from kinesis_nb.text import one_line
 from kinesis_nb.widgets.code_view import CodeView

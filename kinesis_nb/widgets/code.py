@@ -7,13 +7,13 @@ import textwrap
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.config import Proxy
-from kinesis_nb.credentials import AwsInstance, Profile, StaticCredentials, StsRole
+from kinesis_nb.access.config import Proxy
+from kinesis_nb.access.credentials import AwsInstance, Profile, StaticCredentials, StsRole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from kinesis_nb.config import SourceConfig
+    from kinesis_nb.access.config import SourceConfig
 
 _WIDTH = 88  # columns of a notebook's cell that need no scrolling
 

@@ -7,25 +7,28 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as W  # noqa: N812 - as in base
 import polars as pl
 
-from kinesis_nb import widgets
-from kinesis_nb.config import check_count, check_stream_name, hinted
+from kinesis_nb.core.arguments import check_count, hinted
+from kinesis_nb.core.names import check_stream_name
 from kinesis_nb.display import table_html
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.source import Source
 from kinesis_nb.widgets.base import Action, Field, Form, heading, markup
 from kinesis_nb.widgets.code import Name, call_code
+from kinesis_nb.widgets.export_form import ExportForm
 from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.rows_view import RecordsView
 from kinesis_nb.widgets.run_form import choice, position, proposals
+from kinesis_nb.widgets.sync_form import SyncForm
+from kinesis_nb.widgets.tail_view import TailView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kinesis_nb.explore import Heat, StreamView
-    from kinesis_nb.frames import Records
-    from kinesis_nb.infer import Schema
-    from kinesis_nb.shards import Shard
-    from kinesis_nb.tail import Tail
+    from kinesis_nb.core.frames import Records
+    from kinesis_nb.core.shards import Shard
+    from kinesis_nb.exploring.explore import Heat, StreamView
+    from kinesis_nb.jsontext.infer import Schema
+    from kinesis_nb.reading.tail import Tail
 
 _NEWEST, _OLDEST, _BETWEEN = "the newest end", "the oldest end", "a time window"
 _TABS = ("Shards", "Records", "Fields", "Heat", "Key → shard", "Use it")
@@ -269,20 +272,20 @@ class _Use(Form):
         self.do("Starting …", lambda: self._source.tail(self._stream.name), self._tailed)
 
     def _tailed(self, tail: Tail) -> None:
-        self._put(widgets.TailView(tail))
+        self._put(TailView(tail))
 
     def sync(self) -> None:
         """Show the form that keeps a table in step with the stream, and the code for it."""
         call = call_code("source.sync", [self._stream.name, f"tables/{self._stream.name}"], {})
         self.show_code(f"sync = {call}\nsync\n")
-        self._put(widgets.SyncForm(self._source, self._stream.name))
+        self._put(SyncForm(self._source, self._stream.name))
 
     def export(self) -> None:
         """Show the form that writes this stream's rows to another one, and the code for it."""
         path = f"tables/{self._stream.name}"
         code = call_code("source.export_stream", [path, Name("output_stream_arn")], {})
         self.show_code(f'output_stream_arn = "arn:aws:kinesis:…"\nexport = {code}\nexport\n')
-        self._put(widgets.ExportForm(self._source))
+        self._put(ExportForm(self._source))
 
     def _put(self, widget: W.Widget) -> None:
         self._below.children = [widget]

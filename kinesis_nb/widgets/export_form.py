@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W  # noqa: N812 - as in base
 
-from kinesis_nb.config import StreamArn, hinted
-from kinesis_nb.encode import Payload, partition_column
+from kinesis_nb.core.arguments import hinted
+from kinesis_nb.core.names import StreamArn
+from kinesis_nb.core.position import StartingPosition, check_end
 from kinesis_nb.errors import ConfigError, ExportsDisabled
-from kinesis_nb.export_stream import Range
-from kinesis_nb.position import StartingPosition, check_end
+from kinesis_nb.exporting.encode import Payload, partition_column
+from kinesis_nb.exporting.start import Range
+from kinesis_nb.exporting.tables import read_rows
+from kinesis_nb.reading.tail import Tail
 from kinesis_nb.source import Source
-from kinesis_nb.sync import Sync
-from kinesis_nb.tables import read_rows
-from kinesis_nb.tail import Tail
+from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.widgets.base import Action, Field, heading
 from kinesis_nb.widgets.code import Name, call_code
 from kinesis_nb.widgets.frame_export import FrameExport
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from kinesis_nb.report import ExportReport
-    from kinesis_nb.streaming_export import StreamingExport
+    from kinesis_nb.exporting.report import ExportReport
+    from kinesis_nb.exporting.streaming import StreamingExport
 
 _FRAME, _STREAM = defaults(Source.export_df), defaults(Source.export_stream)
 _FIRST = "the first column of strings"
@@ -52,8 +53,8 @@ class ExportForm(RunForm):
     source
         Where the output stream is; connected with ``exports_enabled=True``.
     data
-        What is exported: a DataFrame or any other table, or what grows: a :class:`~kinesis_nb.sync.Sync`, the path of
-        its table, a :class:`~kinesis_nb.tail.Tail`. None asks for the path of a table.
+        What is exported: a DataFrame or any other table, or what grows: a :class:`~kinesis_nb.Sync`, the path of its
+        table, a :class:`~kinesis_nb.Tail`. None asks for the path of a table.
 
     Attributes
     ----------

@@ -7,13 +7,13 @@ from collections.abc import Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb import interrupt
+from kinesis_nb.core import interrupt
 from kinesis_nb.errors import Closed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kinesis_nb.report import ExportReport
+    from kinesis_nb.exporting.report import ExportReport
     from kinesis_nb.source import Source
 
 _STOP_SECONDS = 10.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.consumer import ConsumerStats, State
 from kinesis_nb.display import plain, table_html
 from kinesis_nb.errors import KinesisError
+from kinesis_nb.reading.consumer import ConsumerStats, State
 from kinesis_nb.widgets.live import Rate
 from kinesis_nb.widgets.status_view import StatusView, Table, seconds
 

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Protocol
 
-from kinesis_nb.process import of_one_process
+from kinesis_nb.core.process import of_one_process
 
 IDLE_SECONDS = 60.0
 

@@ -15,14 +15,14 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kinesis_nb.frames import concat, iter_records
+from kinesis_nb.core.frames import concat, iter_records
 from kinesis_nb.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from kinesis_nb.buffer import Held
-    from kinesis_nb.frames import Record
+    from kinesis_nb.core.frames import Record
+    from kinesis_nb.reading.buffer import Held
 
 WAITING_ROWS, WAITING_BYTES = 50_000, 16 * 2**20  # what may wait for the next look; it is the tail's own memory, mostly
 WINDOW_ROWS, WINDOW_BYTES = 1_000, 16 * 2**20  # what was shown, and can be looked at in detail

@@ -6,8 +6,8 @@ from abc import abstractmethod
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from kinesis_nb.core.frames import Records
 from kinesis_nb.display import frame_html
-from kinesis_nb.frames import Records
 from kinesis_nb.widgets.assets import source
 from kinesis_nb.widgets.live import SCRIPTS, STYLES, LiveView
 from kinesis_nb.widgets.rows import Columns, Filter, Window, detail

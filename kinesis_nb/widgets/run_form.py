@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W  # noqa: N812 - as in base
 
+from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.errors import AgentError, ConfigError
-from kinesis_nb.position import StartingPosition
 from kinesis_nb.widgets.base import Action, Field, Form, check_stream, markup
 from kinesis_nb.widgets.code import Asked, with_imports
 from kinesis_nb.widgets.job_view import JobView
@@ -19,7 +19,7 @@ from kinesis_nb.widgets.secret_field import SecretField
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from kinesis_nb.credentials import Secret
+    from kinesis_nb.access.credentials import Secret
     from kinesis_nb.source import Source
 
 WATCH_SECONDS = 0.5  # between two looks whether it still runs

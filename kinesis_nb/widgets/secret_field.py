@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from kinesis_nb.credentials import Secret
+from kinesis_nb.access.credentials import Secret
 from kinesis_nb.widgets.assets import source
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class SecretField(anywidget.AnyWidget):
     Attributes
     ----------
     secret
-        The text, as :class:`~kinesis_nb.credentials.Secret`; None before there is one. Not part of the widget's state,
+        The text, as :class:`~kinesis_nb.Secret`; None before there is one. Not part of the widget's state,
         but it can be observed.
     note
         What is shown beside the box; it must not hold the secret.

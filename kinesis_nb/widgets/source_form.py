@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W  # noqa: N812 - as in base
 
-from kinesis_nb.config import Proxy, SourceConfig, hinted
+from kinesis_nb.access.config import Proxy, SourceConfig
+from kinesis_nb.access.credentials import AwsInstance, Profile, StaticCredentials, StsRole, as_secret
+from kinesis_nb.access.saved import check_name
 from kinesis_nb.connection import connect
-from kinesis_nb.credentials import AwsInstance, Profile, StaticCredentials, StsRole, as_secret
+from kinesis_nb.core.arguments import hinted
 from kinesis_nb.errors import AccessDenied, ConfigError
-from kinesis_nb.saved import check_name
 from kinesis_nb.widgets.base import Action, Field, Form, check_stream, heading
 from kinesis_nb.widgets.code import address, source_code
 from kinesis_nb.widgets.secret_field import SecretField
@@ -19,7 +20,7 @@ from kinesis_nb.widgets.secret_field import SecretField
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kinesis_nb.permissions import IamPolicy, PermissionReport
+    from kinesis_nb.access.permissions import IamPolicy, PermissionReport
     from kinesis_nb.source import Source
 
 # proposals; any other may be written

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.consumer import State
 from kinesis_nb.display import plain
+from kinesis_nb.reading.consumer import State
 from kinesis_nb.widgets.assets import source
 from kinesis_nb.widgets.live import SCRIPTS, STYLES, LiveView, Rate
 from kinesis_nb.widgets.rows import cut
 
 if TYPE_CHECKING:
-    from kinesis_nb.streaming_export import StreamingExport
-    from kinesis_nb.sync import Sync
+    from kinesis_nb.exporting.streaming import StreamingExport
+    from kinesis_nb.syncing.sync import Sync
 
 Table = list[Sequence[object]]  # what is in the first row gives the columns
 MOST_SHARDS = 50  # shown

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import ipywidgets as W  # noqa: N812 - as in base
 
 from kinesis_nb import widgets
-from kinesis_nb.config import SourceConfig, hinted
+from kinesis_nb.access.config import SourceConfig
+from kinesis_nb.access.saved import load, missing, sources
+from kinesis_nb.core.arguments import hinted
 from kinesis_nb.samples import demo
-from kinesis_nb.saved import load, missing, sources
 from kinesis_nb.source import Source
 from kinesis_nb.text import one_line
 from kinesis_nb.widgets.base import Action, Field, Form, Panel, heading, markup

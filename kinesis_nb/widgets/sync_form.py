@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import ipywidgets as W  # noqa: N812 - as in base
 
-from kinesis_nb.committer import OnDataLoss
-from kinesis_nb.config import hinted
-from kinesis_nb.foreign import Foreign
-from kinesis_nb.position import StartingPosition, check_end
-from kinesis_nb.read import row_filter
+from kinesis_nb.core.arguments import hinted
+from kinesis_nb.core.foreign import Foreign
+from kinesis_nb.core.position import StartingPosition, check_end
+from kinesis_nb.reading.read import row_filter
 from kinesis_nb.source import Source
-from kinesis_nb.storage import Storage
-from kinesis_nb.sync import Sync, check_options
+from kinesis_nb.syncing.committer import OnDataLoss
+from kinesis_nb.syncing.sync import Sync, check_options
+from kinesis_nb.table.storage import Storage
 from kinesis_nb.widgets.base import Field, heading
 from kinesis_nb.widgets.code import call_code
 from kinesis_nb.widgets.run_form import (

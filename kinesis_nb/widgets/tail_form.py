@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W  # noqa: N812 - as in base
 
-from kinesis_nb import widgets
-from kinesis_nb.buffer import Buffer
+from kinesis_nb.core.position import Kind
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.position import Kind
+from kinesis_nb.reading.buffer import Buffer
 from kinesis_nb.source import Source
 from kinesis_nb.widgets.base import Action, Field, Form, heading
 from kinesis_nb.widgets.code import call_code
 from kinesis_nb.widgets.run_form import changed, choice, defaults, position, proposals, stream_field
+from kinesis_nb.widgets.tail_view import TailView
 
 if TYPE_CHECKING:
-    from kinesis_nb.tail import Tail
+    from kinesis_nb.reading.tail import Tail
 
 _USUAL = defaults(Source.tail)
 _STARTS = ("latest", "trim_horizon", "-5m", "-1h")
@@ -59,7 +59,7 @@ class TailForm(Form):
     def _started(self, tail: Tail) -> None:
         self.tail = tail
         self.show("")
-        self._view.children = [widgets.TailView(tail)]
+        self._view.children = [TailView(tail)]
 
     def to_code(self) -> str:
         """Return the cell that replaces the form, for a source in the variable ``source``."""

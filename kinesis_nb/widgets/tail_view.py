@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.config import hinted
-from kinesis_nb.consumer import ConsumerStats, State
+from kinesis_nb.core.arguments import hinted
 from kinesis_nb.display import plain
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.tail import Tail
+from kinesis_nb.reading.consumer import ConsumerStats, State
+from kinesis_nb.reading.tail import Tail
 from kinesis_nb.widgets.live import Rate
 from kinesis_nb.widgets.rows import Waiting, cut, short
 from kinesis_nb.widgets.rows_view import FRAME_ROWS, RowsView

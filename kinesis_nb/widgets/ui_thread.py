@@ -7,8 +7,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from kinesis_nb.interrupt import wait_for
-from kinesis_nb.process import of_one_process
+from kinesis_nb.core.interrupt import wait_for
+from kinesis_nb.core.process import of_one_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable

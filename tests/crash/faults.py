@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 
-from kinesis_nb import storage
-from kinesis_nb.storage import Storage
-from kinesis_nb.table import SyncTable
+from kinesis_nb.table import storage
+from kinesis_nb.table.storage import Storage
+from kinesis_nb.table.table import SyncTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from kinesis_nb import storage, table
-from kinesis_nb.committer import Committer
-from kinesis_nb.lease import Lease
-from kinesis_nb.scheduler import Scheduler
+from kinesis_nb.reading.scheduler import Scheduler
 from kinesis_nb.service.client import KinesisClient
-from kinesis_nb.upkeep import Maintenance
+from kinesis_nb.syncing.committer import Committer
+from kinesis_nb.syncing.lease import Lease
+from kinesis_nb.syncing.upkeep import Maintenance
+from kinesis_nb.table import storage, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

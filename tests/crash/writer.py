@@ -12,9 +12,10 @@ import polars as pl  # noqa: F401
 import pyarrow.dataset  # noqa: F401
 
 import kinesis_nb as kn
-from kinesis_nb import committer, ownership, pace, scheduler, upkeep
+from kinesis_nb.reading import pace, scheduler
 from kinesis_nb.service.client import KinesisClient
-from kinesis_nb.table import SyncTable
+from kinesis_nb.syncing import committer, ownership, upkeep
+from kinesis_nb.table.table import SyncTable
 from tests.crash import points
 from tests.crash.faults import FailingDisk
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from kinesis_nb.halt import Halt
+from kinesis_nb.core.halt import Halt
 
 if TYPE_CHECKING:
     import random

@@ -11,19 +11,19 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
+from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.core.selection import Selection
 from kinesis_nb.errors import KinesisError, TableError
-from kinesis_nb.position import StartingPosition
-from kinesis_nb.selection import Selection
-from kinesis_nb.storage import LOG, NOTES, Storage
-from kinesis_nb.sync import RunPart, open_table, start_part, start_sync
+from kinesis_nb.syncing.sync import RunPart, open_table, start_part, start_sync
+from kinesis_nb.table.storage import LOG, NOTES, Storage
 from tests.life.world import KEYS, STREAM, Cell, Life, LifeStorage, Process
 from tests.simulation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kinesis_nb.shards import Shard
-    from kinesis_nb.sync import Sync
+    from kinesis_nb.core.shards import Shard
+    from kinesis_nb.syncing.sync import Sync
 
 MOST_PROCESSES = 4
 MOST_SHARDS = 4

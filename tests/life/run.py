@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinesis_nb.errors import DataLoss, Fenced, KinesisError, StreamNotFound, TableError
-from kinesis_nb.ledger import decode_start
-from kinesis_nb.origin import read_origin
-from kinesis_nb.storage import LOG, Storage
-from kinesis_nb.sync import Sync
-from kinesis_nb.table import SyncTable
+from kinesis_nb.syncing.ledger import decode_start
+from kinesis_nb.syncing.sync import Sync
+from kinesis_nb.table.origin import read_origin
+from kinesis_nb.table.storage import LOG, Storage
+from kinesis_nb.table.table import SyncTable
 from tests.life.moves import MINE, NAMES, Moves
 from tests.life.world import KEYS, STREAM, Life, Process
 from tests.simulation import Failure, Violation
 
 if TYPE_CHECKING:
-    from kinesis_nb.table import RecordedGap
-    from kinesis_nb.verify import Verdict
+    from kinesis_nb.table.table import RecordedGap
+    from kinesis_nb.table.verify import Verdict
 
 MOVES = 8, 17  # of one seed
 SETTLED_SECONDS = 30.0  # from the end of all faults until exactly one writer goes on: longer than any lease

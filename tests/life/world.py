@@ -34,15 +34,15 @@ from kinesis_nb import (
     table,
     upkeep,
 )
-from kinesis_nb import process as process_module
+from kinesis_nb.core import process as process_module
+from kinesis_nb.core.running import Registry
+from kinesis_nb.core.selection import EVERYTHING, Selection, Where
+from kinesis_nb.core.shards import Shard
+from kinesis_nb.core.transport import ServerTime
 from kinesis_nb.errors import ServiceError, TableError
-from kinesis_nb.running import Registry
-from kinesis_nb.selection import EVERYTHING, Selection, Where
-from kinesis_nb.shards import Shard
-from kinesis_nb.storage import Storage
-from kinesis_nb.table import SyncTable
-from kinesis_nb.transport import ServerTime
-from kinesis_nb.upkeep import Maintenance
+from kinesis_nb.syncing.upkeep import Maintenance
+from kinesis_nb.table.storage import Storage
+from kinesis_nb.table.table import SyncTable
 from tests.life.disk import Disk
 from tests.life.fibers import Fiber, Fibers, Group, OfFiber, Threading, Time
 from tests.simulation import KEYS, STREAM, World
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from kinesis_nb.sync import Sync
+    from kinesis_nb.syncing.sync import Sync
     from tests.kpl import Row
 
 _WITHIN = 0.3  # seconds that a response of the storage takes at most

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.entries import Options
-from kinesis_nb.export_stream import Range, start_export
-from kinesis_nb.position import Kind, StartingPosition
-from kinesis_nb.selection import EVERYTHING
-from kinesis_nb.storage import LOG
-from kinesis_nb.sync import open_table
+from kinesis_nb.core.position import Kind, StartingPosition
+from kinesis_nb.core.selection import EVERYTHING
+from kinesis_nb.exporting.entries import Options
+from kinesis_nb.exporting.start import Range, start_export
+from kinesis_nb.syncing.sync import open_table
+from kinesis_nb.table.storage import LOG
 from tests.life.moves import MOST_PROCESSES, Moves
 from tests.life.world import Cell, LifeStorage, Record
 from tests.life_exports.world import OUTPUT, ExportLife, ExportProcess
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from deltalake import DeltaTable
 
-    from kinesis_nb.streaming_export import StreamingExport
+    from kinesis_nb.exporting.streaming import StreamingExport
 
 Line = tuple[Options, Range]
 _UNSURE = timedelta(milliseconds=2)  # the emulator and the oracle may round a time to other milliseconds

@@ -15,7 +15,7 @@ from tests.life_exports.world import OUTPUT, ExportLife
 from tests.simulation import Failure, Violation
 
 if TYPE_CHECKING:
-    from kinesis_nb.streaming_export import StreamingExport
+    from kinesis_nb.exporting.streaming import StreamingExport
     from tests.life.world import Cell
 
 MOVES = 8, 17  # of one seed

@@ -15,18 +15,18 @@ from unittest.mock import patch
 
 import msgspec
 
-from kinesis_nb import export_stream, exporter, growing, journal, journal_file, lane, report, streaming_export
+from kinesis_nb.core.running import Registry
+from kinesis_nb.core.transport import StreamExtras
 from kinesis_nb.emulator import AwsError
 from kinesis_nb.errors import AccessDenied, InvalidRequest, ServiceError, Throttled
-from kinesis_nb.growing import GrowingTable
-from kinesis_nb.running import Registry
-from kinesis_nb.service.aggregation import pack, unpack
-from kinesis_nb.service.finding import Page, find
-from kinesis_nb.service.putting import decode_results, encode_records, request_body
-from kinesis_nb.service.wire import decode_page
-from kinesis_nb.streaming_export import StreamingExport
-from kinesis_nb.transport import StreamExtras
-from kinesis_nb.txns import Txns
+from kinesis_nb.exporting import exporter, follow, journal, journal_file, lane, report, start, streaming
+from kinesis_nb.exporting.follow import GrowingTable
+from kinesis_nb.exporting.streaming import StreamingExport
+from kinesis_nb.table.txns import Txns
+from kinesis_nb.wire.aggregation import pack, unpack
+from kinesis_nb.wire.finding import Page, find
+from kinesis_nb.wire.putting import decode_results, encode_records, request_body
+from kinesis_nb.wire.records import decode_page
 from tests.life.world import Life, LifeKinesis, Process, Record
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from kinesis_nb.shards import Shard
-    from kinesis_nb.transport import PutResult
+    from kinesis_nb.core.shards import Shard
+    from kinesis_nb.core.transport import PutResult
     from tests.life.world import Machine
 
 OUTPUT = "copy"
@@ -182,7 +182,7 @@ class JournalOnDisk:
 class ExportLife(Life):
     """One seed."""
 
-    threaded = (*Life.threaded, exporter, journal, lane, report, streaming_export)
+    threaded = (*Life.threaded, exporter, journal, lane, report, streaming)
 
     def __init__(self, seed: int, root: Path) -> None:
         super().__init__(seed, root)
@@ -290,10 +290,10 @@ class ExportLife(Life):
         """Let the package run on the fibers, the clocks and the disk of this world."""
         with super().installed(), ExitStack() as stack:
             replace = lambda *what: stack.enter_context(patch.object(*what))  # noqa: E731
-            replace(export_stream, "_exports", _Exports(self))
+            replace(start, "_exports", _Exports(self))
             replace(journal, "_boot", lambda: self.running.machine.host)
-            replace(streaming_export, "POLL_SECONDS", 1.0)
-            replace(growing, "BAND_ROWS", self.random.choice([7, 30, 1_000]))
+            replace(streaming, "POLL_SECONDS", 1.0)
+            replace(follow, "BAND_ROWS", self.random.choice([7, 30, 1_000]))
             replace(journal_file, "REWRITE_BYTES", self.random.choice([500, 3_000, 100_000]))
             _around_journals(replace, self)
             _around_looks(replace, self)
@@ -336,7 +336,7 @@ def _around_journals(replace: Callable[..., Any], life: ExportLife) -> None:
 
 
 def _around_looks(replace: Callable[..., Any], life: ExportLife) -> None:
-    newest, scan, bands = GrowingTable._newest, GrowingTable._scan, growing._in_bands
+    newest, scan, bands = GrowingTable._newest, GrowingTable._scan, follow._in_bands
 
     def played_newest(self: GrowingTable) -> Any:
         life.at(life.running, "before look", writes=False)
@@ -360,8 +360,8 @@ def _around_looks(replace: Callable[..., Any], life: ExportLife) -> None:
 
     replace(GrowingTable, "_newest", played_newest)
     replace(GrowingTable, "_scan", played_scan)
-    replace(growing, "_in_bands", played_bands)
-    replace(growing, "Txns", PlayedTxns)
+    replace(follow, "_in_bands", played_bands)
+    replace(follow, "Txns", PlayedTxns)
 
 
 def _remembered(replace: Callable[..., Any]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kinesis_nb.position import StartingPosition
-from kinesis_nb.storage import LOG
+from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.table.storage import LOG
 from tests.life.moves import Moves
 
 if TYPE_CHECKING:

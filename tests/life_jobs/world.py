@@ -10,14 +10,14 @@ import distributed
 import distributed.utils
 from distributed import Status
 
+from kinesis_nb.access.config import SourceConfig
 from kinesis_nb.agents import desk, job, worker
 from kinesis_nb.agents.desk import Desk
 from kinesis_nb.agents.job import AgentSync, give_back, submit
 from kinesis_nb.agents.order import Parcel, SyncOrder
 from kinesis_nb.agents.orders import Orders, read_order
-from kinesis_nb.config import SourceConfig
+from kinesis_nb.core.selection import EVERYTHING
 from kinesis_nb.errors import AgentError
-from kinesis_nb.selection import EVERYTHING
 from tests.life.fibers import Time
 from tests.life.world import STREAM, Life, Machine, Process
 from tests.life_jobs.dask import DaskScheduler, DaskWorker, driven
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from kinesis_nb.position import StartingPosition
-    from kinesis_nb.transport import Kinesis
+    from kinesis_nb.core.position import StartingPosition
+    from kinesis_nb.core.transport import Kinesis
 
 TTL_SECONDS = 5.0
 HEARTBEAT_SECONDS, JOIN_SECONDS, ANSWER_SECONDS = 0.5, 1.0, 5.0

@@ -31,7 +31,7 @@ MUTANTS = [
     ),
     Mutant(
         "a part whose disk is full ends its job",
-        "storage.py",
+        "table/storage.py",
         'retryable="://" in uri or _may_pass(said)',
         'retryable="://" in uri',
     ),

@@ -11,7 +11,8 @@ import polars as pl  # noqa: F401
 import pyarrow.dataset  # noqa: F401
 
 import kinesis_nb as kn
-from kinesis_nb import pace, scheduler, upkeep
+from kinesis_nb.reading import pace, scheduler
+from kinesis_nb.syncing import upkeep
 
 
 class Orders(NamedTuple):

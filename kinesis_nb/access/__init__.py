@@ -1,0 +1,1 @@
+"""Who may do what: credentials, the configuration of a source, saved sources, IAM policies."""

@@ -1,0 +1,218 @@
+"""What the arguments of a public call may be, by the annotations of its signature: checked in one place.
+
+What libraries have of the same kind is taken as that: a number of numpy, a timedelta where seconds are meant.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import numbers
+import operator
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, ParamSpec, TypeVar, cast
+
+from kinesis_nb.errors import ConfigError, UnknownOption, closest
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Seconds = float | timedelta
+"""A time to wait."""
+
+_FUNCTION = re.compile(r"Callable\[\[.*?\], \w+\]")
+MOST = 2**63 - 1  # of a whole number: what Arrow and polars count with
+
+
+def in_seconds(given: Seconds | None) -> float:
+    """Return a time to wait as a number; for ever where none is given."""
+    if given is None:
+        return math.inf
+    return given.total_seconds() if isinstance(given, timedelta) else given
+
+
+class _Default:
+    """Stands for an option that was not given; looks like its default in a signature."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+
+def default(value: R) -> R:
+    """Mark the default of an option, so that :func:`given` can tell it from the same value given by the caller."""
+    return cast("R", _Default(value))
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given by the caller."""
+    return {name: value for name, value in options.items() if not isinstance(value, _Default)}
+
+
+def hinted(function: Callable[P, R]) -> Callable[P, R]:
+    """Check the arguments of a public call: the options by their names, and the values by their annotations.
+
+    A call that does not fit is an :class:`UnknownOption` that says what was probably meant, or a ConfigError.
+    """
+    signature = inspect.signature(function)
+    expected = _checks(signature)
+    known = [name for name in signature.parameters if name not in {"self", "cls"}]
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                msg = f"{function.__name__}() has no option {name!r}"
+                raise UnknownOption(msg, hint=closest(name, known) or f"its options are {', '.join(known)}")
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            shown = ", ".join(str(signature.parameters[name]).partition(":")[0].partition("=")[0] for name in known)
+            raise UnknownOption(
+                f"{function.__name__}(): {error}", hint=f"call it as {function.__name__}({shown})"
+            ) from None
+        for name in bound.arguments.keys() & expected.keys():
+            bound.arguments[name] = expected[name](bound.arguments[name])
+        return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def check_choice(name: str, value: object, *choices: str) -> None:
+    """Raise ConfigError for anything but one of the choices; what cannot be compared or hashed is none of them."""
+    if not isinstance(value, str) or value not in choices:
+        known = ", ".join(f'"{choice}"' for choice in choices[:-1]) + f' or "{choices[-1]}"'
+        raise ConfigError(f"{name}={value!r} is not known", hint=f"use {known}")
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise ConfigError for anything but a whole number of 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name}: {value!r} is not a number of rows", hint="give a whole number, 1 or more")
+
+
+def _checks(signature: inspect.Signature) -> dict[str, Callable[[Any], Any]]:
+    """Return, per parameter that can be checked, what takes an argument and gives what the function is to get.
+
+    Each raises ConfigError for anything else, and shows no value: it may be a secret in the wrong place.
+    """
+    found = {}
+    for name, parameter in signature.parameters.items():
+        kinds = _alternatives(parameter.annotation)
+        if kinds and _KINDS.keys() >= set(kinds):
+            found[name] = _check(name, kinds)
+    return found
+
+
+def _alternatives(annotation: object) -> list[str]:
+    """Return the parts of a union as they are written; of a function only that it is one."""
+    return _FUNCTION.sub("Callable", annotation).split(" | ") if isinstance(annotation, str) else []
+
+
+def _check(name: str, kinds: list[str]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        for kind in kinds:
+            if (found := _KINDS[kind][1](value)) is not _WRONG:
+                return found
+        hint = " or ".join(_KINDS[kind][0] for kind in kinds if kind != "None")
+        raise ConfigError(f"{name}= does not accept {_described(value)}", hint=f"give {hint}")
+
+    return check
+
+
+def _described(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, str):
+        return "text that is not Unicode" if _str(value) is _WRONG else "text"
+    return "None" if value is None else f"this {type(value).__name__}"
+
+
+_WRONG = object()
+
+
+def _none(value: object) -> object:
+    return None if value is None else _WRONG
+
+
+def _bool(value: object) -> object:
+    is_truth = isinstance(value, bool) or (type(value).__module__ == "numpy" and type(value).__name__ == "bool")
+    return bool(value) if is_truth else _WRONG
+
+
+def _is_number(value: object, kind: type) -> bool:
+    # a time is a whole number to numpy, of whatever unit
+    is_time = getattr(getattr(value, "dtype", None), "kind", "") in {"m", "M"}
+    return isinstance(value, kind) and not isinstance(value, bool) and not is_time
+
+
+def _int(value: object) -> object:
+    if not _is_number(value, numbers.Integral):
+        return _WRONG
+    found = operator.index(value)  # type: ignore[arg-type]
+    return found if -MOST <= found <= MOST else _WRONG
+
+
+def _float(value: object) -> object:
+    if not _is_number(value, numbers.Real):
+        return _WRONG
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return _WRONG
+    return _WRONG if math.isnan(found) else found
+
+
+def _seconds(value: object) -> object:
+    return value.total_seconds() if isinstance(value, timedelta) else _float(value)
+
+
+def _datetime(value: object) -> object:
+    return value if isinstance(value, datetime) else _WRONG
+
+
+def _str(value: object) -> object:
+    if not isinstance(value, str):
+        return _WRONG
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return _WRONG
+    return str.__str__(value)  # numpy's own kind shows itself as such
+
+
+def _path(value: object) -> object:
+    return value if isinstance(value, os.PathLike) else _WRONG
+
+
+def _callable(value: object) -> object:
+    return value if callable(value) and not isinstance(value, type) else _WRONG
+
+
+def _texts(value: object) -> object:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) != 1:
+        return _WRONG
+    found = tuple(map(_str, value))
+    return _WRONG if _WRONG in found else found
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "None": ("None", _none),
+    "bool": ("True or False", _bool),
+    "int": ("a whole number", _int),
+    "float": ("a number", _float),
+    "Seconds": ("seconds, or a timedelta", _seconds),
+    "datetime": ("a datetime", _datetime),
+    "str": ("text", _str),
+    "PathLike[str]": ("a path", _path),
+    "Callable": ("a function", _callable),
+    "Iterable[str]": ("a list of texts", _texts),
+}

@@ -1,0 +1,94 @@
+"""User records of aggregates that are in another shard than the one that takes their hash keys: kept, or dropped.
+
+A producer packs user records of several keys into one record, which goes to one shard. AWS's aggregators for Python,
+Java and Node do that with any keys, and nobody sends those records again. The KPL packs only keys of one shard, as its
+map of the shards says; after a reshard the map is stale for a while, and the KPL sends what is in the wrong shard once
+more. Pure: no I/O, no clock; docs/aggregates.md has the rule and its proof.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from kinesis_nb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kinesis_nb.core.shards import Shard
+
+STALE_MAP = timedelta(minutes=2)
+"""For how long after a reshard the KPL may pack by its old map of the shards.
+
+It learns of the reshard from the first of its records that lands in a new shard. Records packed by then are tried for
+RecordTtl (30 s by default) and the last request may take RequestTimeout (6 s); the rest is for a producer that writes
+to the shard once a minute.
+"""
+
+_SKEW = timedelta(minutes=1)  # between the two times of a record; AWS's own examples have up to 2 s
+_TOP = 0b10 << 184  # how the numbers of the service begin
+_MADE, _WRITTEN = 148, 36  # where the two times stand, in bits from the end: whole seconds since 1970
+_SECONDS = 2**36 - 1
+
+
+class Foreign(StrEnum):
+    """What becomes of user records whose hash keys are another shard's."""
+
+    AUTO = "auto"  # dropped only while the map of a KPL may be stale
+    KEEP = "keep"
+    DROP = "drop"
+
+
+class Dropped(NamedTuple):
+    """User records of one record of the stream that are not among the rows."""
+
+    sequence_number: str
+    arrived: datetime
+    user_records: int
+
+
+def check_foreign(foreign: object) -> Foreign:
+    """Return the choice; raises ConfigError for any other value."""
+    try:
+        return Foreign(foreign)  # type: ignore[arg-type]
+    except ValueError:
+        raise ConfigError(f"foreign={foreign!r:.40} is not known", hint='use "auto", "keep" or "drop"') from None
+
+
+def drops(foreign: Foreign, shard: Shard, sequence_number: str, arrived: datetime) -> bool:
+    """Return whether the foreign user records of a record are dropped.
+
+    It depends on nothing but the record and the parents of its shard, so every reader decides alike, and always.
+    """
+    if foreign is not Foreign.AUTO:
+        return foreign is Foreign.DROP
+    made = made_at(sequence_number, arrived) if shard.parents else None
+    return made is not None and arrived - made <= STALE_MAP
+
+
+def made_at(sequence_number: str, arrived: datetime) -> datetime | None:
+    """Return when the shard of a record was made; None when its sequence number does not say so.
+
+    A sequence number of the service holds the second in which the shard was made and the one in which the record was
+    written. AWS does not document that, so the second time has to agree with the arrival, which is documented.
+    """
+    number = int(sequence_number)
+    made, written = number >> _MADE & _SECONDS, number >> _WRITTEN & _SECONDS
+    skew = _SKEW.total_seconds()
+    if not _TOP <= number < _TOP + _TOP // 2 or abs(written - arrived.timestamp()) > skew or made > written + skew:
+        return None
+    return datetime.fromtimestamp(made, UTC)
+
+
+def count(dropped: Iterable[Dropped]) -> int:
+    """Return how many user records that are."""
+    return sum(record.user_records for record in dropped)
+
+
+def told(number: int) -> str:
+    """Return in words that user records were dropped; empty for none."""
+    if not number:
+        return ""
+    return f'{number:,} user records of aggregates were dropped as another shard\'s (foreign="keep" keeps them)'

@@ -1,0 +1,52 @@
+"""How a region and a stream are called: what AWS accepts as the name of a stream, and as its ARN."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from kinesis_nb.errors import ConfigError
+
+REGION = re.compile(r"[a-z]{2,4}(-[a-z]+){1,3}-\d{1,2}")
+_STREAM = re.compile(r"[a-zA-Z0-9_.-]{1,128}")  # AWS: StreamName
+_STREAM_ARN = re.compile(
+    r"arn:(?P<partition>aws[a-z-]*):kinesis:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):stream/(?P<stream>[a-zA-Z0-9_.-]{1,128})",
+    re.ASCII,
+)
+
+
+def check_stream_name(stream: object) -> str:
+    """Return the name of a stream as it is, or raise ConfigError when no stream can have it.
+
+    ``..`` is refused although AWS would allow it: in practice it is a path that slipped in.
+    """
+    if not isinstance(stream, str) or not _STREAM.fullmatch(stream) or ".." in stream:
+        msg = f"{stream!r} is not the name of a stream"
+        raise ConfigError(msg, hint="1 to 128 letters, digits, '_', '.' and '-', without '..'")
+    return stream
+
+
+@dataclass(frozen=True, slots=True)
+class StreamArn:
+    """The parts of a stream's ARN that count."""
+
+    partition: str
+    region: str
+    account: str
+    stream: str
+
+    @classmethod
+    def parse(cls, arn: object, region: str) -> StreamArn:
+        """Take an ARN apart, or raise ConfigError when it is none, or of another region than the source's."""
+        match = _STREAM_ARN.fullmatch(str(arn))
+        if match is None:
+            msg = f"{arn!r} is not the ARN of a stream"
+            raise ConfigError(msg, hint="it looks like arn:aws:kinesis:us-east-1:123456789012:stream/orders")
+        found = cls(**match.groupdict())
+        if found.region != region:
+            msg = f"stream {found.stream!r} is in {found.region}, the source in {region}"
+            raise ConfigError(msg, hint=f'connect a source with region="{found.region}" for it')
+        return found
+
+    def __str__(self) -> str:
+        return f"arn:{self.partition}:kinesis:{self.region}:{self.account}:stream/{self.stream}"

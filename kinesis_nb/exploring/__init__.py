@@ -1,0 +1,1 @@
+"""What there is in a source: streams, shards and their lineage."""

@@ -1,0 +1,1 @@
+"""Rows that are written to a stream, in order per key."""

@@ -1,0 +1,195 @@
+"""Rows of a frame -> entries that a lane can send: checked, encoded, and on request aggregated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import polars.selectors as cs
+
+from kinesis_nb.core.arguments import check_choice
+from kinesis_nb.errors import ConfigError, warn
+from kinesis_nb.exporting.encode import (
+    DATA,
+    KEY,
+    KEY_CHARACTERS,
+    Payload,
+    hashed_keys,
+    partition_column,
+    refuse_rows,
+    unusable_keys,
+)
+from kinesis_nb.exporting.lane import Entry
+from kinesis_nb.exporting.refusals import reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from kinesis_nb.core.transport import Kinesis
+    from kinesis_nb.exporting.encode import Encode
+    from kinesis_nb.exporting.report import Settled
+
+    GaveUp = Callable[[Sequence[int], str], None]
+    """Is told the numbers of rows that are left out, and why."""
+
+AGGREGATE_BYTES = 256 * 2**10  # of one aggregate: a shard takes four of them in a second
+_FRAMING = 16  # at most so many bytes of an aggregate belong to one record and are not its own
+_ROW = "row"
+_PLACE = "\0place"  # a name that no column of a user has
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may choose about how rows become records; see :meth:`kinesis_nb.source.Source.export_df`."""
+
+    partition_column: str | None = None
+    encode: Encode | None = None
+    data_column: str | None = None
+    on_bad_key: str = "fail"
+    aggregate: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("partition_column", "data_column"):
+            if not isinstance(value := getattr(self, name), str | None):
+                raise ConfigError(
+                    f"{name}= takes no {type(value).__name__}", hint=f'give the name of one column: {name}="id"'
+                )
+        check_choice("on_bad_key", self.on_bad_key, "fail", "skip", "hash")
+        if not isinstance(self.aggregate, bool | np.bool_):
+            raise ConfigError(f"aggregate= takes no {type(self.aggregate).__name__}", hint="use True or False")
+
+    @classmethod
+    def of_records(cls, partition_column: str | None, on_bad_key: str, aggregate: bool) -> Options:  # noqa: FBT001
+        """Return the options for rows that are records, whatever other columns somebody gave them."""
+        return cls(partition_column, None, DATA, on_bad_key, aggregate)
+
+
+class Preparer:
+    """Turns the rows of one frame into entries, batch by batch."""
+
+    def __init__(self, kinesis: Kinesis, schema: pl.Schema, options: Options, gave_up: GaveUp) -> None:
+        self._kinesis, self._options, self._gave_up = kinesis, options, gave_up
+        self._payload = Payload(schema, options.encode, options.data_column)
+        self.beside = self._payload.beside
+        wanted = options.partition_column
+        if wanted is None and (self._payload.is_synced or self.beside):
+            wanted = KEY
+        self._column = partition_column(schema, wanted)
+        self._marked = self._payload.source_columns(self._column)
+
+    def check_keys(self, frame: pl.LazyFrame) -> None:
+        """Refuse a frame with unusable keys before anything is sent, where that is what the user wants."""
+        if self._options.on_bad_key == "fail":
+            keys = frame.select(pl.col(self._column).cast(pl.String)).with_row_index(_ROW)
+            length = pl.col(self._column).str.len_chars().fill_null(0)
+            with reading("the frame cannot be read", "run frame.collect() to see why"):
+                bad = keys.filter((length < 1) | (length > KEY_CHARACTERS)).select(_ROW).collect(engine="streaming")
+            self._refuse_keys(bad[_ROW])
+
+    def _refuse_keys(self, rows: pl.Series) -> None:
+        refuse_rows(
+            rows,
+            f"no usable partition key in {self._column!r}",
+            'keys have 1 to 256 characters; on_bad_key="skip" leaves such rows out, "hash" makes them a key',
+        )
+
+    def marks(self, rows: pl.DataFrame, first_row: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        """Return a number per row that tells it from another one, and from the same in another place."""
+        made_of = rows if self._marked is None else rows.select(self._marked)
+        made_of = made_of.with_columns(cs.categorical().cast(pl.String))  # the numbers of those differ per process
+        return made_of.with_row_index(_PLACE, first_row).hash_rows().to_numpy()
+
+    def records(self, rows: pl.DataFrame, first_row: int, done: Settled) -> pl.DataFrame:
+        """Return the rows that are to be sent, as columns row, key, data, size.
+
+        Parameters
+        ----------
+        first_row
+            The number of the first of them; the others follow.
+        done
+            Rows that are settled already and left out.
+        """
+        numbers = pl.int_range(first_row, first_row + rows.height, dtype=pl.Int64, eager=True).alias(_ROW)
+        if first_row < done.end:
+            wanted = pl.Series([number not in done for number in numbers], dtype=pl.Boolean)
+            rows, numbers = rows.filter(wanted), numbers.filter(wanted)
+        keys = rows[self._column].cast(pl.String).alias("key")
+        unusable = unusable_keys(keys)
+        if unusable.any():
+            if self._options.on_bad_key == "fail":
+                self._refuse_keys(numbers.filter(unusable))
+            if self._options.on_bad_key == "skip":
+                self._gave_up(numbers.filter(unusable).to_list(), f"no usable partition key in {self._column!r}")
+                rows, numbers, keys = rows.filter(~unusable), numbers.filter(~unusable), keys.filter(~unusable)
+        data = self._payload.encoded(rows, numbers)
+        if unusable.any() and self._options.on_bad_key == "hash":
+            keys = hashed_keys(keys, data, unusable)
+        key_bytes = keys.str.len_bytes().cast(pl.Int64)
+        if (key_bytes > KEY_CHARACTERS).any():
+            self._warn_of_long_keys(keys)
+        size = data.bin.size().cast(pl.Int64) + key_bytes
+        return pl.DataFrame({_ROW: numbers, "key": keys, "data": data, "size": size})
+
+    def _warn_of_long_keys(self, keys: pl.Series) -> None:
+        """Keys are counted in characters; a server that counts UTF-16 units takes some of them for too long."""
+        if any(len(key.encode("utf-16-le")) // 2 > KEY_CHARACTERS for key in keys):
+            warn("a partition key has up to 256 characters, but more than 256 UTF-16 units: some servers refuse it")
+
+    def entries(self, records: pl.DataFrame) -> list[Entry]:
+        """Return the entries for records of :meth:`records`."""
+        if self._options.aggregate:
+            records = self._aggregated(records)
+            rows: Iterable[tuple[int, ...]] = map(tuple, records[_ROW].to_list())
+        else:
+            rows = zip(records[_ROW].to_list())
+        wires = self._kinesis.encode_records(records["key"], records["data"])
+        return list(map(Entry, records["key"].to_list(), wires, records["size"].to_list(), rows))
+
+    def _aggregated(self, records: pl.DataFrame) -> pl.DataFrame:
+        """Join the records of each key, in their order, into aggregates; one that stands alone stays plain."""
+        runs: list[_Run] = []
+        latest: dict[str, _Run] = {}
+        for row, key, data, size in records.iter_rows():
+            run = latest.get(key)
+            if run is None or run.size + size > AGGREGATE_BYTES:
+                run = latest[key] = _Run(key)
+                runs.append(run)
+            run.add(row, data, size)
+        data = [run.data[0] if len(run.data) == 1 else self._kinesis.aggregate(run.key, run.data) for run in runs]
+        sizes = [len(content) + len(run.key.encode()) for content, run in zip(data, runs, strict=True)]
+        rows = pl.Series(_ROW, [run.rows for run in runs], pl.List(pl.Int64))
+        keys = pl.Series("key", [run.key for run in runs], pl.String)
+        return pl.DataFrame([rows, keys, pl.Series(DATA, data, pl.Binary), pl.Series("size", sizes, pl.Int64)])
+
+
+def waves(records: pl.DataFrame) -> pl.DataFrame:
+    """Put the first record of every key before all second ones, and so on, each wave in the order of the rows.
+
+    A request holds one record of a key, so this fills requests even where the rows are sorted by key.
+    """
+    wave = pl.int_range(pl.len()).over("key").alias("wave")
+    return records.with_columns(wave).sort("wave", maintain_order=True).drop("wave")
+
+
+class _Run:
+    """Records of one key that go into one aggregate."""
+
+    def __init__(self, key: str) -> None:
+        self.key, self.rows, self.size = key, list[int](), 0
+        self.data: list[bytes] = []
+
+    def add(self, row: int, data: bytes, size: int) -> None:
+        self.rows.append(row)
+        self.data.append(data)
+        self.size += size + _FRAMING
+
+
+def refuse_large(records: pl.DataFrame, most: int) -> None:
+    """Raise a ConfigError for records that are larger than the stream takes."""
+    refuse_rows(
+        records.filter(pl.col("size") > most)[_ROW],
+        f"larger than {most:,} bytes with the key",
+        f"this stream takes records of up to {most / 2**20:g} MiB; nothing is cut",
+    )

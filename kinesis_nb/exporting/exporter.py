@@ -1,0 +1,182 @@
+"""Sends entries to a stream with one thread per lane; a DataFrame and a growing table go through the same one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from datetime import timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from kinesis_nb.core import interrupt
+from kinesis_nb.core.shards import hash_key
+from kinesis_nb.exporting.lane import Entry, Lane, Outcome
+from kinesis_nb.exporting.report import Window
+from kinesis_nb.exporting.throughput import Pacer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kinesis_nb.core.transport import Clock, Kinesis
+    from kinesis_nb.exporting.lane import Observer
+    from kinesis_nb.exporting.report import Tally
+    from kinesis_nb.exporting.target import Target
+
+STREAMED = Window(200_000, 64 * 2**20)  # of what is read as it is sent
+IN_MEMORY = Window(2_000_000, 512 * 2**20)  # of a frame: the more keys are at hand, the fuller the requests
+TICK_SECONDS = 0.1
+LOOK_BACK = timedelta(minutes=1)  # before a request, a look for its records begins: arrival times may be a bit off
+
+
+class Exporter:
+    """Lanes, their threads, and the one place where entries come in.
+
+    Parameters
+    ----------
+    tally
+        Counts for the report.
+    journal
+        Told of every request as well, before the tally.
+    """
+
+    def __init__(
+        self,
+        kinesis: Kinesis,
+        target: Target,
+        clock: Clock,
+        tally: Tally,
+        *,
+        ordered: bool,
+        resend_unknown: bool = True,
+        journal: Observer | None = None,
+    ) -> None:
+        self._target, self._tally = target, tally
+        observer = tally if journal is None else _Both(journal, tally)
+
+        def find(records: Sequence[bytes], seconds: float) -> list[str | None]:
+            since = kinesis.server_time().earliest - timedelta(seconds=seconds) - LOOK_BACK
+            return kinesis.find(target.stream, records, since)
+
+        self.lanes = [
+            Lane(
+                lambda records: kinesis.put_records(target.stream, records),
+                clock,
+                Pacer(clock, target.shards_per_lane or 1),
+                observer,
+                ordered=ordered,
+                resend_unknown=resend_unknown,
+                find=find,
+            )
+            for _ in target.hash_ranges
+        ]
+        self._lane_of = lru_cache(65_536)(self._find_lane)
+        self._stopping = threading.Event()
+        self._is_complete = False  # nothing more will come in
+        # not Thread.join(): interrupted, it takes a living thread for a dead one
+        self._ends: list[threading.Event] = []
+        self.error: BaseException | None = None
+
+    # --- what the simulation drives by itself ---
+
+    def queue(self, entries: Sequence[Entry]) -> None:
+        """Give each entry to the lane of its key."""
+        self._tally.queued(sum(len(entry.rows) for entry in entries), sum(entry.size for entry in entries))
+        if len(self.lanes) == 1:
+            self.lanes[0].add(entries)
+            return
+        parts: dict[int, list[Entry]] = {}
+        for entry in entries:
+            parts.setdefault(self._lane_of(entry.key), []).append(entry)
+        for number, part in parts.items():
+            self.lanes[number].add(part)
+
+    def _find_lane(self, key: str) -> int:
+        return bisect_left(self._target.hash_ranges, hash_key(key))
+
+    # --- threads ---
+
+    def start(self) -> None:
+        """Start one thread per lane."""
+        for number, lane in enumerate(self.lanes):
+            name = f"kinesis_nb {self._target.stream} export {number}"
+            end = threading.Event()
+            self._ends.append(end)
+            threading.Thread(target=self._run, args=(lane, end), name=name, daemon=True).start()
+
+    def _run(self, lane: Lane, end: threading.Event) -> None:
+        try:
+            while not self._stopping.is_set():
+                wait = lane.step()
+                if wait:
+                    self._stopping.wait(wait)
+                elif wait is None:
+                    if self._is_complete and lane.is_idle:
+                        return
+                    lane.has_work.wait()
+        except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the caller, whatever it is
+            self.error = self.error or error
+            self.halt()
+        finally:
+            end.set()
+
+    def wait_for_room(self, most: Window, progress: Callable[[int], None]) -> None:
+        """Wait until the queues are below their bounds.
+
+        Raises
+        ------
+        BaseException
+            What a lane failed with.
+        """
+        self._raise_failure()
+        while not self._tally.wait_for_room(most, TICK_SECONDS):
+            progress(self._tally.rows)
+            self._raise_failure()
+
+    def finish(self, progress: Callable[[int], None]) -> None:
+        """Wait until everything that was queued is settled, and end the threads.
+
+        Raises
+        ------
+        BaseException
+            What a lane failed with.
+        """
+        self._is_complete = True
+        for lane in self.lanes:
+            lane.has_work.set()
+        for end in self._ends:
+            while not end.wait(TICK_SECONDS):
+                progress(self._tally.rows)
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def halt(self) -> None:
+        """Send no further request."""
+        self._stopping.set()
+        for lane in self.lanes:
+            lane.has_work.set()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Send no further request, and wait for the responses to those under way, at most `timeout` seconds."""
+        self.halt()
+        give_up = time.monotonic() + (float("inf") if timeout is None else timeout)
+        for end in self._ends:
+            interrupt.wait(end, give_up - time.monotonic())
+
+
+class _Both:
+    """Two observers as one."""
+
+    def __init__(self, first: Observer, second: Observer) -> None:
+        self._observers = (first, second)
+
+    def sending(self, entries: Sequence[Entry]) -> None:
+        for observer in self._observers:
+            observer.sending(entries)
+
+    def settled(self, outcome: Outcome) -> None:
+        for observer in self._observers:
+            observer.settled(outcome)

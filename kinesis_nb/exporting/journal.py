@@ -1,0 +1,340 @@
+"""What a streaming export has sent, on disk, so that it goes on where it was even after kill -9.
+
+A request's rows are written down before it goes out, and what became of them before the next record of any of their
+keys may go. So after a crash of the process only the records of the requests that were under way are in doubt, at most
+one per key: they are sent again, in order, and counted as possible duplicates.
+
+After a power cut the last second may be missing, so all rows that had been taken out of the table by then are in doubt;
+how far that was is made durable before the first of them is sent.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import polars as pl
+
+from kinesis_nb.core.process import of_one_process
+from kinesis_nb.errors import ConfigError, warn
+from kinesis_nb.exporting.journal_file import GivenUp, JournalFile, read_journal
+from kinesis_nb.exporting.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from kinesis_nb.core.transport import Clock
+    from kinesis_nb.exporting.journal_file import Found
+    from kinesis_nb.exporting.lane import Entry, Outcome
+
+Place = tuple[str, int]
+"""A row of a synced table: shard id and ``shard_offset``."""
+
+SHARD, OFFSET = "shard_id", "shard_offset"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_OTHER = {
+    "table": "it is of a table of the stream {was}",
+    "table_id": "it is of another table of the same stream",
+    "created_at": "its table is of a stream that was created at {was}, and this one at {now}",
+    "output": "its output stream is {was}",
+    "output_created_at": "its output stream was created at {was}, and the one of today at {now}",
+}
+
+
+@of_one_process
+class Journal:
+    """The progress of one export, in memory and in its file; an Observer of the lanes.
+
+    Use :meth:`open`. One process at a time has a journal.
+
+    Attributes
+    ----------
+    header
+        What the file was made for; None for what was not known.
+    begin
+        The time (ISO) from which rows are sent; None for all.
+    rows, possible_duplicates, failed
+        Of all runs together, how many.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._file = JournalFile(path, clock)
+        self._given_up = GivenUp(path.with_name(f"{path.name}.failed"))
+        self._lock = threading.Lock()  # guards everything below
+        self._places: dict[int, Place] = {}  # rows that are queued and not done
+        self._tried: set[Place] = set()
+        self._taken: dict[str, int] = {}  # per shard, up to where rows were taken by any run
+        self._failed: list[tuple[str, int, str]] = []  # since the file was rewritten
+        self.progress = Progress()
+        self.header: dict[str, str | None] = {}
+        self.begin: str | None = None
+        self.rows = self.possible_duplicates = self.failed = 0
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        header: Mapping[str, str | None],
+        begin: str | None,
+        clock: Clock,
+        *,
+        ends: Callable[[], Mapping[str, int]],
+        is_latest: bool = False,
+    ) -> Self:
+        """Open a journal, or make it.
+
+        Parameters
+        ----------
+        header
+            What it is for; None for what is not known now.
+        begin, is_latest
+            Where a new one begins: at a time (ISO), or behind what the table holds now.
+        ends
+            Gives the offset behind the last row of each shard of the table.
+
+        Raises
+        ------
+        Fenced
+            When another process has it open.
+        ConfigError
+            When it was made for something else, or cannot be read.
+        """
+        journal = cls(path, clock)
+        try:
+            found = read_journal(path)
+            if found.state is None:
+                journal.header, journal.begin = dict(header), begin
+                journal._given_up.clear()
+                journal.progress.resume(ends() if is_latest else {}, {})
+            else:
+                journal._load(found.state, found, ends)
+                check_header(path, journal.header, header)
+                journal.header |= {name: now for name, now in header.items() if now is not None}
+            journal._rewrite()
+        except BaseException:
+            journal._file.close()
+            raise
+        return journal
+
+    # --- the rows of the table
+
+    def high(self) -> dict[str, int]:
+        """Return, per shard, the first offset that was not taken yet."""
+        with self._lock:
+            return dict(self.progress.high)
+
+    def take(self, rows: pl.DataFrame, wanted: pl.Expr, number: Callable[[int], int]) -> tuple[pl.DataFrame, int]:
+        """Take rows out of the table: none of them, and none before them, is given again.
+
+        Parameters
+        ----------
+        rows
+            Of all shards, from :meth:`high` on, in the order of their offsets.
+        wanted
+            Which of them are to be sent.
+        number
+            Numbers the given count of rows, and returns the number of the first.
+
+        Returns
+        -------
+        tuple of DataFrame and int
+            Those to be sent that were not sent by an earlier run, and the number of the first.
+        """
+        with self._lock:
+            rows = rows.filter(not_before(self.progress.high))
+            new = self._without_resumed(rows.filter(wanted))
+            first_row = number(new.height)
+            self._places.update(enumerate(zip(new[SHARD].to_list(), new[OFFSET].to_list(), strict=True), first_row))
+            queued = dict(new.group_by(SHARD, maintain_order=True).agg(OFFSET).iter_rows())
+            spans = rows.group_by(SHARD).agg(pl.col(OFFSET).min(), pl.col(OFFSET).max().alias("last") + 1)
+            taken = {shard_id: (first, end) for shard_id, first, end in spans.iter_rows()}
+            for shard_id, (_, end) in taken.items():
+                self.progress.take(shard_id, queued.get(shard_id, ()), end)
+                self._taken[shard_id] = max(end, self._taken.get(shard_id, 0))
+            self._add({"taken": taken}, durable=True)
+        return new, first_row
+
+    def _without_resumed(self, rows: pl.DataFrame) -> pl.DataFrame:
+        for shard_id in rows[SHARD].unique().to_list():
+            if done := self.progress.resumed(shard_id):
+                rows = rows.filter((pl.col(SHARD) != shard_id) | ~pl.col(OFFSET).is_in(list(done)))
+        return rows
+
+    # --- what the lanes tell
+
+    def sending(self, entries: Sequence[Entry]) -> None:
+        """Write down what a request tries."""
+        with self._lock:
+            places = [self._places[row] for entry in entries for row in entry.rows]
+            self._tried.update(places)
+            self._add({"try": _by_shard(places)})
+
+    def settled(self, outcome: Outcome) -> None:
+        """Write down what became of it."""
+        with self._lock:
+            written = [self._places.pop(row) for entry in outcome.written for row in entry.rows]
+            refused = [self._places[row] for entry in outcome.refused for row in entry.rows]
+            unknown = [self._places[row] for entry in outcome.unknown for row in entry.rows]
+            line: dict[str, Any] = {
+                "done": _by_shard(written),
+                "rows": len(written),
+                "refused": _by_shard(refused),
+                "unknown": _by_shard(unknown),
+                "failed": self._fail((row, reason) for entry, reason in outcome.failed for row in entry.rows),
+            }
+            for shard_id, offsets in line["done"].items():
+                self.progress.done(shard_id, offsets)
+            self._count(line)
+            self._add({name: value for name, value in line.items() if value})
+
+    def gave_up(self, rows: Iterable[int], reason: str) -> None:
+        """Write down rows that are not sent, for a reason."""
+        with self._lock:
+            line = {"failed": self._fail((row, reason) for row in rows)}
+            self._count(line)
+            self._add(line)
+
+    def _fail(self, rows: Iterable[tuple[int, str]]) -> list[tuple[str, int, str]]:
+        failed = [(*self._places.pop(row), reason) for row, reason in rows]
+        for shard_id, offset, _ in failed:
+            self.progress.done(shard_id, [offset])
+        return failed
+
+    def _count(self, line: Mapping[str, Any]) -> None:
+        failed = [(shard_id, offset, reason) for shard_id, offset, reason in line.get("failed", ())]
+        self._failed += failed
+        self.failed += len(failed)
+        self.rows += line.get("rows", 0)
+        self._tried.update(_places(line.get("try", {})))
+        self._tried.difference_update((shard_id, offset) for shard_id, offset, _ in failed)
+        for name in ("done", "refused", "unknown"):
+            self._tried.difference_update(_places(line.get(name, {})))
+        self.possible_duplicates += sum(map(len, line.get("unknown", {}).values()))
+
+    def failed_rows(self) -> list[tuple[str, int, str]]:
+        """Return the rows that were given up: shard id, offset, reason."""
+        with self._lock:
+            found = self._given_up.rows() | {(shard_id, offset): reason for shard_id, offset, reason in self._failed}
+        return [(shard_id, offset, found[shard_id, offset]) for shard_id, offset in sorted(found)]
+
+    # --- the file
+
+    def _load(self, state: Mapping[str, Any], found: Found, ends: Callable[[], Mapping[str, int]]) -> None:
+        self.header, self.begin = state["header"], state["from"]
+        self.possible_duplicates, self.failed = state["possible_duplicates"], state.get("given_up", 0)
+        low: dict[str, int] = dict(state["low"])
+        done: dict[str, set[int]] = {}
+        for line in (state, *found.lines):
+            self._count(line)
+            for shard_id, offset in line.get("begin", {}).items():  # of earlier releases
+                low.setdefault(shard_id, offset)
+            for shard_id, (first, end) in line.get("taken", {}).items():
+                low.setdefault(shard_id, first)
+                self._taken[shard_id] = max(end, self._taken.get(shard_id, 0))
+            for shard_id, offset in _places(line.get("done", {})):
+                done.setdefault(shard_id, set()).add(offset)
+            for shard_id, offset, _ in line.get("failed", ()):
+                done.setdefault(shard_id, set()).add(offset)
+        self.progress.resume(low, done)
+        self._count_doubtful(state, found, ends)
+
+    def _count_doubtful(self, state: Mapping[str, Any], found: Found, ends: Callable[[], Mapping[str, int]]) -> None:
+        """Count the rows that are sent again although they may have been sent."""
+        was_closed = bool(found.lines) and "closed" in found.lines[-1]
+        doubtful = len(self._tried)  # of requests that were under way when the process died
+        if found.is_damaged:
+            doubtful = max(doubtful, self._count_open(self._taken), self._count_open(ends()))
+            warn(f"{self._file.path} was damaged: up to {doubtful:,} rows that were sent already are sent again")
+        elif not was_closed and state.get("boot", _boot()) != _boot():
+            doubtful = max(doubtful, self._count_open(self._taken))
+        self.possible_duplicates += doubtful
+        self._tried.clear()
+
+    def _count_open(self, ends: Mapping[str, int]) -> int:
+        """Return how many rows before these offsets are not known as done."""
+        spans = [(self.progress.low.get(shard_id, 0), end, shard_id) for shard_id, end in ends.items()]
+        known = sum(low <= offset < end for low, end, shard_id in spans for offset in self.progress.resumed(shard_id))
+        return sum(max(0, end - low) for low, end, _ in spans) - known
+
+    def _rewrite(self) -> None:
+        self._given_up.add(self._failed)
+        self._failed.clear()
+        self._file.rewrite(
+            {
+                "header": self.header,
+                "from": self.begin,
+                "boot": _boot(),
+                "low": self.progress.low,
+                "taken": {shard_id: (self.progress.low.get(shard_id, 0), end) for shard_id, end in self._taken.items()},
+                "possible_duplicates": self.possible_duplicates,
+                "rows": self.rows,
+                "done": self.progress.above(),
+                "given_up": self.failed,
+                "try": _by_shard(self._tried),
+            }
+        )
+
+    def _add(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
+        self._file.add(line, durable=durable)
+        if self._file.is_large:
+            self._rewrite()
+
+    def sync(self) -> None:
+        """Make everything so far survive a power cut."""
+        with self._lock:
+            self._file.sync()
+
+    def close(self) -> None:
+        """Let others have it."""
+        with self._lock:
+            try:
+                if self._file.is_open:
+                    self._file.add({"closed": True}, durable=True)
+            finally:
+                self._file.close()
+
+
+def not_before(taken: Mapping[str, int]) -> pl.Expr:
+    """Return which rows are not before the offset of their shard; those of other shards all are."""
+    if not taken:
+        return pl.lit(value=True)
+    first = pl.col(SHARD).replace_strict(list(taken), list(taken.values()), default=0, return_dtype=pl.Int64)
+    return pl.col(OFFSET) >= first
+
+
+def check_journal(path: Path, header: Mapping[str, str | None]) -> None:
+    """Raise ConfigError for a journal that was made for something else, or cannot be read; it may be in use."""
+    state = read_journal(path).state
+    if state is not None:
+        check_header(path, state["header"], header)
+
+
+def check_header(path: Path, then: Mapping[str, str | None], header: Mapping[str, str | None]) -> None:
+    """Raise ConfigError where what a journal was made for differs from what it is to be used for."""
+    for name, now in header.items():
+        was = then.get(name)
+        if None not in (was, now) and was != now:
+            raise ConfigError(
+                f"{path} is of another export: {_OTHER[name].format(was=was, now=now)}",
+                hint="delete that file to send all rows from the start, or name another one with journal=",
+            )
+
+
+def _places(offsets: Mapping[str, Iterable[int]]) -> Iterable[Place]:
+    return ((shard_id, offset) for shard_id, found in offsets.items() for offset in found)
+
+
+def _by_shard(places: Iterable[Place]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for shard_id, offset in places:
+        found.setdefault(shard_id, []).append(offset)
+    return found
+
+
+def _boot() -> str:
+    """Return what changes whenever this machine starts; empty where the system does not tell."""
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,373 @@
+"""The file of a journal: lines that are added and never changed, until the file is replaced by its meaning.
+
+Each line has a checksum that goes on from the line before it, so what a power cut or a full disk left torn, short,
+zeroed or out is recognised. The first line is the state that the later ones change. It is kept twice, and so are those
+of the later ones that are durable, so that a file that lost its end is recognised too.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+import zlib
+from contextlib import ExitStack, suppress
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import msgspec
+
+from kinesis_nb.errors import ConfigError, Fenced, TableError
+from kinesis_nb.table.storage import one_line, sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from kinesis_nb.core.transport import Clock
+
+T = TypeVar("T")
+
+REWRITE_BYTES = 4 * 2**20  # then the file is replaced by its meaning
+SYNC_SECONDS = 1.0  # what a power cut takes is at most so old
+_DURABLE = {"taken", "closed"}  # what the lines say that are in the copy as well
+_CHECK = b"\t"  # between a line and its checksum; JSON has none
+
+
+class Found(NamedTuple):
+    """What a file held.
+
+    Attributes
+    ----------
+    state
+        The first line; None for a new file.
+    lines
+        Those behind it, up to the first that is damaged.
+    is_damaged
+        Whether a line is damaged that others follow, or lines are gone, so that what happened since is not known. The
+        last one alone may be torn: the process died in it, and did nothing after it.
+    """
+
+    state: dict[str, Any] | None
+    lines: list[dict[str, Any]]
+    is_damaged: bool
+
+
+def read_journal(path: Path) -> Found:
+    """Return what is in a journal's file; somebody may be writing it.
+
+    Raises
+    ------
+    ConfigError
+        When both copies of its state are damaged.
+    """
+    try:
+        body = path.read_bytes()
+    except FileNotFoundError:
+        return Found(None, [], is_damaged=False)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {one_line(error)}", hint="check who may read it") from None
+    state, lines, is_damaged = _parsed(body)
+    copy, kept, _ = _parsed(_read_copy(path))
+    if state is None:
+        state, lines, is_damaged = copy, kept, True
+    elif copy is not None and state != copy:  # who replaces both died after the copy, which says all that the file did
+        state, lines, is_damaged = copy, kept, False
+    elif missing := kept[sum(not _DURABLE.isdisjoint(line) for line in lines) :]:
+        lines, is_damaged = lines + missing, True
+    if state is None:
+        raise ConfigError(
+            f"{path} is damaged in its first line, and so is its copy: what was sent is not known",
+            hint="put it back from a backup; or delete it, which sends all rows again",
+        )
+    return Found(state, lines, is_damaged)
+
+
+def _read_copy(path: Path) -> bytes:
+    try:
+        return _copy_of(path).read_bytes()
+    except OSError:
+        return b""
+
+
+def _copy_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.copy")
+
+
+class JournalFile:
+    """One journal's file, locked for one process.
+
+    Raises
+    ------
+    Fenced
+        When another process has it.
+    ConfigError
+        When it cannot be there.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self._clock = clock
+        self._file: IO[bytes] | None = None
+        self._copied: IO[bytes] | None = None
+        self._size = self._copied_size = self._least = 0  # bytes; the last, those of the state
+        self._check = self._copied_check = 0  # of the last line, and of that in the copy
+        self._synced_at = clock.monotonic()
+        try:
+            _make_folder(path.parent)
+            self._lock = _locked(path.with_name(f"{path.name}.lock"))
+        except OSError as error:
+            raise ConfigError(
+                f"{path} cannot be written: {one_line(error)}", hint="name a file in a folder of yours with journal="
+            ) from None
+
+    def rewrite(self, state: Mapping[str, Any]) -> None:
+        """Replace the file by one that holds this state; a crash leaves the old one or the new one."""
+        body = _encode(state)
+        paths = _copy_of(self.path), self.path
+        try:
+            with ExitStack() as opened:  # both, before one is replaced: a disk that is full leaves both
+                copied, new = (opened.enter_context(_write_new(path, body)) for path in paths)
+                self._close_files()  # a line that was added now would be in the file and not in a newer copy
+                for path in paths:
+                    _new_of(path).replace(path)
+                    sync_folder(path.parent)
+                opened.pop_all()
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+        self._file, self._copied, self._least = new, copied, len(body)
+        self._size = self._copied_size = len(body)
+        self._check = self._copied_check = _check_of(body)
+        self._synced_at = self._clock.monotonic()
+
+    def add(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
+        """Add a line, whole or not at all.
+
+        Parameters
+        ----------
+        durable
+            Make it survive a power cut now; others do within a second, as long as lines are added.
+
+        Raises
+        ------
+        TableError
+            When it cannot be written.
+        """
+        if self._file is None or self._copied is None:
+            raise ConfigError("the journal is closed", hint="start the export again")
+        body, copy = _encode(line, self._check), _encode(line, self._copied_check) if durable else b""
+        try:
+            _write(self._file, body)
+            if durable or self._clock.monotonic() - self._synced_at >= SYNC_SECONDS:
+                self._sync(self._file)
+            _write(self._copied, copy)  # behind the file itself, which may know more and never less
+        except OSError as error:
+            for file, size in ((self._copied, self._copied_size), (self._file, self._size)):
+                with suppress(OSError):  # else the torn line is recognised when the file is read
+                    file.seek(file.truncate(size))
+            raise _unwritable(self.path, error) from None
+        self._size, self._check = self._size + len(body), _check_of(body)
+        if durable:
+            self._copied_size, self._copied_check = self._copied_size + len(copy), _check_of(copy)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it should be rewritten: so the cost of a line does not depend on how many there were."""
+        return self._size > max(REWRITE_BYTES, 2 * self._least)
+
+    def sync(self) -> None:
+        """Make everything so far survive a power cut."""
+        if self._file is not None:
+            try:
+                self._sync(self._file)
+            except OSError as error:
+                raise _unwritable(self.path, error) from None
+
+    def _sync(self, file: IO[bytes]) -> None:
+        os.fsync(file.fileno())
+        self._synced_at = self._clock.monotonic()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether lines can be added."""
+        return self._file is not None
+
+    def close(self) -> None:
+        """Let others have it."""
+        self._close_files()
+        _unlock(self._lock)
+
+    def _close_files(self) -> None:
+        for file in (self._file, self._copied):
+            if file is not None:
+                file.close()
+        self._file = self._copied = None
+
+
+class GivenUp:
+    """The rows that were given up, in a file of its own that only grows; a row may stand in it twice."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, rows: list[tuple[str, int, str]]) -> None:
+        """Add rows, durably."""
+        if not rows:
+            return
+        try:
+            with self._path.open("ab") as file:
+                file.write(b"".join(map(_encode, rows)))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+
+    def rows(self) -> dict[tuple[str, int], str]:
+        """Return the reasons by shard id and offset."""
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except OSError:
+            return {}
+        found = (_decode(line, list) for line in lines)
+        return {(shard_id, offset): reason for shard_id, offset, reason in filter(None, found)}
+
+    def clear(self) -> None:
+        """Forget all of them: a new journal begins."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> TableError:
+    return TableError(
+        f"{path} cannot be written: {one_line(error)}",
+        hint="make room there, and run the same line again: it continues where it stopped",
+    )
+
+
+def _encode(line: Any, before: int = 0) -> bytes:
+    body = msgspec.json.encode(line)
+    return b"%s%s%08x\n" % (body, _CHECK, zlib.crc32(body, before))
+
+
+def _check_of(line: bytes) -> int:
+    """Return the checksum of a line; 0 where it has none."""
+    _, mark, check = line.rstrip(b"\n").rpartition(_CHECK)
+    try:
+        return int(check, 16) if mark else 0
+    except ValueError:
+        return 0
+
+
+def _parsed(body: bytes) -> tuple[dict[str, Any] | None, list[dict[str, Any]], bool]:
+    """Return the state in a file, the lines behind it that are as they were written, and whether others are not."""
+    *whole, torn = body.split(b"\n")
+    first, *rest = whole or [b""]
+    if (state := _decode(first, dict)) is None:
+        return None, [], True
+    lines = _decoded(rest, _check_of(first))
+    return state, lines, len(lines) < len(rest) or b"\0" in torn  # a process that dies leaves half a line, no zeros
+
+
+def _decoded(lines: Sequence[bytes], before: int) -> list[dict[str, Any]]:
+    """Return what the lines say up to the first that is damaged, or does not follow the one before it."""
+    found: list[dict[str, Any]] = []
+    for line in lines:
+        entry = _decode(line, dict, before)
+        if entry is None:
+            break
+        found.append(entry)
+        before = _check_of(line)
+    return found
+
+
+def _decode(line: bytes, kind: type[T], before: int = 0) -> T | None:
+    """Return what a line says; None for one that is damaged."""
+    body, mark, check = line.rpartition(_CHECK)
+    if mark and check != b"%08x" % zlib.crc32(body, before):
+        return None
+    try:
+        found: Any = msgspec.json.decode(body if mark else line, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    # before this release lines had no checksum, and states did not name the start of the machine
+    return found if mark or (not before and "boot" not in found) else None
+
+
+def _write(file: IO[bytes], body: bytes) -> None:
+    """Write all of it: a disk that is full takes a part, and says so at the next try."""
+    while body:
+        body = body[file.write(body) :]
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder that survives a power cut; who made one that is there may have died before it was durable."""
+    if not folder.exists():
+        if not folder.parent.exists():
+            _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def _write_new(path: Path, body: bytes) -> IO[bytes]:
+    """Write a file that is to be put in the place of another, durably; return it open, to be added to."""
+    file = _new_of(path).open("wb", buffering=0)
+    try:
+        _write(file, body)
+        os.fsync(file.fileno())
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _new_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
+# --- who has it
+
+
+_held: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()  # locks of this process
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """Return an open file that only one process has locked; the system lets go of it when the process dies."""
+    file = path.open("ab")
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise Fenced(f"another process runs this export ({path})", hint="stop it there first") from None
+    except OSError as error:
+        file.close()
+        raise ConfigError(
+            f"the file system of {path} has no locks, so two processes could run this export: {one_line(error)}",
+            hint="name a file on a disk of this machine with journal=",
+        ) from None
+    _held.add(file)
+    return file
+
+
+def _unlock(file: IO[bytes]) -> None:
+    """Let go of a lock, even if a child of this process has the same open file."""
+    if file in _held:
+        import fcntl
+
+        _held.discard(file)
+        fcntl.flock(file, fcntl.LOCK_UN)
+    file.close()
+
+
+def _leave_to_parent() -> None:
+    """Close the locks in a child, without letting go of them: they would outlive the parent there."""
+    for file in list(_held):
+        file.close()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -1,0 +1,91 @@
+"""The output stream of an export: its ARN, and what the service tells of it where the policy allows to ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, TypeVar
+
+from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.shards import MAX_HASH_KEY
+from kinesis_nb.errors import AccessDenied, ConfigError, CredentialsError, ServiceError, StreamNotFound, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kinesis_nb.core.transport import Clock, Kinesis
+
+T = TypeVar("T")
+
+RECORD_BYTES = 2**20  # AWS: the default limit of a stream, data and key
+LARGEST_RECORD_BYTES = 10 * 2**20  # AWS: what that limit can be raised to
+MOST_LANES = 64  # as many as there are connections
+LANES_UNSEEN = 8  # where the shards are not known
+_AUTO = "AUTO"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an export goes.
+
+    Attributes
+    ----------
+    hash_ranges
+        The last hash key of each lane, rising; a lane has the keys up to it. With the shards known, that of each shard.
+    shards_per_lane
+        None where the shards are not known.
+    record_bytes
+        The largest record that the stream takes, data and key.
+    created_at
+        When the stream was created (ISO, UTC): a stream that was deleted and made again is another one. None where the
+        policy does not allow to ask.
+    """
+
+    stream: str
+    hash_ranges: tuple[int, ...]
+    shards_per_lane: int | None = None
+    record_bytes: int = RECORD_BYTES
+    created_at: str | None = None
+
+
+def look_up(kinesis: Kinesis, clock: Clock, stream: str, arn: str) -> Target:
+    """Ask what the policy allows to ask; a writer that may only put records goes by hash keys and defaults.
+
+    Raises
+    ------
+    StreamNotFound
+        When there is no such stream.
+    ConfigError
+        When the credentials see a stream of that name with another ARN: of another account, for example.
+    """
+    patient = Patient(kinesis, clock)
+    extras = _if_allowed(lambda: patient.describe_extras(stream))
+    if extras is not None and extras.arn not in (None, arn):
+        raise ConfigError(
+            f"these credentials see {extras.arn}, not {arn}",
+            hint="connect with credentials of the stream's own account",
+        )
+    if extras is not None and extras.distribution == _AUTO:
+        warn(f"{stream} distributes records by itself (AUTO), so nobody can keep the order of a partition key in it")
+    limit = (extras and extras.max_record_bytes) or RECORD_BYTES
+    created_at = extras.created_at.astimezone(UTC).isoformat() if extras and extras.created_at else None
+    shards = _if_allowed(lambda: patient.list_shards(stream))
+    ends = sorted(shard.hash_range[1] for shard in shards or () if shard.is_open)
+    if not ends:
+        ends = [MAX_HASH_KEY * (lane + 1) // LANES_UNSEEN for lane in range(LANES_UNSEEN)]
+        return Target(stream, tuple(ends), None, limit, created_at)
+    per_lane = -(-len(ends) // MOST_LANES)
+    lanes = ends[per_lane - 1 :: per_lane]
+    if lanes[-1] != ends[-1]:
+        lanes.append(ends[-1])
+    return Target(stream, tuple(lanes), per_lane, limit, created_at)
+
+
+def _if_allowed(ask: Callable[[], T]) -> T | None:
+    """Ask for something that helps and is not needed."""
+    try:
+        return ask()
+    except (StreamNotFound, CredentialsError):
+        raise
+    except (AccessDenied, ServiceError):
+        return None

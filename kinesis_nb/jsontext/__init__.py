@@ -1,0 +1,1 @@
+"""JSON text of records as columns."""

@@ -1,0 +1,1 @@
+"""A stream that is written to a table, exactly once."""

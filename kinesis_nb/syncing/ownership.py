@@ -1,0 +1,230 @@
+"""Whose turn it is to write a table, and which of its shards this writer owns.
+
+Everything here is decided by the log of the table (:meth:`SyncTable.claim`, :meth:`~SyncTable.acquire`). A call goes
+through these states; the ones in the last column are what another call must have written to get it there:
+
+=========  =====================================================  ==================================
+state      what it does                                           leaves when
+=========  =====================================================  ==================================
+waiting    has claimed the table; waits for its writer            released, gone, or LEASE_SECONDS
+owning     commits                                                a newer claim -> yielding
+yielding   has committed all it had, and released; commits no     the newer call took the table ->
+           more                                                   Fenced; it never did -> waiting
+=========  =====================================================  ==================================
+
+So of any number of calls the newest one that lives gets the table, and a call that died before it took the table stops
+the one before it for YIELD_SECONDS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kinesis_nb.core.selection import EVERYTHING
+from kinesis_nb.core.shards import Shard
+from kinesis_nb.errors import Fenced, ServiceError
+from kinesis_nb.syncing.lease import Lease
+from kinesis_nb.table.table import Checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from kinesis_nb.core.selection import Selection
+    from kinesis_nb.table.table import SyncTable
+
+LEASE_SECONDS = 3.0  # how long a writer that does not release the table is waited for
+YIELD_SECONDS = 10.0  # how long a newer call has to take the table before an older one claims it again
+RANK_SECONDS = 2.0  # and how much longer the call before that one waits, which may have seen the newer one earlier
+REFRESH_SECONDS = 5.0  # at most between two readings of the log's end; in between one entry is looked for
+
+
+class Ownership:
+    """One call's side of it. Used by the thread that commits, and by no other.
+
+    Parameters
+    ----------
+    run
+        The name of a run of several writers, each of which owns some shards; empty for a single writer.
+    selection
+        What all of its writers together read.
+    """
+
+    def __init__(
+        self, table: SyncTable, wants: Callable[[Shard], bool], run: str = "", selection: Selection = EVERYTHING
+    ) -> None:
+        self._table, self._wants, self._run, self._selection = table, wants, run, selection
+        self._lease = Lease(table.storage)
+        self._refreshed_at = float("-inf")
+        self._waits_for = 0  # the call whose lease runs
+        self._lease_ends = 0.0
+        self._newer = 0  # the call that is to take the table
+        self._newer_until = 0.0
+        self.orphans: set[str] = set()  # gone, and nobody knows whose children they were
+
+    # --- turns
+
+    def claim(self) -> None:
+        """Ask for the table. May be called again when it failed."""
+        self._table.claim(self._run)
+
+    def may_take(self, now: float) -> bool:
+        """Return whether nobody has to be waited for any more.
+
+        Raises
+        ------
+        Fenced
+            When a newer call took the table.
+        OSError
+            When the table cannot be read.
+        """
+        if self._yields_to_a_newer_call(now):
+            return False
+        turns = self._table.turns()
+        if turns.taken == self._table.turn or turns.released >= turns.taken:
+            return True
+        if self._waits_for != turns.taken:
+            self._waits_for, self._lease_ends = turns.taken, now + LEASE_SECONDS
+        holder = self._lease.holder(turns.taken)
+        return now >= self._lease_ends or (holder is not None and holder.is_gone())
+
+    def is_wanted(self, now: float) -> bool:
+        """Return whether a newer call has claimed the table. Raises as :meth:`may_take` does."""
+        self._refresh(now)
+        return self._table.turns().claimed > self._table.turn
+
+    def release(self) -> None:
+        """Tell the newer call that everything is committed; a run of several writers is not waited for."""
+        if not self._run:
+            self._table.release()
+
+    def may_resume(self, now: float) -> bool:
+        """Return whether a writer that has released the table has it back, because the newer call never took it.
+
+        Raises as :meth:`may_take` does.
+        """
+        return not self._yields_to_a_newer_call(now)
+
+    def _yields_to_a_newer_call(self, now: float) -> bool:
+        """Whether there is a newer call that may still take the table; one that had its time is passed over."""
+        if not self.is_wanted(now):
+            return False
+        claimed = self._table.turns().claimed
+        if self._newer != claimed:
+            older_calls_wait = RANK_SECONDS * (claimed - self._table.turn - 1)
+            self._newer, self._newer_until = claimed, now + YIELD_SECONDS + older_calls_wait
+        if now < self._newer_until:
+            return True
+        self._table.claim(self._run)
+        return False
+
+    def _refresh(self, now: float) -> None:
+        if now - self._refreshed_at >= REFRESH_SECONDS or self._table.has_news():
+            self._table.refresh()
+            self._refreshed_at = now
+
+    def fenced_by(self) -> Fenced:
+        """Return the error of a writer that was asked for the table and gave it away."""
+        holder = self._lease.holder(self._table.turns().taken)
+        return Fenced(
+            f"{holder or 'another writer'} took this sync over",
+            hint="only one sync may write a table; this one stopped and lost nothing",
+        )
+
+    # --- shards
+
+    def take_over(self, shard_ids: Collection[str]) -> tuple[set[str], Mapping[str, Checkpoint]]:
+        """Fence whoever wrote these shards before, then read how far they got; in that order, so that it is final.
+
+        Returns
+        -------
+        tuple of set and mapping
+            The shards that had ended in the table: they are final already, and nobody has to own them. And the
+            checkpoints of the others.
+        """
+        settled = self._table.ended(shard_ids)
+        wanted = set(shard_ids) - settled
+        self._table.acquire(wanted)
+        if not self._run:
+            self._lease.take(self._table.turn)
+        return settled, self._table.checkpoints(wanted)
+
+    def parents(self, shard: Shard, listed: Collection[str] = ()) -> Mapping[str, Checkpoint]:
+        """Return how far the shards got, by any writer, that a shard came out of.
+
+        Of an orphan those are all older ones that have ended: its rows get larger numbers than theirs. Up to when they
+        were read says nothing of it.
+
+        Parameters
+        ----------
+        listed
+            The ids of shards that are in the stream: another writer may be about to own them.
+        """
+        found = self._table.checkpoints(shard.parents)
+        if not self._is_orphan(shard, listed):
+            return found
+        ended = self._table.checkpoints(self._table.ended(self._older(shard)))
+        return found | {shard_id: replace(checkpoint, seen=None) for shard_id, checkpoint in ended.items()}
+
+    def ancestors(self, shard: Shard) -> set[str]:
+        """Return the ids of the shards that a shard may have come out of: of an orphan all older ones."""
+        return {*self._parents(shard), *(self._older(shard) if self._is_orphan(shard) else ())}
+
+    def _is_orphan(self, shard: Shard, listed: Collection[str] = ()) -> bool:
+        """Whether the stream dropped parents of a shard before anybody knew of them: whose children they were is lost.
+
+        The parents of a shard that was there when the table was created do not matter: nothing of them is in it.
+        """
+        is_new = bool(oldest := self._table.origin.newest_shard) and shard.shard_id > oldest
+        unlisted = {*self._parents(shard)}.difference(listed)
+        return shard.shard_id in self.orphans or (is_new and not self._table.acquired(unlisted) >= unlisted)
+
+    def _parents(self, shard: Shard) -> tuple[str, ...]:
+        """Return the ids of the parents that some writer of this sync reads."""
+        return self._selection.parents(shard, self._table.known() if self._selection.key is not None else ())
+
+    def _older(self, shard: Shard) -> set[str]:
+        return {shard_id for shard_id in self._table.known() if shard_id < shard.shard_id}  # ids ascend
+
+    def gone(self, listing: Iterable[Shard]) -> list[Shard]:
+        """Return the shards that this writer must tell as lost: the stream dropped them before they were read.
+
+        They are those that the table knows and that have not ended there; and the parents of shards that were born
+        after the table and that it does not know: they came and went while nobody read. Nobody can tell whose children
+        those were, so each older one that is returned counts as a parent. Shard ids ascend.
+
+        Raises
+        ------
+        ServiceError
+            For a listing that is older than the table: what it lacks may not have been there yet. Shard ids ascend.
+        """
+        shards = {shard.shard_id: shard for shard in listing}
+        known, oldest = self._table.known(), self._table.origin.newest_shard
+        if max(known, default="") > max(shards, default=""):
+            raise ServiceError("a listing lacks shards that were read before", retryable=True)
+        begun = self._table.checkpoints(known)
+        read = {shard_id: shard for shard_id, shard in shards.items() if self._selection.wants(shard)}
+        new = (
+            shard
+            for shard_id, shard in read.items()
+            if shard_id > oldest and begun.get(shard_id, Checkpoint()).sequence_number is None
+        )
+        ours = known | read.keys()
+        parents = {parent for shard in new for parent in self._selection.parents(shard, ours)}
+        candidates = (known | (parents if oldest else set())) - shards.keys()
+        unread = sorted(candidates - self._table.ended(candidates))
+        self.orphans |= set(unread) - {shard_id for shard_id in known if begun[shard_id].sequence_number}
+        heirs = _heirs(read.values())
+        return [
+            Shard(shard_id, tuple(unread[:number]) if shard_id in self.orphans else ())
+            for number, shard_id in enumerate(unread)
+            if self._wants(heirs.get(shard_id, Shard(shard_id)))
+        ]
+
+
+def _heirs(shards: Iterable[Shard]) -> dict[str, Shard]:
+    """Return, by parent, the child of the lowest hash keys: whoever reads that one reads what is left of the parent."""
+    heirs: dict[str, Shard] = {}
+    for shard in sorted(shards, key=lambda shard: shard.hash_range, reverse=True):
+        heirs |= dict.fromkeys(shard.parents, shard)
+    return heirs

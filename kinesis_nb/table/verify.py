@@ -1,0 +1,342 @@
+"""Whether a synced table holds each shard whole, once and in order: read from the table itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from kinesis_nb.core.foreign import told
+from kinesis_nb.core.selection import COLUMNS, EVERYTHING
+from kinesis_nb.display import table_html
+from kinesis_nb.errors import TableError
+from kinesis_nb.table.others import others
+from kinesis_nb.table.storage import one_line
+from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from kinesis_nb.core.selection import Selection
+    from kinesis_nb.core.shards import Shard
+    from kinesis_nb.table.others import OtherCommit
+    from kinesis_nb.table.table import RecordedGap
+
+_NAMED = 3  # files at fault; the others are counted
+CLOCK_STEP_SECONDS = 60  # a time of commit that goes back further is a clock that somebody corrected
+_PLACES = ("shard_offset", "sequence_number", "sub_sequence_number", "foundry_ingestion_timestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardVerdict:
+    """What the table holds of one shard.
+
+    Attributes
+    ----------
+    state
+        ``ended`` when everything in the (closed) shard is there, else ``open``.
+    first_offset, last_offset, first_sequence_number, last_sequence_number
+        Of its rows; None without rows.
+    lost
+        What the stream did not keep until it was read.
+    problems
+        What should not be; empty when all is well.
+    notes
+        What is worth knowing and not wrong.
+    dropped
+        How many user records of aggregates were dropped, because their hash keys are another shard's; said in `notes`.
+    filtered
+        How many rows were read and not kept.
+    """
+
+    shard_id: str
+    state: str
+    rows: int
+    first_offset: int | None
+    last_offset: int | None
+    first_sequence_number: str | None
+    last_sequence_number: str | None
+    lost: tuple[str, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    dropped: int = 0
+    filtered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What :meth:`Sync.verify` found; true when every shard is whole, once and in order.
+
+    Attributes
+    ----------
+    version
+        Of the table that was looked at.
+    others
+        What others committed to the table, and what could not be checked. Rows that a DELETE of theirs took out are a
+        problem of their shards as well.
+    selection
+        What the table keeps of the stream, where that is not every record.
+    """
+
+    version: int
+    shards: tuple[ShardVerdict, ...]
+    others: tuple[str, ...] = ()
+    selection: str = ""
+
+    @property
+    def rows(self) -> int:
+        """All rows of the table."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def dropped(self) -> int:
+        """How many user records of aggregates were dropped, of all shards: see :meth:`Source.sync`."""
+        return sum(shard.dropped for shard in self.shards)
+
+    @property
+    def filtered(self) -> int:
+        """How many rows were read and not kept, of all shards."""
+        return sum(shard.filtered for shard in self.shards)
+
+    @property
+    def problems(self) -> list[str]:
+        """What should not be, of all shards."""
+        return [problem for shard in self.shards for problem in shard.problems]
+
+    @property
+    def lost(self) -> list[str]:
+        """What the stream did not keep until it was read, of all shards; recorded, and so no problem of the table."""
+        return [text for shard in self.shards for text in shard.lost]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing and not wrong: commits of others, corrected clocks, dropped user records."""
+        return [*self.others, *(note for shard in self.shards for note in shard.notes)]
+
+    def __bool__(self) -> bool:
+        return not self.problems
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return one row per shard."""
+        columns = ("lost", "problems", "notes")
+        return pl.DataFrame(
+            [
+                {name: getattr(shard, name) for name in ShardVerdict.__slots__ if name not in columns}
+                | {name: list(getattr(shard, name)) for name in columns}
+                for shard in self.shards
+            ]
+        )
+
+    def __repr__(self) -> str:
+        found = "every row once and in order" if self else f"{len(self.problems)} PROBLEMS: {'; '.join(self.problems)}"
+        lost = "".join(f"; {text}" for text in (*self.lost, *self.notes))
+        kept = f"; kept {self.selection}: {self.filtered:,} rows were not" if self.selection else ""
+        where = f"{self.rows:,} rows of {len(self.shards)} shards, version {self.version}"
+        return f"<Verdict on {where}: {found}{kept}{lost}>"
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (
+                shard.shard_id,
+                shard.state,
+                shard.rows,
+                shard.first_offset,
+                shard.last_offset,
+                shard.first_sequence_number,
+                shard.last_sequence_number,
+                "; ".join((*shard.problems, *shard.lost, *shard.notes)) or "ok",
+            )
+            for shard in self.shards
+        )
+        noted = ((None, "others", *[None] * 5, note) for note in self.others)
+        columns = ("shard", "state", "rows", "offsets from", "to", "sequence numbers from", "to", "verdict")
+        return table_html(columns, (*rows, *noted), repr(self).strip("<>"))
+
+
+def verify(table: SyncTable, listing: Iterable[Shard] | None, selection: Selection = EVERYTHING) -> Verdict:
+    """Read all places of all rows, one shard at a time, and check them against each other and the checkpoints.
+
+    Parameters
+    ----------
+    table
+        Opened at the version to look at.
+    listing
+        The stream's shards; of those that have left it no parent is known, and none is checked. None when there is no
+        stream any more.
+    selection
+        What the sync of the table keeps.
+
+    Raises
+    ------
+    TableError
+        When a part of the table cannot be read; it names the file.
+    """
+    listed = list(listing or ())
+    ours = set(table.known()) | {shard.shard_id for shard in listed if selection.wants(shard)}
+    parents = {shard.shard_id: selection.parents(shard, ours) for shard in listed}
+    try:
+        if faults := table.faults():  # polars panics of some of them
+            raise _unreadable(table, faults)
+        frame = _frame(table)
+        found = frame.select(pl.col("shard_id").unique()).collect()["shard_id"].drop_nulls().to_list()
+        shard_ids = sorted({*found, *parents, *ours})
+        checkpoints, gaps = table.checkpoints(shard_ids), table.gaps(shard_ids)
+        commits = others(table.storage, table.version)
+        alien = _not_kept(frame, selection, commits)
+        verdicts = [
+            _look_at(frame, shard_id, checkpoints, parents.get(shard_id), gaps, alien.get(shard_id, 0))
+            for shard_id in shard_ids
+        ]
+        by_others = tuple(map(str, commits))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise _unreadable(table, table.faults(every=True), one_line(error)) from error
+    known = [verdict for verdict in verdicts if verdict.rows or checkpoints[verdict.shard_id] != Checkpoint()]
+    gone = [] if listing is not None else ["there is no stream to compare with: how its shards follow is not checked"]
+    kept = "" if selection == EVERYTHING else str(selection)
+    return Verdict(table.version, tuple(known), (*by_others, *gone), kept)
+
+
+def _not_kept(frame: pl.LazyFrame, selection: Selection, commits: Iterable[OtherCommit]) -> dict[str, int]:
+    """Return, per shard, how many rows are in the table that its sync does not keep.
+
+    Nothing can be said of rows that somebody may have changed since they were committed.
+    """
+    if selection.mask is None or any(commit.changes_rows for commit in commits):
+        return {}
+    rows = frame.select(COLUMNS).filter(~selection.mask).group_by("shard_id").len().collect(engine="streaming")
+    return dict(rows.iter_rows())
+
+
+def _frame(table: SyncTable) -> pl.LazyFrame:
+    """Return the rows of a table, or raise TableError when it lacks a column that places them."""
+    frame = table.storage.scan(table.version)
+    names = frame.collect_schema().names()
+    if missing := [name for name in ("shard_id", *_PLACES) if name not in names]:
+        raise TableError(
+            f"{table.storage.uri} has no column {missing[0]!r} any more, so its rows cannot be checked",
+            hint="somebody dropped or renamed it; scan(version) returns the table as it was before",
+        )
+    return frame.cast({name: pl.Schema(TABLE_SCHEMA)[name] for name in ("shard_id", *_PLACES)})
+
+
+def _unreadable(table: SyncTable, faults: list[str], otherwise: str = "") -> TableError:
+    """Return an error that names the files at fault, or else repeats what the reader said."""
+    said = "; ".join(faults[:_NAMED]) + (f"; and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else "")
+    return TableError(
+        f"{table.storage.uri} cannot be read at version {table.version:,}: {said or otherwise}",
+        hint="put a copy of the file back, or take its rows out of the table with DeltaTable(…).repair()"
+        if faults
+        else "try again; when it stays, check the files of the table",
+    )
+
+
+def _look_at(
+    frame: pl.LazyFrame,
+    shard_id: str,
+    checkpoints: Mapping[str, Checkpoint],
+    parents: tuple[str, ...] | None,
+    gaps: Iterable[RecordedGap],
+    alien: int,
+) -> ShardVerdict:
+    rows = frame.filter(pl.col("shard_id") == shard_id).select(_PLACES).sort("shard_offset").collect()
+    checkpoint = checkpoints[shard_id]
+    problems = [*_problems(rows), *_against(rows, checkpoint), *_lineage(rows, checkpoints, shard_id, parents)]
+    problems += [f"{alien:,} rows that the sync does not keep"] if alien else []
+    nothing: dict[str, Any] = dict.fromkeys(_PLACES)
+    first, last = (rows.row(0, named=True), rows.row(-1, named=True)) if len(rows) else (nothing, nothing)
+    return ShardVerdict(
+        shard_id,
+        "ended" if checkpoint.ended else "open",
+        len(rows),
+        first["shard_offset"],
+        last["shard_offset"],
+        first["sequence_number"],
+        last["sequence_number"],
+        tuple(str(gap) for gap in gaps if gap.shard_id == shard_id),
+        tuple(f"{shard_id}: {problem}" for problem in problems),
+        tuple(f"{shard_id}: {note}" for note in (*_notes(rows), *_left_out(rows, checkpoint))),
+        checkpoint.dropped,
+        checkpoint.filtered,
+    )
+
+
+def _steps_back(rows: pl.DataFrame) -> pl.Series:
+    """Return by how many seconds the time of commit goes back, where it does."""
+    steps = -rows["foundry_ingestion_timestamp"].diff().drop_nulls().dt.total_microseconds() / 1_000_000
+    return steps.filter(steps > 0)
+
+
+def _notes(rows: pl.DataFrame) -> list[str]:
+    corrected = _steps_back(rows).filter(_steps_back(rows) > CLOCK_STEP_SECONDS)
+    return [f"the clock of the writer was corrected by {seconds:,.0f} s" for seconds in corrected]
+
+
+def _left_out(rows: pl.DataFrame, checkpoint: Checkpoint) -> list[str]:
+    """Tell what was dropped of aggregates: as the writers counted it, and what only the rows show."""
+    number, sub = pl.col("sequence_number"), pl.col("sub_sequence_number")
+    skipped = pl.when(number == number.shift()).then(sub - sub.shift() - 1).otherwise(sub)
+    holes = int(rows.select(skipped.sum()).item() or 0)
+    said = [told(checkpoint.dropped)] if checkpoint.dropped else []
+    if holes > checkpoint.dropped:
+        uncounted = holes - checkpoint.dropped
+        said.append(f"{uncounted:,} user records within aggregates are not here and were not counted as dropped")
+    return said
+
+
+def _problems(rows: pl.DataFrame) -> list[str]:
+    """Name what is wrong with the rows of one shard, in the order of their offsets."""
+    steps = rows["shard_offset"].diff().drop_nulls()
+    number, sub = pl.col("sequence_number"), pl.col("sub_sequence_number")
+    length = number.str.len_chars()  # decimal text without leading zeros: longer is larger
+    disordered = rows.select(
+        (
+            (length < length.shift())
+            | ((length == length.shift()) & (number < number.shift()))
+            | ((number == number.shift()) & (sub <= sub.shift()))
+        ).sum()
+    ).item()
+    backwards = (_steps_back(rows) <= CLOCK_STEP_SECONDS).sum()
+    counts = {
+        "rows doubled": int((steps == 0).sum()),
+        "holes in the offsets": int((steps > 1).sum()),
+        "rows out of order": int(disordered),
+        "times of commit that go back": int(backwards),
+    }
+    return [f"{count:,} {what}" for what, count in counts.items() if count]
+
+
+def _against(rows: pl.DataFrame, checkpoint: Checkpoint) -> list[str]:
+    if not len(rows):
+        return ["all of its rows are missing"] if checkpoint.sequence_number and not _leaves_out(checkpoint) else []
+    last = rows.row(-1, named=True)
+    wrong = []
+    if checkpoint.offset != last["shard_offset"] + 1:
+        wrong.append(f"the checkpoint says {checkpoint.offset:,} rows, the last row is number {last['shard_offset']:,}")
+    ahead = int(checkpoint.sequence_number or 0) - int(last["sequence_number"])
+    if ahead < 0 or (ahead and not _leaves_out(checkpoint)):  # the last record that was read may have left no row
+        wrong.append(f"the checkpoint is at {checkpoint.sequence_number}, the last row at {last['sequence_number']}")
+    return wrong
+
+
+def _leaves_out(checkpoint: Checkpoint) -> bool:
+    """Whether records were read that left no row, or not all of theirs."""
+    return bool(checkpoint.dropped or checkpoint.filtered)
+
+
+def _lineage(
+    rows: pl.DataFrame, checkpoints: Mapping[str, Checkpoint], shard_id: str, parents: tuple[str, ...] | None
+) -> list[str]:
+    """Check that a shard with rows, or of which none was kept, began after its parents had ended."""
+    checkpoint = checkpoints[shard_id]
+    if parents is None or not (len(rows) or _leaves_out(checkpoint)):
+        return []
+    known = [(parent, checkpoints[parent]) for parent in parents if parent in checkpoints]
+    first = rows["shard_offset"][0] if len(rows) else checkpoint.offset
+    wrong = [f"has rows, and its parent {parent} has not ended" for parent, reached in known if not reached.ended]
+    # one that was lost before it was read has no rows to come before
+    began = [(parent, reached.offset) for parent, reached in known if reached.sequence_number is not None]
+    wrong += [f"begins before the end of {parent}" for parent, offset in began if offset > first]
+    # whose rows it continues is not known when a parent left the stream before anybody had seen it
+    expected = max((reached.offset for _, reached in known), default=0) if len(known) == len(parents) else first
+    return wrong + ([f"its first {first - expected:,} rows are missing"] if first > expected else [])

@@ -1,0 +1,1 @@
+"""Bytes of the Kinesis API <-> columns. Nothing here imports botocore."""
