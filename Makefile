@@ -43,27 +43,27 @@ notebooks: .venv/.test    ## run the tutorials and save what they print; look at
 	XDG_CONFIG_HOME=.build/config $(BIN)/python scripts/run_notebooks.py
 
 sim: .venv/.test    ## the reader in virtual time, SEEDS=10000
-	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+	$(BIN)/python -m tests.simulation.reader --seeds $(SEEDS)
 
 sim-life sim-life-sync sim-life-exports sim-life-jobs: SEEDS = 5000
 sim-life: sim-life-sync sim-life-exports sim-life-jobs    ## machines, processes, their disk and their stream in virtual time, with exports and jobs; SEEDS=5000 of each; hours
 
 sim-life-sync: .venv/.test    ## a sync alone in that world; about an hour
-	$(BIN)/python -m tests.life --seeds $(SEEDS)
+	$(BIN)/python -m tests.simulation.life --seeds $(SEEDS)
 
 sim-life-exports: .venv/.test    ## streaming exports in that world; about an hour
-	$(BIN)/python -m tests.life_exports --seeds $(SEEDS)
+	$(BIN)/python -m tests.simulation.life_exports --seeds $(SEEDS)
 
 sim-life-jobs: .venv/.test    ## jobs of agents in that world; about two hours
-	$(BIN)/python -m tests.life_jobs --seeds $(SEEDS)
+	$(BIN)/python -m tests.simulation.life_jobs --seeds $(SEEDS)
 
 least: .venv/.test    ## the reader's tests where AWS allows a reader's four actions and nothing else
-	$(BIN)/python -m pytest tests/test_read.py tests/test_tail.py tests/test_sync.py tests/test_explore.py \
+	$(BIN)/python -m pytest tests/reading/test_read.py tests/reading/test_tail.py tests/syncing/test_sync.py tests/exploring/test_explore.py \
 	    --allow-only ListShards,GetShardIterator,GetRecords,DescribeStream \
 	    -k 'not catalog and not extras and not test_unknown_stream and not not_permitted'    # these are about more
 
 sim-export: .venv/.test    ## 1,000 exports in virtual time
-	$(BIN)/python -m tests.export_simulation --seeds 1000
+	$(BIN)/python -m tests.simulation.exports --seeds 1000
 
 kill-export: .venv/.test    ## a streaming export that is killed 100 times
 	$(BIN)/python -m tests.kill_export --kills 100

@@ -26,7 +26,7 @@ import nbformat
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.lab import browser_page, jupyter_lab, open_notebook, run_all
+from tests.support.lab import browser_page, jupyter_lab, open_notebook, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Generator

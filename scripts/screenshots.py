@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from tests.e2e.driver import ROOT, SECONDS, Notebook, labelled, write_notebook
-from tests.lab import browser_page, jupyter_lab
+from tests.support.lab import browser_page, jupyter_lab
 
 IMAGES = ROOT / "docs" / "images"
 MOST_BYTES = 150_000

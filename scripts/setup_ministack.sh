@@ -1,9 +1,9 @@
 #!/bin/sh
 # Make .ministack, with the server of IAM and STS that the tests sign in to. It demands other versions of botocore and
-# graphql-core than ours, hence an environment of its own; its pins are in tests/ministack.txt.
+# graphql-core than ours, hence an environment of its own; its pins are in tests/support/ministack.txt.
 set -eu
 cd "$(dirname "$0")/.."
-pins=tests/ministack.txt
+pins=tests/support/ministack.txt
 if ! cmp -s "$pins" .ministack/installed.txt; then
     .venv/bin/python -m venv .ministack
     .ministack/bin/python -m pip install -q --upgrade pip

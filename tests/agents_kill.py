@@ -1,6 +1,6 @@
 """Two agents under load that are killed, frozen and taken away again and again; and the verdict on the table.
 
-``python -m tests.agents_kill`` is the full run (``make agents``); ``tests/test_agents.py`` runs a small one.
+``python -m tests.agents_kill`` is the full run (``make agents``); ``tests/agents/test_jobs.py`` runs a small one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kinesis_nb.agents.cluster import _clients
 from kinesis_nb.agents.private import OwnCertificates
 from kinesis_nb.emulator import Emulator
 from tests.conftest import Streams, by_key, written_by_key
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

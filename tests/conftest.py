@@ -16,10 +16,10 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import Emulator
-from tests import servers
-from tests.aws import Gate
-from tests.places import Place
-from tests.virtual import Bench
+from tests.support import servers
+from tests.support.aws import Gate
+from tests.support.places import Place
+from tests.support.virtual import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import browser_page, jupyter_lab, open_notebook, run_all
+from tests.support.lab import browser_page, jupyter_lab, open_notebook, run_all
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / ".build" / "screenshots"

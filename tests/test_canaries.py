@@ -28,10 +28,10 @@ import kinesis_nb as kn
 from kinesis_nb.agents.job import Job
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import Emulator
-from tests import servers
-from tests.aws import Gate, Quiet, refusal, serving
 from tests.conftest import Streams
-from tests.s3_proxy import S3Proxy
+from tests.support import servers
+from tests.support.aws import Gate, Quiet, refusal, serving
+from tests.support.s3_proxy import S3Proxy
 from tests.test_secrets import CANARIES, ROLE, _Sts, credentials, hits
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from kinesis_nb.errors import KinesisError
 from kinesis_nb.exploring.explore import Catalog
 from kinesis_nb.exploring.lineage import Lineage
 from kinesis_nb.jsontext.infer import infer_schema
-from tests.lab import browser_page
+from tests.support.lab import browser_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

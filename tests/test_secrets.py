@@ -32,8 +32,8 @@ from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import Emulator, ErrorReply
 from kinesis_nb.errors import forgetful
 from kinesis_nb.table.storage import Storage
-from tests.aws import Gate, Sts
 from tests.conftest import Streams
+from tests.support.aws import Gate, Sts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

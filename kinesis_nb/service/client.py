@@ -32,11 +32,11 @@ from kinesis_nb.service.raw import RawCalls
 from kinesis_nb.service.session import caller_arn, is_aws, make_client, make_credentials
 from kinesis_nb.service.translate import translate
 from kinesis_nb.wire.aggregation import pack
+from kinesis_nb.wire.batches import decode_batch, decode_iterator, decode_page, decoding
 from kinesis_nb.wire.finding import Page, find
 from kinesis_nb.wire.listing import all_shards, all_streams, stream_extras, stream_summary
 from kinesis_nb.wire.naming import is_arn, named, named_beside_iterator
 from kinesis_nb.wire.putting import decode_results, encode_records, request_body
-from kinesis_nb.wire.records import decode_batch, decode_iterator, decode_page, decoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import servers
+from tests.support import servers
 
 from .kit import SERVERS, Server, xfail_for
 

@@ -15,7 +15,7 @@ from tests.crash import points
 from tests.crash.campaign import Report, campaign
 from tests.crash.faults import FailingServer
 from tests.crash.writer import Orders
-from tests.servers import bucket, moto
+from tests.support.servers import bucket, moto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ import pytest
 
 from kinesis_nb.samples import SampleStreams
 from tests.e2e.driver import ROOT, Notebook, write_notebook
-from tests.lab import browser_page, jupyter_lab
+from tests.support.lab import browser_page, jupyter_lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 
-from tests.lab import open_notebook
+from tests.support.lab import open_notebook
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

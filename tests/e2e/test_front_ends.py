@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.driver import PICTURES, ROOT, SECONDS, Notebook, labelled, write_notebook
 from tests.e2e.test_tail import LOST
-from tests.lab import open_notebook, run_all
+from tests.support.lab import open_notebook, run_all
 
 if TYPE_CHECKING:
     from pathlib import Path

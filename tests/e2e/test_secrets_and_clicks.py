@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import nbformat
 import pytest
 
-from tests.lab import browser_page, jupyter_lab, open_notebook
+from tests.support.lab import browser_page, jupyter_lab, open_notebook
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -12,9 +12,9 @@ import nbformat
 import pytest
 
 from kinesis_nb.widgets import TailView
-from tests.lab import browser_page, jupyter_lab, open_notebook, run_all
+from tests.support.lab import browser_page, jupyter_lab, open_notebook, run_all
 from tests.test_hostile import PAYLOADS
-from tests.test_widgets_views import FrontEnd, _hold
+from tests.widgets.test_views import FrontEnd, _hold
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from tests.mutants import Mutant, Suite
 
-CREDENTIALS, PERMISSIONS = "tests/test_credentials.py", "tests/test_permissions.py"
-SAVED, SECRETS, HOSTILE = "tests/test_saved.py", "tests/test_secrets.py", "tests/test_hostile.py"
-CROSS_ACCOUNT = "tests/test_cross_account.py"
+CREDENTIALS, PERMISSIONS = "tests/service/test_credentials.py", "tests/access/test_permissions.py"
+SAVED, SECRETS, HOSTILE = "tests/access/test_saved.py", "tests/test_secrets.py", "tests/test_hostile.py"
+CROSS_ACCOUNT = "tests/service/test_cross_account.py"
 EMULATOR = "tests/emulator/test_server.py"
-FORK = "tests/test_fork.py"
+FORK = "tests/core/test_fork.py"
 CANARY = "tests/test_canaries.py"
-LAZY = "tests/test_lazy.py"
-NETWORKING, BAD_INPUT = "tests/test_networking.py", "tests/test_bad_input.py"
+LAZY = "tests/table/test_lazy.py"
+NETWORKING, BAD_INPUT = "tests/service/test_networking.py", "tests/test_bad_input.py"
 
 MUTANTS = [
     Mutant(

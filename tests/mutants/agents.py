@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import Mutant, Suite
 
-JOBS, TLS = "tests/test_agents_jobs.py", "tests/test_agents_tls.py"
+JOBS, TLS = "tests/agents/test_states.py", "tests/agents/test_tls.py"
 QUICK_TLS = f"{TLS}::test_certificates_that_others_may_read_are_refused"
 
 MUTANTS = [
@@ -224,7 +224,7 @@ MUTANTS = [
         "agents/order.py",
         "if parts.scheme not in _PRIVATE:",
         'if parts.scheme not in _PRIVATE and parts.hostname != "127.0.0.1":',
-        "tests/test_agents.py::test_secrets_travel_only_where_nobody_listens",
+        "tests/agents/test_jobs.py::test_secrets_travel_only_where_nobody_listens",
     ),
     Mutant(
         "anybody's certificates are believed",
@@ -266,7 +266,7 @@ MUTANTS = [
         "agents/lasting.py",
         "elif reason == LOST and worker.has_parts() and self.nanny:",
         "elif False:",
-        "tests/test_agents_elsewhere.py::test_rows_need_no_scheduler",
+        "tests/agents/test_elsewhere.py::test_rows_need_no_scheduler",
     ),
 ]
 

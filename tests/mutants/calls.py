@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from tests.mutants import Mutant, Suite
 
-INTERRUPTS, ARGUMENTS, WHERE = "tests/test_interrupts.py", "tests/test_arguments.py", "tests/test_where.py"
-TIMES = "tests/test_position.py::test_local_time_is_told_once_where_it_was_written"
+INTERRUPTS, ARGUMENTS, WHERE = (
+    "tests/core/test_interrupts.py",
+    "tests/core/test_arguments.py",
+    "tests/reading/test_where.py",
+)
+TIMES = "tests/core/test_position.py::test_local_time_is_told_once_where_it_was_written"
 
 MUTANTS = [
     Mutant(
@@ -76,21 +80,21 @@ MUTANTS = [
         "source.py",
         "region, place = next((one for one in found if one[0])",
         "region, place = next((one for one in found[::-1] if one[0])",
-        tests="tests/test_networking.py::test_the_region_that_nobody_gave",
+        tests="tests/service/test_networking.py::test_the_region_that_nobody_gave",
     ),
     Mutant(
         "a tail replaces those of other shards",
         "source.py",
         "same = name or (stream, None if shards is None else frozenset(shards))",
         "same = name or stream",
-        tests="tests/test_tail.py::test_tails_of_other_shards_run_side_by_side",
+        tests="tests/reading/test_tail.py::test_tails_of_other_shards_run_side_by_side",
     ),
     Mutant(
         "the fold of a local time is lost",
         "core/position.py",
         ".replace(fold=timestamp.fold)",
         "",
-        tests="tests/test_position.py::test_the_second_half_past_two",
+        tests="tests/core/test_position.py::test_the_second_half_past_two",
     ),
     Mutant(
         "a local time is told each time it is read",
@@ -111,7 +115,7 @@ MUTANTS = [
         "reading/buffer.py",
         "if drop >= rows.num_rows and not self._rows:",
         "if False:",
-        tests="tests/test_tail.py::test_a_tail_smaller_than_a_record_says_so",
+        tests="tests/reading/test_tail.py::test_a_tail_smaller_than_a_record_says_so",
     ),
 ]
 

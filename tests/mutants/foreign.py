@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants import Mutant, Suite
 
 _RULE = "return made is not None and arrived - made <= STALE_MAP"
-_TOLD, _AGENTS = "tests/test_foreign_told.py", "tests/test_agents.py"
+_TOLD, _AGENTS = "tests/reading/test_foreign_told.py", "tests/agents/test_jobs.py"
 
 MUTANTS = [
     Mutant(*mutant)
@@ -30,22 +30,22 @@ MUTANTS = [
             "not _TOP <= number < _TOP + _TOP // 2",
             "False",
         ),
-        ("what is kept is numbered anew", "wire/records.py", "places += kept", "places += range(len(kept))"),
+        ("what is kept is numbered anew", "wire/batches.py", "places += kept", "places += range(len(kept))"),
         (
             "what is kept loses its order",
-            "wire/records.py",
+            "wire/batches.py",
             "            kept = ours\n",
             "            kept = ours[::-1]\n",
         ),
         (
             "one foreign user record drops them all",
-            "wire/records.py",
+            "wire/batches.py",
             "            kept = ours\n",
             "            kept = ()\n",
         ),
         (
             "a part does not say what it dropped",
-            "wire/records.py",
+            "wire/batches.py",
             "Batch.part(rows, first, last, part.dropped)",
             "Batch.part(rows, first, last)",
         ),
@@ -191,4 +191,4 @@ MUTANTS = [
     )
 ]
 
-SUITE = Suite(MUTANTS, ("tests/test_foreign.py",))
+SUITE = Suite(MUTANTS, ("tests/core/test_foreign.py",))

@@ -49,4 +49,4 @@ MUTANTS = [
     ),
 ]
 
-SUITE = Suite(MUTANTS, simulation="tests.life_jobs", seeds=60)
+SUITE = Suite(MUTANTS, simulation="tests.simulation.life_jobs", seeds=60)

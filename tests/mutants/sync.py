@@ -8,8 +8,8 @@ _ACQUIRE = (
     "        self._table.acquire(wanted)\n        if not self._run:\n            self._lease.take(self._table.turn)\n"
 )
 _WRITE = "self._write([file] if file else [], self._transactions(checkpoints, gaps), notes)"
-_NAMES, _FENCING = "tests/test_places_names.py", "tests/test_fencing.py"
-_DURABLE = "tests/test_durable.py"
+_NAMES, _FENCING = "tests/table/test_places_names.py", "tests/table/test_fencing.py"
+_DURABLE = "tests/table/test_durable.py"
 
 _START = '        self._committer.start(f"kinesis_nb {self.stream} commit")\n'
 _OWNERSHIP = [
@@ -616,28 +616,28 @@ MUTANTS = [
         "syncing/upkeep.py",
         "now = min(self._clock.now(), max(",
         "now = max(self._clock.now(), max(",
-        "tests/test_upkeep.py",
+        "tests/syncing/test_upkeep.py",
     ),
     Mutant(
         "a file of rows that is gone is committed",
         "syncing/committer.py",
         "if file is not None and may_be_gone and not self.insist(",
         "if False and not self.insist(",
-        "tests/test_sync.py",
+        "tests/syncing/test_sync.py",
     ),
     Mutant(
         "a table that was moved away gets a new folder",
         "table/storage.py",
         "path.parent.mkdir(exist_ok=True)  # not its parents",
         "path.parent.mkdir(exist_ok=True, parents=True)  # not its parents",
-        "tests/test_sync.py",
+        "tests/syncing/test_sync.py",
     ),
     Mutant(
         "every commit writes all shards that were ever seen",
         "syncing/ledger.py",
         "if shard_id in busy or not (last := self.reached(shard_id).seen) or moment - last > patience",
         "",
-        "tests/test_ledger.py",
+        "tests/syncing/test_ledger.py",
     ),
     Mutant(
         "rows and checkpoint in two commits",
@@ -735,7 +735,7 @@ MUTANTS = [
         "syncing/committer.py",
         'if max(listed, default="") >= newest:',
         "if True:",
-        "tests/test_sync_parts.py",
+        "tests/syncing/test_parts.py",
     ),
     Mutant(
         "a file that was not written whole stays",
@@ -891,28 +891,28 @@ MUTANTS = [
         "self.storage.make_durable(range(self.version, self.version + 1))",
         _DURABLE,
     ),
-    *(Mutant(*defect, "tests/test_upkeep.py") for defect in _UPKEEP),
-    *(Mutant(*defect, "tests/test_ownership.py") for defect in _OWNERSHIP),
-    *(Mutant(*defect, "tests/test_selection.py") for defect in _SELECTION),
-    *(Mutant(*defect, "tests/test_sync_selection.py") for defect in _SELECTED),
+    *(Mutant(*defect, "tests/syncing/test_upkeep.py") for defect in _UPKEEP),
+    *(Mutant(*defect, "tests/syncing/test_ownership.py") for defect in _OWNERSHIP),
+    *(Mutant(*defect, "tests/core/test_selection.py") for defect in _SELECTION),
+    *(Mutant(*defect, "tests/syncing/test_selection.py") for defect in _SELECTED),
     Mutant(
         "a sync ends before its last rows are in the table",
         "syncing/committer.py",
         "        self._wait_for(lambda: all(shard_id != one for one, _ in (*self._in_flight, *self._buffer.held())))\n",
         "",
-        "tests/test_life.py",
+        "tests/simulation/test_life.py",
     ),
-    *(Mutant(*defect, "tests/test_ledger.py") for defect in _LEDGER),
-    *(Mutant(*defect, "tests/test_running.py") for defect in _RUNNING),
-    *(Mutant(*defect, "tests/test_origin.py") for defect in _ORIGIN),
-    *(Mutant(*defect, "tests/test_sync_restarts.py") for defect in _RESTARTS),
-    *(Mutant(*defect, "tests/test_generations.py") for defect in _GENERATIONS),
-    *(Mutant(*defect, "tests/test_gaps.py") for defect in _GAPS),
+    *(Mutant(*defect, "tests/syncing/test_ledger.py") for defect in _LEDGER),
+    *(Mutant(*defect, "tests/core/test_running.py") for defect in _RUNNING),
+    *(Mutant(*defect, "tests/table/test_origin.py") for defect in _ORIGIN),
+    *(Mutant(*defect, "tests/syncing/test_restarts.py") for defect in _RESTARTS),
+    *(Mutant(*defect, "tests/syncing/test_generations.py") for defect in _GENERATIONS),
+    *(Mutant(*defect, "tests/reading/test_gaps.py") for defect in _GAPS),
 ]
 
 SUITE = Suite(
     MUTANTS,
-    ("tests/test_sync_loss.py", "tests/test_sync_places.py", "tests/test_sync.py"),
-    simulation="tests.simulation_table",
+    ("tests/syncing/test_loss.py", "tests/syncing/test_places.py", "tests/syncing/test_sync.py"),
+    simulation="tests.simulation.table",
     seeds=12,  # the real table makes a seed slow
 )

@@ -1,8 +1,0 @@
-"""Streaming exports of a synced table, in the world of `tests.life`: machines, processes, a disk and virtual time.
-
-What is real: `start_export` and everything behind it (registry, journal and its file, feeders, lanes), the sync that
-fills the table, and the files of both on a disk that forgets what was not fsynced. What is played in addition: the
-output stream and the way to it (`tests.life_exports.world`), and what happens to exports (`tests.life_exports.moves`).
-
-Run many seeds with ``python -m tests.life_exports --seeds 5000``.
-"""

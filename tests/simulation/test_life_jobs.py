@@ -1,0 +1,25 @@
+"""The simulated world of agents' jobs: that they survive it, and that each of its moves is made."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.simulation.life_jobs.run import never, simulate
+
+SEEDS = 60
+
+pytestmark = pytest.mark.filterwarnings("ignore:sync of orders")  # dropped user records, as wait() tells
+
+
+@pytest.mark.timeout(600)
+def test_a_job_survives_everything_around_it() -> None:
+    """Nothing is lost, twice or out of order; what wait(), status() and stop() say is so; what ended stays so."""
+    happened: Counter[str] = Counter()
+    for seed in range(SEEDS):
+        counts, failure = simulate(seed)
+        assert failure is None, failure
+        happened += counts
+    print(*(f"{count:8,}  {name}" for name, count in sorted(happened.items())), sep="\n")
+    assert never(happened) == []

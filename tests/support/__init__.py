@@ -1,0 +1,1 @@
+"""What many tests share: servers, virtual time, places of tables, a notebook's front end."""
