@@ -60,5 +60,5 @@ def _environment() -> dict[str, str]:
     one_thread = dict.fromkeys(
         ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "TOKIO_WORKER_THREADS", "OMP_NUM_THREADS"), "1"
     )
-    memory = {"TMPDIR": "/dev/shm"} if os.access("/dev/shm", os.W_OK) else {}  # noqa: S108 - the same on every Linux
+    memory = {"TMPDIR": "/dev/shm"} if os.access("/dev/shm", os.W_OK) else {}
     return {"PYTHONHASHSEED": "0", **one_thread, **memory}
