@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, overload
 from kinesis_nb.access.credentials import Profile
 from kinesis_nb.access.saved import save
 from kinesis_nb.core.arguments import check_count, hinted, in_seconds
-from kinesis_nb.core.foreign import Foreign, check_foreign
 from kinesis_nb.core.interrupt import load, loading
 from kinesis_nb.core.names import REGION, StreamArn, check_stream_name
 from kinesis_nb.core.position import Kind, StartingPosition, check_end, moment
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.frames import Records
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.shards import Shard
+    from kinesis_nb.core.types import Foreign, OnAmbiguous, OnBadKey, OnDataLoss, OnFull, Reshard, RowOrder
     from kinesis_nb.exploring.explore import Catalog, StreamView
     from kinesis_nb.exporting.encode import Encode
     from kinesis_nb.exporting.entries import Options
@@ -130,7 +130,7 @@ class Source:
         start: StartingPosition,
         given: dict[str, str],
         interval: float,
-        loss: str,
+        loss: OnDataLoss,
         *,
         foreign: Foreign,
         selection: Selection,
@@ -214,16 +214,14 @@ class Source:
         shards: Iterable[str] | None = None,
         key: str | None = None,
         *,
-        reshard: str = "ordered",
+        reshard: Reshard = "ordered",
         decompress: bool = False,
-        foreign: Foreign = Foreign.AUTO,
+        foreign: Foreign = "auto",
     ) -> Feed:
         """List a stream; ``shards=`` must be among its shards."""
         from kinesis_nb.core.compression import decompressed, unchanged
         from kinesis_nb.reading.feed import Feed
 
-        if reshard not in {"ordered", "relaxed"}:
-            raise ConfigError(f"reshard={reshard!r} is not known", hint='use "ordered" or "relaxed"')
         listing = self._listings.list_shards(stream)
         wanted = _wanted(stream, listing, shards, key)
         return Feed(
@@ -249,9 +247,9 @@ class Source:
         key: str | None = None,
         where: pl.Expr | None = None,
         limit: int | None = None,
-        reshard: str = "ordered",
+        reshard: Reshard = "ordered",
         decompress: bool = False,
-        foreign: str = "auto",
+        foreign: Foreign = "auto",
         progress: bool = True,
     ) -> Records:
         """Read what lies between two positions, all shards, into memory.
@@ -293,13 +291,13 @@ class Source:
         """
         from kinesis_nb.reading.read import read_window, row_filter
 
-        keep, wanted = row_filter(key, where), check_foreign(foreign)
+        keep = row_filter(key, where)
         start, end = moment(start), moment(end)
         if limit is not None:
             check_count("limit", limit)
         self._check_window(start, end, shards := _chosen(shards))
         stream = self._address(stream)
-        feed = self._feed(stream, shards, key, reshard=reshard, decompress=decompress, foreign=wanted)
+        feed = self._feed(stream, shards, key, reshard=reshard, decompress=decompress, foreign=foreign)
         with _share_bar(stream, shown=progress) as bar:
             return read_window(feed, self._window(start, end, keep, limit), bar)
 
@@ -323,10 +321,10 @@ class Source:
         shards: Iterable[str] | None = None,
         max_rows: int = 100_000,
         max_bytes: int = 64 * 2**20,
-        on_full: str = "drop_oldest",
-        reshard: str = "ordered",
+        on_full: OnFull = "drop_oldest",
+        reshard: Reshard = "ordered",
         decompress: bool = False,
-        foreign: str = "auto",
+        foreign: Foreign = "auto",
         name: str | None = None,
     ) -> Tail:
         """Follow a stream in memory.
@@ -353,10 +351,10 @@ class Source:
         from kinesis_nb.reading.buffer import Buffer
         from kinesis_nb.reading.tail import Tail, replace_running
 
-        buffer, start, wanted = Buffer(max_rows, max_bytes, on_full), moment(start), check_foreign(foreign)
+        buffer, start = Buffer(max_rows, max_bytes, on_full), moment(start)
         self._check_window(start, "latest", shards := _chosen(shards))
         stream = self._address(stream)
-        feed = self._feed(stream, shards, reshard=reshard, decompress=decompress, foreign=wanted)
+        feed = self._feed(stream, shards, reshard=reshard, decompress=decompress, foreign=foreign)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
         same = name or (stream, None if shards is None else frozenset(shards))
         return replace_running((self.config, same), lambda: Tail(feed, position, buffer))
@@ -376,8 +374,8 @@ class Source:
         where: pl.Expr | None = None,
         decompress: bool = False,
         commit_interval: Seconds = 1.0,
-        on_data_loss: str = "fail",
-        foreign: str = "auto",
+        on_data_loss: OnDataLoss = "fail",
+        foreign: Foreign = "auto",
         storage_options: Mapping[str, str] | None = None,
     ) -> Sync | AgentSync:
         """Keep a Delta table in step with a stream: every record once, in order, across restarts, crashes and reshards.
@@ -423,13 +421,13 @@ class Source:
         """
         from kinesis_nb.syncing.sync import check_options, start_sync
 
-        position, wanted = StartingPosition.parse(start, self._clock.now()), check_foreign(foreign)
+        position = StartingPosition.parse(start, self._clock.now())
         selection = _selection(_chosen(shards), key, where, decompress=decompress)
         if end is not None:
             check_end(position, StartingPosition.parse(end, self._clock.now()))
         storage = self._place(table, storage_options)
         if self.config.agents is not None:
-            check_options(position, in_seconds(commit_interval), on_data_loss)
+            check_options(position, in_seconds(commit_interval))
             if end is not None:
                 raise ConfigError(
                     "agents run a sync until it is stopped", hint="leave end= out, or sync without agents="
@@ -443,7 +441,7 @@ class Source:
                 given,
                 in_seconds(commit_interval),
                 on_data_loss,
-                foreign=wanted,
+                foreign=foreign,
                 selection=selection,
             )
         return start_sync(
@@ -454,7 +452,7 @@ class Source:
             clock=self._clock,
             commit_interval=in_seconds(commit_interval),
             on_data_loss=on_data_loss,
-            foreign=wanted,
+            foreign=foreign,
             selection=selection,
             end=None if end is None else self._end(position, end),
             setup=self._setup(storage_options),
@@ -484,10 +482,10 @@ class Source:
         partition_column: str | None = None,
         encode: Encode | None = None,
         data_column: str | None = None,
-        order: str = "per_key",
+        order: RowOrder = "per_key",
         aggregate: bool = False,
-        on_bad_key: str = "fail",
-        on_ambiguous: str = "resend",
+        on_bad_key: OnBadKey = "fail",
+        on_ambiguous: OnAmbiguous = "resend",
         resume: ExportReport | None = None,
         progress: bool | Callable[[int], None] = True,
     ) -> ExportReport:
@@ -551,7 +549,7 @@ class Source:
         end: Position | None = None,
         rate: float | None = None,
         aggregate: bool = False,
-        on_bad_key: str = "fail",
+        on_bad_key: OnBadKey = "fail",
         journal: str | PathLike[str] | None = None,
         storage_options: Mapping[str, str] | None = None,
     ) -> StreamingExport | AgentExport:

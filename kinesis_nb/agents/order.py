@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from kinesis_nb.access.config import Proxy, SourceConfig
 from kinesis_nb.access.credentials import Secret, StaticCredentials
-from kinesis_nb.core.foreign import Foreign
 from kinesis_nb.core.selection import EVERYTHING
 from kinesis_nb.errors import AgentError
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.position import StartingPosition
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.transport import Kinesis
+    from kinesis_nb.core.types import Foreign, OnDataLoss
 
 _SECRET_WORDS = ("secret", "token", "password", "key", "credential", "sas")
 _PRIVATE = ("tls", "wss", "inproc")  # how Dask's addresses begin where nobody else can read
@@ -102,8 +102,8 @@ class SyncOrder:
     uri: str
     start: StartingPosition
     commit_interval: float
-    on_data_loss: str
-    foreign: Foreign = Foreign.AUTO
+    on_data_loss: OnDataLoss
+    foreign: Foreign = "auto"
     selection: Selection = EVERYTHING
 
     kind = "sync"
@@ -114,7 +114,7 @@ class SyncOrder:
 
     def setup(self) -> str:
         """Return what differs for a call with other options; where to start counts only for a new table."""
-        options = float(self.commit_interval), self.on_data_loss, self.foreign.value, self.selection.record()
+        options = float(self.commit_interval), self.on_data_loss, self.foreign, self.selection.record()
         return _digest(self.parcel.fingerprint(), self.stream, *options)
 
 

@@ -12,10 +12,11 @@ import numbers
 import operator
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar, cast, get_args, get_origin
 
+from kinesis_nb.core import types
 from kinesis_nb.errors import ConfigError, UnknownOption, closest
 
 P = ParamSpec("P")
@@ -84,11 +85,15 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def check_choice(name: str, value: object, *choices: str) -> None:
-    """Raise ConfigError for anything but one of the choices; what cannot be compared or hashed is none of them."""
-    if not isinstance(value, str) or value not in choices:
-        known = ", ".join(f'"{choice}"' for choice in choices[:-1]) + f' or "{choices[-1]}"'
-        raise ConfigError(f"{name}={value!r} is not known", hint=f"use {known}")
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ConfigError for any text but one of the choices."""
+    if value not in choices:
+        raise ConfigError(f"{name}={value!r:.40} is not one of its choices", hint=f"use {_or(choices)}")
+
+
+def _or(choices: Sequence[str]) -> str:
+    *others, last = [f'"{choice}"' for choice in choices]
+    return f"{', '.join(others)} or {last}"
 
 
 def check_count(name: str, value: object) -> None:
@@ -116,9 +121,13 @@ def _alternatives(annotation: object) -> list[str]:
 
 
 def _check(name: str, kinds: list[str]) -> Callable[[Any], Any]:
+    choices = [choice for kind in kinds for choice in _CHOICES.get(kind, ())]
+
     def check(value: Any) -> Any:
         for kind in kinds:
             if (found := _KINDS[kind][1](value)) is not _WRONG:
+                if choices and isinstance(found, str):
+                    check_choice(name, found, choices)
                 return found
         hint = " or ".join(_KINDS[kind][0] for kind in kinds if kind != "None")
         raise ConfigError(f"{name}= does not accept {_described(value)}", hint=f"give {hint}")
@@ -204,6 +213,9 @@ def _texts(value: object) -> object:
     return _WRONG if _WRONG in found else found
 
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    name: get_args(alias) for name, alias in vars(types).items() if get_origin(alias) is Literal
+}
 _KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "None": ("None", _none),
     "bool": ("True or False", _bool),
@@ -215,4 +227,5 @@ _KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "PathLike[str]": ("a path", _path),
     "Callable": ("a function", _callable),
     "Iterable[str]": ("a list of texts", _texts),
+    **{name: (_or(choices), _str) for name, choices in _CHOICES.items()},
 }

@@ -9,15 +9,13 @@ more. Pure: no I/O, no clock; docs/aggregates.md has the rule and its proof.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
-
-from kinesis_nb.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kinesis_nb.core.shards import Shard
+    from kinesis_nb.core.types import Foreign
 
 STALE_MAP = timedelta(minutes=2)
 """For how long after a reshard the KPL may pack by its old map of the shards.
@@ -33,14 +31,6 @@ _MADE, _WRITTEN = 148, 36  # where the two times stand, in bits from the end: wh
 _SECONDS = 2**36 - 1
 
 
-class Foreign(StrEnum):
-    """What becomes of user records whose hash keys are another shard's."""
-
-    AUTO = "auto"  # dropped only while the map of a KPL may be stale
-    KEEP = "keep"
-    DROP = "drop"
-
-
 class Dropped(NamedTuple):
     """User records of one record of the stream that are not among the rows."""
 
@@ -49,21 +39,13 @@ class Dropped(NamedTuple):
     user_records: int
 
 
-def check_foreign(foreign: object) -> Foreign:
-    """Return the choice; raises ConfigError for any other value."""
-    try:
-        return Foreign(foreign)  # type: ignore[arg-type]
-    except ValueError:
-        raise ConfigError(f"foreign={foreign!r:.40} is not known", hint='use "auto", "keep" or "drop"') from None
-
-
 def drops(foreign: Foreign, shard: Shard, sequence_number: str, arrived: datetime) -> bool:
     """Return whether the foreign user records of a record are dropped.
 
     It depends on nothing but the record and the parents of its shard, so every reader decides alike, and always.
     """
-    if foreign is not Foreign.AUTO:
-        return foreign is Foreign.DROP
+    if foreign != "auto":
+        return foreign == "drop"
     made = made_at(sequence_number, arrived) if shard.parents else None
     return made is not None and arrived - made <= STALE_MAP
 

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kinesis_nb.core.arguments import hinted
-from kinesis_nb.core.foreign import Foreign
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.process import check_polars
 from kinesis_nb.display import SHOWN_ROWS, frame_html, plain
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.core.foreign import Dropped
     from kinesis_nb.core.shards import Shard
+    from kinesis_nb.core.types import Foreign
 
 CHUNK_BYTES = 2**30
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -127,7 +127,7 @@ class Batch:
         column = self.rows.column("kinesis_ingestion_timestamp")
         return column[-1].as_py() if len(column) else None
 
-    def parts(self, most: int, foreign: Foreign = Foreign.AUTO) -> Iterator[Batch]:
+    def parts(self, most: int, foreign: Foreign = "auto") -> Iterator[Batch]:
         """Return the response in parts of whole records: of about `most` bytes each, or of one larger record."""
         return iter((self,)) if self.packed is None else self.packed(most, foreign)
 

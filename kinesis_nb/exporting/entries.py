@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import polars.selectors as cs
 
-from kinesis_nb.core.arguments import check_choice
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporting.encode import (
     DATA,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from kinesis_nb.core.transport import Kinesis
+    from kinesis_nb.core.types import OnBadKey
     from kinesis_nb.exporting.encode import Encode
     from kinesis_nb.exporting.report import Settled
 
@@ -47,7 +47,7 @@ class Options:
     partition_column: str | None = None
     encode: Encode | None = None
     data_column: str | None = None
-    on_bad_key: str = "fail"
+    on_bad_key: OnBadKey = "fail"
     aggregate: bool = False
 
     def __post_init__(self) -> None:
@@ -56,12 +56,11 @@ class Options:
                 raise ConfigError(
                     f"{name}= takes no {type(value).__name__}", hint=f'give the name of one column: {name}="id"'
                 )
-        check_choice("on_bad_key", self.on_bad_key, "fail", "skip", "hash")
         if not isinstance(self.aggregate, bool | np.bool_):
             raise ConfigError(f"aggregate= takes no {type(self.aggregate).__name__}", hint="use True or False")
 
     @classmethod
-    def of_records(cls, partition_column: str | None, on_bad_key: str, aggregate: bool) -> Options:  # noqa: FBT001
+    def of_records(cls, partition_column: str | None, on_bad_key: OnBadKey, aggregate: bool) -> Options:  # noqa: FBT001
         """Return the options for rows that are records, whatever other columns somebody gave them."""
         return cls(partition_column, None, DATA, on_bad_key, aggregate)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from kinesis_nb.core.arguments import check_choice
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporting.encode import refuse_rows
 from kinesis_nb.exporting.entries import Options, Preparer, refuse_large, waves
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from kinesis_nb.core.transport import Clock, Kinesis
+    from kinesis_nb.core.types import OnAmbiguous, RowOrder
     from kinesis_nb.exporting.report import Marks, Window
     from kinesis_nb.exporting.tables import Rows
     from kinesis_nb.exporting.target import Target
@@ -33,13 +33,11 @@ _THE_SAME = "give the same rows in the same order, a query with ORDER BY; or sen
 class Delivery:
     """How an export sends; see :meth:`kinesis_nb.source.Source.export_df`."""
 
-    order: str = "per_key"
-    on_ambiguous: str = "resend"
+    order: RowOrder = "per_key"
+    on_ambiguous: OnAmbiguous = "resend"
     resume: ExportReport | None = None
 
     def __post_init__(self) -> None:
-        check_choice("order", self.order, "per_key", "none")
-        check_choice("on_ambiguous", self.on_ambiguous, "resend", "stop")
         if not isinstance(self.resume, ExportReport | None):
             raise ConfigError(f"resume= takes no {type(self.resume).__name__}", hint="give the report of that export")
 

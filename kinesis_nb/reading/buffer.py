@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -17,16 +16,11 @@ from kinesis_nb.errors import Closed, ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from kinesis_nb.core.types import OnFull
+
 
 Held = tuple[str, pa.RecordBatch]
 """Rows and the id of the shard they came from."""
-
-
-class OnFull(StrEnum):
-    """What happens to a batch that has no room."""
-
-    DROP_OLDEST = "drop_oldest"
-    BLOCK = "block"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +50,16 @@ class Buffer:
     Parameters
     ----------
     max_rows, max_bytes
-        The budget; a batch that is larger than all of it is cut (``DROP_OLDEST``) or passes alone (``BLOCK``).
+        The budget; a batch that is larger than all of it is cut (``"drop_oldest"``) or passes alone (``"block"``).
     on_full
         Drop the oldest rows, or make :meth:`put` wait, which holds back the shard thread.
     """
 
-    def __init__(self, max_rows: int, max_bytes: int, on_full: OnFull | str) -> None:
+    def __init__(self, max_rows: int, max_bytes: int, on_full: OnFull) -> None:
         if not all(isinstance(limit, int) and limit > 0 for limit in (max_rows, max_bytes)):
             msg = f"a buffer of {max_rows!r} rows and {max_bytes!r} bytes can hold nothing"
             raise ConfigError(msg, hint="max_rows and max_bytes are whole numbers, 1 or more")
-        try:
-            self._on_full = OnFull(on_full)
-        except ValueError:
-            msg = f"on_full={on_full!r} is not known"
-            raise ConfigError(msg, hint='use "drop_oldest" or "block"') from None
-        self._max_rows, self._max_bytes = max_rows, max_bytes
+        self._max_rows, self._max_bytes, self._on_full = max_rows, max_bytes, on_full
         self._changed = threading.Condition()  # guards everything below; never held during I/O
         self._batches: deque[Held] = deque()
         self._rest: pa.RecordBatch | None = None  # the first of them, if it is what was left of a larger one
@@ -92,7 +81,7 @@ class Buffer:
         if rows.num_rows == 0:
             return
         with self._changed:
-            if self._on_full is OnFull.BLOCK and not self._may_take(rows):
+            if self._on_full == "block" and not self._may_take(rows):
                 self._wait_for_room(rows)
             if self._closed:
                 msg = "the buffer is closed"
@@ -101,7 +90,7 @@ class Buffer:
             self._received += rows.num_rows
             for see in self._watchers:
                 see((shard_id, rows))
-            if self._on_full is OnFull.DROP_OLDEST:
+            if self._on_full == "drop_oldest":
                 self._shrink()
             self._changed.notify_all()
 

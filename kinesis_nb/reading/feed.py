@@ -11,7 +11,6 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from kinesis_nb.core.compression import may_burst, unchanged
-from kinesis_nb.core.foreign import Foreign
 from kinesis_nb.core.halt import holding
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.selection import EVERYTHING, Selection
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.frames import Batch
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.core.transport import Clock, Kinesis
+    from kinesis_nb.core.types import Foreign
 
 NOW = datetime.min.replace(tzinfo=UTC)  # as the beginning of a feed: the moment of its making
 _NOTHING = NOW  # as the time before which records may have been trimmed
@@ -117,7 +117,7 @@ class Feed:
     wanted: Callable[[Shard], bool] = lambda _shard: True
     is_ordered: bool = True
     unpack: Callable[[Batch, int], Iterable[Batch]] = unchanged
-    foreign: Foreign = Foreign.AUTO
+    foreign: Foreign = "auto"
     began: datetime = NOW
     trimmed_before: datetime = _NOTHING
     patience: float = inf

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from kinesis_nb.core import interrupt
 from kinesis_nb.core.retry import Patient
 from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError, ServiceError, TableError
-from kinesis_nb.reading.buffer import Buffer, Held, OnFull
+from kinesis_nb.reading.buffer import Buffer, Held
 from kinesis_nb.reading.ending import Ending
 from kinesis_nb.reading.gaps import GRACE
 from kinesis_nb.syncing.ledger import Ledger, decode_start
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.frames import Batch
     from kinesis_nb.core.position import StartingPosition
     from kinesis_nb.core.shards import Shard
+    from kinesis_nb.core.types import OnDataLoss
     from kinesis_nb.reading.feed import Feed
     from kinesis_nb.reading.sink import Gap
     from kinesis_nb.syncing.ledger import Pending, Prepared
@@ -45,13 +46,6 @@ POLL_SECONDS = 0.25  # between looks whether the table is ours, or taken
 SILENT_SECONDS = 5.0  # after which a table that does not respond is reported
 LISTING_SECONDS = 5.0  # a listing that says whether another writer's shard is still in the stream may be that old
 SEEN_EVERY, SEEN_AT_END = timedelta(minutes=1), timedelta(seconds=1)  # how far what was seen may lie behind, unsaid
-
-
-class OnDataLoss(StrEnum):
-    """What happens when the stream did not keep records until they were read."""
-
-    FAIL = "fail"
-    WARN = "warn"
 
 
 class Phase(StrEnum):
@@ -134,7 +128,7 @@ class Committer:
         self._feed, self._clock = feed, feed.clock
         self._table, self._ownership = table, ownership
         self._begin, self._on_end, self._eager = begin, on_end, eager
-        self._buffer = Buffer(PENDING_ROWS, PENDING_BYTES, OnFull.BLOCK)
+        self._buffer = Buffer(PENDING_ROWS, PENDING_BYTES, "block")
         self._wake = threading.Event()  # commit now, not at the end of the interval
         self._is_seen_wanted = threading.Event()  # somebody waits for the table to say up to when it was read
         self._stopping = threading.Event()
@@ -253,7 +247,7 @@ class Committer:
 
     def lost(self, gap: Gap) -> None:
         """Stop, or have the gap recorded in the table with what follows it."""
-        if self._on_data_loss is OnDataLoss.FAIL:
+        if self._on_data_loss == "fail":
             raise DataLoss(str(gap), hint='on_data_loss="warn" records the gap in the table and continues')
         with self._changed:
             self._ledger.lose(gap)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from kinesis_nb.core.arguments import hinted, in_seconds
 from kinesis_nb.core.compression import decompressed, unchanged
-from kinesis_nb.core.foreign import Foreign, told
+from kinesis_nb.core.foreign import told
 from kinesis_nb.core.frames import Records, TableLike, concat, rows_behind
 from kinesis_nb.core.halt import holding
 from kinesis_nb.core.interrupt import apart
@@ -30,7 +30,7 @@ from kinesis_nb.errors import ConfigError, StreamNotFound, TableError, forgetful
 from kinesis_nb.reading.consumer import State
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.reading.scheduler import Scheduler
-from kinesis_nb.syncing.committer import Committer, OnDataLoss
+from kinesis_nb.syncing.committer import Committer
 from kinesis_nb.syncing.ledger import encode_start
 from kinesis_nb.syncing.ownership import Ownership
 from kinesis_nb.syncing.upkeep import Upkeep
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.core.transport import Clock, Kinesis, StreamSummary
+    from kinesis_nb.core.types import Foreign, OnDataLoss
     from kinesis_nb.reading.consumer import ConsumerStats
     from kinesis_nb.table.storage import Storage
 
@@ -458,8 +459,8 @@ def start_sync(  # noqa: PLR0913 - one for each option of Source.sync
     *,
     clock: Clock,
     commit_interval: float,
-    on_data_loss: str,
-    foreign: Foreign = Foreign.AUTO,
+    on_data_loss: OnDataLoss,
+    foreign: Foreign = "auto",
     selection: Selection = EVERYTHING,
     end: datetime | None = None,
     setup: object = None,
@@ -472,16 +473,17 @@ def start_sync(  # noqa: PLR0913 - one for each option of Source.sync
         Equal for calls with the same source and the same options of the storage. One that runs with other ones, with
         another `commit_interval`, `on_data_loss`, `foreign` or `end` is stopped, and another one started.
     """
-    decided = check_options(start, commit_interval, on_data_loss)
+    check_options(start, commit_interval)
     summary = Patient(kinesis, clock).describe_stream(stream)
 
     def prepare() -> Callable[[], Sync]:
         table = apart(_open)(kinesis, clock, stream, summary, storage, start, selection)
         feed = replace(_feed(kinesis, stream, clock, selection.wants, selection, foreign), end=end)
-        return lambda: Sync(feed, table, commit_interval, decided)
+        return lambda: Sync(feed, table, commit_interval, on_data_loss)
 
     # with another selection the table refuses the call, and what runs goes on
-    return _syncs.start((summary.arn, storage.uri), (setup, commit_interval, decided, foreign, end, selection), prepare)
+    key = summary.arn, storage.uri
+    return _syncs.start(key, (setup, commit_interval, on_data_loss, foreign, end, selection), prepare)
 
 
 def _feed(
@@ -510,14 +512,14 @@ def start_part(  # noqa: PLR0913 - the options of a call
     *,
     clock: Clock,
     commit_interval: float,
-    on_data_loss: str,
-    foreign: Foreign = Foreign.AUTO,
+    on_data_loss: OnDataLoss,
+    foreign: Foreign = "auto",
     selection: Selection = EVERYTHING,
 ) -> Sync:
     """Start a sync of some shards; other writers have the other shards of the same table."""
     wanted = lambda shard: part.wanted(shard) and selection.wants(shard)  # noqa: E731
     feed = _feed(kinesis, stream, clock, wanted, selection, foreign)
-    sync = Sync(feed, table, commit_interval, OnDataLoss(on_data_loss), part)
+    sync = Sync(feed, table, commit_interval, on_data_loss, part)
     sync.start()
     return sync
 
@@ -562,13 +564,9 @@ def _listing(kinesis: Kinesis, clock: Clock, stream: str) -> list[Shard] | None:
         return None
 
 
-def check_options(start: StartingPosition, commit_interval: float, on_data_loss: str) -> OnDataLoss:
-    """Raise ConfigError for a start, an interval or a policy that no sync can have."""
+def check_options(start: StartingPosition, commit_interval: float) -> None:
+    """Raise ConfigError for a start or an interval that no sync can have."""
     if not isinstance(commit_interval, int | float) or not 0 < commit_interval <= 3600:  # noqa: PLR2004 - an hour
         raise ConfigError(f"commit_interval={commit_interval!r} is no time to wait", hint="give seconds, 0 < s <= 3600")
     if start.kind is Kind.AFTER_SEQUENCE_NUMBER:
         raise ConfigError("a sequence number is a place in one shard", hint='use "trim_horizon", "latest" or a time')
-    try:
-        return OnDataLoss(on_data_loss)
-    except ValueError:
-        raise ConfigError(f"on_data_loss={on_data_loss!r} is not known", hint='use "fail" or "warn"') from None

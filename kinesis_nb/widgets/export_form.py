@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import ipywidgets as W  # noqa: N812 - as in base
 
 from kinesis_nb.core.arguments import hinted
 from kinesis_nb.core.names import StreamArn
 from kinesis_nb.core.position import StartingPosition, check_end
+from kinesis_nb.core.types import OnAmbiguous, OnBadKey, RowOrder
 from kinesis_nb.errors import ConfigError, ExportsDisabled
 from kinesis_nb.exporting.encode import Payload, partition_column
 from kinesis_nb.exporting.start import Range
@@ -100,7 +101,7 @@ class ExportForm(RunForm):
             ),
             **(_stream_fields() if self._columns is None else _frame_fields(self._columns)),
             "aggregate": Field("KPL aggregates", W.Checkbox(usual["aggregate"])),
-            "on_bad_key": Field("On a bad key", choice(("fail", "skip", "hash"), usual["on_bad_key"])),
+            "on_bad_key": Field("On a bad key", choice(get_args(OnBadKey), usual["on_bad_key"])),
         }
         if self._is_stream and isinstance(self._data, str | os.PathLike | None):
             fields["storage_options"] = storage_field()
@@ -181,8 +182,8 @@ def _frame_fields(schema: pl.Schema) -> dict[str, Field]:
     column = proposals(schema, placeholder="one JSON object per row")
     return {
         "data_column": Field("Data column", column, lambda name: Payload(schema, None, name)),
-        "order": Field("Order", choice(("per_key", "none"), _FRAME["order"])),
-        "on_ambiguous": Field("On a lost answer", choice(("resend", "stop"), _FRAME["on_ambiguous"])),
+        "order": Field("Order", choice(get_args(RowOrder), _FRAME["order"])),
+        "on_ambiguous": Field("On a lost answer", choice(get_args(OnAmbiguous), _FRAME["on_ambiguous"])),
     }
 
 

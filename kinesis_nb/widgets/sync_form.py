@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import ipywidgets as W  # noqa: N812 - as in base
 
 from kinesis_nb.core.arguments import hinted
-from kinesis_nb.core.foreign import Foreign
 from kinesis_nb.core.position import StartingPosition, check_end
+from kinesis_nb.core.types import Foreign, OnDataLoss
 from kinesis_nb.reading.read import row_filter
 from kinesis_nb.source import Source
-from kinesis_nb.syncing.committer import OnDataLoss
 from kinesis_nb.syncing.sync import Sync, check_options
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.widgets.base import Field, heading
@@ -57,7 +56,7 @@ class SyncForm(RunForm):
     def __init__(self, source: Source, stream: str = "") -> None:
         place = W.Text(placeholder="tables/orders, or s3://bucket/prefix")
         seconds = W.FloatText(_USUAL["commit_interval"], step=0.5)
-        loss = choice(OnDataLoss, _USUAL["on_data_loss"])
+        loss = choice(get_args(OnDataLoss), _USUAL["on_data_loss"])
         fields = {
             "stream": stream_field(source, stream),
             "table": Field("Table", place, Storage.at, is_required=True),
@@ -67,7 +66,7 @@ class SyncForm(RunForm):
             "decompress": Field("Decompress", W.Checkbox(_USUAL["decompress"])),
             "commit_interval": Field("Commit interval (s)", seconds, _check_interval),
             "on_data_loss": Field("On data loss", loss),
-            "foreign": Field("Foreign user records", choice(Foreign, _USUAL["foreign"])),
+            "foreign": Field("Foreign user records", choice(get_args(Foreign), _USUAL["foreign"])),
             "storage_options": storage_field(),
         }
         super().__init__(source, fields, [heading("New sync", 3), *fields.values()], "sync form")
@@ -100,7 +99,7 @@ class SyncForm(RunForm):
 
 
 def _check_start(text: str) -> None:
-    check_options(position(text), _USUAL["commit_interval"], _USUAL["on_data_loss"])
+    check_options(position(text), _USUAL["commit_interval"])
 
 
 def _check_end(text: str) -> None:
@@ -108,4 +107,4 @@ def _check_end(text: str) -> None:
 
 
 def _check_interval(seconds: float) -> None:
-    check_options(position(_USUAL["start"]), seconds, _USUAL["on_data_loss"])
+    check_options(position(_USUAL["start"]), seconds)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import ipywidgets as W  # noqa: N812 - as in base
 
 from kinesis_nb.core.position import Kind
+from kinesis_nb.core.types import OnFull
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.reading.buffer import Buffer
 from kinesis_nb.source import Source
@@ -40,7 +41,7 @@ class TailForm(Form):
             "stream": stream_field(source),
             "start": Field("Start", proposals(_STARTS, _USUAL["start"]), _check_start, is_required=True),
             "max_rows": Field("Rows to hold", rows, lambda rows: Buffer(rows, _USUAL["max_bytes"], _USUAL["on_full"])),
-            "on_full": Field("When full", choice(("drop_oldest", "block"), _USUAL["on_full"])),
+            "on_full": Field("When full", choice(get_args(OnFull), _USUAL["on_full"])),
         }
         actions = [
             Action("Start", self._start, lambda: self.problem, primary=True),

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kinesis_nb.core.foreign import Dropped, Foreign, drops
+from kinesis_nb.core.foreign import Dropped, drops
 from kinesis_nb.core.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, decode_text
 from kinesis_nb.core.shards import Shard
 from kinesis_nb.errors import MalformedAnswer
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from kinesis_nb.core.types import Foreign
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,8 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.agents.job import AgentExport, AgentSync, Job
+from kinesis_nb.core import types
+from kinesis_nb.core.arguments import hinted
 from kinesis_nb.core.frames import SCHEMA
 from kinesis_nb.errors import AgentError
 from tests.conftest import Streams
@@ -139,6 +141,7 @@ MAY_FIT = {  # by the parts of an annotation
     "Any": set(VALUES),
     "object": set(VALUES),
 }
+CHOICES = {name: get_args(alias) for name, alias in vars(types).items() if get_origin(alias) is Literal}
 
 
 def _may_fit(annotation: str) -> set[str]:
@@ -267,6 +270,33 @@ def test_walk(world: World) -> None:
     assert wrong == []
     assert counts["calls"] >= CALLS
     assert counts["refused"] > 15 * counts["went on"] > 0
+
+
+@pytest.mark.parametrize("alias", CHOICES)
+def test_a_choice_is_checked_by_its_annotation(alias: str) -> None:
+    """Each choice is taken, text of another library too; anything else is refused with all that may be given."""
+
+    def call(word: str | None = None) -> str | None:
+        return word
+
+    call.__annotations__["word"] = f"{alias} | None"
+    checked = hinted(call)
+    for word in CHOICES[alias]:
+        assert (checked(word), checked(np.str_(word)), type(checked(np.str_(word)))) == (word, word, str)
+    assert checked() is checked(None) is None
+    given = re.escape(", ".join(f'"{word}"' for word in CHOICES[alias][:-1]) + f' or "{CHOICES[alias][-1]}"')
+    for wrong in ("", CHOICES[alias][0].upper(), "x" * 1_000, 1, True, ["keep"], object()):
+        with pytest.raises(kn.ConfigError, match=f"^word=.{{0,50}}\nhint: (use|give) {given}$"):
+            checked(wrong)  # type: ignore[arg-type]
+
+
+def test_no_public_call_has_a_choice_that_is_not_checked() -> None:
+    """The choices of `Source` are all named by an alias, and each alias is in use."""
+    members = [value for name, value in vars(kn.Source).items() if inspect.isfunction(value) and name[0] != "_"]
+    parameters = [one for call in members for one in inspect.signature(call).parameters.values()]
+    assert {one.annotation for one in parameters} >= set(CHOICES)
+    words = {word for choices in CHOICES.values() for word in choices}
+    assert [one for one in parameters if one.default in words and one.annotation not in CHOICES] == []
 
 
 def test_what_libraries_have_of_the_same_kind(world: World) -> None:

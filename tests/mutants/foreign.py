@@ -164,8 +164,8 @@ MUTANTS = [
         (
             "another choice changes nothing",
             "syncing/sync.py",
-            "decided, foreign, end, selection), prepare)",
-            "decided, end, selection), prepare)",
+            "on_data_loss, foreign, end, selection), prepare)",
+            "on_data_loss, end, selection), prepare)",
             _TOLD,
         ),
         (
@@ -178,14 +178,14 @@ MUTANTS = [
         (
             "another choice is the same order",
             "agents/order.py",
-            ", self.foreign.value, self.selection",
+            ", self.foreign, self.selection",
             ", self.selection",
         ),
         (
             "any choice is the default",
-            "core/foreign.py",
-            "        return Foreign(foreign)",
-            "        return Foreign.AUTO",
+            "core/arguments.py",
+            "if value not in choices:",
+            "if False:",
             _TOLD,
         ),
     )

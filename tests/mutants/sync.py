@@ -721,7 +721,7 @@ MUTANTS = [
     Mutant(
         "a loss does not stop the sync",
         "syncing/committer.py",
-        "if self._on_data_loss is OnDataLoss.FAIL:",
+        'if self._on_data_loss == "fail":',
         "if False:",
     ),
     Mutant(

@@ -29,7 +29,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from unittest.mock import patch
 
 import msgspec
@@ -42,9 +42,10 @@ from kinesis_nb.core.frames import Records
 from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.shards import hash_key
+from kinesis_nb.core.types import OnFull
 from kinesis_nb.emulator import AwsError, ManualClock, Model
 from kinesis_nb.errors import ServiceError
-from kinesis_nb.reading.buffer import Buffer, OnFull
+from kinesis_nb.reading.buffer import Buffer
 from kinesis_nb.reading.consumer import State
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.reading.read import Window, _Collector, row_filter
@@ -673,7 +674,7 @@ class WatchedBuffer(Buffer):
         if self.world.chance(0.05):
             self.world.count("sink: deliver fails")
             raise ServiceError("no memory", retryable=True)
-        if self._on_full is OnFull.BLOCK:  # one thread: make the room that put() would wait for
+        if self._on_full == "block":  # one thread: make the room that put() would wait for
             while self._rows and not self._has_room_for(rows):
                 self.draw(self._rows)
         self.check.take(shard_id, rows)
@@ -706,9 +707,9 @@ class WatchedBuffer(Buffer):
         true = (dict(self.lost), len(self.came), self.drawn, len(held))
         if (stats.dropped, stats.received, stats.taken, stats.rows) != true:
             raise Violation(f"the buffer counts {stats}, true is {true}")
-        if self._on_full is OnFull.BLOCK and self.lost:
+        if self._on_full == "block" and self.lost:
             raise Violation("a blocking buffer dropped rows")
-        if self._on_full is OnFull.DROP_OLDEST and (stats.rows > self.limits[0] or stats.bytes > self.limits[1]):
+        if self._on_full == "drop_oldest" and (stats.rows > self.limits[0] or stats.bytes > self.limits[1]):
             raise Violation(f"the buffer is over its budget: {stats}")
 
 
@@ -863,7 +864,7 @@ def tail(world: World) -> Reader:
     # a tail leaves out rows from before its start, so its listing may be from before the last reshards
     is_stale = start.kind is Kind.AT_TIMESTAMP and world.chance(0.7)
     feed = _list(world, may_be_stale=start.kind is not Kind.LATEST, is_stale=is_stale)
-    on_full = world.random.choice(list(OnFull))
+    on_full = world.random.choice(get_args(OnFull))
     max_rows, max_bytes = world.random.choice([(5, 10**9), (40, 10**9), (10**9, 2_000), (30, 6_000)])
     buffer = WatchedBuffer(world, check, max_rows, max_bytes, on_full)
     world.count(f"buffer: {on_full}")
@@ -1122,7 +1123,7 @@ _HAPPENS = [
     "reader: read",
     "read: one key",
     "buffer: rows dropped",
-    *(f"buffer: {policy}" for policy in OnFull),
+    *(f"buffer: {policy}" for policy in get_args(OnFull)),
     *(f"start: {kind}" for kind in list(Kind)[:3]),
     *(f"iterator: {kind}" for kind in Kind),
 ]

@@ -25,7 +25,7 @@ from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.selection import EVERYTHING, Selection, Where
 from kinesis_nb.errors import Fenced
 from kinesis_nb.reading.feed import Feed
-from kinesis_nb.syncing.committer import Committer, OnDataLoss
+from kinesis_nb.syncing.committer import Committer
 from kinesis_nb.syncing.ledger import encode_start
 from kinesis_nb.syncing.ownership import Ownership
 from kinesis_nb.syncing.upkeep import Maintenance
@@ -95,7 +95,7 @@ class PlayedCommitter(Committer):
     """A committer without its thread: whoever waits for it does its work."""
 
     def __init__(self, world: World, table: SyncTable, feed: Feed) -> None:
-        super().__init__(table, Ownership(table, feed.wanted), feed, 1.0, OnDataLoss.FAIL)
+        super().__init__(table, Ownership(table, feed.wanted), feed, 1.0, "fail")
         self.world = world
         self.is_dead = False  # died inside a commit, and so does nothing more
 

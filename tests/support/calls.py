@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kinesis_nb.errors import Fenced
 from kinesis_nb.reading.consumer import ShardConsumer
 from kinesis_nb.reading.feed import Feed
-from kinesis_nb.syncing.committer import Committer, OnDataLoss, Phase
+from kinesis_nb.syncing.committer import Committer, Phase
 from kinesis_nb.syncing.ownership import Ownership
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import SyncTable
@@ -60,7 +60,7 @@ class Call:
         self.kinesis = VirtualKinesis(stage.model, stage.clock)
         self.ownership = Ownership(self.table, wanted, run)
         feed = Feed(self.kinesis, "orders", stage.clock, (), wanted)
-        self.committer = PacedCommitter(self.table, self.ownership, feed, interval, OnDataLoss.FAIL, self._begin)
+        self.committer = PacedCommitter(self.table, self.ownership, feed, interval, "fail", self._begin)
         self.due = stage.clock.monotonic()
         self.error: BaseException | None = None
         self.is_over = self.is_frozen = self.is_stepping = False

@@ -14,7 +14,7 @@ from kinesis_nb.core.shards import Shard, ShardTracker
 from kinesis_nb.errors import StreamNotFound
 from kinesis_nb.reading.feed import Feed, Lookup
 from kinesis_nb.reading.scheduler import Scheduler
-from kinesis_nb.syncing.committer import Committer, OnDataLoss
+from kinesis_nb.syncing.committer import Committer
 from kinesis_nb.syncing.ledger import Ledger
 from kinesis_nb.syncing.ownership import Ownership
 from kinesis_nb.syncing.sync import Sync
@@ -106,7 +106,7 @@ def sync_all_but(stream: Stream, shard_id: str) -> None:
     """Sync as a part of a job does that is left alone by the one that has a shard."""
     kinesis = VirtualKinesis(stream.model, stream.clock)
     feed = Feed(kinesis, "orders", stream.clock, (), lambda shard: shard.shard_id != shard_id)
-    sync = Sync(feed, SyncTable.open(stream.table, stream.origin), 0.05, OnDataLoss.FAIL)
+    sync = Sync(feed, SyncTable.open(stream.table, stream.origin), 0.05, "fail")
     sync.start()
     assert sync.wait()
     sync.stop()
@@ -131,7 +131,7 @@ def test_an_ended_shard_that_is_listed_again_is_not_read_again(stream: Stream) -
         stream.sleep(hours)
     kinesis = Relisting(stream.model, stream.clock)
     feed = Feed(kinesis, "orders", stream.clock, ())
-    sync = Sync(feed, SyncTable.open(stream.table, stream.origin), 0.05, OnDataLoss.FAIL)
+    sync = Sync(feed, SyncTable.open(stream.table, stream.origin), 0.05, "fail")
     sync.start()
     assert sync.wait()
     assert {shard.shard_id for shard in sync.status().shards} == {ONE, TWO}
@@ -185,7 +185,7 @@ def test_a_part_waits_for_whoever_tells_what_was_lost_of_a_parent(tmp_path: Path
     kinesis.model, kinesis.clock = stream.model, stream.clock
     feed = Feed(kinesis, "orders", stream.clock, (), lambda shard: shard.shard_id == THREE)
     own = SyncTable.open(stream.table, ORIGIN)
-    committer = Committer(own, Ownership(own, feed.wanted, "run"), feed, 1.0, OnDataLoss.WARN)
+    committer = Committer(own, Ownership(own, feed.wanted, "run"), feed, 1.0, "warn")
     (child,) = [shard for shard in kinesis.list_shards("orders") if shard.shard_id == THREE]
     assert committer._make_ready([child]) == set()
     table.commit(None, {ONE: Checkpoint(offset=2, ended=True), TWO: Checkpoint(ended=True)})
@@ -207,7 +207,7 @@ def test_a_child_whose_parent_another_part_is_about_to_own_is_no_orphan(stream: 
     (child,) = [shard for shard in kinesis.list_shards("orders") if shard.parents == (ONE,) and not shard.hash_range[0]]
     feed = Feed(kinesis, "orders", stream.clock, (), child.__eq__)
     own = SyncTable.open(stream.table, stream.origin)
-    committer = Committer(own, Ownership(own, feed.wanted, "run"), feed, 1.0, OnDataLoss.WARN)
+    committer = Committer(own, Ownership(own, feed.wanted, "run"), feed, 1.0, "warn")
     committer.take_all(Patient(kinesis, stream.clock))
     table.acquire([ONE])
     table.commit(None, {ONE: Checkpoint(offset=3, ended=True)})

@@ -20,7 +20,6 @@ from kinesis_nb.emulator import ErrorReply
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.syncing import upkeep
-from kinesis_nb.syncing.committer import OnDataLoss
 from kinesis_nb.syncing.lease import _OWNER as OWNER
 from kinesis_nb.syncing.lease import Lease
 from kinesis_nb.syncing.sync import Sync
@@ -243,7 +242,7 @@ def test_a_second_process_is_handed_the_table(source: kn.Source, streams: Stream
     old = place.sync(source, commit_interval=0.05)
     assert old.wait(timeout=30)
     feed = Feed(KinesisClient(source.config), "orders", SystemClock(), ())
-    new = Sync(feed, place.open(old._table.origin), 0.05, OnDataLoss.FAIL)  # as another process would
+    new = Sync(feed, place.open(old._table.origin), 0.05, "fail")  # as another process would
     new.start()
     assert new.status().state == "waiting"
     streams.put(20)

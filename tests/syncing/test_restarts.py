@@ -17,7 +17,7 @@ from kinesis_nb.emulator import ErrorReply, Stall
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.syncing import committer, ownership
-from kinesis_nb.syncing.committer import SILENT_SECONDS, Committer, OnDataLoss, Phase
+from kinesis_nb.syncing.committer import SILENT_SECONDS, Committer, Phase
 from kinesis_nb.syncing.ownership import Ownership
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.syncing.upkeep import Upkeep
@@ -56,7 +56,7 @@ def elsewhere(source: kn.Source, folder: Path, interval: float = 0.05) -> Sync:
     """Start a sync as another process would: this one's registry does not know it."""
     known = SyncTable.open(Storage.at(folder), source.sync("orders", folder)._table.origin)
     source.sync("orders", folder).stop()
-    sync = Sync(Feed(KinesisClient(source.config), "orders", SystemClock(), ()), known, interval, OnDataLoss.FAIL)
+    sync = Sync(Feed(KinesisClient(source.config), "orders", SystemClock(), ()), known, interval, "fail")
     sync.start()
     return sync
 
@@ -199,7 +199,7 @@ def test_rows_that_another_writer_committed_are_not_pending(
     rival = SyncTable.open(Storage.at(tmp_path / "t"), old._table.origin)
     rival.claim()
     [(shard_id, pending)] = [(shard_id, rows) for shard_id, rows in old._committer.snapshot().pending]
-    told = Committer(rival, Ownership(rival, old._feed.wanted), old._feed, 1.0, OnDataLoss.FAIL)
+    told = Committer(rival, Ownership(rival, old._feed.wanted), old._feed, 1.0, "fail")
     told.take_over([shard_id])
     told._buffer.put(shard_id, pending)
     told._commit_pending()
@@ -487,7 +487,7 @@ def test_a_table_that_does_not_respond_is_told(tmp_path: Path) -> None:
     model, clock, _ = world()
     model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": b"{}"})
     table = SeamedTable.open(Storage.at(tmp_path / "t"), ORIGIN)
-    sync = Sync(Feed(VirtualKinesis(model, clock), "orders", clock, ()), table, 0.01, OnDataLoss.FAIL)
+    sync = Sync(Feed(VirtualKinesis(model, clock), "orders", clock, ()), table, 0.01, "fail")
     sync.start()
     assert sync.wait(FEW_SECONDS)
     silent, responds = threading.Event(), threading.Event()

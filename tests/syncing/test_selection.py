@@ -27,7 +27,6 @@ from kinesis_nb.core.shards import Shard, hash_key
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.reading.scheduler import Scheduler
-from kinesis_nb.syncing.committer import OnDataLoss
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.table import SyncTable
 from kinesis_nb.table.verify import verify
@@ -237,7 +236,7 @@ class Chosen(Stream):
         origin = replace(self.origin, newest_shard=ZERO, selection=self.selection.record())
         kinesis, chosen = VirtualKinesis(self.model, self.clock), self.selection
         feed = Feed(kinesis, "orders", self.clock, (), chosen.wants, selection=chosen)
-        sync = Sync(feed, SyncTable.open(self.table, origin), 0.05, OnDataLoss(on_data_loss))
+        sync = Sync(feed, SyncTable.open(self.table, origin), 0.05, on_data_loss)
         sync.start()
         try:
             assert sync.wait()
@@ -349,7 +348,7 @@ def test_it_is_the_clock_of_the_service_that_says_when(chosen: Chosen) -> None:
     """A machine whose clock is years ahead ends a sync no earlier, and what arrives meanwhile is in the table."""
     end = chosen.clock.now() + timedelta(seconds=10)
     feed = Feed(VirtualKinesis(chosen.model, chosen.clock), "orders", YearsAhead(chosen.clock.manual), (), end=end)
-    sync = Sync(feed, SyncTable.open(chosen.table, ORIGIN), 0.05, OnDataLoss.FAIL)
+    sync = Sync(feed, SyncTable.open(chosen.table, ORIGIN), 0.05, "fail")
     sync.start()
     chosen.put(1)
     assert sync.wait()
@@ -387,7 +386,7 @@ def test_a_parent_that_ended_in_time_hands_over_to_its_children(chosen: Chosen, 
         Feed(kinesis, "orders", chosen.clock, (), end=end),
         SyncTable.open(chosen.table, replace(ORIGIN, newest_shard=ZERO)),
         0.05,
-        OnDataLoss.FAIL,
+        "fail",
     )
     sync.start()
     assert sync.wait(30, until_caught_up=False)
@@ -421,7 +420,7 @@ def test_children_of_a_shard_that_is_not_read_on_wait(chosen: Chosen) -> None:
             Feed(kinesis, "orders", chosen.clock, (), end=end),
             SyncTable.open(chosen.table, replace(ORIGIN, newest_shard=ZERO)),
             0.05,
-            OnDataLoss.FAIL,
+            "fail",
         )
         sync.start()
         assert sync.wait(30, until_caught_up=False)

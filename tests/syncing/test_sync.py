@@ -21,7 +21,6 @@ from kinesis_nb.emulator import ErrorReply, Stall
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.syncing import committer, ownership, upkeep
-from kinesis_nb.syncing.committer import OnDataLoss
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable
@@ -172,7 +171,7 @@ def test_take_over_during_a_reshard_doubles_nothing(
     client = StaleListing(source.config)
     client.meanwhile = reshard_and_commit
     origin = open_table(tmp_path, old._table.origin)
-    new = Sync(Feed(client, "orders", SystemClock(), ()), origin, 0.05, OnDataLoss.FAIL)
+    new = Sync(Feed(client, "orders", SystemClock(), ()), origin, 0.05, "fail")
     new.start()
     streams.put(20)
     assert new.wait(timeout=30)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinesis_nb.core.foreign import Dropped, Foreign, count
+from kinesis_nb.core.foreign import Dropped, count
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard, hash_key
 from kinesis_nb.reading import pace
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import kinesis_nb as kn
     from kinesis_nb.core.frames import Batch
+    from kinesis_nb.core.types import Foreign
     from tests.conftest import Streams
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -48,7 +49,7 @@ rows_of_any_kind = st.lists(
 )
 
 
-def page(*payloads: bytes, shard: Shard | None = None, foreign: Foreign = Foreign.AUTO) -> Batch:
+def page(*payloads: bytes, shard: Shard | None = None, foreign: Foreign = "auto") -> Batch:
     """Decode an answer whose records have the numbers 100, 101, …, the keys p0, p1, … and arrived a second apart."""
     records = [
         {
@@ -228,13 +229,13 @@ def test_hash_range_decides_what_is_kept() -> None:
     (low,), (high,) = keys_of(LOWER, 1), keys_of(UPPER, 1)
     hash_keys = [(low, None), (high, None), (high, 0), (low, HALF), (low, HALF - 1), (low, MAX_HASH_KEY)]
     mixed = aggregate([(key, explicit, b"%d" % place) for place, (key, explicit) in enumerate(hash_keys)])
-    lower, upper = (page(b"p", mixed, shard=shard, foreign=Foreign.DROP) for shard in (LOWER, UPPER))
+    lower, upper = (page(b"p", mixed, shard=shard, foreign="drop") for shard in (LOWER, UPPER))
     assert lower.dropped == upper.dropped == (Dropped("101", NOW + timedelta(seconds=1), 3),)
     assert list(zip(lower.rows["data"].to_pylist(), lower.rows["sub_sequence_number"].to_pylist(), strict=True)) == [
         ("p", 0), ("0", 0), ("2", 2), ("4", 4),
     ]  # fmt: skip
     assert upper.rows["data"].to_pylist() == ["p", "1", "3", "5"]
-    nothing = page(b"p", aggregate([(high, None, b"x")]), shard=LOWER, foreign=Foreign.DROP)
+    nothing = page(b"p", aggregate([(high, None, b"x")]), shard=LOWER, foreign="drop")
     assert (count(nothing.dropped), nothing.rows.num_rows, nothing.read_to) == (1, 1, "101")
 
 
@@ -245,7 +246,7 @@ def test_dropped_records_are_counted_once() -> None:
     model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "ExplicitHashKey": "0", "Data": foreign})
     sink = ListSink(StartingPosition.trim_horizon())
     shards = tuple(kinesis.list_shards("orders"))
-    consumer = ShardConsumer(Feed(kinesis, "orders", clock, shards, foreign=Foreign.DROP), shards[0], sink)
+    consumer = ShardConsumer(Feed(kinesis, "orders", clock, shards, foreign="drop"), shards[0], sink)
     for _ in range(3):
         consumer.step()
         clock.manual.advance(301)
