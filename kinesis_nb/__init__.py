@@ -23,10 +23,16 @@ if TYPE_CHECKING:
     from kinesis_nb.access.permissions import PermissionReport as PermissionReport
     from kinesis_nb.access.permissions import Verdict as Verdict
     from kinesis_nb.access.saved import sources as sources
+    from kinesis_nb.agents.job import AgentExport as AgentExport
+    from kinesis_nb.agents.job import AgentSync as AgentSync
+    from kinesis_nb.agents.job import Job as Job
+    from kinesis_nb.agents.job import PartStatus as PartStatus
     from kinesis_nb.connection import connect as connect
     from kinesis_nb.core.frames import Record as Record
     from kinesis_nb.core.frames import Records as Records
     from kinesis_nb.core.position import StartingPosition as StartingPosition
+    from kinesis_nb.core.shards import Shard as Shard
+    from kinesis_nb.core.transport import StreamSummary as StreamSummary
     from kinesis_nb.errors import AccessDenied as AccessDenied
     from kinesis_nb.errors import AgentError as AgentError
     from kinesis_nb.errors import Closed as Closed
@@ -43,49 +49,73 @@ if TYPE_CHECKING:
     from kinesis_nb.errors import Throttled as Throttled
     from kinesis_nb.errors import UnknownOption as UnknownOption
     from kinesis_nb.exploring.explore import Catalog as Catalog
+    from kinesis_nb.exploring.explore import Heat as Heat
     from kinesis_nb.exploring.explore import StreamView as StreamView
+    from kinesis_nb.exploring.lineage import Lineage as Lineage
     from kinesis_nb.exporting.report import ExportReport as ExportReport
     from kinesis_nb.exporting.streaming import StreamingExport as StreamingExport
+    from kinesis_nb.exporting.streaming import StreamingExportStatus as StreamingExportStatus
+    from kinesis_nb.jsontext.infer import Schema as Schema
     from kinesis_nb.jsontext.parse import parse_json as parse_json
+    from kinesis_nb.reading.buffer import BufferStats as BufferStats
+    from kinesis_nb.reading.consumer import ConsumerStats as ConsumerStats
+    from kinesis_nb.reading.sink import Gap as Gap
     from kinesis_nb.reading.tail import Tail as Tail
+    from kinesis_nb.reading.tail import TailStats as TailStats
     from kinesis_nb.samples import demo as demo
     from kinesis_nb.source import Source as Source
     from kinesis_nb.syncing.sync import Sync as Sync
+    from kinesis_nb.syncing.sync import SyncStatus as SyncStatus
 
 __version__ = "0.1.0"
 
 _HOME_OF = {
     "AccessDenied": "errors",
+    "AgentError": "errors",
+    "AgentExport": "agents.job",
+    "AgentSync": "agents.job",
     "AwsInstance": "access.credentials",
+    "BufferStats": "reading.buffer",
     "Catalog": "exploring.explore",
     "Closed": "errors",
     "ConfigError": "errors",
+    "ConsumerStats": "reading.consumer",
     "CredentialsError": "errors",
     "DataLoss": "errors",
     "ExportReport": "exporting.report",
     "ExportsDisabled": "errors",
-    "AgentError": "errors",
     "Fenced": "errors",
     "ForkedProcess": "errors",
+    "Gap": "reading.sink",
+    "Heat": "exploring.explore",
     "IamPolicy": "access.permissions",
+    "Job": "agents.job",
     "KinesisError": "errors",
+    "Lineage": "exploring.lineage",
+    "PartStatus": "agents.job",
     "Permission": "access.permissions",
     "PermissionReport": "access.permissions",
     "Profile": "access.credentials",
     "Record": "core.frames",
     "Records": "core.frames",
+    "Schema": "jsontext.infer",
     "Secret": "access.credentials",
     "ServiceError": "errors",
+    "Shard": "core.shards",
     "Source": "source",
     "StartingPosition": "core.position",
     "StaticCredentials": "access.credentials",
     "StreamNotFound": "errors",
+    "StreamSummary": "core.transport",
     "StreamView": "exploring.explore",
-    "StsRole": "access.credentials",
     "StreamingExport": "exporting.streaming",
+    "StreamingExportStatus": "exporting.streaming",
+    "StsRole": "access.credentials",
     "Sync": "syncing.sync",
+    "SyncStatus": "syncing.sync",
     "TableError": "errors",
     "Tail": "reading.tail",
+    "TailStats": "reading.tail",
     "Throttled": "errors",
     "UnknownOption": "errors",
     "Verdict": "access.permissions",
@@ -98,35 +128,50 @@ _HOME_OF = {
 __all__ = [
     "AccessDenied",
     "AgentError",
+    "AgentExport",
+    "AgentSync",
     "AwsInstance",
+    "BufferStats",
     "Catalog",
     "Closed",
     "ConfigError",
+    "ConsumerStats",
     "CredentialsError",
     "DataLoss",
     "ExportReport",
     "ExportsDisabled",
     "Fenced",
     "ForkedProcess",
+    "Gap",
+    "Heat",
     "IamPolicy",
+    "Job",
     "KinesisError",
+    "Lineage",
+    "PartStatus",
     "Permission",
     "PermissionReport",
     "Profile",
     "Record",
     "Records",
+    "Schema",
     "Secret",
     "ServiceError",
+    "Shard",
     "Source",
     "StartingPosition",
     "StaticCredentials",
     "StreamNotFound",
+    "StreamSummary",
     "StreamView",
     "StreamingExport",
+    "StreamingExportStatus",
     "StsRole",
     "Sync",
+    "SyncStatus",
     "TableError",
     "Tail",
+    "TailStats",
     "Throttled",
     "UnknownOption",
     "Verdict",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,41 @@ def test_every_public_name_is_in_the_readme() -> None:
     """The README's reference names everything that can be called."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name for name in kn.__all__ if name not in readme] == []
+
+
+NOT_NAMED = {
+    "Field",  # a line of a Schema, which is a table
+    "Kind",  # of a StartingPosition, which has a constructor for each
+    "ShardVerdict",  # one line of what verify() found
+    "Settled",  # what a resume needs of an ExportReport, opaque to users
+    "State",  # text to a user
+    "TableLike",  # only the base of what is exported
+}
+
+
+def test_what_a_public_call_returns_is_public() -> None:
+    """A class of ours that an exported class returns, or has as an attribute, is exported too."""
+    ours = {
+        node.name: node
+        for path in sorted((ROOT / "kinesis_nb").rglob("*.py"))
+        if path.parent.name not in {"emulator", "widgets"}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
+    returned = {name: sorted(_returned(ours[name]) & ours.keys()) for name in kn.__all__ if name in ours}
+    assert {name for names in returned.values() for name in names} - {*kn.__all__, *NOT_NAMED} == set()
+    assert {"SyncStatus", "TailStats", "Job", "AgentSync", "ConsumerStats"} <= {*kn.__all__}
+
+
+def _returned(owner: ast.ClassDef) -> set[str]:
+    """Return the names in the annotations of what a class gives to its users."""
+    given = [node.returns for node in owner.body if isinstance(node, ast.FunctionDef) and _is_public(node.name)]
+    given += [node.annotation for node in owner.body if isinstance(node, ast.AnnAssign)]
+    return {name for one in given if one for name in re.findall(r"[A-Z]\w+", ast.unparse(one))}
+
+
+def _is_public(name: str) -> bool:
+    return not name.startswith("_") or name in {"__iter__", "__getitem__"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=lambda path: path.stem)

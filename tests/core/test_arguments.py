@@ -21,7 +21,6 @@ import pyarrow as pa
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.agents.job import AgentExport, AgentSync, Job
 from kinesis_nb.core import types
 from kinesis_nb.core.arguments import hinted
 from kinesis_nb.core.frames import SCHEMA
@@ -197,7 +196,7 @@ class World:
             "StsRole": {"role_arn": "arn:aws:iam::123456789012:role/r", "session_name": "me"},
         }
         handles = [self.source, self.tail, self.sync, self.export, self.view, self.catalog, self.records]
-        agents = [kind.__new__(kind) for kind in (Job, AgentSync, AgentExport)]
+        agents = [kind.__new__(kind) for kind in (kn.Job, kn.AgentSync, kn.AgentExport)]
         for one in agents:
             vars(one).update(_process=os.getpid(), _cluster=_Away(), name="text", kind="sync")
         found: dict[str, Callable[..., Any]] = {}
@@ -219,7 +218,7 @@ class _Away:
         raise AgentError("the scheduler is away", hint="start it")
 
 
-def _waits(job: Job) -> list[tuple[str, Any]]:
+def _waits(job: kn.Job) -> list[tuple[str, Any]]:
     """Return what a job of agents can be told before they are asked."""
     return [(name, getattr(job, name)) for name in ("wait", "join")]
 
@@ -286,7 +285,7 @@ def test_a_choice_is_checked_by_its_annotation(alias: str) -> None:
     assert checked() is checked(None) is None
     given = re.escape(", ".join(f'"{word}"' for word in CHOICES[alias][:-1]) + f' or "{CHOICES[alias][-1]}"')
     for wrong in ("", CHOICES[alias][0].upper(), "x" * 1_000, 1, True, ["keep"], object()):
-        with pytest.raises(kn.ConfigError, match=f"^word=.{{0,50}}\nhint: (use|give) {given}$"):
+        with pytest.raises(kn.ConfigError, match=f"^word=.{{0,80}}\nhint: (use|give) {given}$"):
             checked(wrong)  # type: ignore[arg-type]
 
 
