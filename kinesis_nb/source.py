@@ -349,7 +349,7 @@ class Source:
             Stop the earlier tail of this name, whatever it reads, and no other one.
         """
         from kinesis_nb.reading.buffer import Buffer
-        from kinesis_nb.reading.tail import Tail, replace_running
+        from kinesis_nb.reading.tail import Tail, tails
 
         buffer, start = Buffer(max_rows, max_bytes, on_full), moment(start)
         self._check_window(start, "latest", shards := _chosen(shards))
@@ -357,7 +357,7 @@ class Source:
         feed = self._feed(stream, shards, reshard=reshard, decompress=decompress, foreign=foreign)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
         same = name or (stream, None if shards is None else frozenset(shards))
-        return replace_running((self.config, same), lambda: Tail(feed, position, buffer))
+        return tails.replace((self.config, same), lambda: Tail(feed, position, buffer))
 
     @forgetful
     @hinted

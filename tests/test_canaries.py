@@ -289,12 +289,21 @@ WALK: dict[tuple[str, str], Call] = {
 }
 CLASSES = (kn.Source, kn.Sync, kn.Tail, kn.Records, kn.StreamingExport, kn.StreamView, kn.Catalog, Job)
 ELSEWHERE = {  # in the tests below, of what runs
-    *("Tail.take", "Tail.stats", "StreamingExport.wait", "StreamingExport.status"),
+    *("Tail.take", "Tail.stats", "Tail.status", "Tail.wait", "StreamingExport.wait", "StreamingExport.status"),
     *("Sync.wait", "Sync.status", "Sync.stop", "Sync.storage_options", "StreamingExport.stop"),
 }
 HARMLESS = {  # tells what it holds, stops or starts threads, or is made of values alone
     *("Records.head", "Records.last", "Records.tail", "Records.to_arrow", "Records.to_pandas", "Records.to_polars"),
-    *("Tail.batches", "Tail.pause", "Tail.resume", "Tail.state", "Tail.stop", "Tail.to_arrow", "Tail.to_pandas"),
+    *(
+        "Tail.batches",
+        "Tail.is_active",
+        "Tail.pause",
+        "Tail.resume",
+        "Tail.state",
+        "Tail.stop",
+        "Tail.to_arrow",
+        "Tail.to_pandas",
+    ),
     *("Tail.to_perspective", "Tail.to_polars", "Tail.unwatch", "Tail.view", "Tail.watch"),
     *("Sync.all_caught_up", "Sync.children_for_others", "Sync.has_trouble", "Sync.is_active", "Sync.join"),
     *("Sync.look", "Sync.request_stop", "Sync.start", "Sync.uri"),
@@ -305,6 +314,8 @@ HARMLESS = {  # tells what it holds, stops or starts threads, or is made of valu
     "StreamView.extras",  # a call that is refused gives no error
     *("Catalog.get", "Catalog.items", "Catalog.keys", "Catalog.to_arrow", "Catalog.to_polars", "Catalog.values"),
     *("AwsInstance", "Profile", "Secret", "StsRole", "StartingPosition", "demo", "parse_json", "sources"),
+    *("AgentExport", "AgentSync", "PartStatus", "SyncStatus", "TailStats", "StreamingExportStatus", "BufferStats"),
+    *("ConsumerStats", "Gap", "Heat", "Lineage", "Schema", "Shard", "StreamSummary"),
     *("Record", "ExportReport", "IamPolicy", "Permission", "PermissionReport", "Verdict"),
 }
 

@@ -21,6 +21,7 @@ from kinesis_nb.core.foreign import told
 from kinesis_nb.core.frames import Records, TableLike, concat
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.process import of_one_process
+from kinesis_nb.core.running import Running
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful, warn
 from kinesis_nb.syncing.sync import SyncStatus
@@ -29,7 +30,7 @@ from kinesis_nb.table.storage import storage_told
 from kinesis_nb.table.table import as_written
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import timedelta
 
     from kinesis_nb.agents.cluster import Cluster
@@ -171,7 +172,7 @@ class PartStatus:
 
 
 @of_one_process
-class Job:
+class Job(Running):
     """A job that agents run. It goes on when this object, or its process, is gone."""
 
     def __init__(self, cluster: Cluster, name: str, what: dict[str, str]) -> None:
@@ -248,43 +249,21 @@ class Job:
             time.sleep(POLL_SECONDS)
         return True
 
-    @hinted
-    def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:
-        """Wait until everything that is there now is through.
-
-        Parameters
-        ----------
-        timeout
-            Seconds, or a timedelta; None waits as long as it takes.
-        until_caught_up
-            False waits until the job ends.
-
-        Returns
-        -------
-        bool
-            False when the time ran out, or the job was stopped before.
-
-        Raises
-        ------
-        KinesisError
-            What it failed with.
-        """
-        give_up = time.monotonic() + in_seconds(timeout)
+    def _outcomes(self, *, until_caught_up: bool) -> Iterator[bool | None]:
         run = mark = None
         while True:
             record = self._record()
             if failed := [part for part in record["parts"] if part["over"] == State.FAILED]:
                 raise _error(failed[0])
             if State(record["state"]).is_final:
-                return record["state"] == State.ENDED
+                yield record["state"] == State.ENDED
             if record["run"] != run:  # at first, and when a scheduler that was started again counts anew
                 run, mark = record["run"], self._cluster.desk("mark", job=self.name)
             elif until_caught_up and all(
                 part["reached"] >= mark or part["over"] == State.ENDED for part in record["parts"]
             ):
-                return True
-            if time.monotonic() >= give_up:
-                return False
+                yield True
+            yield None
             time.sleep(POLL_SECONDS)
 
     def agents(self) -> pl.DataFrame:

@@ -11,6 +11,7 @@ import polars as pl
 from kinesis_nb.core import interrupt
 from kinesis_nb.core.arguments import hinted, in_seconds
 from kinesis_nb.core.process import of_one_process
+from kinesis_nb.core.running import Running
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import KinesisError, TableError
 from kinesis_nb.exporting.entries import Options, Preparer
@@ -18,7 +19,7 @@ from kinesis_nb.exporting.exporter import STREAMED, Exporter
 from kinesis_nb.exporting.report import ExportReport, Settled, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from kinesis_nb.core.arguments import Seconds
     from kinesis_nb.core.transport import Clock, Kinesis
@@ -71,7 +72,7 @@ class StreamingExportStatus:
 
 
 @of_one_process
-class StreamingExport:
+class StreamingExport(Running):
     """A running export; made by :meth:`kinesis_nb.source.Source.export_stream`."""
 
     def __init__(
@@ -215,38 +216,17 @@ class StreamingExport:
         """Wait until it is over; return whether it is."""
         return interrupt.wait(self._over, in_seconds(timeout))
 
-    @hinted
-    def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:
-        """Wait until everything that is in the table now is sent.
-
-        Parameters
-        ----------
-        timeout
-            Seconds, or a timedelta; None waits as long as it takes.
-        until_caught_up
-            False waits until the export ends, which one without an end never does by itself.
-
-        Returns
-        -------
-        bool
-            False when the time ran out, or the export was stopped before.
-
-        Raises
-        ------
-        KinesisError
-            What the export failed with.
-        """
-        give_up = self._clock.monotonic() + in_seconds(timeout)
+    def _outcomes(self, *, until_caught_up: bool) -> Iterator[bool | None]:
         with self._passes:
             begun = self._begun
         while not self._over.wait(0.05):
-            if until_caught_up and self._has_sent_what_was_there(begun):
-                return True
-            if self._clock.monotonic() >= give_up:
-                return False
+            yield (until_caught_up and self._has_sent_what_was_there(begun)) or None
         if self._error is not None:
             raise self._error
-        return self._state() == "ended"
+        yield self._state() == "ended"
+
+    def _monotonic(self) -> float:
+        return self._clock.monotonic()
 
     def _has_sent_what_was_there(self, begun: int) -> bool:
         with self._passes:

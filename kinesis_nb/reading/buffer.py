@@ -237,6 +237,11 @@ class Buffer:
             else ""
         )
 
+    def wait_closed(self, timeout: float) -> bool:
+        """Wait until it is closed, at most `timeout` seconds; return whether it is."""
+        with self._changed:
+            return interrupt.wait_for(self._changed, lambda: self._closed, timeout)
+
     @property
     def is_closed(self) -> bool:
         """Whether :meth:`close` was called."""

@@ -17,7 +17,7 @@ from kinesis_nb.reading.feed import check_same_stream
 from kinesis_nb.reading.pace import Share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.reading.feed import Feed
@@ -160,6 +160,21 @@ class Scheduler:
     def stats(self) -> list[ConsumerStats]:
         """Return a moment of every consumer that was started, by shard id."""
         return sorted((consumer.stats() for consumer in self._snapshot()), key=lambda stats: stats.shard_id)
+
+    def caught_up(self) -> Iterator[bool]:
+        """Yield whether everything that was in the stream at the first look is delivered by now.
+
+        Every shard that is not finished must have answered "nothing left" to a call made after that look.
+        """
+        before = {shard.shard_id: shard.calls for shard in self.stats()}
+        caught_up: set[str] = set()
+        while not self.unfinished() <= caught_up:
+            yield False
+            caught_up |= {
+                shard.shard_id for shard in self.stats() if shard.caught_up_call > before.get(shard.shard_id, 0)
+            }
+        while True:
+            yield True
 
     def unfinished(self) -> set[str]:
         """Return the ids of the shards that are not read to their end, whether they are being read already or not."""

@@ -14,6 +14,7 @@ from kinesis_nb.core.compression import count_packed, unchanged
 from kinesis_nb.core.frames import Record, Records, TableLike, concat, in_range, iter_records
 from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.process import of_one_process
+from kinesis_nb.core.running import Newest, Running
 from kinesis_nb.display import frame_html, show_live, to_perspective, widget
 from kinesis_nb.errors import Closed, warn
 from kinesis_nb.reading.scheduler import Scheduler
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from kinesis_nb.reading.sink import Gap
 
 TELL_SECONDS = 1.0  # how often who waits for rows is told what is odd
+POLL_SECONDS = 0.05  # between looks whether everything has come
 OPEN_SECONDS = 2.0  # how long start() waits for the place "latest" in every shard
 
 
@@ -65,7 +67,7 @@ class TailStats:
 
 
 @of_one_process
-class Tail(TableLike):
+class Tail(Running, TableLike):
     """The rows that a stream delivers from now on; made by :meth:`Source.tail`, running when you get it.
 
     ``to_polars()`` and the like show what is held now and leave it there; iterating and :meth:`batches` take rows
@@ -111,6 +113,10 @@ class Tail(TableLike):
     def _check_running(self) -> None:
         if self._buffer.is_closed:
             raise Closed(f"the tail is {self.state}", hint="tail() starts a new one")
+
+    def status(self) -> TailStats:
+        """Return the same as :meth:`stats`: every running thing has a status."""
+        return self.stats()
 
     def stats(self) -> TailStats:
         """Return exact counts of this moment."""
@@ -219,6 +225,19 @@ class Tail(TableLike):
             return "ended"
         return "paused" if self._scheduler.is_paused else "running"
 
+    @property
+    def is_active(self) -> bool:
+        """Whether it reads, or is paused."""
+        return not self._buffer.is_closed
+
+    def _outcomes(self, *, until_caught_up: bool) -> Iterator[bool | None]:
+        caught_up = self._scheduler.caught_up()
+        while not self._buffer.wait_closed(POLL_SECONDS):
+            yield (until_caught_up and next(caught_up)) or None
+        if self._buffer.error is not None:
+            raise self._buffer.error
+        yield self.state == "ended"
+
     @hinted
     def watch(self, see: Callable[[Held], object]) -> list[Held]:
         """Call `see` with the shard id and the rows of every batch as it comes, and return what is held now.
@@ -317,13 +336,4 @@ class _BufferSink:
         """Note nothing: memory forgets."""
 
 
-_running: weakref.WeakValueDictionary[tuple[object, object], Tail] = weakref.WeakValueDictionary()
-
-
-def replace_running(key: tuple[object, object], start: Callable[[], Tail]) -> Tail:
-    """Start a tail and stop the one that an earlier run of the same cell left behind."""
-    old = _running.pop(key, None)
-    if old is not None:  # a tail without rows is false
-        old.stop()
-    _running[key] = tail = start()
-    return tail
+tails: Newest[Tail] = Newest()

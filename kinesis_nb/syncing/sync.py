@@ -23,7 +23,7 @@ from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.core.retry import Patient
-from kinesis_nb.core.running import Registry
+from kinesis_nb.core.running import Registry, Running
 from kinesis_nb.core.selection import EVERYTHING
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import ConfigError, StreamNotFound, TableError, forgetful, warn
@@ -147,7 +147,7 @@ class RunPart:
 
 
 @of_one_process
-class Sync(TableLike):
+class Sync(Running, TableLike):
     """A running sync.
 
     Made by :meth:`Source.sync`. ``to_polars()`` and the like give committed and pending rows, none twice, as they are
@@ -256,40 +256,20 @@ class Sync(TableLike):
                 hint="nothing is lost: the next sync of this table reads them again",
             )
 
-    @forgetful
-    @hinted
-    def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:
-        """Wait until everything that is in the stream now is in the table.
-
-        Parameters
-        ----------
-        timeout
-            Seconds, or a timedelta; None waits as long as it takes.
-        until_caught_up
-            False waits until the sync ends, which it does by itself at its end, or when all shards are closed and read.
-
-        Returns
-        -------
-        bool
-            False when the time ran out, or the sync was stopped before.
-
-        Raises
-        ------
-        KinesisError
-            What the sync failed with.
-        """
-        caught_up = self.all_caught_up() if until_caught_up else iter(lambda: False, None)
-        give_up = self._clock.monotonic() + in_seconds(timeout)
+    def _outcomes(self, *, until_caught_up: bool) -> Iterator[bool | None]:
+        caught_up = self.all_caught_up()
         while not self._committer.join(0.05):
-            if next(caught_up):
+            if until_caught_up and next(caught_up):
                 self._warn()
-                return True
-            if self._clock.monotonic() >= give_up:
-                return False
+                yield True
+            yield None
         if self._committer.error is not None:
             raise self._committer.error
         self._warn()
-        return self._scheduler is not None and not self._scheduler.unfinished()
+        yield self._scheduler is not None and not self._scheduler.unfinished()
+
+    def _monotonic(self) -> float:
+        return self._clock.monotonic()
 
     def _warn(self) -> None:
         """Tell what was dropped in the user's own thread: what a shard's thread prints lands anywhere."""
@@ -301,20 +281,13 @@ class Sync(TableLike):
     def all_caught_up(self) -> Iterator[bool]:
         """Yield whether everything that was in the stream at the first look is committed by now.
 
-        First every shard that is not finished must have answered "nothing left" to a call made after that look; then
-        what was received up to there must be in the table.
+        First the reader must have caught up; then what was received up to there must be in the table.
         """
         while self._scheduler is None:
             yield False
-        before = {shard.shard_id: shard.calls for shard in self._scheduler.stats()}
-        caught_up: set[str] = set()
-        while not self._scheduler.unfinished() <= caught_up:
+        caught_up = self._scheduler.caught_up()
+        while not next(caught_up):
             yield False
-            caught_up |= {
-                shard.shard_id
-                for shard in self._scheduler.stats()
-                if shard.caught_up_call > before.get(shard.shard_id, 0)
-            }
         received = self._committer.snapshot().received
         while True:
             now = self._committer.snapshot()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.core import running
-from kinesis_nb.core.running import Registry
+from kinesis_nb.core.running import Newest, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,3 +200,33 @@ def test_a_child_of_the_process_has_nothing_that_runs() -> None:
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+class Named:
+    """Something that the next one of its name stops; without rows, it is false."""
+
+    def __init__(self) -> None:
+        self.stops = 0
+
+    def stop(self) -> None:
+        self.stops += 1
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_the_next_one_of_a_name_stops_the_one_before() -> None:
+    """Those of other names continue; one that nobody holds is forgotten; a failed start leaves none behind."""
+    newest: Newest[Named] = Newest()
+    first, other = newest.replace("a", Named), newest.replace("b", Named)
+    second = newest.replace("a", Named)
+    assert (first.stops, second.stops, other.stops) == (1, 0, 0)
+    with pytest.raises(ZeroDivisionError):
+        newest.replace("a", lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+    assert second.stops == 1
+    held = weakref.ref(newest.replace("c", Named))
+    gc.collect()
+    assert held() is None
+    newest._forget()  # as in a child of the process
+    newest.replace("b", Named)
+    assert other.stops == 0

@@ -326,8 +326,8 @@ MUTANTS = [
     Mutant(
         "a streaming export does not notice a fork",
         "exporting/streaming.py",
-        "@of_one_process\nclass StreamingExport:",
-        "class StreamingExport:",
+        "@of_one_process\nclass StreamingExport(Running):",
+        "class StreamingExport(Running):",
         FORK,
     ),
     Mutant(

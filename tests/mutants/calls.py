@@ -48,6 +48,27 @@ MUTANTS = [
         tests=WHERE,
     ),
     Mutant(
+        "the next tail leaves the one before running",
+        "core/running.py",
+        "if (old := self._newest.pop(key, None)) is not None:",
+        "if old := self._newest.pop(key, None):",
+        tests="tests/core/test_running.py",
+    ),
+    Mutant(
+        "a tail has caught up at once",
+        "reading/scheduler.py",
+        "while not self.unfinished() <= caught_up:",
+        "while False:",
+        tests="tests/reading/test_tail.py",
+    ),
+    Mutant(
+        "who waits for a tail is not told why it failed",
+        "reading/tail.py",
+        "        if self._buffer.error is not None:\n            raise self._buffer.error",
+        "        if False:\n            raise self._buffer.error",
+        tests="tests/reading/test_tail.py",
+    ),
+    Mutant(
         "a truth is a number",
         "core/arguments.py",
         "return isinstance(value, kind) and not isinstance(value, bool) and not is_time",

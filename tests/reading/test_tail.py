@@ -39,6 +39,45 @@ def test_follows_reshards(source: kn.Source, streams: Streams) -> None:
         assert by_key(tail.take(240, timeout=10)) == written_by_key(streams)
 
 
+def test_wait_returns_when_everything_that_was_there_has_come(source: kn.Source, streams: Streams) -> None:
+    """As for a sync: what was in the stream at the call is in the tail; until then the time may run out."""
+    streams.create(shards=4)
+    streams.put(200)
+    with source.tail("orders", start="trim_horizon") as tail:
+        assert tail.wait(10)
+        assert (len(tail), tail.status().buffer.received, tail.is_active) == (200, 200, True)
+        tail.pause()
+        streams.put(1)
+        assert not tail.wait(0.2)
+        assert (tail.is_active, tail.state) == (True, "paused")
+        tail.resume()
+        assert tail.wait(10)
+        assert len(tail) == 201
+        assert not tail.wait(0.1, until_caught_up=False)
+    assert (tail.wait(), tail.is_active, tail.state) == (False, False, "stopped")
+
+
+def test_wait_returns_when_there_is_nothing_left_to_read(source: kn.Source, streams: Streams) -> None:
+    """All shards that were chosen are closed and read: the tail has ended by itself."""
+    streams.create()
+    streams.put(30)
+    (first,) = source.explore("orders").shards["shard_id"]
+    streams.split()
+    with source.tail("orders", start="trim_horizon", shards=[first]) as tail:
+        assert tail.wait(10, until_caught_up=False)
+        assert (tail.state, tail.is_active, len(tail)) == ("ended", False, 30)
+
+
+def test_wait_raises_what_the_tail_failed_with(source: kn.Source, streams: Streams) -> None:
+    """An error that ends the tail reaches who waits."""
+    streams.create()
+    with source.tail("orders", start="trim_horizon") as tail:
+        streams.call("DeleteStream", StreamName="orders")
+        with pytest.raises(kn.StreamNotFound):
+            tail.wait(20, until_caught_up=False)
+        assert (tail.state, tail.is_active) == ("failed", False)
+
+
 def test_threads_are_named_one_per_active_shard(source: kn.Source, streams: Streams) -> None:
     """There is one consumer thread per active shard, named after stream and shard, and none after stop()."""
     streams.create(shards=3)
