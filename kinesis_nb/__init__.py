@@ -12,6 +12,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from kinesis_nb.display import LiveDisplay as _LiveDisplay
+
 if TYPE_CHECKING:
     from kinesis_nb.access.credentials import AwsInstance as AwsInstance
     from kinesis_nb.access.credentials import Profile as Profile
@@ -192,6 +194,15 @@ def __getattr__(name: str) -> Any:
     value = getattr(sys.modules[home], name)
     globals()[name] = value
     return value
+
+
+def _view_of(thing: object) -> Any:
+    from kinesis_nb.widgets import view_of
+
+    return view_of(thing)
+
+
+_LiveDisplay.view_of = staticmethod(_view_of)
 
 
 def __dir__() -> list[str]:

@@ -7,18 +7,17 @@ Everything shown may come from a stream and is hostile until proven otherwise, s
 from __future__ import annotations
 
 import html
-import importlib
 import re
 import sys
 from datetime import datetime
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import pyarrow as pa
 
@@ -95,18 +94,10 @@ def frame_html(table: pa.Table, caption: str, most: int = SHOWN_ROWS, *, newest:
     return table_html(names, rows, caption.strip("<>") + more)
 
 
-def widget(name: str) -> Any:
-    """Return a class of :mod:`kinesis_nb.widgets` by its name.
-
-    The widgets are built on the engine, and the engine works without them: this is its only way to them, and by name.
-    """
-    return getattr(importlib.import_module("kinesis_nb.widgets"), name)
-
-
 def to_perspective(table: pa.Table) -> Any:
     """Return an Arrow table as a PerspectiveWidget."""
     try:
-        viewer = importlib.import_module("perspective.widget")
+        from perspective.widget import PerspectiveWidget
     except ModuleNotFoundError:
         msg = "perspective is not installed"
         raise ConfigError(msg, hint="pip install 'kinesis-nb[perspective]'") from None
@@ -115,19 +106,28 @@ def to_perspective(table: pa.Table) -> Any:
     stream = pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, table.schema) as writer:
         writer.write_table(table)
-    return viewer.PerspectiveWidget(stream.getvalue().to_pybytes())
+    return PerspectiveWidget(stream.getvalue().to_pybytes())
 
 
-def show_live(home: str, name: str, thing: object) -> None:
-    """Show a thing by a live widget, a class in a module of :mod:`kinesis_nb.widgets`; for an ``_ipython_display_``.
+class LiveDisplay:
+    """What a notebook shows by a live view.
 
-    Raises
-    ------
-    NotImplementedError
-        Where there is no kernel or no ipywidgets; IPython then shows the thing as text or HTML, as ever.
+    The views are built on the engine, so the engine does not know them: the package, above both, gives :attr:`view_of`.
     """
-    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
-    if not hasattr(shell, "kernel") or find_spec("ipywidgets") is None or find_spec("anywidget") is None:
-        raise NotImplementedError
-    view = getattr(importlib.import_module(f"kinesis_nb.widgets.{home}"), name)
-    importlib.import_module("IPython.display").display(view(thing))
+
+    view_of: ClassVar[Callable[[object], Any]]
+
+    def _ipython_display_(self) -> None:
+        """Show the live view.
+
+        Raises
+        ------
+        NotImplementedError
+            Where there is no kernel or no ipywidgets; IPython then shows the text or the HTML.
+        """
+        shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+        if not hasattr(shell, "kernel") or find_spec("ipywidgets") is None or find_spec("anywidget") is None:
+            raise NotImplementedError
+        from IPython.display import display
+
+        display(LiveDisplay.view_of(self))  # type: ignore[no-untyped-call]

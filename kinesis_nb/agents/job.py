@@ -22,7 +22,7 @@ from kinesis_nb.core.frames import Records, TableLike, concat
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.core.running import Running
-from kinesis_nb.display import show_live, table_html
+from kinesis_nb.display import LiveDisplay, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful, warn
 from kinesis_nb.syncing.sync import SyncStatus
 from kinesis_nb.table.lazy import scan
@@ -172,7 +172,7 @@ class PartStatus:
 
 
 @of_one_process
-class Job(Running):
+class Job(Running, LiveDisplay):
     """A job that agents run. It goes on when this object, or its process, is gone."""
 
     def __init__(self, cluster: Cluster, name: str, what: dict[str, str]) -> None:
@@ -269,9 +269,6 @@ class Job(Running):
     def agents(self) -> pl.DataFrame:
         """Return one line per shard or part: its agent, lag, rates, commits, errors, and when the agent is away."""
         return pl.DataFrame([line for part in self.parts() for line in _lines(part)], schema=_LINE, orient="row")
-
-    def _ipython_display_(self) -> None:
-        show_live("job_view", "JobView", self)
 
     def _repr_html_(self) -> str:
         frame = self.agents()

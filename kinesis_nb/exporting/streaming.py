@@ -12,7 +12,7 @@ from kinesis_nb.core import interrupt
 from kinesis_nb.core.arguments import hinted, in_seconds
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.core.running import Running
-from kinesis_nb.display import show_live, table_html
+from kinesis_nb.display import LiveDisplay, table_html
 from kinesis_nb.errors import KinesisError, TableError
 from kinesis_nb.exporting.entries import Options, Preparer
 from kinesis_nb.exporting.exporter import STREAMED, Exporter
@@ -72,7 +72,7 @@ class StreamingExportStatus:
 
 
 @of_one_process
-class StreamingExport(Running):
+class StreamingExport(Running, LiveDisplay):
     """A running export; made by :meth:`kinesis_nb.source.Source.export_stream`."""
 
     def __init__(
@@ -286,9 +286,6 @@ class StreamingExport(Running):
             f"<StreamingExport to {self.stream}: {status.state}, {status.rows:,} rows,"
             f" {status.pending:,} pending, {status.possible_duplicates:,} possible duplicates{waits}{trouble}>"
         )
-
-    def _ipython_display_(self) -> None:
-        show_live("status_view", "ExportView", self)
 
     def _repr_html_(self) -> str:
         shards = self.status().report.shards

@@ -15,7 +15,7 @@ from kinesis_nb.core.frames import Record, Records, TableLike, concat, in_range,
 from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.core.running import Newest, Running
-from kinesis_nb.display import frame_html, show_live, to_perspective, widget
+from kinesis_nb.display import LiveDisplay, frame_html, to_perspective
 from kinesis_nb.errors import Closed, warn
 from kinesis_nb.reading.scheduler import Scheduler
 
@@ -67,7 +67,7 @@ class TailStats:
 
 
 @of_one_process
-class Tail(Running, TableLike):
+class Tail(Running, TableLike, LiveDisplay):
     """The rows that a stream delivers from now on; made by :meth:`Source.tail`, running when you get it.
 
     ``to_polars()`` and the like show what is held now and leave it there; iterating and :meth:`batches` take rows
@@ -254,7 +254,7 @@ class Tail(Running, TableLike):
 
     def view(self) -> Any:
         """Return a :class:`~kinesis_nb.widgets.TailView`: the newest rows as they come, with buttons and filters."""
-        return widget("TailView")(self)
+        return LiveDisplay.view_of(self)
 
     def to_perspective(self) -> Any:
         """Return a PerspectiveWidget of the rows that are held now, to sort, group and plot them in the notebook.
@@ -265,9 +265,6 @@ class Tail(Running, TableLike):
             Without the extra: ``pip install kinesis-nb[perspective]``.
         """
         return to_perspective(self.to_arrow())
-
-    def _ipython_display_(self) -> None:
-        show_live("tail_view", "TailView", self)
 
     def __enter__(self) -> Self:
         return self

@@ -25,7 +25,7 @@ from kinesis_nb.core.process import of_one_process
 from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.running import Registry, Running
 from kinesis_nb.core.selection import EVERYTHING
-from kinesis_nb.display import show_live, table_html
+from kinesis_nb.display import LiveDisplay, table_html
 from kinesis_nb.errors import ConfigError, StreamNotFound, TableError, forgetful, warn
 from kinesis_nb.reading.consumer import State
 from kinesis_nb.reading.feed import Feed
@@ -147,7 +147,7 @@ class RunPart:
 
 
 @of_one_process
-class Sync(Running, TableLike):
+class Sync(Running, TableLike, LiveDisplay):
     """A running sync.
 
     Made by :meth:`Source.sync`. ``to_polars()`` and the like give committed and pending rows, none twice, as they are
@@ -405,9 +405,6 @@ class Sync(Running, TableLike):
         return (
             f"<Sync {self.stream} -> {self._table.storage.name}: {repr(self.status()).strip('<>').partition(' ')[2]}>"
         )
-
-    def _ipython_display_(self) -> None:
-        show_live("status_view", "SyncView", self)
 
     def _repr_html_(self) -> str:
         status = self.status()

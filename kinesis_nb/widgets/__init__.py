@@ -47,11 +47,24 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(importlib.import_module(f"kinesis_nb.widgets.{_HOME_OF[name]}"), name)
     except ModuleNotFoundError as error:
-        if error.name not in _NEEDED:
-            raise
-        return type(name, (TextInstead,), {"_missing": error.name})
+        return _text_instead(name, error)
     globals()[name] = value
     return value
+
+
+def view_of(thing: object) -> Any:
+    """Return the live view of what runs in the background; a text in a kernel without ipywidgets."""
+    try:
+        from kinesis_nb.widgets.views import view_of
+    except ModuleNotFoundError as error:
+        return _text_instead("TailView", error)()
+    return view_of(thing)
+
+
+def _text_instead(name: str, error: ModuleNotFoundError) -> type[TextInstead]:
+    if error.name not in _NEEDED:
+        raise error
+    return type(name, (TextInstead,), {"_missing": error.name})
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as W  # noqa: N812 - as in base
 
-from kinesis_nb import widgets
 from kinesis_nb.access.config import SourceConfig
 from kinesis_nb.access.saved import load, missing, sources
 from kinesis_nb.core.arguments import hinted
@@ -15,6 +14,7 @@ from kinesis_nb.samples import demo
 from kinesis_nb.source import Source
 from kinesis_nb.text import one_line
 from kinesis_nb.widgets.base import Action, Field, Form, Panel, heading, markup
+from kinesis_nb.widgets.explorer import Explorer
 from kinesis_nb.widgets.export_form import ExportForm
 from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.secret_field import SecretField
@@ -85,7 +85,7 @@ class Studio(Panel):
 
 
 def _explorer(source: Source) -> W.Widget:
-    explorer: W.Widget = widgets.Explorer(source)
+    explorer: W.Widget = Explorer(source)
     return explorer
 
 

@@ -326,8 +326,8 @@ MUTANTS = [
     Mutant(
         "a streaming export does not notice a fork",
         "exporting/streaming.py",
-        "@of_one_process\nclass StreamingExport(Running):",
-        "class StreamingExport(Running):",
+        "@of_one_process\nclass StreamingExport(Running, LiveDisplay):",
+        "class StreamingExport(Running, LiveDisplay):",
         FORK,
     ),
     Mutant(

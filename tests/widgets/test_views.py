@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from nbclient import NotebookClient
 
 import kinesis_nb as kn
+from kinesis_nb import widgets
 from kinesis_nb.core.frames import SCHEMA
 from kinesis_nb.widgets import Explorer, TailView
 from kinesis_nb.widgets.flow import Flow
@@ -467,6 +469,25 @@ def test_a_stopped_view_leaves_its_rows_in_the_notebook() -> None:
     assert "stopped" in live[0].data["text/html"]
     assert "&quot;customer&quot;" in live[0].data["text/html"]
     assert len(json.dumps(live)) < 20_000
+
+
+_SHOWN = """
+import sys
+from types import SimpleNamespace
+import kinesis_nb as kn
+kinds = [kn.Tail, kn.Sync, kn.StreamingExport, kn.Job, kn.AgentSync, kn.AgentExport]
+assert not any(name.startswith("kinesis_nb.widgets") for name in sys.modules)
+from kinesis_nb.widgets.views import view_of
+print([view_of.dispatch(kind).__name__ for kind in kinds])
+"""
+
+
+def test_the_views_are_known_by_type_and_loaded_when_one_is_shown() -> None:
+    """The engine loads no widget; everything that runs in the background has its view, jobs of each kind too."""
+    done = subprocess.run([sys.executable, "-c", _SHOWN], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(["TailView", "SyncView", "ExportView", *["JobView"] * 3])
+    with pytest.raises(TypeError, match="no view shows a list"):  # a defect of ours
+        widgets.view_of([])
 
 
 def test_without_a_kernel_a_tail_is_text(tail: kn.Tail) -> None:
