@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +17,11 @@ from kinesis_nb.core.names import REGION, StreamArn, check_stream_name
 from kinesis_nb.core.position import Kind, StartingPosition, check_end, moment
 from kinesis_nb.core.process import check_polars, of_one_process
 from kinesis_nb.core.retry import Patient
-from kinesis_nb.core.shards import hash_key
 from kinesis_nb.core.transport import Clock, Kinesis, SystemClock
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from datetime import datetime, timedelta
     from os import PathLike
 
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from kinesis_nb.core.arguments import Seconds
     from kinesis_nb.core.frames import Records
     from kinesis_nb.core.selection import Selection
-    from kinesis_nb.core.shards import Shard
     from kinesis_nb.core.types import Foreign, OnAmbiguous, OnBadKey, OnDataLoss, OnFull, Reshard, RowOrder
     from kinesis_nb.exploring.explore import Catalog, StreamView
     from kinesis_nb.exporting.encode import Encode
@@ -220,10 +217,11 @@ class Source:
     ) -> Feed:
         """List a stream; ``shards=`` must be among its shards."""
         from kinesis_nb.core.compression import decompressed, unchanged
+        from kinesis_nb.reading.choice import shard_filter
         from kinesis_nb.reading.feed import Feed
 
         listing = self._listings.list_shards(stream)
-        wanted = _wanted(stream, listing, shards, key)
+        wanted = shard_filter(stream, listing, shards, key)
         return Feed(
             self._kinesis,
             stream,
@@ -289,16 +287,18 @@ class Source:
         ConfigError, StreamNotFound
             For a window, shards, a key or a limit that cannot be right; when there is no such stream.
         """
+        from kinesis_nb.core.bars import share_bar
+        from kinesis_nb.reading.choice import check_shards
         from kinesis_nb.reading.read import read_window, row_filter
 
         keep = row_filter(key, where)
         start, end = moment(start), moment(end)
         if limit is not None:
             check_count("limit", limit)
-        self._check_window(start, end, shards := _chosen(shards))
+        self._check_window(start, end, shards := check_shards(shards))
         stream = self._address(stream)
         feed = self._feed(stream, shards, key, reshard=reshard, decompress=decompress, foreign=foreign)
-        with _share_bar(stream, shown=progress) as bar:
+        with share_bar(stream, shown=progress) as bar:
             return read_window(feed, self._window(start, end, keep, limit), bar)
 
     def _window(
@@ -349,10 +349,11 @@ class Source:
             Stop the earlier tail of this name, whatever it reads, and no other one.
         """
         from kinesis_nb.reading.buffer import Buffer
+        from kinesis_nb.reading.choice import check_shards
         from kinesis_nb.reading.tail import Tail, tails
 
         buffer, start = Buffer(max_rows, max_bytes, on_full), moment(start)
-        self._check_window(start, "latest", shards := _chosen(shards))
+        self._check_window(start, "latest", shards := check_shards(shards))
         stream = self._address(stream)
         feed = self._feed(stream, shards, reshard=reshard, decompress=decompress, foreign=foreign)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
@@ -419,10 +420,11 @@ class Source:
         TableError
             When the place cannot be used, holds something else, or the table of another stream or selection.
         """
+        from kinesis_nb.reading.choice import check_shards, selection
         from kinesis_nb.syncing.sync import check_options, start_sync
 
         position = StartingPosition.parse(start, self._clock.now())
-        selection = _selection(_chosen(shards), key, where, decompress=decompress)
+        chosen = selection(check_shards(shards), key, where, decompress=decompress)
         if end is not None:
             check_end(position, StartingPosition.parse(end, self._clock.now()))
         storage = self._place(table, storage_options)
@@ -442,7 +444,7 @@ class Source:
                 in_seconds(commit_interval),
                 on_data_loss,
                 foreign=foreign,
-                selection=selection,
+                selection=chosen,
             )
         return start_sync(
             self._kinesis,
@@ -453,7 +455,7 @@ class Source:
             commit_interval=in_seconds(commit_interval),
             on_data_loss=on_data_loss,
             foreign=foreign,
-            selection=selection,
+            selection=chosen,
             end=None if end is None else self._end(position, end),
             setup=self._setup(storage_options),
         )
@@ -527,13 +529,14 @@ class Source:
         StreamNotFound, ServiceError
             No such stream; the service refuses for good. Whatever ends an export, ``error.report`` can be resumed.
         """
+        from kinesis_nb.core.bars import row_bar
         from kinesis_nb.exporting.entries import Options
         from kinesis_nb.exporting.frame import Delivery, export_frame
 
         stream = self._output_stream(output_stream_arn)
         options = Options(partition_column, encode, data_column, on_bad_key, aggregate)
         delivery = Delivery(order, on_ambiguous, resume)
-        with _progress_bar(stream, shown=progress) as bar:
+        with row_bar(stream, shown=progress) as bar:
             return export_frame(self._kinesis, stream, output_stream_arn, df, options, delivery, self._clock, bar)
 
     @forgetful
@@ -740,85 +743,3 @@ def _storage_options(options: Mapping[str, str] | None) -> dict[str, str]:
     if not isinstance(options, Mapping) or not all(isinstance(text, str) for text in (*options, *options.values())):
         raise ConfigError("storage_options= takes texts by name", hint='give {"endpoint_url": "https://…"}')
     return {name.lower().removeprefix("aws_"): value for name, value in options.items()}
-
-
-def _chosen(shards: Iterable[str] | None) -> tuple[str, ...] | None:
-    if shards is None:
-        return None
-    if isinstance(shards, str) or not isinstance(shards, Iterable) or not (chosen := tuple(shards)):
-        raise ConfigError(f"shards={shards!r} is no list of shard ids", hint='give shards=["shardId-000000000000"]')
-    return chosen
-
-
-def _selection(
-    shards: tuple[str, ...] | None, key: str | None, where: pl.Expr | None, *, decompress: bool
-) -> Selection:
-    """Return what a sync keeps; raise ConfigError for what cannot be right."""
-    from kinesis_nb.core.selection import Selection, Where
-    from kinesis_nb.reading.read import row_filter
-
-    check_polars()
-    if not isinstance(decompress, bool):
-        raise ConfigError(f"decompress={decompress!r} is not a choice", hint="give True or False")
-    row_filter(key, where)
-    chosen = None if shards is None else frozenset(shards)
-    return Selection(chosen, key, None if where is None else Where.of(where), decompress)
-
-
-def _wanted(
-    stream: str, listing: Iterable[Shard], shards: Iterable[str] | None, key: str | None
-) -> Callable[[Shard], bool]:
-    """Return the test for ``shards=`` and ``key=``; chosen shards must exist."""
-    listing = list(listing)
-    known = {shard.shard_id for shard in listing}
-    chosen = known if shards is None else set(shards)
-    if missing := sorted(chosen - known):
-        msg = f"stream {stream!r} has no shard {', '.join(missing)}"
-        raise ConfigError(msg, hint=f"explore({stream!r}).shards lists them")
-
-    def wanted(shard: Shard) -> bool:
-        if shards is not None and shard.shard_id not in chosen:
-            return False
-        return key is None or shard.hash_range[0] <= hash_key(key) <= shard.hash_range[1]
-
-    return wanted
-
-
-@contextmanager
-def _share_bar(title: str, *, shown: bool) -> Generator[Callable[[int, float], None]]:
-    """Give a function that takes the rows so far, and the share of the work that is done."""
-    if not shown:
-        yield lambda _rows, _share: None
-        return
-    load("tqdm.auto")
-    from tqdm.auto import tqdm
-
-    looks = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-    with tqdm(desc=title, total=1.0, bar_format=looks, leave=False) as bar:
-
-        def show(rows: int, share: float) -> None:
-            bar.set_postfix_str(f"{rows:,} rows", refresh=False)
-            bar.update(share - bar.n)
-
-        yield show
-
-
-@contextmanager
-def _progress_bar(title: str, *, shown: bool | Callable[[int], None]) -> Generator[Callable[[int], None]]:
-    """Give a function that takes the rows so far."""
-    if callable(shown) or not shown:
-        yield shown or (lambda _rows: None)
-        return
-    if not isinstance(shown, int):  # True and False are
-        raise ConfigError(
-            f"progress= takes no {type(shown).__name__}", hint="use True, False, or a function of the rows"
-        )
-    load("tqdm.auto")
-    from tqdm.auto import tqdm
-
-    with tqdm(desc=title, unit=" rows", unit_scale=True, leave=False) as bar:
-
-        def show(rows: int) -> None:
-            bar.update(rows - bar.n)
-
-        yield show
