@@ -740,6 +740,19 @@ MUTANTS = [
         "        finally:\n            pass\n",
         "tests/reading/test_stop.py",
     ),
+    *(
+        Mutant(*defect, "tests/core/test_fork.py")
+        for defect in (
+            (
+                "rows of a forked child are in no order",
+                "reading/arrival.py",
+                "return table if order is None else take_rows(table, order)",
+                "return table",
+            ),
+            ("a forked child splits with polars", "wire/columnar.py", " or not polars_works()", ""),
+            ("a forked child sorts with polars", "reading/arrival.py", " if polars_works() else", " if True else"),
+        )
+    ),
     Mutant("a fork is not noticed", "core/process.py", "if os.getpid() != made_in:", "if False:"),
 ]
 
