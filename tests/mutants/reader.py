@@ -323,8 +323,8 @@ MUTANTS = [
     Mutant(
         "a row is lost between two chunks",
         "core/frames.py",
-        "frame.slice(start, end - start)",
-        "frame.slice(start, end - start - 1)",
+        "(start, end - start) for start",
+        "(start, end - start - 1) for start",
     ),
     Mutant(
         "a tail shows rows from before its start",
