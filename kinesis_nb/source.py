@@ -15,7 +15,7 @@ from kinesis_nb.core.arguments import check_count, hinted, in_seconds
 from kinesis_nb.core.interrupt import load, loading
 from kinesis_nb.core.names import REGION, StreamArn, check_stream_name
 from kinesis_nb.core.position import Kind, StartingPosition, check_end, moment
-from kinesis_nb.core.process import check_polars, of_one_process
+from kinesis_nb.core.process import of_one_process
 from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.transport import Clock, Kinesis, SystemClock
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful

@@ -44,6 +44,10 @@ class Running(ABC):
     def stop(self) -> None:
         """Finish what is under way, then stop. Stopping twice is fine."""
 
+    @abstractmethod
+    def _repr_html_(self) -> str:
+        """Return what a notebook without live views shows."""
+
     @forgetful
     @hinted
     def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:

@@ -131,7 +131,7 @@ def markup(content: str = "", **options: Any) -> W.HTML:
     return W.HTML(content, style=_style, **options)
 
 
-def _anything(value: Any) -> object:
+def _anything(value: object) -> object:
     return value
 
 
@@ -184,7 +184,7 @@ class Field(W.HBox):
     def is_shown(self, is_shown: bool) -> None:
         self.layout.display = None if is_shown else "none"
 
-    def watch(self, changed: Callable[[Any], object]) -> None:
+    def watch(self, changed: Callable[[object], object]) -> None:
         """Call `changed` whenever the value changes."""
         self.control.observe(changed, "secret" if hasattr(self.control, "secret") else "value")
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from kinesis_nb.access.config import SourceConfig
 
+Arguments = dict[str, Any]
+"""The arguments of a public call by name; the call itself checks them."""
+
 _WIDTH = 88  # columns of a notebook's cell that need no scrolling
 
 
@@ -24,14 +27,14 @@ def source_code(config: SourceConfig) -> str:
     return with_imports(f"import kinesis_nb as kn\n\nsource = {call}\n")
 
 
-def _differing(settings: SourceConfig | StsRole) -> dict[str, Any]:
+def _differing(settings: SourceConfig | StsRole) -> Arguments:
     """Return what is not as it is by default."""
     values = {one.name: (getattr(settings, one.name), one.default) for one in fields(settings)}
     found = {name: value for name, (value, usual) in values.items() if value != usual}
     return found | {name: address(value) for name, value in found.items() if name == "agents"}
 
 
-def address(agents: Any) -> str:
+def address(agents: object) -> str:
     """Return the address of a scheduler, of which a client of Dask may be given."""
     found: str = agents if isinstance(agents, str) else getattr(getattr(agents, "scheduler", None), "address", "")
     return found
@@ -42,7 +45,7 @@ def with_imports(code: str) -> str:
     return f"import getpass\n\n{code}" if "getpass.getpass(" in code else code
 
 
-def call_code(function: str, arguments: Iterable[Any], options: Mapping[str, Any]) -> str:
+def call_code(function: str, arguments: Iterable[object], options: Mapping[str, object]) -> str:
     """Return a call, on one line if that is short enough.
 
     Examples
@@ -70,7 +73,7 @@ class Asked(str):
     __slots__ = ()
 
 
-def literal(value: Any) -> str:
+def literal(value: object) -> str:
     """Return the code of a value."""
     match value:
         case Name():

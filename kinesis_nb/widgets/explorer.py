@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import ipywidgets as W  # noqa: N812 - as in base
 import polars as pl
@@ -13,7 +13,7 @@ from kinesis_nb.display import table_html
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.source import Source
 from kinesis_nb.widgets.base import Action, Field, Form, heading, markup
-from kinesis_nb.widgets.code import Name, call_code
+from kinesis_nb.widgets.code import Arguments, Name, call_code
 from kinesis_nb.widgets.export_form import ExportForm
 from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.rows_view import RecordsView
@@ -156,7 +156,7 @@ class _Records(Form):
         options, where = self._options(), _containing(values["text"])
         return lambda: self._source.read(self._stream.name, **options, where=where, progress=False)
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> Arguments:
         values = {name: self.fields[name].value for name in ("start", "end", "key", "limit")}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -292,10 +292,13 @@ class _Use(Form):
         serve_while_busy(self)
 
 
-def _html(thing: Any) -> W.HTML:
+class _Pictured(Protocol):
+    def _repr_html_(self) -> str: ...
+
+
+def _html(thing: _Pictured) -> W.HTML:
     return markup(_picture(thing))
 
 
-def _picture(thing: Any) -> str:
-    html: str = thing._repr_html_()  # what IPython calls
-    return html
+def _picture(thing: _Pictured) -> str:
+    return thing._repr_html_()  # pyright: ignore[reportPrivateUsage] - what IPython calls

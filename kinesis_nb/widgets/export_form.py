@@ -19,7 +19,7 @@ from kinesis_nb.reading.tail import Tail
 from kinesis_nb.source import Source
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.widgets.base import Action, Field, heading
-from kinesis_nb.widgets.code import Name, call_code
+from kinesis_nb.widgets.code import Arguments, Name, call_code
 from kinesis_nb.widgets.frame_export import FrameExport
 from kinesis_nb.widgets.run_form import (
     RunForm,
@@ -64,7 +64,7 @@ class ExportForm(RunForm):
     """
 
     @hinted
-    def __init__(self, source: Source, data: Any = None) -> None:
+    def __init__(self, source: Source, data: object = None) -> None:
         self._data = data
         self._is_stream = data is None or isinstance(data, Sync | Tail | str | os.PathLike)
         self._columns = None if self._is_stream else read_rows(data).schema
@@ -118,7 +118,7 @@ class ExportForm(RunForm):
 
     # --- what it does ---
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> Arguments:
         usual = _STREAM if self._is_stream else _FRAME
         values = {name: field.value for name, field in self.fields.items() if name in usual}
         if values.get("rate") is not None:

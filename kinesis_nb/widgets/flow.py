@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+Message = dict[str, Any]
+"""What a view and its front end say to each other, as JSON; what a name holds is described where it is made."""
+
 WINDOW = 5  # frames between two acknowledgements: one for each frame would cost the kernel two status messages each
 BETWEEN = 0.1  # seconds between two messages, so at most 10 a second
 PATIENCE, MOST_PATIENCE = 2.0, 60.0  # seconds without an acknowledgement after which one frame is tried

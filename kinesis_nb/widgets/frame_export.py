@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kinesis_nb.core import interrupt
 from kinesis_nb.errors import Closed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from kinesis_nb.exporting.report import ExportReport
     from kinesis_nb.source import Source
+    from kinesis_nb.widgets.code import Arguments
 
 _STOP_SECONDS = 10.0
 
@@ -48,7 +47,7 @@ class FrameExport:
         Of :meth:`~kinesis_nb.source.Source.export_df`.
     """
 
-    def __init__(self, source: Source, frame: Any, arn: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, source: Source, frame: object, arn: str, options: Arguments) -> None:
         self.report: ExportReport | None = None
         self._source, self._frame, self._arn, self._options = source, frame, arn, options
         self._rows = 0

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kinesis_nb.agents.job import Job, PartStatus
+    from kinesis_nb.widgets.flow import Message
 
 ASK_SECONDS = 0.5  # between two questions to the scheduler
 LOG_LINES = 3  # of what happened to the job
@@ -25,7 +26,7 @@ _NOBODY = "nobody yet"
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Heard:
     status: Any  # None for an export that no agent has begun
     parts: Sequence[PartStatus]
     log: Sequence[str]
@@ -46,7 +47,8 @@ class JobView(StatusView):
     """
 
     def __init__(self, job: Job) -> None:
-        self._heard = _Answer(None, (), ())
+        self._job = job
+        self._heard = _Heard(None, (), ())
         self._unreachable: KinesisError | None = None
         self._is_through = threading.Event()
         place = getattr(job, "uri", "")
@@ -58,7 +60,7 @@ class JobView(StatusView):
         while True:
             try:
                 is_first = self._heard.status is None
-                self._heard = _Answer(self._writer.status(), self._writer.parts(), self._writer.logs()[-LOG_LINES:])
+                self._heard = _Heard(self._job.status(), self._job.parts(), self._job.logs()[-LOG_LINES:])
                 if is_first and self._heard.status is not None:
                     self._rate = Rate(self._heard.status.rows)  # what was done before is no rate
                 self._unreachable = None
@@ -73,7 +75,7 @@ class JobView(StatusView):
     def _release(self) -> None:
         self._is_through.set()
 
-    def _look(self, *, everything: bool) -> dict[str, Any]:  # noqa: ARG002 - a moment is always whole
+    def _look(self, *, everything: bool) -> Message:  # noqa: ARG002 - a moment is always whole
         now, error = self._heard, self._unreachable
         status = now.status
         lag = getattr(status, "lag", None)

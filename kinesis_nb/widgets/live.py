@@ -7,7 +7,6 @@ import threading
 import time
 import uuid
 from collections import deque
-from typing import Any
 
 import anywidget
 import msgspec
@@ -18,7 +17,7 @@ from kinesis_nb.errors import KinesisError, forget_frames
 from kinesis_nb.text import one_line
 from kinesis_nb.widgets.assets import source
 from kinesis_nb.widgets.base import error_html
-from kinesis_nb.widgets.flow import Flow
+from kinesis_nb.widgets.flow import Flow, Message
 from kinesis_nb.widgets.pump import PUMP
 from kinesis_nb.widgets.routing import serve_while_busy
 
@@ -67,8 +66,8 @@ class LiveView(anywidget.AnyWidget):
         serve_while_busy(self)
         self._lock = threading.RLock()  # held during a turn: the pump and refresh() take turns
         self._flow = Flow()
-        self._asked: deque[dict[str, Any]] = deque(maxlen=100)  # messages of the front end that are not looked at yet
-        self._replies: deque[dict[str, Any]] = deque(maxlen=10)
+        self._asked: deque[Message] = deque(maxlen=100)  # messages of the front end that are not looked at yet
+        self._replies: deque[Message] = deque(maxlen=10)
         self._pages: set[str] = set()
         self._is_new, self._last = True, b""
         self._error: BaseException | None = None
@@ -80,7 +79,7 @@ class LiveView(anywidget.AnyWidget):
 
     # --- what a subclass gives ---
 
-    def _look(self, *, everything: bool) -> dict[str, Any]:
+    def _look(self, *, everything: bool) -> Message:
         """Return what has changed since the last look, or everything."""
         raise NotImplementedError
 
@@ -92,7 +91,7 @@ class LiveView(anywidget.AnyWidget):
         """Stop the thing; it may take a second."""
         raise NotImplementedError
 
-    def _do(self, message: dict[str, Any]) -> None:
+    def _do(self, message: Message) -> None:
         """Do what the front end asked for, at once."""
         raise NotImplementedError
 
@@ -114,7 +113,7 @@ class LiveView(anywidget.AnyWidget):
 
     # --- the front end speaks, in whatever thread ---
 
-    def _ask(self, _widget: object, message: dict[str, Any], _buffers: object) -> None:
+    def _ask(self, _widget: object, message: Message, _buffers: object) -> None:
         if message.get("kind") == "left":  # the picture is in the place of the view
             self.close()
             return
@@ -173,7 +172,7 @@ class LiveView(anywidget.AnyWidget):
             except KinesisError as error:
                 self.show_error(error)
 
-    def _answer(self, message: dict[str, Any]) -> None:
+    def _answer(self, message: Message) -> None:
         view = str(message.get("view", ""))
         match message.get("kind"):
             case "hello":
@@ -199,7 +198,7 @@ class LiveView(anywidget.AnyWidget):
         self._is_stopping = False
         PUMP.wake(self)
 
-    def _reply(self, reply: dict[str, Any]) -> None:
+    def _reply(self, reply: Message) -> None:
         """Send this with the next frame."""
         self._replies.append(reply)
 
@@ -208,7 +207,7 @@ class LiveView(anywidget.AnyWidget):
         self._is_new = False
         self._post(now, content)
 
-    def _post(self, now: float, content: dict[str, Any]) -> None:
+    def _post(self, now: float, content: Message) -> None:
         packed = msgspec.json.encode(content | {"error": self._error_lines()})
         if packed == self._last and not self._replies:
             return

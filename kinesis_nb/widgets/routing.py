@@ -18,5 +18,5 @@ def serve_while_busy(widget: Any) -> None:
         serve_while_busy(child)
 
 
-def _as_asked(_data: Any, chosen_by_front_end: str | None) -> str | None:
+def _as_asked(_data: object, chosen_by_front_end: str | None) -> str | None:
     return chosen_by_front_end

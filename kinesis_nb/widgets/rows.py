@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.core.frames import Record
     from kinesis_nb.reading.buffer import Held
+    from kinesis_nb.widgets.flow import Message
 
 WAITING_ROWS, WAITING_BYTES = 50_000, 16 * 2**20  # what may wait for the next look; it is the tail's own memory, mostly
 WINDOW_ROWS, WINDOW_BYTES = 1_000, 16 * 2**20  # what was shown, and can be looked at in detail
@@ -90,7 +91,7 @@ class Filter:
         return rows
 
 
-class Window:
+class NewestRows:
     """The newest rows that match, numbered from 0 in the order they came; what had no room leaves its numbers out."""
 
     def __init__(self) -> None:
@@ -220,7 +221,7 @@ def scalar(raw: msgspec.Raw) -> str:
     return value.decode(errors="replace")
 
 
-def detail(number: int, record: Record) -> dict[str, Any]:
+def detail(number: int, record: Record) -> Message:
     """Return all that is known of a row, as text: its places and times, its data, and the JSON in it as a tree."""
     facts = {
         "partition key": record.partition_key,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kinesis_nb.core.frames import Records
 from kinesis_nb.display import frame_html
 from kinesis_nb.widgets.assets import source
 from kinesis_nb.widgets.live import SCRIPTS, STYLES, LiveView
-from kinesis_nb.widgets.rows import Columns, Filter, Window, detail
+from kinesis_nb.widgets.rows import Columns, Filter, NewestRows, detail
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import pyarrow as pa
+
+    from kinesis_nb.widgets.flow import Message
 
 FRAME_ROWS, FRAME_CHARACTERS = 100, 60_000  # of one message
 FIRST_ROWS, FIRST_CHARACTERS = 300, 250_000  # that a new front end gets
@@ -31,7 +33,7 @@ class RowsView(LiveView):
     _css = STYLES
 
     def __init__(self, *, text: str = "", key: str = "", json: bool = False) -> None:
-        self._filter, self._columns, self._window = Filter(text, key), Columns(json=json), Window()
+        self._filter, self._columns, self._window = Filter(text, key), Columns(json=json), NewestRows()
         self._sent = -1  # the number of the newest row that was sent
         self._scan()
         super().__init__()
@@ -47,7 +49,7 @@ class RowsView(LiveView):
         """Put what came since the last look into the window."""
 
     @abstractmethod
-    def _moment(self) -> dict[str, Any]:
+    def _moment(self) -> Message:
         """Return what to show beside the rows."""
 
     # --- a look ---
@@ -60,7 +62,7 @@ class RowsView(LiveView):
             self._is_new = True
 
     def _scan(self) -> None:
-        self._window, self._sent = Window(), -1
+        self._window, self._sent = NewestRows(), -1
         for rows in self._all():
             self._window.add([self._filter(rows)], 0, FIRST_ROWS)
 
@@ -70,7 +72,7 @@ class RowsView(LiveView):
             self._take()
             return Records(self._window.to_arrow())
 
-    def _look(self, *, everything: bool) -> dict[str, Any]:
+    def _look(self, *, everything: bool) -> Message:
         self._take()
         today = datetime.now(UTC)
         names = self._columns.names
@@ -91,7 +93,7 @@ class RowsView(LiveView):
 
     # --- buttons ---
 
-    def _do(self, message: dict[str, Any]) -> None:
+    def _do(self, message: Message) -> None:
         match message.get("kind"):
             case "filter":
                 self.filter(str(message.get("text", "")), str(message.get("key", "")))
@@ -129,7 +131,7 @@ class RecordsView(RowsView):
     def _take(self) -> None:
         """Nothing comes."""
 
-    def _moment(self) -> dict[str, Any]:
+    def _moment(self) -> Message:
         return {"title": "records", "state": "", "counts": f"{len(self._records):,} rows"}
 
     def _interval(self) -> float:

@@ -12,7 +12,7 @@ import ipywidgets as W  # noqa: N812 - as in base
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.errors import AgentError, ConfigError
 from kinesis_nb.widgets.base import Action, Field, Form, check_stream, markup
-from kinesis_nb.widgets.code import Asked, with_imports
+from kinesis_nb.widgets.code import Arguments, Asked, with_imports
 from kinesis_nb.widgets.job_view import JobView
 from kinesis_nb.widgets.secret_field import SecretField
 
@@ -119,7 +119,7 @@ class RunForm(Form):
         return False
 
 
-def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+def defaults(function: Callable[..., Any]) -> Arguments:
     """Return the options of a function that have a default, and the default."""
     return {
         name: one.default
@@ -128,7 +128,7 @@ def defaults(function: Callable[..., Any]) -> dict[str, Any]:
     }
 
 
-def changed(values: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+def changed(values: Arguments, usual: Arguments) -> Arguments:
     """Return the values that are not the default."""
     return {name: value for name, value in values.items() if value != usual[name]}
 
@@ -162,7 +162,7 @@ def storage_options(text: Secret | None) -> dict[str, str] | None:
     return {name: value for name, _, value in pairs}
 
 
-def in_code(options: dict[str, Any]) -> dict[str, Any]:
+def in_code(options: Arguments) -> Arguments:
     """Return the options as code has them: it asks for those of the storage that may be secret."""
     if (given := options.get("storage_options")) is None:
         return options

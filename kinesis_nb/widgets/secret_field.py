@@ -48,7 +48,7 @@ class SecretField(anywidget.AnyWidget):
         super().__init__(**state)
         self.on_msg(self._heard)
 
-    def _heard(self, _field: object, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
+    def _heard(self, _field: object, content: Mapping[str, object], buffers: Sequence[memoryview]) -> None:
         match content:
             case {"kind": "secret", "view": view, "number": number} if buffers and len(buffers[0]) <= _MOST:
                 self.secret = Secret(bytes(buffers[0]).decode("utf-8", "replace"))

@@ -14,7 +14,7 @@ from kinesis_nb.connection import connect
 from kinesis_nb.core.arguments import hinted
 from kinesis_nb.errors import AccessDenied, ConfigError
 from kinesis_nb.widgets.base import Action, Field, Form, check_stream, heading
-from kinesis_nb.widgets.code import address, source_code
+from kinesis_nb.widgets.code import Arguments, address, source_code
 from kinesis_nb.widgets.secret_field import SecretField
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class SourceForm(Form):
         """Return the cell that replaces the form; it asks for secrets."""
         return source_code(self.config)
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> Arguments:
         """Return what `connect` is given: what is shown and filled in."""
         options = {name: self._value(name) for name in ("region", "agents", "exports_enabled", *_NETWORKING)}
         bundle = options.pop("ca_bundle")
@@ -265,7 +265,7 @@ def _choice(chosen: bool | None) -> W.Dropdown:  # noqa: FBT001 - it is the valu
 
 def _endpoint(label: str, name: str, config: SourceConfig, allows_http: Callable[[], bool]) -> Field:
     def check(url: str) -> object:
-        options: dict[str, Any] = {name: url, "allow_http": allows_http()}
+        options: Arguments = {name: url, "allow_http": allows_http()}
         return SourceConfig(**options)
 
     return Field(label, _text("AWS, or https://vpce-…", getattr(config, name)), check)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kinesis_nb.display import plain
 from kinesis_nb.reading.consumer import State
@@ -12,8 +12,10 @@ from kinesis_nb.widgets.live import SCRIPTS, STYLES, LiveView, Rate
 from kinesis_nb.widgets.rows import cut
 
 if TYPE_CHECKING:
+    from kinesis_nb.core.running import Running
     from kinesis_nb.exporting.streaming import StreamingExport
     from kinesis_nb.syncing.sync import Sync
+    from kinesis_nb.widgets.flow import Message
 
 Table = list[Sequence[object]]  # what is in the first row gives the columns
 MOST_SHARDS = 50  # shown
@@ -26,14 +28,14 @@ class StatusView(LiveView):
     _esm = SCRIPTS + source("status_view.js")
     _css = STYLES
 
-    def __init__(self, writer: Any, title: str, written: int) -> None:
+    def __init__(self, writer: Running, title: str, written: int) -> None:
         self._writer, self._title = writer, plain(title)
         self._rate = Rate(written)
         super().__init__()
 
     def _moment(
         self, state: str, written: int, facts: Sequence[tuple[str, object]], error: str, *tables: Table
-    ) -> dict[str, Any]:
+    ) -> Message:
         self._rate.count(written)
         return {
             "title": self._title,
@@ -48,12 +50,11 @@ class StatusView(LiveView):
     def _stop(self) -> None:
         self._writer.stop()
 
-    def _do(self, message: dict[str, Any]) -> None:
+    def _do(self, message: Message) -> None:
         """There is no other button."""
 
     def _picture(self) -> str:
-        html: str = self._writer._repr_html_()
-        return html
+        return self._writer._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {repr(self._writer).strip('<>')}>"
@@ -63,13 +64,14 @@ class SyncView(StatusView):
     """A sync: what it has committed, how far behind it is, and what each shard does."""
 
     def __init__(self, sync: Sync) -> None:
+        self._sync = sync
         super().__init__(sync, f"{sync.stream} → {sync.uri}", sync.status().rows)
 
     def _is_live(self) -> bool:
-        return bool(self._writer.is_active)
+        return self._sync.is_active
 
-    def _look(self, *, everything: bool) -> dict[str, Any]:  # noqa: ARG002 - a moment is always whole
-        now = self._writer.status()
+    def _look(self, *, everything: bool) -> Message:  # noqa: ARG002 - a moment is always whole
+        now = self._sync.status()
         lag = "not known yet" if now.lag is None else f"{now.lag.total_seconds():,.1f} s"
         going = [shard for shard in now.shards if shard.state is not State.ENDED]
         facts: list[tuple[str, object]] = [
@@ -101,13 +103,14 @@ class ExportView(StatusView):
     """A streaming export: what was acknowledged, what waits, and what each shard of the output stream took."""
 
     def __init__(self, export: StreamingExport) -> None:
+        self._export = export
         super().__init__(export, f"export to {export.stream}", export.status().rows)
 
     def _is_live(self) -> bool:
-        return bool(self._writer.is_running)
+        return self._export.is_running
 
-    def _look(self, *, everything: bool) -> dict[str, Any]:  # noqa: ARG002 - a moment is always whole
-        now = self._writer.status()
+    def _look(self, *, everything: bool) -> Message:  # noqa: ARG002 - a moment is always whole
+        now = self._export.status()
         facts = [
             ("rows", now.rows),
             ("pending", now.pending),
@@ -122,7 +125,7 @@ class ExportView(StatusView):
         return self._moment(now.state, now.rows, facts, now.error, [("shard", "rows", "bytes"), *shards.rows()])
 
 
-def _shown(table: Table) -> dict[str, Any]:
+def _shown(table: Table) -> Message:
     """Return a table as text, without the columns that say nothing."""
     head, *rows = table
     filled = [i for i in range(len(head)) if any(row[i] not in (None, "") for row in rows)]

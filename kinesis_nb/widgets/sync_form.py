@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import ipywidgets as W  # noqa: N812 - as in base
 
@@ -14,7 +14,7 @@ from kinesis_nb.source import Source
 from kinesis_nb.syncing.sync import Sync, check_options
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.widgets.base import Field, heading
-from kinesis_nb.widgets.code import call_code
+from kinesis_nb.widgets.code import Arguments, call_code
 from kinesis_nb.widgets.run_form import (
     RunForm,
     changed,
@@ -77,8 +77,8 @@ class SyncForm(RunForm):
         """The sync that was started last."""
         return self._run
 
-    def _options(self) -> dict[str, Any]:
-        values: dict[str, Any] = {name: field.value for name, field in self.fields.items() if name in _USUAL}
+    def _options(self) -> Arguments:
+        values: Arguments = {name: field.value for name, field in self.fields.items() if name in _USUAL}
         values["storage_options"] = storage_options(values["storage_options"])
         return changed(values, _USUAL)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import ipywidgets as W  # noqa: N812 - as in base
 
@@ -12,7 +12,7 @@ from kinesis_nb.errors import ConfigError
 from kinesis_nb.reading.buffer import Buffer
 from kinesis_nb.source import Source
 from kinesis_nb.widgets.base import Action, Field, Form, heading
-from kinesis_nb.widgets.code import call_code
+from kinesis_nb.widgets.code import Arguments, call_code
 from kinesis_nb.widgets.run_form import changed, choice, defaults, position, proposals, stream_field
 from kinesis_nb.widgets.tail_view import TailView
 
@@ -50,7 +50,7 @@ class TailForm(Form):
         super().__init__(fields, [heading("New tail", 3), *fields.values()], actions, "tail form", [self._view])
         self.offer_streams(source, "stream")
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> Arguments:
         return changed({name: field.value for name, field in self.fields.items() if name in _USUAL}, _USUAL)
 
     def _start(self) -> None:

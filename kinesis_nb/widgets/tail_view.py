@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from kinesis_nb.widgets.flow import Message
+
 FRAME_SECONDS = 0.2
 SLOW_MILLIS = 10_000  # behind the tip
 MOST_SHARDS = 24  # shown; those that are behind most
@@ -72,7 +74,7 @@ class TailView(RowsView):
         wanted = [self._filter(rows) for rows in batches] if self._filter else batches
         self._window.add(wanted, 0 if self._filter else skipped, FRAME_ROWS)
 
-    def _moment(self) -> dict[str, Any]:
+    def _moment(self) -> Message:
         stats = self.tail.stats()
         buffer = stats.buffer
         self._rate.count(buffer.received)
@@ -92,7 +94,7 @@ class TailView(RowsView):
 
     # --- buttons ---
 
-    def _do(self, message: dict[str, Any]) -> None:
+    def _do(self, message: Message) -> None:
         match message.get("kind"):
             case "pause":
                 self.tail.pause()

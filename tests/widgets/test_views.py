@@ -27,7 +27,7 @@ from kinesis_nb import widgets
 from kinesis_nb.core.frames import SCHEMA
 from kinesis_nb.widgets import Explorer, TailView
 from kinesis_nb.widgets.flow import Flow
-from kinesis_nb.widgets.rows import WAITING_BYTES, WAITING_ROWS, Columns, Waiting, Window, tree
+from kinesis_nb.widgets.rows import WAITING_BYTES, WAITING_ROWS, Columns, NewestRows, Waiting, tree
 from kinesis_nb.widgets.status_view import ExportView, SyncView
 from tests.conftest import by_key
 from tests.test_hostile import PAYLOADS, _dangerous
@@ -152,7 +152,7 @@ def test_what_waits_is_bounded() -> None:
 @given(st.lists(st.tuples(st.lists(st.integers(0, 9), max_size=4), st.integers(0, 5), st.integers(1, 12)), max_size=8))
 def test_a_window_holds_the_newest_rows_of_every_look(looks: list[tuple[list[int], int, int]]) -> None:
     """Rows keep the number of their place in all that came; of each look the newest are there, and nothing else."""
-    window, expected, number = Window(), [], 0
+    window, expected, number = NewestRows(), [], 0
     for sizes, skipped, most in looks:
         number += skipped
         firsts = [number + sum(sizes[:i]) for i in range(len(sizes))]
@@ -286,7 +286,7 @@ def test_json_columns_show_what_was_written() -> None:
         "no json",
         '{"id": null, "name": "\\u0041da", "price": 1e400}',
     ]
-    window = Window()
+    window = NewestRows()
     window.add([pa.concat_batches([_batch(0, 1, text) for text in rows])], 0, 10)
     columns = Columns(json=True)
     cells = columns.cells(window.newest(10), datetime.now(UTC))
