@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint e2e binder screenshots notebooks sim sim-life sim-life-sync sim-life-exports sim-life-jobs sim-export kill-export
+.PHONY: demo test lab lint js e2e binder screenshots notebooks sim sim-life sim-life-sync sim-life-exports sim-life-jobs sim-export kill-export
 .PHONY: least mutants crash agents
 .PHONY: powercut
 .PHONY: agents-netns bench bench-agents bench-export bench-views sizing clean help
@@ -17,7 +17,7 @@ demo: .venv/.run    ## the whole job on an embedded Kinesis, checked
 lab: .venv/.lab    ## open JupyterLab on the tutorials
 	$(BIN)/kinesis-nb lab notebooks
 
-test: .venv/.test servers    ## everything: unit, contract, notebooks, browser
+test: .venv/.test servers js    ## everything: unit, contract, notebooks, browser, JavaScript
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest kinesis_nb README.md --doctest-modules -p no:randomly
 	XDG_CONFIG_HOME=.build/config $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
@@ -32,12 +32,17 @@ screenshots: .venv/.test    ## the pictures of the README
 	sh scripts/setup_chromium.sh
 	PYTHONPATH=. $(BIN)/python scripts/screenshots.py
 
-lint: .venv/.test    ## format, lint, types, layers
+js: .node-js/node_modules    ## lint and test the JavaScript of the widgets
+	.node-js/node_modules/.bin/biome lint
+	.node-js/node_modules/.bin/vitest run --config tests/js/vitest.config.js
+
+lint: .venv/.test .node-js/node_modules    ## format, lint, types, layers; the JavaScript too
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright -p pyproject.toml
 	$(BIN)/lint-imports
+	.node-js/node_modules/.bin/biome lint
 
 notebooks: .venv/.test    ## run the tutorials and save what they print; look at it before you commit
 	XDG_CONFIG_HOME=.build/config $(BIN)/python scripts/run_notebooks.py
@@ -110,6 +115,10 @@ servers: .venv/.test    # the Kinesis servers from npm, ministack, Helm, and a b
 .venv/bin/python:
 	sh scripts/setup_venv.sh $(PYTHON)
 
+.node-js/node_modules: scripts/setup_node.py | .venv/.test
+	$(BIN)/python scripts/setup_node.py js
+	@touch $@
+
 .venv/.run: .venv/bin/python pyproject.toml constraints.txt
 	@echo 'Installing kinesis_nb into .venv …'
 	@$(BIN)/pip install -q -c constraints.txt -e .
@@ -132,4 +141,4 @@ servers: .venv/.test    # the Kinesis servers from npm, ministack, Helm, and a b
 	@touch $@
 
 clean:    ## remove what was installed
-	rm -rf .venv .node .ministack .helm
+	rm -rf .venv .node .node-js .ministack .helm

