@@ -194,7 +194,7 @@ class Source:
         if stream is None:
             return Catalog(self._listings, self.config.region, self._sample)
         view = StreamView(self._listings, self._address(stream), self._sample)
-        _ = view.summary  # an unknown stream is told now, not at the first look
+        _ = view.summary  # an unknown stream is reported now, not when the view is first used
         return view
 
     def _sample(self, stream: str, start: StartingPosition, limit: int | None, newest: int | None) -> Records:
@@ -249,7 +249,7 @@ class Source:
         foreign: Foreign = "auto",
         progress: bool = True,
     ) -> Records:
-        """Read what lies between two positions, all shards, into memory.
+        """Read all records between two positions, from all shards, into memory.
 
         Parameters
         ----------
@@ -264,7 +264,7 @@ class Source:
             Only the records of this partition key, from the shards whose hash keys hold it. One that was placed
             elsewhere, with an explicit hash key or in an aggregate of several keys, is found with ``where=`` only.
         where
-            A polars expression over the columns of a row; only what it lets through is held. One that looks at other
+            A polars expression over the columns of a row; only what it lets through is held. One that depends on other
             rows (``shift``, ``over``, ``is_first_distinct``, sums) is refused: it is applied batch by batch.
         limit, progress
             The most rows to return; whether to show a progress bar.
@@ -274,7 +274,7 @@ class Source:
             Turn gzip (CloudWatch Logs) and zstd data into the text that is in it.
         foreign
             ``"keep"`` or ``"drop"`` user records of aggregates whose hash keys are another shard's; ``"auto"`` drops
-            them only up to two minutes after a reshard, when a KPL writes them again. What is dropped is told.
+            them only up to two minutes after a reshard, when a KPL writes them again. A warning says what is dropped.
 
         Returns
         -------
@@ -329,7 +329,7 @@ class Source:
         """Follow a stream in memory.
 
         The tail is running when you get it. An earlier one of the same stream and shards is stopped, so that a cell may
-        be run again; those of other shards, and those with a `name`, go on.
+        be run again; those of other shards, and those with a `name`, continue.
 
         Parameters
         ----------
@@ -380,7 +380,7 @@ class Source:
     ) -> Sync | AgentSync:
         """Keep a Delta table in step with a stream: every record once, in order, across restarts, crashes and reshards.
 
-        The sync is running when you get it. Calling it again, in any process, goes on after the last commit.
+        The sync is running when you get it. Calling it again, in any process, continues after the last commit.
 
         Parameters
         ----------
@@ -403,14 +403,14 @@ class Source:
         commit_interval
             Seconds between commits, or a timedelta.
         on_data_loss
-            What happens when the stream did not keep records until they were read, because the sync stood still for
+            What happens when the stream did not keep records until they were read, because the sync was stopped for
             longer than its retention: ``"fail"`` stops with :class:`DataLoss`; ``"warn"`` records the gap in the
-            table, where :meth:`Sync.verify` finds it, and goes on.
+            table, where :meth:`Sync.verify` finds it, and continues.
         foreign
             As for :meth:`read`. Another choice than before counts from the next record on; what was dropped stays so.
         storage_options
-            For S3, by the names of polars and deltalake: ``endpoint_url``, ``region`` and so on. They go before the
-            region and the credentials of this source, which are used otherwise.
+            For S3, by the names of polars and deltalake: ``endpoint_url``, ``region`` and so on. They override
+            the region and the credentials of this source, which are used otherwise.
 
         Raises
         ------
@@ -464,7 +464,7 @@ class Source:
         return check_end(start, StartingPosition.parse(end, self._kinesis.server_time().likely(self._clock.now())))
 
     def _setup(self, storage_options: Mapping[str, str] | None) -> object:
-        """Return what tells a call with other credentials or options of the storage from this one."""
+        """Return what differs between calls with other credentials or storage options."""
         return self.config, _storage_options(storage_options)
 
     def _place(self, table: str | PathLike[str], storage_options: Mapping[str, str] | None) -> Storage:
@@ -683,7 +683,7 @@ class Source:
         Raises
         ------
         ConfigError
-            For what is no stream, ARN or principal, and when nobody knows the account of a name.
+            For what is not a stream, ARN or principal, and when the account of a name cannot be found out.
         """
         from kinesis_nb.access.permissions import write_policy
 

@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from kinesis_nb.reading.feed import Feed
     from kinesis_nb.reading.sink import Gap
 
-TELL_SECONDS = 1.0  # how often who waits for rows is told what is odd
+TELL_SECONDS = 1.0  # how often somebody who waits for rows is warned of gaps and drops
 POLL_SECONDS = 0.05  # between looks whether everything has come
 OPEN_SECONDS = 2.0  # how long start() waits for the place "latest" in every shard
 
 
 @dataclass(frozen=True, slots=True)
 class TailStats:
-    """A moment of a tail.
+    """A snapshot of a tail.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class Tail(Running, TableLike, LiveDisplay):
         self._scheduler.pause()
 
     def resume(self) -> None:
-        """Go on where :meth:`pause` stopped."""
+        """Continue where :meth:`pause` stopped."""
         self._check_running()
         self._scheduler.resume()
 
@@ -119,7 +119,7 @@ class Tail(Running, TableLike, LiveDisplay):
         return self.stats()
 
     def stats(self) -> TailStats:
-        """Return exact counts of this moment."""
+        """Return a snapshot with exact counts."""
         sink, scheduler = self._sink, self._scheduler
         return TailStats(
             self._buffer.stats(),

@@ -1,7 +1,7 @@
-"""The notebook's face: forms and views on ipywidgets. They use the engine, and the engine works without them.
+"""Forms and live views for notebooks, on ipywidgets. They use the engine; the engine works without them.
 
-``SourceForm`` sets up a source, ``Explorer`` looks into it, ``TailView`` follows a stream, ``SyncForm`` and
-``ExportForm`` write, and ``Studio`` is all of them as one app. In a kernel without ipywidgets each shows a text.
+``SourceForm`` sets up a source, ``Explorer`` shows its streams, ``TailView`` follows a stream, ``SyncForm`` and
+``ExportForm`` write, and ``Studio`` combines them in one app. In a kernel without ipywidgets each shows a text.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def __dir__() -> list[str]:
 
 
 class TextInstead:
-    """What stands for a widget in a kernel that has no ipywidgets: two lines of text."""
+    """Replaces a widget in a kernel without ipywidgets: two lines of text."""
 
     _missing = ""
 

@@ -1,4 +1,4 @@
-"""What all widgets share: how they look, how they say what is wrong, and who changes them."""
+"""What all widgets share: style, error messages, and the thread that changes them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _STYLE = """<style>
 
 
 class Panel(W.VBox):
-    """A widget of ours: its content, a line that says what goes on, the last error with its hint, what was found.
+    """The base of our widgets: content, a status line, the last error with its hint, results.
 
     Parameters
     ----------
@@ -77,18 +77,18 @@ class Panel(W.VBox):
         self._ui = UiThread(f"kinesis_nb {name}", self.show_error)
 
     def say(self, text: str, *, kind: str = "quiet") -> None:
-        """Show one line about what goes on; `kind` is "quiet", "right" or "wrong"."""
+        """Show one status line; `kind` is "quiet", "right" or "wrong"."""
         self._status.value = f'<span role="status" class="knb-{kind}">{html.escape(one_line(text))}</span>' * bool(text)
 
     def show_error(self, error: BaseException | None) -> None:
-        """Show an error below the widget: what happened, and what to do; None takes it away."""
+        """Show an error below the widget: what happened, and what to do; None removes it."""
         self._error.value = "" if error is None else error_html(error)
         if error is not None:
             self.say("")
             forget_frames(error)  # they may hold keys
 
     def settle(self, timeout: float = 30.0) -> bool:
-        """Wait until what was begun by a button is done and shown; return whether it is."""
+        """Wait until the work that a button started is done and shown; return whether it is."""
         return self._ui.settle(timeout)
 
     def __repr__(self) -> str:
@@ -230,7 +230,7 @@ class Action(W.Button):
         self.on_click(lambda _button: None if self.disabled else self._act())
 
     def refresh(self, busy: str) -> None:
-        """Look again whether it can be clicked; not while something goes on."""
+        """Update whether it can be clicked; it cannot while `busy` names something that is under way."""
         self.reason = busy or self._why_not()
         self.disabled, self.tooltip = bool(self.reason), self.reason or None
 
@@ -273,7 +273,7 @@ class Form(Panel):
         return next(filter(None, (field.problem for field in self.fields.values() if field.is_shown)), "")
 
     def refresh(self) -> None:
-        """Check every field, and look again which buttons can be clicked."""
+        """Check every field, and update which buttons can be clicked."""
         for field in self.fields.values():
             field.validate()
         self._refresh_actions()

@@ -1,4 +1,4 @@
-"""A look into the streams of a source: shards, records, fields, hot spots; and the code that goes on from there."""
+"""The streams of a source: shards, records, fields, hot spots; and the code for the next step."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Explorer(Form):
     @hinted
     def __init__(self, source: Source, stream: str = "") -> None:
         if not isinstance(source, Source):
-            msg = f"Explorer looks into a Source, not {type(source).__name__}"
+            msg = f"Explorer needs a Source, not a {type(source).__name__}"
             raise ConfigError(msg, hint="kn.connect(...) makes one")
         self.source = source
         self.stream: StreamView | None = None
@@ -92,7 +92,7 @@ class Explorer(Form):
         self._fill()
 
     def _fill(self) -> None:
-        """Make what is looked at, when it is looked at for the first time."""
+        """Create the content of a tab when it is opened for the first time."""
         number = self._pages.selected_index
         if self.stream is None or number is None or self._pages.children[number].children:
             return
@@ -149,7 +149,7 @@ class _Records(Form):
         self.do("Reading …", self._reading(), self._shown)
 
     def _reading(self) -> Callable[[], Records]:
-        """Return what reads: called in another thread, so it must not look at a field."""
+        """Return what reads: called in another thread, so it must not read a field."""
         values = {name: field.value for name, field in self.fields.items()}
         if values["from"] != _BETWEEN:
             return lambda: self._stream.sample(values["limit"], newest=values["from"] == _NEWEST)
@@ -199,7 +199,7 @@ class _Sampled(Form):
         self.look()
 
     def look(self) -> None:
-        """Look at so many records; returns at once."""
+        """Sample the number of records in the field; returns at once."""
         count = self.fields["n"].value
         self.do("Reading …", lambda: self._work(count), lambda found: self.show(_picture(found)))
 
@@ -250,7 +250,7 @@ def _shard_html(key: str, shard: Shard) -> str:
 
 
 class _Use(Form):
-    """Buttons that go on with the stream, and the code for each."""
+    """Buttons for the next step with the stream, and the code for each."""
 
     def __init__(self, source: Source, stream: StreamView) -> None:
         self._source, self._stream = source, stream

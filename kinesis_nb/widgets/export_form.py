@@ -172,7 +172,7 @@ def _stream_fields() -> dict[str, Field]:
     rate = W.Text(placeholder="as fast as the stream takes them")
     return {
         "start": Field("Start", proposals(("trim_horizon", "latest", "-1h"), _STREAM["start"]), _check_start),
-        "end": Field("End", proposals(("now",), placeholder="none: it goes on"), _check_end),
+        "end": Field("End", proposals(("now",), placeholder="none: until stopped"), _check_end),
         "rate": Field("Rows per second", rate, lambda text: Range(position("now"), rate=_number(text))),
         "journal": Field("Journal", W.Text(placeholder="a file; by default in the folder of the table")),
     }
@@ -183,7 +183,7 @@ def _frame_fields(schema: pl.Schema) -> dict[str, Field]:
     return {
         "data_column": Field("Data column", column, lambda name: Payload(schema, None, name)),
         "order": Field("Order", choice(get_args(RowOrder), _FRAME["order"])),
-        "on_ambiguous": Field("On a lost answer", choice(get_args(OnAmbiguous), _FRAME["on_ambiguous"])),
+        "on_ambiguous": Field("On a lost response", choice(get_args(OnAmbiguous), _FRAME["on_ambiguous"])),
     }
 
 
@@ -207,4 +207,4 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"{text!r} is no number", hint="give rows per second, more than 0") from None
+        raise ConfigError(f"{text!r} is not a number", hint="give rows per second, more than 0") from None

@@ -1,4 +1,4 @@
-"""How much a view may send: what its front end has drawn, and whether anybody looks."""
+"""How much a view may send: what its front end has drawn, and whether it is in sight."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class FrameExport:
         return is_over
 
     def status(self) -> FrameStatus:
-        """Return a moment of the export."""
+        """Return a snapshot of the export."""
         total = len(self._frame) if isinstance(self._frame, Sized) else None
         return FrameStatus(self._state(), self._rows, total, self.report if self._over.is_set() else None)
 

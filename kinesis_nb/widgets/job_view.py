@@ -1,4 +1,4 @@
-"""A job that agents run, as it goes on: which agent has which shards, and how they get on."""
+"""The live view of a job that agents run: which agent has which shards, and their progress."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Heard:
 class JobView(StatusView):
     """A sync or an export on agents: per agent and per shard who has it, lag, rates, commits, errors, maintenance.
 
-    A thread of its own asks the scheduler: it may be slow to answer, and the other views must not wait for it.
+    A thread of its own asks the scheduler, which may respond slowly: the other views must not wait for it.
     """
 
     def __init__(self, job: Job) -> None:
@@ -62,7 +62,9 @@ class JobView(StatusView):
                 is_first = self._heard.status is None
                 self._heard = _Heard(self._job.status(), self._job.parts(), self._job.logs()[-LOG_LINES:])
                 if is_first and self._heard.status is not None:
-                    self._rate = Rate(self._heard.status.rows)  # what was done before is no rate
+                    self._rate = Rate(
+                        self._heard.status.rows
+                    )  # rows written before the view opened are not part of the rate
                 self._unreachable = None
             except KinesisError as error:  # it may be back in a moment
                 self._unreachable = error
@@ -88,7 +90,7 @@ class JobView(StatusView):
             ("ended shards", ended or None),
         ]
         trouble = [*getattr(status, "lost", ()), getattr(status, "error", ""), f"{error}" if error else ""]
-        state = "no answer" if error else now.state
+        state = "no response" if error else now.state
         rows = getattr(status, "rows", 0)
         moment = self._moment(state, rows, facts, "\n".join(filter(None, trouble)), *self._tables())
         return moment | {"log": "\n".join(map(plain, now.log))}

@@ -170,7 +170,7 @@ function errorLine() {
   return { line, show: (text) => { setText(line, text); line.hidden = !text; } };
 }
 
-/** Say that there is no kernel any more behind what is shown. */
+/** Show that the kernel is gone. */
 function showLost(state, title) {
   state.dataset.state = "failed";
   setText(state, `✕ no kernel · ${title}`);

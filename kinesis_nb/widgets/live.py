@@ -1,4 +1,4 @@
-"""What live views share: they send only while somebody looks, and leave a picture of their last moment behind."""
+"""What live views share: they send only while they are in sight, and leave a static picture when they end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kinesis_nb.widgets.flow import Flow, Message
 from kinesis_nb.widgets.pump import PUMP
 from kinesis_nb.widgets.routing import serve_while_busy
 
-HIDDEN_SECONDS = 1.0  # between two looks at something that nobody sees
+HIDDEN_SECONDS = 1.0  # between two polls of a view that is out of sight
 SHARE_SECONDS = 0.05  # between two frames of a view, for each view in sight: at most 20 frames a second for a page
 SCRIPTS = f"const TABLE_STYLE = {json.dumps(TABLE_STYLE)};\n" + source("notebook.js", "live.js")
 STYLES = source("live.css")
@@ -36,7 +36,7 @@ class Rate:
         self._counted = time.monotonic(), total
 
     def count(self, total: int) -> None:
-        """Take note of how much there is in all."""
+        """Record the total so far."""
         now = time.monotonic()
         then, before = self._counted
         if now - then >= 1:
@@ -56,7 +56,7 @@ class LiveView(anywidget.AnyWidget):
     What it shows is sent by one thread, which serves all views (:mod:`kinesis_nb.widgets.pump`): at most 10 messages a
     second, none while the view is out of sight, none that queue. A front end that is new, after a reload of the page,
     says hello and gets everything. No data is kept in synced traits, so a notebook saved with its widget state holds
-    none. When the thing is over, the output of the cell becomes a static picture of it.
+    none. When what it shows has ended, the output of the cell becomes a static picture of it.
     """
 
     _is_over = True  # before the first turn, and after the last
@@ -66,7 +66,7 @@ class LiveView(anywidget.AnyWidget):
         serve_while_busy(self)
         self._lock = threading.RLock()  # held during a turn: the pump and refresh() take turns
         self._flow = Flow()
-        self._asked: deque[Message] = deque(maxlen=100)  # messages of the front end that are not looked at yet
+        self._asked: deque[Message] = deque(maxlen=100)  # messages of the front end that are not handled yet
         self._replies: deque[Message] = deque(maxlen=10)
         self._pages: set[str] = set()
         self._is_new, self._last = True, b""
@@ -80,7 +80,7 @@ class LiveView(anywidget.AnyWidget):
     # --- what a subclass gives ---
 
     def _look(self, *, everything: bool) -> Message:
-        """Return what has changed since the last look, or everything."""
+        """Return what has changed since the last call, or everything."""
         raise NotImplementedError
 
     def _is_live(self) -> bool:
@@ -88,11 +88,11 @@ class LiveView(anywidget.AnyWidget):
         raise NotImplementedError
 
     def _stop(self) -> None:
-        """Stop the thing; it may take a second."""
+        """Stop what is shown; it may take a second."""
         raise NotImplementedError
 
     def _do(self, message: Message) -> None:
-        """Do what the front end asked for, at once."""
+        """Handle a message of the front end; returns at once."""
         raise NotImplementedError
 
     def _picture(self) -> str:
@@ -100,11 +100,11 @@ class LiveView(anywidget.AnyWidget):
         raise NotImplementedError
 
     def _interval(self) -> float:
-        """Return the seconds between two looks."""
+        """Return the seconds between two polls."""
         return 0.5
 
     def _release(self) -> None:
-        """Let go of the thing."""
+        """Release what is shown: the view is over."""
 
     @property
     def is_seen(self) -> bool:
@@ -135,7 +135,7 @@ class LiveView(anywidget.AnyWidget):
     def refresh(self) -> None:
         """Show this moment now, for a front end that does not show what threads send."""
         with self._lock:
-            self._answer_all()
+            self._handle_all()
             self._send_frame(time.monotonic(), everything=True)
 
     def show_error(self, error: BaseException) -> None:
@@ -153,7 +153,7 @@ class LiveView(anywidget.AnyWidget):
     def _turn(self, now: float) -> float | None:
         if self._is_over:
             return None
-        self._answer_all()
+        self._handle_all()
         if not (self._is_stopping or self._is_live()):
             self._finish(now)
             return None
@@ -164,15 +164,15 @@ class LiveView(anywidget.AnyWidget):
         self._send_frame(now, everything=self._is_new)
         return max(self._interval(), SHARE_SECONDS * PUMP.seen(), self._flow.wait(now))
 
-    def _answer_all(self) -> None:
+    def _handle_all(self) -> None:
         while self._asked:
             message = self._asked.popleft()
             try:
-                self._answer(message)
+                self._handle(message)
             except KinesisError as error:
                 self.show_error(error)
 
-    def _answer(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
         view = str(message.get("view", ""))
         match message.get("kind"):
             case "hello":
@@ -211,8 +211,8 @@ class LiveView(anywidget.AnyWidget):
         packed = msgspec.json.encode(content | {"error": self._error_lines()})
         if packed == self._last and not self._replies:
             return
-        number, wants_answer = self._flow.sent(now)
-        head = {"kind": "frame", "number": number, "answer": wants_answer, "replies": list(self._replies)}
+        number, wants_reply = self._flow.sent(now)
+        head = {"kind": "frame", "number": number, "answer": wants_reply, "replies": list(self._replies)}
         head["model"] = self.model_id  # by which the page finds the output
         self._replies.clear()
         self._last = packed
@@ -232,7 +232,7 @@ class LiveView(anywidget.AnyWidget):
             self.send({"kind": "leave", "model": self.model_id, "picture": self._picture_bundle()})
 
     def close(self) -> None:
-        """Take the view off the page; the thing that it shows goes on."""
+        """Remove the view from the page; what it shows continues to run."""
         if not self._is_over:
             self._is_over = True
             self._release()

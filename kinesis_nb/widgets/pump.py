@@ -16,7 +16,7 @@ class Served(Protocol):
 
     @property
     def is_seen(self) -> bool:
-        """Whether somebody looks at it."""
+        """Whether it is in sight."""
         raise NotImplementedError
 
     def tick(self, now: float) -> float | None:
@@ -42,7 +42,7 @@ class Pump:
             self._changed.notify_all()
 
     def seen(self) -> int:
-        """Return how many of the views somebody looks at."""
+        """Return how many of the views are in sight."""
         with self._changed:
             return sum(view.is_seen for view in self._due)
 

@@ -9,7 +9,7 @@ def serve_while_busy(widget: Any) -> None:
     """Let the front end choose who handles what it says to a widget and to all that is in it.
 
     JupyterLab has messages of widgets handled by a subshell of the kernel, a thread of its own, so a click counts while
-    a cell runs. ipykernel 7.4 overrules it: the answer goes to the shell that last spoke to the widget, which is the
+    a cell runs. ipykernel 7.4 overrules it: the reply goes to the shell that last spoke to the widget, which is the
     busy one. That serves callbacks which await an event loop; ours do not. Earlier versions do not ask, and a kernel
     without subshells gives None as the default.
     """

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from kinesis_nb.reading.buffer import Held
     from kinesis_nb.widgets.flow import Message
 
-WAITING_ROWS, WAITING_BYTES = 50_000, 16 * 2**20  # what may wait for the next look; it is the tail's own memory, mostly
-WINDOW_ROWS, WINDOW_BYTES = 1_000, 16 * 2**20  # what was shown, and can be looked at in detail
+WAITING_ROWS, WAITING_BYTES = 50_000, 16 * 2**20  # what may wait for the next poll; it is the tail's own memory, mostly
+WINDOW_ROWS, WINDOW_BYTES = 1_000, 16 * 2**20  # what was shown, and can be shown in detail
 MOST_NAMES = 16  # JSON columns
 LONGEST_CELL, LONGEST_NAME = 200, 40  # characters
 LONGEST_TEXT = 64 * 1024  # characters of a record in detail
@@ -39,7 +39,7 @@ _Text = msgspec.json.Decoder(str)
 
 
 class Waiting:
-    """What came since the last look: threads append to it, one takes out of it.
+    """What came since the last poll: threads append to it, one takes out of it.
 
     It holds the newest 50,000 rows or 16 MiB, and counts what had no room.
     """
@@ -121,7 +121,7 @@ class NewestRows:
             self._bytes -= old.nbytes
 
     def newest(self, most: int, beyond: int = -1) -> list[tuple[int, Record]]:
-        """Return the newest rows with their numbers, newest first: at most so many, and with larger numbers."""
+        """Return the newest rows with their numbers, newest first: at most `most`, and only those after a number."""
         return list(islice(self._backwards(beyond), most))
 
     def _backwards(self, beyond: int) -> Iterator[tuple[int, Record]]:
@@ -154,7 +154,7 @@ class Columns:
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
         self._names: dict[str, None] = {}
-        self._has_rest = False  # rows that are no JSON object
+        self._has_rest = False  # rows that are not JSON objects
 
     @property
     def names(self) -> list[str]:

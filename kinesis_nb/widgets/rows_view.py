@@ -1,4 +1,4 @@
-"""A table of rows to search, and to look at one by one: what a TailView and the records of an Explorer share."""
+"""A table of rows to search and to open one by one: what a TailView and the records of an Explorer share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FRAME_ROWS, FRAME_CHARACTERS = 100, 60_000  # of one message
 FIRST_ROWS, FIRST_CHARACTERS = 300, 250_000  # that a new front end gets
 LONGEST_FILTER = 256  # characters, as a partition key
 PICTURE_ROWS = 20
-QUIET_SECONDS = 60.0  # between two looks at rows that do not change
+QUIET_SECONDS = 60.0  # between two polls of rows that do not change
 
 
 class RowsView(LiveView):
@@ -46,13 +46,13 @@ class RowsView(LiveView):
 
     @abstractmethod
     def _take(self) -> None:
-        """Put what came since the last look into the window."""
+        """Put what came since the last poll into the window."""
 
     @abstractmethod
     def _moment(self) -> Message:
         """Return what to show beside the rows."""
 
-    # --- a look ---
+    # --- a poll ---
 
     def filter(self, text: str = "", key: str = "") -> None:
         """Show only rows whose data, and whose partition key, hold these texts, in any case."""
@@ -119,7 +119,7 @@ class RowsView(LiveView):
 
 
 class RecordsView(RowsView):
-    """Records that were read, to look into."""
+    """Records that were read, to search and open."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -148,7 +148,7 @@ class RecordsView(RowsView):
 
 
 def _fitting(cells: list[list[object]], room: int) -> list[list[object]]:
-    """Return the newest rows that fit into so many characters."""
+    """Return the newest rows that fit into the given number of characters."""
     for place, row in enumerate(cells):
         room -= sum(len(str(cell)) for cell in row)
         if room < 0:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kinesis_nb.access.credentials import Secret
     from kinesis_nb.source import Source
 
-WATCH_SECONDS = 0.5  # between two looks whether it still runs
+WATCH_SECONDS = 0.5  # between two checks whether it still runs
 _NOT_SECRET = {"endpoint_url", "endpoint", "region", "allow_http", "virtual_hosted_style_request"}
 _OVER = {"ended", "stopped", "failed"}
 
@@ -62,7 +62,7 @@ class RunForm(Form):
         self.do("Starting …", begin, self._begun)
 
     def refresh(self) -> None:
-        """Show what belongs to the kind of table, check all fields, and look which buttons can be clicked."""
+        """Show what belongs to the kind of table, check all fields, and update which buttons can be clicked."""
         if "storage_options" in self.fields:
             self.fields["storage_options"].is_shown = (self.fields["table"].value or "").startswith("s3://")
         super().refresh()
@@ -70,11 +70,11 @@ class RunForm(Form):
     def to_code(self) -> str:
         """Return the cell that replaces the form, for a source in the variable ``source``; it asks for secrets."""
         if self.problem:
-            raise ConfigError(self.problem, hint="mend it in the form")
+            raise ConfigError(self.problem, hint="fix it in the form")
         return with_imports(self._code())
 
     def _begin(self) -> Callable[[], Any]:
-        """Return what starts it: called in another thread, so it must not look at a field."""
+        """Return what starts it: called in another thread, so it must not read a field."""
         raise NotImplementedError
 
     def _code(self) -> str:
@@ -102,7 +102,7 @@ class RunForm(Form):
         return self._live_view(run) if self.source.config.agents is None else JobView(run)
 
     def _watch(self) -> bool:
-        """Return whether it goes on; when it does not, it can be started again."""
+        """Return whether it still runs; when it does not, it can be started again."""
         (view,) = self._view.children
         try:
             status = self._run.status()
@@ -158,7 +158,7 @@ def storage_options(text: Secret | None) -> dict[str, str] | None:
         return None
     pairs = [one.partition("=") for one in text.reveal().replace(",", " ").split()]
     if not all(name and sign and value for name, sign, value in pairs):
-        raise ConfigError("these are no options", hint="write name=value, with spaces between them")
+        raise ConfigError("cannot parse the storage options", hint="write name=value, with spaces between them")
     return {name: value for name, _, value in pairs}
 
 

@@ -13,7 +13,7 @@ from kinesis_nb.widgets.assets import source
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_MOST = 65_536  # bytes; what is longer is no key
+_MOST = 65_536  # bytes; anything longer is not a key
 
 
 class SecretField(anywidget.AnyWidget):

@@ -124,7 +124,7 @@ class SourceForm(Form):
             While a field is wrong or missing.
         """
         if self.problem:
-            raise ConfigError(self.problem, hint="mend it in the form")
+            raise ConfigError(self.problem, hint="fix it in the form")
         made = connect(**self._options())
         if self._source is None or self._source.config != made.config:
             self._source = made
@@ -170,7 +170,7 @@ class SourceForm(Form):
     # --- while it is filled in ---
 
     def refresh(self) -> None:
-        """Show the fields that belong to what is chosen, check them all, and look which buttons can be clicked."""
+        """Show the fields that belong to what is chosen, check them all, and update which buttons can be clicked."""
         is_agent, auth = self._value("connection") == _AGENT, self.fields["auth"].control
         ways = [_CHAIN, _STATIC, _PROFILE, *([_INSTANCE] if is_agent else [])]
         if auth.options != tuple(ways):

@@ -1,11 +1,11 @@
-// A sync or an export as it goes on.
+// The live view of a sync or an export.
 
 function render({ model, el }) {
   const state = make("span", { class: "knb-state", role: "status" }), rate = make("span", { class: "knb-rate" });
   const spark = sparkline(), facts = make("div", { class: "knb-facts" }), trouble = make("div", { class: "knb-notes" });
   const tables = make("div", { class: "knb-scroll" }), log = make("div", { class: "knb-log" });
   const error = errorLine();
-  const stop = button("Stop", "write what was read, then stop; starting it again goes on from there", () => {
+  const stop = button("Stop", "write what was read, then stop; starting it again continues from there", () => {
     stop.disabled = true;
     setText(stop, "Stopping …");
     line.send({ kind: "stop" });

@@ -1,4 +1,4 @@
-"""What runs in the background and writes: a sync, or a streaming export, as it goes on."""
+"""The live views of what writes in the background: a sync, a streaming export."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class StatusView(LiveView):
         self._writer.stop()
 
     def _do(self, message: Message) -> None:
-        """There is no other button."""
+        """Nothing: there is no other button."""
 
     def _picture(self) -> str:
         return self._writer._repr_html_()  # pyright: ignore[reportPrivateUsage]

@@ -34,7 +34,7 @@ _TABS = ("Sources", "Explore", "Tail", "Syncs", "Exports")
 
 
 class Studio(Panel):
-    """Everything as one app, for JupyterLab and Voila: choose a source, look into it, follow, sync, export.
+    """Everything as one app, for JupyterLab and Voila: choose a source, explore, tail, sync and export.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class Studio(Panel):
         self._fill()
 
     def _fill(self) -> None:
-        """Make what is looked at, when it is looked at for the first time."""
+        """Create the content of a tab when it is opened for the first time."""
         number: int = self._tabs.selected_index or 0
         page = self._tabs.children[number]
         if page.children:

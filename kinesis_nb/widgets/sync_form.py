@@ -61,7 +61,7 @@ class SyncForm(RunForm):
             "stream": stream_field(source, stream),
             "table": Field("Table", place, Storage.at, is_required=True),
             "start": Field("Start", proposals(_STARTS, _USUAL["start"]), _check_start, is_required=True),
-            "end": Field("End", proposals(("now",), placeholder="none: it goes on"), _check_end),
+            "end": Field("End", proposals(("now",), placeholder="none: until stopped"), _check_end),
             "key": Field("Partition key", W.Text(placeholder="all"), lambda key: row_filter(key, None)),
             "decompress": Field("Decompress", W.Checkbox(_USUAL["decompress"])),
             "commit_interval": Field("Commit interval (s)", seconds, _check_interval),

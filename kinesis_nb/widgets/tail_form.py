@@ -65,7 +65,7 @@ class TailForm(Form):
     def to_code(self) -> str:
         """Return the cell that replaces the form, for a source in the variable ``source``."""
         if self.problem:
-            raise ConfigError(self.problem, hint="mend it in the form")
+            raise ConfigError(self.problem, hint="fix it in the form")
         return call_code("tail = source.tail", [self.fields["stream"].value], self._options()) + "\ntail.view()\n"
 
 

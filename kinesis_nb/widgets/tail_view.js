@@ -1,4 +1,4 @@
-// A table of rows, and of a tail what goes on: newest row first, only the rows in sight are in the page.
+// A table of rows, and the state of a tail: newest row first; only the rows in sight are in the page.
 
 const ROW = 22, ROWS_SHOWN = 14, KEPT = 1_000;  // pixels; rows
 const FIELDS = 3, PICTURE_ROWS = 20;  // the first column that is a field; rows that stay when the kernel is gone

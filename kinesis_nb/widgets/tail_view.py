@@ -56,7 +56,7 @@ class TailView(RowsView):
         """Return a PerspectiveWidget of the rows that the tail holds now; needs ``kinesis-nb[perspective]``."""
         return self.tail.to_perspective()
 
-    # --- a look ---
+    # --- a poll ---
 
     def _interval(self) -> float:
         return FRAME_SECONDS

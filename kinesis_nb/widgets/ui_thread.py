@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ROUND_SECONDS = 0.1  # between two rounds of changes: at most 10 a second, whatever goes on behind the view
+ROUND_SECONDS = 0.1  # between two rounds of changes: at most 10 a second, however often the state changes
 
 
 @of_one_process
@@ -65,7 +65,7 @@ class UiThread:
             self._wake()
 
     def animate(self, draw: Callable[[], bool], seconds: float = ROUND_SECONDS) -> None:
-        """Call `draw` every so many seconds until it returns False."""
+        """Call `draw` at an interval in seconds until it returns False."""
         with self._changed:
             self._draw, self._seconds, self._due = draw, seconds, 0.0
             self._wake()
@@ -85,7 +85,7 @@ class UiThread:
             for call in calls:
                 try:
                     call()
-                except BaseException as error:  # noqa: BLE001 - the thread must go on, and the error be seen
+                except BaseException as error:  # noqa: BLE001 - the thread must continue, and the error must be seen
                     self._failed(error)
             with self._changed:
                 self._in_round = False

@@ -86,7 +86,7 @@ def test_a_scheduler_that_does_not_answer_holds_up_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(sync._cluster, "desk", silent)
-        until("it is noticed", lambda: view._look(everything=True)["state"] == "no answer")
+        until("it is noticed", lambda: view._look(everything=True)["state"] == "no response")
         began = time.monotonic()
         moment = view._look(everything=True)
         assert time.monotonic() - began < 0.5

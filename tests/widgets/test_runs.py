@@ -171,7 +171,7 @@ def test_storage_options_are_secrets(end: FrontEnd, source: kn.Source, monkeypat
     compile(code, "cell", "exec")
     assert CANARY not in code + everything_saved(end) + repr(form) + repr(vars(form))
     fill(end, form, storage_options=CANARY)
-    assert "these are no options" in form.problem
+    assert "cannot parse the storage options" in form.problem
     assert CANARY not in shown(form)
 
 
@@ -303,7 +303,7 @@ def test_a_wrong_value_of_an_export_is_marked(
     [
         ("start", "soon", "is not a position"),
         ("end", "never", "is not a position"),
-        ("rate", "fast", "is no number"),
+        ("rate", "fast", "is not a number"),
         ("rate", "-1", "is no rate"),
     ],
 )

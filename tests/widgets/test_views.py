@@ -648,7 +648,7 @@ def test_an_explorer_says_what_is_wrong(source: kn.Source, streams: Streams) -> 
     assert explorer.settle()
     assert explorer._error.value == ""
     assert explorer.stream.name == "orders"
-    with pytest.raises(kn.ConfigError, match="Explorer looks into a Source"):
+    with pytest.raises(kn.ConfigError, match="Explorer needs a Source"):
         Explorer("orders")
 
 
