@@ -114,7 +114,7 @@ def _lines(function: ast.FunctionDef) -> int:
 
 
 LAZY = {"__init__.py", "widgets/__init__.py"}  # the lazy loaders of public names
-PRELOAD = {  # for its effect alone: in a thread what the caller imports in its next line; before the first job of an agent
+PRELOAD = {  # for its effect alone: what the caller imports in its next line; what an agent will need
     "core/interrupt.py",
     "agents/warm.py",
     "agents/preload.py",
