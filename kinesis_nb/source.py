@@ -421,7 +421,7 @@ class Source:
         TableError
             When the place cannot be used, holds something else, or the table of another stream or selection.
         """
-        from kinesis_nb.syncing.sync import check_options, start_sync
+        from kinesis_nb.syncing.start import check_options, start_sync
 
         position, wanted = StartingPosition.parse(start, self._clock.now()), check_foreign(foreign)
         selection = _selection(_chosen(shards), key, where, decompress=decompress)

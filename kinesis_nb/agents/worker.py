@@ -15,7 +15,8 @@ from kinesis_nb.core.retry import Patient, backoff
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.errors import Fenced, KinesisError, TableError
 from kinesis_nb.exporting.start import start_export
-from kinesis_nb.syncing.sync import RunPart, open_table, start_part
+from kinesis_nb.syncing.start import open_table, start_part
+from kinesis_nb.syncing.sync import RunPart
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.verify import verify
 
@@ -253,7 +254,7 @@ def _watch_sync(sync: Sync, desk: _Desk) -> bool:
             return True
         if desk.births != births:
             births = desk.births
-            sync.look()
+            sync.list_now()
         if desk.mark != mark:
             mark, caught_up = desk.mark, sync.all_caught_up()
         if reached != mark and next(caught_up):

@@ -50,25 +50,20 @@ class Holder:
         return f"process {self.pid} on {self.host.partition('/')[0]}"
 
 
-class Lease:
-    """The file with the name of the writer."""
+def take(storage: Storage, turn: int) -> None:
+    """Leave the name of this process, for the call of that number; where that fails others wait longer."""
+    me = Holder(turn, _host(), os.getpid(), _started(os.getpid()))
+    with suppress(OSError, KinesisError):
+        storage.write(_OWNER, msgspec.json.encode(asdict(me)))
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
 
-    def take(self, turn: int) -> None:
-        """Leave the name of this process, for the call of that number; where that fails others wait longer."""
-        me = Holder(turn, _host(), os.getpid(), _started(os.getpid()))
-        with suppress(OSError, KinesisError):
-            self._storage.write(_OWNER, msgspec.json.encode(asdict(me)))
-
-    def holder(self, turn: int) -> Holder | None:
-        """Return who left its name for the call of that number; None when that is not known."""
-        try:
-            found = msgspec.json.decode(self._storage.read(_OWNER) or b"null", type=Holder | None)
-        except (OSError, KinesisError, msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        return found if found is not None and found.turn == turn else None
+def holder(storage: Storage, turn: int) -> Holder | None:
+    """Return who left its name for the call of that number; None when that is not known."""
+    try:
+        found = msgspec.json.decode(storage.read(_OWNER) or b"null", type=Holder | None)
+    except (OSError, KinesisError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return found if found is not None and found.turn == turn else None
 
 
 def _host() -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from kinesis_nb.core import foreign
 from kinesis_nb.core.frames import TIMESTAMP, constant
-from kinesis_nb.core.position import Kind, StartingPosition
+from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, RecordedGap, in_millis
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ class Ledger:
         Those whose parents nobody knows; older ones that the stream dropped stand for them.
     lost
         Gaps that are in the table since this writer started.
+    start
+        Where the sync started: a shard that is not in the table yet is read from there.
     left
         Those that gave everything up to the end of the sync, and are not read on; and what came out of them.
 
@@ -109,6 +111,7 @@ class Ledger:
 
     def __init__(self, keep: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda rows: rows) -> None:
         self._keep = keep
+        self.start = StartingPosition.trim_horizon()
         self.left: set[str] = set()
         self.owned: set[str] = set()
         self.settled: set[str] = set()
@@ -198,13 +201,13 @@ class Ledger:
             self.left.add(shard.shard_id)
         return is_left
 
-    def position(self, shard_id: str, start: StartingPosition) -> StartingPosition:
+    def position(self, shard_id: str) -> StartingPosition:
         """Return where to read on: after the last committed record, or where the sync started."""
         checkpoint = self.reached(shard_id)
         if checkpoint.sequence_number is not None:
             return StartingPosition.after(checkpoint.sequence_number, checkpoint.seen, checkpoint.arrived)
         # for a child born later that is its beginning; one that was there may hold older records
-        return replace(start, seen=checkpoint.seen)
+        return replace(self.start, seen=checkpoint.seen)
 
     # --- what the shard threads say
 
@@ -396,22 +399,3 @@ def _numbered(batch: pa.RecordBatch, first: int, stamp: datetime) -> pa.RecordBa
     columns["shard_offset"] = pa.arange(first, first + batch.num_rows)
     columns["foundry_ingestion_timestamp"] = constant(stamp, batch.num_rows, TIMESTAMP)
     return pa.RecordBatch.from_arrays([columns[name] for name in TABLE_SCHEMA.names], schema=TABLE_SCHEMA)
-
-
-def encode_start(start: StartingPosition, server_now: datetime) -> str:
-    """Return how a table remembers where its sync started.
-
-    "Latest" is the moment of the call: later it would mean another place.
-    """
-    if start.kind is Kind.TRIM_HORIZON:
-        return "trim_horizon"
-    if start.kind is Kind.LATEST:
-        return server_now.isoformat()
-    return start.timestamp.isoformat() if start.timestamp else ""
-
-
-def decode_start(start: str) -> StartingPosition:
-    """Return the position that :func:`encode_start` wrote."""
-    if start == "trim_horizon":
-        return StartingPosition.trim_horizon()
-    return StartingPosition.at(datetime.fromisoformat(start))

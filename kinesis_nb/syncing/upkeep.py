@@ -328,7 +328,7 @@ class Upkeep:
     """
 
     def __init__(self, storage: Storage, version: Callable[[], int], patience: int = 0) -> None:
-        self.trouble = ""  # why the last round of maintenance failed
+        self.retry_reason = ""  # why the last round of maintenance failed
         self._maintenance = Maintenance(storage, patience)
         self._version = version
         self._wait = LOOK_SECONDS
@@ -349,10 +349,10 @@ class Upkeep:
                 self._maintenance.run()
         except BaseException as error:  # noqa: BLE001 - a panic is not an Exception; nothing may end the thread
             said = error.message if isinstance(error, KinesisError) else one_line(error)
-            self.trouble = f"maintenance failed, and will be tried again: {said or type(error).__name__}"
+            self.retry_reason = f"maintenance failed, and will be tried again: {said or type(error).__name__}"
             self._wait = min(2 * self._wait, RETRY_SECONDS)
         else:
-            self.trouble, self._wait = "", LOOK_SECONDS
+            self.retry_reason, self._wait = "", LOOK_SECONDS
         return self._wait
 
     def _run(self) -> None:

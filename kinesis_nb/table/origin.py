@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.errors import TableError
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "kinesis_nb."
 _SELECTION = f"{_PREFIX}selection"
+_TRIM_HORIZON = "trim_horizon"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,13 @@ class Origin:
     newest_shard: str = ""
     selection: str = ""
 
+    @property
+    def position(self) -> StartingPosition:
+        """Where the sync started reading."""
+        if self.start == _TRIM_HORIZON:
+            return StartingPosition.trim_horizon()
+        return StartingPosition.at(datetime.fromisoformat(self.start))
+
     def properties(self) -> dict[str, str]:
         """Return it as properties of a Delta table."""
         found = {f"{_PREFIX}{name}": value for name, value in asdict(self).items()}
@@ -56,6 +66,18 @@ class Origin:
         if self.created_at != wanted.created_at:
             msg = f"{uri} belongs to an earlier stream of the same name, created {self.created_at}"
             raise TableError(msg, hint="the stream was deleted and re-created; sync it into a new table")
+
+
+def encode_start(start: StartingPosition, server_now: datetime) -> str:
+    """Return how a table remembers where its sync started; :attr:`Origin.position` reads it.
+
+    "Latest" is the moment of the call: later it would mean another place.
+    """
+    if start.kind is Kind.TRIM_HORIZON:
+        return _TRIM_HORIZON
+    if start.kind is Kind.LATEST:
+        return server_now.isoformat()
+    return start.timestamp.isoformat() if start.timestamp else ""
 
 
 def read_origin(table: DeltaTable) -> Origin | None:

@@ -32,7 +32,8 @@ from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.exporting.streaming import StreamingExport
-from kinesis_nb.syncing.sync import Sync, open_table
+from kinesis_nb.syncing.start import open_table
+from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.storage import Storage
 from tests.agents_kill import LONGEST_GAP, ROOT, Agents, agents, campaign, load, longest_gap, loops, until
 from tests.conftest import Streams, by_key, written_by_key

@@ -163,7 +163,7 @@ MUTANTS = [
         ),
         (
             "another choice changes nothing",
-            "syncing/sync.py",
+            "syncing/start.py",
             "decided, foreign, end, selection), prepare)",
             "decided, end, selection), prepare)",
             _TOLD,

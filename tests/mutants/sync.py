@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from tests.mutants import Mutant, Suite
 
-_ACQUIRE = (
-    "        self._table.acquire(wanted)\n        if not self._run:\n            self._lease.take(self._table.turn)\n"
-)
+_ACQUIRE = "        self.table.acquire(wanted)\n        self.turn.sign()\n"
+_RELEASE = "            self._retries.retry_until_done(self._turn.release)\n"
 _WRITE = "self._write([file] if file else [], self._transactions(checkpoints, gaps), notes)"
 _NAMES, _FENCING = "tests/table/test_places_names.py", "tests/table/test_fencing.py"
 _DURABLE = "tests/table/test_durable.py"
@@ -88,8 +87,8 @@ _OWNERSHIP = [
     (
         "a note that cannot be written ends the sync",
         "syncing/lease.py",
-        "        with suppress(OSError, KinesisError):\n            self._storage",
-        "        with suppress(KinesisError):\n            self._storage",
+        "    with suppress(OSError, KinesisError):\n        storage.write",
+        "    with suppress(KinesisError):\n        storage.write",
     ),
     (
         "a table is given away before all is committed",
@@ -100,7 +99,7 @@ _OWNERSHIP = [
     (
         "a writer that stops keeps the table",
         "syncing/committer.py",
-        "            self._commit_pending(SEEN_AT_END)\n            self.insist(self._ownership.release)\n",
+        f"            self._commit_pending(SEEN_AT_END)\n{_RELEASE}",
         "            self._commit_pending(SEEN_AT_END)\n",
     ),
 ]
@@ -187,7 +186,7 @@ _SELECTED = [
     ),
     (
         "compressed data is compared",
-        "syncing/sync.py",
+        "syncing/start.py",
         "unpack = decompressed if selection.decompress else unchanged",
         "unpack = unchanged",
     ),
@@ -206,17 +205,17 @@ _SELECTED = [
     ),
     (
         "an end by the clock of the machine",
-        "syncing/committer.py",
+        "syncing/intake.py",
         "batch.seen > ending.end and",
-        "self._clock.now() > ending.end and",
+        "self._feed.clock.now() > ending.end and",
     ),
     (
         "a parent that is closed is left with its children",
-        "syncing/committer.py",
+        "syncing/intake.py",
         "(bool(late) or self._was_open(shard))",
         "True",
     ),
-    ("a shard ends with rows held back", "syncing/committer.py", "self._ending.holds(shard.shard_id)", "False"),
+    ("a shard ends with rows held back", "syncing/intake.py", "self._ending.holds(shard.shard_id)", "False"),
     (
         "children are read before the rest of a parent",
         "syncing/ledger.py",
@@ -362,21 +361,21 @@ _RESTARTS = [
     (
         "who is interrupted keeps the table",
         "syncing/committer.py",
-        "            self.insist(self._ownership.release)\n            return None\n        self._begin(feed)",
-        "            return None\n        self._begin(feed)",
+        f"{_RELEASE}            return None\n        self._reading.start(feed)",
+        "            return None\n        self._reading.start(feed)",
     ),
-    ("silence is not told", "syncing/committer.py", "if silent < SILENT_SECONDS:", "if True:"),
+    ("silence is not told", "syncing/retries.py", "if silent < SILENT_SECONDS:", "if True:"),
     (
         "what cannot be explained is not told",
         "syncing/committer.py",
-        "            self.error = error\n            with suppress(OSError, KinesisError):",
+        "            self._signals.error = error\n            with suppress(OSError, KinesisError):",
         "            with suppress(OSError, KinesisError):",
     ),
     (
         "a look that fails ends the sync",
-        "syncing/committer.py",
-        "not error.retryable:\n                raise\n            self._trouble",
-        "True:\n                raise\n            self._trouble",
+        "syncing/retries.py",
+        'not error.retryable:\n                raise\n            self._reason = f"the table cannot be read',
+        'True:\n                raise\n            self._reason = f"the table cannot be read',
     ),
     (
         "rows of another writer are shown twice",
@@ -523,7 +522,7 @@ _GENERATIONS = [
     ),
     (
         "an ended shard that is listed again is read again",
-        "syncing/committer.py",
+        "syncing/intake.py",
         "            if shard.shard_id in self._ledger.settled:\n                return None\n",
         "",
     ),
@@ -553,8 +552,8 @@ _GENERATIONS = [
     ),
     (
         "nobody waits for the owner of a parent that is gone",
-        "syncing/committer.py",
-        "| self.insist(lambda: self._table.acquired(gone))",
+        "syncing/ownership.py",
+        "| self._retry(lambda: self.table.acquired(gone))",
         "",
     ),
     (
@@ -621,8 +620,8 @@ MUTANTS = [
     Mutant(
         "a file of rows that is gone is committed",
         "syncing/committer.py",
-        "if file is not None and may_be_gone and not self.insist(",
-        "if False and not self.insist(",
+        "if file is not None and may_be_gone and not retry(",
+        "if False and not retry(",
         "tests/syncing/test_sync.py",
     ),
     Mutant(
@@ -689,13 +688,13 @@ MUTANTS = [
     Mutant(
         "checkpoints are read before the take-over",
         "syncing/ownership.py",
-        f"{_ACQUIRE}        return settled, self._table.checkpoints(wanted)\n",
-        f"        found = self._table.checkpoints(wanted)\n{_ACQUIRE}        return settled, found\n",
+        f"{_ACQUIRE}        found = self.table.checkpoints(wanted)\n",
+        f"        found = self.table.checkpoints(wanted)\n{_ACQUIRE}",
     ),
     Mutant(
         "a child is read before the end of its parent is committed",
-        "syncing/committer.py",
-        "            self._wait_for(lambda: not self._ledger.is_ending(shard.shard_id))\n",
+        "syncing/intake.py",
+        "            self._signals.wait_for(lambda: not self._ledger.is_ending(shard.shard_id))\n",
         "",
     ),
     Mutant(
@@ -720,7 +719,7 @@ MUTANTS = [
     Mutant("a gap is not counted", "syncing/ledger.py", "gaps=reached.gaps + 1", "gaps=reached.gaps"),
     Mutant(
         "a loss does not stop the sync",
-        "syncing/committer.py",
+        "syncing/intake.py",
         "if self._on_data_loss is OnDataLoss.FAIL:",
         "if False:",
     ),
@@ -732,7 +731,7 @@ MUTANTS = [
     ),
     Mutant(
         "a listing from before the parents of a shard counts",
-        "syncing/committer.py",
+        "syncing/ownership.py",
         'if max(listed, default="") >= newest:',
         "if True:",
         "tests/syncing/test_parts.py",
@@ -897,8 +896,8 @@ MUTANTS = [
     *(Mutant(*defect, "tests/syncing/test_selection.py") for defect in _SELECTED),
     Mutant(
         "a sync ends before its last rows are in the table",
-        "syncing/committer.py",
-        "        self._wait_for(lambda: all(shard_id != one for one, _ in (*self._in_flight, *self._buffer.held())))\n",
+        "syncing/intake.py",
+        "        self._signals.wait_for(lambda: all(shard_id != one for one, _ in self._pending()))\n",
         "",
         "tests/simulation/test_life.py",
     ),

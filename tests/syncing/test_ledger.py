@@ -17,7 +17,7 @@ from kinesis_nb.core.shards import Shard
 from kinesis_nb.errors import ServiceError
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.reading.sink import Gap
-from kinesis_nb.syncing.committer import OnDataLoss
+from kinesis_nb.syncing.intake import OnDataLoss
 from kinesis_nb.syncing.ledger import WRONG_CLOCK, Ledger, Pending
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.origin import has_properties

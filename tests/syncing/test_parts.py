@@ -16,7 +16,8 @@ from kinesis_nb.agents.place import Part, Placement, plan
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.transport import SystemClock
-from kinesis_nb.syncing.sync import RunPart, Sync, open_table, start_part
+from kinesis_nb.syncing.start import open_table, start_part
+from kinesis_nb.syncing.sync import RunPart, Sync
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.verify import verify
@@ -171,7 +172,7 @@ def test_a_parent_that_is_newer_than_the_last_listing(
     parts: Parts, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A parent of which nobody has read anything is waited for, though the last listing is too old to hold it."""
-    monkeypatch.setattr("kinesis_nb.syncing.committer.LISTING_SECONDS", 3600)
+    monkeypatch.setattr("kinesis_nb.syncing.ownership.LISTING_SECONDS", 3600)
     streams.create(shards=2)
     placement = parts.plan(2)
     [border] = placement.bounds
@@ -229,9 +230,9 @@ def test_taken_over_part_is_fenced(parts: Parts, streams: Streams) -> None:
     before, committed = other.status().commits, old.status().commits
     streams.put(200)
     until(lambda: other.status().commits > before)
-    old._committer.request_stop()  # it commits what it holds, or tries to
+    old.request_stop()  # it commits what it holds, or tries to
     until(lambda: not old._committer.is_running)
-    assert isinstance(old._committer.error, kn.Fenced)
+    assert isinstance(old._signals.error, kn.Fenced)
     assert old.status().commits == committed
     until_right(parts, streams)
 

@@ -27,7 +27,7 @@ from kinesis_nb.core.shards import Shard, hash_key
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.reading.scheduler import Scheduler
-from kinesis_nb.syncing.committer import OnDataLoss
+from kinesis_nb.syncing.intake import OnDataLoss
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.table import SyncTable
 from kinesis_nb.table.verify import verify

@@ -21,7 +21,7 @@ from kinesis_nb.emulator import ErrorReply, Stall
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.syncing import committer, ownership, upkeep
-from kinesis_nb.syncing.committer import OnDataLoss
+from kinesis_nb.syncing.intake import OnDataLoss
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable
@@ -281,7 +281,7 @@ def test_discovery_survives_a_bad_listing(source: kn.Source, streams: Streams, t
     sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
     for code in ("ExpiredNextTokenException", "ResourceInUseException", "LimitExceededException"):
         streams.emulator.on("ListShards", ErrorReply(code))
-        sync._scheduler._list()
+        sync._readers._scheduler._list()
     assert sync.status().state == "running"
     assert streams.emulator.delivered.total() == 3
     sync.stop()

@@ -538,11 +538,11 @@ def test_no_failure_ends_the_thread(storage: Storage, error: BaseException) -> N
 
     thread = Upkeep(storage, version)
     waits = [thread.step(), thread.step()]
-    assert thread.trouble.startswith("maintenance failed")
-    assert "\n" not in thread.trouble
+    assert thread.retry_reason.startswith("maintenance failed")
+    assert "\n" not in thread.retry_reason
     assert upkeep.LOOK_SECONDS < waits[0] < waits[1] <= upkeep.RETRY_SECONDS
     assert thread.step() == upkeep.LOOK_SECONDS
-    assert thread.trouble == ""
+    assert thread.retry_reason == ""
 
 
 def test_one_failing_part_keeps_no_other_from_being_done(
@@ -553,7 +553,7 @@ def test_one_failing_part_keeps_no_other_from_being_done(
     monkeypatch.setattr(Maintenance, "_compact", lambda *_: (_ for _ in ()).throw(BaseException("a panic")))
     thread = Upkeep(storage, lambda: table.version)
     thread.step()
-    assert "a panic" in thread.trouble
+    assert "a panic" in thread.retry_reason
     assert storage.last_log_checkpoint() == table.version
 
 

@@ -14,7 +14,8 @@ from deltalake.exceptions import DeltaError
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.selection import Selection
 from kinesis_nb.errors import KinesisError, TableError
-from kinesis_nb.syncing.sync import RunPart, open_table, start_part, start_sync
+from kinesis_nb.syncing.start import open_table, start_part, start_sync
+from kinesis_nb.syncing.sync import RunPart
 from kinesis_nb.table.storage import LOG, NOTES, Storage
 from tests.simulation.life.world import KEYS, STREAM, Cell, Life, LifeStorage, Process
 from tests.simulation.reader import Violation
@@ -213,7 +214,7 @@ class Moves:
         if cell.is_done and not isinstance(cell.error, KinesisError):
             raise Violation(f"a line with another selection is not refused: {cell.error!r}")
         if isinstance(cell.error, TableError) and any(
-            sync._committer.is_stopping for sync in before if not sync._feed.end
+            sync._signals.is_stopping for sync in before if not sync._feed.end
         ):
             raise Violation("a line that is refused ends the sync that runs")
         return isinstance(cell.error, TableError)
@@ -349,7 +350,7 @@ class Moves:
 
     def _reported(self) -> set[tuple[str, int]]:
         """Return the rows of the newest version that some process has told of."""
-        versions = [one._committer.snapshot().version for process in self.life.processes for one in process.syncs]
+        versions = [one._intake.snapshot().version for process in self.life.processes for one in process.syncs]
         if not versions:
             return set()
         try:

@@ -9,7 +9,7 @@ from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.selection import EVERYTHING
 from kinesis_nb.exporting.entries import Options
 from kinesis_nb.exporting.start import Range, start_export
-from kinesis_nb.syncing.sync import open_table
+from kinesis_nb.syncing.start import open_table
 from kinesis_nb.table.storage import LOG
 from tests.simulation.life.moves import MOST_PROCESSES, Moves
 from tests.simulation.life.world import Cell, LifeStorage, Record
