@@ -24,9 +24,9 @@ from kinesis_nb.core.process import of_one_process
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful, warn
 from kinesis_nb.syncing.status import SyncStatus
+from kinesis_nb.table.failures import storage_told
 from kinesis_nb.table.lazy import scan
-from kinesis_nb.table.storage import storage_told
-from kinesis_nb.table.table import as_written
+from kinesis_nb.table.schema import as_written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

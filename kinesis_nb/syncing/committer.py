@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from kinesis_nb.core import interrupt
 from kinesis_nb.core.retry import Patient
 from kinesis_nb.errors import Closed, Fenced, KinesisError, TableError
-from kinesis_nb.table.storage import explain
+from kinesis_nb.table.failures import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kinesis_nb.reading.sink import Gap
     from kinesis_nb.syncing.ledger import Ledger, Pending, Prepared
     from kinesis_nb.syncing.signals import Signals
-    from kinesis_nb.table.table import RecordedGap
+    from kinesis_nb.table.checkpoints import RecordedGap
 
 PENDING_ROWS, PENDING_BYTES = 500_000, 128 * 2**20  # what may wait for a commit; when full the shard threads wait
 COMMIT_EARLY = 0.25  # of that budget

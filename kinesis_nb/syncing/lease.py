@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kinesis_nb.errors import KinesisError
-from kinesis_nb.table.storage import NOTES
+from kinesis_nb.table.storage import LEASE_FOLDER
 
 if TYPE_CHECKING:
     from kinesis_nb.table.storage import Storage
 
-_OWNER = f"{NOTES}/owner.json"
+_OWNER = f"{LEASE_FOLDER}/owner.json"
 
 
 @dataclass(frozen=True, slots=True)

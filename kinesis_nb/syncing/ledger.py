@@ -14,7 +14,8 @@ import pyarrow as pa
 from kinesis_nb.core import foreign
 from kinesis_nb.core.frames import TIMESTAMP, constant
 from kinesis_nb.core.position import StartingPosition
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, RecordedGap, in_millis
+from kinesis_nb.table.checkpoints import Checkpoint, RecordedGap, in_millis
+from kinesis_nb.table.schema import TABLE_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping

@@ -30,7 +30,7 @@ from kinesis_nb.core.shards import Shard
 from kinesis_nb.errors import Fenced, KinesisError, ServiceError
 from kinesis_nb.reading.gaps import GRACE
 from kinesis_nb.syncing import lease
-from kinesis_nb.table.table import Checkpoint
+from kinesis_nb.table.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping

@@ -30,9 +30,11 @@ from kinesis_nb.syncing.retries import TableRetries
 from kinesis_nb.syncing.signals import Signals
 from kinesis_nb.syncing.status import SyncStatus, lag_of
 from kinesis_nb.syncing.upkeep import Upkeep
+from kinesis_nb.table.checkpoints import reached
+from kinesis_nb.table.failures import storage_told
 from kinesis_nb.table.lazy import scan
-from kinesis_nb.table.storage import storage_told
-from kinesis_nb.table.table import SyncTable, as_written, reached
+from kinesis_nb.table.reader import TableReader
+from kinesis_nb.table.schema import as_written
 from kinesis_nb.table.txns import Txns
 from kinesis_nb.table.verify import Verdict, verify
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.reading.feed import Feed
     from kinesis_nb.syncing.intake import OnDataLoss
+    from kinesis_nb.table.table import SyncTable
 
 STOP_SECONDS = 10.0  # for the last commit
 PART_EAGER_SECONDS = 0.05  # until a part commits the first rows of a shard: another writer has just left it
@@ -298,7 +301,7 @@ class Sync(TableLike):
             True when all is well; one line per shard, what was lost before it could be read, and what is wrong.
         """
         with storage_told(self.uri):
-            at = SyncTable(self._table.storage, self._table.storage.open(), self._table.origin)
+            at = TableReader(self._table.storage, self._table.storage.open(), self._table.origin)
             return verify(at, self._listing(), self._feed.selection)
 
     def _listing(self) -> list[Shard] | None:

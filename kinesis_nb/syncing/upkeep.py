@@ -21,9 +21,12 @@ from deltalake.transaction import AddAction, RemoveAction
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.errors import KinesisError, TableError
 from kinesis_nb.table import deltalog
+from kinesis_nb.table.datafiles import is_ours
+from kinesis_nb.table.failures import one_line, storage_errors
 from kinesis_nb.table.others import OURS, to_remember
-from kinesis_nb.table.storage import LOG, is_ours, one_line, storage_errors
-from kinesis_nb.table.table import MAPPING, NO_HOOKS, arrow_schema
+from kinesis_nb.table.schema import MAPPING, arrow_schema
+from kinesis_nb.table.storage import LOG
+from kinesis_nb.table.table import NO_HOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

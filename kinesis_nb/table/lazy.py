@@ -13,7 +13,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from kinesis_nb.errors import ConfigError, forget_frames
-from kinesis_nb.table.storage import storage_told
+from kinesis_nb.table.failures import storage_told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

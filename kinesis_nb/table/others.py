@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kinesis_nb.table.storage import LOG, storage_errors
+from kinesis_nb.table.failures import storage_errors
+from kinesis_nb.table.storage import LOG
 from kinesis_nb.table.txns import Txns
 
 if TYPE_CHECKING:

@@ -11,17 +11,19 @@ from kinesis_nb.core.foreign import told
 from kinesis_nb.core.selection import COLUMNS, EVERYTHING
 from kinesis_nb.display import table_html
 from kinesis_nb.errors import TableError
+from kinesis_nb.table.checkpoints import Checkpoint
+from kinesis_nb.table.failures import one_line
 from kinesis_nb.table.others import others
-from kinesis_nb.table.storage import one_line
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable
+from kinesis_nb.table.schema import TABLE_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.shards import Shard
+    from kinesis_nb.table.checkpoints import RecordedGap
     from kinesis_nb.table.others import OtherCommit
-    from kinesis_nb.table.table import RecordedGap
+    from kinesis_nb.table.reader import TableReader
 
 _NAMED = 3  # files at fault; the others are counted
 CLOCK_STEP_SECONDS = 60  # a time of commit that goes back further is a clock that somebody corrected
@@ -154,7 +156,7 @@ class Verdict:
         return table_html(columns, (*rows, *noted), repr(self).strip("<>"))
 
 
-def verify(table: SyncTable, listing: Iterable[Shard] | None, selection: Selection = EVERYTHING) -> Verdict:
+def verify(table: TableReader, listing: Iterable[Shard] | None, selection: Selection = EVERYTHING) -> Verdict:
     """Read all places of all rows, one shard at a time, and check them against each other and the checkpoints.
 
     Parameters
@@ -208,7 +210,7 @@ def _not_kept(frame: pl.LazyFrame, selection: Selection, commits: Iterable[Other
     return dict(rows.iter_rows())
 
 
-def _frame(table: SyncTable) -> pl.LazyFrame:
+def _frame(table: TableReader) -> pl.LazyFrame:
     """Return the rows of a table, or raise TableError when it lacks a column that places them."""
     frame = table.storage.scan(table.version)
     names = frame.collect_schema().names()
@@ -220,7 +222,7 @@ def _frame(table: SyncTable) -> pl.LazyFrame:
     return frame.cast({name: pl.Schema(TABLE_SCHEMA)[name] for name in ("shard_id", *_PLACES)})
 
 
-def _unreadable(table: SyncTable, faults: list[str], otherwise: str = "") -> TableError:
+def _unreadable(table: TableReader, faults: list[str], otherwise: str = "") -> TableError:
     """Return an error that names the files at fault, or else repeats what the reader said."""
     said = "; ".join(faults[:_NAMED]) + (f"; and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else "")
     return TableError(

@@ -34,7 +34,8 @@ from kinesis_nb.exporting.entries import Options
 from kinesis_nb.exporting.start import Range
 from kinesis_nb.source import open_kinesis
 from kinesis_nb.syncing.status import SyncStatus
-from kinesis_nb.table.storage import Storage, storage_told
+from kinesis_nb.table.failures import storage_told
+from kinesis_nb.table.storage import Storage
 from tests.agents_kill import until
 from tests.conftest import Streams, by_key, written_by_key
 

@@ -99,7 +99,7 @@ MUTANTS = [
         ),
         (
             "the table forgets the count",
-            "table/table.py",
+            "table/checkpoints.py",
             "rare = checkpoint.dropped, checkpoint.filtered\n",
             "rare = 0, checkpoint.filtered\n",
             _TOLD,

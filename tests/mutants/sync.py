@@ -73,8 +73,8 @@ _OWNERSHIP = [
         "if True:",
     ),
     ("a run is waited for", "table/table.py", '["taken", "released"] if self._run', '["taken"] if self._run'),
-    ("a release that says nothing", "table/table.py", 'self._transaction(_TURNS, "released", self._turn)', ""),
-    ("turns are taken for a shard", "table/table.py", " - {_TURNS}", ""),
+    ("a release that says nothing", "table/table.py", 'self._transaction(TURNS, "released", self._turn)', ""),
+    ("turns are taken for a shard", "table/checkpoints.py", " - {TURNS}", ""),
     ("a process of another machine is gone", "syncing/lease.py", "self.host == _host() and ", ""),
     ("a process that may live is gone", "syncing/lease.py", "bool(self.started) and ", ""),
     ("the name of another call counts", "syncing/lease.py", "found.turn == turn else None", "True else None"),
@@ -163,8 +163,8 @@ _SELECTED = [
     (
         "what is not kept is not written",
         "table/table.py",
-        "if key not in _RARE or value != self._rare",
-        "if key not in _RARE or 0 and self._rare",
+        "if key not in RARE or value != self._rare",
+        "if key not in RARE or 0 and self._rare",
     ),
     (
         "what is left of a shard belongs to any child",
@@ -432,13 +432,13 @@ _UPKEEP = [
     ("a vacuum follows any path", "syncing/upkeep.py", "unused = dropped & present.keys()", "unused = dropped"),
     (
         "a vacuum takes any old file",
-        "table/storage.py",
+        "table/datafiles.py",
         "return digits[_CHECKED:] == _check(digits[:_CHECKED], table_id)",
         "return True",
     ),
     (
         "a vacuum takes files of another table",
-        "table/storage.py",
+        "table/datafiles.py",
         'f"kinesis_nb/{table_id}/{digits}"',
         'f"kinesis_nb/{digits}"',
     ),
@@ -632,7 +632,7 @@ MUTANTS = [
     ),
     Mutant(
         "a table that was moved away gets a new folder",
-        "table/storage.py",
+        "table/durable.py",
         "path.parent.mkdir(exist_ok=True)  # not its parents",
         "path.parent.mkdir(exist_ok=True, parents=True)  # not its parents",
         "tests/syncing/test_sync.py",
@@ -722,7 +722,7 @@ MUTANTS = [
         "a resumed shard starts over", "syncing/ledger.py", "if checkpoint.sequence_number is not None:", "if False:"
     ),
     Mutant("a resumed shard counts from 0", "syncing/ledger.py", "offset=reached.offset + count", "offset=count"),
-    Mutant("a sequence number is cut", "table/table.py", "_PIECES = 3", "_PIECES = 2"),
+    Mutant("a sequence number is cut", "table/checkpoints.py", "_PIECES = 3", "_PIECES = 2"),
     Mutant("the clock may go back", "syncing/ledger.py", "else max(now, last)", "else now"),
     Mutant("a gap is not counted", "syncing/ledger.py", "gaps=reached.gaps + 1", "gaps=reached.gaps"),
     Mutant(
@@ -746,7 +746,7 @@ MUTANTS = [
     ),
     Mutant(
         "a file that was not written whole stays",
-        "table/storage.py",
+        "table/files.py",
         "                (self.folder / name).unlink(missing_ok=True)\n",
         "                pass\n",
     ),
@@ -813,11 +813,11 @@ MUTANTS = [
     ),
     Mutant("the verdict is not kept", "table/storage.py", "            self.write(_FENCED, note)\n", "", _FENCING),
     Mutant("an old table is not asked", "table/table.py", "            storage.check_fencing()\n", "", _FENCING),
-    Mutant("a file is not fsynced", "table/storage.py", "                os.fsync(file.fileno())\n", ""),
+    Mutant("a file is not fsynced", "table/files.py", "                os.fsync(file.fileno())\n", ""),
     Mutant(
         "the first entry has its name before it is on disk",
-        "table/storage.py",
-        "        _fsync(draft)\n        yield draft\n",
+        "table/durable.py",
+        "        fsync(draft)\n        yield draft\n",
         "        yield draft\n",
         _DURABLE,
     ),
@@ -840,7 +840,7 @@ MUTANTS = [
     Mutant(
         "a checkpoint of the log has its name before it is on disk",
         "table/storage.py",
-        "                    _fsync(draft / LOG / name)\n",
+        "                    fsync(draft / LOG / name)\n",
         "",
         _DURABLE,
     ),
@@ -896,7 +896,7 @@ MUTANTS = [
     Mutant(
         "a file of rows that is incomplete is left to polars",
         "table/storage.py",
-        "            _check_files(self.folder, table)\n",
+        "            check_files(self.folder, table)\n",
         "            pass\n",
         _DURABLE,
     ),

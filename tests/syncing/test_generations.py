@@ -17,7 +17,8 @@ from kinesis_nb.reading.scheduler import Scheduler
 from kinesis_nb.syncing.intake import OnDataLoss
 from kinesis_nb.syncing.ledger import Ledger
 from kinesis_nb.syncing.sync import Sync
-from kinesis_nb.table.table import Checkpoint, SyncTable
+from kinesis_nb.table.checkpoints import Checkpoint
+from kinesis_nb.table.table import SyncTable
 from tests.support.places import ORIGIN
 from tests.support.virtual import Bench, VirtualKinesis, world
 from tests.support.writers import Parts

@@ -25,7 +25,8 @@ from kinesis_nb.syncing.lease import _OWNER as OWNER
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table import table as table_module
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint
+from kinesis_nb.table.checkpoints import Checkpoint
+from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.txns import Txns
 from kinesis_nb.table.verify import verify
 from tests.conftest import Streams, by_key, engine_threads, written_by_key

@@ -23,8 +23,10 @@ from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.syncing import committer, ownership, upkeep
 from kinesis_nb.syncing.intake import OnDataLoss
 from kinesis_nb.syncing.sync import Sync
+from kinesis_nb.table.checkpoints import Checkpoint
+from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable
+from kinesis_nb.table.table import SyncTable
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.support.places import ORIGIN
 

@@ -24,9 +24,11 @@ import kinesis_nb as kn
 from kinesis_nb.core.shards import Shard
 from kinesis_nb.syncing import upkeep
 from kinesis_nb.syncing.upkeep import Maintenance, Upkeep
+from kinesis_nb.table.checkpoints import Checkpoint
 from kinesis_nb.table.others import to_remember
+from kinesis_nb.table.schema import TABLE_SCHEMA, as_written, unwritable
 from kinesis_nb.table.storage import LOG, Storage
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable, as_written, unwritable
+from kinesis_nb.table.table import SyncTable
 from kinesis_nb.table.verify import Verdict, verify
 from tests.support.places import ORIGIN, Place
 

@@ -17,8 +17,10 @@ from kinesis_nb.exporting.follow import GrowingTable
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table import deltalog, storage
 from kinesis_nb.table import table as table_module
+from kinesis_nb.table.checkpoints import Checkpoint
+from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable
+from kinesis_nb.table.table import SyncTable
 from kinesis_nb.table.txns import Txns
 from kinesis_nb.table.verify import verify
 from tests.crash.faults import FailingServer

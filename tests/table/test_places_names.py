@@ -17,8 +17,9 @@ import kinesis_nb as kn
 from kinesis_nb.exporting.follow import GrowingTable
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.address import read_address
+from kinesis_nb.table.checkpoints import Checkpoint
+from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.storage import LOG, Storage
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint
 from kinesis_nb.table.verify import verify
 from tests.support import servers
 from tests.support.places import Place, checkpoint

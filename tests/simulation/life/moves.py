@@ -16,7 +16,7 @@ from kinesis_nb.core.selection import Selection
 from kinesis_nb.errors import KinesisError, TableError
 from kinesis_nb.syncing.start import open_table, start_part, start_sync
 from kinesis_nb.syncing.sync import RunPart
-from kinesis_nb.table.storage import LOG, NOTES, Storage
+from kinesis_nb.table.storage import LEASE_FOLDER, LOG, Storage
 from tests.simulation.life.world import KEYS, STREAM, Cell, Life, LifeStorage, Process
 from tests.simulation.reader import Violation
 
@@ -514,7 +514,7 @@ class Moves:
 
     def note_damaged(self) -> object:
         """Bring an old note back, or damage the one that is there."""
-        path = self.life.place / NOTES / "owner.json"
+        path = self.life.place / LEASE_FOLDER / "owner.json"
         if not path.is_file():
             return False
         body = path.read_bytes()

@@ -19,7 +19,7 @@ from tests.simulation.life.world import KEYS, STREAM, Life, Process
 from tests.simulation.reader import Failure, Violation
 
 if TYPE_CHECKING:
-    from kinesis_nb.table.table import RecordedGap
+    from kinesis_nb.table.checkpoints import RecordedGap
     from kinesis_nb.table.verify import Verdict
 
 MOVES = 8, 17  # of one seed

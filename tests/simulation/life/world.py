@@ -123,7 +123,7 @@ class LifeStorage(Storage):
         return bool(self._around("look", lambda: super(LifeStorage, self).has(name)))
 
     def write(self, name: str, body: bytes) -> None:
-        if name.startswith(storage.NOTES) and self.process.world.is_note_unwritable:
+        if name.startswith(storage.LEASE_FOLDER) and self.process.world.is_note_unwritable:
             self.process.world.count("note unwritable")
             raise OSError(errno.EACCES, "Permission denied")
         self._around("write", lambda: super(LifeStorage, self).write(name, body), writes=True)
