@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from kinesis_nb.agents.order import Order
     from kinesis_nb.core.arguments import Seconds
     from kinesis_nb.table.storage import Storage
-    from kinesis_nb.table.verify import Verdict
+    from kinesis_nb.table.verify import TableCheck
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 20.0
@@ -397,7 +397,7 @@ class AgentSync(Job, TableLike):
         return scan(self._storage, version)
 
     @forgetful
-    def verify(self) -> Verdict:
+    def verify(self) -> TableCheck:
         """Let an agent read the whole committed table and check that each shard is there whole, once and in order."""
         from kinesis_nb.agents.worker import look_at
 

@@ -18,7 +18,7 @@ from kinesis_nb.exporting.start import start_export
 from kinesis_nb.syncing.start import open_table, start_part
 from kinesis_nb.syncing.sync import RunPart
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.verify import verify
+from kinesis_nb.table.verify import verify_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kinesis_nb.exporting.streaming import StreamingExport
     from kinesis_nb.syncing.sync import Sync
     from kinesis_nb.table.table import SyncTable
-    from kinesis_nb.table.verify import Verdict
+    from kinesis_nb.table.verify import TableCheck
 
 REPORT_SECONDS = 0.25
 ANSWER_SECONDS = 5.0  # for the scheduler
@@ -119,10 +119,10 @@ def running() -> dict[str, Sync]:
         return dict(_running)
 
 
-def look_at(order: SyncOrder) -> Verdict:
+def look_at(order: SyncOrder) -> TableCheck:
     """Verify the table of a sync."""
     kinesis, clock = order.connect(order.parcel.config), SystemClock()
-    return verify(_open(order, kinesis), Patient(kinesis, clock).list_shards(order.stream), order.selection)
+    return verify_table(_open(order, kinesis), Patient(kinesis, clock).list_shards(order.stream), order.selection)
 
 
 def _open(order: SyncOrder, kinesis: Kinesis) -> SyncTable:

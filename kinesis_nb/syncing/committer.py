@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOOK_SECONDS = 0.5  # between two checks whether a newer call wants the table
+CLAIM_POLL_SECONDS = 0.5  # between two checks whether a newer call wants the table
 POLL_SECONDS = 0.25  # between two checks whether the table is ours, or taken
 SEEN_EVERY, SEEN_AT_END = timedelta(minutes=1), timedelta(seconds=1)  # how far what was seen may lie behind, unsaid
 
@@ -79,16 +79,16 @@ class _Timetable:
     eager: float
     now: float = float("-inf")
     commit_at: float = float("-inf")
-    look_at: float = float("-inf")
+    poll_at: float = float("-inf")
 
     def restart(self) -> None:
         """Begin to count now."""
-        self.commit_at, self.look_at = self.now + self.interval, self.now + LOOK_SECONDS
+        self.commit_at, self.poll_at = self.now + self.interval, self.now + CLAIM_POLL_SECONDS
 
     @property
     def wait(self) -> float:
         """Seconds until something is due."""
-        return max(0.0, min(self.commit_at, self.look_at) - self.now)
+        return max(0.0, min(self.commit_at, self.poll_at) - self.now)
 
 
 class Committer:
@@ -238,8 +238,8 @@ class Committer:
         if due.now >= due.commit_at:
             self._commit_pending(SEEN_AT_END if self._signals.take_seen_wanted() else SEEN_EVERY)
             due.commit_at = due.now + due.interval
-        if due.now >= due.look_at:
-            due.look_at = due.now + LOOK_SECONDS
+        if due.now >= due.poll_at:
+            due.poll_at = due.now + CLAIM_POLL_SECONDS
             if self._retries.try_once(lambda: self._turn.is_wanted(due.now)):
                 self._commit_pending(SEEN_AT_END)
                 self._retries.retry_until_done(self._turn.release)

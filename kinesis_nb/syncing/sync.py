@@ -36,7 +36,7 @@ from kinesis_nb.table.lazy import scan
 from kinesis_nb.table.reader import TableReader
 from kinesis_nb.table.schema import as_written
 from kinesis_nb.table.txns import Txns
-from kinesis_nb.table.verify import Verdict, verify
+from kinesis_nb.table.verify import TableCheck, verify_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -290,19 +290,19 @@ class Sync(TableLike):
 
     @forgetful
     @apart
-    def verify(self) -> Verdict:
+    def verify(self) -> TableCheck:
         """Read the whole committed table and check that each shard is there whole, once and in order.
 
         Memory holds the places of the rows of one shard at a time.
 
         Returns
         -------
-        Verdict
+        TableCheck
             True when all is well; one line per shard, what was lost before it could be read, and what is wrong.
         """
         with storage_told(self.uri):
             at = TableReader(self._table.storage, self._table.storage.open(), self._table.origin)
-            return verify(at, self._listing(), self._feed.selection)
+            return verify_table(at, self._listing(), self._feed.selection)
 
     def _listing(self) -> list[Shard] | None:
         """Return the shards of the stream; None when there is no such stream any more."""

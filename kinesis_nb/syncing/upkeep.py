@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.transport import Clock
     from kinesis_nb.table.storage import Storage
 
-LOOK_SECONDS = 1.0  # between two looks at whether a round is due
+POLL_SECONDS = 1.0  # between two looks at whether a round is due
 RETRY_SECONDS = 60.0  # between two rounds that fail, at most: one may merge for long before it does
 
 EVERY = 100  # versions between two rounds of maintenance
@@ -337,7 +337,7 @@ class Upkeep:
         self.retry_reason = ""  # why the last round of maintenance failed
         self._maintenance = Maintenance(storage, patience)
         self._version = version
-        self._wait = LOOK_SECONDS
+        self._wait = POLL_SECONDS
         self._stop = threading.Event()
 
     def start(self, name: str) -> None:
@@ -358,7 +358,7 @@ class Upkeep:
             self.retry_reason = f"maintenance failed, and will be tried again: {said or type(error).__name__}"
             self._wait = min(2 * self._wait, RETRY_SECONDS)
         else:
-            self.retry_reason, self._wait = "", LOOK_SECONDS
+            self.retry_reason, self._wait = "", POLL_SECONDS
         return self._wait
 
     def _run(self) -> None:

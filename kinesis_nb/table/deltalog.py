@@ -28,7 +28,7 @@ LOG = "_delta_log"
 LAST_CHECKPOINT = f"{LOG}/_last_checkpoint"
 
 # Where a folder is on a server, another machine may see an entry by its name before what is in it.
-PATIENCE_SECONDS, LOOK_SECONDS = 2.0, 0.05
+PATIENCE_SECONDS, POLL_SECONDS = 2.0, 0.05
 
 _ENTRY = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10})|\..+)?\.parquet")
@@ -75,7 +75,7 @@ class CommitInfo(msgspec.Struct):
     kinesis_nb_lines: str | None = None
 
 
-class Action(msgspec.Struct, rename="camel"):
+class LogAction(msgspec.Struct, rename="camel"):
     """A line of an entry; only these kinds of actions matter here."""
 
     txn: Txn | None = None
@@ -88,7 +88,7 @@ def counted(*actions: Sequence[object]) -> dict[str, str]:
     return {"kinesis_nb_lines": str(1 + sum(map(len, actions)))}
 
 
-_ACTIONS = msgspec.json.Decoder(Action)
+_ACTIONS = msgspec.json.Decoder(LogAction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def entry(version: int) -> str:
     return f"{LOG}/{version:020d}.json"
 
 
-def actions(files: Files, version: int, body: bytes) -> list[Action]:
+def actions(files: Files, version: int, body: bytes) -> list[LogAction]:
     """Return what an entry says.
 
     Raises
@@ -159,12 +159,12 @@ def actions(files: Files, version: int, body: bytes) -> list[Action]:
     while not (found := _decode(body)):
         if time.monotonic() >= until:
             raise _torn(files, version, body)
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
         body = files.read(entry(version)) or b""
     return found
 
 
-def _decode(body: bytes) -> list[Action]:
+def _decode(body: bytes) -> list[LogAction]:
     """Return the actions of an entry; nothing when it is incomplete, for every commit says at least what it was."""
     try:
         found = _ACTIONS.decode_lines(body)

@@ -35,11 +35,11 @@ def scan(storage: Storage, version: int | None = None) -> pl.LazyFrame:
     with storage_told(storage.uri):
         if storage.folder is not None:
             return storage.scan(version)
-        rows = _Rows(storage, storage.open(version))
+        rows = _LazyRows(storage, storage.open(version))
     return register_io_source(rows, schema=rows.schema, is_pure=True, explain_name=f"DELTA {storage.uri}")
 
 
-class _Rows:
+class _LazyRows:
     """Gives the rows of one version of a table in an object store, as often as they are asked for."""
 
     def __init__(self, storage: Storage, table: Handle) -> None:

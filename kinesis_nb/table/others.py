@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kinesis_nb.table.storage import Storage
 
 OURS = "kinesis_nb/"  # begins the `txn` names that belong to a table as a whole
-LOOKED = f"{OURS}others"  # up to which version the log was searched
+SEARCHED = f"{OURS}others"  # up to which version the log was searched
 _STREAM = "arn:"  # begins those of a shard; every commit of rows has some
 _UNKNOWN = -1
 _BACK = 1_000  # versions that are searched at most; a round of maintenance comes long before
@@ -74,14 +74,14 @@ class _Info(msgspec.Struct, rename="camel"):
     kinesis_nb: Any = msgspec.field(default=None, name="kinesis_nb")
 
 
-class _Action(msgspec.Struct, rename="camel"):
+class _EntryAction(msgspec.Struct, rename="camel"):
     txn: _Named | None = None
     add: _File | None = None
     remove: _File | None = None
     commit_info: _Info | None = None
 
 
-_ACTIONS = msgspec.json.Decoder(_Action)
+_ACTIONS = msgspec.json.Decoder(_EntryAction)
 
 
 def others(storage: Storage, version: int) -> list[OtherCommit]:
@@ -105,15 +105,15 @@ def to_remember(storage: Storage, version: int) -> dict[str, int]:
     OSError
         When the log cannot be read.
     """
-    looked = Txns(storage).at(version).get(LOOKED, _UNKNOWN)
-    lasting = (commit for commit in _in_log(storage, looked + 1, version) if commit.changes_rows)
+    searched = Txns(storage).at(version).get(SEARCHED, _UNKNOWN)
+    lasting = (commit for commit in _in_log(storage, searched + 1, version) if commit.changes_rows)
     kept = {
-        f"{LOOKED}/{commit.version}/{commit.operation}/{commit.engine}": (
+        f"{SEARCHED}/{commit.version}/{commit.operation}/{commit.engine}": (
             _UNKNOWN if commit.removed is None else commit.removed
         )
         for commit in lasting
     }
-    return {LOOKED: version} | kept
+    return {SEARCHED: version} | kept
 
 
 def _in_log(storage: Storage, first: int, last: int) -> list[OtherCommit]:
@@ -130,8 +130,8 @@ def _in_log(storage: Storage, first: int, last: int) -> list[OtherCommit]:
 
 def _remembered(numbers: Mapping[str, int]) -> Iterator[OtherCommit]:
     for name, removed in numbers.items():
-        if name.startswith(f"{LOOKED}/"):
-            version, operation, engine = name.removeprefix(f"{LOOKED}/").split("/", 2)
+        if name.startswith(f"{SEARCHED}/"):
+            version, operation, engine = name.removeprefix(f"{SEARCHED}/").split("/", 2)
             yield OtherCommit(int(version), operation, engine, None if removed < 0 else removed, changes_rows=True)
 
 

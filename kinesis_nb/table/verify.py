@@ -31,7 +31,7 @@ _PLACES = ("shard_offset", "sequence_number", "sub_sequence_number", "foundry_in
 
 
 @dataclass(frozen=True, slots=True)
-class ShardVerdict:
+class ShardCheck:
     """What the table holds of one shard.
 
     Attributes
@@ -67,7 +67,7 @@ class ShardVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TableCheck:
     """What :meth:`Sync.verify` found; true when every shard is whole, once and in order.
 
     Attributes
@@ -82,7 +82,7 @@ class Verdict:
     """
 
     version: int
-    shards: tuple[ShardVerdict, ...]
+    shards: tuple[ShardCheck, ...]
     others: tuple[str, ...] = ()
     selection: str = ""
 
@@ -124,7 +124,7 @@ class Verdict:
         columns = ("lost", "problems", "notes")
         return pl.DataFrame(
             [
-                {name: getattr(shard, name) for name in ShardVerdict.__slots__ if name not in columns}
+                {name: getattr(shard, name) for name in ShardCheck.__slots__ if name not in columns}
                 | {name: list(getattr(shard, name)) for name in columns}
                 for shard in self.shards
             ]
@@ -135,7 +135,7 @@ class Verdict:
         lost = "".join(f"; {text}" for text in (*self.lost, *self.notes))
         kept = f"; kept {self.selection}: {self.filtered:,} rows were not" if self.selection else ""
         where = f"{self.rows:,} rows of {len(self.shards)} shards, version {self.version}"
-        return f"<Verdict on {where}: {found}{kept}{lost}>"
+        return f"<TableCheck of {where}: {found}{kept}{lost}>"
 
     def _repr_html_(self) -> str:
         rows = (
@@ -156,7 +156,7 @@ class Verdict:
         return table_html(columns, (*rows, *noted), repr(self).strip("<>"))
 
 
-def verify(table: TableReader, listing: Iterable[Shard] | None, selection: Selection = EVERYTHING) -> Verdict:
+def verify_table(table: TableReader, listing: Iterable[Shard] | None, selection: Selection = EVERYTHING) -> TableCheck:
     """Read all places of all rows, one shard at a time, and check them against each other and the checkpoints.
 
     Parameters
@@ -187,7 +187,7 @@ def verify(table: TableReader, listing: Iterable[Shard] | None, selection: Selec
         commits = others(table.storage, table.version)
         alien = _not_kept(frame, selection, commits)
         verdicts = [
-            _look_at(frame, shard_id, checkpoints, parents.get(shard_id), gaps, alien.get(shard_id, 0))
+            _check_shard(frame, shard_id, checkpoints, parents.get(shard_id), gaps, alien.get(shard_id, 0))
             for shard_id in shard_ids
         ]
         by_others = tuple(map(str, commits))
@@ -196,7 +196,7 @@ def verify(table: TableReader, listing: Iterable[Shard] | None, selection: Selec
     known = [verdict for verdict in verdicts if verdict.rows or checkpoints[verdict.shard_id] != Checkpoint()]
     gone = [] if listing is not None else ["there is no stream to compare with: how its shards follow is not checked"]
     kept = "" if selection == EVERYTHING else str(selection)
-    return Verdict(table.version, tuple(known), (*by_others, *gone), kept)
+    return TableCheck(table.version, tuple(known), (*by_others, *gone), kept)
 
 
 def _not_kept(frame: pl.LazyFrame, selection: Selection, commits: Iterable[OtherCommit]) -> dict[str, int]:
@@ -233,21 +233,21 @@ def _unreadable(table: TableReader, faults: list[str], otherwise: str = "") -> T
     )
 
 
-def _look_at(
+def _check_shard(
     frame: pl.LazyFrame,
     shard_id: str,
     checkpoints: Mapping[str, Checkpoint],
     parents: tuple[str, ...] | None,
     gaps: Iterable[RecordedGap],
     alien: int,
-) -> ShardVerdict:
+) -> ShardCheck:
     rows = frame.filter(pl.col("shard_id") == shard_id).select(_PLACES).sort("shard_offset").collect()
     checkpoint = checkpoints[shard_id]
     problems = [*_problems(rows), *_against(rows, checkpoint), *_lineage(rows, checkpoints, shard_id, parents)]
     problems += [f"{alien:,} rows that the sync does not keep"] if alien else []
     nothing: dict[str, Any] = dict.fromkeys(_PLACES)
     first, last = (rows.row(0, named=True), rows.row(-1, named=True)) if len(rows) else (nothing, nothing)
-    return ShardVerdict(
+    return ShardCheck(
         shard_id,
         "ended" if checkpoint.ended else "open",
         len(rows),

@@ -61,7 +61,7 @@ def live(orders: Orders) -> None:
         os.write(file, f"{time.monotonic():.4f} {orders.name} {event}\n".encode())
 
     upkeep.EVERY, upkeep.VACUUM_EVERY = orders.maintenance_every, 1
-    upkeep.LOOK_SECONDS = committer.LOOK_SECONDS = orders.look_seconds
+    upkeep.POLL_SECONDS = committer.CLAIM_POLL_SECONDS = orders.look_seconds
     scheduler.IDLE_SECONDS = pace.BEHIND_SECONDS = orders.commit_interval
     retries.RETRY_SECONDS = orders.retry_seconds
     ownership.LEASE_SECONDS = orders.lease_seconds

@@ -483,8 +483,8 @@ _UPKEEP = [
     (
         "an erasure is forgotten with the log",
         "table/others.py",
-        "return {LOOKED: version} | kept",
-        "return {LOOKED: version}",
+        "return {SEARCHED: version} | kept",
+        "return {SEARCHED: version}",
     ),
     (
         "what a sync commits is told as of others",

@@ -31,7 +31,7 @@ from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.origin import Origin, encode_start
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import SyncTable
-from kinesis_nb.table.verify import Verdict, verify
+from kinesis_nb.table.verify import TableCheck, verify_table
 from tests.simulation.reader import (
     MIXED,
     STREAM,
@@ -227,12 +227,12 @@ class Table:
         # what is not kept has to be counted, and no row says when it is
         return self.check_rows().missing(_counts(self.world)) or self.miscounted(self.verdict())
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> TableCheck:
         opened = SyncTable.open(self.storage, self.origin)
         kinesis, _wire = connect(self.world)
-        return verify(opened, kinesis.list_shards(STREAM), self.selection)
+        return verify_table(opened, kinesis.list_shards(STREAM), self.selection)
 
-    def miscounted(self, found: Verdict) -> list[str]:
+    def miscounted(self, found: TableCheck) -> list[str]:
         """Name what the table counts as left out, where that is not all of it, or too much."""
         wrong = Check(self.world, self.bounds).miscounted(found.dropped, _counts(self.world))
         filtered = sum(

@@ -20,7 +20,7 @@ from kinesis_nb.syncing.start import open_table, start_part
 from kinesis_nb.syncing.sync import RunPart, Sync
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.verify import verify
+from kinesis_nb.table.verify import verify_table
 from tests.conftest import Streams, by_key, written_by_key
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Parts:
         return self.storage.scan().sort("partition_key", "shard_offset").collect()
 
     def is_right(self, streams: Streams) -> bool:
-        verdict = verify(self.table(), Patient(self.source._kinesis, CLOCK).list_shards("orders"))
+        verdict = verify_table(self.table(), Patient(self.source._kinesis, CLOCK).list_shards("orders"))
         assert verdict, repr(verdict)
         return by_key(self.rows()) == written_by_key(streams)
 

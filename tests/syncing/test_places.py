@@ -28,7 +28,7 @@ from kinesis_nb.table import table as table_module
 from kinesis_nb.table.checkpoints import Checkpoint
 from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.txns import Txns
-from kinesis_nb.table.verify import verify
+from kinesis_nb.table.verify import verify_table
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.support.places import Place, checkpoint
 
@@ -347,7 +347,7 @@ def test_verify_finds_what_is_wrong(place: Place) -> None:
     for offset, number in ((2, 2), (2, 2), (5, 1)):
         assert table.commit(table.write_rows(_row(offset, number)), good)
         good["p"] = Checkpoint(2, str(BIG + number))
-    said = str(verify(table, [Shard("p"), Shard("s", parents=("p",))]).problems)
+    said = str(verify_table(table, [Shard("p"), Shard("s", parents=("p",))]).problems)
     for problem in ("1 rows doubled", "1 holes", "2 rows out of order", "has not ended", "the checkpoint says"):
         assert problem in said
 

@@ -159,7 +159,7 @@ def test_take_over_during_a_reshard_doubles_nothing(
     source: kn.Source, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shard that the old writer ended, and children it wrote, while the new one was listing, are not read again."""
-    monkeypatch.setattr(committer, "LOOK_SECONDS", 3600)  # so the old writer does not see that it is asked
+    monkeypatch.setattr(committer, "CLAIM_POLL_SECONDS", 3600)  # so the old writer does not see that it is asked
     monkeypatch.setattr(ownership, "LEASE_SECONDS", 0.0)
     streams.create()
     streams.put(20)

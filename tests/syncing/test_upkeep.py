@@ -29,7 +29,7 @@ from kinesis_nb.table.others import to_remember
 from kinesis_nb.table.schema import TABLE_SCHEMA, as_written, unwritable
 from kinesis_nb.table.storage import LOG, Storage
 from kinesis_nb.table.table import SyncTable
-from kinesis_nb.table.verify import Verdict, verify
+from kinesis_nb.table.verify import TableCheck, verify_table
 from tests.support.places import ORIGIN, Place
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def offsets(storage: Storage) -> list[int]:
     return sorted(storage.scan().collect()["shard_offset"].to_list())
 
 
-def checked(storage: Storage, listing: list[Shard] | None = None) -> Verdict:
-    return verify(SyncTable.open(storage, ORIGIN), [Shard("s")] if listing is None else listing)
+def checked(storage: Storage, listing: list[Shard] | None = None) -> TableCheck:
+    return verify_table(SyncTable.open(storage, ORIGIN), [Shard("s")] if listing is None else listing)
 
 
 def files_of(storage: Storage) -> set[str]:
@@ -556,8 +556,8 @@ def test_no_failure_ends_the_thread(storage: Storage, error: BaseException) -> N
     waits = [thread.step(), thread.step()]
     assert thread.retry_reason.startswith("maintenance failed")
     assert "\n" not in thread.retry_reason
-    assert upkeep.LOOK_SECONDS < waits[0] < waits[1] <= upkeep.RETRY_SECONDS
-    assert thread.step() == upkeep.LOOK_SECONDS
+    assert upkeep.POLL_SECONDS < waits[0] < waits[1] <= upkeep.RETRY_SECONDS
+    assert thread.step() == upkeep.POLL_SECONDS
     assert thread.retry_reason == ""
 
 
@@ -620,7 +620,7 @@ def test_verify_finds_rows_that_are_all_gone(storage: Storage) -> None:
 @pytest.mark.usefixtures("table")
 def test_verify_without_a_stream(storage: Storage) -> None:
     """A table whose stream was deleted is still checked, and what could not be is told."""
-    found = verify(SyncTable.open(storage, ORIGIN), None)
+    found = verify_table(SyncTable.open(storage, ORIGIN), None)
     assert found
     assert found.rows == len(ALL)
     assert "no stream" in found.notes[0]

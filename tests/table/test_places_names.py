@@ -20,7 +20,7 @@ from kinesis_nb.table.address import read_address
 from kinesis_nb.table.checkpoints import Checkpoint
 from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.storage import LOG, Storage
-from kinesis_nb.table.verify import verify
+from kinesis_nb.table.verify import verify_table
 from tests.support import servers
 from tests.support.places import Place, checkpoint
 from tests.support.s3_proxy import S3Proxy
@@ -117,7 +117,7 @@ def _look(place: Place, rows: int) -> None:
     assert scanned.collect()["shard_offset"].sort().to_list() == list(range(rows))
     assert scanned.collect_schema().names() == TABLE_SCHEMA.names
     table = place.open()
-    found = verify(table, [])
+    found = verify_table(table, [])
     assert found, found
     assert found.rows == rows
     assert checkpoint(table, "s").offset == rows

@@ -20,7 +20,7 @@ from tests.simulation.reader import Failure, Violation
 
 if TYPE_CHECKING:
     from kinesis_nb.table.checkpoints import RecordedGap
-    from kinesis_nb.table.verify import Verdict
+    from kinesis_nb.table.verify import TableCheck
 
 MOVES = 8, 17  # of one seed
 SETTLED_SECONDS = 30.0  # from the end of all faults until exactly one writer goes on: longer than any lease
@@ -294,7 +294,7 @@ class Run:
         life.count("move: stream made again")
 
 
-def _seen(sync: Sync, *, full: bool) -> tuple[int, int, int, Verdict | None]:
+def _seen(sync: Sync, *, full: bool) -> tuple[int, int, int, TableCheck | None]:
     """Look at the table through a handle; one that ended before its last commit keeps what it had read in view."""
     return len(sync), len(sync.live), sync.scan().collect().height, sync.verify() if full else None
 
