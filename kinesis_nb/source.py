@@ -421,7 +421,7 @@ class Source:
         TableError
             When the place cannot be used, holds something else, or the table of another stream or selection.
         """
-        from kinesis_nb.syncing.start import check_options, start_sync
+        from kinesis_nb.syncing.start import check_options, start_sync, sync_feed
         from kinesis_nb.table.options import read_options
 
         position, wanted = StartingPosition.parse(start, self._clock.now()), check_foreign(foreign)
@@ -447,17 +447,13 @@ class Source:
                 foreign=wanted,
                 selection=selection,
             )
+        until = None if end is None else self._end(position, end)
         return start_sync(
-            self._kinesis,
-            self._address(stream),
+            sync_feed(self._kinesis, self._address(stream), self._clock, selection, wanted, until),
             storage,
             position,
-            clock=self._clock,
             commit_interval=in_seconds(commit_interval),
             on_data_loss=on_data_loss,
-            foreign=wanted,
-            selection=selection,
-            end=None if end is None else self._end(position, end),
             setup=self._setup(storage_options),
         )
 

@@ -14,7 +14,7 @@ from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.running import Registry
 from kinesis_nb.core.selection import EVERYTHING
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.feed import NOW, Feed
 from kinesis_nb.syncing.intake import OnDataLoss
 from kinesis_nb.syncing.sync import RunPart, Sync
 from kinesis_nb.table.origin import Origin, encode_start
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from kinesis_nb.core.selection import Selection
-    from kinesis_nb.core.shards import Shard
     from kinesis_nb.core.transport import Clock, Kinesis, StreamSummary
     from kinesis_nb.table.storage import Storage
 
@@ -33,18 +32,28 @@ _syncs: Registry[Sync] = Registry()
 atexit.register(_syncs.stop_all)
 
 
-def start_sync(  # noqa: PLR0913 - one for each option of Source.sync
+def sync_feed(
     kinesis: Kinesis,
     stream: str,
+    clock: Clock,
+    selection: Selection = EVERYTHING,
+    foreign: Foreign = Foreign.AUTO,
+    end: datetime | None = None,
+) -> Feed:
+    """Return what a sync reads."""
+    unpack = decompressed if selection.decompress else unchanged
+    return Feed(
+        kinesis, stream, clock, (), selection.wants, unpack=unpack, selection=selection, foreign=foreign, end=end
+    )
+
+
+def start_sync(
+    feed: Feed,
     storage: Storage,
     start: StartingPosition,
     *,
-    clock: Clock,
     commit_interval: float,
     on_data_loss: str,
-    foreign: Foreign = Foreign.AUTO,
-    selection: Selection = EVERYTHING,
-    end: datetime | None = None,
     setup: object = None,
 ) -> Sync:
     """Start a sync, or return the one that is running for this stream and table in this process.
@@ -56,27 +65,16 @@ def start_sync(  # noqa: PLR0913 - one for each option of Source.sync
         another `commit_interval`, `on_data_loss`, `foreign` or `end` is stopped, and another one started.
     """
     decided = check_options(start, commit_interval, on_data_loss)
-    summary = Patient(kinesis, clock).describe_stream(stream)
+    summary = Patient(feed.kinesis, feed.clock).describe_stream(feed.stream)
 
     def prepare() -> Callable[[], Sync]:
-        table = apart(_open)(kinesis, clock, stream, summary, storage, start, selection)
-        feed = replace(_feed(kinesis, stream, clock, selection.wants, selection, foreign), end=end)
-        return lambda: Sync(feed, table, commit_interval, decided)
+        table = apart(_open)(feed, summary, storage, start)
+        begun = replace(feed, began=NOW)
+        return lambda: Sync(begun, table, commit_interval, decided)
 
-    # with another selection the table refuses the call, and what runs goes on
-    return _syncs.start((summary.arn, storage.uri), (setup, commit_interval, decided, foreign, end, selection), prepare)
-
-
-def _feed(
-    kinesis: Kinesis,
-    stream: str,
-    clock: Clock,
-    wanted: Callable[[Shard], bool],
-    selection: Selection,
-    foreign: Foreign,
-) -> Feed:
-    unpack = decompressed if selection.decompress else unchanged
-    return Feed(kinesis, stream, clock, (), wanted, unpack=unpack, selection=selection, foreign=foreign)
+    # with another selection the table refuses the call, and what runs continues
+    options = (setup, commit_interval, decided, feed.foreign, feed.end, feed.selection)
+    return _syncs.start((summary.arn, storage.uri), options, prepare)
 
 
 def hurry(stream_arn: str, storage: Storage) -> None:
@@ -85,55 +83,27 @@ def hurry(stream_arn: str, storage: Storage) -> None:
         running._signals.record_seen()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - no call for users
 
 
-def start_part(  # noqa: PLR0913 - the options of a call
-    kinesis: Kinesis,
-    table: SyncTable,
-    stream: str,
-    part: RunPart,
-    *,
-    clock: Clock,
-    commit_interval: float,
-    on_data_loss: str,
-    foreign: Foreign = Foreign.AUTO,
-    selection: Selection = EVERYTHING,
-) -> Sync:
+def start_part(feed: Feed, table: SyncTable, part: RunPart, *, commit_interval: float, on_data_loss: str) -> Sync:
     """Start a sync of some shards; other writers have the other shards of the same table."""
-    wanted = lambda shard: part.wanted(shard) and selection.wants(shard)  # noqa: E731
-    feed = _feed(kinesis, stream, clock, wanted, selection, foreign)
-    sync = Sync(feed, table, commit_interval, OnDataLoss(on_data_loss), part)
+    wanted = lambda shard: part.wanted(shard) and feed.selection.wants(shard)  # noqa: E731
+    sync = Sync(replace(feed, wanted=wanted), table, commit_interval, OnDataLoss(on_data_loss), part)
     sync.start()
     return sync
 
 
-def open_table(
-    kinesis: Kinesis,
-    stream: str,
-    storage: Storage,
-    start: StartingPosition,
-    *,
-    clock: Clock,
-    selection: Selection = EVERYTHING,
-) -> SyncTable:
+def open_table(feed: Feed, storage: Storage, start: StartingPosition) -> SyncTable:
     """Open the table of a sync, or create it."""
-    return _open(kinesis, clock, stream, Patient(kinesis, clock).describe_stream(stream), storage, start, selection)
+    return _open(feed, Patient(feed.kinesis, feed.clock).describe_stream(feed.stream), storage, start)
 
 
-def _open(
-    kinesis: Kinesis,
-    clock: Clock,
-    stream: str,
-    summary: StreamSummary,
-    storage: Storage,
-    start: StartingPosition,
-    selection: Selection,
-) -> SyncTable:
+def _open(feed: Feed, summary: StreamSummary, storage: Storage, start: StartingPosition) -> SyncTable:
     """Open the table, or create it once the stream is known to be readable: a call that fails must leave nothing."""
-    listing = Patient(kinesis, clock).list_shards(stream)
-    if selection.shards is not None and not storage.exists():  # later they may have left the stream
-        selection.check_listed(stream, listing)
-    begin = encode_start(start, kinesis.server_time().earliest)
+    listing = Patient(feed.kinesis, feed.clock).list_shards(feed.stream)
+    if feed.selection.shards is not None and not storage.exists():  # later they may have left the stream
+        feed.selection.check_listed(feed.stream, listing)
+    begin = encode_start(start, feed.kinesis.server_time().earliest)
     newest = max((shard.shard_id for shard in listing), default="")
-    origin = Origin(summary.arn, summary.created_at.isoformat(), begin, newest, selection.record())
+    origin = Origin(summary.arn, summary.created_at.isoformat(), begin, newest, feed.selection.record())
     return SyncTable.open(storage, origin)
 
 

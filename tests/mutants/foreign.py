@@ -164,15 +164,15 @@ MUTANTS = [
         (
             "another choice changes nothing",
             "syncing/start.py",
-            "decided, foreign, end, selection), prepare)",
-            "decided, end, selection), prepare)",
+            "decided, feed.foreign, feed.end, feed.selection)",
+            "decided, feed.end, feed.selection)",
             _TOLD,
         ),
         (
             "a part of a sync reads by the default",
             "agents/worker.py",
-            "            foreign=order.foreign,\n",
-            "",
+            "SystemClock(), order.selection, order.foreign)",
+            "SystemClock(), order.selection)",
             _AGENTS,
         ),
         (

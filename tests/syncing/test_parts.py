@@ -16,7 +16,7 @@ from kinesis_nb.agents.place import Part, Placement, plan
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.transport import SystemClock
-from kinesis_nb.syncing.start import open_table, start_part
+from kinesis_nb.syncing.start import open_table, start_part, sync_feed
 from kinesis_nb.syncing.sync import RunPart, Sync
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.storage import Storage
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from kinesis_nb.reading.feed import Feed
     from kinesis_nb.table.table import SyncTable
 
 CLOCK = SystemClock()
@@ -41,20 +42,21 @@ class Parts:
         self.running: list[Sync] = []
         self.placements: dict[int, Placement] = {}
 
+    def feed(self) -> Feed:
+        return sync_feed(self.source._kinesis, "orders", CLOCK)
+
     def table(self) -> SyncTable:
         start = StartingPosition.trim_horizon()
-        return open_table(self.source._kinesis, "orders", self.storage, start, clock=CLOCK)
+        return open_table(self.feed(), self.storage, start)
 
     def plan(self, parts: int) -> Placement:
         return plan(self.source._kinesis.list_shards("orders"), parts)
 
     def start(self, placement: Placement, number: int, interval: float = 0.05) -> Sync:
         sync = start_part(
-            self.source._kinesis,
+            self.feed(),
             self.table(),
-            "orders",
             RunPart(self.run_of(placement), number, Part(placement, number)),
-            clock=CLOCK,
             commit_interval=interval,
             on_data_loss="fail",
         )
