@@ -24,7 +24,7 @@ from kinesis_nb.core.process import of_one_process
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful, warn
 from kinesis_nb.syncing.status import SyncStatus
-from kinesis_nb.table.failures import storage_told
+from kinesis_nb.table.failures import storage_explained
 from kinesis_nb.table.lazy import scan
 from kinesis_nb.table.schema import as_written
 
@@ -411,7 +411,7 @@ class AgentSync(Job, TableLike):
         What is committed while the agents are asked is among the committed rows only.
         """
         pending = self.live.to_arrow()
-        with storage_told(self.uri):
+        with storage_explained(self.uri):
             committed = as_written(self._storage.scan().collect().to_arrow())
         return pa.concat_tables([committed, _without(pending, committed)], promote_options="default")
 

@@ -4,13 +4,13 @@
 phase      what a step does                                                            next
 =========  ==========================================================================  ============================
 STARTING   claims the table; errors go to who called                                   WAITING or OWNING
-WAITING    looks whether the table may be taken; then owns the shards, starts to read  OWNING
-OWNING     commits when that is due; looks whether a newer call wants the table        YIELDING when one does
-YIELDING   looks whether the newer call ever took the table                            OWNING when it did not
+WAITING    checks whether the table may be taken; then owns the shards, starts to read OWNING
+OWNING     commits when that is due; checks whether a newer call wants the table       YIELDING when one does
+YIELDING   checks whether the newer call ever took the table                           OWNING when it did not
 =========  ==========================================================================  ============================
 
-What other calls must have written for that stands in :mod:`kinesis_nb.syncing.ownership`. Any phase may end: when a
-stop was asked for, or by an error.
+What another call must have written is described in :mod:`kinesis_nb.syncing.ownership`. Any phase may also end, when
+a stop was requested or by an error.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 CLAIM_POLL_SECONDS = 0.5  # between two checks whether a newer call wants the table
 POLL_SECONDS = 0.25  # between two checks whether the table is ours, or taken
-SEEN_EVERY, SEEN_AT_END = timedelta(minutes=1), timedelta(seconds=1)  # how far what was seen may lie behind, unsaid
+SEEN_EVERY, SEEN_AT_END = timedelta(minutes=1), timedelta(seconds=1)  # how far `seen` in the table may lag
 
 
 class Phase(StrEnum):

@@ -47,7 +47,7 @@ class Totals:
     committed, commits
         Rows and commits written.
     filtered
-        Rows that were read and not kept, and of which the table says so.
+        Rows that were read and not kept, and are counted as such in the table.
     """
 
     version: int = 0
@@ -71,7 +71,7 @@ class Snapshot:
     lost
         Gaps written since then.
     filtered
-        Rows of those received that were not kept, of which the table says so.
+        Rows of those received that were not kept, and are counted as such in the table.
     """
 
     version: int
@@ -117,8 +117,8 @@ class Intake:
     def position(self, shard: Shard) -> StartingPosition | None:
         """Continue after the last committed record; a shard without one starts where the sync did.
 
-        One that has ended in the table, and left the stream, can be listed again: by a listing that is older than the
-        last one.
+        A shard that has ended in the table and left the stream can reappear, in a listing that is older than the last
+        one.
         """
         with self._changed:
             if self._ledger.is_left(shard):
@@ -142,13 +142,13 @@ class Intake:
         return True
 
     def _deliver_until_end(self, shard: Shard, batch: Batch, ending: Ending) -> bool:
-        """Queue what arrived in time; False once nothing more can come that did."""
+        """Queue what arrived in time; return False once nothing more can arrive in time."""
         in_time, late = ending.split(shard.shard_id, batch.rows)
         is_enough = batch.seen is not None and batch.seen > ending.end and (bool(late) or self._was_open(shard))
         for rows in in_time:
             self._queue(shard.shard_id, rows, None)
         ending.hold(shard.shard_id, late)
-        # behind rows that are held back, the next sync counts what is dropped
+        # what is dropped behind rows that are held back is counted by the next sync
         read_to = None if late else _read_to(batch)
         self._queue(shard.shard_id, batch.rows.slice(0, 0), ending.seen(batch.seen, late), read_to)
         if is_enough:
@@ -195,7 +195,7 @@ class Intake:
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
         """Return when the table says that the shard has ended: only then may its children be read.
 
-        With rows held back it has not, and its children are left for the next sync, too.
+        A shard with rows held back has not ended: its children are left to the next sync, too.
         """
         mine = tuple(filter(self._feed.wanted, children))
         with self._changed:

@@ -1,7 +1,7 @@
 """Who writes a table: a file beside it with the name of the process. A hint that saves waiting; the table decides.
 
 Whoever wants a table claims it in the log and waits for its writer to let go (:mod:`kinesis_nb.syncing.ownership`).
-A writer whose process is known to be gone never will, so nobody waits for it.
+A writer whose process is known to be gone never will, so it is not waited for.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Holder:
     turn
         Which call of this sync it is, as the table counts them.
     started
-        When the process started, in the kernel's own unit; tells it from a later one with its number. Empty where
-        that cannot be known.
+        When the process started, in the kernel's own unit; distinguishes it from a later one with the same number.
+        Empty where that cannot be known.
     """
 
     turn: int
@@ -51,14 +51,14 @@ class Holder:
 
 
 def take(storage: Storage, turn: int) -> None:
-    """Leave the name of this process, for the call of that number; where that fails others wait longer."""
+    """Write the name of this process for the call of that number; when that fails, others wait longer."""
     me = Holder(turn, _host(), os.getpid(), _started(os.getpid()))
     with suppress(OSError, KinesisError):
         storage.write(_OWNER, msgspec.json.encode(asdict(me)))
 
 
 def holder(storage: Storage, turn: int) -> Holder | None:
-    """Return who left its name for the call of that number; None when that is not known."""
+    """Return the process that wrote its name for the call of that number; None when that is not known."""
     try:
         found = msgspec.json.decode(storage.read(_OWNER) or b"null", type=Holder | None)
     except (OSError, KinesisError, msgspec.DecodeError, UnicodeDecodeError):

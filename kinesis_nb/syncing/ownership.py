@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS = 3.0  # how long a writer that does not release the table is waited for
 YIELD_SECONDS = 10.0  # how long a newer call has to take the table before an older one claims it again
-RANK_SECONDS = 2.0  # and how much longer the call before that one waits, which may have seen the newer one earlier
-REFRESH_SECONDS = 5.0  # at most between two readings of the log's end; in between one entry is looked for
+RANK_SECONDS = 2.0  # added for each call in between, which may have seen the newer one earlier
+REFRESH_SECONDS = 5.0  # at most between two readings of the log's end; in between only the next entry is checked for
 LISTING_SECONDS = 5.0  # a listing that says whether another writer's shard is still in the stream may be that old
 
 
@@ -72,7 +72,7 @@ class Turn:
         self._table.claim(self._run)
 
     def may_take(self, now: float) -> bool:
-        """Return whether nobody has to be waited for any more.
+        """Return whether the table can be taken without waiting for another call any longer.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class Turn:
         return not self._yields_to_a_newer_call(now)
 
     def _yields_to_a_newer_call(self, now: float) -> bool:
-        """Whether there is a newer call that may still take the table; one that had its time is passed over."""
+        """Whether there is a newer call that may still take the table; one whose time is up is passed over."""
         if not self.is_wanted(now):
             return False
         claimed = self._table.turns().claimed
@@ -141,7 +141,7 @@ class Turn:
 
 
 class Ownership:
-    """Takes shards over for one writer, and puts what the table says of them into its ledger.
+    """Takes shards over for one writer, and records in its ledger how far they are in the table.
 
     Used by the thread that commits, and by no other.
 
@@ -207,7 +207,7 @@ class Ownership:
     def take_over(self, shard_ids: Collection[str]) -> None:
         """Fence whoever wrote these shards before, then read how far they got; in that order, so that it is final.
 
-        Shards that had ended in the table are final already, and nobody has to own them.
+        Shards that have ended in the table are final, and need no owner.
         """
         settled = self.table.ended(shard_ids)
         wanted = set(shard_ids) - settled
@@ -250,8 +250,8 @@ class Ownership:
     def _unfinished_elsewhere(self, shards: Collection[Shard], ancestors: set[str]) -> set[str]:
         """Return those ancestors of shards that another writer has not brought into the table to their end.
 
-        Nobody waits for one that the stream dropped and that nobody owns; but whoever owns one has to report first
-        what was lost of it. Of those that the stream still has only the parents matter.
+        A shard that the stream dropped and that has no owner is not waited for; but its owner, if there is one, must
+        first record what was lost of it. Of those that the stream still has only the parents matter.
         """
         if not (elsewhere := ancestors - self._ledger.owned):
             return set()
@@ -303,8 +303,8 @@ class Ancestry:
     def parents(self, shard: Shard, listed: Collection[str] = ()) -> Mapping[str, Checkpoint]:
         """Return how far the shards got, by any writer, that a shard came out of.
 
-        Of an orphan those are all older ones that have ended: its rows get larger numbers than theirs. Up to when they
-        were read says nothing of it.
+        For an orphan these are all older shards that have ended: its rows get larger numbers than theirs. When they
+        were last read tells nothing about the orphan.
 
         Parameters
         ----------
@@ -338,11 +338,11 @@ class Ancestry:
         return {shard_id for shard_id in self._table.known() if shard_id < shard.shard_id}  # ids ascend
 
     def gone(self, listing: Iterable[Shard]) -> list[Shard]:
-        """Return the shards that this writer must tell as lost: the stream dropped them before they were read.
+        """Return the shards that this writer must report as lost: the stream dropped them before they were read.
 
-        They are those that the table knows and that have not ended there; and the parents of shards that were born
-        after the table and that it does not know: they came and went while nobody read. Nobody can tell whose children
-        those were, so each older one that is returned counts as a parent. Shard ids ascend.
+        They are the shards in the table that have not ended there, and the parents of newer shards than the table that
+        are not in it: those were created and dropped while nothing read the stream. Which shards were their parents is
+        lost, so each older shard that is returned counts as one. Shard ids ascend.
 
         Raises
         ------
@@ -374,7 +374,7 @@ class Ancestry:
 
 
 def _heirs(shards: Iterable[Shard]) -> dict[str, Shard]:
-    """Return, by parent, the child of the lowest hash keys: whoever reads that one reads what is left of the parent."""
+    """Return, by parent, the child with the lowest hash keys: its reader also reads what is left of the parent."""
     heirs: dict[str, Shard] = {}
     for shard in sorted(shards, key=lambda shard: shard.hash_range, reverse=True):
         heirs |= dict.fromkeys(shard.parents, shard)

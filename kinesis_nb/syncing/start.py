@@ -110,7 +110,10 @@ def _open(feed: Feed, summary: StreamSummary, storage: Storage, start: StartingP
 def check_options(start: StartingPosition, commit_interval: float, on_data_loss: str) -> OnDataLoss:
     """Raise ConfigError for a start, an interval or a policy that no sync can have."""
     if not isinstance(commit_interval, int | float) or not 0 < commit_interval <= 3600:  # noqa: PLR2004 - an hour
-        raise ConfigError(f"commit_interval={commit_interval!r} is no time to wait", hint="give seconds, 0 < s <= 3600")
+        raise ConfigError(
+            f"commit_interval={commit_interval!r} must be seconds, above 0 and at most 3600",
+            hint="give commit_interval=1, for example",
+        )
     if start.kind is Kind.AFTER_SEQUENCE_NUMBER:
         raise ConfigError("a sequence number is a place in one shard", hint='use "trim_horizon", "latest" or a time')
     try:

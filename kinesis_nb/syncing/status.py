@@ -1,4 +1,4 @@
-"""What a sync says of itself at one moment."""
+"""The status of a sync: what :meth:`Sync.status` returns."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SyncStatus:
-    """A moment of a sync.
+    """A snapshot of a sync.
 
     Attributes
     ----------
     state
         ``running``; ``waiting`` for the process that writes the table to hand it over; ``handing over`` the table to
-        a newer call; ``storage unavailable``, and tried again; ``ended`` (every shard was read to its end, or to that
+        a newer call; ``storage unavailable``, which is retried; ``ended`` (every shard was read to its end, or to that
         of the sync), ``stopped`` or ``failed``.
     rows, commits
         Committed by this writer since it started.
     pending
         Rows read and not committed yet.
     lag
-        How far the slowest shard is behind the tip of the stream; None before all have answered.
+        How far the slowest shard is behind the tip of the stream; None before all have responded.
     lost
         What this run recorded as lost, because the stream did not keep it.
     error

@@ -31,7 +31,7 @@ from kinesis_nb.syncing.signals import Signals
 from kinesis_nb.syncing.status import SyncStatus, lag_of
 from kinesis_nb.syncing.upkeep import Upkeep
 from kinesis_nb.table.checkpoints import reached
-from kinesis_nb.table.failures import storage_told
+from kinesis_nb.table.failures import storage_explained
 from kinesis_nb.table.lazy import scan
 from kinesis_nb.table.reader import TableReader
 from kinesis_nb.table.schema import as_written
@@ -119,7 +119,7 @@ class Sync(TableLike):
         """
         try:  # around the start of the thread too: an interrupt may come when it runs already
             self._committer.start(f"kinesis_nb {self.stream} commit")
-            with storage_told(self.uri):
+            with storage_explained(self.uri):
                 self._committer.wait_ready()
         except BaseException:
             self.request_stop()
@@ -203,10 +203,10 @@ class Sync(TableLike):
             warn(f"sync of {self.stream}: {told(number)}")
 
     def all_caught_up(self) -> Iterator[bool]:
-        """Yield whether everything that was in the stream at the first look is committed by now.
+        """Yield whether everything that was in the stream at the first check is committed by now.
 
-        First every shard that is not finished must have answered "nothing left" to a call made after that look; then
-        what was received up to there must be in the table.
+        First every shard that is not finished must have responded "nothing left" to a call made after the first check;
+        then everything received up to there must be in the table.
         """
         while not self._readers.has_begun:
             yield False
@@ -225,7 +225,7 @@ class Sync(TableLike):
             yield now.committed + now.filtered >= received
 
     def status(self) -> SyncStatus:
-        """Return a moment of the sync."""
+        """Return a snapshot of the sync."""
         now, shards = self._intake.snapshot(), self._readers.stats()
         retrying = self._retries.retry_reason or self._upkeep.retry_reason
         return SyncStatus(
@@ -300,7 +300,7 @@ class Sync(TableLike):
         TableCheck
             True when all is well; one line per shard, what was lost before it could be read, and what is wrong.
         """
-        with storage_told(self.uri):
+        with storage_explained(self.uri):
             at = TableReader(self._table.storage, self._table.storage.open(), self._table.origin)
             return verify_table(at, self._listing(), self._feed.selection)
 
@@ -316,7 +316,7 @@ class Sync(TableLike):
     def to_arrow(self) -> pa.Table:
         """Return the committed rows, then the pending ones (without a ``shard_offset``), as an Arrow table."""
         version, pending = self._view()
-        with storage_told(self.uri):
+        with storage_explained(self.uri):
             committed = as_written(self._table.storage.scan(version).collect().to_arrow())
         return pa.concat_tables([committed, concat(pending)], promote_options="default")
 
@@ -324,7 +324,7 @@ class Sync(TableLike):
     @apart
     def __len__(self) -> int:
         version, pending = self._view()
-        with storage_told(self.uri):
+        with storage_explained(self.uri):
             committed = self._table.storage.scan(version).select(pl.len()).collect().item()
         return int(committed) + sum(rows.num_rows for rows in pending)
 
@@ -336,7 +336,7 @@ class Sync(TableLike):
         have read the same rows by now.
         """
         pending = self._intake.snapshot().pending
-        with storage_told(self.uri), holding(self._viewing):
+        with storage_explained(self.uri), holding(self._viewing):
             version = self._table.storage.open().version()
             numbers, stream = self._numbers.at(version), self._table.origin.stream_arn
             ends = {shard_id: reached(numbers, stream, shard_id).sequence_number for shard_id, _ in pending}

@@ -1,4 +1,4 @@
-"""How far each shard got, and how the log of a table says so: as numbers under ``txn`` names."""
+"""How far each shard got, and how the log of a table records it: as numbers under ``txn`` names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SEQUENCE = tuple(f"seq{piece}" for piece in range(_PIECES))
 _KEYS = ("offset", "state", "seen", "kept", "gaps", "stamp", "arrived", "dropped", "filtered", *_SEQUENCE)
 RARE = ("kept", "dropped", "filtered")  # written when they change: in most syncs they never do
 GAP_KEYS = ("offset", "seen", "until")
-TURNS = "run"  # stands where the id of a shard stands in the other names
+TURNS = "run"  # takes the place that the id of a shard has in the other names
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Checkpoint:
     ended
         Whether everything in the (closed) shard is committed.
     seen
-        Everything that arrived up to this moment was read, in whole milliseconds; None before the first answer.
+        Everything that arrived up to this moment was read, in whole milliseconds; None before the first response.
     kept
         How long the stream kept its records when `seen` was recorded, in hours; 0 when that was not known.
     gaps

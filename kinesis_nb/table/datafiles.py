@@ -35,8 +35,8 @@ def new_name(table_id: str = "") -> str:
     Parameters
     ----------
     table_id
-        Of the table that the file is for: :func:`is_ours` then knows the name again. A torn file has no content that
-        could tell whose it is, and a file that somebody copied here looks like one of ours: only its name differs.
+        Of the table that the file is for: :func:`is_ours` then recognizes the name. A torn file has no content that
+        could identify it, and a file that a user copied here looks like one of ours: only its name differs.
     """
     drawn = uuid.uuid4().hex
     digits = drawn[:_CHECKED] + _check(drawn[:_CHECKED], table_id) if table_id else drawn

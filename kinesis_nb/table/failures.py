@@ -32,8 +32,8 @@ def storage_errors() -> Generator[None]:
 
 
 @contextmanager
-def storage_told(uri: str) -> Generator[None]:
-    """Raise what goes wrong with the table at `uri` as what a user can do about it."""
+def storage_explained(uri: str) -> Generator[None]:
+    """Raise what goes wrong with the table at `uri` as an error that says what the user can do."""
     import polars as pl
 
     try:
@@ -55,10 +55,10 @@ def one_line(error: BaseException) -> str:
 
 
 def explain(uri: str, error: OSError) -> TableError:
-    """Return what a user can do about a place that cannot be used."""
+    """Return the error for a place that cannot be used, with what the user can do about it."""
     said = str(error)
     if "NoSuchBucket" in said:
-        return TableError(f"{uri}: there is no such bucket", hint="make the bucket first, and check its region")
+        return TableError(f"{uri}: there is no such bucket", hint="create the bucket first, and check its region")
     if is_refusal(said):
         return TableError(
             f"{uri}: access denied ({said})",
@@ -74,6 +74,6 @@ def is_refusal(said: str) -> bool:
 
 
 def _may_pass(said: str) -> bool:
-    """Whether a file system says what it says for a while, as when it is full, and no path or permission is wrong."""
+    """Whether an error of a file system may pass, as when the disk is full; a wrong path or permission does not."""
     found = re.search(r"(?:Errno|os error) (\d+)", said)  # Python's words, and Rust's
     return found is not None and int(found[1]) in _PASSING

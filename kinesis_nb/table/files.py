@@ -199,7 +199,7 @@ class TableFiles:
     def data_files(self) -> dict[str, pafs.FileInfo]:
         """Return the Parquet files at the top of the table's folder, by name.
 
-        What is in folders below is not looked at: no sync and no OPTIMIZE of its table writes there.
+        Folders below are ignored: no sync and no OPTIMIZE of its table writes there.
         """
         files, root = self._place()
         found = files.get_file_info(pafs.FileSelector(root, allow_not_found=True))
@@ -214,7 +214,7 @@ class TableFiles:
         return set(self._written)
 
     def fault(self, name: str) -> str:
-        """Say what is wrong with a data file: it is missing, or no Parquet file; an empty string when neither."""
+        """Return what is wrong with a data file: it is missing, or not a Parquet file; else an empty string."""
         files, root = self._place()
         try:
             with files.open_input_file(f"{root}/{name}") as file:

@@ -9,7 +9,7 @@ import pyarrow.fs as pafs
 
 from kinesis_nb.errors import ConfigError
 
-# The object store's own retries must end before ours are of use: nobody can see what it is waiting for.
+# The object store's own retries must end before ours are of use: what it waits for cannot be seen from outside.
 CONNECT_SECONDS, REQUEST_SECONDS = 5, 30
 _TIMEOUTS = {
     "connect_timeout": f"{CONNECT_SECONDS}s",
@@ -64,5 +64,5 @@ def read_options(options: Mapping[str, str] | None) -> dict[str, str]:
     if options is None:
         return {}
     if not isinstance(options, Mapping) or not all(isinstance(text, str) for text in (*options, *options.values())):
-        raise ConfigError("storage_options= takes texts by name", hint='give {"endpoint_url": "https://…"}')
+        raise ConfigError("storage_options= must map names to texts", hint='give {"endpoint_url": "https://…"}')
     return {name.lower().removeprefix("aws_"): value for name, value in options.items()}

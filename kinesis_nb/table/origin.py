@@ -1,4 +1,4 @@
-"""Which stream a synced table belongs to: kept in the table's properties, where nobody edits it by accident.
+"""Which stream a synced table belongs to: kept in the table's properties, where it is not edited by accident.
 
 Tables of earlier versions keep it in the description, which ``COMMENT ON TABLE`` and catalogs overwrite; it is copied
 into the properties when such a table is next opened for writing.
@@ -29,13 +29,13 @@ class Origin:
     Attributes
     ----------
     stream_arn, created_at
-        Together they tell a stream from all others, and from a later one of the same name. The ARN holds the region
-        and the account.
+        Together they distinguish a stream from all others, and from a later one of the same name. The ARN holds the
+        region and the account.
     start
         ``trim_horizon``, or the ISO time where the sync started reading.
     newest_shard
-        The largest id of a shard that the stream had when the table was created: of shards with larger ids everything
-        was promised. Empty where that is not known.
+        The largest id of a shard that the stream had when the table was created: of shards with larger ids every
+        record is promised. Empty where that is not known.
     selection
         Which records the table keeps (:meth:`Selection.record`); empty for all, and then it is no property.
     """

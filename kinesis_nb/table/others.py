@@ -1,7 +1,8 @@
 """What others did to a synced table: an erasure, an update, an OPTIMIZE. Read from the commits in its log.
 
 The log is kept for seconds only. So a round of maintenance writes down, as ``txn`` actions, which commits of others
-changed rows, before it shortens the log; those last. What only moved rows is told while the log has it.
+changed rows, before it shortens the log; those records last. A commit that only moved rows is reported while it is in
+the log.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def others(storage: Storage, version: int) -> list[OtherCommit]:
 
 
 def to_remember(storage: Storage, version: int) -> dict[str, int]:
-    """Return the `txn` numbers that keep what the log up to a version says of others.
+    """Return the `txn` numbers that record what others did in the log up to a version.
 
     Raises
     ------
@@ -136,7 +137,7 @@ def _remembered(numbers: Mapping[str, int]) -> Iterator[OtherCommit]:
 
 
 def _parse(version: int, entry: bytes) -> OtherCommit | None:
-    """Return what an entry of the log says; None for one of ours, and for the table's creation."""
+    """Return the commit of an entry of the log; None for one of ours, and for the table's creation."""
     try:
         actions = _ACTIONS.decode_lines(entry)
     except (msgspec.DecodeError, UnicodeDecodeError):

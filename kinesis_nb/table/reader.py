@@ -1,4 +1,4 @@
-"""What a synced table says of its shards: how far they got, who owns them, what is lost of them."""
+"""Reads what a synced table records about its shards: how far they got, who owns them, what is lost of them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TableReader:
 
     @property
     def version(self) -> int:
-        """The version that is looked at; of a writer, the newest one that it has seen."""
+        """The version that is read; of a writer, the newest one that it has seen."""
         return self._table.version()
 
     def ended(self, shard_ids: Iterable[str]) -> set[str]:
@@ -71,7 +71,7 @@ class TableReader:
         return {shard_id: reached(numbers, self._sync, shard_id) for shard_id in shard_ids}
 
     def known(self) -> set[str]:
-        """Return the ids of all shards that the table says anything about."""
+        """Return the ids of all shards that the table has records about."""
         return known(self._all_numbers(self._table), self._sync)
 
     def acquired(self, shard_ids: Iterable[str]) -> set[str]:

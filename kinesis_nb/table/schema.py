@@ -23,14 +23,14 @@ MAPPING = "delta.columnMapping.mode"
 
 
 def as_written(rows: pa.Table) -> pa.Table:
-    """Return rows of a synced table with the columns of a sync first, and behind them those that somebody added.
+    """Return rows of a synced table with the columns of a sync first, followed by those that others added.
 
-    A column that somebody dropped or renamed is null.
+    A column that others dropped or renamed is null.
 
     Raises
     ------
     TableError
-        When somebody gave a column another type, and not all of its values fit the one it had.
+        When others changed the type of a column, and not all of its values fit the old one.
     """
     added = [field for field in rows.schema if field.name not in TABLE_SCHEMA.names]
     plain = [pa.field(field.name, _plain(field.type)) for field in added]
@@ -49,12 +49,12 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def arrow_schema(table: DeltaTable) -> pa.Schema:
-    """Return the columns of a table as Arrow knows them, those that somebody added included."""
+    """Return the columns of a table as Arrow knows them, including those that others added."""
     return pa.schema([field.remove_metadata() for field in pa.schema(table.schema())])
 
 
 def unwritable(uri: str, table: DeltaTable) -> TableError | None:
-    """Return why a sync cannot write rows into a table that somebody changed; None when it can.
+    """Return why a sync cannot write rows into a table that others changed; None when it can.
 
     Rows would lack a column that must not be null, or lose one that the table does not have any more.
     """

@@ -83,9 +83,9 @@ class Storage(TableFiles):
 
     @contextmanager
     def _log_errors(self, version: int | None) -> Generator[None]:
-        """Raise what is wrong with the log by its name, also where Delta would not notice."""
+        """Name the file of the log that is damaged, also where Delta would not notice."""
         with storage_errors():
-            if self.folder is not None:  # an object store keeps an object whole or not at all
+            if self.folder is not None:  # an object store keeps an object completely or not at all
                 deltalog.check(self, version)
             try:
                 yield
@@ -130,7 +130,7 @@ class Storage(TableFiles):
     def refuse_foreign(self) -> None:
         """Accept a table, an empty place, or nothing at all; raise TableError for anything else.
 
-        A new table within another one is refused too: whoever cleans up the outer one would remove its files.
+        A new table within another one is refused too: a cleanup of the outer table would remove its files.
         """
         with storage_errors():
             found = self.names()
@@ -141,7 +141,7 @@ class Storage(TableFiles):
             raise TableError(f"{self.uri} is within {outer}, which is a Delta table", hint="give a place outside of it")
         if any(name not in {LOG, LEASE_FOLDER} and not _is_dropping(name) for name in found):
             msg = f"{self.uri} is not a Delta table, and not empty"
-            raise TableError(msg, hint="give a new place, or the place of a table that this sync made before")
+            raise TableError(msg, hint="give a new place, or the place of a table that this sync created before")
 
     def _outer_table(self) -> str | None:
         """Return the table that this place is within; of an object store, as far as the credentials may look there."""
@@ -206,7 +206,7 @@ class Storage(TableFiles):
         return hint if hint >= 0 else max(deltalog.live(self.sizes(LOG)).checkpoint, 0)
 
     def make_durable(self, versions: range) -> None:
-        """Make log entries survive a power cut; an object store does that before it answers."""
+        """Make log entries survive a power cut; an object store does that before it responds."""
         if self.folder is None:
             return
         for version in versions:  # in order: no entry is on disk before one that it relies on
@@ -228,7 +228,7 @@ class Storage(TableFiles):
                 sync_folder(folder)
 
     def settle(self) -> list[int]:
-        """Set straight what a power cut tore before anybody was told of it; return the versions of those commits."""
+        """Cancel commits that a power cut tore before they were reported; return their versions."""
         return [] if self.folder is None else deltalog.settle(self)
 
     @contextmanager

@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 _TRIES = 20
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)  # maintenance does both
 _PROPERTIES = {
-    # every commit lists the log, so it must stay short; who opens the table has so long to read it
+    # every commit lists the log, so it must stay short; this is how long a reader has to open the table
     "delta.logRetentionDuration": "interval 20 seconds",
-    "delta.deletedFileRetentionDuration": "interval 1 days",  # so long a reader may hold on to what it opened
+    "delta.deletedFileRetentionDuration": "interval 1 days",  # how long a reader may use a version that it opened
 }
 
 
@@ -131,7 +131,7 @@ class SyncTable(TableReader):
         raise self._contended()
 
     def release(self) -> None:
-        """Tell whoever wants the table that this writer has committed its last row."""
+        """Record for the next call that this writer has committed its last row."""
         if self.turns().taken == self._turn:
             self._has_written([self._transaction(TURNS, "released", self._turn)])
 
@@ -190,7 +190,7 @@ class SyncTable(TableReader):
     def has_news(self) -> bool:
         """Return whether others committed since the newest version that this writer has seen: one small request.
 
-        False too when that entry of the log was removed again, so :meth:`refresh` is to be called now and then.
+        False too when that entry of the log was cleaned up, so :meth:`refresh` must be called now and then.
         """
         with storage_errors():
             return self.storage.has(f"{LOG}/{self.version + 1:020d}.json")
@@ -277,7 +277,7 @@ class SyncTable(TableReader):
         self._options = options
 
     def _use(self, table: DeltaTable) -> None:
-        """Continue with another handle; raise TableError when somebody changed the table so that rows do not fit."""
+        """Continue with another handle; raise TableError when others changed the table so that rows do not fit."""
         if (problem := unwritable(self.storage.uri, table)) is not None:
             raise problem
         self._table = table

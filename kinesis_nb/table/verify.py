@@ -1,4 +1,4 @@
-"""Whether a synced table holds each shard whole, once and in order: read from the table itself."""
+"""Whether a synced table holds each shard completely, once and in order: read from the table itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kinesis_nb.table.reader import TableReader
 
 _NAMED = 3  # files at fault; the others are counted
-CLOCK_STEP_SECONDS = 60  # a time of commit that goes back further is a clock that somebody corrected
+CLOCK_STEP_SECONDS = 60  # a time of commit that goes back further than this many seconds is a corrected clock
 _PLACES = ("shard_offset", "sequence_number", "sub_sequence_number", "foundry_ingestion_timestamp")
 
 
@@ -47,7 +47,7 @@ class ShardCheck:
     notes
         What is worth knowing and not wrong.
     dropped
-        How many user records of aggregates were dropped, because their hash keys are another shard's; said in `notes`.
+        How many user records of aggregates were dropped, because their hash keys are another shard's; named in `notes`.
     filtered
         How many rows were read and not kept.
     """
@@ -68,12 +68,12 @@ class ShardCheck:
 
 @dataclass(frozen=True, slots=True)
 class TableCheck:
-    """What :meth:`Sync.verify` found; true when every shard is whole, once and in order.
+    """What :meth:`Sync.verify` found; true when every shard is complete, once and in order.
 
     Attributes
     ----------
     version
-        Of the table that was looked at.
+        Of the table that was checked.
     others
         What others committed to the table, and what could not be checked. Rows that a DELETE of theirs took out are a
         problem of their shards as well.
@@ -162,7 +162,7 @@ def verify_table(table: TableReader, listing: Iterable[Shard] | None, selection:
     Parameters
     ----------
     table
-        Opened at the version to look at.
+        Opened at the version to check.
     listing
         The stream's shards; of those that have left it no parent is known, and none is checked. None when there is no
         stream any more.
@@ -194,7 +194,9 @@ def verify_table(table: TableReader, listing: Iterable[Shard] | None, selection:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise _unreadable(table, table.faults(every=True), one_line(error)) from error
     known = [verdict for verdict in verdicts if verdict.rows or checkpoints[verdict.shard_id] != Checkpoint()]
-    gone = [] if listing is not None else ["there is no stream to compare with: how its shards follow is not checked"]
+    gone = (
+        [] if listing is not None else ["there is no stream to compare with: the lineage of its shards is not checked"]
+    )
     kept = "" if selection == EVERYTHING else str(selection)
     return TableCheck(table.version, tuple(known), (*by_others, *gone), kept)
 
@@ -202,7 +204,7 @@ def verify_table(table: TableReader, listing: Iterable[Shard] | None, selection:
 def _not_kept(frame: pl.LazyFrame, selection: Selection, commits: Iterable[OtherCommit]) -> dict[str, int]:
     """Return, per shard, how many rows are in the table that its sync does not keep.
 
-    Nothing can be said of rows that somebody may have changed since they were committed.
+    Rows that others may have changed since they were committed cannot be checked.
     """
     if selection.mask is None or any(commit.changes_rows for commit in commits):
         return {}
@@ -217,7 +219,7 @@ def _frame(table: TableReader) -> pl.LazyFrame:
     if missing := [name for name in ("shard_id", *_PLACES) if name not in names]:
         raise TableError(
             f"{table.storage.uri} has no column {missing[0]!r} any more, so its rows cannot be checked",
-            hint="somebody dropped or renamed it; scan(version) returns the table as it was before",
+            hint="it was dropped or renamed; scan(version) returns the table as it was before",
         )
     return frame.cast({name: pl.Schema(TABLE_SCHEMA)[name] for name in ("shard_id", *_PLACES)})
 
@@ -229,7 +231,7 @@ def _unreadable(table: TableReader, faults: list[str], otherwise: str = "") -> T
         f"{table.storage.uri} cannot be read at version {table.version:,}: {said or otherwise}",
         hint="put a copy of the file back, or take its rows out of the table with DeltaTable(…).repair()"
         if faults
-        else "try again; when it stays, check the files of the table",
+        else "try again; if it persists, check the files of the table",
     )
 
 
@@ -314,7 +316,9 @@ def _against(rows: pl.DataFrame, checkpoint: Checkpoint) -> list[str]:
     last = rows.row(-1, named=True)
     wrong = []
     if checkpoint.offset != last["shard_offset"] + 1:
-        wrong.append(f"the checkpoint says {checkpoint.offset:,} rows, the last row is number {last['shard_offset']:,}")
+        wrong.append(
+            f"the checkpoint counts {checkpoint.offset:,} rows, the last row is number {last['shard_offset']:,}"
+        )
     ahead = int(checkpoint.sequence_number or 0) - int(last["sequence_number"])
     if ahead < 0 or (ahead and not _leaves_out(checkpoint)):  # the last record that was read may have left no row
         wrong.append(f"the checkpoint is at {checkpoint.sequence_number}, the last row at {last['sequence_number']}")

@@ -348,7 +348,7 @@ def test_verify_finds_what_is_wrong(place: Place) -> None:
         assert table.commit(table.write_rows(_row(offset, number)), good)
         good["p"] = Checkpoint(2, str(BIG + number))
     said = str(verify_table(table, [Shard("p"), Shard("s", parents=("p",))]).problems)
-    for problem in ("1 rows doubled", "1 holes", "2 rows out of order", "has not ended", "the checkpoint says"):
+    for problem in ("1 rows doubled", "1 holes", "2 rows out of order", "has not ended", "the checkpoint counts"):
         assert problem in said
 
 
