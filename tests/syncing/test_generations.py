@@ -137,7 +137,7 @@ def test_an_ended_shard_that_is_listed_again_is_not_read_again(stream: Stream) -
     assert sync.wait()
     assert {shard.shard_id for shard in sync.status().shards} == {ONE, TWO}
     kinesis.gone = [Shard(ZERO)]
-    sync.look()
+    sync.list_now()
     while sync.is_active and ZERO not in {shard.shard_id for shard in sync.status().shards}:
         threading.Event().wait(0.01)
     stream.put(3)

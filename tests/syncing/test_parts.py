@@ -165,7 +165,7 @@ def test_news_of_a_child(parts: Parts, streams: Streams, monkeypatch: pytest.Mon
     until(lambda: lower.children_for_others == 1)
     assert "shardId-000000000003" in parts.table().ended(["shardId-000000000003"])
     assert "shardId-000000000005" not in {shard.shard_id for shard in upper.status().shards}
-    upper.look()
+    upper.list_now()
     until_right(parts, streams)
     assert "shardId-000000000005" in {shard.shard_id for shard in upper.status().shards}
 
