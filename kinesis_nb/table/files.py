@@ -56,7 +56,7 @@ class TableFiles:
             given.setdefault("allow_http", "true")
         return given
 
-    def patient_options(self) -> StoreOptions:
+    def options_with_timeouts(self) -> StoreOptions:
         """Return the same with limits to how long deltalake retries by itself."""
         return self.options().with_timeouts() if self.folder is None else StoreOptions()
 

@@ -79,7 +79,7 @@ class Storage(TableFiles):
             When a file of the log is incomplete.
         """
         with self._log_errors(version):
-            return Handle(self.uri, version, self.patient_options())
+            return Handle(self.uri, version, self.options_with_timeouts())
 
     @contextmanager
     def _log_errors(self, version: int | None) -> Generator[None]:
@@ -187,7 +187,7 @@ class Storage(TableFiles):
         place = f"{LEASE_FOLDER}/probe-{uuid.uuid4()}"
         first, entry = f"{place}/{fencing.FIRST}", fencing.first_entry()
         try:
-            fencing.collide(f"{self.uri}/{place}", self.patient_options(), lambda: self.write(first, entry))
+            fencing.collide(f"{self.uri}/{place}", self.options_with_timeouts(), lambda: self.write(first, entry))
             return self.read(first) == entry
         except (DeltaError, OSError) as error:
             if _NOT_IMPLEMENTED.search(str(error)):

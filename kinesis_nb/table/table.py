@@ -373,7 +373,7 @@ def _create(storage: Storage, origin: Origin) -> None:
         with storage_errors(), storage.creating() as uri:
             address.create(
                 uri,
-                storage.patient_options(),
+                storage.options_with_timeouts(),
                 schema=TABLE_SCHEMA,
                 mode="error",
                 name=origin.stream_arn.rpartition("/")[2],
