@@ -66,8 +66,10 @@ if TYPE_CHECKING:
     from kinesis_nb.reading.tail import TailStats as TailStats
     from kinesis_nb.samples import demo as demo
     from kinesis_nb.source import Source as Source
+    from kinesis_nb.syncing.status import SyncStatus as SyncStatus
     from kinesis_nb.syncing.sync import Sync as Sync
-    from kinesis_nb.syncing.sync import SyncStatus as SyncStatus
+    from kinesis_nb.table.verify import ShardCheck as ShardCheck
+    from kinesis_nb.table.verify import TableCheck as TableCheck
 
 __version__ = "0.1.0"
 
@@ -104,6 +106,7 @@ _HOME_OF = {
     "Secret": "access.credentials",
     "ServiceError": "errors",
     "Shard": "core.shards",
+    "ShardCheck": "table.verify",
     "Source": "source",
     "StartingPosition": "core.position",
     "StaticCredentials": "access.credentials",
@@ -114,7 +117,8 @@ _HOME_OF = {
     "StreamingExportStatus": "exporting.streaming",
     "StsRole": "access.credentials",
     "Sync": "syncing.sync",
-    "SyncStatus": "syncing.sync",
+    "SyncStatus": "syncing.status",
+    "TableCheck": "table.verify",
     "TableError": "errors",
     "Tail": "reading.tail",
     "TailStats": "reading.tail",
@@ -160,6 +164,7 @@ __all__ = [
     "Secret",
     "ServiceError",
     "Shard",
+    "ShardCheck",
     "Source",
     "StartingPosition",
     "StaticCredentials",
@@ -171,6 +176,7 @@ __all__ = [
     "StsRole",
     "Sync",
     "SyncStatus",
+    "TableCheck",
     "TableError",
     "Tail",
     "TailStats",

@@ -306,7 +306,7 @@ HARMLESS = {  # tells what it holds, stops or starts threads, or is made of valu
     ),
     *("Tail.to_perspective", "Tail.to_polars", "Tail.unwatch", "Tail.view", "Tail.watch"),
     *("Sync.all_caught_up", "Sync.children_for_others", "Sync.has_trouble", "Sync.is_active", "Sync.join"),
-    *("Sync.look", "Sync.request_stop", "Sync.start", "Sync.uri"),
+    *("Sync.list_now", "Sync.request_stop", "Sync.start", "Sync.uri"),
     *("StreamingExport.failed", "StreamingExport.has_trouble", "StreamingExport.is_active"),
     *("StreamingExport.is_running", "StreamingExport.join", "StreamingExport.request_stop", "StreamingExport.start"),
     # those ask as Job.status() does
@@ -315,7 +315,7 @@ HARMLESS = {  # tells what it holds, stops or starts threads, or is made of valu
     *("Catalog.get", "Catalog.items", "Catalog.keys", "Catalog.to_arrow", "Catalog.to_polars", "Catalog.values"),
     *("AwsInstance", "Profile", "Secret", "StsRole", "StartingPosition", "demo", "parse_json", "sources"),
     *("AgentExport", "AgentSync", "PartStatus", "SyncStatus", "TailStats", "StreamingExportStatus", "BufferStats"),
-    *("ConsumerStats", "Gap", "Heat", "Lineage", "Schema", "Shard", "StreamSummary"),
+    *("TableCheck", "ShardCheck", "ConsumerStats", "Gap", "Heat", "Lineage", "Schema", "Shard", "StreamSummary"),
     *("Record", "ExportReport", "IamPolicy", "Permission", "PermissionReport", "Verdict"),
 }
 

@@ -99,7 +99,7 @@ MUTANTS = [
         ),
         (
             "the table forgets the count",
-            "table/table.py",
+            "table/checkpoints.py",
             "rare = checkpoint.dropped, checkpoint.filtered\n",
             "rare = 0, checkpoint.filtered\n",
             _TOLD,
@@ -163,16 +163,16 @@ MUTANTS = [
         ),
         (
             "another choice changes nothing",
-            "syncing/sync.py",
-            "on_data_loss, foreign, end, selection), prepare)",
-            "on_data_loss, end, selection), prepare)",
+            "syncing/start.py",
+            "on_data_loss, feed.foreign, feed.end, feed.selection)",
+            "on_data_loss, feed.end, feed.selection)",
             _TOLD,
         ),
         (
             "a part of a sync reads by the default",
             "agents/worker.py",
-            "            foreign=order.foreign,\n",
-            "",
+            "SystemClock(), order.selection, order.foreign)",
+            "SystemClock(), order.selection)",
             _AGENTS,
         ),
         (
