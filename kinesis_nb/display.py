@@ -97,7 +97,7 @@ def frame_html(table: pa.Table, caption: str, most: int = SHOWN_ROWS, *, newest:
 def to_perspective(table: pa.Table) -> Any:
     """Return an Arrow table as a PerspectiveWidget."""
     try:
-        from perspective.widget import PerspectiveWidget
+        from perspective.widget import PerspectiveWidget  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         msg = "perspective is not installed"
         raise ConfigError(msg, hint="pip install 'kinesis-nb[perspective]'") from None
