@@ -194,7 +194,7 @@ class _Sampled(Form):
         self._work = work
         count = W.IntText(1_000, step=1_000)
         fields = {"n": Field("Newest records", count, lambda n: check_count("n", n))}
-        actions = [Action("Look", self.look, lambda: self.problem, primary=True)]
+        actions = [Action("Sample", self.look, lambda: self.problem, primary=True)]
         super().__init__(fields, fields.values(), actions, name)
         self.look()
 
@@ -236,7 +236,7 @@ class _Key(Form):
     def find(self) -> None:
         """Find the shard; returns at once."""
         key = self.fields["key"].value
-        self.do("Looking …", lambda: self._stream.shard_for(key), lambda shard: self.show(_shard_html(key, shard)))
+        self.do("Searching …", lambda: self._stream.shard_for(key), lambda shard: self.show(_shard_html(key, shard)))
 
 
 def _shard_html(key: str, shard: Shard) -> str:

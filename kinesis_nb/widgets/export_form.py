@@ -169,7 +169,7 @@ class ExportForm(RunForm):
 
 
 def _stream_fields() -> dict[str, Field]:
-    rate = W.Text(placeholder="as fast as the stream takes them")
+    rate = W.Text(placeholder="no limit")
     return {
         "start": Field("Start", proposals(("trim_horizon", "latest", "-1h"), _STREAM["start"]), _check_start),
         "end": Field("End", proposals(("now",), placeholder="none: until stopped"), _check_end),

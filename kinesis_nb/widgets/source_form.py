@@ -218,7 +218,7 @@ class SourceForm(Form):
     def _test(self) -> None:
         source, read, write = self.source(), self._chosen("read"), self._chosen("write")
         if read or write:
-            self.do("Asking what is allowed …", lambda: source.check(read=read, write=write), self._tested)
+            self.do("Checking permissions …", lambda: source.check(read=read, write=write), self._tested)
         else:
             self.do("Connecting …", lambda: _list(source), lambda text: self.say(text, kind="right"))
 
@@ -346,7 +346,7 @@ def _network_fields(config: SourceConfig) -> dict[str, Field]:
     return {
         "networking": Field("Own endpoints, proxy or certificates", W.Checkbox(is_special)),
         "proxy": Field("Proxy", proxy, lambda address: Proxy.parse(address.reveal())),
-        "ca_bundle": Field("CA bundle", _text("the path of a file of certificates", bundle), _set_up("verify")),
+        "ca_bundle": Field("CA bundle", _text("path of a PEM file", bundle), _set_up("verify")),
         "verify": Field("Check certificates", W.Checkbox(config.verify is not False)),
         "allow_http": Field("Allow http://", W.Checkbox(config.allow_http)),
         "use_fips_endpoint": Field("FIPS endpoints", _choice(config.use_fips_endpoint)),
