@@ -41,10 +41,11 @@ if TYPE_CHECKING:
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.exploring.explore import Catalog, StreamView
     from kinesis_nb.exporting.encode import Encode
-    from kinesis_nb.exporting.entries import Options
+    from kinesis_nb.exporting.options import Range, RecordOptions
     from kinesis_nb.exporting.report import ExportReport
-    from kinesis_nb.exporting.start import Range
+    from kinesis_nb.exporting.rows import Rows
     from kinesis_nb.exporting.streaming import StreamingExport
+    from kinesis_nb.exporting.target import Outlet
     from kinesis_nb.reading.feed import Feed
     from kinesis_nb.reading.read import Window
     from kinesis_nb.reading.tail import Tail
@@ -143,24 +144,16 @@ class Source:
         return AgentSync(self._cluster, submit(self._cluster, order, table), order, storage)
 
     def _export_on_agents(
-        self,
-        stream: str,
-        table: Any,
-        given: Mapping[str, str] | None,
-        arn: str,
-        options: Options,
-        span: Range,
+        self, outlet: Outlet, rows: Rows, options: RecordOptions, span: Range, given: Mapping[str, str] | None
     ) -> AgentExport:
         from kinesis_nb.agents.job import AgentExport, submit
         from kinesis_nb.agents.order import ExportOrder, Parcel
-        from kinesis_nb.exporting.start import table_uri
 
         parcel, journal = Parcel(self.config, _storage_options(given)), span.journal
         if journal is not None:  # relative to a folder of this process, not to that of an agent's
             span = replace(span, journal=str(Path(journal).expanduser().absolute()))
-        uri = table_uri(self._rows_of(table, given))
-        order = ExportOrder(parcel, open_kinesis, stream, uri, arn, options, span)
-        return AgentExport(self._cluster, submit(self._cluster, order, table, journal), order)
+        order = ExportOrder(parcel, open_kinesis, outlet.stream, rows.uri, outlet.arn, options, span)
+        return AgentExport(self._cluster, submit(self._cluster, order, rows.path, journal), order)
 
     @hinted
     def jobs(self) -> list[Job]:
@@ -529,14 +522,14 @@ class Source:
         StreamNotFound, ServiceError
             No such stream; the service refuses for good. Whatever ends an export, ``error.report`` can be resumed.
         """
-        from kinesis_nb.exporting.entries import Options
-        from kinesis_nb.exporting.frame import Delivery, export_frame
+        from kinesis_nb.exporting.frame import export_frame
+        from kinesis_nb.exporting.options import Delivery, RecordOptions
 
-        stream = self._output_stream(output_stream_arn)
-        options = Options(partition_column, encode, data_column, on_bad_key, aggregate)
+        outlet = self._outlet(output_stream_arn)
+        options = RecordOptions(partition_column, encode, data_column, on_bad_key, aggregate)
         delivery = Delivery(order, on_ambiguous, resume)
-        with _progress_bar(stream, shown=progress) as bar:
-            return export_frame(self._kinesis, stream, output_stream_arn, df, options, delivery, self._clock, bar)
+        with _progress_bar(outlet.stream, shown=progress) as bar:
+            return export_frame(outlet, df, options, delivery, bar)
 
     @forgetful
     @hinted
@@ -591,17 +584,17 @@ class Source:
         Fenced
             When another process runs this export.
         """
-        from kinesis_nb.exporting.entries import Options
-        from kinesis_nb.exporting.start import Range, start_export
+        from kinesis_nb.exporting.options import Range, RecordOptions
+        from kinesis_nb.exporting.rows import Rows
+        from kinesis_nb.exporting.start import start_export
 
-        stream = self._output_stream(output_stream_arn)
-        rows = self._rows_of(table_or_tail, storage_options)
-        first, last = self._range(start, end)
-        span, options = Range(first, last, rate, journal), Options.of_records(partition_column, on_bad_key, aggregate)
+        outlet = self._outlet(output_stream_arn)
+        rows = Rows.of(table_or_tail, storage_options, self._place)
+        span = Range(*self._range(start, end), rate, journal)
+        options = RecordOptions.of_records(partition_column, on_bad_key, aggregate)
         if self.config.agents is not None:
-            return self._export_on_agents(stream, table_or_tail, storage_options, output_stream_arn, options, span)
-        setup = self._setup(storage_options)
-        return start_export(self._kinesis, self._clock, rows, stream, output_stream_arn, options, span, setup=setup)
+            return self._export_on_agents(outlet, rows, options, span, storage_options)
+        return start_export(outlet, rows, options, span, setup=self._setup(storage_options))
 
     def _range(self, start: Position, end: Position | None) -> tuple[StartingPosition, datetime | None]:
         """Return where to start and where to end, by the service's clock; the end may be left out."""
@@ -609,20 +602,14 @@ class Source:
         first = StartingPosition.parse(start, now)
         return first, None if end is None else check_end(first, StartingPosition.parse(end, now))
 
-    def _rows_of(
-        self, given: Sync | AgentSync | Tail | str | PathLike[str], storage_options: Mapping[str, str] | None
-    ) -> Sync | AgentSync | Tail | Storage:
-        if isinstance(given, str | os.PathLike):
-            return self._place(given, storage_options)
-        if storage_options is not None:
-            raise ConfigError("storage_options= goes with the path of a table", hint="a Sync reaches its own table")
-        return given
+    def _outlet(self, arn: str) -> Outlet:
+        """Return the way to a stream that an export may write to."""
+        from kinesis_nb.exporting.target import Outlet
 
-    def _output_stream(self, arn: str) -> str:
-        """Return the stream that an export may write to."""
         if not self.config.exports_enabled:
             raise ExportsDisabled("exports are not enabled on this source", hint="connect it with exports_enabled=True")
-        return self._kinesis.address(StreamArn.parse(arn, self.config.region))
+        stream = self._kinesis.address(StreamArn.parse(arn, self.config.region))
+        return Outlet(self._kinesis, self._clock, stream, arn)
 
     def _address(self, stream: object) -> str:
         """Return what calls name a stream by that a user gave by its name or, of another account, by its ARN."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 import polars.selectors as cs
 
-from kinesis_nb.core.arguments import check_choice
-from kinesis_nb.errors import ConfigError, warn
+from kinesis_nb.errors import warn
 from kinesis_nb.exporting.encode import (
     DATA,
     KEY,
@@ -27,9 +24,11 @@ from kinesis_nb.exporting.refusals import reading
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    import numpy as np
+
     from kinesis_nb.core.transport import Kinesis
-    from kinesis_nb.exporting.encode import Encode
-    from kinesis_nb.exporting.report import Settled
+    from kinesis_nb.exporting.options import RecordOptions
+    from kinesis_nb.exporting.report import DoneRows
 
     GaveUp = Callable[[Sequence[int], str], None]
     """Is told the numbers of rows that are left out, and why."""
@@ -40,36 +39,10 @@ _ROW = "row"
 _PLACE = "\0place"  # a name that no column of a user has
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a user may choose about how rows become records; see :meth:`kinesis_nb.source.Source.export_df`."""
-
-    partition_column: str | None = None
-    encode: Encode | None = None
-    data_column: str | None = None
-    on_bad_key: str = "fail"
-    aggregate: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("partition_column", "data_column"):
-            if not isinstance(value := getattr(self, name), str | None):
-                raise ConfigError(
-                    f"{name}= takes no {type(value).__name__}", hint=f'give the name of one column: {name}="id"'
-                )
-        check_choice("on_bad_key", self.on_bad_key, "fail", "skip", "hash")
-        if not isinstance(self.aggregate, bool | np.bool_):
-            raise ConfigError(f"aggregate= takes no {type(self.aggregate).__name__}", hint="use True or False")
-
-    @classmethod
-    def of_records(cls, partition_column: str | None, on_bad_key: str, aggregate: bool) -> Options:  # noqa: FBT001
-        """Return the options for rows that are records, whatever other columns somebody gave them."""
-        return cls(partition_column, None, DATA, on_bad_key, aggregate)
-
-
 class Preparer:
     """Turns the rows of one frame into entries, batch by batch."""
 
-    def __init__(self, kinesis: Kinesis, schema: pl.Schema, options: Options, gave_up: GaveUp) -> None:
+    def __init__(self, kinesis: Kinesis, schema: pl.Schema, options: RecordOptions, gave_up: GaveUp) -> None:
         self._kinesis, self._options, self._gave_up = kinesis, options, gave_up
         self._payload = Payload(schema, options.encode, options.data_column)
         self.beside = self._payload.beside
@@ -101,7 +74,7 @@ class Preparer:
         made_of = made_of.with_columns(cs.categorical().cast(pl.String))  # the numbers of those differ per process
         return made_of.with_row_index(_PLACE, first_row).hash_rows().to_numpy()
 
-    def records(self, rows: pl.DataFrame, first_row: int, done: Settled) -> pl.DataFrame:
+    def records(self, rows: pl.DataFrame, first_row: int, done: DoneRows) -> pl.DataFrame:
         """Return the rows that are to be sent, as columns row, key, data, size.
 
         Parameters

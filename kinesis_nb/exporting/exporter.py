@@ -5,28 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kinesis_nb.core import interrupt
 from kinesis_nb.core.shards import hash_key
 from kinesis_nb.exporting.lane import Entry, Lane, Outcome
-from kinesis_nb.exporting.report import Window
-from kinesis_nb.exporting.throughput import Pacer
+from kinesis_nb.exporting.report import QueueLimit
+from kinesis_nb.exporting.throughput import WriteRate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kinesis_nb.core.transport import Clock, Kinesis
     from kinesis_nb.exporting.lane import Observer
+    from kinesis_nb.exporting.options import Delivery
     from kinesis_nb.exporting.report import Tally
-    from kinesis_nb.exporting.target import Target
+    from kinesis_nb.exporting.target import Outlet, Target
 
-STREAMED = Window(200_000, 64 * 2**20)  # of what is read as it is sent
-IN_MEMORY = Window(2_000_000, 512 * 2**20)  # of a frame: the more keys are at hand, the fuller the requests
+STREAMED = QueueLimit(200_000, 64 * 2**20)  # of what is read as it is sent
+IN_MEMORY = QueueLimit(2_000_000, 512 * 2**20)  # of a frame: the more keys are at hand, the fuller the requests
 TICK_SECONDS = 0.1
-LOOK_BACK = timedelta(minutes=1)  # before a request, a look for its records begins: arrival times may be a bit off
 
 
 class Exporter:
@@ -37,36 +35,22 @@ class Exporter:
     tally
         Counts for the report.
     journal
-        Told of every request as well, before the tally.
+        Gets every request and outcome as well, before the tally does.
     """
 
     def __init__(
-        self,
-        kinesis: Kinesis,
-        target: Target,
-        clock: Clock,
-        tally: Tally,
-        *,
-        ordered: bool,
-        resend_unknown: bool = True,
-        journal: Observer | None = None,
+        self, outlet: Outlet, target: Target, tally: Tally, delivery: Delivery, journal: Observer | None = None
     ) -> None:
-        self._target, self._tally = target, tally
+        self._stream, self._target, self._tally = outlet.stream, target, tally
         observer = tally if journal is None else _Both(journal, tally)
-
-        def find(records: Sequence[bytes], seconds: float) -> list[str | None]:
-            since = kinesis.server_time().earliest - timedelta(seconds=seconds) - LOOK_BACK
-            return kinesis.find(target.stream, records, since)
-
+        shards = target.shards_per_lane or 1
         self.lanes = [
             Lane(
-                lambda records: kinesis.put_records(target.stream, records),
-                clock,
-                Pacer(clock, target.shards_per_lane or 1),
+                outlet,
+                WriteRate(outlet.clock, shards),
                 observer,
-                ordered=ordered,
-                resend_unknown=resend_unknown,
-                find=find,
+                ordered=delivery.is_ordered,
+                resend_unknown=delivery.resends_unknown,
             )
             for _ in target.hash_ranges
         ]
@@ -99,7 +83,7 @@ class Exporter:
     def start(self) -> None:
         """Start one thread per lane."""
         for number, lane in enumerate(self.lanes):
-            name = f"kinesis_nb {self._target.stream} export {number}"
+            name = f"kinesis_nb {self._stream} export {number}"
             end = threading.Event()
             self._ends.append(end)
             threading.Thread(target=self._run, args=(lane, end), name=name, daemon=True).start()
@@ -120,7 +104,7 @@ class Exporter:
         finally:
             end.set()
 
-    def wait_for_room(self, most: Window, progress: Callable[[int], None]) -> None:
+    def wait_for_room(self, most: QueueLimit, progress: Callable[[int], None]) -> None:
         """Wait until the queues are below their bounds.
 
         Raises
@@ -173,10 +157,10 @@ class _Both:
     def __init__(self, first: Observer, second: Observer) -> None:
         self._observers = (first, second)
 
-    def sending(self, entries: Sequence[Entry]) -> None:
+    def on_request(self, entries: Sequence[Entry]) -> None:
         for observer in self._observers:
-            observer.sending(entries)
+            observer.on_request(entries)
 
-    def settled(self, outcome: Outcome) -> None:
+    def on_outcome(self, outcome: Outcome) -> None:
         for observer in self._observers:
-            observer.settled(outcome)
+            observer.on_outcome(outcome)

@@ -26,7 +26,7 @@ BAND_ROWS, BAND_BYTES = 50_000, 32 * 2**20  # what is read at once
 NEEDED = ("partition_key", "data", "kinesis_ingestion_timestamp", "shard_id", "shard_offset")
 
 
-class GrowingTable:
+class TableFollower:
     """Gives the rows of new files, in the order of their offsets; the caller says which of them it has taken."""
 
     def __init__(self, storage: Storage) -> None:

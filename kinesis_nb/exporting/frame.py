@@ -8,66 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from kinesis_nb.core.arguments import check_choice
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporting.encode import refuse_rows
-from kinesis_nb.exporting.entries import Options, Preparer, refuse_large, waves
+from kinesis_nb.exporting.entries import Preparer, refuse_large, waves
 from kinesis_nb.exporting.exporter import IN_MEMORY, STREAMED, Exporter
-from kinesis_nb.exporting.report import ExportReport, Settled, Tally, sum_of
+from kinesis_nb.exporting.report import Tally, sum_of
 from kinesis_nb.exporting.tables import CHUNK_ROWS, read_rows
-from kinesis_nb.exporting.target import LARGEST_RECORD_BYTES, look_up
+from kinesis_nb.exporting.target import LARGEST_RECORD_BYTES, describe_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from kinesis_nb.core.transport import Clock, Kinesis
-    from kinesis_nb.exporting.report import Marks, Window
-    from kinesis_nb.exporting.tables import Rows
-    from kinesis_nb.exporting.target import Target
+    from kinesis_nb.exporting.options import Delivery, RecordOptions
+    from kinesis_nb.exporting.report import DoneRows, ExportReport, Marks, QueueLimit
+    from kinesis_nb.exporting.tables import FrameRows
+    from kinesis_nb.exporting.target import Outlet, Target
 
 INTERRUPTED_SECONDS = 0.5  # for the responses under way after Ctrl-C; those that do not come are possible duplicates
 _THE_SAME = "give the same rows in the same order, a query with ORDER BY; or send what is missing without resume="
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """How an export sends; see :meth:`kinesis_nb.source.Source.export_df`."""
-
-    order: str = "per_key"
-    on_ambiguous: str = "resend"
-    resume: ExportReport | None = None
-
-    def __post_init__(self) -> None:
-        check_choice("order", self.order, "per_key", "none")
-        check_choice("on_ambiguous", self.on_ambiguous, "resend", "stop")
-        if not isinstance(self.resume, ExportReport | None):
-            raise ConfigError(f"resume= takes no {type(self.resume).__name__}", hint="give the report of that export")
-
-    def settled(self, stream: str) -> Settled:
-        """Return the rows that need not be sent any more."""
-        if self.resume is None:
-            return Settled()
-        if self.resume.stream != stream:
-            raise ConfigError(
-                f"the report is of an export to {self.resume.stream!r}, not to {stream!r}",
-                hint="resume it with the ARN it was started with",
-            )
-        return self.resume.settled.copy()
-
-
 def export_frame(
-    kinesis: Kinesis,
-    stream: str,
-    arn: str,
-    frame: Any,
-    options: Options,
-    delivery: Delivery,
-    clock: Clock,
-    progress: Callable[[int], None],
+    outlet: Outlet, frame: Any, options: RecordOptions, delivery: Delivery, progress: Callable[[int], None]
 ) -> ExportReport:
     """Write every row of a frame; see :meth:`kinesis_nb.source.Source.export_df`."""
-    done = delivery.settled(stream)
-    export = _Export(kinesis, stream, arn, delivery, done, Tally(stream, done.copy()), clock, progress)
+    done, clock = delivery.done_rows(outlet.stream), outlet.clock
+    export = _Export(outlet, delivery, done, Tally(outlet.stream, done.copy()), progress)
     started = clock.monotonic()
 
     def report(note: str) -> ExportReport:
@@ -91,17 +57,14 @@ def export_frame(
 class _Export:
     """One run: feeds the exporter in the caller's own thread; what it did is in the tally, however it ends."""
 
-    kinesis: Kinesis
-    stream: str
-    arn: str
+    outlet: Outlet
     delivery: Delivery
-    done: Settled
+    done: DoneRows
     tally: Tally
-    clock: Clock
     progress: Callable[[int], None]
 
-    def run(self, rows: Rows, options: Options) -> None:
-        preparer = Preparer(self.kinesis, rows.schema, options, self.tally.gave_up)
+    def run(self, rows: FrameRows, options: RecordOptions) -> None:
+        preparer = Preparer(self.outlet.kinesis, rows.schema, options, self.tally.gave_up)
         if preparer.beside:
             _warn_of_columns_beside(preparer.beside)
         if rows.whole is not None:
@@ -113,11 +76,11 @@ class _Export:
         if first is None:
             return
         refuse_large(first, LARGEST_RECORD_BYTES)  # no stream takes these, so nobody needs to be asked
-        target = look_up(self.kinesis, self.clock, self.stream, self.arn)
+        target = describe_target(self.outlet)
         refuse_large(first, target.record_bytes)
-        in_waves = self.delivery.order == "per_key" and not options.aggregate
-        window = IN_MEMORY if rows.in_memory else STREAMED
-        self._send(preparer, target, _slices(chain([first], parts), in_waves=in_waves), window)
+        in_waves = self.delivery.is_ordered and not options.aggregate
+        limit = IN_MEMORY if rows.in_memory else STREAMED
+        self._send(preparer, target, _slices(chain([first], parts), in_waves=in_waves), limit)
 
     def _numbered(self, preparer: Preparer, batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         """Yield the records of every batch that has some; none before all that was settled is compared."""
@@ -145,20 +108,13 @@ class _Export:
             raise ConfigError(f"{what}: the first {self.done.first:,} rows were others", hint=_THE_SAME)
         refuse_rows(self.done.differ(first_row, marks), what, _THE_SAME)
 
-    def _send(self, preparer: Preparer, target: Target, slices: Iterator[pl.DataFrame], window: Window) -> None:
-        exporter = Exporter(
-            self.kinesis,
-            target,
-            self.clock,
-            self.tally,
-            ordered=self.delivery.order == "per_key",
-            resend_unknown=self.delivery.on_ambiguous == "resend",
-        )
+    def _send(self, preparer: Preparer, target: Target, slices: Iterator[pl.DataFrame], limit: QueueLimit) -> None:
+        exporter = Exporter(self.outlet, target, self.tally, self.delivery)
         try:
             exporter.start()
             for part in slices:
                 refuse_large(part, target.record_bytes)
-                exporter.wait_for_room(window, self.progress)
+                exporter.wait_for_room(limit, self.progress)
                 exporter.queue(preparer.entries(part))
                 self.progress(self.tally.rows)
             exporter.finish(self.progress)

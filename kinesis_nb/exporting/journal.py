@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
+from kinesis_nb.core.position import Kind
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporting.journal_file import GivenUp, JournalFile, read_journal
@@ -24,6 +25,7 @@ from kinesis_nb.exporting.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from kinesis_nb.core.position import StartingPosition
     from kinesis_nb.core.transport import Clock
     from kinesis_nb.exporting.journal_file import Found
     from kinesis_nb.exporting.lane import Entry, Outcome
@@ -76,11 +78,9 @@ class Journal:
         cls,
         path: Path,
         header: Mapping[str, str | None],
-        begin: str | None,
+        start: StartingPosition,
         clock: Clock,
-        *,
         ends: Callable[[], Mapping[str, int]],
-        is_latest: bool = False,
     ) -> Self:
         """Open a journal, or make it.
 
@@ -88,8 +88,8 @@ class Journal:
         ----------
         header
             What it is for; None for what is not known now.
-        begin, is_latest
-            Where a new one begins: at a time (ISO), or behind what the table holds now.
+        start
+            Where a new one begins: before the first row, at a time, or behind what the table holds now.
         ends
             Gives the offset behind the last row of each shard of the table.
 
@@ -104,9 +104,11 @@ class Journal:
         try:
             found = read_journal(path)
             if found.state is None:
-                journal.header, journal.begin = dict(header), begin
+                journal.header = dict(header)
+                if start.kind is Kind.AT_TIMESTAMP and start.timestamp is not None:
+                    journal.begin = start.timestamp.isoformat()
                 journal._given_up.clear()
-                journal.progress.resume(ends() if is_latest else {}, {})
+                journal.progress.resume(ends() if start.kind is Kind.LATEST else {}, {})
             else:
                 journal._load(found.state, found, ends)
                 check_header(path, journal.header, header)
@@ -163,14 +165,14 @@ class Journal:
 
     # --- what the lanes tell
 
-    def sending(self, entries: Sequence[Entry]) -> None:
+    def on_request(self, entries: Sequence[Entry]) -> None:
         """Write down what a request tries."""
         with self._lock:
             places = [self._places[row] for entry in entries for row in entry.rows]
             self._tried.update(places)
             self._add({"try": _by_shard(places)})
 
-    def settled(self, outcome: Outcome) -> None:
+    def on_outcome(self, outcome: Outcome) -> None:
         """Write down what became of it."""
         with self._lock:
             written = [self._places.pop(row) for entry in outcome.written for row in entry.rows]

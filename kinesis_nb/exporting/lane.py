@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -19,10 +18,11 @@ from kinesis_nb.core.retry import backoff
 from kinesis_nb.errors import InvalidRequest, KeyUnavailable, KinesisError, MalformedAnswer, ServiceError, Throttled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from kinesis_nb.core.transport import Clock, PutResult
-    from kinesis_nb.exporting.throughput import Pacer
+    from kinesis_nb.core.transport import PutResult
+    from kinesis_nb.exporting.target import Outlet
+    from kinesis_nb.exporting.throughput import WriteRate
 
 MALFORMED_TRIES = 10  # for a request of which no readable response tells what became of it
 TRIES = 5  # for a record that is refused with a code we do not know
@@ -79,64 +79,46 @@ class Outcome(NamedTuple):
 class Observer(Protocol):
     """Who wants to know about every request: before it goes out, and what became of it."""
 
-    def sending(self, entries: Sequence[Entry]) -> None:
+    def on_request(self, entries: Sequence[Entry]) -> None:
         """Take note that these are about to be sent."""
         ...
 
-    def settled(self, outcome: Outcome) -> None:
+    def on_outcome(self, outcome: Outcome) -> None:
         """Take note of what became of them; nothing more of these keys is sent before this returns."""
         ...
 
 
-Find = Callable[[Sequence[bytes], float], list[str | None]]
-
-
 @dataclass(slots=True)
 class _Doubtful:
-    """Aggregates that were written or not."""
+    """Aggregates of a request whose response was lost: they were written or not."""
 
-    find: Find
     entries: list[Entry]
     sent_at: float
     error: KinesisError
-    looks: int = 0
-
-    def look(self, now: float) -> list[str | None]:
-        return self.find([entry.wire for entry in self.entries], now - self.sent_at)
+    tries: int = 0
 
 
 class Lane:
     """Sends the entries it is given, one request per :meth:`step`.
 
+    An aggregate whose response was lost is searched for in the stream before it is sent again: else all rows of its key
+    would come twice, the first behind the last.
+
     Parameters
     ----------
-    put
-        Writes records; raises KinesisError.
     ordered
         Whether entries of one key keep their order.
     resend_unknown
         Whether entries whose outcome is not known are sent again; else that is an error.
-    find
-        Takes records and how many seconds ago they were sent; returns the shard of each, None for one that is not in
-        the stream. An aggregate whose response was lost is looked for before it is sent again, because all rows
-        of its key would come twice, the first behind the last.
     """
 
     def __init__(
-        self,
-        put: Callable[[Sequence[bytes]], list[PutResult]],
-        clock: Clock,
-        pacer: Pacer,
-        observer: Observer,
-        *,
-        ordered: bool,
-        resend_unknown: bool = True,
-        find: Find | None = None,
+        self, outlet: Outlet, rate: WriteRate, observer: Observer, *, ordered: bool, resend_unknown: bool = True
     ) -> None:
         self.has_work = threading.Event()
-        self._put, self._clock, self._pacer, self._observer = put, clock, pacer, observer
-        self._ordered, self._resend_unknown, self._find = ordered, resend_unknown, find
-        self._doubtful: _Doubtful | None = None  # under way until it was looked for
+        self._outlet, self._clock, self._rate, self._observer = outlet, outlet.clock, rate, observer
+        self._ordered, self._resend_unknown = ordered, resend_unknown
+        self._doubtful: _Doubtful | None = None  # under way until it was searched for
         self._lock = threading.Lock()  # guards the two below; never held during I/O
         self._queue: deque[Entry] = deque()  # in the order of every key; what was refused is at its front again
         self._suspects: deque[list[Entry]] = deque()  # parts of a request that the service will not take
@@ -162,17 +144,17 @@ class Lane:
         KinesisError
             When the service refuses for good.
         """
-        if wait := self._pacer.wait():
+        if wait := self._rate.wait():
             return wait
         if self._doubtful is not None:
-            return self._look_for(self._doubtful)
+            return self._search(self._doubtful)
         entries = self._next_request()
         if not entries:
             return None
-        self._observer.sending(entries)
+        self._observer.on_request(entries)
         sent_at = self._clock.monotonic()
         try:
-            results = self._put([entry.wire for entry in entries])
+            results = self._outlet.put([entry.wire for entry in entries])
         except KinesisError as error:
             return self._request_failed(entries, error, sent_at)
         return self._answered(entries, results)
@@ -181,7 +163,7 @@ class Lane:
         with self._lock:
             if self._suspects:
                 return self._suspects.popleft()
-            records, size = self._pacer.most()
+            records, size = self._rate.most()
             entries = [self._queue.popleft() for _ in range(min(records, len(self._queue)))]
             if self._ordered:
                 entries, later = _first_of_each_key(entries)
@@ -200,12 +182,12 @@ class Lane:
             return 0.0
         is_refusal = isinstance(error, Throttled | KeyUnavailable)
         is_unknown = error.retryable and not is_refusal
-        if is_unknown and self._find is not None and (packed := [entry for entry in entries if len(entry.rows) > 1]):
-            self._doubtful = _Doubtful(self._find, packed, sent_at, error)
+        if is_unknown and (packed := [entry for entry in entries if len(entry.rows) > 1]):
+            self._doubtful = _Doubtful(packed, sent_at, error)
             entries = [entry for entry in entries if len(entry.rows) == 1]
         self._again(entries)
         throttled = len(entries) if isinstance(error, Throttled) else 0
-        self._observer.settled(
+        self._observer.on_outcome(
             Outcome(unknown=entries, throttled=0) if is_unknown else Outcome(refused=entries, throttled=throttled)
         )
         is_final = not error.retryable or isinstance(error, KeyUnavailable)  # nobody waits in a cell for a key
@@ -213,25 +195,26 @@ class Lane:
         if is_final or (is_unknown and entries and not self._resend_unknown):
             raise error
         if throttled:
-            self._pacer.sent(0, 0, throttled=True, refused=True)
+            self._rate.sent(0, 0, throttled=True, refused=True)
         self._failures += 1
         return backoff(self._failures - 1, error, self._clock)
 
-    def _look_for(self, doubtful: _Doubtful) -> float:
+    def _search(self, doubtful: _Doubtful) -> float:
         """Find out which entries of a request were written although its response was lost."""
         try:
-            shard_ids = doubtful.look(self._clock.monotonic())
+            records = [entry.wire for entry in doubtful.entries]
+            shard_ids = self._outlet.find(records, self._clock.monotonic() - doubtful.sent_at)
         except KinesisError as error:
-            doubtful.looks += 1
-            if error.retryable and doubtful.looks < TRIES:
-                return backoff(doubtful.looks, error, self._clock)
+            doubtful.tries += 1
+            if error.retryable and doubtful.tries < TRIES:
+                return backoff(doubtful.tries, error, self._clock)
             shard_ids = [None] * len(doubtful.entries)
         self._doubtful = None
         places = list(zip(doubtful.entries, shard_ids, strict=True))
         missing = [entry for entry, shard_id in places if shard_id is None]
         written = [entry for entry, shard_id in places if shard_id is not None]
         self._again(missing)
-        self._observer.settled(Outcome(written, [shard_id for shard_id in shard_ids if shard_id], unknown=missing))
+        self._observer.on_outcome(Outcome(written, [shard_id for shard_id in shard_ids if shard_id], unknown=missing))
         if missing and not self._resend_unknown:
             raise doubtful.error
         return 0.0
@@ -239,12 +222,12 @@ class Lane:
     def _narrow_down(self, entries: list[Entry], error: InvalidRequest) -> None:
         """Find the record that spoils its request by halving; alone, it is given up."""
         if len(entries) == 1:
-            self._observer.settled(Outcome(failed=[(entries[0], error.message)]))
+            self._observer.on_outcome(Outcome(failed=[(entries[0], error.message)]))
             return
         middle = len(entries) // 2
         with self._lock:
             self._suspects.extendleft([entries[middle:], entries[:middle]])
-        self._observer.settled(Outcome(refused=entries))
+        self._observer.on_outcome(Outcome(refused=entries))
 
     def _answered(self, entries: list[Entry], results: list[PutResult]) -> float:
         written = [entry for entry, result in zip(entries, results, strict=True) if result.error_code is None]
@@ -264,10 +247,10 @@ class Lane:
             else:
                 failed.append((entry, f"{code}: {result.error_message}"))
         self._again(refused)
-        self._observer.settled(Outcome(written, shard_ids, refused, (), failed, throttled))
+        self._observer.on_outcome(Outcome(written, shard_ids, refused, (), failed, throttled))
         size = sum([entry.size for entry in entries])
-        self._pacer.sent(len(entries), size, throttled=throttled > 0, refused=throttled == len(entries))
-        if len(refused) == throttled:  # the pacer knows when to send those again
+        self._rate.sent(len(entries), size, throttled=throttled > 0, refused=throttled == len(entries))
+        if len(refused) == throttled:  # the rate says when to send those again
             self._failures = 0
             return 0.0
         self._failures = 0 if written else self._failures + 1

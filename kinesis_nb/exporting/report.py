@@ -58,7 +58,7 @@ class ExportReport:
     failed: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_FAILED))
     note: str = ""
     stream: str = ""
-    settled: Settled = field(default_factory=lambda: Settled())
+    settled: DoneRows = field(default_factory=lambda: DoneRows())
 
     def __repr__(self) -> str:
         note = f", {self.note}" if self.note else ""
@@ -81,7 +81,7 @@ class ExportReport:
         return [(caption, frame) for caption, frame in shown if len(frame)]
 
 
-class Settled:
+class DoneRows:
     """Which rows need not be sent any more, because they were written or given up, and a mark of what they were.
 
     Every row has a mark, a number made of its values and its place. The rows before `first` have one together, their
@@ -89,7 +89,7 @@ class Settled:
 
     Examples
     --------
-    >>> settled = Settled()
+    >>> settled = DoneRows()
     >>> settled.add([0, 1, 5])
     >>> settled.first, 1 in settled, 5 in settled, 3 in settled
     (2, True, True, False)
@@ -151,9 +151,9 @@ class Settled:
         """The number behind the last settled row."""
         return self.first + self._later.rfind(1) + 1
 
-    def copy(self) -> Settled:
+    def copy(self) -> DoneRows:
         """Return one of its own."""
-        other = Settled()
+        other = DoneRows()
         other.first, other._later = self.first, bytearray(self._later)
         other._mark, other._marks = self._mark, self._marks[: (self.end - self.first) * _MARK_BYTES]
         return other
@@ -164,7 +164,7 @@ def sum_of(marks: Marks) -> int:
     return int(marks.sum(dtype=np.uint64))
 
 
-class Window(NamedTuple):
+class QueueLimit(NamedTuple):
     """How much may wait to be sent."""
 
     rows: int
@@ -180,9 +180,9 @@ class Tally:
         How many of the rows that were given up the report names, the newest; None for all.
     """
 
-    def __init__(self, stream: str, settled: Settled | None = None, *, named: int | None = None) -> None:
+    def __init__(self, stream: str, settled: DoneRows | None = None, *, named: int | None = None) -> None:
         self._changed = threading.Condition()  # guards everything below
-        self._report = ExportReport(stream=stream, settled=settled or Settled())
+        self._report = ExportReport(stream=stream, settled=settled or DoneRows())
         self._shards: dict[str, list[int]] = {}
         self._failed: deque[tuple[int, str]] = deque(maxlen=named)
         self._failures = 0  # rows that were given up
@@ -201,13 +201,13 @@ class Tally:
         with self._changed:
             self._report.settled.mark(first_row, marks)
 
-    def sending(self, entries: Sequence[Entry]) -> None:
+    def on_request(self, entries: Sequence[Entry]) -> None:
         """Take note of a request that goes out now."""
         with self._changed:
             self._report.requests += 1
             self._under_way += _rows(entries)
 
-    def settled(self, outcome: Outcome) -> None:
+    def on_outcome(self, outcome: Outcome) -> None:
         """Take note of what became of a request."""
         report = self._report
         with self._changed:
@@ -255,7 +255,7 @@ class Tally:
         """Rows that were given up."""
         return self._failures
 
-    def wait_for_room(self, most: Window, timeout: float) -> bool:
+    def wait_for_room(self, most: QueueLimit, timeout: float) -> bool:
         """Wait until less than that is queued; return whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: self._open < most.rows and self._open_bytes < most.bytes, timeout)

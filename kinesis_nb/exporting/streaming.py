@@ -1,4 +1,4 @@
-"""An export that runs in the background: takes rows from a feeder, and gives them to an exporter."""
+"""An export that runs in the background: takes rows from a RowSource, and gives them to an Exporter."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from kinesis_nb.core.arguments import hinted, in_seconds
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import KinesisError, TableError
-from kinesis_nb.exporting.entries import Options, Preparer
+from kinesis_nb.exporting.entries import Preparer
 from kinesis_nb.exporting.exporter import STREAMED, Exporter
-from kinesis_nb.exporting.report import ExportReport, Settled, Tally
+from kinesis_nb.exporting.options import Delivery
+from kinesis_nb.exporting.report import DoneRows, ExportReport, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from kinesis_nb.core.arguments import Seconds
-    from kinesis_nb.core.transport import Clock, Kinesis
-    from kinesis_nb.exporting.journal import Journal
-    from kinesis_nb.exporting.rows import Feeder
-    from kinesis_nb.exporting.target import Target
+    from kinesis_nb.exporting.options import RecordOptions
+    from kinesis_nb.exporting.rows import RowSource
+    from kinesis_nb.exporting.target import Outlet, Target
 
 POLL_SECONDS = 0.5  # between two looks at the source
 STOP_SECONDS = 10.0
@@ -75,32 +75,22 @@ class StreamingExport:
     """A running export; made by :meth:`kinesis_nb.source.Source.export_stream`."""
 
     def __init__(
-        self,
-        kinesis: Kinesis,
-        clock: Clock,
-        target: Target,
-        feeder: Callable[[Callable[[int], int]], Feeder],
-        options: Options,
-        *,
-        schema: pl.Schema,
-        journal: Journal | None,
-        rate: float | None,
+        self, outlet: Outlet, target: Target, rows: RowSource, options: RecordOptions, rate: float | None
     ) -> None:
-        self.stream = target.stream
-        self.journal, self.tally = journal, Tally(target.stream, named=NAMED)
-        self._clock, self._target, self._rate = clock, target, rate
-        self._preparer = Preparer(kinesis, schema, options, self._gave_up)
-        self._exporter = Exporter(kinesis, target, clock, self.tally, ordered=True, journal=journal)
+        self.stream = outlet.stream
+        self.journal, self.tally = rows.journal, Tally(outlet.stream, named=NAMED)
+        self._clock, self._target, self._rows, self._rate = outlet.clock, target, rows, rate
+        self._preparer = Preparer(outlet.kinesis, rows.schema, options, self._gave_up)
+        self._exporter = Exporter(outlet, target, self.tally, Delivery(), rows.journal)
         self._stopping = threading.Event()
         self._over = threading.Event()
         self._passes = threading.Condition()  # guards the two below
         self._begun = 0  # looks at the source that were begun
         self._queued_by_pass = (0, 0)  # the last look that ended, and how many rows were queued by then
         self._next_row = 0
-        self._started = self._due = clock.monotonic()
+        self._started = self._due = outlet.clock.monotonic()
         self._error: BaseException | None = None
         self._trouble = ""
-        self._feeder = feeder(self._number)
 
     def start(self) -> None:
         """Start the threads; returns at once."""
@@ -117,7 +107,7 @@ class StreamingExport:
         try:
             while not self._stopping.is_set():
                 self._look()
-                if self._feeder.is_over:
+                if self._rows.is_over:
                     break
                 self._stopping.wait(POLL_SECONDS)
             if not self._stopping.is_set() or self.journal is None:  # what a tail gave is nowhere else
@@ -141,7 +131,7 @@ class StreamingExport:
             self._begun += 1
             number = self._begun
         try:
-            for rows, first_row in self._feeder.parts():
+            for rows, first_row in self._rows.parts(self._number):
                 self._feed(rows, first_row)
                 if self._stopping.is_set():
                     return
@@ -166,7 +156,7 @@ class StreamingExport:
 
     def _feed(self, rows: pl.DataFrame, first_row: int) -> None:
         for part in rows.iter_slices(self._slice_rows(rows.height)):
-            records = self._preparer.records(part, first_row, Settled())
+            records = self._preparer.records(part, first_row, DoneRows())
             first_row += part.height
             records = self._without_large(records)
             self._exporter.wait_for_room(STREAMED, lambda _rows: None)
@@ -264,9 +254,9 @@ class StreamingExport:
             report.possible_duplicates if journal is None else journal.possible_duplicates,
             self.tally.failed if journal is None else journal.failed,
             report,
-            self._feeder.dropped,
+            self._rows.dropped,
             str(self._error or self._trouble),
-            self._feeder.waits_for if self.is_running else "",
+            self._rows.waits_for if self.is_running else "",
         )
 
     def _state(self) -> str:

@@ -18,7 +18,7 @@ _SLOWEST = 0.02  # of a shard
 _REQUEST_SECONDS = 0.5  # a paced request holds what the shards take in this time
 
 
-class Pacer:
+class WriteRate:
     """Additive increase, multiplicative decrease, for the shards of one lane.
 
     Rates are in shards: a shard takes 1,000 records and 1 MiB per second, whichever is used up first. Without a limit

@@ -183,7 +183,7 @@ def test_gives_up_a_record_after_some_tries(source: kn.Source, streams: Streams,
         ([1, 2], {}, "a list is not a table"),
         (pl.DataFrame({"a": ["x"], "o": [object()]}), {}, "column 'o' holds Python objects"),
         (pd.DataFrame({"a": ["x", 1]}), {}, "column .a. holds Python objects of different types, int and str: row 1"),
-        (pl.DataFrame({"a": ["x"]}), {"encode": "csv"}, "encode= takes no str"),
+        (pl.DataFrame({"a": ["x"]}), {"encode": "csv"}, "encode= does not accept this str"),
         (pl.DataFrame({"a": ["x"]}), {"encode": lambda row: row["b"]}, "row 0 cannot be encoded: KeyError"),
     ],
 )
@@ -337,7 +337,10 @@ def test_a_failure_has_its_report(source: kn.Source, streams: Streams, emulator:
 
 @pytest.mark.parametrize(
     ("resume", "says"),
-    [("yes", "resume= takes no str"), (kn.ExportReport(stream="other"), "is of an export to 'other', not to 'orders'")],
+    [
+        ("yes", "resume= does not accept this str"),
+        (kn.ExportReport(stream="other"), "is of an export to 'other', not to 'orders'"),
+    ],
 )
 def test_a_report_of_something_else_is_refused(
     source: kn.Source, streams: Streams, emulator: Emulator, resume: object, says: str

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
+from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.emulator import ManualClock
 from kinesis_nb.exporting import journal as journal_module
 from kinesis_nb.exporting.journal import Journal
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ALL = pl.lit(value=True)
+BEGINNING = StartingPosition.trim_horizon()
 HEADER: dict[str, str | None] = {"table": "arn", "table_id": "1", "created_at": "a", "output": "b"}
 
 
@@ -54,7 +56,7 @@ class Book:
         self.clock = VirtualClock(ManualClock())
         self.path = path
         self._next = 0
-        self.journal = Journal.open(path, HEADER | header, None, self.clock, ends=lambda: ends or {})
+        self.journal = Journal.open(path, HEADER | header, BEGINNING, self.clock, lambda: ends or {})
         self.opened.append(self.journal)
 
     def take(self, *places: tuple[str, int], wanted: pl.Expr = ALL) -> list[int]:
@@ -69,8 +71,8 @@ class Book:
     def send(self, rows: Iterable[int]) -> None:
         """Have rows acknowledged, one request each."""
         for row in rows:
-            self.journal.sending([entry(row)])
-            self.journal.settled(Outcome(written=[entry(row)]))
+            self.journal.on_request([entry(row)])
+            self.journal.on_outcome(Outcome(written=[entry(row)]))
 
     def die(self) -> None:
         """End as a process does that is killed: nothing is written any more, and the lock is gone."""
@@ -114,8 +116,8 @@ def test_remembers_over_a_crash(book: Book) -> None:
     """What was acknowledged stays done; what was under way when the process died is sent again and counted."""
     places = [("s", 5), ("s", 6), ("s", 7), ("t", 0)]
     assert book.take(*places) == [0, 1, 2, 3]
-    book.journal.sending([entry(row) for row in range(3)])
-    book.journal.settled(Outcome(written=[entry(1)], refused=[entry(2)]))
+    book.journal.on_request([entry(row) for row in range(3)])
+    book.journal.on_outcome(Outcome(written=[entry(1)], refused=[entry(2)]))
     with book.path.open("ab") as file:
         file.write(b'{"done":{"s":[7')  # the line that it died in
     book.die()
@@ -161,8 +163,8 @@ def test_rows_that_were_given_up_stay_so(book: Book) -> None:
     places = [("s", 0), ("s", 1), ("s", 2)]
     book.take(*places)
     book.journal.gave_up([0], "no key")
-    book.journal.sending([entry(1)])
-    book.journal.settled(Outcome(failed=[(entry(1), "too odd")]))
+    book.journal.on_request([entry(1)])
+    book.journal.on_outcome(Outcome(failed=[(entry(1), "too odd")]))
     book.die()
     again = book.again()
     assert again.wanted(*places) == [2]
@@ -194,8 +196,8 @@ def test_stays_small(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     places = [("s", row) for row in range(count)]
     book.take(*places)
     book.send(range(1, count))
-    book.journal.sending([entry(0)])
-    book.journal.settled(Outcome(unknown=[entry(0)]))
+    book.journal.on_request([entry(0)])
+    book.journal.on_outcome(Outcome(unknown=[entry(0)]))
     book.die()
     assert book.path.stat().st_size < 6000
     again = book.again()
@@ -212,8 +214,8 @@ def test_holes_and_rows_given_up_do_not_pile_up(book: Book) -> None:
         sent = [row for row in rows if row % 10]
         for start in range(0, len(sent), 500):
             entries = [entry(row) for row in sent[start : start + 500]]
-            book.journal.sending(entries)
-            book.journal.settled(Outcome(written=entries))
+            book.journal.on_request(entries)
+            book.journal.on_outcome(Outcome(written=entries))
         book.journal._rewrite()
         sizes.append(book.path.stat().st_size)
         assert book.journal.progress.low == {"s": first + 9_999}
@@ -305,10 +307,10 @@ def played(path: Path) -> tuple[list[tuple[str, int]], set[tuple[str, int]]]:
     book.send(rows[2:6])
     book.journal.gave_up([rows[7]], "no key")
     rows += book.take(*places[12:])
-    book.journal.sending([entry(row) for row in (0, 8, 12)])
-    book.journal.settled(Outcome(written=[entry(8)], unknown=[entry(0)], refused=[entry(12)]))
+    book.journal.on_request([entry(row) for row in (0, 8, 12)])
+    book.journal.on_outcome(Outcome(written=[entry(8)], unknown=[entry(0)], refused=[entry(12)]))
     book.send(rows[13:16])
-    book.journal.sending([entry(9)])
+    book.journal.on_request([entry(9)])
     book.die()
     return places, {places[row] for row in (0, 2, 3, 4, 5, 8, 9, 13, 14, 15)}
 
@@ -503,7 +505,7 @@ def test_a_full_disk_leaves_no_half_line(book: Book) -> None:
     rows = book.take(("s", 0), ("s", 1))
     size = book.path.stat().st_size
     with full_disk(size + 5), pytest.raises(kn.TableError, match="cannot be written") as caught:
-        book.journal.sending([entry(row) for row in rows])
+        book.journal.on_request([entry(row) for row in rows])
     assert "make room" in caught.value.hint
     assert book.path.stat().st_size == size
     book.send(rows[:1])
@@ -575,11 +577,12 @@ def test_one_at_a_time(book: Book) -> None:
 HOLDER = r"""
 import ctypes, os, sys
 from pathlib import Path
+from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.emulator import ManualClock
 from kinesis_nb.exporting.journal import Journal
 from tests.support.virtual import VirtualClock
-journal = Journal.open(Path(sys.argv[1]), {"table": "arn", "table_id": "1", "created_at": "a", "output": "b"}, None,
-                       VirtualClock(ManualClock()), ends=dict)
+journal = Journal.open(Path(sys.argv[1]), {"table": "arn", "table_id": "1", "created_at": "a", "output": "b"},
+                       StartingPosition.trim_horizon(), VirtualClock(ManualClock()), dict)
 read, write = os.pipe()
 fork = ctypes.CDLL(None).fork if sys.argv[2] == "closes" else os.fork  # of a library, which tells nobody
 if fork() == 0:

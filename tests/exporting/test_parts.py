@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import heapq
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 import pytest
@@ -18,18 +18,23 @@ from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.core.transport import PutResult, StreamExtras
 from kinesis_nb.emulator import ManualClock, Model, Quotas
 from kinesis_nb.errors import AccessDenied, InvalidRequest, KeyUnavailable, ServiceError
-from kinesis_nb.exporting.entries import Options, Preparer, waves
+from kinesis_nb.exporting.entries import Preparer, waves
 from kinesis_nb.exporting.exporter import Exporter
-from kinesis_nb.exporting.lane import Entry, Find, Lane
-from kinesis_nb.exporting.report import Settled, Tally
-from kinesis_nb.exporting.target import Target, look_up
-from kinesis_nb.exporting.throughput import MOST_BYTES, MOST_RECORDS, Pacer
+from kinesis_nb.exporting.lane import Entry, Lane
+from kinesis_nb.exporting.options import Delivery, RecordOptions
+from kinesis_nb.exporting.report import DoneRows, Tally
+from kinesis_nb.exporting.target import Outlet, Target, describe_target
+from kinesis_nb.exporting.throughput import MOST_BYTES, MOST_RECORDS, WriteRate
 from kinesis_nb.wire.aggregation import pack, unpack
 from kinesis_nb.wire.putting import decode_results, encode_records, request_body
 from tests.support.virtual import VirtualClock, VirtualKinesis
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from kinesis_nb.core.transport import Clock
+
+    Find = Callable[[Sequence[bytes], float], list[str | None]]
 
 ARN = "arn:aws:kinesis:us-east-1:123456789012:stream/copy"
 
@@ -39,10 +44,10 @@ def entry(key: str, row: int, size: int = 10) -> Entry:
 
 
 class Service:
-    """Answers with what a script says: results, or an error; written otherwise."""
+    """Stands for an outlet; responds with what a script says: results, or an error; written otherwise."""
 
-    def __init__(self, *script: list[PutResult] | Exception) -> None:
-        self.script = list(script)
+    def __init__(self, clock: Clock, script: Sequence[list[PutResult] | Exception], find: Find | None) -> None:
+        self.clock, self.script, self._find = clock, list(script), find
         self.requests: list[list[str]] = []
 
     def put(self, records: Sequence[bytes]) -> list[PutResult]:
@@ -51,6 +56,10 @@ class Service:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def find(self, records: Sequence[bytes], seconds: float) -> list[str | None]:
+        assert self._find is not None
+        return self._find(records, seconds)
 
 
 class LaneKit:
@@ -64,11 +73,9 @@ class LaneKit:
         find: Find | None = None,
     ) -> None:
         self.clock = VirtualClock(ManualClock())
-        self.service, self.tally = Service(*script), Tally("copy")
-        pacer = Pacer(self.clock)
-        self.lane = Lane(
-            self.service.put, self.clock, pacer, self.tally, ordered=ordered, resend_unknown=resend_unknown, find=find
-        )
+        self.service, self.tally = Service(self.clock, script, find), Tally("copy")
+        outlet, rate = cast("Outlet", self.service), WriteRate(self.clock)
+        self.lane = Lane(outlet, rate, self.tally, ordered=ordered, resend_unknown=resend_unknown)
 
     def drain(self) -> kn.ExportReport:
         while (wait := self.lane.step()) is not None:
@@ -272,11 +279,11 @@ def fill(shards: int, rows: int, data: str, quotas: Quotas) -> tuple[float, int,
     model.call("CreateStream", {"StreamName": "copy", "ShardCount": shards})
     kinesis = Quota(model, clock)
     frame = pl.DataFrame({"key": [f"key-{row}" for row in range(rows)], "data": [data] * rows})
-    target = Target("copy", tuple(shard.hash_range[1] for shard in kinesis.list_shards("copy")), 1)
+    target = Target(tuple(shard.hash_range[1] for shard in kinesis.list_shards("copy")), 1)
     tally = Tally("copy")
-    exporter = Exporter(kinesis, target, clock, tally, ordered=True)
-    preparer = Preparer(kinesis, frame.schema, Options(data_column="data"), tally.gave_up)
-    exporter.queue(preparer.entries(preparer.records(frame, 0, Settled())))
+    exporter = Exporter(Outlet(kinesis, clock, "copy", ARN), target, tally, Delivery())
+    preparer = Preparer(kinesis, frame.schema, RecordOptions(data_column="data"), tally.gave_up)
+    exporter.queue(preparer.entries(preparer.records(frame, 0, DoneRows())))
     started = clock.monotonic()
     due = [(started, number) for number in range(shards)]
     while due:
@@ -302,22 +309,22 @@ def test_eight_shards_are_filled() -> None:
 def test_the_rate_goes_down_and_up_again() -> None:
     """The first refusal brings the pace of the service's own quota, later ones slow down further, calm speeds up."""
     clock = VirtualClock(ManualClock())
-    pacer = Pacer(clock)
-    assert pacer.most() == (MOST_RECORDS, MOST_BYTES)
-    pacer.sent(500, 1000, throttled=False)
-    assert pacer.wait() == 0
-    pacer.sent(500, 1000, throttled=True)
-    assert pacer.wait() == pytest.approx(0.5)
+    rate = WriteRate(clock)
+    assert rate.most() == (MOST_RECORDS, MOST_BYTES)
+    rate.sent(500, 1000, throttled=False)
+    assert rate.wait() == 0
+    rate.sent(500, 1000, throttled=True)
+    assert rate.wait() == pytest.approx(0.5)
     clock.sleep(1)
-    pacer.sent(500, 1000, throttled=True)
-    assert pacer.most()[0] == 425
-    pacer.sent(500, 1000, throttled=True)
-    assert pacer.most()[0] == 425  # the same overload
+    rate.sent(500, 1000, throttled=True)
+    assert rate.most()[0] == 425
+    rate.sent(500, 1000, throttled=True)
+    assert rate.most()[0] == 425  # the same overload
     for _ in range(10):
         clock.sleep(1)
-        pacer.sent(500, 1000, throttled=False)
-    assert pacer.most()[0] == 500
-    assert pacer.wait() < 0.3
+        rate.sent(500, 1000, throttled=False)
+    assert rate.most()[0] == 500
+    assert rate.wait() < 0.3
 
 
 # --- which rows are settled
@@ -325,7 +332,7 @@ def test_the_rate_goes_down_and_up_again() -> None:
 
 def test_settled_rows() -> None:
     """Rows count as settled one by one, in any order; the first open one is known."""
-    settled = Settled()
+    settled = DoneRows()
     settled.add([3, 1, 0, 5000])
     assert (settled.first, settled.end) == (2, 5001)
     assert [row in settled for row in (0, 1, 2, 3, 4, 5000, 9999)] == [True, True, False, True, False, True, False]
@@ -340,11 +347,11 @@ def test_settled_rows() -> None:
 def test_resuming_prepares_exactly_the_rest(*, aggregate: bool, done: set[int], batch: int) -> None:
     """Whatever rows are settled, and however the frame comes in batches: each of the others is sent once, no other."""
     frame = pl.DataFrame({"key": ["a", "b", "c"] * 4, "n": range(12)})
-    settled = Settled()
+    settled = DoneRows()
     settled.add(sorted(done))
     manual = ManualClock()
     kinesis = Quota(Model(clock=manual), VirtualClock(manual))
-    preparer = Preparer(kinesis, frame.schema, Options(aggregate=aggregate), Tally("copy").gave_up)
+    preparer = Preparer(kinesis, frame.schema, RecordOptions(aggregate=aggregate), Tally("copy").gave_up)
     sent = [
         row
         for first_row in range(0, 12, batch)
@@ -382,6 +389,10 @@ class Told(VirtualKinesis):
         return _raise_or_return(self.answers[1])
 
 
+def outlet_of(kinesis: Told) -> Outlet:
+    return Outlet(kinesis, kinesis.clock, "copy", ARN)
+
+
 def _raise_or_return(answer: Any) -> Any:
     if isinstance(answer, Exception):
         raise answer
@@ -391,7 +402,7 @@ def _raise_or_return(answer: Any) -> Any:
 def test_a_writer_that_may_ask_nothing_goes_by_hash_keys() -> None:
     """Without permission to look, lanes are parts of the hash keys and the default limit of a record holds."""
     kinesis = Told(AccessDenied("no"), AccessDenied("no"))
-    target = look_up(kinesis, kinesis.clock, "copy", ARN)
+    target = describe_target(outlet_of(kinesis))
     assert len(target.hash_ranges) == 8
     assert (target.hash_ranges[-1], target.shards_per_lane, target.record_bytes) == (MAX_HASH_KEY, None, 2**20)
 
@@ -402,9 +413,9 @@ def test_lanes_are_the_open_shards() -> None:
     shards = [Shard(f"s{n}", hash_range=(edges[n] + 1, edges[n + 1])) for n in range(130)]
     closed = Shard("old", ending_sequence_number="9")
     kinesis = Told(StreamExtras(arn=ARN, max_record_bytes=2**21), [closed, *shards[:3]])
-    assert look_up(kinesis, kinesis.clock, "copy", ARN) == Target("copy", tuple(edges[1:4]), 1, 2**21)
+    assert describe_target(outlet_of(kinesis)) == Target(tuple(edges[1:4]), 1, 2**21)
     kinesis = Told(StreamExtras(), shards)
-    target = look_up(kinesis, kinesis.clock, "copy", ARN)
+    target = describe_target(outlet_of(kinesis))
     assert (len(target.hash_ranges), target.shards_per_lane, target.hash_ranges[-1]) == (44, 3, MAX_HASH_KEY)
 
 
@@ -412,13 +423,13 @@ def test_what_a_look_tells() -> None:
     """AUTO distribution is warned of, another account's stream refused, a missing stream told."""
     kinesis = Told(StreamExtras(distribution="AUTO", arn=ARN), [])
     with pytest.warns(UserWarning, match="AUTO"):
-        look_up(kinesis, kinesis.clock, "copy", ARN)
+        describe_target(outlet_of(kinesis))
     kinesis = Told(StreamExtras(arn=ARN.replace("1234", "9999")), [])
     with pytest.raises(kn.ConfigError, match="these credentials see"):
-        look_up(kinesis, kinesis.clock, "copy", ARN)
+        describe_target(outlet_of(kinesis))
     kinesis = Told(kn.StreamNotFound("no stream"), [])
     with pytest.raises(kn.StreamNotFound):
-        look_up(kinesis, kinesis.clock, "copy", ARN)
+        describe_target(outlet_of(kinesis))
 
 
 # --- the wire

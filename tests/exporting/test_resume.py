@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import ErrorReply, PartialFailure
-from kinesis_nb.exporting.report import ExportReport, Settled, Window, sum_of
+from kinesis_nb.exporting.report import DoneRows, ExportReport, QueueLimit, sum_of
 from tests.conftest import Streams, by_key
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ ENDS: dict[str, tuple[type[BaseException] | None, Callable[[pl.DataFrame], Any],
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read little at once, so that something is sent before the end of a small frame is read."""
     monkeypatch.setattr("kinesis_nb.exporting.tables.CHUNK_ROWS", BATCH)
-    monkeypatch.setattr("kinesis_nb.exporting.frame.STREAMED", Window(BATCH, 2**20))
+    monkeypatch.setattr("kinesis_nb.exporting.frame.STREAMED", QueueLimit(BATCH, 2**20))
 
 
 def ended(error: type[BaseException] | None, call: Callable[[], ExportReport]) -> ExportReport:
@@ -273,7 +273,7 @@ def test_a_report_of_a_rest_is_about_all_rows(source: kn.Source, streams: Stream
 
 def test_a_report_without_marks_is_refused(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
     """Nobody can tell which rows it is about."""
-    arn, settled = streams.create(), Settled()
+    arn, settled = streams.create(), DoneRows()
     settled.add([0, 2])
     report = ExportReport(stream="orders", settled=settled)
     with pytest.raises(kn.ConfigError, match="not the rows that the report is about"):
@@ -287,7 +287,7 @@ def test_a_changed_row_is_noticed_if_it_is_settled(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 40))
     marks = np.array(data.draw(st.lists(st.integers(0, 2**64 - 1), min_size=count, max_size=count)), np.uint64)
     order = data.draw(st.permutations(range(count)))
-    settled, size = Settled(), data.draw(st.integers(1, count))
+    settled, size = DoneRows(), data.draw(st.integers(1, count))
     for start in range(0, count, size):
         settled.mark(start, marks[start : start + size])
     for rows in (order[: count // 3], order[count // 3 : data.draw(st.integers(0, count))]):

@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 import kinesis_nb as kn
 from kinesis_nb.emulator import ErrorReply, ManualClock, PartialFailure, Reset, Stall
 from kinesis_nb.exporting import follow
-from kinesis_nb.exporting.follow import GrowingTable
+from kinesis_nb.exporting.follow import TableFollower
 from kinesis_nb.syncing.sync import hurry
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.storage import Storage
@@ -105,7 +105,7 @@ def test_a_table_in_s3_is_read_with_the_keys_of_the_moment(source: kn.Source, st
     sync = source.sync("orders", f"{uri}/t", storage_options=options, commit_interval=0.05)
     assert sync.wait(timeout=30)
     now = dict(options)
-    table = GrowingTable(Storage.at(f"{uri}/t", lambda: now))
+    table = TableFollower(Storage.at(f"{uri}/t", lambda: now))
     assert sum(band.height for band in table.bands({})) == 10
     now["endpoint_url"] = "http://127.0.0.1:9"
     with pytest.raises(kn.TableError, match="cannot be read"):
@@ -327,7 +327,7 @@ def test_a_table_that_cannot_be_read_now_is_trouble(table: kn.Sync, streams: Str
     streams.put(10)
     assert table.wait(timeout=30)
     table.stop()
-    rows = GrowingTable(Storage(table.uri))
+    rows = TableFollower(Storage(table.uri))
     Path(table.uri).rename(tmp_path / "away")
     for ask in (rows.ends, rows.seen, lambda: list(rows.bands({}))):
         with pytest.raises(kn.TableError, match="cannot be read") as caught:
@@ -415,7 +415,7 @@ def test_an_end_waits_for_every_shard(source: kn.Source, streams: Streams, table
     streams.put(20)
     streams.split("orders")
     assert table.wait(timeout=30)
-    rows = GrowingTable(Storage(table.uri))
+    rows = TableFollower(Storage(table.uri))
     before = rows.seen()
     assert before is not None
     assert before <= datetime.now(UTC)
@@ -482,7 +482,7 @@ def test_a_journal_that_is_no_path_is_refused(
     source: kn.Source, streams: Streams, tmp_path: Path, journal: Any
 ) -> None:
     """Before anything is asked or written."""
-    with pytest.raises(kn.ConfigError, match=r"is no file|journal= does not accept"):
+    with pytest.raises(kn.ConfigError, match=r"is not a valid path|journal= does not accept"):
         source.export_stream(tmp_path / "t", streams.create("copy"), journal=journal)
 
 

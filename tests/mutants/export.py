@@ -149,8 +149,8 @@ MUTANTS = [
     Mutant(
         "an aggregate is sent again unlooked for",
         "exporting/lane.py",
-        "if is_unknown and self._find is not None and (packed",
-        "if False and self._find is not None and (packed",
+        "if is_unknown and (packed",
+        "if False and (packed",
     ),
     Mutant(
         "an aggregate that was not found is forgotten",

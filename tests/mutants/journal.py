@@ -32,15 +32,15 @@ MUTANTS = [
     Mutant(
         "the journal of another table is taken",
         "exporting/start.py",
-        '        "table_id": table.table_id,\n',
-        '        "table_id": None,\n',
+        '            "table_id": self.table.table_id,\n',
+        '            "table_id": None,\n',
         "tests/exporting/test_stream.py",
     ),
     Mutant(
         "an output stream that was made again is taken for the old one",
         "exporting/start.py",
-        '        "output_created_at": target.created_at,\n',
-        '        "output_created_at": None,\n',
+        '            "output_created_at": target.created_at,\n',
+        '            "output_created_at": None,\n',
         "tests/exporting/test_stream.py",
     ),
     Mutant(
@@ -227,14 +227,14 @@ MUTANTS = [
     Mutant(
         "the export of another table or output with the same journal is returned",
         "exporting/start.py",
-        "    setup = (setup, storage.uri, arn)",
-        "    _ = (setup, storage.uri, arn)",
+        "        return self.table.storage.uri, self.outlet.arn\n",
+        "        return ()\n",
         "tests/exporting/test_stream.py",
     ),
     Mutant(
         "a call that is refused ends the export that runs",
         "exporting/start.py",
-        "    check_journal(path, header)\n",
+        "        check_journal(self.key, header)\n",
         "",
         "tests/exporting/test_stream.py",
     ),

@@ -30,11 +30,12 @@ import polars as pl
 
 from kinesis_nb.emulator import AwsError, ManualClock, Model, Quotas
 from kinesis_nb.errors import InvalidRequest, KinesisError, ServiceError, Throttled
-from kinesis_nb.exporting.entries import Options, Preparer, waves
+from kinesis_nb.exporting.entries import Preparer, waves
 from kinesis_nb.exporting.exporter import Exporter
-from kinesis_nb.exporting.report import ExportReport, Settled, Tally, sum_of
+from kinesis_nb.exporting.options import Delivery, RecordOptions
+from kinesis_nb.exporting.report import DoneRows, ExportReport, Tally, sum_of
 from kinesis_nb.exporting.tables import read_rows
-from kinesis_nb.exporting.target import look_up
+from kinesis_nb.exporting.target import Outlet, describe_target
 from kinesis_nb.wire.aggregation import pack, unpack
 from kinesis_nb.wire.batches import decode_page
 from kinesis_nb.wire.finding import Page, find
@@ -192,7 +193,7 @@ class Run:
         self.kinesis = PlayedKinesis(self.model, self.clock, self.random, self.happened)
         self.reports: list[ExportReport] = []
         self.rows = self._rows(self.random.randint(1, 600), self.random.choice([1, 3, 20, 300]))
-        self.options = Options(aggregate=self.random.random() < 0.25)
+        self.options = RecordOptions(aggregate=self.random.random() < 0.25)
         self.batch = self.random.choice([50, 1000])
 
     def _rows(self, count: int, keys: int) -> pl.DataFrame:
@@ -205,7 +206,7 @@ class Run:
         return pl.DataFrame(rows, {"key": pl.String, "n": pl.Int64}, orient="row")
 
     def run(self) -> Counter[str]:
-        settled = Settled()
+        settled = DoneRows()
         while settled.first < self.rows.height:
             report = self._export(settled)
             self.reports.append(report)
@@ -216,14 +217,13 @@ class Run:
         self._check()
         return self.happened
 
-    def _export(self, settled: Settled) -> ExportReport:
+    def _export(self, settled: DoneRows) -> ExportReport:
         """Export what is not settled, until the end or an interrupt."""
         tally = Tally(STREAM, settled.copy())
         schema = read_rows(self.rows).schema
         preparer = Preparer(self.kinesis, schema, self.options, tally.gave_up)
-        exporter = Exporter(
-            self.kinesis, look_up(self.kinesis, self.clock, STREAM, ""), self.clock, tally, ordered=True
-        )
+        outlet = Outlet(self.kinesis, self.clock, STREAM, "")
+        exporter = Exporter(outlet, describe_target(outlet), tally, Delivery())
         batches = list(self.rows.iter_slices(self.batch))
         self.happened["rows in several batches"] += len(batches) > 1
         first_row, steps, idle, note = 0, 0, 0, ""

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.selection import EVERYTHING
-from kinesis_nb.exporting.entries import Options
-from kinesis_nb.exporting.start import Range, start_export
+from kinesis_nb.exporting.options import Range, RecordOptions
+from kinesis_nb.exporting.rows import Rows
+from kinesis_nb.exporting.start import start_export
+from kinesis_nb.exporting.target import Outlet
 from kinesis_nb.syncing.sync import open_table
 from kinesis_nb.table.storage import LOG
 from tests.simulation.life.moves import MOST_PROCESSES, Moves
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.exporting.streaming import StreamingExport
 
-Line = tuple[Options, Range]
+Line = tuple[RecordOptions, Range]
 _UNSURE = timedelta(milliseconds=2)  # the emulator and the oracle may round a time to other milliseconds
 
 
@@ -116,16 +118,20 @@ class ExportMoves(Moves):
         found = [path for path in folder.glob("*") if path.suffix in {".journal", ""}] if folder.is_dir() else []
         return found[0] if found else None
 
+    def outlet(self, process: ExportProcess) -> Outlet:
+        """Return the way of a process to the output stream."""
+        return Outlet(process.kinesis, process.clock, OUTPUT, self.life.arn)
+
     def begin_export(self, process: ExportProcess, name: str = "export", line: Line | None = None) -> Cell:
         """Run the line of an export in a process."""
-        life, storage = self.life, process.storage()
-        options = Options(aggregate=self.aggregates and self.random.random() < 0.8)
+        storage = process.storage()
+        options = RecordOptions(aggregate=self.aggregates and self.random.random() < 0.8)
         options, span = process.line = line or (options, self.span)
         if self.latest is None:
             self.latest = frozenset(self.rows())
 
         def run() -> StreamingExport:
-            made = start_export(process.kinesis, process.clock, storage, OUTPUT, life.arn, options, span)
+            made = start_export(self.outlet(process), Rows(storage), options, span)
             if self.sure_since is None:
                 self.sure_since = frozenset(self.rows())
             return made
@@ -261,7 +267,7 @@ class ExportMoves(Moves):
 
         def line() -> StreamingExport:
             open_table(process.kinesis, STREAM, storage, self.start, clock=process.clock)
-            return start_export(process.kinesis, process.clock, storage, OUTPUT, self.life.arn, Options(), span)
+            return start_export(self.outlet(process), Rows(storage), RecordOptions(), span)
 
         self.refused_lines.append(process.run("export another table with this journal", line))
         return True
