@@ -119,7 +119,8 @@ class Payload:
     def __init__(self, schema: pl.Schema, encode: Encode | None, data_column: str | None) -> None:
         if encode is not None and not callable(encode):
             raise ConfigError(
-                f"encode= does not accept this {type(encode).__name__}", hint="give a function from a dict to bytes or str"
+                f"encode= does not accept this {type(encode).__name__}",
+                hint="give a function from a dict to bytes or str",
             )
         if encode is not None and data_column is not None:
             raise ConfigError("encode= and data_column= are two ways to make the data", hint="leave one of them out")
