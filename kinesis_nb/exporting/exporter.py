@@ -105,7 +105,7 @@ class Exporter:
             end.set()
 
     def wait_for_room(self, most: QueueLimit, progress: Callable[[int], None]) -> None:
-        """Wait until the queues are below their bounds.
+        """Wait until the queues are below their bounds, or nothing more is to be sent.
 
         Raises
         ------
@@ -113,9 +113,9 @@ class Exporter:
             What a lane failed with.
         """
         self._raise_failure()
-        while not self._tally.wait_for_room(most, TICK_SECONDS):
+        while not self._stopping.is_set() and not self._tally.wait_for_room(most, TICK_SECONDS):
             progress(self._tally.rows)
-            self._raise_failure()
+        self._raise_failure()
 
     def finish(self, progress: Callable[[int], None]) -> None:
         """Wait until everything that was queued is settled, and end the threads.

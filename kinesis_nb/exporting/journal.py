@@ -18,7 +18,7 @@ import polars as pl
 
 from kinesis_nb.core.position import Kind
 from kinesis_nb.core.process import of_one_process
-from kinesis_nb.errors import ConfigError, warn
+from kinesis_nb.errors import ConfigError, TableError, warn
 from kinesis_nb.exporting.journal_file import GivenUp, JournalFile, read_journal
 from kinesis_nb.exporting.progress import Progress
 
@@ -34,6 +34,7 @@ Place = tuple[str, int]
 """A row of a synced table: shard id and ``shard_offset``."""
 
 SHARD, OFFSET = "shard_id", "shard_offset"
+RETRY_SECONDS = 1.0  # between two tries to write to a disk that is full
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _OTHER = {
     "table": "it is of a table of the stream {was}",
@@ -63,7 +64,9 @@ class Journal:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._file = JournalFile(path, clock)
         self._given_up = GivenUp(path.with_name(f"{path.name}.failed"))
-        self._lock = threading.Lock()  # guards everything below
+        self._changed = threading.Condition()  # guards everything below; released while a full disk is waited for
+        self._is_behind = False  # whether the file lacks something that is known here
+        self._is_stopping = False
         self._places: dict[int, Place] = {}  # rows that are queued and not done
         self._tried: set[Place] = set()
         self._taken: dict[str, int] = {}  # per shard, up to where rows were taken by any run
@@ -72,6 +75,7 @@ class Journal:
         self.header: dict[str, str | None] = {}
         self.begin: str | None = None
         self.rows = self.possible_duplicates = self.failed = 0
+        self.retry_reason = ""  # why nothing can be written now, while that is tried again
 
     @classmethod
     def open(
@@ -123,7 +127,7 @@ class Journal:
 
     def high(self) -> dict[str, int]:
         """Return, per shard, the first offset that was not taken yet."""
-        with self._lock:
+        with self._changed:
             return dict(self.progress.high)
 
     def take(self, rows: pl.DataFrame, wanted: pl.Expr, number: Callable[[int], int]) -> tuple[pl.DataFrame, int]:
@@ -143,7 +147,7 @@ class Journal:
         tuple of DataFrame and int
             Those to be sent that were not sent by an earlier run, and the number of the first.
         """
-        with self._lock:
+        with self._changed:
             rows = rows.filter(not_before(self.progress.high))
             new = self._without_resumed(rows.filter(wanted))
             first_row = number(new.height)
@@ -167,14 +171,18 @@ class Journal:
 
     def on_request(self, entries: Sequence[Entry]) -> None:
         """Write down what a request tries."""
-        with self._lock:
+        with self._changed:
             places = [self._places[row] for entry in entries for row in entry.rows]
             self._tried.update(places)
-            self._add({"try": _by_shard(places)})
+            try:
+                self._add({"try": _by_shard(places)})
+            except TableError:
+                self._tried.difference_update(places)  # the request does not go out
+                raise
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Write down what became of it."""
-        with self._lock:
+        with self._changed:
             written = [self._places.pop(row) for entry in outcome.written for row in entry.rows]
             refused = [self._places[row] for entry in outcome.refused for row in entry.rows]
             unknown = [self._places[row] for entry in outcome.unknown for row in entry.rows]
@@ -192,7 +200,7 @@ class Journal:
 
     def gave_up(self, rows: Iterable[int], reason: str) -> None:
         """Write down rows that are not sent, for a reason."""
-        with self._lock:
+        with self._changed:
             line = {"failed": self._fail((row, reason) for row in rows)}
             self._count(line)
             self._add(line)
@@ -216,7 +224,7 @@ class Journal:
 
     def failed_rows(self) -> list[tuple[str, int, str]]:
         """Return the rows that were given up: shard id, offset, reason."""
-        with self._lock:
+        with self._changed:
             found = self._given_up.rows() | {(shard_id, offset): reason for shard_id, offset, reason in self._failed}
         return [(shard_id, offset, found[shard_id, offset]) for shard_id, offset in sorted(found)]
 
@@ -276,21 +284,68 @@ class Journal:
                 "try": _by_shard(self._tried),
             }
         )
+        self._is_behind, self.retry_reason = False, ""
 
     def _add(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
-        self._file.add(line, durable=durable)
-        if self._file.is_large:
-            self._rewrite()
+        """Add a line; what it says is known here already, so that :meth:`_rewrite` can write it instead."""
+
+        def add() -> None:
+            self._file.add(line, durable=durable)
+            if self._file.is_large:
+                self._rewrite()
+
+        self._write(add)
+
+    def _write(self, action: Callable[[], None]) -> None:
+        """Change the file; while the disk is full, wait: nothing may be sent that is not written down.
+
+        Raises
+        ------
+        TableError
+            When the file cannot be written for another reason, or not before the export is to stop.
+        """
+        try:
+            if self._is_behind:
+                self._rewrite()
+            else:
+                action()
+        except TableError as error:
+            self._write_later(error)
+
+    def _write_later(self, error: TableError) -> None:
+        """Write all that is known here as soon as there is room.
+
+        A line that failed is not tried again: its first half may be in the file, and what is behind that is not read.
+        """
+        self._is_behind = True
+        while self._is_behind:
+            if not error.retryable or self._is_stopping:
+                raise error
+            self.retry_reason = str(error)
+            self._changed.wait(RETRY_SECONDS)
+            try:
+                if self._is_behind:  # else another thread found room
+                    self._rewrite()
+            except TableError as again:
+                error = again
+
+    def stop_waiting(self) -> None:
+        """Raise from now on where a full disk would be waited for: the export is to stop."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
 
     def sync(self) -> None:
         """Make everything so far survive a power cut."""
-        with self._lock:
-            self._file.sync()
+        with self._changed:
+            self._write(self._file.sync)
 
     def close(self) -> None:
         """Let others have it."""
-        with self._lock:
+        with self._changed:
             try:
+                if self._is_behind:
+                    self._rewrite()
                 if self._file.is_open:
                     self._file.add({"closed": True}, durable=True)
             finally:

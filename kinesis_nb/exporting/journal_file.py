@@ -7,6 +7,7 @@ of the later ones that are durable, so that a file that lost its end is recognis
 
 from __future__ import annotations
 
+import errno
 import os
 import weakref
 import zlib
@@ -29,6 +30,7 @@ T = TypeVar("T")
 REWRITE_BYTES = 4 * 2**20  # then the file is replaced by its meaning
 SYNC_SECONDS = 1.0  # what a power cut takes is at most so old
 _DURABLE = {"taken", "closed"}  # what the lines say that are in the copy as well
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _CHECK = b"\t"  # between a line and its checksum; JSON has none
 
 
@@ -213,10 +215,14 @@ class GivenUp:
         if not rows:
             return
         try:
-            with self._path.open("ab") as file:
-                file.write(b"".join(map(_encode, rows)))
-                file.flush()
-                os.fsync(file.fileno())
+            with self._path.open("ab", buffering=0) as file:
+                size = file.tell()
+                try:
+                    _write(file, b"".join(map(_encode, rows)))
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(size)  # half a line would spoil the one behind it
+                    raise
         except OSError as error:
             raise _unwritable(self._path, error) from None
 
@@ -238,9 +244,11 @@ class GivenUp:
 
 
 def _unwritable(path: Path, error: OSError) -> TableError:
+    """Return what a user can do about it; retryable where waiting may help, and a fault of the disk never passes."""
     return TableError(
         f"{path} cannot be written: {one_line(error)}",
-        hint="make room there, and run the same line again: it continues where it stopped",
+        hint="make room there: an export that waits for it continues; else run the same line again",
+        retryable=error.errno in _FULL,
     )
 
 

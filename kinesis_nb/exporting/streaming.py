@@ -90,7 +90,7 @@ class StreamingExport:
         self._next_row = 0
         self._started = self._due = outlet.clock.monotonic()
         self._error: BaseException | None = None
-        self._trouble = ""
+        self._retry_reason = ""
 
     def start(self) -> None:
         """Start the threads; returns at once."""
@@ -106,18 +106,28 @@ class StreamingExport:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._look()
+                self._poll()
                 if self._rows.is_over:
                     break
                 self._stopping.wait(POLL_SECONDS)
             if not self._stopping.is_set() or self.journal is None:  # what a tail gave is nowhere else
                 self._exporter.finish(lambda _rows: None)
         except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the user, whatever it is
-            self._error = error
+            self._error = None if self._was_stopped(error) else error
         finally:
+            self._stop_sending()
             self._exporter.stop()
             self._close_journal()
             self._over.set()
+
+    def _was_stopped(self, error: BaseException) -> bool:
+        """Whether it was stopped while a full disk was waited for; closing the journal says whether there is room now."""
+        return isinstance(error, TableError) and error.retryable and self._stopping.is_set()
+
+    def _stop_sending(self) -> None:
+        self._exporter.halt()
+        if self.journal is not None:
+            self.journal.stop_waiting()
 
     def _close_journal(self) -> None:
         try:
@@ -126,7 +136,7 @@ class StreamingExport:
         except KinesisError as error:
             self._error = self._error or error
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         with self._passes:
             self._begun += 1
             number = self._begun
@@ -135,11 +145,12 @@ class StreamingExport:
                 self._feed(rows, first_row)
                 if self._stopping.is_set():
                     return
-            self._trouble = ""
+            self._retry_reason = ""
         except TableError as error:
             if not error.retryable:  # the journal could not be written: what was taken is not queued
                 raise
-            self._trouble = str(error)
+            if not self._stopping.is_set():
+                self._retry_reason = str(error)
             return
         if self._exporter.error is not None:
             raise self._exporter.error
@@ -198,7 +209,7 @@ class StreamingExport:
         """Begin to stop, and return at once."""
         self._stopping.set()
         if self.journal is not None:
-            self._exporter.halt()
+            self._stop_sending()
 
     @hinted
     def join(self, timeout: Seconds) -> bool:
@@ -255,7 +266,7 @@ class StreamingExport:
             self.tally.failed if journal is None else journal.failed,
             report,
             self._rows.dropped,
-            str(self._error or self._trouble),
+            str(self._error or self._retry_reason or ("" if journal is None else journal.retry_reason)),
             self._rows.waits_for if self.is_running else "",
         )
 
@@ -279,7 +290,7 @@ class StreamingExport:
     @property
     def has_trouble(self) -> bool:
         """Whether it cannot read its rows at the moment."""
-        return bool(self._trouble)
+        return bool(self._retry_reason)
 
     @property
     def failed(self) -> pl.DataFrame:

@@ -15,7 +15,7 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import CutBody, EmptyReply, ErrorReply, PartialFailure, Reset, Stall
-from kinesis_nb.exporting.report import Tally, Window
+from kinesis_nb.exporting.report import QueueLimit, Tally
 from kinesis_nb.service.client import KinesisClient
 from tests.conftest import Streams, by_key
 
@@ -426,7 +426,7 @@ def test_a_lazy_frame_is_read_as_it_is_sent(
 ) -> None:
     """Of a LazyFrame no more is queued than the window holds, and every row arrives."""
     monkeypatch.setattr("kinesis_nb.exporting.tables.CHUNK_ROWS", 50)
-    monkeypatch.setattr("kinesis_nb.exporting.frame.STREAMED", Window(100, 2**20))
+    monkeypatch.setattr("kinesis_nb.exporting.frame.STREAMED", QueueLimit(100, 2**20))
     arn, df, most = streams.create(shards=2), frame(600, keys=2), 0
     queued = Tally.queued
 

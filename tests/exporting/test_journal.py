@@ -9,6 +9,7 @@ import resource
 import select
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,7 +31,7 @@ from tests.simulation.life.disk import Disk
 from tests.support.virtual import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from pathlib import Path
 
 ALL = pl.lit(value=True)
@@ -500,6 +501,84 @@ def full_disk(more: int) -> Generator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@contextmanager
+def no_room(journal: Journal) -> Generator[None]:
+    """Let the disk of a journal be full, as the system says it."""
+    path = journal._file.path
+    drafts = [path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.copy.new")]
+    for draft in drafts:
+        draft.symlink_to("/dev/full")
+    assert journal._file._file is not None
+    journal._file._file.close()
+    journal._file._file = open("/dev/full", "wb", buffering=0)  # noqa: PTH123, SIM115 - no file of a folder
+    yield
+    for draft in drafts:
+        draft.unlink()
+
+
+WRITES: dict[str, Callable[[Journal], object]] = {
+    "what was taken": lambda journal: journal.take(rows_of(("s", 2)), ALL, lambda _rows: 2),
+    "a request": lambda journal: journal.on_request([entry(1)]),
+    "an outcome": lambda journal: journal.on_outcome(Outcome(written=[entry(0)])),
+    "a row that was given up": lambda journal: journal.gave_up([1], "too odd"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_a_full_disk_is_waited_for(
+    book: Book, write: Callable[[Journal], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing goes on before it is written down, and then all of it is, with what others wrote meanwhile."""
+    monkeypatch.setattr(journal_module, "RETRY_SECONDS", 0.01)
+    book.take(("s", 0), ("s", 1))
+    book.journal.on_request([entry(0)])
+    threads = [threading.Thread(target=write, args=(book.journal,)), threading.Thread(target=book.journal.sync)]
+    with no_room(book.journal):
+        threads[0].start()
+        threads[0].join(0.2)
+        assert threads[0].is_alive()
+        assert "No space left on device" in book.journal.retry_reason
+        assert book.journal.failed_rows() is not None  # nobody else is held up
+        threads[1].start()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert book.journal.retry_reason == ""
+    known = book.journal.progress.low, book.journal.rows, book.journal.failed, len(book.journal._tried)
+    book.die()
+    again = book.again().journal
+    assert (again.progress.low, again.rows, again.failed, again.possible_duplicates) == known
+
+
+def test_a_stop_waits_for_no_room(book: Book) -> None:
+    """What it could not write down is written when it is closed; a request that did not go out counts as none."""
+    book.take(("s", 0), ("s", 1))
+    book.journal.on_request([entry(0)])
+    book.journal.stop_waiting()
+    with no_room(book.journal):
+        with pytest.raises(kn.TableError, match="No space left on device"):
+            book.journal.on_outcome(Outcome(written=[entry(0)]))
+        with pytest.raises(kn.TableError, match="No space left on device"):
+            book.journal.on_request([entry(1)])
+    book.journal.close()
+    again = book.again()
+    assert (again.journal.rows, again.journal.possible_duplicates) == (1, 0)
+    assert again.wanted(("s", 0), ("s", 1)) == [1]
+
+
+def test_rows_that_were_given_up_are_known_after_a_full_disk(book: Book) -> None:
+    """Half a line that found room does not spoil the one that comes when there is more."""
+    rows = book.take(*(("s", offset) for offset in range(9)))
+    book.journal.gave_up(rows[:1], "too odd")
+    book.journal._rewrite()
+    book.journal.gave_up(rows[1:], "too odd")
+    with full_disk(book.path.with_name("j.failed").stat().st_size + 5), pytest.raises(kn.TableError):
+        book.journal._rewrite()
+    book.journal._rewrite()
+    book.die()
+    assert len(book.again().journal.failed_rows()) == 9
+
+
 def test_a_full_disk_leaves_no_half_line(book: Book) -> None:
     """A line that found no room is refused in our words and is not in the file; when there is room it goes on."""
     rows = book.take(("s", 0), ("s", 1))
@@ -545,6 +624,7 @@ def test_a_line_is_added_to_both_files_or_to_none(book: Book) -> None:
     before = book.path.read_bytes()
     with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123 - no file of a folder
         book.journal._file._copied, copied = full, book.journal._file._copied
+        book.journal.stop_waiting()
         with pytest.raises(kn.TableError, match="cannot be written"):
             book.take(("s", 0))
         book.journal._file._copied = copied

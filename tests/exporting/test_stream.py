@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from tests.support.servers import bucket
 from tests.support.virtual import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from kinesis_nb.emulator import Emulator
     from tests.support.places import Place
@@ -346,18 +347,78 @@ def test_a_journal_that_cannot_be_written_ends_the_export(
     assert export.wait(timeout=30)
     fsync, refused = os.fsync, []
 
-    def once_full(file: int) -> None:
+    def once_broken(file: int) -> None:
         if not refused and Path(f"/proc/self/fd/{file}").readlink().suffix == ".journal":
             refused.append(file)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         fsync(file)
 
-    monkeypatch.setattr(os, "fsync", once_full)
+    monkeypatch.setattr(os, "fsync", once_broken)
     streams.put(10)
     with pytest.raises(kn.TableError, match="cannot be written"):
         export.wait(timeout=20, until_caught_up=False)
     streams.put(10)
     assert table.wait(timeout=30)
+    finish(source.export_stream(table, arn))
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+@contextmanager
+def no_room_for_journals(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Let the disk of all journals be full."""
+    fsync = os.fsync
+
+    def full(file: int) -> None:
+        if ".journal" in Path(f"/proc/self/fd/{file}").readlink().name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        yield
+
+
+def test_an_export_waits_for_a_full_disk(
+    source: kn.Source, streams: Streams, table: kn.Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends nothing that is not written down, says what it waits for, and goes on when there is room."""
+    arn = streams.create("copy")
+    streams.put(10)
+    assert table.wait(timeout=30)
+    export = source.export_stream(table, arn)
+    assert export.wait(timeout=30)
+    with no_room_for_journals(monkeypatch):
+        streams.put(10)
+        assert table.wait(timeout=30)
+        assert not export.wait(timeout=3)
+        status = export.status()
+        assert (status.state, status.rows) == ("running", 10)
+        assert "No space left on device" in status.error
+        assert source.export_stream(table, arn) is export
+        assert len(source.read("copy", progress=False)) == 10
+    assert export.wait(timeout=30)
+    assert (export.status().error, export.status().possible_duplicates) == ("", 0)
+    finish(export)
+    finish(source.export_stream(table, arn))
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_an_export_that_waits_for_a_full_disk_can_be_stopped(
+    source: kn.Source, streams: Streams, table: kn.Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once; what it could not write down is an error, and nothing is lost or sent twice."""
+    arn = streams.create("copy")
+    streams.put(10)
+    assert table.wait(timeout=30)
+    export = source.export_stream(table, arn)
+    assert export.wait(timeout=30)
+    with no_room_for_journals(monkeypatch):
+        streams.put(10)
+        assert table.wait(timeout=30)
+        assert not export.wait(timeout=2)
+        export.stop()
+        assert export.status().state == "failed"
+        assert "No space left on device" in export.status().error
     finish(source.export_stream(table, arn))
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
 
