@@ -495,17 +495,17 @@ class Source:
             An ARN of this source's region; what gives the partition key, the first string column by default.
         encode, data_column
             A function from a row (a dict) to its data, or a column to send as it is. By default one JSON object per
-            row; a frame with the columns ``partition_key`` and ``data``, and no others than a record, goes as it came.
+            row; a frame of records, with ``partition_key``, ``data`` and no columns but theirs, is sent as it is.
         order, aggregate
             ``"per_key"`` keeps the order of the rows of a key; ``"none"`` is faster. For few keys, KPL aggregates are
             fast and keep it; readers must unpack them, as ours do.
         on_bad_key
-            What becomes of a key that is null, empty or over 256 characters: ``"fail"``, ``"skip"`` the row and report
-            it, or ``"hash"``: a SHA-256 of the key, or of the data where there is no key.
+            What to do with a key that is null, empty or over 256 characters: ``"fail"``, ``"skip"`` the row and report
+            it, or ``"hash"``: use a SHA-256 of the key, or of the data where there is no key.
         on_ambiguous
-            When an answer is lost: ``"resend"`` and count possible duplicates, or ``"stop"``.
+            When a response is lost: ``"resend"`` and count possible duplicates, or ``"stop"``.
         resume
-            The report of an export of these rows in this order; what it did not settle is sent. Others are refused.
+            The report of an export of these rows in this order: those that are not done are sent. Others are refused.
         progress
             Show a bar, or call a function with the rows written so far; a KinesisError from it stops the export.
 
@@ -517,10 +517,10 @@ class Source:
         Raises
         ------
         ConfigError
-            For a frame, column, key, size or ARN that cannot be right, and ExportsDisabled; nothing was sent, but of
-            what is read as it is sent the earlier batches (see ``error.report``).
+            For a frame, column, key, size or ARN that cannot be right, and ExportsDisabled. Nothing was sent, except
+            earlier batches of a frame that is read while it is sent (see ``error.report``).
         StreamNotFound, ServiceError
-            No such stream; the service refuses for good. Whatever ends an export, ``error.report`` can be resumed.
+            No such stream; the service refuses for good. After any error, ``error.report`` can be resumed.
         """
         from kinesis_nb.exporting.frame import export_frame
         from kinesis_nb.exporting.options import Delivery, RecordOptions
@@ -550,28 +550,28 @@ class Source:
     ) -> StreamingExport | AgentExport:
         """Write a synced table to another stream as it grows, byte for byte and in order per partition key.
 
-        The export is running when you get it. Calling it again, in this process or another one, goes on where it was:
-        after a crash only the records whose answers were not there yet are sent again, and counted.
+        The export is running when you get it. Calling it again, in this process or another one, continues where it was:
+        after a crash only the records without a response yet are sent again, and counted.
 
         Parameters
         ----------
         table_or_tail
-            A :class:`Sync`, the path of its table, or a :class:`Tail`. A tail's rows are taken out of it; they are
-            nowhere else, so only a table can be resumed.
+            A :class:`Sync`, the path of its table, or a :class:`Tail`. The rows of a tail are taken out of it and are
+            nowhere else, so only the export of a table can be resumed.
         output_stream_arn, partition_column
             As for :meth:`export_df`; by default the records keep their own keys.
         start
-            Where to start when the export is made, by arrival in the source stream; later ignored.
+            Where to start when the export is created, by arrival in the source stream; ignored when it continues.
         end
-            Export what arrived until then, and end; with `start`, a replay of a time range. Ranges that differ are
-            exports of their own.
+            Export what arrived until then, and end; with `start`, a replay of a time range. Different ranges are
+            different exports.
         rate
-            At most so many rows per second.
+            The most rows per second.
         aggregate, on_bad_key
             As for :meth:`export_df`.
         journal
-            The file that keeps the position; by default in the folder ``_exports`` of the table. A table in S3, which
-            `storage_options` say how to reach as for :meth:`sync`, has no such folder and needs it.
+            The file that keeps the position; by default in the folder ``_exports`` of the table. A table in S3 has no
+            such folder and needs it; `storage_options` are those of :meth:`sync`.
 
         Raises
         ------

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from kinesis_nb.exporting.report import DoneRows
 
     GaveUp = Callable[[Sequence[int], str], None]
-    """Is told the numbers of rows that are left out, and why."""
+    """Takes the numbers of rows that are left out, and the reason."""
 
 AGGREGATE_BYTES = 256 * 2**10  # of one aggregate: a shard takes four of them in a second
-_FRAMING = 16  # at most so many bytes of an aggregate belong to one record and are not its own
+_FRAMING = 16  # bytes that an aggregate adds to each of its records, at most
 _ROW = "row"
 _PLACE = "\0place"  # a name that no column of a user has
 
@@ -69,9 +69,9 @@ class Preparer:
         )
 
     def marks(self, rows: pl.DataFrame, first_row: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-        """Return a number per row that tells it from another one, and from the same in another place."""
+        """Return a number per row that differs for other values, and for the same values in another place."""
         made_of = rows if self._marked is None else rows.select(self._marked)
-        made_of = made_of.with_columns(cs.categorical().cast(pl.String))  # the numbers of those differ per process
+        made_of = made_of.with_columns(cs.categorical().cast(pl.String))  # the numbers of categories differ per process
         return made_of.with_row_index(_PLACE, first_row).hash_rows().to_numpy()
 
     def records(self, rows: pl.DataFrame, first_row: int, done: DoneRows) -> pl.DataFrame:
@@ -82,7 +82,7 @@ class Preparer:
         first_row
             The number of the first of them; the others follow.
         done
-            Rows that are settled already and left out.
+            Rows that are done already and left out.
         """
         numbers = pl.int_range(first_row, first_row + rows.height, dtype=pl.Int64, eager=True).alias(_ROW)
         if first_row < done.end:
@@ -106,7 +106,7 @@ class Preparer:
         return pl.DataFrame({_ROW: numbers, "key": keys, "data": data, "size": size})
 
     def _warn_of_long_keys(self, keys: pl.Series) -> None:
-        """Keys are counted in characters; a server that counts UTF-16 units takes some of them for too long."""
+        """Keys are counted in characters; a server that counts UTF-16 units refuses some of them as too long."""
         if any(len(key.encode("utf-16-le")) // 2 > KEY_CHARACTERS for key in keys):
             warn("a partition key has up to 256 characters, but more than 256 UTF-16 units: some servers refuse it")
 
@@ -121,7 +121,7 @@ class Preparer:
         return list(map(Entry, records["key"].to_list(), wires, records["size"].to_list(), rows))
 
     def _aggregated(self, records: pl.DataFrame) -> pl.DataFrame:
-        """Join the records of each key, in their order, into aggregates; one that stands alone stays plain."""
+        """Join the records of each key, in their order, into aggregates; a single record stays plain."""
         runs: list[_Run] = []
         latest: dict[str, _Run] = {}
         for row, key, data, size in records.iter_rows():

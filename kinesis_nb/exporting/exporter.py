@@ -1,4 +1,4 @@
-"""Sends entries to a stream with one thread per lane; a DataFrame and a growing table go through the same one."""
+"""Sends entries to a stream with one thread per lane; frames and growing tables both use it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TICK_SECONDS = 0.1
 
 
 class Exporter:
-    """Lanes, their threads, and the one place where entries come in.
+    """Lanes, their threads, and the one place that takes entries.
 
     Parameters
     ----------
@@ -56,12 +56,12 @@ class Exporter:
         ]
         self._lane_of = lru_cache(65_536)(self._find_lane)
         self._stopping = threading.Event()
-        self._is_complete = False  # nothing more will come in
-        # not Thread.join(): interrupted, it takes a living thread for a dead one
+        self._is_complete = False  # no more entries will be queued
+        # not Thread.join(): after an interrupt it takes a living thread for a dead one
         self._ends: list[threading.Event] = []
         self.error: BaseException | None = None
 
-    # --- what the simulation drives by itself ---
+    # --- what the simulation of exports calls without threads ---
 
     def queue(self, entries: Sequence[Entry]) -> None:
         """Give each entry to the lane of its key."""
@@ -118,7 +118,7 @@ class Exporter:
         self._raise_failure()
 
     def finish(self, progress: Callable[[int], None]) -> None:
-        """Wait until everything that was queued is settled, and end the threads.
+        """Wait until everything that was queued is written or given up, and end the threads.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Writes a DataFrame to a stream: in order per partition key, and nothing silently lost."""
+"""Writes a frame to a stream: in order per partition key, and nothing is lost without a message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kinesis_nb.exporting.tables import FrameRows
     from kinesis_nb.exporting.target import Outlet, Target
 
-INTERRUPTED_SECONDS = 0.5  # for the responses under way after Ctrl-C; those that do not come are possible duplicates
+INTERRUPTED_SECONDS = 0.5  # to wait for responses after Ctrl-C; rows without one are possible duplicates
 _THE_SAME = "give the same rows in the same order, a query with ORDER BY; or send what is missing without resume="
 
 
@@ -42,10 +42,10 @@ def export_frame(
     try:
         export.run(read_rows(frame), options)
     except KeyboardInterrupt:
-        warn("the export was interrupted: not all was written")
+        warn("the export was interrupted: not all rows were written")
         return report("interrupted")
     except BaseException as error:
-        # whatever ended it, what was written is known, and the rest can be sent; MemoryError and others keep their type
+        # whatever ended it, the rest can be sent: what was written is known. MemoryError and others keep their type
         error.report = found = report("failed")  # type: ignore[attr-defined]
         if found.settled.end:
             error.add_note(f"{found.rows:,} rows were written before; resume=error.report sends the rest")
@@ -55,7 +55,7 @@ def export_frame(
 
 @dataclass(frozen=True, slots=True)
 class _Export:
-    """One run: feeds the exporter in the caller's own thread; what it did is in the tally, however it ends."""
+    """One run, in the thread of the caller; however it ends, the tally says what was written."""
 
     outlet: Outlet
     delivery: Delivery
@@ -70,12 +70,12 @@ class _Export:
         if rows.whole is not None:
             preparer.check_keys(rows.whole)
         parts = self._numbered(preparer, rows.batches)
-        if rows.in_memory:  # then all of it is checked before anything is sent
+        if rows.in_memory:  # so all of it is checked before anything is sent
             parts = _as_one(parts)
         first = next(parts, None)
         if first is None:
             return
-        refuse_large(first, LARGEST_RECORD_BYTES)  # no stream takes these, so nobody needs to be asked
+        refuse_large(first, LARGEST_RECORD_BYTES)  # no stream takes these, whatever its limit
         target = describe_target(self.outlet)
         refuse_large(first, target.record_bytes)
         in_waves = self.delivery.is_ordered and not options.aggregate
@@ -83,7 +83,7 @@ class _Export:
         self._send(preparer, target, _slices(chain([first], parts), in_waves=in_waves), limit)
 
     def _numbered(self, preparer: Preparer, batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        """Yield the records of every batch that has some; none before all that was settled is compared."""
+        """Yield the records of each batch that has some; none before all rows that are done were compared."""
         row, beginning = 0, 0
         held: list[pl.DataFrame] = []
         for batch in batches:
@@ -99,13 +99,13 @@ class _Export:
                 yield from (records for records in held if records.height)
                 held.clear()
         if row < self.done.end:
-            raise ConfigError(f"the frame has {row:,} rows, the report is of one with more", hint=_THE_SAME)
+            raise ConfigError(f"the frame has {row:,} rows, and the report is of a frame with more", hint=_THE_SAME)
 
     def _compare(self, first_row: int, marks: Marks, beginning: int | None) -> None:
-        """Refuse to resume with other rows, or with the same in another order: some would be lost, some doubled."""
-        what = "not the rows that the report is about"
+        """Refuse to resume with other rows, or in another order: some rows would be lost, others doubled."""
+        what = "these are not the rows of the report"
         if beginning is not None and not self.done.is_beginning(beginning):
-            raise ConfigError(f"{what}: the first {self.done.first:,} rows were others", hint=_THE_SAME)
+            raise ConfigError(f"{what}: the first {self.done.first:,} rows differ", hint=_THE_SAME)
         refuse_rows(self.done.differ(first_row, marks), what, _THE_SAME)
 
     def _send(self, preparer: Preparer, target: Target, slices: Iterator[pl.DataFrame], limit: QueueLimit) -> None:
@@ -122,7 +122,7 @@ class _Export:
             exporter.stop(INTERRUPTED_SECONDS)
             raise
         except BaseException:
-            exporter.stop()  # a request under way would overtake what the rest sends
+            exporter.stop()  # a request under way would overtake those of the export that resumes
             raise
         finally:
             exporter.halt()
@@ -131,7 +131,7 @@ class _Export:
 
 def _warn_of_columns_beside(names: list[str]) -> None:
     warn(
-        f"each row is sent as one JSON object, for it has more than partition_key and data ({', '.join(names)}):"
+        f"each row is sent as one JSON object, because of the columns beside partition_key, data ({', '.join(names)}):"
         f' data_column="data" sends data as it is, and drop("data") leaves it out of the object'
     )
 

@@ -1,8 +1,8 @@
-"""What a streaming export has sent, on disk, so that it goes on where it was even after kill -9.
+"""What a streaming export has sent, on disk, so that it continues where it was even after kill -9.
 
-A request's rows are written down before it goes out, and what became of them before the next record of any of their
-keys may go. So after a crash of the process only the records of the requests that were under way are in doubt, at most
-one per key: they are sent again, in order, and counted as possible duplicates.
+A request's rows are recorded before it goes out, and its outcome before the next record of any of its keys may go. So
+after a crash of the process only the records of the requests that were under way are in doubt, at most one per key:
+they are sent again, in order, and counted as possible duplicates.
 
 After a power cut the last second may be missing, so all rows that had been taken out of the table by then are in doubt;
 how far that was is made durable before the first of them is sent.
@@ -39,9 +39,9 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _OTHER = {
     "table": "it is of a table of the stream {was}",
     "table_id": "it is of another table of the same stream",
-    "created_at": "its table is of a stream that was created at {was}, and this one at {now}",
+    "created_at": "its table is of a stream that was created at {was}, and the present one at {now}",
     "output": "its output stream is {was}",
-    "output_created_at": "its output stream was created at {was}, and the one of today at {now}",
+    "output_created_at": "its output stream was created at {was}, and the present one at {now}",
 }
 
 
@@ -86,7 +86,7 @@ class Journal:
         clock: Clock,
         ends: Callable[[], Mapping[str, int]],
     ) -> Self:
-        """Open a journal, or make it.
+        """Open a journal, or create it.
 
         Parameters
         ----------
@@ -167,10 +167,10 @@ class Journal:
                 rows = rows.filter((pl.col(SHARD) != shard_id) | ~pl.col(OFFSET).is_in(list(done)))
         return rows
 
-    # --- what the lanes tell
+    # --- requests and their outcomes
 
     def on_request(self, entries: Sequence[Entry]) -> None:
-        """Write down what a request tries."""
+        """Record the rows of a request before it goes out."""
         with self._changed:
             places = [self._places[row] for entry in entries for row in entry.rows]
             self._tried.update(places)
@@ -181,7 +181,7 @@ class Journal:
                 raise
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Write down what became of it."""
+        """Record the outcome of a request."""
         with self._changed:
             written = [self._places.pop(row) for entry in outcome.written for row in entry.rows]
             refused = [self._places[row] for entry in outcome.refused for row in entry.rows]
@@ -199,7 +199,7 @@ class Journal:
             self._add({name: value for name, value in line.items() if value})
 
     def gave_up(self, rows: Iterable[int], reason: str) -> None:
-        """Write down rows that are not sent, for a reason."""
+        """Record rows that are not sent, and the reason."""
         with self._changed:
             line = {"failed": self._fail((row, reason) for row in rows)}
             self._count(line)
@@ -250,7 +250,7 @@ class Journal:
         self._count_doubtful(state, found, ends)
 
     def _count_doubtful(self, state: Mapping[str, Any], found: Found, ends: Callable[[], Mapping[str, int]]) -> None:
-        """Count the rows that are sent again although they may have been sent."""
+        """Count the rows that are sent again although they may be in the output stream already."""
         was_closed = bool(found.lines) and "closed" in found.lines[-1]
         doubtful = len(self._tried)  # of requests that were under way when the process died
         if found.is_damaged:
@@ -297,7 +297,7 @@ class Journal:
         self._write(add)
 
     def _write(self, action: Callable[[], None]) -> None:
-        """Change the file; while the disk is full, wait: nothing may be sent that is not written down.
+        """Change the file; while the disk is full, wait: nothing may be sent that is not recorded.
 
         Raises
         ------
@@ -341,7 +341,7 @@ class Journal:
             self._write(self._file.sync)
 
     def close(self) -> None:
-        """Let others have it."""
+        """Close the file, so that another process may open it."""
         with self._changed:
             try:
                 if self._is_behind:
@@ -353,7 +353,7 @@ class Journal:
 
 
 def not_before(taken: Mapping[str, int]) -> pl.Expr:
-    """Return which rows are not before the offset of their shard; those of other shards all are."""
+    """Return which rows are not before the offset of their shard: all rows of a shard that has none."""
     if not taken:
         return pl.lit(value=True)
     first = pl.col(SHARD).replace_strict(list(taken), list(taken.values()), default=0, return_dtype=pl.Int64)
@@ -368,7 +368,7 @@ def check_journal(path: Path, header: Mapping[str, str | None]) -> None:
 
 
 def check_header(path: Path, then: Mapping[str, str | None], header: Mapping[str, str | None]) -> None:
-    """Raise ConfigError where what a journal was made for differs from what it is to be used for."""
+    """Raise ConfigError where a journal was made for another table or output stream than it is to be used for."""
     for name, now in header.items():
         was = then.get(name)
         if None not in (was, now) and was != now:
@@ -390,7 +390,7 @@ def _by_shard(places: Iterable[Place]) -> dict[str, list[int]]:
 
 
 def _boot() -> str:
-    """Return what changes whenever this machine starts; empty where the system does not tell."""
+    """Return what changes whenever this machine starts; empty where the system does not say."""
     try:
         return _BOOT.read_text().strip()
     except OSError:

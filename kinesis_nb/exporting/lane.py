@@ -1,7 +1,7 @@
 """One lane of an export: the records of some shards, sent one request at a time, in order per partition key.
 
 The service promises no order within a request, and a request can fail in part. So a request never holds two records of
-one key; a lane waits for the answer before its next request; and what was refused is in that one, before all that
+one key; a lane waits for the response before its next request; and what was refused goes into that one, before all that
 follows. Every key belongs to one lane.
 """
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from kinesis_nb.exporting.target import Outlet
     from kinesis_nb.exporting.throughput import WriteRate
 
-MALFORMED_TRIES = 10  # for a request of which no readable response tells what became of it
-TRIES = 5  # for a record that is refused with a code we do not know
+MALFORMED_TRIES = 10  # in a row, for requests without a readable response
+TRIES = 5  # of a record that is refused with a code we do not know
 _THROTTLE = "ProvisionedThroughputExceededException"
 _TRY_AGAIN = {_THROTTLE, "InternalFailure", "KMSThrottlingException"}
 
@@ -61,11 +61,11 @@ class Outcome(NamedTuple):
     refused
         Not written, and sent again.
     unknown
-        Written or not: the answer was lost. Sent again, so they may be in the stream twice.
+        Written or not: the response was lost. Sent again, so they may be in the stream twice.
     failed
         Given up, each with the reason.
     throttled
-        How many were refused for lack of throughput.
+        How many entries were refused for lack of throughput.
     """
 
     written: Sequence[Entry] = ()
@@ -77,14 +77,14 @@ class Outcome(NamedTuple):
 
 
 class Observer(Protocol):
-    """Who wants to know about every request: before it goes out, and what became of it."""
+    """Gets every request before it goes out, and its outcome."""
 
     def on_request(self, entries: Sequence[Entry]) -> None:
-        """Take note that these are about to be sent."""
+        """Record that these are about to be sent."""
         ...
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Take note of what became of them; nothing more of these keys is sent before this returns."""
+        """Record the outcome of a request; no other record of its keys is sent before this returns."""
         ...
 
 
@@ -123,7 +123,7 @@ class Lane:
         self._queue: deque[Entry] = deque()  # in the order of every key; what was refused is at its front again
         self._suspects: deque[list[Entry]] = deque()  # parts of a request that the service will not take
         self._tries: dict[Entry, int] = {}
-        self._failures = 0  # requests in a row that brought nothing
+        self._failures = 0  # requests in a row of which nothing was written
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Queue entries behind those that were added before."""
@@ -156,8 +156,8 @@ class Lane:
         try:
             results = self._outlet.put([entry.wire for entry in entries])
         except KinesisError as error:
-            return self._request_failed(entries, error, sent_at)
-        return self._answered(entries, results)
+            return self._on_failure(entries, error, sent_at)
+        return self._on_response(entries, results)
 
     def _next_request(self) -> list[Entry]:
         with self._lock:
@@ -176,7 +176,7 @@ class Lane:
                 self.has_work.clear()
             return entries
 
-    def _request_failed(self, entries: list[Entry], error: KinesisError, sent_at: float) -> float:
+    def _on_failure(self, entries: list[Entry], error: KinesisError, sent_at: float) -> float:
         if isinstance(error, InvalidRequest):
             self._narrow_down(entries, error)
             return 0.0
@@ -190,7 +190,7 @@ class Lane:
         self._observer.on_outcome(
             Outcome(unknown=entries, throttled=0) if is_unknown else Outcome(refused=entries, throttled=throttled)
         )
-        is_final = not error.retryable or isinstance(error, KeyUnavailable)  # nobody waits in a cell for a key
+        is_final = not error.retryable or isinstance(error, KeyUnavailable)  # a disabled key may stay so for days
         is_final = is_final or (isinstance(error, MalformedAnswer) and self._failures + 1 >= MALFORMED_TRIES)
         if is_final or (is_unknown and entries and not self._resend_unknown):
             raise error
@@ -220,7 +220,7 @@ class Lane:
         return 0.0
 
     def _narrow_down(self, entries: list[Entry], error: InvalidRequest) -> None:
-        """Find the record that spoils its request by halving; alone, it is given up."""
+        """Find the record that makes its request invalid, by halving; a request of that record alone gives it up."""
         if len(entries) == 1:
             self._observer.on_outcome(Outcome(failed=[(entries[0], error.message)]))
             return
@@ -229,7 +229,7 @@ class Lane:
             self._suspects.extendleft([entries[middle:], entries[:middle]])
         self._observer.on_outcome(Outcome(refused=entries))
 
-    def _answered(self, entries: list[Entry], results: list[PutResult]) -> float:
+    def _on_response(self, entries: list[Entry], results: list[PutResult]) -> float:
         written = [entry for entry, result in zip(entries, results, strict=True) if result.error_code is None]
         shard_ids = [result.shard_id or "" for result in results if result.error_code is None]
         for entry in written if self._tries else ():
@@ -270,7 +270,7 @@ class Lane:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits here to be sent; in the lane's own thread also: nothing is under way."""
+        """Whether nothing waits here to be sent; in the lane's own thread: and nothing is under way."""
         with self._lock:
             return not (self._queue or self._suspects or self._doubtful)
 

@@ -91,7 +91,7 @@ class RowSource(Protocol):
         ...
 
     def parts(self, number: Number) -> Iterator[tuple[pl.DataFrame, int]]:
-        """Yield rows with the number of the first one; ends when nothing new is there now."""
+        """Yield the new rows there are now, each part with the number of its first row."""
         ...
 
     @property
@@ -106,7 +106,7 @@ class RowSource(Protocol):
 
     @property
     def waits_for(self) -> str:
-        """What has to come before it is over, where that is known."""
+        """What has to happen before it is over, where that is known."""
         ...
 
 
@@ -116,7 +116,7 @@ class TableRowSource:
     Attributes
     ----------
     waits_for
-        What has to come before it is over; empty while nothing is known, and without an end.
+        What has to happen before it is over; empty while nothing is known, and without an end.
     """
 
     dropped = 0
@@ -150,8 +150,8 @@ class TableRowSource:
             self._check_end(self._end, began)
 
     def _check_end(self, end: datetime, began: datetime) -> None:
-        """Find out whether rows of the time range may still come: the table says what its sync has read."""
-        if not self._table.origin.stream_arn:  # nobody syncs it
+        """Find out whether rows before the end may still arrive: the table records up to when its sync has read."""
+        if not self._table.origin.stream_arn:  # no sync writes it, so none can say what it has read
             self.is_over = began >= end
             return
         seen = self._table.seen()
@@ -195,7 +195,7 @@ class TailRowSource:
 
     @property
     def dropped(self) -> int:
-        """Rows that the tail had no room for before they were taken."""
+        """Rows that the tail dropped before they were taken, because it was full."""
         return self._count_dropped() - self._dropped_before
 
     def _count_dropped(self) -> int:

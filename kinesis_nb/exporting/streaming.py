@@ -26,37 +26,37 @@ if TYPE_CHECKING:
     from kinesis_nb.exporting.rows import RowSource
     from kinesis_nb.exporting.target import Outlet, Target
 
-POLL_SECONDS = 0.5  # between two looks at the source
+POLL_SECONDS = 0.5  # between two polls for new rows
 STOP_SECONDS = 10.0
-SLICE_SECONDS = 0.2  # a chosen rate is kept over this time
-NAMED = 1_000  # of the rows that were given up, those in the report: an export may run for ever
+SLICE_SECONDS = 0.2  # rate= holds over each interval of this length
+NAMED = 1_000  # rows that were given up and are in the report, the newest: an export may run for ever
 _FAILED = {"shard_id": pl.String, "shard_offset": pl.Int64, "reason": pl.String}
 
 
 @dataclass(frozen=True, slots=True)
 class StreamingExportStatus:
-    """A moment of a streaming export.
+    """A snapshot of a streaming export.
 
     Attributes
     ----------
     state
-        ``running``, ``ended`` (a time range is through), ``stopped`` or ``failed``.
+        ``running``, ``ended`` (everything up to ``end=``, or from an ended tail, is sent), ``stopped`` or ``failed``.
     rows
-        Acknowledged, by all runs of this export together.
+        Rows that the service acknowledged, by all runs of this export together.
     pending
         Rows that were read and are not acknowledged yet.
     possible_duplicates
-        Of all runs together: each of so many rows may be in the output stream twice.
+        By all runs: how many rows may be in the output stream twice.
     failed
         Rows that were given up, by all runs; :attr:`StreamingExport.failed` says why.
     report
         Of this run: requests, retries, throttles, per-shard counts, and the newest 1,000 rows that were given up.
     dropped
-        Rows that a tail had no room for before they were taken; ``on_full="block"`` keeps it from doing so.
+        Rows that a tail dropped before they were taken, because it was full; ``on_full="block"`` avoids that.
     error
-        Why it failed or is trying again, else an empty string.
+        Why it failed, or why it is retrying (the table cannot be read, the disk of the journal is full); else empty.
     waits_for
-        With ``end=``: what has to come before it ends, else an empty string.
+        With ``end=``: what has to happen before it ends; else empty.
     """
 
     state: str
@@ -85,8 +85,8 @@ class StreamingExport:
         self._stopping = threading.Event()
         self._over = threading.Event()
         self._passes = threading.Condition()  # guards the two below
-        self._begun = 0  # looks at the source that were begun
-        self._queued_by_pass = (0, 0)  # the last look that ended, and how many rows were queued by then
+        self._begun = 0  # polls that have begun
+        self._queued_by_pass = (0, 0)  # the last poll that ended, and how many rows were queued by then
         self._next_row = 0
         self._started = self._due = outlet.clock.monotonic()
         self._error: BaseException | None = None
@@ -110,7 +110,7 @@ class StreamingExport:
                 if self._rows.is_over:
                     break
                 self._stopping.wait(POLL_SECONDS)
-            if not self._stopping.is_set() or self.journal is None:  # what a tail gave is nowhere else
+            if not self._stopping.is_set() or self.journal is None:  # rows taken from a tail are nowhere else
                 self._exporter.finish(lambda _rows: None)
         except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the user, whatever it is
             self._error = None if self._was_stopped(error) else error
@@ -121,7 +121,7 @@ class StreamingExport:
             self._over.set()
 
     def _was_stopped(self, error: BaseException) -> bool:
-        """Whether it was stopped while a full disk was waited for; closing the journal says whether there is room now."""
+        """Whether it was stopped while it waited for a full disk; closing the journal finds out if there is room."""
         return isinstance(error, TableError) and error.retryable and self._stopping.is_set()
 
     def _stop_sending(self) -> None:
@@ -160,7 +160,7 @@ class StreamingExport:
             self._queued_by_pass = (number, self._next_row)
 
     def _number(self, rows: int) -> int:
-        """Return the number of the first of so many rows that come next."""
+        """Return the number of the first of the next rows, and count all of them."""
         first = self._next_row
         self._next_row += rows
         return first
@@ -177,7 +177,7 @@ class StreamingExport:
             self._exporter.queue(self._preparer.entries(records))
 
     def _without_large(self, records: pl.DataFrame) -> pl.DataFrame:
-        """Give up what the output stream does not take: nobody is there to ask, and the rest must go on."""
+        """Give up what the output stream does not take: nobody is there to ask, and the rest must not wait."""
         is_large = pl.col("size") > self._target.record_bytes
         large = records.filter(is_large)
         if large.height:
@@ -201,36 +201,36 @@ class StreamingExport:
     # --- what the user has ---
 
     def stop(self) -> None:
-        """Stop, after the answers to the requests under way. Stopping twice is fine; calling again resumes."""
+        """Stop after the responses to the requests under way. Stopping twice is fine; the same call resumes."""
         self.request_stop()
         self.join(STOP_SECONDS)
 
     def request_stop(self) -> None:
-        """Begin to stop, and return at once."""
+        """Start to stop, and return at once."""
         self._stopping.set()
         if self.journal is not None:
             self._stop_sending()
 
     @hinted
     def join(self, timeout: Seconds) -> bool:
-        """Wait until it is over; return whether it is."""
+        """Wait until the export is over; return whether it is."""
         return interrupt.wait(self._over, in_seconds(timeout))
 
     @hinted
     def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:
-        """Wait until everything that is in the table now is sent.
+        """Wait until every row that is in the table now is sent.
 
         Parameters
         ----------
         timeout
-            Seconds, or a timedelta; None waits as long as it takes.
+            Seconds, or a timedelta; None waits without a limit.
         until_caught_up
-            False waits until the export ends, which one without an end never does by itself.
+            False waits until the export ends; without ``end=`` it never ends by itself.
 
         Returns
         -------
         bool
-            False when the time ran out, or the export was stopped before.
+            False after the timeout, or when the export was stopped before.
 
         Raises
         ------
@@ -255,7 +255,7 @@ class StreamingExport:
         return number > begun and self.tally.first_open >= queued
 
     def status(self) -> StreamingExportStatus:
-        """Return a moment of the export."""
+        """Return a snapshot of the export."""
         report = self.tally.report(self._clock.monotonic() - self._started)
         journal = self.journal
         return StreamingExportStatus(
@@ -289,7 +289,7 @@ class StreamingExport:
 
     @property
     def has_trouble(self) -> bool:
-        """Whether it cannot read its rows at the moment."""
+        """Whether it cannot read its rows now, and retries; a call with new credentials may help."""
         return bool(self._retry_reason)
 
     @property
@@ -301,11 +301,11 @@ class StreamingExport:
 
     def __repr__(self) -> str:
         status = self.status()
-        trouble = f", {status.error}" if status.error else ""
+        error = f", {status.error}" if status.error else ""
         waits = f", waits for {status.waits_for}" if status.waits_for else ""
         return (
             f"<StreamingExport to {self.stream}: {status.state}, {status.rows:,} rows,"
-            f" {status.pending:,} pending, {status.possible_duplicates:,} possible duplicates{waits}{trouble}>"
+            f" {status.pending:,} pending, {status.possible_duplicates:,} possible duplicates{waits}{error}>"
         )
 
     def _ipython_display_(self) -> None:

@@ -1,4 +1,4 @@
-"""Any table -> batches of polars that hold exactly what it holds; what goes wrong with a frame is said here."""
+"""Any table -> batches of polars with exactly its values; what is wrong with a frame is reported from here."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow has no types)
@@ -20,7 +20,7 @@ from kinesis_nb.exporting.refusals import converted, reading
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-CHUNK_ROWS = 20_000  # enough for the columns to pay, and little memory
+CHUNK_ROWS = 20_000  # large enough to work by column, small in memory
 _JOINED_BY = "_"  # the levels of a column's name
 
 
@@ -32,7 +32,7 @@ class FrameRows(NamedTuple):
     batches
         All rows, once.
     whole
-        All of it for a look ahead; None for what can be read only once.
+        All of it, to be read ahead; None for what can be read only once.
     in_memory
         Whether reading ahead costs nothing.
     """

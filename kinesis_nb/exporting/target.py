@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 RECORD_BYTES = 2**20  # AWS: the default limit of a stream, data and key
 LARGEST_RECORD_BYTES = 10 * 2**20  # AWS: what that limit can be raised to
-MOST_LANES = 64  # as many as there are connections
-LANES_UNSEEN = 8  # where the shards are not known
+MOST_LANES = 64  # the connections of a client
+LANES_UNSEEN = 8  # lanes where the shards are not known
 _AUTO = "AUTO"
 _CLOCK_MARGIN = timedelta(minutes=1)  # arrival times are the service's, and may be a bit off
 
@@ -76,7 +76,7 @@ class Target:
 
 
 def describe_target(outlet: Outlet) -> Target:
-    """Ask what the policy allows to ask; a writer that may only put records goes by hash keys and defaults.
+    """Ask what the policy allows to ask; a writer that may only put records uses hash keys and defaults.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def describe_target(outlet: Outlet) -> Target:
             hint="connect with credentials of the stream's own account",
         )
     if extras is not None and extras.distribution == _AUTO:
-        warn(f"{stream} distributes records by itself (AUTO), so nobody can keep the order of a partition key in it")
+        warn(f"{stream} distributes records by itself (AUTO), so the order of a partition key cannot be kept in it")
     limit = (extras and extras.max_record_bytes) or RECORD_BYTES
     created_at = extras.created_at.astimezone(UTC).isoformat() if extras and extras.created_at else None
     shards = _if_allowed(lambda: patient.list_shards(stream))
@@ -109,7 +109,7 @@ def describe_target(outlet: Outlet) -> Target:
 
 
 def _if_allowed(ask: Callable[[], T]) -> T | None:
-    """Ask for something that helps and is not needed."""
+    """Return what helps but is not needed; None where the policy does not allow it."""
     try:
         return ask()
     except (StreamNotFound, CredentialsError):

@@ -126,9 +126,9 @@ def test_a_data_column_goes_out_as_it_is(frame: pl.DataFrame, column: str, expec
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda s: Payload(s, None, "n"), "'n' holds neither text nor bytes\nhint: those that do are a, b"),
+        (lambda s: Payload(s, None, "n"), "'n' holds neither text nor bytes\nhint: use one of a, b"),
         (lambda s: Payload(s, None, "z"), "'z' does not exist"),
-        (lambda s: Payload(s, str, "a"), "two ways to make the data"),
+        (lambda s: Payload(s, str, "a"), "both make the data"),
         (lambda s: Payload(s, "csv", None), "encode= does not accept this str"),
         (lambda s: partition_column(s, "n"), "holds Int64, not strings\nhint: .*string column .a, b"),
         (lambda s: partition_column(s, "z"), "no column 'z'\nhint: its string columns are a, b"),

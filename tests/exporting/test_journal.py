@@ -437,7 +437,7 @@ def test_the_identity_of_another_table_or_output_is_refused(book: Book) -> None:
             book.again(**{name: "other"})
     book.again(table_id=None, output_created_at="then").journal.close()
     book.again().journal.close()
-    with pytest.raises(kn.ConfigError, match="its output stream was created at then, and the one of today at now"):
+    with pytest.raises(kn.ConfigError, match="its output stream was created at then, and the present one at now"):
         book.again(output_created_at="now")
 
 

@@ -53,7 +53,7 @@ MUTANTS = [
     Mutant(
         "a range ends by the clock",
         "exporting/rows.py",
-        "        if not self._table.origin.stream_arn:  # nobody syncs it\n",
+        "        if not self._table.origin.stream_arn:  # no sync writes it, so none can say what it has read\n",
         "        if True:\n",
         "tests/exporting/test_stream.py",
     ),
