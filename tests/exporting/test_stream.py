@@ -18,6 +18,7 @@ import kinesis_nb as kn
 from kinesis_nb.emulator import ErrorReply, ManualClock, PartialFailure, Reset, Stall
 from kinesis_nb.exporting import follow
 from kinesis_nb.exporting.follow import TableFollower
+from kinesis_nb.exporting.report import QueueLimit
 from kinesis_nb.syncing.sync import hurry
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.storage import Storage
@@ -419,6 +420,27 @@ def test_an_export_that_waits_for_a_full_disk_can_be_stopped(
         export.stop()
         assert export.status().state == "failed"
         assert "No space left on device" in export.status().error
+    finish(source.export_stream(table, arn))
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_an_export_whose_queues_are_full_can_be_stopped(
+    source: kn.Source, streams: Streams, table: kn.Sync, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, although no room comes: nothing is sent any more; the same call sends the rest."""
+    arn = streams.create("copy")
+    streams.put(50)
+    assert table.wait(timeout=30)
+    monkeypatch.setattr("kinesis_nb.exporting.streaming.STREAMED", QueueLimit(5, 2**20))
+    monkeypatch.setattr("kinesis_nb.exporting.streaming.SLICE_SECONDS", 0.01)
+    emulator.chaos(seed=1, rate=1.0, faults=[ErrorReply("LimitExceededException")], operations=["PutRecords"])
+    export = source.export_stream(table, arn, rate=500)
+    while export.status().pending < 5:
+        assert not export.wait(timeout=0.1)
+    assert export.status().pending < 50
+    export.stop()
+    assert export.status().state == "stopped"
+    emulator.calm()
     finish(source.export_stream(table, arn))
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
 

@@ -242,6 +242,13 @@ MUTANTS = [
         "tests/exporting/test_stream.py",
     ),
     Mutant(
+        "an export whose queues are full cannot be stopped",
+        "exporting/exporter.py",
+        "while not self._stopping.is_set() and not self._tally.wait_for_room",
+        "while not self._tally.wait_for_room",
+        "tests/exporting/test_stream.py",
+    ),
+    Mutant(
         "a failure waits for its turn at a slow rate",
         "exporting/exporter.py",
         "        self._raise_failure()\n        while not self._stopping",
