@@ -284,18 +284,18 @@ class Tally:
             report = self._report
             shards = sorted((shard_id, rows, size) for shard_id, (rows, size) in self._shards.items())
             return ExportReport(
-                sum(rows for _, rows, _ in shards),
-                sum(size for _, _, size in shards),
-                report.requests,
-                report.retries,
-                report.throttles,
-                report.possible_duplicates + self._under_way,
-                duration,
-                pl.DataFrame(shards, _SHARDS, orient="row"),
-                pl.DataFrame(sorted(self._failed), _FAILED, orient="row"),
-                note,
-                report.stream,
-                report.settled.copy(),
+                rows=sum(rows for _, rows, _ in shards),
+                bytes=sum(size for _, _, size in shards),
+                requests=report.requests,
+                retries=report.retries,
+                throttles=report.throttles,
+                possible_duplicates=report.possible_duplicates + self._under_way,
+                duration=duration,
+                shards=pl.DataFrame(shards, _SHARDS, orient="row"),
+                failed=pl.DataFrame(sorted(self._failed), _FAILED, orient="row"),
+                note=note,
+                stream=report.stream,
+                settled=report.settled.copy(),
             )
 
 

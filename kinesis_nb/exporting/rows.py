@@ -62,7 +62,7 @@ class Rows:
             raise ConfigError("storage_options= goes with the path of a table", hint="a Sync reaches its own table")
         if isinstance(given, Tail):
             return cls(given)
-        if isinstance(given, Sync) or hasattr(given, "storage_options"):  # the latter is a sync that agents run
+        if isinstance(given, Sync) or hasattr(type(given), "storage_options"):  # the latter is a sync that agents run
             return cls(Storage(given.uri, lambda: given.storage_options))
         raise ConfigError(
             f"a {type(given).__name__} is neither a synced table nor a tail",

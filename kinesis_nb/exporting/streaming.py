@@ -259,15 +259,15 @@ class StreamingExport:
         report = self.tally.report(self._clock.monotonic() - self._started)
         journal = self.journal
         return StreamingExportStatus(
-            self._state(),
-            report.rows if journal is None else journal.rows,
-            self.tally.open,
-            report.possible_duplicates if journal is None else journal.possible_duplicates,
-            self.tally.failed if journal is None else journal.failed,
-            report,
-            self._rows.dropped,
-            str(self._error or self._retry_reason or ("" if journal is None else journal.retry_reason)),
-            self._rows.waits_for if self.is_running else "",
+            state=self._state(),
+            rows=report.rows if journal is None else journal.rows,
+            pending=self.tally.open,
+            possible_duplicates=report.possible_duplicates if journal is None else journal.possible_duplicates,
+            failed=self.tally.failed if journal is None else journal.failed,
+            report=report,
+            dropped=self._rows.dropped,
+            error=str(self._error or self._retry_reason or ("" if journal is None else journal.retry_reason)),
+            waits_for=self._rows.waits_for if self.is_running else "",
         )
 
     def _state(self) -> str:

@@ -69,9 +69,9 @@ MUST_HAPPEN = (
     "reshard: merge",
     "interrupted",
     "aggregates",
-    "look: found",
-    "look: missing",
-    "look: throttled",
+    "search: found",
+    "search: missing",
+    "search: throttled",
     "no permission to list",
     "rows in several batches",
 )
@@ -110,11 +110,11 @@ class PlayedKinesis(VirtualKinesis):
     def find(self, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
         self._was_throttled = not self._was_throttled and self.random.random() < REQUEST_FAULTS
         if self._was_throttled and not self.is_calm:
-            self.happened["look: throttled"] += 1
+            self.happened["search: throttled"] += 1
             raise Throttled("GetRecords: too many", retryable=True)
         found = find(self, stream, records, since)
-        self.happened["look: found"] += sum(shard_id is not None for shard_id in found)
-        self.happened["look: missing"] += found.count(None)
+        self.happened["search: found"] += sum(shard_id is not None for shard_id in found)
+        self.happened["search: missing"] += found.count(None)
         return found
 
     def get_page(self, _stream: str, iterator: str) -> Page:

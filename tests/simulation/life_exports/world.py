@@ -85,8 +85,8 @@ class OutputKinesis(LifeKinesis):
 
     def find(self, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
         found = find(self, stream, records, since)
-        self._life.happened["look: found"] += sum(shard_id is not None for shard_id in found)
-        self._life.happened["look: missing"] += found.count(None)
+        self._life.happened["search: found"] += sum(shard_id is not None for shard_id in found)
+        self._life.happened["search: missing"] += found.count(None)
         return found
 
     def get_page(self, _stream: str, iterator: str) -> Page:
