@@ -66,7 +66,7 @@ def read_journal(path: Path) -> Found:
     except FileNotFoundError:
         return Found(None, [], is_damaged=False)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {one_line(error)}", hint="check who may read it") from None
+        raise ConfigError(f"{path} cannot be read: {one_line(error)}", hint="check its permissions") from None
     state, lines, is_damaged = _parsed(body)
     copy, kept, _ = _parsed(_read_copy(path))
     if state is None:

@@ -47,7 +47,7 @@ class Outlet:
         return self.kinesis.put_records(self.stream, records)
 
     def find(self, records: Sequence[bytes], seconds: float) -> list[str | None]:
-        """Return the shard of each record that was sent so many `seconds` ago; None for one that is not there."""
+        """Return the shard of each record that was sent `seconds` ago; None for one that is not there."""
         since = self.kinesis.server_time().earliest - timedelta(seconds=seconds) - _CLOCK_MARGIN
         return self.kinesis.find(self.stream, records, since)
 

@@ -73,7 +73,7 @@ def test_order_survives_partial_failures(source: kn.Source, streams: Streams, em
 
 
 def test_unknown_outcomes_are_counted(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """An answer lost after its request was applied loses no row, and doubles at most those reported."""
+    """A response lost after its request was applied loses no row, and doubles at most those reported."""
     arn, df = streams.create(), frame(40, keys=40)
     emulator.on("PutRecords", Reset(before=False), CutBody(at=0.5))
     report = source.export_df(df, arn, progress=False)
@@ -309,7 +309,7 @@ def test_data_column_that_is_no_text_is_part_of_the_json(source: kn.Source, stre
 
 
 def test_resume_sends_only_the_rest(source: kn.Source, streams: Streams) -> None:
-    """After an interrupt the report of it makes the next export send what was not settled, in order, and no more."""
+    """After an interrupt its report makes the next export send what was not done, in order, and no more."""
     arn, df = streams.create(), frame(200, keys=7)
     interrupted = kn.Source(source.config, kinesis=Interrupted(source.config))
     with pytest.warns(UserWarning, match="export was interrupted"):
@@ -442,7 +442,7 @@ def test_a_lazy_frame_is_read_as_it_is_sent(
 
 
 def test_a_lazy_frame_with_bad_keys_sends_nothing(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """The keys of a LazyFrame are looked at before its first row is sent."""
+    """The keys of a LazyFrame are checked before its first row is sent."""
     arn = streams.create()
     df = pl.LazyFrame({"a": ["x"] * 30_000 + [None]})
     with pytest.raises(kn.ConfigError, match="rows 30000 "):

@@ -103,7 +103,7 @@ def book(tmp_path: Path) -> Book:
 
 @pytest.fixture
 def boots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A file that holds what tells one start of the machine from another."""
+    """A file that holds what differs for each start of the machine."""
     file = tmp_path / "boot_id"
     file.write_text("first")
     monkeypatch.setattr(journal_module, "_BOOT", file)
@@ -128,7 +128,7 @@ def test_remembers_over_a_crash(book: Book) -> None:
 
 
 def test_a_clean_end_leaves_nothing_in_doubt(book: Book, boots: Path) -> None:
-    """Stopped, and opened after the machine was started anew: nothing may be twice."""
+    """Stopped, and opened after the machine was restarted: nothing may be twice."""
     assert book.take(("s", 0), ("s", 1)) == [0, 1]
     book.send([0])
     book.journal.close()
@@ -399,7 +399,7 @@ def test_what_is_mended_is_told(tmp_path: Path) -> None:
 
 
 def test_nothing_is_guessed_where_nothing_is_left(book: Book) -> None:
-    """With both copies of the state gone the answer is an error with two ways out, and no row is sent."""
+    """With both copies of the state gone there is an error with two ways out, and no row is sent."""
     book.take(("s", 0))
     book.journal.close()
     for path in (book.path, book.path.with_name("j.copy")):
@@ -476,7 +476,7 @@ def test_what_was_taken_is_durable_before_it_is_sent(book: Book, monkeypatch: py
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_new_journal_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """With the folders that were made for it: once a row may have been sent, it does not begin anew."""
+    """With the folders that were made for it: once a row may have been sent, it does not start from the beginning."""
     (tmp_path / "root").mkdir()
     disk = Disk(tmp_path / "root", tmp_path / "shadow", Random(seed))
     monkeypatch.setattr(os, "fsync", disk.fsync)
@@ -492,7 +492,7 @@ def test_a_new_journal_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.
 
 @contextmanager
 def full_disk(more: int) -> Generator[None]:
-    """Let no file grow beyond so many bytes."""
+    """Let no file grow beyond this number of bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (more, before[1]))
     try:
@@ -528,7 +528,7 @@ WRITES: dict[str, Callable[[Journal], object]] = {
 def test_a_full_disk_is_waited_for(
     book: Book, write: Callable[[Journal], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing goes on before it is written down, and then all of it is, with what others wrote meanwhile."""
+    """No call returns before its line is written, with those of other threads; readers are not held up."""
     monkeypatch.setattr(journal_module, "RETRY_SECONDS", 0.01)
     book.take(("s", 0), ("s", 1))
     book.journal.on_request([entry(0)])
@@ -538,7 +538,7 @@ def test_a_full_disk_is_waited_for(
         threads[0].join(0.2)
         assert threads[0].is_alive()
         assert "No space left on device" in book.journal.retry_reason
-        assert book.journal.failed_rows() is not None  # nobody else is held up
+        assert book.journal.failed_rows() is not None  # readers are not held up
         threads[1].start()
     for thread in threads:
         thread.join(10)
@@ -580,7 +580,7 @@ def test_rows_that_were_given_up_are_known_after_a_full_disk(book: Book) -> None
 
 
 def test_a_full_disk_leaves_no_half_line(book: Book) -> None:
-    """A line that found no room is refused in our words and is not in the file; when there is room it goes on."""
+    """A line that found no room is refused in our words and is not in the file; when there is room it continues."""
     rows = book.take(("s", 0), ("s", 1))
     size = book.path.stat().st_size
     with full_disk(size + 5), pytest.raises(kn.TableError, match="cannot be written") as caught:
@@ -605,7 +605,7 @@ def test_a_full_disk_leaves_the_state_before(book: Book) -> None:
 
 
 def test_a_state_is_written_to_both_files_or_to_none(book: Book) -> None:
-    """Lines go on behind the state before; a newer copy would say that they are not there."""
+    """Lines are added behind the state before; a newer copy would say that they are not there."""
     rows = book.take(("s", 0), ("s", 1))
     copy = book.path.with_name("j.copy")
     before = copy.read_bytes()
@@ -664,7 +664,7 @@ from tests.support.virtual import VirtualClock
 journal = Journal.open(Path(sys.argv[1]), {"table": "arn", "table_id": "1", "created_at": "a", "output": "b"},
                        StartingPosition.trim_horizon(), VirtualClock(ManualClock()), dict)
 read, write = os.pipe()
-fork = ctypes.CDLL(None).fork if sys.argv[2] == "closes" else os.fork  # of a library, which tells nobody
+fork = ctypes.CDLL(None).fork if sys.argv[2] == "closes" else os.fork  # of a library, which runs no hooks of Python
 if fork() == 0:
     os.close(write)
     os.write(1, b"child\n")
@@ -701,7 +701,7 @@ def test_a_child_does_not_keep_the_lock(tmp_path: Path, end: str) -> None:
 
 
 def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where two processes cannot be kept apart the answer says so, and not that another one runs."""
+    """Where two processes cannot be kept apart the error says so, and not that another one runs."""
 
     def flock(_file: object, _operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

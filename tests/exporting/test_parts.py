@@ -52,10 +52,10 @@ class Service:
 
     def put(self, records: Sequence[bytes]) -> list[PutResult]:
         self.requests.append([record.decode() for record in records])
-        answer = self.script.pop(0) if self.script else [PutResult("s")] * len(records)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        response = self.script.pop(0) if self.script else [PutResult("s")] * len(records)
+        if isinstance(response, Exception):
+            raise response
+        return response
 
     def find(self, records: Sequence[bytes], seconds: float) -> list[str | None]:
         assert self._find is not None
@@ -154,12 +154,12 @@ def packed(key: str, *rows: int) -> Entry:
 LOST = ServiceError("connection reset", retryable=True)
 
 
-def test_an_aggregate_without_a_response_is_looked_for_before_it_is_sent_again() -> None:
-    """One that is in the stream is done, one that is not goes first again; a plain record goes again unlooked for."""
-    looks: list[list[str]] = []
+def test_an_aggregate_without_a_response_is_searched_for_before_it_is_sent_again() -> None:
+    """One that is in the stream is done, one that is not goes first again; a plain record goes again anyway."""
+    searches: list[list[str]] = []
 
     def find(records: Sequence[bytes], _seconds: float) -> list[str | None]:
-        looks.append([record.decode() for record in records])
+        searches.append([record.decode() for record in records])
         return ["s" if record == b"a0-1" else None for record in records]
 
     kit = LaneKit(LOST, find=find)
@@ -167,15 +167,15 @@ def test_an_aggregate_without_a_response_is_looked_for_before_it_is_sent_again()
     assert kit.lane.step() is not None
     assert not kit.lane.is_idle
     report = kit.drain()
-    assert looks == [["a0-1", "b2-3"]]
+    assert searches == [["a0-1", "b2-3"]]
     assert kit.service.requests == [["a0-1", "b2-3", "c4"], ["b2-3", "c4", "a5-6"], ["b7-8"]]
     assert (report.rows, report.possible_duplicates, report.shards.rows()) == (9, 3, [("s", 9, 50)])
 
 
 @pytest.mark.parametrize(
-    ("error", "looks"), [(AccessDenied("GetRecords: no"), 1), (kn.Throttled("GetRecords: busy", retryable=True), 5)]
+    ("error", "searches"), [(AccessDenied("GetRecords: no"), 1), (kn.Throttled("GetRecords: busy", retryable=True), 5)]
 )
-def test_an_aggregate_that_nobody_can_look_for_is_sent_again(error: kn.KinesisError, looks: int) -> None:
+def test_an_aggregate_that_cannot_be_searched_for_is_sent_again(error: kn.KinesisError, searches: int) -> None:
     """Without permission at once, and after some tries where the shard is busy; it is counted then."""
     asked: list[float] = []
 
@@ -186,7 +186,7 @@ def test_an_aggregate_that_nobody_can_look_for_is_sent_again(error: kn.KinesisEr
     kit = LaneKit(LOST, find=find)
     kit.lane.add([packed("a", 0, 1)])
     report = kit.drain()
-    assert len(asked) == looks
+    assert len(asked) == searches
     assert asked == sorted(asked)
     assert kit.service.requests == [["a0-1"]] * 2
     assert report.possible_duplicates == 2
@@ -260,9 +260,9 @@ class Quota(VirtualKinesis):
     def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:
         entries = json.loads(request_body(stream, records))["Records"]
         decoded = [{"PartitionKey": e["PartitionKey"], "Data": base64.b64decode(e["Data"])} for e in entries]
-        answer = self.model.call("PutRecords", {"StreamName": stream, "Records": decoded})
-        self.refused += answer["FailedRecordCount"]
-        return decode_results(json.dumps(answer).encode(), len(records))
+        response = self.model.call("PutRecords", {"StreamName": stream, "Records": decoded})
+        self.refused += response["FailedRecordCount"]
+        return decode_results(json.dumps(response).encode(), len(records))
 
     def encode_records(self, keys: pl.Series, data: pl.Series) -> list[bytes]:
         return encode_records(keys, data)
@@ -291,7 +291,7 @@ def fill(shards: int, rows: int, data: str, quotas: Quotas) -> tuple[float, int,
         manual.advance(max(0.0, at - clock.monotonic()))
         wait = exporter.lanes[number].step()
         if wait is not None:
-            heapq.heappush(due, (clock.monotonic() + max(wait, 0.005), number))  # an answer takes 5 ms
+            heapq.heappush(due, (clock.monotonic() + max(wait, 0.005), number))  # a response takes 5 ms
     report = tally.report(0.0)
     assert report.rows == rows
     return clock.monotonic() - started, kinesis.refused, report.shards["rows"].max()
@@ -327,25 +327,25 @@ def test_the_rate_goes_down_and_up_again() -> None:
     assert rate.wait() < 0.3
 
 
-# --- which rows are settled
+# --- which rows are done
 
 
-def test_settled_rows() -> None:
-    """Rows count as settled one by one, in any order; the first open one is known."""
-    settled = DoneRows()
-    settled.add([3, 1, 0, 5000])
-    assert (settled.first, settled.end) == (2, 5001)
-    assert [row in settled for row in (0, 1, 2, 3, 4, 5000, 9999)] == [True, True, False, True, False, True, False]
-    other = settled.copy()
+def test_done_rows() -> None:
+    """Rows count as done one by one, in any order; the first open one is known."""
+    rows = DoneRows()
+    rows.add([3, 1, 0, 5000])
+    assert (rows.first, rows.end) == (2, 5001)
+    assert [row in rows for row in (0, 1, 2, 3, 4, 5000, 9999)] == [True, True, False, True, False, True, False]
+    other = rows.copy()
     other.add([2])
-    assert (other.first, settled.first) == (4, 2)
+    assert (other.first, rows.first) == (4, 2)
 
 
 @pytest.mark.parametrize("aggregate", [False, True])
 @settings(deadline=None)
 @given(done=st.sets(st.integers(0, 11)), batch=st.integers(1, 12))
 def test_resuming_prepares_exactly_the_rest(*, aggregate: bool, done: set[int], batch: int) -> None:
-    """Whatever rows are settled, and however the frame comes in batches: each of the others is sent once, no other."""
+    """Whatever rows are done, and however the frame comes in batches: each of the others is sent once, no other."""
     frame = pl.DataFrame({"key": ["a", "b", "c"] * 4, "n": range(12)})
     settled = DoneRows()
     settled.add(sorted(done))
@@ -374,34 +374,34 @@ def test_an_arn_says_where_the_stream_is() -> None:
         StreamArn.parse(ARN, "eu-west-1")
 
 
-class Told(VirtualKinesis):
+class Described(VirtualKinesis):
     """Answers listings from what a test says."""
 
     def __init__(self, extras: StreamExtras | Exception, shards: list[Shard] | Exception) -> None:
         manual = ManualClock()
         super().__init__(Model(clock=manual), VirtualClock(manual))
-        self.answers: tuple[Any, Any] = (extras, shards)
+        self.responses: tuple[Any, Any] = (extras, shards)
 
     def describe_extras(self, stream: str) -> StreamExtras:
-        return _raise_or_return(self.answers[0])
+        return _raise_or_return(self.responses[0])
 
     def list_shards(self, stream: str) -> list[Shard]:
-        return _raise_or_return(self.answers[1])
+        return _raise_or_return(self.responses[1])
 
 
-def outlet_of(kinesis: Told) -> Outlet:
+def outlet_of(kinesis: Described) -> Outlet:
     return Outlet(kinesis, kinesis.clock, "copy", ARN)
 
 
-def _raise_or_return(answer: Any) -> Any:
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+def _raise_or_return(response: Any) -> Any:
+    if isinstance(response, Exception):
+        raise response
+    return response
 
 
 def test_a_writer_that_may_ask_nothing_goes_by_hash_keys() -> None:
-    """Without permission to look, lanes are parts of the hash keys and the default limit of a record holds."""
-    kinesis = Told(AccessDenied("no"), AccessDenied("no"))
+    """Without permission to list, lanes are parts of the hash keys and the default limit of a record holds."""
+    kinesis = Described(AccessDenied("no"), AccessDenied("no"))
     target = describe_target(outlet_of(kinesis))
     assert len(target.hash_ranges) == 8
     assert (target.hash_ranges[-1], target.shards_per_lane, target.record_bytes) == (MAX_HASH_KEY, None, 2**20)
@@ -412,22 +412,22 @@ def test_lanes_are_the_open_shards() -> None:
     edges = [MAX_HASH_KEY * n // 130 for n in range(131)]
     shards = [Shard(f"s{n}", hash_range=(edges[n] + 1, edges[n + 1])) for n in range(130)]
     closed = Shard("old", ending_sequence_number="9")
-    kinesis = Told(StreamExtras(arn=ARN, max_record_bytes=2**21), [closed, *shards[:3]])
+    kinesis = Described(StreamExtras(arn=ARN, max_record_bytes=2**21), [closed, *shards[:3]])
     assert describe_target(outlet_of(kinesis)) == Target(tuple(edges[1:4]), 1, 2**21)
-    kinesis = Told(StreamExtras(), shards)
+    kinesis = Described(StreamExtras(), shards)
     target = describe_target(outlet_of(kinesis))
     assert (len(target.hash_ranges), target.shards_per_lane, target.hash_ranges[-1]) == (44, 3, MAX_HASH_KEY)
 
 
-def test_what_a_look_tells() -> None:
-    """AUTO distribution is warned of, another account's stream refused, a missing stream told."""
-    kinesis = Told(StreamExtras(distribution="AUTO", arn=ARN), [])
+def test_what_the_service_says_about_a_stream() -> None:
+    """AUTO distribution causes a warning, another account's stream is refused, a missing stream is an error."""
+    kinesis = Described(StreamExtras(distribution="AUTO", arn=ARN), [])
     with pytest.warns(UserWarning, match="AUTO"):
         describe_target(outlet_of(kinesis))
-    kinesis = Told(StreamExtras(arn=ARN.replace("1234", "9999")), [])
+    kinesis = Described(StreamExtras(arn=ARN.replace("1234", "9999")), [])
     with pytest.raises(kn.ConfigError, match="these credentials see"):
         describe_target(outlet_of(kinesis))
-    kinesis = Told(kn.StreamNotFound("no stream"), [])
+    kinesis = Described(kn.StreamNotFound("no stream"), [])
     with pytest.raises(kn.StreamNotFound):
         describe_target(outlet_of(kinesis))
 
@@ -454,7 +454,7 @@ def test_records_on_the_wire_are_what_boto3_would_send() -> None:
     ],
 )
 def test_an_answer_that_is_not_whole_is_none(body: bytes) -> None:
-    """An answer that is cut off, empty, of somebody else or for fewer records means that nothing is known."""
+    """A response that is cut off, empty, of somebody else or for fewer records means that nothing is known."""
     with pytest.raises(ServiceError) as caught:
         decode_results(body, 2)
     assert caught.value.retryable

@@ -143,7 +143,7 @@ def test_an_end_before_the_first_request_has_a_report_too(
 
 
 def half(source: kn.Source, emulator: Emulator, arn: str, rows: Any, **options: Any) -> ExportReport:
-    """Export until a request is refused for good; some rows in the middle are settled then, others before them not."""
+    """Export until a request is refused for good; some rows in the middle are done then, others before them not."""
     emulator.on("PutRecords", PartialFailure(0.5), ErrorReply("AccessDeniedException"))
     return ended(kn.AccessDenied, lambda: source.export_df(rows, arn, progress=False, **options))
 
@@ -194,7 +194,7 @@ def test_nothing_is_sent_before_all_is_compared(source: kn.Source, streams: Stre
 
 
 def test_a_query_without_an_order_is_noticed(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """Also where the rows that are settled are all behind the first one that is not."""
+    """Also where the rows that are done are all behind the first one that is not."""
     arn, df = streams.create(shards=2), frame()
     emulator.on("PutRecords", PartialFailure(0.5), ErrorReply("AccessDeniedException"))
     report = ended(kn.AccessDenied, lambda: source.export_df(df.lazy(), arn, progress=False))
@@ -205,7 +205,7 @@ def test_a_query_without_an_order_is_noticed(source: kn.Source, streams: Streams
 
 
 def test_an_export_that_is_through_is_about_its_rows_in_their_order(source: kn.Source, streams: Streams) -> None:
-    """All rows are settled and share one mark: it knows their order too, in one batch and over several."""
+    """All rows are done and share one mark: it knows their order too, in one batch and over several."""
     arn, df = streams.create(), frame(120)
     report = source.export_df(df, arn, progress=False)
     assert source.export_df(df, arn, resume=report, progress=False).rows == 0
@@ -246,7 +246,7 @@ def test_rows_that_are_not_settled_may_be_others(source: kn.Source, streams: Str
 
 
 def test_only_what_a_record_is_made_of_counts(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """The same records read twice differ in when they were read; that is no part of what is sent."""
+    """The same records read twice differ in when they were read; that is not part of what is sent."""
     streams.create()
     streams.put(30, keys=30)
     arn = streams.create("copy")
@@ -274,7 +274,7 @@ def test_a_report_of_a_rest_is_about_all_rows(source: kn.Source, streams: Stream
 
 
 def test_a_report_without_marks_is_refused(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """Nobody can tell which rows it is about."""
+    """Which rows it is about cannot be checked."""
     arn, settled = streams.create(), DoneRows()
     settled.add([0, 2])
     report = ExportReport(stream="orders", settled=settled)
@@ -284,8 +284,8 @@ def test_a_report_without_marks_is_refused(source: kn.Source, streams: Streams, 
 
 
 @given(st.data())
-def test_a_changed_row_is_noticed_if_it_is_settled(data: st.DataObject) -> None:
-    """Whatever was settled in whatever order, and however the rows are cut into batches: that row, and no other one."""
+def test_a_changed_row_is_noticed_if_it_is_done(data: st.DataObject) -> None:
+    """Whatever was done in whatever order, and however the rows are cut into batches: that row, and no other one."""
     count = data.draw(st.integers(1, 40))
     marks = np.array(data.draw(st.lists(st.integers(0, 2**64 - 1), min_size=count, max_size=count)), np.uint64)
     order = data.draw(st.permutations(range(count)))

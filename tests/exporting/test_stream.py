@@ -100,7 +100,7 @@ def test_a_table_in_every_kind_of_place(source: kn.Source, streams: Streams, pla
 
 
 def test_a_table_in_s3_is_read_with_the_keys_of_the_moment(source: kn.Source, streams: Streams, ministack: str) -> None:
-    """Keys, or another address, that change while an export runs are used at its next look at the table."""
+    """Keys, or another address, that change while an export runs are used at its next poll of the table."""
     uri, options = bucket(ministack)
     streams.create()
     streams.put(10)
@@ -122,7 +122,7 @@ def test_a_table_in_s3_is_read_with_the_keys_of_the_moment(source: kn.Source, st
 def test_a_file_that_cannot_be_read_is_trouble_not_the_end(
     source: kn.Source, streams: Streams, table: kn.Sync, tmp_path: Path
 ) -> None:
-    """While a file of the table is missing the export says so and goes on; when it is back its rows are sent."""
+    """While a file of the table is missing the export says so and continues; when it is back its rows are sent."""
     arn = streams.create("copy")
     streams.put(10)
     assert table.wait(timeout=30)
@@ -153,7 +153,7 @@ def test_options_of_a_place_go_with_its_address(source: kn.Source, streams: Stre
 def test_faults_double_at_most_what_is_reported(
     source: kn.Source, streams: Streams, table: kn.Sync, emulator: Emulator
 ) -> None:
-    """Throttles, partial failures and lost answers lose nothing and keep the order of every key."""
+    """Throttles, partial failures and lost responses lose nothing and keep the order of every key."""
     arn = streams.create("copy", shards=2)
     streams.put(100)
     assert table.wait(timeout=30)
@@ -220,7 +220,7 @@ def test_follows_a_tail(source: kn.Source, streams: Streams) -> None:
 def test_a_row_that_is_given_up_is_named(
     source: kn.Source, streams: Streams, table: kn.Sync, emulator: Emulator
 ) -> None:
-    """A record that the service never takes is listed with its place and reason; the others go on."""
+    """A record that the service never takes is listed with its place and reason; the others are sent."""
     arn = streams.create("copy")
     streams.put(20)
     assert table.wait(timeout=30)
@@ -268,13 +268,13 @@ def test_refuses_what_is_no_synced_table(source: kn.Source, streams: Streams, tm
 def test_refuses_a_journal_of_another_export(
     source: kn.Source, streams: Streams, table: kn.Sync, tmp_path: Path
 ) -> None:
-    """A journal says what it is for, and another export does not go on from it."""
+    """A journal says what it is for, and another export does not continue from it."""
     first, second = streams.create("copy"), streams.create("other")
     finish(source.export_stream(table, first, journal=tmp_path / "place"))
     running = source.export_stream(table, first, journal=tmp_path / "place")
     with pytest.raises(kn.ConfigError, match="is of another export"):
         source.export_stream(table, second, journal=tmp_path / "place")
-    assert running.is_active, "who is refused stops nobody"
+    assert running.is_active, "a refused call stops no export"
     running.stop()
 
 
@@ -303,7 +303,7 @@ def test_files_that_are_rewritten_bring_no_row_twice(
 def test_a_look_that_breaks_brings_no_row_twice(
     source: kn.Source, streams: Streams, table: kn.Sync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading that fails behind the first of several bands is trouble, and goes on behind what was taken."""
+    """Reading that fails behind the first of several bands is retried, behind what was taken."""
     arn = streams.create("copy")
     streams.put(300)
     assert table.wait(timeout=30)
@@ -324,8 +324,8 @@ def test_a_look_that_breaks_brings_no_row_twice(
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
 
 
-def test_a_table_that_cannot_be_read_now_is_trouble(table: kn.Sync, streams: Streams, tmp_path: Path) -> None:
-    """Whatever is asked of it, the answer is an error of ours that another try may cure."""
+def test_a_table_that_cannot_be_read_now_is_retried(table: kn.Sync, streams: Streams, tmp_path: Path) -> None:
+    """Whatever is asked of it, the error is ours and retryable."""
     streams.put(10)
     assert table.wait(timeout=30)
     table.stop()
@@ -340,7 +340,7 @@ def test_a_table_that_cannot_be_read_now_is_trouble(table: kn.Sync, streams: Str
 def test_a_journal_that_cannot_be_written_ends_the_export(
     source: kn.Source, streams: Streams, table: kn.Sync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows of which it is not written down that they were taken are not left out while later ones go on."""
+    """Rows that are not recorded as taken are not skipped while later ones are sent."""
     arn = streams.create("copy")
     streams.put(10)
     assert table.wait(timeout=30)
@@ -382,7 +382,7 @@ def no_room_for_journals(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
 def test_an_export_waits_for_a_full_disk(
     source: kn.Source, streams: Streams, table: kn.Sync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It sends nothing that is not written down, says what it waits for, and goes on when there is room."""
+    """It sends nothing that is not recorded, says what it waits for, and continues when there is room."""
     arn = streams.create("copy")
     streams.put(10)
     assert table.wait(timeout=30)
@@ -407,7 +407,7 @@ def test_an_export_waits_for_a_full_disk(
 def test_an_export_that_waits_for_a_full_disk_can_be_stopped(
     source: kn.Source, streams: Streams, table: kn.Sync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once; what it could not write down is an error, and nothing is lost or sent twice."""
+    """At once; what it could not record is an error, and nothing is lost or sent twice."""
     arn = streams.create("copy")
     streams.put(10)
     assert table.wait(timeout=30)
@@ -445,7 +445,7 @@ def test_an_export_whose_queues_are_full_can_be_stopped(
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
 
 
-def test_a_failure_is_told_however_slow_the_rate_is(
+def test_a_failure_is_reported_however_slow_the_rate_is(
     source: kn.Source, streams: Streams, table: kn.Sync, emulator: Emulator
 ) -> None:
     """A request that is refused for good ends the export now, and not when all that was read has had its turn."""
@@ -494,7 +494,7 @@ def test_an_end_is_reached_when_the_table_has_read_past_it(source: kn.Source, st
 
 
 def test_an_end_waits_for_every_shard(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
-    """Also for those whose parent has ended and that nobody has read yet, and not for those that ended."""
+    """Also for those whose parent has ended and that are not read yet, and not for those that ended."""
     streams.put(20)
     streams.split("orders")
     assert table.wait(timeout=30)
@@ -521,7 +521,7 @@ def test_an_end_of_a_silent_stream_is_reached_soon(source: kn.Source, streams: S
 
 
 def test_a_table_without_a_sync_ends_by_the_clock(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """Of a table that no sync writes nobody knows more."""
+    """A table that no sync writes cannot say more."""
     synced(["a"], ['{"n": 1}']).write_delta(tmp_path / "table")
     export = source.export_stream(tmp_path / "table", streams.create("copy"), end="now")
     assert export.wait(timeout=30, until_caught_up=False)
@@ -598,7 +598,7 @@ def synced(keys: list[str | None], data: list[str]) -> pl.DataFrame:
 
 
 def test_a_row_that_is_too_large_is_given_up(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """A record that the output stream does not take is named with its size, and the others go on."""
+    """A record that the output stream does not take is named with its size, and the others are sent."""
     synced(["a", "a", "b"], ['{"n": 1}', "x" * 2**20, '{"n": 3}']).write_delta(tmp_path / "table")
     export = source.export_stream(tmp_path / "table", streams.create("copy"))
     finish(export)

@@ -137,7 +137,7 @@ MUTANTS = [
         "    pass\n",
     ),
     Mutant(
-        "a state that is damaged is not looked for in its copy",
+        "a state that is damaged is not restored from its copy",
         "exporting/journal_file.py",
         "        state, lines, is_damaged = copy, kept, True\n",
         "        pass\n",

@@ -55,7 +55,7 @@ class ExportMoves(Moves):
         self.broken: list[str] = []  # promises, seen in a cell
         self.cells: list[Cell] = []  # lines of the export
         self.refused_lines: list[Cell] = []
-        self.is_cut_short = self.is_lost = False  # the journal, in a way that nobody can notice, or can mend
+        self.is_cut_short = self.is_lost = False  # the journal, in a way that cannot be noticed, or cannot be fixed
         self.is_deleted = False
 
     def all(self) -> dict[Callable[[], object], int]:
@@ -164,7 +164,7 @@ class ExportMoves(Moves):
         return self.begin_export(self.random.choice(idle)) if idle else False
 
     def export_line_again(self) -> object:
-        """Run the same line in the same process: it gives the same export, as long as that has no trouble."""
+        """Run the same line in the same process: it gives the same export, as long as that can read its rows."""
         if not (found := self._exporting()):
             return False
         process = self.random.choice(found)
@@ -277,10 +277,10 @@ class ExportMoves(Moves):
     def faulty_output(self) -> object:
         self.life.faults = self.random.choice([0.1, 0.3, 0.6, 0.8])
 
-        def mend() -> None:
+        def recover() -> None:
             self.life.faults = 0.0
 
-        self._later(self.random.choice([3.0, 10.0, 30.0]), mend)
+        self._later(self.random.choice([3.0, 10.0, 30.0]), recover)
         return True
 
     def slow_output(self) -> object:

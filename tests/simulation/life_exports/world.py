@@ -247,21 +247,21 @@ class ExportLife(Life):
     def apply(self, request: Request) -> list[dict[str, Any]]:
         """Write the records of a request in any order, some of them not at all."""
         request.is_applied = True
-        answers: dict[int, dict[str, Any]] = {}
+        responses: dict[int, dict[str, Any]] = {}
         for place in self.random.sample(range(len(request.records)), len(request.records)):
             record = request.records[place]
             if self.chance(self.faults / 3):
                 code = self.random.choice(_REFUSED)
                 self.happened[f"record: {code}"] += 1
-                answers[place] = {"ErrorCode": code, "ErrorMessage": "made up"}
+                responses[place] = {"ErrorCode": code, "ErrorMessage": "made up"}
                 continue
             key, data = record["PartitionKey"], base64.b64decode(record["Data"])
             one = {"Data": data, "PartitionKey": key}
-            answers[place] = self.call("PutRecords", StreamName=OUTPUT, Records=[one])["Records"][0]
+            responses[place] = self.call("PutRecords", StreamName=OUTPUT, Records=[one])["Records"][0]
             users = [user.data for user in unpack(data) or ()] or [data]
             self.copied += [(key, int(user)) for user in users]
         self.note("written " + " ".join(f"{r['PartitionKey'][4:]}" for r in request.records))
-        return [answers[place] for place in range(len(request.records))]
+        return [responses[place] for place in range(len(request.records))]
 
     def land_request(self) -> None:
         """Let a request arrive that nobody waits for."""
