@@ -172,7 +172,7 @@ class StreamingExport:
             records = self._without_large(records)
             self._exporter.wait_for_room(STREAMED, lambda _rows: None)
             self._pace(part.height)
-            if self._stopping.is_set():
+            if self._stopping.is_set() and self.journal is not None:  # rows taken from a tail are nowhere else
                 return
             self._exporter.queue(self._preparer.entries(records))
 

@@ -276,7 +276,7 @@ def test_what_the_user_sees_is_sent(source: kn.Source, streams: Streams) -> None
     arn = streams.create()
     raw = {"data_raw": [b"\xff", b"\xff", b"\xff", None, b"x"]}
     df = pl.DataFrame({"partition_key": list("abcde"), "data": ["\ufffd", "redacted", None, "text", "x"], **raw})
-    with pytest.warns(UserWarning, match="data is sent and not data_raw where .*: rows 1 "):
+    with pytest.warns(UserWarning, match="data was changed, so it is sent and not data_raw: rows 1 "):
         source.export_df(df, arn, progress=False)
     back = {record.partition_key: record.data_raw or record.data.encode() for record in source.read("orders")}
     assert back == {"a": b"\xff", "b": b"redacted", "c": b"\xff", "d": b"text", "e": b"x"}

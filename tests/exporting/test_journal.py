@@ -430,7 +430,7 @@ def test_the_identity_of_another_table_or_output_is_refused(book: Book) -> None:
     for name, match in {
         "table": "of a table of the stream arn",
         "table_id": "another table of the same stream",
-        "created_at": "created at a, and this one at other",
+        "created_at": "created at a, and the present one at other",
         "output": "its output stream is b",
     }.items():
         with pytest.raises(kn.ConfigError, match=match):

@@ -186,7 +186,7 @@ def test_nothing_is_sent_before_all_is_compared(source: kn.Source, streams: Stre
     assert report.settled.first < BATCH < report.settled.end == ROWS
     asked = emulator.requests["PutRecords"]
     late = df.with_columns(n=pl.col("n") + (pl.col("n") == ROWS - 1))
-    with pytest.raises(kn.ConfigError, match=r"report is about: rows 399 \(1 in all\)"):
+    with pytest.raises(kn.ConfigError, match=r"not the rows of the report: rows 399 \(1 in all\)"):
         source.export_df(reader(late), arn, resume=report, progress=False, on_bad_key="skip")
     assert emulator.requests["PutRecords"] == asked
     source.export_df(reader(df), arn, resume=report, progress=False, on_bad_key="skip")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -421,6 +422,22 @@ def test_an_export_that_waits_for_a_full_disk_can_be_stopped(
         assert export.status().state == "failed"
         assert "No space left on device" in export.status().error
     finish(source.export_stream(table, arn))
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_what_was_taken_from_a_tail_is_sent_before_the_export_stops(source: kn.Source, streams: Streams) -> None:
+    """However slow the rate: those rows are nowhere else. The others stay in the tail."""
+    streams.create()
+    arn = streams.create("copy")
+    streams.put(100)
+    with source.tail("orders", "trim_horizon", on_full="block") as tail:
+        while len(tail) < 100:
+            threading.Event().wait(0.01)
+        export = source.export_stream(tail, arn, rate=20)
+        while len(tail):
+            assert not export.wait(0.05)
+        export.stop()
+        assert (export.status().state, export.status().rows) == ("stopped", 100)
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
 
 

@@ -242,6 +242,13 @@ MUTANTS = [
         "tests/exporting/test_stream.py",
     ),
     Mutant(
+        "a stop loses what was taken from a tail",
+        "exporting/streaming.py",
+        "            if self._stopping.is_set() and self.journal is not None:",
+        "            if self._stopping.is_set():",
+        "tests/exporting/test_stream.py",
+    ),
+    Mutant(
         "an export whose queues are full cannot be stopped",
         "exporting/exporter.py",
         "while not self._stopping.is_set() and not self._tally.wait_for_room",
