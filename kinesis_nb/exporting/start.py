@@ -49,23 +49,20 @@ def start_export(
     if isinstance(rows.where, Tail):
         plan: _TailPlan | _TablePlan = _TailPlan(outlet, rows.where, options, span)
     else:
-        plan = _TablePlan(outlet, apart(TableFollower)(rows.where), options, span)
+        table = apart(TableFollower)(rows.where)
+        plan = _TablePlan(outlet, table, options, span, _journal_path(table.storage, outlet.arn, span))
     return _exports.start(plan.key, (setup, options, span, plan.what), plan.prepare)
 
 
 @dataclass(frozen=True, slots=True)
 class _TablePlan:
-    """The export of a synced table."""
+    """The export of a synced table; its key is the file of the journal, which one export has to itself."""
 
     outlet: Outlet
     table: TableFollower
     options: RecordOptions
     span: Range
-
-    @property
-    def key(self) -> Path:
-        """What one export of this process has to itself: the file of its journal."""
-        return _journal_path(self.table.storage, self.outlet.arn, self.span)
+    key: Path
 
     @property
     def what(self) -> tuple[str, ...]:
@@ -118,12 +115,12 @@ class _TailPlan:
 
     @property
     def key(self) -> tuple[str, int, str]:
-        """What one export of this process has to itself."""
+        """The tail and the output stream: one export of this process has both to itself."""
         return "tail", id(self.tail), self.outlet.arn
 
     @property
     def what(self) -> tuple[str, ...]:
-        """The key says it all."""
+        """Nothing that the key does not say."""
         return ()
 
     def prepare(self) -> Callable[[], StreamingExport]:
