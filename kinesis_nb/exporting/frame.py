@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from kinesis_nb.core.process import check_polars
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporting.encode import refuse_rows
 from kinesis_nb.exporting.entries import Preparer, refuse_large, waves
@@ -32,6 +33,7 @@ def export_frame(
     outlet: Outlet, frame: Any, options: RecordOptions, delivery: Delivery, progress: Callable[[int], None]
 ) -> ExportReport:
     """Write every row of a frame; see :meth:`kinesis_nb.source.Source.export_df`."""
+    check_polars()
     done, clock = delivery.done_rows(outlet.stream), outlet.clock
     export = _Export(outlet, delivery, done, Tally(outlet.stream, done.copy()), progress)
     started = clock.monotonic()

@@ -176,12 +176,16 @@ class TailRowSource:
     """Rows taken out of a running tail."""
 
     journal = None
-    schema = pl.DataFrame(SCHEMA.empty_table()).schema
     waits_for = ""
 
     def __init__(self, tail: Tail) -> None:
         self._tail = tail
         self._dropped_before = self._count_dropped()
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The columns of a record."""
+        return record_schema()
 
     def parts(self, number: Number) -> Iterator[tuple[pl.DataFrame, int]]:
         """Yield what the tail holds now."""
@@ -200,3 +204,8 @@ class TailRowSource:
 
     def _count_dropped(self) -> int:
         return sum(self._tail.stats().buffer.dropped.values())
+
+
+def record_schema() -> pl.Schema:
+    """Return the columns that rows of a tail have."""
+    return pl.DataFrame(SCHEMA.empty_table()).schema

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.position import Kind
+from kinesis_nb.core.process import check_polars
 from kinesis_nb.core.running import Registry
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporting.entries import Preparer
 from kinesis_nb.exporting.follow import TableFollower
 from kinesis_nb.exporting.journal import Journal, check_journal
-from kinesis_nb.exporting.rows import TableRowSource, TailRowSource
+from kinesis_nb.exporting.rows import TableRowSource, TailRowSource, record_schema
 from kinesis_nb.exporting.streaming import StreamingExport
 from kinesis_nb.exporting.target import describe_target
 from kinesis_nb.reading.tail import Tail
@@ -46,6 +47,7 @@ def start_export(
         Equal for calls with the same source and the same options of the storage. An export that runs with other ones,
         or with other `options`, is stopped, and another one started.
     """
+    check_polars()
     if isinstance(rows.where, Tail):
         plan: _TailPlan | _TablePlan = _TailPlan(outlet, rows.where, options, span)
     else:
@@ -134,7 +136,7 @@ class _TailPlan:
         if self.tail.stream == self.outlet.stream:
             _warn_of_loop(self.outlet)
         target = describe_target(self.outlet)
-        _check_columns(self.outlet, TailRowSource.schema, self.options)
+        _check_columns(self.outlet, record_schema(), self.options)
         return lambda: StreamingExport(self.outlet, target, TailRowSource(self.tail), self.options, span.rate)
 
 
