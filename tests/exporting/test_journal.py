@@ -364,7 +364,7 @@ def test_a_file_that_lost_its_end_is_not_taken_for_a_kill(tmp_path: Path) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:.*was damaged")
-def test_who_dies_while_it_mends_a_file_has_counted_what_may_come_twice(tmp_path: Path) -> None:
+def test_who_dies_while_it_repairs_a_file_has_counted_what_may_come_twice(tmp_path: Path) -> None:
     """Its copy is replaced first: what was found out then is known, whatever the file itself looks like."""
     for number, share in ((number, share) for number in range(6) for share in (0, 0.5)):
         book = Book(tmp_path / f"{number}-{share}", {"s": 4})
