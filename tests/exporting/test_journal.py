@@ -381,14 +381,14 @@ def test_who_dies_while_it_repairs_a_file_has_counted_what_may_come_twice(tmp_pa
 
 @pytest.mark.filterwarnings("ignore:.*was damaged")
 @pytest.mark.parametrize("left", [b"", b"\0" * 4096, b"\0" * 100 + b"\n{}\n"])
-def test_a_file_that_is_lost_is_mended_from_its_copy_and_the_table(tmp_path: Path, left: bytes) -> None:
+def test_a_file_that_is_lost_is_restored_from_its_copy_and_the_table(tmp_path: Path, left: bytes) -> None:
     """Empty or full of zeros, it knows what it is for, and how many rows may come twice from the table."""
     places, sent = played(tmp_path / "j")
     (tmp_path / "j").write_bytes(left)
     check_after_damage(tmp_path / "j", places, sent)
 
 
-def test_what_is_mended_is_told(tmp_path: Path) -> None:
+def test_what_is_restored_causes_a_warning(tmp_path: Path) -> None:
     """Who runs the line hears that the journal was damaged, and how many rows may come twice."""
     played(tmp_path / "j")
     lines = (tmp_path / "j").read_bytes().split(b"\n")
