@@ -112,7 +112,6 @@ class Exporter:
         BaseException
             What a lane failed with.
         """
-        self._raise_failure()
         while not self._stopping.is_set() and not self._tally.wait_for_room(most, TICK_SECONDS):
             progress(self._tally.rows)
         self._raise_failure()

@@ -258,8 +258,8 @@ MUTANTS = [
     Mutant(
         "a failure waits for its turn at a slow rate",
         "exporting/exporter.py",
-        "        self._raise_failure()\n        while not self._stopping",
-        "        while not self._stopping",
+        "        self._raise_failure()\n\n    def finish",
+        "\n    def finish",
         "tests/exporting/test_stream.py",
     ),
     Mutant(
