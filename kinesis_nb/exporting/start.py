@@ -20,7 +20,7 @@ from kinesis_nb.exporting.rows import TableRowSource, TailRowSource, record_sche
 from kinesis_nb.exporting.streaming import StreamingExport
 from kinesis_nb.exporting.target import describe_target
 from kinesis_nb.reading.tail import Tail
-from kinesis_nb.syncing.sync import hurry
+from kinesis_nb.syncing.start import hurry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ from kinesis_nb.emulator import ErrorReply, ManualClock, PartialFailure, Reset, 
 from kinesis_nb.exporting import follow
 from kinesis_nb.exporting.follow import TableFollower
 from kinesis_nb.exporting.report import QueueLimit
-from kinesis_nb.syncing.sync import hurry
+from kinesis_nb.syncing.start import hurry
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.storage import Storage
 from tests.conftest import Streams, by_key, written_by_key
