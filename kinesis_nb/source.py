@@ -15,7 +15,7 @@ from kinesis_nb.access.saved import save
 from kinesis_nb.core.arguments import check_count, hinted, in_seconds
 from kinesis_nb.core.foreign import Foreign, check_foreign
 from kinesis_nb.core.interrupt import load, loading
-from kinesis_nb.core.names import REGION, StreamArn, check_stream_name
+from kinesis_nb.core.names import StreamArn, check_region, check_stream_name
 from kinesis_nb.core.position import Kind, StartingPosition, check_end, moment
 from kinesis_nb.core.process import check_polars, of_one_process
 from kinesis_nb.core.retry import Patient
@@ -72,11 +72,7 @@ def default_region(auth: object) -> tuple[str, str]:
     region, place = next((one for one in found if one[0]), ("", ""))
     if not region and not named and (region := configured_region(None)):
         place = "the AWS configuration"
-    if region and not REGION.fullmatch(region):
-        raise ConfigError(
-            f"{place}: {region!r} is not the name of a region", hint='give connect() a region="eu-central-1"'
-        )
-    return (region, place) if region else ("us-east-1", "by default")
+    return (check_region(region, place), place) if region else ("us-east-1", "by default")
 
 
 def open_kinesis(config: SourceConfig) -> Kinesis:
@@ -728,11 +724,25 @@ class Source:
 
     def __repr__(self) -> str:
         place = f" ({self._region_from})" if self._region_from else ""
-        place += f" at {self.config.endpoint_url}" if self.config.endpoint_url else ""
+        place += _shown_endpoint(self.config)
         auth = f"{self.config.auth or 'default credentials'}{f', {role}' if (role := self.config.sts_role) else ''}"
         return (
             f"<Source {self.config.region}{place}, {auth}{', exports enabled' if self.config.exports_enabled else ''}>"
         )
+
+
+def _shown_endpoint(config: SourceConfig) -> str:
+    """Say where requests go when that is not AWS's endpoint, or when the environment seems to say otherwise."""
+    if config.endpoint_url:
+        return f" at {config.endpoint_url}"
+    if isinstance(config.auth, Profile):
+        load("kinesis_nb.service.session")
+        from kinesis_nb.service.session import configured_endpoint
+
+        endpoint = configured_endpoint(config.auth.name)
+        return f" at {endpoint} (of the AWS configuration)" if endpoint else ""
+    ignored = next((name for name in ("AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL") if os.environ.get(name)), "")
+    return f" at AWS ({ignored} counts only with a Profile)" if ignored else ""
 
 
 def _storage_options(options: Mapping[str, str] | None) -> dict[str, str]:

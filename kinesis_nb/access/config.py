@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from kinesis_nb.access.credentials import Auth, AwsInstance, Profile, Secret, StaticCredentials, StsRole
-from kinesis_nb.core.names import REGION
+from kinesis_nb.core.names import check_region
 from kinesis_nb.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ class SourceConfig:
     agents: Any = None  # the address of a Dask scheduler, or a Client
 
     def __post_init__(self) -> None:
-        if not isinstance(self.region, str) or not REGION.fullmatch(self.region):
-            msg = f"{self.region!r} is not the name of a region"
-            raise ConfigError(msg, hint='regions look like "us-east-1" or "eu-central-1"')
+        check_region(self.region)
         self._check_auth()
         for name, url in (("endpoint_url", self.endpoint_url), ("sts_endpoint_url", self.sts_endpoint_url)):
             if url is not None:
