@@ -172,10 +172,10 @@ def warn(message: str) -> None:
     """Warn at the line of the user's that called this package, wherever in it something was noticed."""
     level = most = 1
     frame = inspect.currentframe()  # skip_file_prefixes= came with Python 3.12
-    while frame is not None and (caller := frame.f_back) is not None:
+    while frame is not None:  # to the very first one: at the end of the process there is no line of the user's
         if frame.f_globals.get("__name__", "").startswith(_PACKAGE):
             most = level
-        frame, level = caller, level + 1
+        frame, level = frame.f_back, level + 1
     warnings.warn(one_line(message), UserWarning, stacklevel=most + 1)
 
 

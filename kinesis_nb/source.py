@@ -350,7 +350,7 @@ class Source:
         from kinesis_nb.reading.tail import Tail, replace_running
 
         buffer, start, wanted = Buffer(max_rows, max_bytes, on_full), moment(start), check_foreign(foreign)
-        self._check_window(start, "latest", shards := _chosen(shards))
+        self._check_window(start, "now", shards := _chosen(shards))
         stream = self._address(stream)
         feed = self._feed(stream, shards, reshard=reshard, decompress=decompress, foreign=wanted)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)

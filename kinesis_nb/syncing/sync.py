@@ -82,6 +82,8 @@ class SyncStatus:
     kept_apart_by
         What makes sure that no second writer gets rows into the table: the file system, or the conditional writes of
         the object store, which were tried before the first commit. Stores without them are refused.
+    as_of
+        When it stopped, so how old `lag` is; None while it runs.
     """
 
     state: str
@@ -94,6 +96,7 @@ class SyncStatus:
     error: str
     kept_apart_by: str = ""
     filtered: int = 0
+    as_of: datetime | None = None
 
     @property
     def dropped(self) -> int:
@@ -102,6 +105,7 @@ class SyncStatus:
 
     def __repr__(self) -> str:
         lag = "unknown lag" if self.lag is None else f"{self.lag.total_seconds():,.1f} s behind"
+        lag += f" as of {self.as_of:%Y-%m-%d %H:%M:%S} UTC" if self.as_of else ""
         filtered = f"{self.filtered:,} rows not kept" if self.filtered else ""
         notes = "".join(f", {note}" for note in (filtered, told(self.dropped), *self.lost, self.error) if note)
         return (
@@ -167,6 +171,8 @@ class Sync(TableLike):
         part: RunPart | None = None,
     ) -> None:
         self._told = 0  # of how many dropped user records the user was warned
+        self._ended_at: datetime | None = None
+        self._is_left_alone = True  # nobody has waited for it or stopped it
         self.stream = feed.stream
         self._feed, self._table, self._clock = feed, table, feed.clock
         self._scheduler: Scheduler | None = None  # none before the table is ours
@@ -224,6 +230,7 @@ class Sync(TableLike):
 
     def _end(self) -> None:
         """Stop everything else: the committer has ended."""
+        self._ended_at = self._clock.now()
         self._upkeep.stop()
         if self._scheduler is not None:
             self._scheduler.stop(0)
@@ -242,6 +249,7 @@ class Sync(TableLike):
         TableError
             When rows that were read could not be committed. Nothing is lost: the next sync reads them again.
         """
+        self._is_left_alone = False
         self.request_stop()
         has_ended = self.join(STOP_SECONDS)
         if self._scheduler is not None:
@@ -270,13 +278,14 @@ class Sync(TableLike):
         Returns
         -------
         bool
-            False when the time ran out, or the sync was stopped before.
+            False when the time ran out, or the sync was stopped before; then a warning says when.
 
         Raises
         ------
         KinesisError
             What the sync failed with.
         """
+        self._is_left_alone = False
         caught_up = self.all_caught_up() if until_caught_up else iter(lambda: False, None)
         give_up = self._clock.monotonic() + in_seconds(timeout)
         while not self._committer.join(0.05):
@@ -288,7 +297,20 @@ class Sync(TableLike):
         if self._committer.error is not None:
             raise self._committer.error
         self._warn()
-        return self._scheduler is not None and not self._scheduler.unfinished()
+        is_through = self._scheduler is not None and not self._scheduler.unfinished()
+        if until_caught_up and not is_through:
+            since = f" at {self._ended_at:%Y-%m-%d %H:%M:%S} UTC" if self._ended_at else ""
+            warn(f"the sync of {self.stream} was stopped{since}: what arrived later is not in the table")
+        return is_through
+
+    def warn_if_left_alone(self) -> None:
+        """Warn at the end of the process when nobody waited: a script may have ended before anything was read."""
+        if self._is_left_alone:
+            rows = self._committer.snapshot().committed
+            warn(
+                f"the sync of {self.stream} was stopped by the end of this process: {rows:,} rows were committed by"
+                " this run; the next sync of the table reads the rest. Call wait() before a script ends"
+            )
 
     def _warn(self) -> None:
         """Tell what was dropped in the user's own thread: what a shard's thread prints lands anywhere."""
@@ -329,7 +351,8 @@ class Sync(TableLike):
         lag, pending = _lag(shards), now.pending_rows
         fence = self._table.storage.kept_apart_by
         done = now.committed, now.commits, pending
-        return SyncStatus(self._state(), *done, lag, shards, lost, error, fence, now.filtered)
+        state, as_of = self._state(), None if self.is_active else self._ended_at
+        return SyncStatus(state, *done, lag, shards, lost, error, fence, now.filtered, as_of)
 
     def _state(self) -> str:
         if self._committer.error is not None:
@@ -447,7 +470,12 @@ def _lag(shards: tuple[ConsumerStats, ...]) -> timedelta | None:
 
 
 _syncs: Registry[Sync] = Registry()
-atexit.register(_syncs.stop_all)
+
+
+@atexit.register
+def _end_all() -> None:
+    for sync in _syncs.stop_all():
+        sync.warn_if_left_alone()
 
 
 def start_sync(  # noqa: PLR0913 - one for each option of Source.sync
