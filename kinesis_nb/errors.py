@@ -15,6 +15,7 @@
     │   ├── IteratorExpired                the shard iterator must be made again
     │   ├── PositionTrimmed                the record of a sequence number is not kept any more
     │   ├── KeyUnavailable                 the stream's encryption key cannot be used now
+    │   ├── NotListening                   nothing listens at an address of this machine
     │   └── MalformedAnswer                an answer that was not whole
     ├── DataLoss                           records were gone before they could be read
     ├── TableError (ValueError)            the sync's target is not a table it may write to
@@ -140,6 +141,10 @@ class KeyUnavailable(ServiceError):
     """The key that a stream is encrypted with cannot be used; somebody may mend that."""
 
 
+class NotListening(ServiceError):
+    """Nothing listens at an address of this machine: what runs tries again, but a call that begins need not wait."""
+
+
 class MalformedAnswer(ServiceError):
     """An answer that was cut off, or came from something else than the service."""
 
@@ -222,7 +227,7 @@ def forgetful(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def closest(name: str, known: Iterable[str]) -> str:
+def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return ``"did you mean 'x'?"`` for the known name nearest to `name`, else an empty string."""
-    found = difflib.get_close_matches(name, list(known), n=1)
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"did you mean {found[0]!r}?" if found else ""

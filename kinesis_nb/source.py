@@ -751,7 +751,11 @@ def _storage_options(options: Mapping[str, str] | None) -> dict[str, str]:
         return {}
     if not isinstance(options, Mapping) or not all(isinstance(text, str) for text in (*options, *options.values())):
         raise ConfigError("storage_options= takes texts by name", hint='give {"endpoint_url": "https://…"}')
-    return {name.lower().removeprefix("aws_"): value for name, value in options.items()}
+    from kinesis_nb.table.option_names import check_option_names
+
+    named = {name.lower().removeprefix("aws_"): value for name, value in options.items()}
+    check_option_names(named)
+    return named
 
 
 def _chosen(shards: Iterable[str] | None) -> tuple[str, ...] | None:

@@ -300,7 +300,7 @@ class Sync(TableLike):
         is_through = self._scheduler is not None and not self._scheduler.unfinished()
         if until_caught_up and not is_through:
             since = f" at {self._ended_at:%Y-%m-%d %H:%M:%S} UTC" if self._ended_at else ""
-            warn(f"the sync of {self.stream} was stopped{since}: what arrived later is not in the table")
+            warn(f"sync of {self.stream}: stopped{since}; what arrived later is not in the table")
         return is_through
 
     def warn_if_left_alone(self) -> None:
@@ -308,7 +308,7 @@ class Sync(TableLike):
         if self._is_left_alone:
             rows = self._committer.snapshot().committed
             warn(
-                f"the sync of {self.stream} was stopped by the end of this process: {rows:,} rows were committed by"
+                f"sync of {self.stream}: stopped by the end of this process; {rows:,} rows were committed by"
                 " this run; the next sync of the table reads the rest. Call wait() before a script ends"
             )
 

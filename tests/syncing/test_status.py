@@ -46,9 +46,7 @@ def test_a_stopped_sync_says_up_to_when(source: kn.Source, streams: Streams, tmp
     assert verdict.up_to is not None
     assert verdict.up_to < min(later)
     assert f"every row once and in order up to {verdict.up_to:%Y-%m-%d %H:%M:%S} UTC" in repr(verdict)
-    with pytest.warns(
-        UserWarning, match="the sync of orders was stopped at 20.* UTC: what arrived later is not in the t"
-    ):
+    with pytest.warns(UserWarning, match="sync of orders: stopped at 20.* UTC; what arrived later is not in the t"):
         assert not sync.wait(timeout=1)
 
 
@@ -108,7 +106,7 @@ sync = source.sync("orders", {str(tmp_path / "t")!r})
 {last}
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stderr.count("the sync of orders was stopped by the end of this process") == warnings, done.stderr
+    assert done.stderr.count("sync of orders: stopped by the end of this process") == warnings, done.stderr
     assert "Traceback" not in done.stderr
     sync = emulator.source().sync("orders", tmp_path / "t")
     assert sync.wait(30)

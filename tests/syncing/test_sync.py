@@ -202,7 +202,7 @@ def test_wait_after_stop_does_not_claim_to_have_caught_up(source: kn.Source, str
     sync = source.sync("orders", tmp_path / "t")
     sync.stop()
     streams.put(5)
-    with pytest.warns(UserWarning, match="was stopped"):
+    with pytest.warns(UserWarning, match="stopped at"):
         assert not sync.wait(timeout=30)
 
 
