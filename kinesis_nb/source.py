@@ -21,6 +21,7 @@ from kinesis_nb.core.process import check_polars, of_one_process
 from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.shards import hash_key
 from kinesis_nb.core.transport import Clock, Kinesis, SystemClock
+from kinesis_nb.display import bars_are_seen
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 
 _CLIENT = "kinesis_nb.service.client"
+_BAR_SECONDS = 0.3  # a call that is refused, or done at once, shows no bar
 
 
 def default_region(auth: object) -> tuple[str, str]:
@@ -803,14 +805,14 @@ def _wanted(
 @contextmanager
 def _share_bar(title: str, *, shown: bool) -> Generator[Callable[[int, float], None]]:
     """Give a function that takes the rows so far, and the share of the work that is done."""
-    if not shown:
+    if not shown or not bars_are_seen():
         yield lambda _rows, _share: None
         return
     load("tqdm.auto")
     from tqdm.auto import tqdm
 
     looks = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-    with tqdm(desc=title, total=1.0, bar_format=looks, leave=False) as bar:
+    with tqdm(desc=title, total=1.0, bar_format=looks, leave=False, delay=_BAR_SECONDS) as bar:
 
         def show(rows: int, share: float) -> None:
             bar.set_postfix_str(f"{rows:,} rows", refresh=False)
@@ -825,6 +827,9 @@ def _progress_bar(title: str, *, shown: bool | Callable[[int], None]) -> Generat
     if callable(shown) or not shown:
         yield shown or (lambda _rows: None)
         return
+    if isinstance(shown, bool) and not bars_are_seen():
+        yield lambda _rows: None
+        return
     if not isinstance(shown, int):  # True and False are
         raise ConfigError(
             f"progress= takes no {type(shown).__name__}", hint="use True, False, or a function of the rows"
@@ -832,7 +837,7 @@ def _progress_bar(title: str, *, shown: bool | Callable[[int], None]) -> Generat
     load("tqdm.auto")
     from tqdm.auto import tqdm
 
-    with tqdm(desc=title, unit=" rows", unit_scale=True, leave=False) as bar:
+    with tqdm(desc=title, unit=" rows", unit_scale=True, leave=False, delay=_BAR_SECONDS) as bar:
 
         def show(rows: int) -> None:
             bar.update(rows - bar.n)
