@@ -74,7 +74,9 @@ class StreamArn:
         match = _STREAM_ARN.fullmatch(str(arn))
         if match is None:
             msg = f"{arn!r} is not the ARN of a stream"
-            raise ConfigError(msg, hint="it looks like arn:aws:kinesis:us-east-1:123456789012:stream/orders")
+            looks = "it looks like arn:aws:kinesis:us-east-1:123456789012:stream/orders"
+            is_name = isinstance(arn, str) and _STREAM.fullmatch(arn)
+            raise ConfigError(msg, hint=f'explore("{arn}").summary.arn of the source is its ARN' if is_name else looks)
         found = cls(**match.groupdict())
         if found.region != region:
             msg = f"stream {found.stream!r} is in {found.region}, the source in {region}"
