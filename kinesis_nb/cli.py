@@ -330,7 +330,7 @@ def _duration(text: str) -> timedelta:
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
     number, unit = text[:-1], units.get(text[-1:])
     if unit is None or not number.isdecimal() or not int(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 48h, 30m or 10s")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write 48h, 30m or 10s")
     return timedelta(**{unit: int(number)})
 
 

@@ -12,7 +12,7 @@
     ├── ServiceError                       the service or the network, not the caller
     │   ├── Throttled                      a quota is used up for the moment
     │   ├── InvalidRequest                 the service will never take this request as it is
-    │   ├── IteratorExpired                the shard iterator must be made again
+    │   ├── IteratorExpired                the shard iterator must be re-created
     │   ├── PositionTrimmed                the record of a sequence number is not kept any more
     │   ├── KeyUnavailable                 the stream's encryption key cannot be used now
     │   ├── NotListening                   nothing listens at an address of this machine
@@ -138,7 +138,7 @@ class PositionTrimmed(ServiceError):
 
 
 class KeyUnavailable(ServiceError):
-    """The key that a stream is encrypted with cannot be used; somebody may mend that."""
+    """The key that a stream is encrypted with cannot be used; somebody may fix that."""
 
 
 class NotListening(ServiceError):

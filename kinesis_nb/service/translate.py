@@ -146,7 +146,7 @@ def _refused(error: boto_errors.ClientError, action: str, no_stream: str) -> Kin
             return Throttled(said, retryable=True)
         case _ if code in _BLOCKED_KEYS:
             why = f"the key that the stream is encrypted with {_BLOCKED_KEYS[code]}: {message}"
-            return KeyUnavailable(why, hint="mend the key before the stream's retention ends", retryable=True)
+            return KeyUnavailable(why, hint="fix the key before the stream's retention ends", retryable=True)
         case "403":  # without a code of AWS
             return ServiceError(
                 said, hint="a proxy or a firewall on the way refused it; ask for the host to be allowed"
@@ -199,7 +199,7 @@ def translate_local(error: Exception, action: str, proxy: Proxy | None = None) -
         case boto_errors.ProfileNotFound():
             return ConfigError(str(error), hint="`aws configure list-profiles` shows the profiles")
         case boto_errors.ConfigParseError() | boto_errors.ConfigNotFound() | boto_errors.InvalidConfigError():
-            return ConfigError(masked(_one_line(error)), hint="mend the AWS configuration, ~/.aws/config")
+            return ConfigError(masked(_one_line(error)), hint="fix the AWS configuration, ~/.aws/config")
         case (
             boto_errors.CredentialRetrievalError()
             | boto_errors.TokenRetrievalError()

@@ -253,7 +253,7 @@ def test_no_error_shows_a_password_of_any_signs(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize("url", ["http://ada:p%C3%A4ss@host:1", "http://ad%C3%A4:x@host:1", "http://ada:p%0Ass@host:1"])
 def test_a_password_that_cannot_be_sent(url: str) -> None:
     """HTTP knows no such letter: refused at once, unseen, in place of an error of botocore's that quotes it."""
-    with pytest.raises(kn.ConfigError, match="has a letter that cannot be sent\nhint: ") as caught:
+    with pytest.raises(kn.ConfigError, match="has a character that cannot be sent\nhint: ") as caught:
         kn.connect(proxy=url)
     shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
     assert "\xe4" not in shown
@@ -368,7 +368,7 @@ def test_a_file_that_is_no_ca_bundle(tmp_path: Path) -> None:
     """A bundle without a certificate is refused before anything is sent."""
     bundle = tmp_path / "ca.pem"
     bundle.write_text("not a certificate")
-    with pytest.raises(kn.ConfigError, match=r"ca.pem' is no CA bundle .*\nhint: give the path"):
+    with pytest.raises(kn.ConfigError, match=r"ca.pem' is not a CA bundle .*\nhint: give the path"):
         kn.connect(auth=KEYS, verify=str(bundle))
 
 
