@@ -6,9 +6,12 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
+from urllib3.exceptions import NewConnectionError
 
 import kinesis_nb as kn
-from kinesis_nb.errors import NotListening
+from kinesis_nb.errors import NotListening, ServiceError
+from kinesis_nb.service.translate import translate_local
 from kinesis_nb.table.option_names import check_option_names
 from tests.support.aws import Quiet, serving
 
@@ -100,6 +103,15 @@ def test_a_misspelt_option_of_the_storage(tmp_path: Path, given: str, meant: str
         with pytest.raises(kn.ConfigError, match=f"has no option .*\nhint: did you mean '{meant}'") as error:
             call({given: "hunter2"})
         assert "hunter2" not in str(error.value)
+
+
+def test_a_refusal_of_another_machine_may_be_over_soon() -> None:
+    """Nobody here can start what runs there, but somebody there may be doing it."""
+    refused = NewConnectionError(None, "refused")  # type: ignore[arg-type]
+    refused.__cause__ = ConnectionRefusedError()
+    for url, kind in (("https://kinesis.internal:4567/", ServiceError), ("http://[::1]:4567/", NotListening)):
+        error = EndpointConnectionError(endpoint_url=url, error=refused)
+        assert type(translate_local(error, "ListStreams")) is kind
 
 
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/results"
