@@ -142,8 +142,8 @@ MUTANTS = [
     Mutant(
         "a stopped sync is as of now",
         "syncing/sync.py",
-        "self._state(), None if self.is_active else self._ended_at",
-        "self._state(), None",
+        "            None if self.is_active else self._readers.stopped_at,\n",
+        "            None,\n",
         tests=STATUS,
     ),
     Mutant(

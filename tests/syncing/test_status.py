@@ -11,7 +11,7 @@ import pytest
 
 from kinesis_nb.core.shards import Shard
 from kinesis_nb.table.table import Checkpoint
-from kinesis_nb.table.verify import verify
+from kinesis_nb.table.verify import verify_table
 from tests.conftest import by_key, written_by_key
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def test_the_slowest_shard_bounds_the_verdict(
     table.acquire(["p", "q", "c"])
     if reached:
         assert table.commit([], reached)
-    verdict = verify(table, shards)
+    verdict = verify_table(table, shards)
     assert verdict, verdict
     assert (verdict.up_to, verdict.is_to_the_end) == (up_to, False)
     if up_to is None:
