@@ -24,7 +24,7 @@
     ├── ForkedProcess (RuntimeError)       used in a child of the process that made it
     └── Closed                             your own code stopped it
 
-Retry decisions look at :attr:`KinesisError.retryable` and at nothing else.
+Retry decisions look at :attr:`KinesisError.retryable`. A call that a user waits for also gives up at NotListening.
 """
 
 from __future__ import annotations
