@@ -15,12 +15,13 @@ from kinesis_nb.access.saved import save
 from kinesis_nb.core.arguments import check_count, hinted, in_seconds
 from kinesis_nb.core.foreign import Foreign, check_foreign
 from kinesis_nb.core.interrupt import load, loading
-from kinesis_nb.core.names import REGION, StreamArn, check_stream_name
+from kinesis_nb.core.names import StreamArn, check_region, check_stream_name
 from kinesis_nb.core.position import Kind, StartingPosition, check_end, moment
 from kinesis_nb.core.process import check_polars, of_one_process
 from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.shards import hash_key
 from kinesis_nb.core.transport import Clock, Kinesis, SystemClock
+from kinesis_nb.display import bars_are_seen
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 
 _CLIENT = "kinesis_nb.service.client"
+_BAR_SECONDS = 0.3  # a call that is refused, or done at once, shows no bar
 
 
 def default_region(auth: object) -> tuple[str, str]:
@@ -73,11 +75,7 @@ def default_region(auth: object) -> tuple[str, str]:
     region, place = next((one for one in found if one[0]), ("", ""))
     if not region and not named and (region := configured_region(None)):
         place = "the AWS configuration"
-    if region and not REGION.fullmatch(region):
-        raise ConfigError(
-            f"{place}: {region!r} is not the name of a region", hint='give connect() a region="eu-central-1"'
-        )
-    return (region, place) if region else ("us-east-1", "by default")
+    return (check_region(region, place), place) if region else ("us-east-1", "by default")
 
 
 def open_kinesis(config: SourceConfig) -> Kinesis:
@@ -347,7 +345,7 @@ class Source:
         from kinesis_nb.reading.tail import Tail, replace_running
 
         buffer, start, wanted = Buffer(max_rows, max_bytes, on_full), moment(start), check_foreign(foreign)
-        self._check_window(start, "latest", shards := _chosen(shards))
+        self._check_window(start, "now", shards := _chosen(shards))
         stream = self._address(stream)
         feed = self._feed(stream, shards, reshard=reshard, decompress=decompress, foreign=wanted)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
@@ -715,11 +713,25 @@ class Source:
 
     def __repr__(self) -> str:
         place = f" ({self._region_from})" if self._region_from else ""
-        place += f" at {self.config.endpoint_url}" if self.config.endpoint_url else ""
+        place += _shown_endpoint(self.config)
         auth = f"{self.config.auth or 'default credentials'}{f', {role}' if (role := self.config.sts_role) else ''}"
         return (
             f"<Source {self.config.region}{place}, {auth}{', exports enabled' if self.config.exports_enabled else ''}>"
         )
+
+
+def _shown_endpoint(config: SourceConfig) -> str:
+    """Say where requests go when that is not AWS's endpoint, or when the environment seems to say otherwise."""
+    if config.endpoint_url:
+        return f" at {config.endpoint_url}"
+    if isinstance(config.auth, Profile):
+        load("kinesis_nb.service.session")
+        from kinesis_nb.service.session import configured_endpoint
+
+        endpoint = configured_endpoint(config.auth.name)
+        return f" at {endpoint} (of the AWS configuration)" if endpoint else ""
+    ignored = next((name for name in ("AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL") if os.environ.get(name)), "")
+    return f" at AWS ({ignored} counts only with a Profile)" if ignored else ""
 
 
 def _chosen(shards: Iterable[str] | None) -> tuple[str, ...] | None:
@@ -767,14 +779,14 @@ def _wanted(
 @contextmanager
 def _share_bar(title: str, *, shown: bool) -> Generator[Callable[[int, float], None]]:
     """Give a function that takes the rows so far, and the share of the work that is done."""
-    if not shown:
+    if not shown or not bars_are_seen():
         yield lambda _rows, _share: None
         return
     load("tqdm.auto")
     from tqdm.auto import tqdm
 
     looks = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-    with tqdm(desc=title, total=1.0, bar_format=looks, leave=False) as bar:
+    with tqdm(desc=title, total=1.0, bar_format=looks, leave=False, delay=_BAR_SECONDS) as bar:
 
         def show(rows: int, share: float) -> None:
             bar.set_postfix_str(f"{rows:,} rows", refresh=False)
@@ -789,6 +801,9 @@ def _progress_bar(title: str, *, shown: bool | Callable[[int], None]) -> Generat
     if callable(shown) or not shown:
         yield shown or (lambda _rows: None)
         return
+    if isinstance(shown, bool) and not bars_are_seen():
+        yield lambda _rows: None
+        return
     if not isinstance(shown, int):  # True and False are
         raise ConfigError(
             f"progress= takes no {type(shown).__name__}", hint="use True, False, or a function of the rows"
@@ -796,7 +811,7 @@ def _progress_bar(title: str, *, shown: bool | Callable[[int], None]) -> Generat
     load("tqdm.auto")
     from tqdm.auto import tqdm
 
-    with tqdm(desc=title, unit=" rows", unit_scale=True, leave=False) as bar:
+    with tqdm(desc=title, unit=" rows", unit_scale=True, leave=False, delay=_BAR_SECONDS) as bar:
 
         def show(rows: int) -> None:
             bar.update(rows - bar.n)

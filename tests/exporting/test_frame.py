@@ -206,7 +206,7 @@ def test_keys_of_256_characters_are_allowed(source: kn.Source, streams: Streams)
 @pytest.mark.parametrize(
     ("arn", "says"),
     [
-        ("orders", "is not the ARN of a stream"),
+        ("orders", r'is not the ARN of a stream\nhint: explore\("orders"\)\.summary\.arn'),
         ("arn:aws:sqs:us-east-1:000000000000:orders", "is not the ARN of a stream"),
         ("arn:aws:kinesis:eu-west-1:000000000000:stream/orders", "stream 'orders' is in eu-west-1"),
     ],
