@@ -55,7 +55,7 @@ def test_every_public_name_is_in_the_readme() -> None:
 NOT_NAMED = {
     "Field",  # a line of a Schema, which is a table
     "Kind",  # of a StartingPosition, which has a constructor for each
-    "Settled",  # what a resume needs of an ExportReport, opaque to users
+    "DoneRows",  # what a resume needs of an ExportReport, opaque to users
     "State",  # text to a user
     "TableLike",  # only the base of what is exported
 }
