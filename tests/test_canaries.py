@@ -313,6 +313,7 @@ HARMLESS = {  # tells what it holds, stops or starts threads, or is made of valu
     *("Job.agents", "Job.is_active", "Job.join", "Job.logs", "Job.parts", "Job.request_stop"),
     "StreamView.extras",  # a call that is refused gives no error
     *("Catalog.get", "Catalog.items", "Catalog.keys", "Catalog.to_arrow", "Catalog.to_polars", "Catalog.values"),
+    *("Catalog.to_pandas", "Sync.warn_if_left_alone"),
     *("AwsInstance", "Profile", "Secret", "StsRole", "StartingPosition", "demo", "parse_json", "sources"),
     *("AgentExport", "AgentSync", "PartStatus", "SyncStatus", "TailStats", "StreamingExportStatus", "BufferStats"),
     *("TableCheck", "ShardCheck", "ConsumerStats", "Gap", "Heat", "Lineage", "Schema", "Shard", "StreamSummary"),
