@@ -136,10 +136,10 @@ class Source:
         selection: Selection,
     ) -> AgentSync:
         from kinesis_nb.agents.job import AgentSync, submit
-        from kinesis_nb.agents.order import Parcel, SyncOrder
+        from kinesis_nb.agents.job_spec import PortableSettings, SyncSpec
 
-        parcel = Parcel(self.config, given)
-        order = SyncOrder(parcel, open_kinesis, stream, storage.uri, start, interval, loss, foreign, selection)
+        settings = PortableSettings(self.config, given)
+        order = SyncSpec(settings, open_kinesis, stream, storage.uri, start, interval, loss, foreign, selection)
         return AgentSync(self._cluster, submit(self._cluster, order, table), order, storage)
 
     def _export_on_agents(
@@ -152,14 +152,14 @@ class Source:
         span: Range,
     ) -> AgentExport:
         from kinesis_nb.agents.job import AgentExport, submit
-        from kinesis_nb.agents.order import ExportOrder, Parcel
+        from kinesis_nb.agents.job_spec import ExportSpec, PortableSettings
         from kinesis_nb.exporting.start import table_uri
 
-        parcel, journal = Parcel(self.config, _storage_options(given)), span.journal
+        settings, journal = PortableSettings(self.config, _storage_options(given)), span.journal
         if journal is not None:  # relative to a folder of this process, not to that of an agent's
             span = replace(span, journal=str(Path(journal).expanduser().absolute()))
         uri = table_uri(self._rows_of(table, given))
-        order = ExportOrder(parcel, open_kinesis, stream, uri, arn, options, span)
+        order = ExportSpec(settings, open_kinesis, stream, uri, arn, options, span)
         return AgentExport(self._cluster, submit(self._cluster, order, table, journal), order)
 
     @hinted

@@ -27,8 +27,8 @@ import polars as pl
 import psutil
 
 import kinesis_nb as kn
+from kinesis_nb.agents.certificates import OwnCertificates
 from kinesis_nb.agents.cluster import _clients
-from kinesis_nb.agents.private import OwnCertificates
 from kinesis_nb.emulator import Emulator
 from tests.conftest import Streams, by_key, written_by_key
 from tests.support.servers import free_port
@@ -228,7 +228,7 @@ def loops() -> int:
 
 def running_keys() -> list[str]:
     """Return the parts that run in a worker; called there."""
-    from kinesis_nb.agents.worker import running
+    from kinesis_nb.agents.parts import running
 
     return list(running())
 

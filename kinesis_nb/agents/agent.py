@@ -19,10 +19,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.access.config import is_loopback
-from kinesis_nb.agents import private
-from kinesis_nb.agents.orders import Orders, read_order
-from kinesis_nb.agents.warm import METRICS
-from kinesis_nb.agents.windows import Window, check_apart, next_window
+from kinesis_nb.agents import certificates
+from kinesis_nb.agents.maintenance import MaintenanceWindow, check_no_overlap, next_window
+from kinesis_nb.agents.preload import METRICS
+from kinesis_nb.agents.spec_store import SpecStore, read_spec
 from kinesis_nb.errors import AgentError, KinesisError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from distributed import Client, Nanny
     from distributed.security import Security
 
-    from kinesis_nb.agents.orders import JobOrder
+    from kinesis_nb.agents.spec_store import JobSpec
 
 RENEW_SECONDS = 1.0
 RETRY_SECONDS = 1.0
@@ -66,7 +66,7 @@ class AgentOptions:
 
     scheduler: str
     name: str
-    windows: tuple[Window, ...] = ()
+    windows: tuple[MaintenanceWindow, ...] = ()
     lifetime: timedelta | None = None
     stagger: timedelta = timedelta(0)
     security: Security | None = None
@@ -134,7 +134,7 @@ class _Agent:
 
     def __init__(self, options: AgentOptions, asked: asyncio.Event) -> None:
         self._options, self._asked = options, asked
-        self._orders = Orders(private.orders(options.scheduler), time.monotonic)
+        self._orders = SpecStore(certificates.orders(options.scheduler), time.monotonic)
         self._giving: dict[str, asyncio.Task[None]] = {}  # jobs that are on their way to the scheduler
         self._nanny: Nanny | None = None
         self._left: list[Nanny] = []  # of workers that go on without their scheduler, until their parts are over
@@ -146,7 +146,7 @@ class _Agent:
 
         options = self._options
         address, security = (
-            (options.scheduler, options.security) if options.security else private.way(options.scheduler)
+            (options.scheduler, options.security) if options.security else certificates.way(options.scheduler)
         )
         timeout = CONNECT_SECONDS if self._nanny is None else RECONNECT_SECONDS
         async with Client(
@@ -182,7 +182,7 @@ class _Agent:
         """Let all workers commit and end."""
         from distributed import Status
 
-        from kinesis_nb.agents.lasting import LEAVE_SECONDS, LEAVING
+        from kinesis_nb.agents.dask_worker import LEAVE_SECONDS, LEAVING
 
         nannies = [nanny for nanny in (self._nanny, *self._left) if nanny is not None]
         self._nanny, self._left = None, []
@@ -191,13 +191,13 @@ class _Agent:
         await asyncio.gather(*(nanny.close(timeout=LEAVE_SECONDS / 0.75, reason=LEAVING) for nanny in alive))
 
     async def _prepare(self, client: Client) -> None:
-        from kinesis_nb.agents.desk import Desk
+        from kinesis_nb.agents.job_registry import JobRegistry
 
-        await client.register_plugin(Desk(self._options.ttl))
+        await client.register_plugin(JobRegistry(self._options.ttl))
         others = (await self._join(client))["others"]
-        theirs = [(name, Window.parse(text)) for name, texts in others.items() for text in texts]
+        theirs = [(name, MaintenanceWindow.parse(text)) for name, texts in others.items() for text in texts]
         try:
-            check_apart(self._options.name, self._options.windows, theirs, datetime.now(UTC))
+            check_no_overlap(self._options.name, self._options.windows, theirs, datetime.now(UTC))
         except KinesisError:
             await desk(client).kinesis_nb_leave(name=self._options.name)
             raise
@@ -216,10 +216,10 @@ class _Agent:
         from distributed.comm.addressing import get_address_host
         from distributed.utils import get_ip
 
-        from kinesis_nb.agents.lasting import LastingWorker
+        from kinesis_nb.agents.dask_worker import AutonomousWorker
 
         options = self._options
-        preload = ["kinesis_nb.agents.warm", "kinesis_nb.service.client"]
+        preload = ["kinesis_nb.agents.preload", "kinesis_nb.service.client"]
         is_measured = options.metrics_port is not None
         metrics = {METRICS: f"{options.metrics_port} {options.metrics_host}"} if is_measured else {}
         return Nanny(
@@ -232,7 +232,7 @@ class _Agent:
             memory_limit="0",  # none: a paused worker would hold up its parts; their memory is bounded (DESIGN.md)
             preload=preload,
             env=metrics,
-            worker_class=LastingWorker,
+            worker_class=AutonomousWorker,
             dashboard_address="127.0.0.1:0",  # plain HTTP
         )
 
@@ -247,14 +247,14 @@ class _Agent:
         from kinesis_nb.agents.cluster import Cluster
         from kinesis_nb.agents.job import give_back
 
-        def give(ordered: JobOrder) -> None:
+        def give(ordered: JobSpec) -> None:
             from distributed import Client
 
             with Client(address, security=security, timeout=CONNECT_SECONDS, set_as_default=False) as blocking:
                 give_back(Cluster(blocking), ordered, body)
 
         try:
-            if (ordered := read_order(body)) is None:
+            if (ordered := read_spec(body)) is None:
                 log.warning("%s was ordered with another version of kinesis_nb: start it again", job)
                 self._orders.forget(job)
                 return
@@ -328,10 +328,10 @@ async def serve_scheduler(options: SchedulerOptions, agents: int = 0) -> None:
     """
     from distributed import Scheduler
 
-    from kinesis_nb.agents.desk import Desk
+    from kinesis_nb.agents.job_registry import JobRegistry
 
     asked = asked_to_end()
-    own = private.OwnCertificates(options.port) if options.security is None and is_loopback(options.host) else None
+    own = certificates.OwnCertificates(options.port) if options.security is None and is_loopback(options.host) else None
     security = own.security if own else options.security
     async with Scheduler(
         host=options.host,
@@ -341,13 +341,13 @@ async def serve_scheduler(options: SchedulerOptions, agents: int = 0) -> None:
         worker_ttl=NEVER_SECONDS,
         dashboard_address="127.0.0.1:0",
     ) as scheduler:
-        desk = Desk(options.ttl)
+        desk = JobRegistry(options.ttl)
         await desk.start(scheduler)
         scheduler.add_plugin(desk, name=desk.name)
         if own:
             own.keep(scheduler.port)
         else:
-            private.forget_certificates(scheduler.port)
+            certificates.forget_certificates(scheduler.port)
         place = scheduler.address
         log.warning("scheduler at %s: kn.connect(agents=%r)", place, place)
         log.warning("dashboard at http://127.0.0.1:%s/status", scheduler.http_server.port)

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from kinesis_nb.agents import private
+from kinesis_nb.agents import certificates
 from kinesis_nb.core.halt import holding
 from kinesis_nb.core.interrupt import apart, load
 from kinesis_nb.core.process import of_one_process
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
-    from kinesis_nb.agents.order import Parcel, Task
+    from kinesis_nb.agents.job_spec import PartTask, PortableSettings
 
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 20.0
 
 _lock = threading.Lock()  # guards _clients; held while one connects
-_clients: dict[str, Any] = {}  # each a WholeClient; only who asks for agents has Dask
+_clients: dict[str, Any] = {}  # each a ClosingClient; only who asks for agents has Dask
 
 
 @of_one_process
@@ -66,7 +66,7 @@ class Cluster:
         AgentError
             For a cluster that cannot run our jobs.
         """
-        from kinesis_nb.agents.desk import Desk
+        from kinesis_nb.agents.job_registry import JobRegistry
 
         ours = {"kinesis-nb": importlib.metadata.version("kinesis-nb"), "Python": platform.python_version()}
         with self._told("asked for its version"):
@@ -81,7 +81,7 @@ class Cluster:
             for address, version in found.items():
                 _compare(name, ours[name], version if isinstance(version, str) else "none", address)
         with self._told("asked for a plugin"):
-            self.client.register_plugin(Desk())
+            self.client.register_plugin(JobRegistry())
         return sorted(workers)
 
     @apart
@@ -100,11 +100,11 @@ class Cluster:
                 hint="give an absolute path that is the same place for all agents, or s3://bucket/prefix",
             )
 
-    def check_way(self, parcel: Parcel) -> None:
+    def check_encrypted(self, settings: PortableSettings) -> None:
         """Raise AgentError when secrets would travel where others can read them."""
-        from kinesis_nb.agents.order import check_way
+        from kinesis_nb.agents.job_spec import check_encrypted
 
-        check_way(parcel, [self.address, *self.workers])
+        check_encrypted(settings, [self.address, *self.workers])
 
     @property
     def address(self) -> str:
@@ -129,9 +129,9 @@ class Cluster:
             )
         return found
 
-    def submit(self, task: Task, place: str) -> Any:
+    def submit(self, task: PartTask, place: str) -> Any:
         """Let an agent run a part of a job; another one when that one is gone."""
-        from kinesis_nb.agents.worker import run
+        from kinesis_nb.agents.parts import run
 
         return self.client.submit(run, task, key=task.key, pure=False, workers=[place], allow_other_workers=True)
 
@@ -158,10 +158,10 @@ class Cluster:
 
 
 @cache
-def _whole_client() -> type[Any]:
+def _closing_client() -> type[Any]:
     from distributed import Client
 
-    class WholeClient(Client):
+    class ClosingClient(Client):
         """One that could not be made is ended at once: the garbage collector would do it in any thread.
 
         There it may wait for a lock of Dask's that is held until that very thread goes on.
@@ -179,7 +179,7 @@ def _whole_client() -> type[Any]:
             self.close()
             self._loop_runner.stop()
 
-    return WholeClient
+    return ClosingClient
 
 
 @apart
@@ -190,9 +190,9 @@ def _connect(address: str) -> Client:
             return cast("Client", known)
         if known is not None:
             known.end()
-        place, security = private.way(address)
+        place, security = certificates.way(address)
         try:
-            client: Client = _whole_client()(
+            client: Client = _closing_client()(
                 place, security=security, timeout=CONNECT_SECONDS, set_as_default=False, name="kinesis_nb"
             )
         except TypeError as error:  # what Dask says when it has no certificates for tls://

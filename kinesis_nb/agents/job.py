@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pyarrow as pa
 
-from kinesis_nb.agents.order import ExportOrder, SyncOrder, Task
-from kinesis_nb.agents.orders import JobOrder
-from kinesis_nb.agents.place import Placement, first_places
-from kinesis_nb.agents.states import State
+from kinesis_nb.agents.job_spec import ExportSpec, PartTask, SyncSpec
+from kinesis_nb.agents.placement import Placement, first_places
+from kinesis_nb.agents.spec_store import JobSpec
+from kinesis_nb.agents.states import JobState
 from kinesis_nb.core.arguments import hinted, in_seconds
 from kinesis_nb.core.foreign import told
 from kinesis_nb.core.frames import Records, TableLike, concat
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from kinesis_nb.agents.cluster import Cluster
-    from kinesis_nb.agents.order import Order
+    from kinesis_nb.agents.job_spec import Work
     from kinesis_nb.core.arguments import Seconds
     from kinesis_nb.table.storage import Storage
     from kinesis_nb.table.verify import Verdict
@@ -44,7 +44,7 @@ PREPARE_SECONDS = 60.0
 REPLACE_SECONDS = 60.0  # for a job that is to end before another one of its name begins
 
 
-def submit(cluster: Cluster, order: Order, *paths: object) -> str:
+def submit(cluster: Cluster, order: Work, *paths: object) -> str:
     """Give a job to the agents, unless the same runs already; return its name.
 
     One that writes the same with other options is stopped first, and one that is stopping is waited for.
@@ -65,17 +65,17 @@ def submit(cluster: Cluster, order: Order, *paths: object) -> str:
         What an agent found when it looked: no such stream, no permission, a table of something else.
     """
     agents = cluster.check()  # now: all of them may be away for a moment when the parts are given out
-    cluster.check_way(order.parcel)
+    cluster.check_encrypted(order.settings)
     cluster.check_paths(*paths)
     job, setup = order.job(), order.setup()
     known = cluster.desk("jobs", job=job).get(job)
-    if known and known["setup"] == setup and State(known["state"]) in (State.STARTING, State.RUNNING):
+    if known and known["setup"] == setup and JobState(known["state"]) in (JobState.STARTING, JobState.RUNNING):
         return job
-    placement = _prepare(cluster, order) if isinstance(order, SyncOrder) else Placement(())
+    placement = _prepare(cluster, order) if isinstance(order, SyncSpec) else Placement(())
     give_up = time.monotonic() + REPLACE_SECONDS
-    while (known := _open(cluster, agents, JobOrder(order, placement))) is not None:
-        state = State(known["state"])
-        if known["setup"] == setup and state in (State.STARTING, State.RUNNING):
+    while (known := _open(cluster, agents, JobSpec(order, placement))) is not None:
+        state = JobState(known["state"])
+        if known["setup"] == setup and state in (JobState.STARTING, JobState.RUNNING):
             return job
         if known["setup"] != setup and state.is_active:
             cluster.desk("stop", job=job, run=known["run"])
@@ -89,15 +89,15 @@ def submit(cluster: Cluster, order: Order, *paths: object) -> str:
     return job
 
 
-def give_back(cluster: Cluster, ordered: JobOrder, body: bytes) -> None:
+def give_back(cluster: Cluster, ordered: JobSpec, body: bytes) -> None:
     """Give a job to a scheduler that does not know it any more; one that it knows, whatever became of it, stays so."""
     agents = cluster.check()
-    cluster.check_way(ordered.order.parcel)
+    cluster.check_encrypted(ordered.order.settings)
     _open(cluster, agents, ordered, body)
 
 
 def _open(
-    cluster: Cluster, agents: Sequence[str], ordered: JobOrder, body: bytes | None = None
+    cluster: Cluster, agents: Sequence[str], ordered: JobSpec, body: bytes | None = None
 ) -> dict[str, Any] | None:
     """Register a job and give out its parts; return the one in its place if there is one.
 
@@ -108,7 +108,7 @@ def _open(
     """
     order, placement = ordered.order, ordered.placement
     job, run = order.job(), uuid.uuid4().hex[:8]
-    tasks = [Task(f"{job}-{run}-{number}", order, placement, number) for number in range(len(placement))]
+    tasks = [PartTask(f"{job}-{run}-{number}", order, placement, number) for number in range(len(placement))]
     opened: dict[str, Any] = cluster.desk(
         "open",
         job=job,
@@ -133,9 +133,9 @@ def _open(
     return None
 
 
-def _prepare(cluster: Cluster, order: SyncOrder) -> Placement:
+def _prepare(cluster: Cluster, order: SyncSpec) -> Placement:
     """Let an agent open the table and look at the stream: it has the permissions that count."""
-    from kinesis_nb.agents.worker import prepare
+    from kinesis_nb.agents.parts import prepare
 
     future = cluster.client.submit(prepare, order, len(cluster.workers), pure=False)
     try:
@@ -213,7 +213,7 @@ class Job:
         at work after the job was asked to stop.
         """
         record, parts = self._record(), self.parts()
-        return _sync_status(record, parts) if self.kind == SyncOrder.kind else parts[0].status
+        return _sync_status(record, parts) if self.kind == SyncSpec.kind else parts[0].status
 
     def stop(self) -> None:
         """Finish what is under way, and stop. Stopping twice is fine; the same call as before goes on from there.
@@ -226,13 +226,13 @@ class Job:
         self.request_stop()
         self.join(STOP_SECONDS)
         for part in self._record()["parts"]:
-            if part["over"] == State.FAILED and isinstance(error := _error(part), TableError):
+            if part["over"] == JobState.FAILED and isinstance(error := _error(part), TableError):
                 raise error
 
     @property
     def is_active(self) -> bool:
         """Whether it runs, or waits for an agent."""
-        return State(self._record()["state"]).is_active
+        return JobState(self._record()["state"]).is_active
 
     def request_stop(self) -> None:
         """Begin to stop, and return at once."""
@@ -273,14 +273,14 @@ class Job:
         run = mark = None
         while True:
             record = self._record()
-            if failed := [part for part in record["parts"] if part["over"] == State.FAILED]:
+            if failed := [part for part in record["parts"] if part["over"] == JobState.FAILED]:
                 raise _error(failed[0])
-            if State(record["state"]).is_final:
-                return record["state"] == State.ENDED
+            if JobState(record["state"]).is_final:
+                return record["state"] == JobState.ENDED
             if record["run"] != run:  # at first, and when a scheduler that was started again counts anew
                 run, mark = record["run"], self._cluster.desk("mark", job=self.name)
             elif until_caught_up and all(
-                part["reached"] >= mark or part["over"] == State.ENDED for part in record["parts"]
+                part["reached"] >= mark or part["over"] == JobState.ENDED for part in record["parts"]
             ):
                 return True
             if time.monotonic() >= give_up:
@@ -353,7 +353,7 @@ class AgentSync(Job, TableLike):
     It has what a :class:`~kinesis_nb.Sync` has, and :meth:`agents`, :meth:`parts` and :meth:`logs`.
     """
 
-    def __init__(self, cluster: Cluster, name: str, order: SyncOrder, storage: Storage) -> None:
+    def __init__(self, cluster: Cluster, name: str, order: SyncSpec, storage: Storage) -> None:
         super().__init__(cluster, name, {"kind": order.kind, "stream": order.stream, "place": order.uri})
         self._order, self._storage = order, storage
         self._told = 0  # of how many dropped user records the user was warned
@@ -371,7 +371,7 @@ class AgentSync(Job, TableLike):
     @property
     def live(self) -> Records:
         """The rows that agents have read but not committed yet; fetched from them."""
-        from kinesis_nb.agents.worker import pending
+        from kinesis_nb.agents.parts import pending
 
         record = self._record()
         keys = {part["key"]: part["agent"] for part in record["parts"] if part["agent"] and not part["over"]}
@@ -399,7 +399,7 @@ class AgentSync(Job, TableLike):
     @forgetful
     def verify(self) -> Verdict:
         """Let an agent read the whole committed table and check that each shard is there whole, once and in order."""
-        from kinesis_nb.agents.worker import look_at
+        from kinesis_nb.agents.parts import look_at
 
         return apart(self._cluster.client.submit(look_at, self._order, pure=False).result)()
 
@@ -453,7 +453,7 @@ def _sync_status(record: dict[str, Any], parts: list[PartStatus]) -> SyncStatus:
 
 
 def _state(record: dict[str, Any], parts: list[PartStatus]) -> str:
-    state = State(record["state"])
+    state = JobState(record["state"])
     if not state.is_active:
         return str(state)
     states = {part.status.state if part.status else "waiting" for part in parts if not part.over}
@@ -474,7 +474,7 @@ def _lag(parts: list[PartStatus]) -> timedelta | None:
 class AgentExport(Job):
     """A streaming export that an agent runs; made by :meth:`Source.export_stream` of a source with ``agents=``."""
 
-    def __init__(self, cluster: Cluster, name: str, order: ExportOrder) -> None:
+    def __init__(self, cluster: Cluster, name: str, order: ExportSpec) -> None:
         super().__init__(cluster, name, {"kind": order.kind, "stream": order.stream, "place": order.uri})
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from kinesis_nb.access.config import is_loopback
-from kinesis_nb.agents.worker import running
+from kinesis_nb.agents.parts import running
 from kinesis_nb.errors import AgentError
 
 if TYPE_CHECKING:
@@ -91,11 +91,11 @@ def registry() -> CollectorRegistry:
     except ImportError:
         raise AgentError("prometheus-client is not installed", hint="pip install 'kinesis-nb[metrics]'") from None
     made = CollectorRegistry()
-    made.register(_Collector())
+    made.register(_MetricsCollector())
     return made
 
 
-class _Collector:
+class _MetricsCollector:
     """Makes the metrics anew whenever they are asked for."""
 
     def collect(self) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     """Where a job is; the last three are final."""
 
     SUBMITTED = "submitted"
@@ -32,15 +32,15 @@ class State(StrEnum):
     @property
     def is_active(self) -> bool:
         """Whether it runs, or will, and nobody asked it to stop."""
-        return self in (State.SUBMITTED, State.STARTING, State.RUNNING)
+        return self in (JobState.SUBMITTED, JobState.STARTING, JobState.RUNNING)
 
     @property
     def is_final(self) -> bool:
         """Whether nothing changes any more."""
-        return self in (State.ENDED, State.STOPPED, State.FAILED)
+        return self in (JobState.ENDED, JobState.STOPPED, JobState.FAILED)
 
 
-class Event(StrEnum):
+class JobEvent(StrEnum):
     """What moves it on."""
 
     HELD = "Dask knows all tasks"
@@ -52,24 +52,24 @@ class Event(StrEnum):
 
 
 # what is not listed leaves a job where it is
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.SUBMITTED, Event.HELD): State.STARTING,
-    (State.SUBMITTED, Event.REPORTED): State.RUNNING,
-    (State.SUBMITTED, Event.ASKED_TO_STOP): State.STOPPING,
-    (State.SUBMITTED, Event.FAILED): State.FAILED,
-    (State.STARTING, Event.REPORTED): State.RUNNING,
-    (State.STARTING, Event.ASKED_TO_STOP): State.STOPPING,
-    (State.STARTING, Event.ALL_ENDED): State.ENDED,
-    (State.STARTING, Event.FAILED): State.FAILED,
-    (State.RUNNING, Event.ASKED_TO_STOP): State.STOPPING,
-    (State.RUNNING, Event.ALL_ENDED): State.ENDED,
-    (State.RUNNING, Event.FAILED): State.FAILED,
-    (State.STOPPING, Event.ALL_ENDED): State.ENDED,
-    (State.STOPPING, Event.ALL_OVER): State.STOPPED,
-    (State.STOPPING, Event.FAILED): State.FAILED,
+TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
+    (JobState.SUBMITTED, JobEvent.HELD): JobState.STARTING,
+    (JobState.SUBMITTED, JobEvent.REPORTED): JobState.RUNNING,
+    (JobState.SUBMITTED, JobEvent.ASKED_TO_STOP): JobState.STOPPING,
+    (JobState.SUBMITTED, JobEvent.FAILED): JobState.FAILED,
+    (JobState.STARTING, JobEvent.REPORTED): JobState.RUNNING,
+    (JobState.STARTING, JobEvent.ASKED_TO_STOP): JobState.STOPPING,
+    (JobState.STARTING, JobEvent.ALL_ENDED): JobState.ENDED,
+    (JobState.STARTING, JobEvent.FAILED): JobState.FAILED,
+    (JobState.RUNNING, JobEvent.ASKED_TO_STOP): JobState.STOPPING,
+    (JobState.RUNNING, JobEvent.ALL_ENDED): JobState.ENDED,
+    (JobState.RUNNING, JobEvent.FAILED): JobState.FAILED,
+    (JobState.STOPPING, JobEvent.ALL_ENDED): JobState.ENDED,
+    (JobState.STOPPING, JobEvent.ALL_OVER): JobState.STOPPED,
+    (JobState.STOPPING, JobEvent.FAILED): JobState.FAILED,
 }
 
 
-def after(state: State, event: Event) -> State:
+def after(state: JobState, event: JobEvent) -> JobState:
     """Return the state of a job after an event."""
     return TRANSITIONS.get((state, event), state)

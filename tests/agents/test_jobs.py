@@ -20,14 +20,14 @@ from prometheus_client import generate_latest
 
 import kinesis_nb as kn
 from kinesis_nb.access.config import SourceConfig
-from kinesis_nb.agents import worker
+from kinesis_nb.agents import parts
 from kinesis_nb.agents.agent import AgentOptions, serve
+from kinesis_nb.agents.certificates import way
 from kinesis_nb.agents.cluster import _compare
+from kinesis_nb.agents.job_spec import PortableSettings, check_encrypted
+from kinesis_nb.agents.maintenance import MaintenanceWindow, check_no_overlap, next_window
 from kinesis_nb.agents.metrics import registry
-from kinesis_nb.agents.order import Parcel, check_way
-from kinesis_nb.agents.place import better_place, first_places, how_many, plan
-from kinesis_nb.agents.private import way
-from kinesis_nb.agents.windows import Window, check_apart, next_window
+from kinesis_nb.agents.placement import better_place, count_parts, first_places, plan
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.core.transport import SystemClock
@@ -66,7 +66,7 @@ def even(count: int) -> list[Shard]:
 @pytest.mark.parametrize(("count", "agent_count"), [(1, 2), (8, 2), (64, 2), (1_000, 3), (10_000, 20)])
 def test_plan_is_even(count: int, agent_count: int) -> None:
     """Parts have the same number of shards, one more or less, and no part more threads than it should."""
-    placement = plan(even(count), how_many(count, agent_count))
+    placement = plan(even(count), count_parts(count, agent_count))
     load = [0] * len(placement)
     for shard in even(count):
         load[placement.part_of(shard)] += 1
@@ -105,26 +105,26 @@ def test_parts_move_only_when_it_helps() -> None:
 )
 def test_windows(text: str, begin: str) -> None:
     """A window is what it says, in its time zone; one that is open counts."""
-    assert Window.parse(text).next(NOW)[0] == datetime.fromisoformat(begin).replace(tzinfo=UTC)
+    assert MaintenanceWindow.parse(text).next(NOW)[0] == datetime.fromisoformat(begin).replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["", "Sun", "Sun 25:00-26:00", "Son 03:00-04:00", "03:00-04:00 Mars/Olympus"])
 def test_bad_windows(text: str) -> None:
     """What is no window is refused, with how one looks."""
     with pytest.raises(kn.ConfigError) as raised:
-        Window.parse(text)
+        MaintenanceWindow.parse(text)
     assert "Sun 03:00-03:05 UTC" in raised.value.hint
 
 
 def test_windows_that_overlap() -> None:
     """Agents that would be away together are refused, and both are named; windows that touch are fine."""
     mine, theirs = (
-        [Window.parse("Sun 03:00-03:10 UTC")],
-        [("agent-2", Window.parse("daily 22:05-22:20 America/New_York"))],
+        [MaintenanceWindow.parse("Sun 03:00-03:10 UTC")],
+        [("agent-2", MaintenanceWindow.parse("daily 22:05-22:20 America/New_York"))],
     )
     with pytest.raises(kn.ConfigError, match=r"agent-1 \(Sun 03:00-03:10 UTC\) overlaps that of agent-2 \(daily"):
-        check_apart("agent-1", mine, theirs, NOW)  # in summer it is 02:05 to 02:20 there, in winter 03:05
-    check_apart("agent-1", mine, [("agent-2", Window.parse("Sun 03:10-03:20 UTC"))], NOW)
+        check_no_overlap("agent-1", mine, theirs, NOW)  # in summer it is 02:05 to 02:20 there, in winter 03:05
+    check_no_overlap("agent-1", mine, [("agent-2", MaintenanceWindow.parse("Sun 03:10-03:20 UTC"))], NOW)
     assert next_window([], NOW) is None
 
 
@@ -133,18 +133,18 @@ def test_windows_that_overlap() -> None:
 
 def test_secrets_travel_only_where_nobody_listens() -> None:
     """Secrets go over TLS or within this process; loopback is there for all users of a machine, and refused."""
-    secret = Parcel(SourceConfig(auth=KEYS), {})
+    secret = PortableSettings(SourceConfig(auth=KEYS), {})
     for address in ("tls://10.0.0.1:1", "tls://127.0.0.1:1", "inproc://x"):
-        check_way(secret, [address])
+        check_encrypted(secret, [address])
     for address in ("tcp://10.0.0.1:1", "tcp://127.0.0.1:1", "tcp://[::1]:1"):
         with pytest.raises(kn.AgentError, match="not encrypted") as raised:
-            check_way(secret, ["tls://127.0.0.1:1", address])
+            check_encrypted(secret, ["tls://127.0.0.1:1", address])
         assert "AwsInstance()" in raised.value.hint
     with pytest.raises(kn.AgentError):
-        check_way(Parcel(SourceConfig(), {"aws_secret_access_key": "x"}), ["tcp://10.0.0.1:1"])
+        check_encrypted(PortableSettings(SourceConfig(), {"aws_secret_access_key": "x"}), ["tcp://10.0.0.1:1"])
     with pytest.raises(kn.AgentError):
-        check_way(Parcel(SourceConfig(proxy="http://ada:hunter2@proxy:1"), {}), ["tcp://10.0.0.1:1"])  # type: ignore[arg-type]
-    check_way(Parcel(SourceConfig(), {"region": "us-east-1"}), ["tcp://10.0.0.1:1"])
+        check_encrypted(PortableSettings(SourceConfig(proxy="http://ada:hunter2@proxy:1"), {}), ["tcp://10.0.0.1:1"])  # type: ignore[arg-type]
+    check_encrypted(PortableSettings(SourceConfig(), {"region": "us-east-1"}), ["tcp://10.0.0.1:1"])
 
 
 def test_a_parcel_arrives_and_shows_nothing() -> None:
@@ -154,11 +154,11 @@ def test_a_parcel_arrives_and_shows_nothing() -> None:
         proxy="http://ada:hunter4@proxy:1",  # type: ignore[arg-type]
         sts_role=kn.StsRole("arn:aws:iam::123456789012:role/x", "me"),
     )
-    parcel = Parcel(config, {"secret": "hunter5"})
-    arrived = pickle.loads(pickle.dumps(parcel))
-    assert arrived.config == parcel.config
+    settings = PortableSettings(config, {"secret": "hunter5"})
+    arrived = pickle.loads(pickle.dumps(settings))
+    assert arrived.config == settings.config
     assert arrived.storage_options == {"secret": "hunter5"}
-    assert not any(secret in repr(parcel) + str(vars(parcel)["config"]) for secret in ("hunter", "token3"))
+    assert not any(secret in repr(settings) + str(vars(settings)["config"]) for secret in ("hunter", "token3"))
 
 
 def test_aws_instance_is_for_agents() -> None:
@@ -166,8 +166,8 @@ def test_aws_instance_is_for_agents() -> None:
     with pytest.raises(kn.ConfigError, match="through agents"):
         kn.connect(auth=kn.AwsInstance())
     source = kn.connect(auth=kn.AwsInstance(), agents="tls://scheduler:8786")
-    assert not Parcel(source.config, {}).has_secrets
-    assert isinstance(pickle.loads(pickle.dumps(Parcel(source.config, {}))).config.auth, kn.AwsInstance)
+    assert not PortableSettings(source.config, {}).has_secrets
+    assert isinstance(pickle.loads(pickle.dumps(PortableSettings(source.config, {}))).config.auth, kn.AwsInstance)
 
 
 def test_saved_with_agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,7 +425,7 @@ def test_maintenance(running: Agents, remote: kn.Source, streams: Streams, tmp_p
                 await asyncio.sleep(0.1)
             await asyncio.sleep(1)
             now = datetime.now(UTC)
-            windows.append(Window("daily 00:00-00:01", None, now.time(), timedelta(seconds=10), "UTC"))
+            windows.append(MaintenanceWindow("daily 00:00-00:01", None, now.time(), timedelta(seconds=10), "UTC"))
             for wanted in (False, True):
                 while await is_there(client) != wanted:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
@@ -534,11 +534,11 @@ def test_metrics(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
     sync = source.sync("orders", tmp_path / "table", commit_interval=0.05)
     assert isinstance(sync, Sync)
     assert sync.wait(SECONDS)
-    worker._running["part-0"] = sync
+    parts._running["part-0"] = sync
     try:
         text = generate_latest(registry()).decode()
     finally:
-        del worker._running["part-0"]
+        del parts._running["part-0"]
         sync.stop()
     assert 'kinesis_nb_rows{part="part-0",stream="orders"} 20.0' in text
     assert 'kinesis_nb_lag_seconds{shard="shardId-000000000000",stream="orders"} 0.0' in text

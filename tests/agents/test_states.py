@@ -17,17 +17,17 @@ from distributed.utils import LoopRunner
 
 import kinesis_nb as kn
 from kinesis_nb.access.config import SourceConfig
-from kinesis_nb.agents import worker
+from kinesis_nb.agents import parts
+from kinesis_nb.agents.certificates import PrivateFolder, orders
 from kinesis_nb.agents.cluster import Cluster
-from kinesis_nb.agents.desk import FORGET_SECONDS, Desk
+from kinesis_nb.agents.heartbeats import HeartbeatMonitor
 from kinesis_nb.agents.job import AgentSync, PartStatus, _sync_status, submit
+from kinesis_nb.agents.job_registry import FORGET_SECONDS, JobRegistry
+from kinesis_nb.agents.job_spec import ExportSpec, Instruction, PartTask, PortableSettings, SyncSpec
 from kinesis_nb.agents.metrics import guarded
-from kinesis_nb.agents.order import Answer, ExportOrder, Parcel, SyncOrder, Task
-from kinesis_nb.agents.orders import CAP_SECONDS, JobOrder, Orders, read_order
-from kinesis_nb.agents.place import Placement
-from kinesis_nb.agents.private import PrivateFolder, orders
-from kinesis_nb.agents.silence import Silence
-from kinesis_nb.agents.states import TRANSITIONS, Event, State, after
+from kinesis_nb.agents.placement import Placement
+from kinesis_nb.agents.spec_store import CAP_SECONDS, JobSpec, SpecStore, read_spec
+from kinesis_nb.agents.states import TRANSITIONS, JobEvent, JobState, after
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.selection import Selection, Where
 from kinesis_nb.exporting.entries import Options
@@ -58,53 +58,53 @@ class Ticks:
         return self.now
 
 
-def sync_order(uri: str = "/data/orders", auth: Any = None, interval: float = 1.0, **options: Any) -> SyncOrder:
-    parcel = Parcel(SourceConfig(auth=auth, **options), {})
-    return SyncOrder(parcel, open_kinesis, "orders", uri, HORIZON, interval, "fail")
+def sync_order(uri: str = "/data/orders", auth: Any = None, interval: float = 1.0, **options: Any) -> SyncSpec:
+    settings = PortableSettings(SourceConfig(auth=auth, **options), {})
+    return SyncSpec(settings, open_kinesis, "orders", uri, HORIZON, interval, "fail")
 
 
-def export_order(**span: Any) -> ExportOrder:
-    parcel = Parcel(SourceConfig(exports_enabled=True), {})
-    return ExportOrder(parcel, open_kinesis, "copies", "/data/orders", ARN, Options(), Range(HORIZON, **span))
+def export_order(**span: Any) -> ExportSpec:
+    settings = PortableSettings(SourceConfig(exports_enabled=True), {})
+    return ExportSpec(settings, open_kinesis, "copies", "/data/orders", ARN, Options(), Range(HORIZON, **span))
 
 
 # --- states
 
 
-@pytest.mark.parametrize("state", State)
-def test_final_states_are_final(state: State) -> None:
+@pytest.mark.parametrize("state", JobState)
+def test_final_states_are_final(state: JobState) -> None:
     """What is over stays as it is whatever happens; what is not over can fail, or be stopped before it does."""
-    after_all = {after(state, event) for event in Event}
+    after_all = {after(state, event) for event in JobEvent}
     if state.is_final:
         assert after_all == {state}
     else:
-        assert State.FAILED in after_all
-        assert after(state, Event.ASKED_TO_STOP) is State.STOPPING
+        assert JobState.FAILED in after_all
+        assert after(state, JobEvent.ASKED_TO_STOP) is JobState.STOPPING
 
 
 def test_a_stopping_job_never_runs_again() -> None:
     """From stopping only an end is reached, and ended and stopped are told apart; every state can be reached."""
-    assert {after(State.STOPPING, event) for event in Event} - {State.STOPPING} == {
-        State.ENDED,
-        State.STOPPED,
-        State.FAILED,
+    assert {after(JobState.STOPPING, event) for event in JobEvent} - {JobState.STOPPING} == {
+        JobState.ENDED,
+        JobState.STOPPED,
+        JobState.FAILED,
     }
-    assert after(State.RUNNING, Event.ALL_ENDED) is State.ENDED
-    assert after(State.STOPPING, Event.ALL_OVER) is State.STOPPED
-    assert {*TRANSITIONS.values()} | {State.SUBMITTED} == {*State}
+    assert after(JobState.RUNNING, JobEvent.ALL_ENDED) is JobState.ENDED
+    assert after(JobState.STOPPING, JobEvent.ALL_OVER) is JobState.STOPPED
+    assert {*TRANSITIONS.values()} | {JobState.SUBMITTED} == {*JobState}
 
 
 # --- the desk
 
 
 def at_a_desk(
-    act: Callable[[Desk, Scheduler], Coroutine[Any, Any, None]], clock: Callable[[], float], ttl: float = 5.0
+    act: Callable[[JobRegistry, Scheduler], Coroutine[Any, Any, None]], clock: Callable[[], float], ttl: float = 5.0
 ) -> None:
     """Run something at a desk in a scheduler of Dask's, in this thread."""
 
     async def run() -> None:
         async with Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address=None) as scheduler:
-            desk = Desk(ttl, clock)
+            desk = JobRegistry(ttl, clock)
             await desk.start(scheduler)
             scheduler.add_plugin(desk, name=desk.name)
             await act(desk, scheduler)
@@ -113,7 +113,7 @@ def at_a_desk(
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
-def opened(desk: Desk, job: str = "job-1", setup: str = "", *, again: bool = False) -> dict[str, Any]:
+def opened(desk: JobRegistry, job: str = "job-1", setup: str = "", *, again: bool = False) -> dict[str, Any]:
     what = {"kind": "sync", "stream": "orders", "place": "/data/orders"}
     return desk.open(job, b"order", what, setup, "run", [f"{job}-run-0", f"{job}-run-1"], again=again)
 
@@ -122,15 +122,15 @@ def test_a_job_that_was_never_submitted_has_failed() -> None:
     """A job whose client ended between its two calls fails after a while; nobody takes it for one that is through."""
     clock = Ticks()
 
-    async def act(desk: Desk, _: Scheduler) -> None:
+    async def act(desk: JobRegistry, _: Scheduler) -> None:
         opened(desk)
         clock.now += FORGET_SECONDS - 1
         await desk.look()
-        assert desk.jobs()["job-1"]["state"] == State.SUBMITTED
+        assert desk.jobs()["job-1"]["state"] == JobState.SUBMITTED
         clock.now += 2
         await desk.look()
         job = desk.jobs()["job-1"]
-        assert (job["state"], job["is_over"]) == (State.FAILED, True)
+        assert (job["state"], job["is_over"]) == (JobState.FAILED, True)
         assert all("never submitted" in part["error"] for part in job["parts"])
         assert desk.join("one", [], "", "client")["orders"] == {}
         assert opened(desk)["is_new"]
@@ -141,13 +141,13 @@ def test_a_job_that_was_never_submitted_has_failed() -> None:
 def test_a_job_that_nobody_runs_stops_at_once() -> None:
     """Parts without an agent have nothing to commit: they are over when they are asked to stop, and none comes back."""
 
-    async def act(desk: Desk, _: Scheduler) -> None:
+    async def act(desk: JobRegistry, _: Scheduler) -> None:
         opened(desk)
         desk.stop("job-1", run="another one of that name")
-        assert desk.jobs()["job-1"]["state"] == State.SUBMITTED
+        assert desk.jobs()["job-1"]["state"] == JobState.SUBMITTED
         desk.stop("job-1")
         job = desk.jobs()["job-1"]
-        assert (job["state"], job["is_over"]) == (State.STOPPED, True)
+        assert (job["state"], job["is_over"]) == (JobState.STOPPED, True)
         assert desk.join("one", [], "", "client")["over"] == ["job-1"]
         assert not opened(desk, again=True)["is_new"]  # an agent that remembers it does not bring it back
         assert opened(desk)["is_new"]
@@ -158,18 +158,18 @@ def test_a_job_that_nobody_runs_stops_at_once() -> None:
 def test_a_part_of_an_earlier_scheduler() -> None:
     """Its sync goes on until its job is here and was stopped; an export ends as soon as somebody else may go on."""
 
-    async def act(desk: Desk, _: Scheduler) -> None:
+    async def act(desk: JobRegistry, _: Scheduler) -> None:
         def told(job: str) -> str:
             return desk.report(f"{job}-earlier-0", "tls://127.0.0.1:1", b"", 0, 0)[0]
 
-        assert told("job-1") == Answer.LEFT_ALONE
+        assert told("job-1") == Instruction.LEFT_ALONE
         opened(desk)
-        assert told("job-1") == Answer.LEFT_ALONE
+        assert told("job-1") == Instruction.LEFT_ALONE
         desk.stop("job-1")
-        assert told("job-1") == Answer.STOP
+        assert told("job-1") == Instruction.STOP
         what = {"kind": "export", "stream": "orders", "place": "/data/orders"}
         desk.open("job-2", b"order", what, "", "run", ["job-2-run-0"], again=False)
-        assert told("job-2") == Answer.NOT_YOURS
+        assert told("job-2") == Instruction.NOT_YOURS
 
     at_a_desk(act, Ticks())
 
@@ -185,7 +185,7 @@ def part_of_job() -> None:
 def test_a_part_without_an_agent_shows_none_as_well() -> None:
     """What an agent said of a part is shown while it runs it: not when it has handed over, nor when it is gone."""
 
-    async def act(desk: Desk, scheduler: Scheduler) -> None:
+    async def act(desk: JobRegistry, scheduler: Scheduler) -> None:
         opened(desk)
 
         def shown() -> tuple[str, bytes]:
@@ -239,7 +239,7 @@ def test_the_clock_on_the_wall_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the scheduler's clock steps by a minute no agent is lost; one that is silent for as long is."""
     clock, step = Ticks(), 0.0
 
-    async def act(desk: Desk, scheduler: Scheduler) -> None:
+    async def act(desk: JobRegistry, scheduler: Scheduler) -> None:
         nonlocal step
         async with Worker(scheduler.address, nthreads=1, dashboard=False, dashboard_address=None) as one:
             one.periodic_callbacks["heartbeat"].stop()
@@ -262,7 +262,7 @@ def test_the_clock_on_the_wall_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_silence() -> None:
     """Only the time in which somebody listened counts, from the last sign that differs from the one before."""
     clock = Ticks()
-    silence = Silence(clock, pause=1.0)
+    silence = HeartbeatMonitor(clock, pause=1.0)
     assert silence.look({"a": 5.0, "b": 5.0}) == {"a": 0, "b": 0}
     clock.now += 0.5
     assert silence.look({"a": 5.0, "b": 65.0}) == {"a": 0.5, "b": 0}
@@ -276,7 +276,7 @@ def test_a_killed_agent_leaves_no_ghost() -> None:
     """An agent whose worker or connection is gone is forgotten at once; another one may be away at its time."""
     clock = Ticks()
 
-    async def act(desk: Desk, scheduler: Scheduler) -> None:
+    async def act(desk: JobRegistry, scheduler: Scheduler) -> None:
         windows = ["Sun 03:00-03:05 UTC"]
 
         def others() -> dict[str, Any]:
@@ -339,7 +339,7 @@ def test_an_export_is_a_table_and_an_output() -> None:
 
 
 def body(order: Any) -> bytes:
-    return pickle.dumps(JobOrder(order, Placement(())))
+    return pickle.dumps(JobSpec(order, Placement(())))
 
 
 @pytest.fixture
@@ -350,7 +350,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PrivateFolder:
 
 def test_an_order_is_forgotten_when_its_job_is_over_and_not_before(folder: PrivateFolder) -> None:
     """A scheduler that does not know a job gets it back; one that knows that it is over does not, and nobody else."""
-    mine = Orders(folder, Ticks())
+    mine = SpecStore(folder, Ticks())
     one = body(sync_order())
     mine.heard({"job-1": one, "job-2": one}, [])
     assert mine.due(["job-1", "job-2"]) == {}
@@ -358,15 +358,15 @@ def test_an_order_is_forgotten_when_its_job_is_over_and_not_before(folder: Priva
     assert mine.due([]) == {"job-1": one, "job-2": one}
     mine.heard({"job-1": one}, ["job-2"])
     assert mine.due([]) == {"job-1": one}
-    assert Orders(folder, Ticks()).due([]) == {"job-1": one}  # an agent that was started again
+    assert SpecStore(folder, Ticks()).due([]) == {"job-1": one}  # an agent that was started again
     mine.heard({}, ["job-1"])
-    assert Orders(folder, Ticks()).due([]) == {}
+    assert SpecStore(folder, Ticks()).due([]) == {}
 
 
 def test_an_order_that_cannot_be_given_back_keeps_no_other() -> None:
     """It is tried again later, and later each time; the others are due at once."""
     clock = Ticks()
-    mine = Orders(None, clock)
+    mine = SpecStore(None, clock)
     mine.heard({"bad": b"1", "good": b"2"}, [])
     waits = []
     for _ in range(10):
@@ -382,7 +382,7 @@ def test_an_order_that_cannot_be_given_back_keeps_no_other() -> None:
 
 def test_secrets_are_not_kept(folder: PrivateFolder) -> None:
     """An order with a secret is remembered in memory alone; what is in the folder is for this user's eyes only."""
-    mine = Orders(folder, Ticks())
+    mine = SpecStore(folder, Ticks())
     mine.heard({"secret": body(sync_order(auth=KEYS)), "plain": body(sync_order())}, [])
     assert folder.names() == ["plain"]
     assert [path.stat().st_mode & 0o777 for path in (folder.path, folder.path / "plain")] == [0o700, 0o600]
@@ -392,9 +392,9 @@ def test_secrets_are_not_kept(folder: PrivateFolder) -> None:
 
 def test_a_folder_that_others_may_write_is_not_believed(folder: PrivateFolder) -> None:
     """What is in it would be run; the agent goes on without it."""
-    Orders(folder, Ticks()).heard({"plain": body(sync_order())}, [])
+    SpecStore(folder, Ticks()).heard({"plain": body(sync_order())}, [])
     folder.path.chmod(0o770)
-    mine = Orders(folder, Ticks())
+    mine = SpecStore(folder, Ticks())
     assert mine.due([]) == {}
     mine.heard({"plain": body(sync_order())}, [])
     assert set(mine.due([])) == {"plain"}
@@ -402,9 +402,9 @@ def test_a_folder_that_others_may_write_is_not_believed(folder: PrivateFolder) -
 
 def test_an_order_of_another_version() -> None:
     """What cannot be read is none."""
-    assert read_order(b"nothing") is None
-    assert read_order(pickle.dumps("text")) is None
-    assert read_order(body(sync_order())) is not None
+    assert read_spec(b"nothing") is None
+    assert read_spec(pickle.dumps("text")) is None
+    assert read_spec(body(sync_order())) is not None
 
 
 # --- a part and its desk
@@ -443,15 +443,15 @@ def answers() -> Iterator[Callable[..., Answers]]:
         one.stop()
 
 
-def part(order: SyncOrder) -> Task:
-    return Task("job-run-0", order, Placement(()), 0)
+def part(order: SyncSpec) -> PartTask:
+    return PartTask("job-run-0", order, Placement(()), 0)
 
 
-def table_of(emulator: Any, tmp_path: Path) -> SyncOrder:
+def table_of(emulator: Any, tmp_path: Path) -> SyncSpec:
     return sync_order(str(tmp_path / "table"), KEYS, 0.1, endpoint_url=emulator.endpoint_url)
 
 
-def owned(order: SyncOrder) -> bool:
+def owned(order: SyncSpec) -> bool:
     """Whether anybody ever took a shard of the table."""
     storage = Storage.at(order.uri)
     return storage.exists() and any("epoch" in text for text in map(str, _actions(storage)))
@@ -463,7 +463,9 @@ def _actions(storage: Storage) -> list[str]:
     return [path.read_text() for path in sorted((folder / "_delta_log").glob("*.json"))]
 
 
-@pytest.mark.parametrize("answer", [Answer.STOP, Answer.HAND_OVER, Answer.NOT_YOURS, Answer.LEFT_ALONE])
+@pytest.mark.parametrize(
+    "answer", [Instruction.STOP, Instruction.HAND_OVER, Instruction.NOT_YOURS, Instruction.LEFT_ALONE]
+)
 def test_a_part_takes_nothing_when_it_is_to_end(
     answers: Callable[..., Answers], emulator: Any, streams: Streams, tmp_path: Path, answer: str
 ) -> None:
@@ -472,15 +474,15 @@ def test_a_part_takes_nothing_when_it_is_to_end(
 
     streams.create()
     streams.put(10)
-    for given in ((answer,), (Answer.GO_ON, answer)):
+    for given in ((answer,), (Instruction.GO_ON, answer)):
         order = table_of(emulator, tmp_path)
-        desk: Any = answers(*given, Answer.STOP)  # or a part that goes on would never end
+        desk: Any = answers(*given, Instruction.STOP)  # or a part that goes on would never end
         try:
-            worker._run_sync(part(order), order, worker._Desk("job-run-0", desk))
+            parts._run_sync(part(order), order, parts.RegistryClient("job-run-0", desk))
         except (Reschedule, kn.Fenced):
-            assert answer != Answer.STOP
+            assert answer != Instruction.STOP
         else:
-            assert answer == Answer.STOP
+            assert answer == Instruction.STOP
         assert not owned(order)
 
 
@@ -491,16 +493,16 @@ def test_a_part_begins_with_an_answer_and_goes_on_without(
     streams.create()
     streams.put(10)
     order = table_of(emulator, tmp_path)
-    desk: Any = answers("", "", Answer.GO_ON, Answer.GO_ON, "")
+    desk: Any = answers("", "", Instruction.GO_ON, Instruction.GO_ON, "")
     running = threading.Thread(
-        target=lambda: worker._run_sync(part(order), order, worker._Desk("job-run-0", desk)), daemon=True
+        target=lambda: parts._run_sync(part(order), order, parts.RegistryClient("job-run-0", desk)), daemon=True
     )
     running.start()
     until("it begins", lambda: desk.reports > 4, 30)
     streams.put(50)
     storage = Storage.at(order.uri)
     until("all is committed", lambda: storage.scan().collect().height == 60, 30)
-    desk._answers = [Answer.STOP]
+    desk._answers = [Instruction.STOP]
     running.join(30)
     assert not running.is_alive()
     assert by_key(storage.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
@@ -512,8 +514,8 @@ def test_a_part_waits_for_an_answer(
     """A part whose scheduler is away when it is to begin takes nothing: it does not know whether it may."""
     streams.create()
     order = table_of(emulator, tmp_path)
-    desk: Any = answers("", Answer.GO_ON, "", Answer.STOP)
-    assert worker._run_sync(part(order), order, worker._Desk("job-run-0", desk)) == b""
+    desk: Any = answers("", Instruction.GO_ON, "", Instruction.STOP)
+    assert parts._run_sync(part(order), order, parts.RegistryClient("job-run-0", desk)) == b""
     assert not owned(order)
 
 
@@ -524,8 +526,8 @@ def test_a_part_waits_for_kinesis(
     monkeypatch.setattr("kinesis_nb.core.retry.PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr("kinesis_nb.core.retry.CAP_SECONDS", 0.1)
     away = sync_order(str(tmp_path / "table"), KEYS, 0.1, endpoint_url="http://127.0.0.1:9")
-    desk: Any = answers(*[Answer.GO_ON] * 5, Answer.STOP)
-    assert worker._run_sync(part(away), away, worker._Desk("job-run-0", desk)) == b""
+    desk: Any = answers(*[Instruction.GO_ON] * 5, Instruction.STOP)
+    assert parts._run_sync(part(away), away, parts.RegistryClient("job-run-0", desk)) == b""
 
 
 @pytest.mark.parametrize("said", ["[Errno 28] No space left on device", "Generic error (os error 5)"])
@@ -535,25 +537,27 @@ def test_a_part_waits_for_its_disk(
     """A folder that is full when a part begins is tried again, until it is told to stop; a wrong one is not."""
     streams.create()
     order = table_of(emulator, tmp_path)
-    desk: Any = answers(*[Answer.GO_ON] * 5, Answer.STOP)
+    desk: Any = answers(*[Instruction.GO_ON] * 5, Instruction.STOP)
 
     def begin() -> None:
         with storage_told(order.uri):
             raise OSError(said)
 
-    assert worker._begun(begin, worker._Desk("job-run-0", desk)) is None
+    assert parts._begun(begin, parts.RegistryClient("job-run-0", desk)) is None
     assert desk.reports > 5
     said = "[Errno 13] Permission denied"
     with pytest.raises(kn.TableError, match="Permission denied"):
-        worker._begun(begin, worker._Desk("job-run-0", answers(Answer.GO_ON, Answer.GO_ON, Answer.STOP)))
+        parts._begun(
+            begin, parts.RegistryClient("job-run-0", answers(Instruction.GO_ON, Instruction.GO_ON, Instruction.STOP))
+        )
 
 
 def test_a_part_says_what_will_not_help(answers: Callable[..., Answers], emulator: Any, tmp_path: Path) -> None:
     """What no retry can cure is its error, at once."""
     order = table_of(emulator, tmp_path)
-    desk: Any = answers(*[Answer.GO_ON] * 20, Answer.STOP)
+    desk: Any = answers(*[Instruction.GO_ON] * 20, Instruction.STOP)
     with pytest.raises(kn.StreamNotFound):
-        worker._run_sync(part(order), order, worker._Desk("job-run-0", desk))
+        parts._run_sync(part(order), order, parts.RegistryClient("job-run-0", desk))
 
 
 # --- a job and its handle
@@ -633,7 +637,7 @@ def test_a_relative_path_is_of_this_process(
     assert export.wait(30)
     assert (tmp_path / "elsewhere" / "own.journal").exists()
     [body] = [body for body in near.desk("join", **STRANGER)["orders"].values() if b"own.journal" in body]
-    ordered: Any = read_order(body)  # whoever runs it may be in any folder
+    ordered: Any = read_spec(body)  # whoever runs it may be in any folder
     assert ordered.order.span.journal == str(tmp_path / "elsewhere" / "own.journal")
     export.stop()
     sync.stop()

@@ -19,7 +19,7 @@ from distributed import Client
 from distributed.security import Security
 
 import kinesis_nb as kn
-from kinesis_nb.agents.private import OwnCertificates, forget_certificates, way
+from kinesis_nb.agents.certificates import OwnCertificates, forget_certificates, way
 from kinesis_nb.cli import main
 from tests.agents_kill import loops
 from tests.conftest import Streams, by_key, written_by_key
@@ -235,7 +235,7 @@ def test_certificates_are_kept_for_the_next_scheduler(tmp_path: Path, monkeypatc
     first.keep(1234)
     assert OwnCertificates(1234).security.tls_worker_key == first.security.tls_worker_key
     assert OwnCertificates(1235).security.tls_worker_key != first.security.tls_worker_key
-    monkeypatch.setattr("kinesis_nb.agents.private.RENEW_BEFORE", timedelta(days=366))
+    monkeypatch.setattr("kinesis_nb.agents.certificates.RENEW_BEFORE", timedelta(days=366))
     assert OwnCertificates(1234).security.tls_worker_key != first.security.tls_worker_key
     forget_certificates(1234)
     assert way("tcp://127.0.0.1:1234")[1] is None

@@ -170,14 +170,14 @@ MUTANTS = [
         ),
         (
             "a part of a sync reads by the default",
-            "agents/worker.py",
+            "agents/parts.py",
             "            foreign=order.foreign,\n",
             "",
             _AGENTS,
         ),
         (
             "another choice is the same order",
-            "agents/order.py",
+            "agents/job_spec.py",
             ", self.foreign.value, self.selection",
             ", self.selection",
         ),

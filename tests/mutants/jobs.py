@@ -7,25 +7,25 @@ from tests.mutants import Mutant, Suite
 MUTANTS = [
     Mutant(
         "what was caught up with is not waited for",
-        "agents/worker.py",
+        "agents/parts.py",
         "if reached != mark and next(caught_up):",
         "if reached != mark:",
     ),
     Mutant(
         "a part that lost its agent waits for that one",
-        "agents/desk.py",
+        "agents/job_registry.py",
         "            self._scheduler.set_restrictions({key: None})\n",
         "",
     ),
     Mutant(
         "an order is kept when its job is over",
-        "agents/orders.py",
+        "agents/spec_store.py",
         "        for job in self._orders.keys() & set(over):\n            self.forget(job)\n",
         "",
     ),
     Mutant(
         "an order is not given back",
-        "agents/orders.py",
+        "agents/spec_store.py",
         "lost = {job: body for job, body in self._orders.items() if job not in known}",
         "lost: dict[str, bytes] = {}",
     ),
@@ -37,9 +37,9 @@ MUTANTS = [
     ),
     Mutant(
         "the parts of a stopped job go on",
-        "agents/desk.py",
-        "if part.over or not record.state.is_active:\n            return Answer.STOP",
-        "if part.over:\n            return Answer.STOP",
+        "agents/job_registry.py",
+        "if part.over or not record.state.is_active:\n            return Instruction.STOP",
+        "if part.over:\n            return Instruction.STOP",
     ),
     Mutant(
         "other options do not end the job that runs",

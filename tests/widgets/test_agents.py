@@ -9,7 +9,7 @@ import pytest
 from distributed import Client
 
 import kinesis_nb as kn
-from kinesis_nb.agents.private import way
+from kinesis_nb.agents.certificates import way
 from kinesis_nb.widgets import SourceForm, SyncForm
 from kinesis_nb.widgets.job_view import JobView
 from tests.agents_kill import Agents, agents, until

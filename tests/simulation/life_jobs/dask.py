@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Reschedule, Status
 
-from kinesis_nb.agents import worker as parts
+from kinesis_nb.agents import parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
 
-    from kinesis_nb.agents.desk import Desk
-    from kinesis_nb.agents.order import Task
+    from kinesis_nb.agents.job_registry import JobRegistry
+    from kinesis_nb.agents.job_spec import PartTask
     from tests.simulation.life_jobs.world import Agent, JobLife
 
 ALLOWED_FAILURES = 3  # workers that may die under a task; more, and Dask gives it up
@@ -33,7 +33,7 @@ class DaskTask:
     """One task."""
 
     key: str
-    work: Task
+    work: PartTask
     wanted_by: set[str]
     restriction: str | None = None
     loose_restrictions: bool = True
@@ -73,7 +73,7 @@ class DaskWorker:
 class DaskScheduler:
     """One life of a scheduler."""
 
-    def __init__(self, life: JobLife, desk: Desk) -> None:
+    def __init__(self, life: JobLife, desk: JobRegistry) -> None:
         self.life, self.desk = life, desk
         self.tasks: dict[str, DaskTask] = {}
         self.workers: dict[str, DaskWorker] = {}
@@ -92,7 +92,7 @@ class DaskScheduler:
 
     # --- clients
 
-    def submit(self, work: Task, place: str, client: str) -> None:
+    def submit(self, work: PartTask, place: str, client: str) -> None:
         """Take a task, for one worker if that is there."""
         self.tasks[work.key] = task = DaskTask(work.key, work, {client}, place)
         self._begin(task)

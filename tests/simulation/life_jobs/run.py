@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kinesis_nb.agents.orders import CAP_SECONDS
-from kinesis_nb.agents.states import State
+from kinesis_nb.agents.spec_store import CAP_SECONDS
+from kinesis_nb.agents.states import JobState
 from kinesis_nb.errors import KinesisError
 from tests.simulation.life.run import Run, _remembered, _told
 from tests.simulation.life_jobs.moves import NAMES, JobMoves
@@ -78,10 +78,10 @@ class JobRun(Run):
             if cell.error is not None and not isinstance(cell.error, KinesisError):
                 raise Violation(f"a cell shows an error that is not ours: {_told(cell.error)}")
         for name, record in self._jobs().items():
-            errors = [part.error for part in record.parts.values() if part.over == State.FAILED]
+            errors = [part.error for part in record.parts.values() if part.over == JobState.FAILED]
             was_stopped = any("asked to stop" in line for line in record.log)
             may_fail = [f"the job was {NEVER}", *([UNCOMMITTED] if was_stopped else [])]
-            if record.state is State.FAILED and not any(one in error for one in may_fail for error in errors):
+            if record.state is JobState.FAILED and not any(one in error for one in may_fail for error in errors):
                 raise Violation(f"{name} has failed: {errors}; {list(record.log)}")
 
     def _jobs(self):
@@ -153,7 +153,7 @@ class JobRun(Run):
         self._done(process, "stop", sync.stop, STOPPED_SECONDS)
         life = self.life
         state = self._done(process, "status", sync.status, 10.0).value.state
-        if state != State.STOPPED or self._living():
+        if state != JobState.STOPPED or self._living():
             raise Violation(f"it is not stopped: {state}, {self._living()}")
         life.fibers.run(BACK_SECONDS)
         if left := [agent.name for agent in life.agents if agent.orders._orders]:

@@ -11,11 +11,11 @@ import distributed.utils
 from distributed import Status
 
 from kinesis_nb.access.config import SourceConfig
-from kinesis_nb.agents import desk, job, worker
-from kinesis_nb.agents.desk import Desk
+from kinesis_nb.agents import job, job_registry, parts
 from kinesis_nb.agents.job import AgentSync, give_back, submit
-from kinesis_nb.agents.order import Parcel, SyncOrder
-from kinesis_nb.agents.orders import Orders, read_order
+from kinesis_nb.agents.job_registry import JobRegistry
+from kinesis_nb.agents.job_spec import PortableSettings, SyncSpec
+from kinesis_nb.agents.spec_store import SpecStore, read_spec
 from kinesis_nb.core.selection import EVERYTHING
 from kinesis_nb.errors import AgentError
 from tests.simulation.life.fibers import Time
@@ -43,7 +43,7 @@ class Agent(Process):
     def __init__(self, world: JobLife, machine: Machine, pid: int) -> None:
         super().__init__(world, machine, pid)
         self.name = f"agent-{pid}"
-        self.orders = Orders(None, world.manual.now)
+        self.orders = SpecStore(None, world.manual.now)
         self.giving: set[str] = set()  # jobs that are on their way to the scheduler
         self.worker: DaskWorker | None = None
         self.cut_until = 0.0  # no way to the scheduler
@@ -91,7 +91,7 @@ class Agent(Process):
 
     def _give(self, name: str, body: bytes) -> None:
         try:
-            ordered = read_order(body)
+            ordered = read_spec(body)
             assert ordered is not None
             give_back(self.world.cluster(self), ordered, body)
             self.world.count("job given back")
@@ -151,7 +151,7 @@ class PlayedCluster:
             self._life.reach(self._process)
         return sorted(self._life.dask.workers) if self._life.dask else []
 
-    def check_way(self, _parcel: Parcel) -> None:
+    def check_encrypted(self, _parcel: PortableSettings) -> None:
         """Everybody may be told everything here."""
 
     def check_paths(self, *_paths: object) -> None:
@@ -237,7 +237,7 @@ class JobLife(Life):
         self._pids += 1
         self.scheduler_group = group = SchedulerProcess(self, self.scheduler_machine, self._pids)
         self.scheduler_machine.processes[group.pid] = group
-        self.dask = DaskScheduler(self, Desk(TTL_SECONDS, self.manual.now))
+        self.dask = DaskScheduler(self, JobRegistry(TTL_SECONDS, self.manual.now))
         self.note("a scheduler begins")
 
     def scheduler_time(self) -> float:
@@ -248,15 +248,15 @@ class JobLife(Life):
         """Return the way to the agents of a process."""
         return PlayedCluster(self, process)
 
-    def submit(self, process: Process, order: SyncOrder) -> AgentSync:
+    def submit(self, process: Process, order: SyncSpec) -> AgentSync:
         """Do what `Source.sync` does."""
         cluster = self.cluster(process)
         return AgentSync(cluster, submit(cluster, order), order, process.storage())
 
-    def order(self, start: StartingPosition, interval: float) -> SyncOrder:
+    def order(self, start: StartingPosition, interval: float) -> SyncSpec:
         """Return the order of a sync into the table of this world."""
-        return SyncOrder(
-            Parcel(SourceConfig(), {}),
+        return SyncSpec(
+            PortableSettings(SourceConfig(), {}),
             connect,
             STREAM,
             str(self.place),
@@ -282,7 +282,7 @@ class JobLife(Life):
 
     def call_desk(self, process: Process, call: str, /, **what: Any) -> Any:
         """Ask the desk for something; the answer may get lost."""
-        found = self.reach(process).handlers[f"{desk.NAME}_{call}"](**what)
+        found = self.reach(process).handlers[f"{job_registry.NAME}_{call}"](**what)
         if hasattr(found, "send"):
             found = driven(found)
         if isinstance(process, Agent) and (process.is_cut or self.dask is None):
@@ -328,12 +328,12 @@ class JobLife(Life):
         with super().installed(), ExitStack() as stack:
             replace = lambda *what: stack.enter_context(patch.object(*what))  # noqa: E731
             replace(job, "time", spent)
-            replace(worker, "time", spent)
-            replace(worker, "SystemClock", lambda: self.running.clock)
-            replace(worker, "REPORT_SECONDS", REPORT_SECONDS)
-            replace(worker, "_storage", lambda _order, _kinesis: self.running.storage())
-            replace(desk, "PeriodicCallback", lambda call, millis: _Periodic(self, call, millis / 1000))
-            replace(desk, "asyncio", _Sleeping(self))
+            replace(parts, "time", spent)
+            replace(parts, "SystemClock", lambda: self.running.clock)
+            replace(parts, "REPORT_SECONDS", REPORT_SECONDS)
+            replace(parts, "_storage", lambda _order, _kinesis: self.running.storage())
+            replace(job_registry, "PeriodicCallback", lambda call, millis: _Periodic(self, call, millis / 1000))
+            replace(job_registry, "asyncio", _Sleeping(self))
             replace(distributed, "secede", lambda: None)
             replace(distributed, "get_worker", lambda: self._worker_of[id(self.fibers.current)])
             replace(distributed.utils, "sync", lambda _loop, call, *, callback_timeout, **what: call(**what))

@@ -14,7 +14,7 @@ METRICS = "KINESIS_NB_METRICS"  # where to serve them: a port and a host
 
 async def dask_setup(worker: Worker) -> None:
     """Import what a part needs; called by Dask."""
-    importlib.import_module("kinesis_nb.agents.worker")
+    importlib.import_module("kinesis_nb.agents.parts")
     from kinesis_nb.core.frames import warm_up
 
     warm_up()

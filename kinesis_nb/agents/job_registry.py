@@ -17,10 +17,10 @@ from distributed import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 from tornado.ioloop import PeriodicCallback
 
-from kinesis_nb.agents.order import Answer
-from kinesis_nb.agents.place import better_place
-from kinesis_nb.agents.silence import Silence
-from kinesis_nb.agents.states import Event, State, after
+from kinesis_nb.agents.heartbeats import HeartbeatMonitor
+from kinesis_nb.agents.job_spec import Instruction
+from kinesis_nb.agents.placement import better_place
+from kinesis_nb.agents.states import JobEvent, JobState, after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class PartRecord:
     reached: int = 0  # the newest mark up to which everything is in the table
     births: int = 0  # shards that this run of it gave to other parts
     began: float = 0.0
-    over: str = ""  # a final State, or empty
+    over: str = ""  # a final JobState, or empty
     error: str = ""  # what it failed with, or what keeps it from beginning
     failure: bytes = b""  # the error itself, pickled
 
@@ -89,7 +89,7 @@ class JobRecord:
     run: str
     parts: dict[str, PartRecord]
     opened: float
-    state: State = State.SUBMITTED
+    state: JobState = JobState.SUBMITTED
     mark: int = 0
     births: int = 0
     log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
@@ -98,18 +98,18 @@ class JobRecord:
         """Add a line to the log."""
         self.log.append(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}")
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: JobEvent) -> None:
         """Change the state by what happened."""
         self.state = after(self.state, event)
 
-    def end(self, part: PartRecord, how: State, error: str = "") -> None:
+    def end(self, part: PartRecord, how: JobState, error: str = "") -> None:
         """Note that a part is over, and how."""
         part.over, part.error = how, error
-        if how is State.FAILED:
-            self.tell(Event.FAILED)
+        if how is JobState.FAILED:
+            self.tell(JobEvent.FAILED)
         elif all(other.over for other in self.parts.values()):
-            is_through = all(other.over == State.ENDED for other in self.parts.values())
-            self.tell(Event.ALL_ENDED if is_through else Event.ALL_OVER)
+            is_through = all(other.over == JobState.ENDED for other in self.parts.values())
+            self.tell(JobEvent.ALL_ENDED if is_through else JobEvent.ALL_OVER)
 
     @property
     def is_over(self) -> bool:
@@ -117,7 +117,7 @@ class JobRecord:
         return self.state.is_final and all(part.over for part in self.parts.values())
 
 
-class Desk(SchedulerPlugin):
+class JobRegistry(SchedulerPlugin):
     """The plugin.
 
     Parameters
@@ -140,7 +140,7 @@ class Desk(SchedulerPlugin):
         self._job_of: dict[str, str] = {}
         self._agents: dict[str, dict[str, Any]] = {}
         self._worker_names: dict[str, str] = {str(one.address): str(one.name) for one in scheduler.workers.values()}
-        self._silence = Silence(self._clock, STALL_SECONDS)
+        self._silence = HeartbeatMonitor(self._clock, STALL_SECONDS)
         self._lost: set[str] = set()  # workers that are being removed
         handlers: dict[str, Callable[..., Any]] = {
             f"{NAME}_{handler.__name__}": handler
@@ -189,17 +189,17 @@ class Desk(SchedulerPlugin):
                 return False
             await asyncio.sleep(0.01)
         self._scheduler.client_desires_keys([key for key, part in record.parts.items() if not part.over], NAME)
-        record.tell(Event.HELD)
+        record.tell(JobEvent.HELD)
         self._end_waiting(record)
         return True
 
     def withdraw(self, job: str, run: str, reason: str) -> None:
         """Give up a job whose tasks will not come."""
         record = self._jobs.get(job)
-        if record is not None and record.run == run and record.state is State.SUBMITTED:
+        if record is not None and record.run == run and record.state is JobState.SUBMITTED:
             record.note(f"never submitted: {reason}")
             for part in record.parts.values():
-                record.end(part, State.FAILED, f"the job was never submitted: {reason}")
+                record.end(part, JobState.FAILED, f"the job was never submitted: {reason}")
 
     def stop(self, job: str, run: str = "") -> None:
         """Tell the parts of a job to commit and end; with `run` only if it is that one."""
@@ -207,7 +207,7 @@ class Desk(SchedulerPlugin):
         if record is None or run not in ("", record.run) or not record.state.is_active:
             return
         record.note("asked to stop")
-        record.tell(Event.ASKED_TO_STOP)
+        record.tell(JobEvent.ASKED_TO_STOP)
         self._end_waiting(record)
 
     def _end_waiting(self, record: JobRecord) -> None:
@@ -218,7 +218,7 @@ class Desk(SchedulerPlugin):
             task = self._scheduler.tasks.get(key)
             if not part.over and (task is None or task.processing_on is None):
                 record.note(f"part {_number(key)} ended without an agent")
-                record.end(part, State.STOPPED)
+                record.end(part, JobState.STOPPED)
                 if task is not None:
                     self._scheduler.client_releases_keys([key], NAME)
 
@@ -269,10 +269,10 @@ class Desk(SchedulerPlugin):
         if job is None:
             return self._left_alone(key), 0, 0
         if task is None or task.processing_on is None or task.processing_on.address != agent:
-            return Answer.NOT_YOURS, 0, 0
+            return Instruction.NOT_YOURS, 0, 0
         record, worker = self._jobs[job], self._scheduler.workers[agent]
         part = record.parts[key]
-        record.tell(Event.REPORTED)
+        record.tell(JobEvent.REPORTED)
         if part.agent != agent:
             part.agent, part.name, part.next_agent, part.began = agent, str(worker.name), "", self._clock()
             record.note(f"part {_number(key)} runs on {part.name}")
@@ -284,7 +284,7 @@ class Desk(SchedulerPlugin):
         task.suspicious = 0  # it ran, so it is not what kills agents; Dask gives up after three otherwise
         return self._decide(record, key, part), record.mark, record.births
 
-    def _left_alone(self, key: str) -> Answer:
+    def _left_alone(self, key: str) -> Instruction:
         """Return what a part of another scheduler's life is to do, whose job was maybe given to this one since.
 
         A sync goes on until the table is another writer's, so that no row waits. An export has no such fence: whoever
@@ -292,27 +292,27 @@ class Desk(SchedulerPlugin):
         """
         record = self._jobs.get(key.rsplit("-", 2)[0])
         if record is None:
-            return Answer.LEFT_ALONE
+            return Instruction.LEFT_ALONE
         if not record.state.is_active:
-            return Answer.STOP
-        return Answer.LEFT_ALONE if record.what["kind"] == "sync" else Answer.NOT_YOURS
+            return Instruction.STOP
+        return Instruction.LEFT_ALONE if record.what["kind"] == "sync" else Instruction.NOT_YOURS
 
-    def _decide(self, record: JobRecord, key: str, part: PartRecord) -> Answer:
+    def _decide(self, record: JobRecord, key: str, part: PartRecord) -> Instruction:
         if part.over or not record.state.is_active:
-            return Answer.STOP
+            return Instruction.STOP
         running = {worker.address: worker for worker in self._scheduler.running if worker.address not in self._lost}
         if part.agent not in running:
             is_leaving = self._scheduler.workers[part.agent].status == Status.closing_gracefully
-            return Answer.HAND_OVER if is_leaving or running else Answer.GO_ON
+            return Instruction.HAND_OVER if is_leaving or running else Instruction.GO_ON
         if self._clock() - part.began < SETTLE_SECONDS:
-            return Answer.GO_ON
+            return Instruction.GO_ON
         places = {name: other.next_agent or other.agent for name, other in record.parts.items() if not other.over}
         if better := better_place(part.agent, places, running):
             self._prefer(key, better)
             part.next_agent = better  # so that the next one that reports does not move as well
             record.note(f"part {_number(key)} moves to {running[better].name}")
-            return Answer.HAND_OVER
-        return Answer.GO_ON
+            return Instruction.HAND_OVER
+        return Instruction.GO_ON
 
     def _prefer(self, key: str, agent: str) -> None:
         self._scheduler.set_restrictions({key: agent})
@@ -332,14 +332,14 @@ class Desk(SchedulerPlugin):
             self._scheduler.set_restrictions({key: None})
             later(self._end_waiting, record)
         elif finish == "memory":
-            how = State.ENDED if record.state.is_active else State.STOPPED
+            how = JobState.ENDED if record.state.is_active else JobState.STOPPED
             record.end(part, how)
             record.note(f"part {_number(key)} {how}")
             # Dask would compute a wanted result again when its agent is lost: a stopped sync would take its table back
             later(self._scheduler.client_releases_keys, [key], NAME)
         elif finish == "erred":
             error = self._scheduler.tasks[key].exception_text or "failed"
-            record.end(part, State.FAILED, error)
+            record.end(part, JobState.FAILED, error)
             record.note(f"part {_number(key)} failed: {error}")
             later(self._end_waiting, record)
         elif start == "processing":  # it was handed over, or its agent is gone
@@ -386,7 +386,7 @@ class Desk(SchedulerPlugin):
     async def look(self) -> None:
         """Take the parts from agents that are silent, and give up jobs that never came; called all the time."""
         for job, record in self._jobs.items():
-            if record.state is State.SUBMITTED and self._clock() - record.opened > FORGET_SECONDS:
+            if record.state is JobState.SUBMITTED and self._clock() - record.opened > FORGET_SECONDS:
                 self.withdraw(job, record.run, "its client ended too early; start it again")
         silent = self._silence.look({worker.address: worker.last_seen for worker in self._scheduler.workers.values()})
         for worker in list(self._scheduler.workers.values()):

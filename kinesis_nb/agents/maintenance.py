@@ -19,12 +19,12 @@ _YEAR = 371  # days: every change of the clocks is in it
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class MaintenanceWindow:
     """A time of the week, or of every day, at which an agent runs no part of a job.
 
     Examples
     --------
-    >>> window = Window.parse("Sun 03:00-03:05 UTC")
+    >>> window = MaintenanceWindow.parse("Sun 03:00-03:05 UTC")
     >>> window.next(datetime(2026, 11, 24, tzinfo=UTC))[0].isoformat()
     '2026-11-29T03:00:00+00:00'
     """
@@ -36,7 +36,7 @@ class Window:
     zone: str
 
     @classmethod
-    def parse(cls, text: str) -> Window:
+    def parse(cls, text: str) -> MaintenanceWindow:
         """Take apart what a user wrote, or raise ConfigError."""
         match = _WINDOW.fullmatch(text.strip())
         name, hour, minute, last_hour, last_minute, zone = match.groups() if match else ("",) * 6
@@ -66,7 +66,7 @@ class Window:
         """Return the first window that is not over, as two times in UTC."""
         return next(self._days(now, 9))
 
-    def overlaps(self, other: Window, now: datetime) -> bool:
+    def overlaps(self, other: MaintenanceWindow, now: datetime) -> bool:
         """Whether both are open at once within a year."""
         theirs = list(other._days(now, _YEAR))
         return any(begin < end and first < last for first, end in self._days(now, _YEAR) for begin, last in theirs)
@@ -75,12 +75,14 @@ class Window:
         return self.text
 
 
-def next_window(windows: Iterable[Window], now: datetime) -> tuple[datetime, datetime] | None:
+def next_window(windows: Iterable[MaintenanceWindow], now: datetime) -> tuple[datetime, datetime] | None:
     """Return the first of all windows that is not over."""
     return min((window.next(now) for window in windows), default=None)
 
 
-def check_apart(name: str, windows: Iterable[Window], others: Iterable[tuple[str, Window]], now: datetime) -> None:
+def check_no_overlap(
+    name: str, windows: Iterable[MaintenanceWindow], others: Iterable[tuple[str, MaintenanceWindow]], now: datetime
+) -> None:
     """Raise ConfigError when an agent would be away while another one is."""
     known = list(others)
     for window in windows:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-class Silence:
+class HeartbeatMonitor:
     """For how long each of many was silent.
 
     Their signs of life carry times of the wall clock, which may step; so here a sign only differs from the one before,

@@ -13,9 +13,9 @@ from kinesis_nb.errors import AgentError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Mapping
 
-    from kinesis_nb.agents.order import Order
-    from kinesis_nb.agents.place import Placement
-    from kinesis_nb.agents.private import PrivateFolder
+    from kinesis_nb.agents.certificates import PrivateFolder
+    from kinesis_nb.agents.job_spec import Work
+    from kinesis_nb.agents.placement import Placement
 
 FIRST_SECONDS, CAP_SECONDS = 1.0, 60.0  # between tries to give a job back
 
@@ -23,10 +23,10 @@ log = logging.getLogger("kinesis_nb.agent")
 
 
 @dataclass(frozen=True)
-class JobOrder:
+class JobSpec:
     """All that it takes to submit a job: what is to be done, and how it is cut into parts."""
 
-    order: Order
+    order: Work
     placement: Placement
 
 
@@ -36,7 +36,7 @@ class _Try:
     wait: float = FIRST_SECONDS
 
 
-class Orders:
+class SpecStore:
     """The orders of all jobs that nobody has stopped.
 
     One is forgotten when a scheduler says that its job is over, and for no other reason: a scheduler that does not know
@@ -90,8 +90,8 @@ class Orders:
                 self._folder.remove(job)
 
     def _keep(self, job: str, body: bytes) -> None:
-        ordered = read_order(body)
-        if self._folder is None or ordered is None or ordered.order.parcel.has_secrets:
+        ordered = read_spec(body)
+        if self._folder is None or ordered is None or ordered.order.settings.has_secrets:
             return
         with self._kept():
             self._folder.write(job, body)
@@ -106,10 +106,10 @@ class Orders:
             self._folder = None
 
 
-def read_order(body: bytes) -> JobOrder | None:
+def read_spec(body: bytes) -> JobSpec | None:
     """Return what was remembered; None when another version of this package wrote it in a way of its own."""
     with suppress(Exception):  # whatever it takes to read what is not known
-        found: JobOrder = pickle.loads(body)  # noqa: S301 - from our own scheduler, or a folder of this user alone
+        found: JobSpec = pickle.loads(body)  # noqa: S301 - from our own scheduler, or a folder of this user alone
         found.order.setup()
         return found
     return None

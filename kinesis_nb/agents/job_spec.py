@@ -17,7 +17,7 @@ from kinesis_nb.errors import AgentError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from kinesis_nb.agents.place import Placement
+    from kinesis_nb.agents.placement import Placement
     from kinesis_nb.core.position import StartingPosition
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.transport import Kinesis
@@ -26,7 +26,7 @@ _SECRET_WORDS = ("secret", "token", "password", "key", "credential", "sas")
 _PRIVATE = ("tls", "wss", "inproc")  # how Dask's addresses begin where nobody else can read
 
 
-class Answer(StrEnum):
+class Instruction(StrEnum):
     """What a part is told when it reports."""
 
     GO_ON = "go on"
@@ -37,10 +37,10 @@ class Answer(StrEnum):
     NONE = ""  # the scheduler did not answer: the same
 
 
-class Parcel:
+class PortableSettings:
     """The settings of a source, with its secrets, and options of a table; shown without any of them.
 
-    It is pickled, which a :class:`Secret` is not: make one only for a private way (:func:`check_way`).
+    It is pickled, which a :class:`Secret` is not: make one only for a private way (:func:`check_encrypted`).
     """
 
     def __init__(self, config: SourceConfig, storage_options: Mapping[str, str]) -> None:
@@ -64,9 +64,9 @@ class Parcel:
         return _digest(sorted(plain.items()), sorted(options.items()))
 
     def __repr__(self) -> str:
-        return f"<Parcel of a source in {self.config.region}>"
+        return f"<PortableSettings of a source in {self.config.region}>"
 
-    def __reduce__(self) -> tuple[Callable[..., Parcel], tuple[dict[str, Any], dict[str, str]]]:
+    def __reduce__(self) -> tuple[Callable[..., PortableSettings], tuple[dict[str, Any], dict[str, str]]]:
         plain = {part.name: getattr(self.config, part.name) for part in fields(self.config)}
         if isinstance(auth := self.config.auth, StaticCredentials):
             token = auth.session_token.reveal() if auth.session_token else None
@@ -76,18 +76,18 @@ class Parcel:
         return _unpack, (plain, self.storage_options)
 
 
-def _unpack(plain: dict[str, Any], storage_options: dict[str, str]) -> Parcel:
+def _unpack(plain: dict[str, Any], storage_options: dict[str, str]) -> PortableSettings:
     options = dict(plain)
     if isinstance(options["auth"], tuple):
         options["auth"] = StaticCredentials(*options["auth"])
     if options["proxy"] is not None:
         address, user, password = options["proxy"]
         options["proxy"] = Proxy(address, user, Secret(password) if password else None)
-    return Parcel(SourceConfig(**options), storage_options)
+    return PortableSettings(SourceConfig(**options), storage_options)
 
 
 @dataclass(frozen=True)
-class SyncOrder:
+class SyncSpec:
     """A sync to be run by agents.
 
     Attributes
@@ -96,7 +96,7 @@ class SyncOrder:
         Makes the transport from the settings; given from above, as everything that knows AWS.
     """
 
-    parcel: Parcel
+    settings: PortableSettings
     connect: Callable[[SourceConfig], Kinesis]
     stream: str
     uri: str
@@ -110,19 +110,19 @@ class SyncOrder:
 
     def job(self) -> str:
         """Return the name that all orders for this table have in common: nobody else may write it."""
-        return _name(self.kind, self.uri, _endpoint(self.parcel))
+        return _name(self.kind, self.uri, _endpoint(self.settings))
 
     def setup(self) -> str:
         """Return what differs for a call with other options; where to start counts only for a new table."""
         options = float(self.commit_interval), self.on_data_loss, self.foreign.value, self.selection.record()
-        return _digest(self.parcel.fingerprint(), self.stream, *options)
+        return _digest(self.settings.fingerprint(), self.stream, *options)
 
 
 @dataclass(frozen=True)
-class ExportOrder:
+class ExportSpec:
     """A streaming export of a table, to be run by an agent; `options` are those of ``Source.export_stream``."""
 
-    parcel: Parcel
+    settings: PortableSettings
     connect: Callable[[SourceConfig], Kinesis]
     stream: str
     uri: str
@@ -136,23 +136,23 @@ class ExportOrder:
         """Return the name that all orders for this table and output have in common; a time range is one of its own."""
         start, end = self.span.start, self.span.end
         span = (start.kind, start.timestamp and start.timestamp.timestamp(), end.timestamp()) if end else ()
-        return _name(self.kind, self.uri, _endpoint(self.parcel), self.arn, self.parcel.config.endpoint_url, *span)
+        return _name(self.kind, self.uri, _endpoint(self.settings), self.arn, self.settings.config.endpoint_url, *span)
 
     def setup(self) -> str:
         """Return what differs for a call with other options; where to start counts only for a new export."""
         rate = None if self.span.rate is None else float(self.span.rate)
-        return _digest(self.parcel.fingerprint(), self.stream, astuple(self.options), rate, str(self.span.journal))
+        return _digest(self.settings.fingerprint(), self.stream, astuple(self.options), rate, str(self.span.journal))
 
 
-Order = SyncOrder | ExportOrder
+Work = SyncSpec | ExportSpec
 
 
 @dataclass(frozen=True)
-class Task:
+class PartTask:
     """One part of a job, as a task of Dask runs it. Its name is the task's key."""
 
     key: str
-    order: Order
+    order: Work
     placement: Placement
     number: int
 
@@ -168,13 +168,13 @@ def _digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _endpoint(parcel: Parcel) -> str:
+def _endpoint(settings: PortableSettings) -> str:
     """Return the object store, where one was named: a bucket of the same name may be in another one too."""
-    options = parcel.storage_options
+    options = settings.storage_options
     return options.get("endpoint_url") or options.get("endpoint") or options.get("aws_endpoint_url", "")
 
 
-def check_way(parcel: Parcel, addresses: Iterable[str]) -> None:
+def check_encrypted(settings: PortableSettings, addresses: Iterable[str]) -> None:
     """Raise AgentError when secrets would travel where others can read them.
 
     Parameters
@@ -182,7 +182,7 @@ def check_way(parcel: Parcel, addresses: Iterable[str]) -> None:
     addresses
         Of the scheduler and of every worker, as Dask gives them.
     """
-    if not parcel.has_secrets:
+    if not settings.has_secrets:
         return
     for address in addresses:
         parts = urlsplit(address)

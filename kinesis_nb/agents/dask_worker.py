@@ -13,7 +13,7 @@ from typing import Any
 
 from distributed import Worker
 
-from kinesis_nb.agents import metrics, worker
+from kinesis_nb.agents import metrics, parts
 
 LOST = "worker-handle-scheduler-connection-broken"  # Dask's word for it
 LEAVING = "agent-ends"  # ours
@@ -23,15 +23,15 @@ LEAVE_SECONDS = 15.0  # for the last commits
 log = logging.getLogger("kinesis_nb.agent")
 
 
-class LastingWorker(Worker):
+class AutonomousWorker(Worker):
     """A worker that ends after its parts, when it is its scheduler that has gone, or the agent that ends."""
 
     async def close(self, *args: Any, reason: str = "worker-close", **kwargs: Any) -> str | None:  # type: ignore[override]
         """End; called by Dask, and maybe again while it waits here."""
         if reason == LEAVING:
-            worker.leave()
+            parts.leave()
             await self._wait_for_parts(LEAVE_SECONDS)
-        elif reason == LOST and worker.has_parts() and self.nanny:
+        elif reason == LOST and parts.has_parts() and self.nanny:
             log.warning("the scheduler is gone; %s goes on without it", self.name)
             self.periodic_callbacks["heartbeat"].stop()  # a new scheduler would answer that it does not know it
             metrics.stop()  # the port is for the next worker
@@ -45,5 +45,5 @@ class LastingWorker(Worker):
     async def _wait_for_parts(self, seconds: float = float("inf")) -> None:
         loop: Any = asyncio.get_running_loop()
         give_up = loop.time() + seconds
-        while worker.has_parts() and loop.time() < give_up:  # noqa: ASYNC110 - what ends are threads
+        while parts.has_parts() and loop.time() < give_up:  # noqa: ASYNC110 - what ends are threads
             await asyncio.sleep(LOOK_SECONDS)

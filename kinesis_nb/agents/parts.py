@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from kinesis_nb.agents.order import Answer, ExportOrder, SyncOrder
-from kinesis_nb.agents.place import Part, how_many, plan
+from kinesis_nb.agents.job_spec import ExportSpec, Instruction, SyncSpec
+from kinesis_nb.agents.placement import PartFilter, count_parts, plan
 from kinesis_nb.core.retry import Patient, backoff
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.errors import Fenced, KinesisError, TableError
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from distributed import Worker
 
-    from kinesis_nb.agents.order import Task
-    from kinesis_nb.agents.place import Placement
+    from kinesis_nb.agents.job_spec import PartTask
+    from kinesis_nb.agents.placement import Placement
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.transport import Kinesis
     from kinesis_nb.exporting.streaming import StreamingExport
@@ -50,7 +50,7 @@ _parts: set[str] = set()  # the keys of all parts of this process, exports too
 _leaving = threading.Event()  # set when this process is to end: its parts commit and end then, whatever the desk says
 
 
-class Running(Protocol):
+class _Stoppable(Protocol):
     """What a part consists of: a sync, or an export."""
 
     def stop(self) -> None:
@@ -62,27 +62,27 @@ class Running(Protocol):
         ...
 
 
-def prepare(order: SyncOrder, agents: int) -> Placement:
+def prepare(order: SyncSpec, agents: int) -> Placement:
     """Make the table, or open it; return how its stream is to be cut for so many agents."""
     from distributed import secede
 
     secede()  # others do not wait while this one waits for Kinesis
-    kinesis, clock = order.connect(order.parcel.config), SystemClock()
+    kinesis, clock = order.connect(order.settings.config), SystemClock()
     _open(order, kinesis)
     shards = list(filter(order.selection.wants, Patient(kinesis, clock).list_shards(order.stream)))
-    return plan(shards, how_many(sum(shard.is_open for shard in shards), agents))
+    return plan(shards, count_parts(sum(shard.is_open for shard in shards), agents))
 
 
-def run(task: Task) -> bytes:
+def run(task: PartTask) -> bytes:
     """Run a part of a job; return its last status, pickled."""
     from distributed import get_worker, secede
 
     secede()  # it takes no place among the threads that other tasks wait for
-    desk = _Desk(task.key, get_worker())
+    desk = RegistryClient(task.key, get_worker())
     with _lock:
         _parts.add(task.key)
     try:
-        if isinstance(task.order, ExportOrder):
+        if isinstance(task.order, ExportSpec):
             return _run_export(task.order, desk)
         return _run_sync(task, task.order, desk)
     except KinesisError as error:
@@ -118,22 +118,22 @@ def running() -> dict[str, Sync]:
         return dict(_running)
 
 
-def look_at(order: SyncOrder) -> Verdict:
+def look_at(order: SyncSpec) -> Verdict:
     """Verify the table of a sync."""
-    kinesis, clock = order.connect(order.parcel.config), SystemClock()
+    kinesis, clock = order.connect(order.settings.config), SystemClock()
     return verify(_open(order, kinesis), Patient(kinesis, clock).list_shards(order.stream), order.selection)
 
 
-def _open(order: SyncOrder, kinesis: Kinesis) -> SyncTable:
+def _open(order: SyncSpec, kinesis: Kinesis) -> SyncTable:
     clock, storage = SystemClock(), _storage(order, kinesis)
     return open_table(kinesis, order.stream, storage, order.start, clock=clock, selection=order.selection)
 
 
-def _storage(order: SyncOrder | ExportOrder, kinesis: Kinesis) -> Storage:
-    return Storage.at(order.uri, lambda: {**kinesis.storage_options(), **order.parcel.storage_options})
+def _storage(order: SyncSpec | ExportSpec, kinesis: Kinesis) -> Storage:
+    return Storage.at(order.uri, lambda: {**kinesis.storage_options(), **order.settings.storage_options})
 
 
-class _Desk:
+class RegistryClient:
     """The way to the desk in the scheduler, from a thread of a worker."""
 
     def __init__(self, key: str, worker: Worker) -> None:
@@ -142,15 +142,15 @@ class _Desk:
 
     def report(
         self, status: Any, reached: int, births: int = 0, note: str = "", trouble: str = "", failure: bytes = b""
-    ) -> Answer:
+    ) -> Instruction:
         """Report, and return what is to be done; without an answer, go on: only the fence may stop a sync."""
         from distributed import Status
         from distributed.utils import sync
 
         if _leaving.is_set():
-            return Answer.HAND_OVER
+            return Instruction.HAND_OVER
         if self._worker.status in (Status.closed, Status.failed, Status.closing):
-            return Answer.NOT_YOURS
+            return Instruction.NOT_YOURS
         try:
             reply: Any = sync(
                 self._worker.loop,
@@ -167,23 +167,23 @@ class _Desk:
             )
         except Exception:  # noqa: BLE001 - whatever ails the way to the scheduler, the rows go on
             time.sleep(REPORT_SECONDS)
-            return Answer.NONE
+            return Instruction.NONE
         answer, self.mark, self.births = reply
-        return Answer(answer)
+        return Instruction(answer)
 
     def may_take(self, note: str = "", trouble: str = "") -> bool:
         """Return whether a part may take what it is to write; False when it is to end.
 
         Unlike one that runs, it waits for an answer. Raises as :func:`_is_over` does.
         """
-        while (answer := self.report(None, 0, note=note, trouble=trouble)) is Answer.NONE:
+        while (answer := self.report(None, 0, note=note, trouble=trouble)) is Instruction.NONE:
             pass
-        if answer is Answer.LEFT_ALONE:
-            answer = Answer.NOT_YOURS
+        if answer is Instruction.LEFT_ALONE:
+            answer = Instruction.NOT_YOURS
         return not _is_over(answer, _Idle())
 
 
-def _begun(begin: Callable[[], T], desk: _Desk) -> T | None:
+def _begun(begin: Callable[[], T], desk: RegistryClient) -> T | None:
     """Return what a part consists of, begun again and again while that may help; None when the part is to end."""
     clock, failures, trouble, again_at = SystemClock(), 0, "", float("-inf")
     while desk.may_take(trouble=trouble):
@@ -200,8 +200,8 @@ def _begun(begin: Callable[[], T], desk: _Desk) -> T | None:
     return None
 
 
-def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
-    kinesis, clock = order.connect(order.parcel.config), SystemClock()
+def _run_sync(task: PartTask, order: SyncSpec, desk: RegistryClient) -> bytes:
+    kinesis, clock = order.connect(order.settings.config), SystemClock()
     began, note = time.monotonic(), ""
 
     def begin() -> Sync | None:
@@ -212,7 +212,7 @@ def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
             kinesis,
             table,
             order.stream,
-            RunPart(task.key.rpartition("-")[0], task.number, Part(task.placement, task.number)),
+            RunPart(task.key.rpartition("-")[0], task.number, PartFilter(task.placement, task.number)),
             clock=clock,
             commit_interval=order.commit_interval,
             on_data_loss=order.on_data_loss,
@@ -243,7 +243,7 @@ def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
     return b""
 
 
-def _watch_sync(sync: Sync, desk: _Desk) -> bool:
+def _watch_sync(sync: Sync, desk: RegistryClient) -> bool:
     """Report until the sync ends; return whether that is all there is to do."""
     mark = reached = births = 0
     caught_up: Iterator[bool] = iter(())
@@ -263,35 +263,35 @@ def _watch_sync(sync: Sync, desk: _Desk) -> bool:
     return False
 
 
-def _is_over(answer: Answer, part: Running) -> bool:
+def _is_over(answer: Instruction, part: _Stoppable) -> bool:
     """Do what the desk says; return whether the part is over. Handing over is an exception, as Dask has it."""
     from distributed import Reschedule
 
     match answer:
-        case Answer.STOP:
+        case Instruction.STOP:
             part.stop()
             return True
-        case Answer.HAND_OVER:
+        case Instruction.HAND_OVER:
             with suppress(TableError):  # storage is away: the next agent reads again what could not be committed
                 part.stop()
             raise Reschedule
-        case Answer.NOT_YOURS:
+        case Instruction.NOT_YOURS:
             raise Fenced("another agent runs this part", hint="nothing is lost: it goes on there")
         case _:
             return False
 
 
-def _wait_for_shards(kinesis: Kinesis, ended: Sync, desk: _Desk, task: Task, selection: Selection) -> bool:
+def _wait_for_shards(kinesis: Kinesis, ended: Sync, desk: RegistryClient, task: PartTask, selection: Selection) -> bool:
     """Wait until there may be something to read again; return False when there never will be, or on a word to stop.
 
     A part that has read all its shards to their end gets new ones when a child begins among its hash keys.
     """
-    wanted = Part(task.placement, task.number)
+    wanted = PartFilter(task.placement, task.number)
     status, looked, births = ended.status(), float("-inf"), 0
     while True:
         answer = desk.report(status, desk.mark, ended.children_for_others)
-        if answer is Answer.LEFT_ALONE:
-            answer = Answer.NOT_YOURS  # it has nothing to go on with
+        if answer is Instruction.LEFT_ALONE:
+            answer = Instruction.NOT_YOURS  # it has nothing to go on with
         if _is_over(answer, _Idle()):
             return False
         if time.monotonic() - looked > IDLE_SECONDS or desk.births != births:
@@ -319,8 +319,8 @@ class _Idle:
         return None
 
 
-def _run_export(order: ExportOrder, desk: _Desk) -> bytes:
-    kinesis = order.connect(order.parcel.config)
+def _run_export(order: ExportSpec, desk: RegistryClient) -> bytes:
+    kinesis = order.connect(order.settings.config)
     storage, clock = _storage(order, kinesis), SystemClock()
 
     def begin() -> StreamingExport:

@@ -47,7 +47,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PartFilter:
     """One part of a placement, as the test that a feed makes."""
 
     placement: Placement
@@ -65,7 +65,7 @@ def plan(shards: Collection[Shard], parts: int) -> Placement:
     return Placement(tuple(starts[len(starts) * part // count] for part in range(1, count)))
 
 
-def how_many(shards: int, agents: int) -> int:
+def count_parts(shards: int, agents: int) -> int:
     """Return how many parts a sync of so many open shards has on so many agents."""
     return max(1, min(shards, max(PARTS_PER_AGENT * agents, -(-shards // MOST_SHARDS))))
 
