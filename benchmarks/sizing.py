@@ -163,7 +163,7 @@ def _commit_rate(folder: Path, parts: int, seconds: float = TABLE_SECONDS) -> fl
 
 
 class Played:
-    """Agents and the parts that they run, by the rules of the desk."""
+    """Agents and the parts that they run, by the rules of the job registry."""
 
     def __init__(self, shards: int, agents: int) -> None:
         edges = [MAX_HASH_KEY * number // shards for number in range(shards + 1)]

@@ -134,7 +134,7 @@ def _agent(options: argparse.Namespace) -> int:
     security = _security(options)
     if security is None and options.scheduler.startswith("tls:") and not _has_certificates(options.scheduler):
         raise ConfigError(
-            f"the way to {options.scheduler} needs certificates",
+            f"the connection to {options.scheduler} needs certificates",
             hint="give --tls-ca-file, --tls-cert and --tls-key, or set distributed.comm.tls in Dask's configuration;"
             " a scheduler that this user started on this machine needs neither",
         )
@@ -196,9 +196,9 @@ def _has_certificates(scheduler: str) -> bool:
     """Return whether this user has some for a scheduler, or Dask's own configuration names some."""
     from distributed.security import Security
 
-    from kinesis_nb.agents.certificates import way
+    from kinesis_nb.agents.certificates import resolve
 
-    return way(scheduler)[1] is not None or Security().get_connection_args("worker").get("ssl_context") is not None
+    return resolve(scheduler)[1] is not None or Security().get_connection_args("worker").get("ssl_context") is not None
 
 
 def _count(text: str) -> int:

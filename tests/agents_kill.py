@@ -228,9 +228,9 @@ def loops() -> int:
 
 def running_keys() -> list[str]:
     """Return the parts that run in a worker; called there."""
-    from kinesis_nb.agents.parts import running
+    from kinesis_nb.agents.parts import syncs_here
 
-    return list(running())
+    return list(syncs_here())
 
 
 def hang_up(address: str) -> None:
@@ -343,16 +343,16 @@ class Campaign:
     def parts_of(self, name: str) -> dict[str, str]:
         """Return the parts of an agent that have shards to read, and the address of the worker that runs them."""
         return {
-            part["key"]: part["agent"]
-            for part in self.sync._record()["parts"]
-            if part["name"] == name and part["status"] and pickle.loads(part["status"]).state != "ended"
+            part.key: part.agent
+            for part in self.sync._snapshot().parts
+            if part.agent_name == name and part.status and pickle.loads(part.status).state != "ended"
         }
 
     def wait_for_balance(self) -> None:
         until("each agent has parts, and reads", self._is_balanced)
 
     def _is_balanced(self) -> bool:
-        """Whether each agent reads all of its parts: what the desk knows of one may be of the agent before."""
+        """Whether each agent reads all of its parts: what the registry knows of one may be of the agent before."""
         parts = [self.parts_of(name) for name in self.agents.agents]
         if not all(parts):
             return False
@@ -367,14 +367,14 @@ class Campaign:
 
     def have_moved(self, before: dict[str, str]) -> bool:
         """Whether all these parts have committed in another worker than before, those that have shards to read."""
-        for part in self.sync._record()["parts"]:
-            assert part["over"] != "failed", part["error"]
-            if part["key"] not in before:
+        for part in self.sync._snapshot().parts:
+            assert part.over != "failed", part.error
+            if part.key not in before:
                 continue
-            if not part["status"]:  # the agent that has it has not reported yet
+            if not part.status:  # the agent that has it has not reported yet
                 return False
-            status = pickle.loads(part["status"])
-            if part["agent"] == before[part["key"]] or (status.commits == 0 and status.state != "ended"):
+            status = pickle.loads(part.status)
+            if part.agent == before[part.key] or (status.commits == 0 and status.state != "ended"):
                 return False
         return True
 
@@ -447,7 +447,7 @@ class Campaign:
         self.report.done["drain"] += 1
 
     def restart_scheduler(self) -> None:
-        """Kill the scheduler and start it again, without its memory: the agents give it the job back."""
+        """Kill the scheduler and start it again, without its memory: the agents resubmit the job."""
         self.agents.kill_scheduler()
         self.agents.start_scheduler()
         until("the job is known again", self._is_known)
@@ -456,7 +456,7 @@ class Campaign:
 
     def _is_known(self) -> bool:
         try:
-            return any(part["status"] for part in self.sync._record()["parts"])
+            return any(part.status for part in self.sync._snapshot().parts)
         except kn.AgentError:
             return False
 

@@ -1,4 +1,4 @@
-"""How long nobody was heard of. Pure: it has the clock that it is given."""
+"""How long agents have been silent. Pure: the clock is given."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ if TYPE_CHECKING:
 
 
 class HeartbeatMonitor:
-    """For how long each of many was silent.
+    """Counts for how long each of several agents has been silent.
 
-    Their signs of life carry times of the wall clock, which may step; so here a sign only differs from the one before,
-    and the seconds are counted by a clock that does not step. A time in which nobody listened does not count either.
+    Their heartbeats carry times of the wall clock, which may step. So a heartbeat is only compared with the one before,
+    and the seconds are counted by a clock that does not step. Time in which nobody listened does not count.
 
     Parameters
     ----------
     clock
         Seconds, monotonic.
-    pause
-        So many seconds at most count between two looks.
+    stall
+        The most seconds that count between two calls: in a longer gap the listener itself was held up.
     """
 
-    def __init__(self, clock: Callable[[], float], pause: float) -> None:
-        self._clock, self._pause = clock, pause
-        self._silent: dict[str, tuple[float, float]] = {}  # the last sign, and for how long there was no other
-        self._looked = clock()
+    def __init__(self, clock: Callable[[], float], stall: float) -> None:
+        self._clock, self._stall = clock, stall
+        self._silent: dict[str, tuple[float, float]] = {}  # the last heartbeat, and for how long there was no other
+        self._called = clock()
 
-    def look(self, signs: Mapping[str, float]) -> dict[str, float]:
-        """Return the seconds of silence of each; who is not among them is forgotten.
+    def silent_seconds(self, heartbeats: Mapping[str, float]) -> dict[str, float]:
+        """Return the seconds of silence of each agent; agents that are not given are forgotten.
 
         Parameters
         ----------
-        signs
-            The newest sign of each.
+        heartbeats
+            The newest heartbeat of each agent, by name.
         """
         now = self._clock()
-        passed, self._looked = min(now - self._looked, self._pause), now
+        passed, self._called = min(now - self._called, self._stall), now
         before = self._silent
         self._silent = {
-            name: (sign, before[name][1] + passed if name in before and before[name][0] == sign else 0.0)
-            for name, sign in signs.items()
+            name: (beat, before[name][1] + passed if name in before and before[name][0] == beat else 0.0)
+            for name, beat in heartbeats.items()
         }
         return {name: seconds for name, (_, seconds) in self._silent.items()}

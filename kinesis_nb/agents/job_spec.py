@@ -1,89 +1,33 @@
-"""What travels to an agent and back: a source's settings, a job, an answer. Secrets only where nobody can listen."""
+"""What a job is to do: a sync or an export with all its options, and how it is divided into parts.
+
+A spec is what an agent needs to run a part, and what a restarted scheduler needs to get a job back.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import astuple, dataclass, fields, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+import pickle
+from contextlib import suppress
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from kinesis_nb.access.config import Proxy, SourceConfig
-from kinesis_nb.access.credentials import Secret, StaticCredentials
+from kinesis_nb.agents.settings import PortableSettings, digest
 from kinesis_nb.core.foreign import Foreign
 from kinesis_nb.core.selection import EVERYTHING
-from kinesis_nb.errors import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
 
+    from kinesis_nb.access.config import SourceConfig
     from kinesis_nb.agents.placement import Placement
     from kinesis_nb.core.position import StartingPosition
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.transport import Kinesis
+    from kinesis_nb.exporting.entries import Options
+    from kinesis_nb.exporting.start import Range
 
-_SECRET_WORDS = ("secret", "token", "password", "key", "credential", "sas")
-_PRIVATE = ("tls", "wss", "inproc")  # how Dask's addresses begin where nobody else can read
-
-
-class Instruction(StrEnum):
-    """What a part is told when it reports."""
-
-    GO_ON = "go on"
-    STOP = "stop"
-    HAND_OVER = "hand over"  # commit, end, and let another agent go on
-    NOT_YOURS = "not yours"  # another agent has it already
-    LEFT_ALONE = "left alone"  # the scheduler is not the one that gave it: go on with what it has, and take nothing
-    NONE = ""  # the scheduler did not answer: the same
-
-
-class PortableSettings:
-    """The settings of a source, with its secrets, and options of a table; shown without any of them.
-
-    It is pickled, which a :class:`Secret` is not: make one only for a private way (:func:`check_encrypted`).
-    """
-
-    def __init__(self, config: SourceConfig, storage_options: Mapping[str, str]) -> None:
-        self.config = replace(config, agents="tcp://agent:0")  # it is with an agent then, whichever
-        self.storage_options = dict(storage_options)
-
-    @property
-    def has_secrets(self) -> bool:
-        """Whether something in it must not be read on the way."""
-        proxy = self.config.proxy
-        return (
-            isinstance(self.config.auth, StaticCredentials)
-            or (proxy is not None and proxy.password is not None)
-            or any(word in name.lower() for name in self.storage_options for word in _SECRET_WORDS)
-        )
-
-    def fingerprint(self) -> str:
-        """Return what differs for other settings, and tells nothing of them."""
-        _, (plain, options) = self.__reduce__()
-        del plain["exports_enabled"]  # an order was allowed, whatever else is
-        return _digest(sorted(plain.items()), sorted(options.items()))
-
-    def __repr__(self) -> str:
-        return f"<PortableSettings of a source in {self.config.region}>"
-
-    def __reduce__(self) -> tuple[Callable[..., PortableSettings], tuple[dict[str, Any], dict[str, str]]]:
-        plain = {part.name: getattr(self.config, part.name) for part in fields(self.config)}
-        if isinstance(auth := self.config.auth, StaticCredentials):
-            token = auth.session_token.reveal() if auth.session_token else None
-            plain["auth"] = (auth.access_key_id, auth.secret_access_key.reveal(), token)
-        if (proxy := self.config.proxy) is not None:
-            plain["proxy"] = (proxy.address, proxy.user, proxy.password.reveal() if proxy.password else None)
-        return _unpack, (plain, self.storage_options)
-
-
-def _unpack(plain: dict[str, Any], storage_options: dict[str, str]) -> PortableSettings:
-    options = dict(plain)
-    if isinstance(options["auth"], tuple):
-        options["auth"] = StaticCredentials(*options["auth"])
-    if options["proxy"] is not None:
-        address, user, password = options["proxy"]
-        options["proxy"] = Proxy(address, user, Secret(password) if password else None)
-    return PortableSettings(SourceConfig(**options), storage_options)
+# Precedes a dumped spec. Raise the number with every change that makes older specs unreadable, such as a renamed class
+# or field: they are pickles, and agents keep them on disk.
+_FORMAT = b"kinesis_nb job spec 2\n"
 
 
 @dataclass(frozen=True)
@@ -93,7 +37,7 @@ class SyncSpec:
     Attributes
     ----------
     connect
-        Makes the transport from the settings; given from above, as everything that knows AWS.
+        Makes the transport from the settings; given by the caller, because only `service` knows AWS.
     """
 
     settings: PortableSettings
@@ -106,42 +50,43 @@ class SyncSpec:
     foreign: Foreign = Foreign.AUTO
     selection: Selection = EVERYTHING
 
-    kind = "sync"
+    kind: ClassVar = "sync"
 
     def job(self) -> str:
-        """Return the name that all orders for this table have in common: nobody else may write it."""
-        return _name(self.kind, self.uri, _endpoint(self.settings))
+        """Return the name that all syncs into this table share: only one of them may write it."""
+        return _name(self.kind, self.uri, self.settings.storage_endpoint)
 
     def setup(self) -> str:
         """Return what differs for a call with other options; where to start counts only for a new table."""
         options = float(self.commit_interval), self.on_data_loss, self.foreign.value, self.selection.record()
-        return _digest(self.settings.fingerprint(), self.stream, *options)
+        return digest(self.settings.fingerprint(), self.stream, *options)
 
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """A streaming export of a table, to be run by an agent; `options` are those of ``Source.export_stream``."""
+    """A streaming export of a table, to be run by an agent."""
 
     settings: PortableSettings
     connect: Callable[[SourceConfig], Kinesis]
     stream: str
     uri: str
     arn: str
-    options: Any
-    span: Any
+    options: Options
+    span: Range
 
-    kind = "export"
+    kind: ClassVar = "export"
 
     def job(self) -> str:
-        """Return the name that all orders for this table and output have in common; a time range is one of its own."""
+        """Return the name that all exports of this table into this stream share; each time range has its own."""
         start, end = self.span.start, self.span.end
         span = (start.kind, start.timestamp and start.timestamp.timestamp(), end.timestamp()) if end else ()
-        return _name(self.kind, self.uri, _endpoint(self.settings), self.arn, self.settings.config.endpoint_url, *span)
+        settings = self.settings
+        return _name(self.kind, self.uri, settings.storage_endpoint, self.arn, settings.config.endpoint_url, *span)
 
     def setup(self) -> str:
         """Return what differs for a call with other options; where to start counts only for a new export."""
         rate = None if self.span.rate is None else float(self.span.rate)
-        return _digest(self.settings.fingerprint(), self.stream, astuple(self.options), rate, str(self.span.journal))
+        return digest(self.settings.fingerprint(), self.stream, astuple(self.options), rate, str(self.span.journal))
 
 
 Work = SyncSpec | ExportSpec
@@ -152,43 +97,37 @@ class PartTask:
     """One part of a job, as a task of Dask runs it. Its name is the task's key."""
 
     key: str
-    order: Work
+    work: Work
     placement: Placement
     number: int
 
     def __repr__(self) -> str:
-        return f"<part {self.number} of the {self.order.kind} of {self.order.stream}>"
+        return f"<part {self.number} of the {self.work.kind} of {self.work.stream}>"
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """Everything that is needed to submit a job: what it is to do, and how it is divided into parts."""
+
+    work: Work
+    placement: Placement
+
+
+def dump_spec(spec: JobSpec) -> bytes:
+    """Return a spec as bytes that the registry and the agents keep."""
+    return _FORMAT + pickle.dumps(spec)
+
+
+def read_spec(body: bytes) -> JobSpec | None:
+    """Return a spec that was dumped; None when another version of this package dumped it in another format."""
+    if not body.startswith(_FORMAT):
+        return None
+    with suppress(Exception):  # a damaged pickle may raise anything
+        spec: JobSpec = pickle.loads(body[len(_FORMAT) :])  # noqa: S301 - from our scheduler, or a folder of this user
+        spec.work.setup()
+        return spec
+    return None
 
 
 def _name(kind: str, *parts: object) -> str:
-    return f"kinesis_nb-{kind}-{_digest(*parts)[:12]}"
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def _endpoint(settings: PortableSettings) -> str:
-    """Return the object store, where one was named: a bucket of the same name may be in another one too."""
-    options = settings.storage_options
-    return options.get("endpoint_url") or options.get("endpoint") or options.get("aws_endpoint_url", "")
-
-
-def check_encrypted(settings: PortableSettings, addresses: Iterable[str]) -> None:
-    """Raise AgentError when secrets would travel where others can read them.
-
-    Parameters
-    ----------
-    addresses
-        Of the scheduler and of every worker, as Dask gives them.
-    """
-    if not settings.has_secrets:
-        return
-    for address in addresses:
-        parts = urlsplit(address)
-        if parts.scheme not in _PRIVATE:  # loopback is not: other users of this machine are on it too
-            raise AgentError(
-                f"the way to {parts.scheme}://{parts.hostname} is not encrypted, and this source has secrets",
-                hint="start scheduler and agents with kinesis-nb as this user of this machine, use tls:// addresses, or"
-                " let the agents have their own: leave auth out, or AwsInstance()",
-            )
+    return f"kinesis_nb-{kind}-{digest(*parts)[:12]}"

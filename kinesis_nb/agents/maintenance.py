@@ -1,4 +1,4 @@
-"""When an agent may be taken away: weekly or daily windows of maintenance. Pure."""
+"""When an agent is taken down: weekly or daily maintenance windows. Pure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _WINDOW = re.compile(r"(?:([A-Za-z]{3,9})\s+)?(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})(?:\s+([\w/+-]+))?", re.ASCII)
-_YEAR = 371  # days: every change of the clocks is in it
+_YEAR_DAYS = 371  # whole weeks that include every change to and from daylight saving time
 
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceWindow:
-    """A time of the week, or of every day, at which an agent runs no part of a job.
+    """A time of the week, or of every day, in which an agent runs no part of a job.
 
     Examples
     --------
@@ -37,7 +37,7 @@ class MaintenanceWindow:
 
     @classmethod
     def parse(cls, text: str) -> MaintenanceWindow:
-        """Take apart what a user wrote, or raise ConfigError."""
+        """Parse what a user wrote, or raise ConfigError."""
         match = _WINDOW.fullmatch(text.strip())
         name, hour, minute, last_hour, last_minute, zone = match.groups() if match else ("",) * 6
         try:
@@ -46,7 +46,7 @@ class MaintenanceWindow:
             zoneinfo.ZoneInfo(zone or "UTC")
         except (ValueError, zoneinfo.ZoneInfoNotFoundError):
             hint = 'write a day, a time from and to, and a time zone: "Sun 03:00-03:05 UTC"'
-            raise ConfigError(f"{text!r} is no maintenance window", hint=hint) from None
+            raise ConfigError(f"{text!r} is not a valid maintenance window", hint=hint) from None
         length = datetime.combine(date.min, end) - datetime.combine(date.min, begin)
         if length <= timedelta(0):
             length += timedelta(days=1)
@@ -68,8 +68,8 @@ class MaintenanceWindow:
 
     def overlaps(self, other: MaintenanceWindow, now: datetime) -> bool:
         """Whether both are open at once within a year."""
-        theirs = list(other._days(now, _YEAR))
-        return any(begin < end and first < last for first, end in self._days(now, _YEAR) for begin, last in theirs)
+        theirs = list(other._days(now, _YEAR_DAYS))
+        return any(begin < end and first < last for first, end in self._days(now, _YEAR_DAYS) for begin, last in theirs)
 
     def __str__(self) -> str:
         return self.text
@@ -90,5 +90,5 @@ def check_no_overlap(
             if window.overlaps(theirs, now):
                 raise ConfigError(
                     f"the maintenance of {name} ({window}) overlaps that of {other} ({theirs})",
-                    hint="give the agents of a source windows apart: one of them must run",
+                    hint="choose non-overlapping windows: one of the agents must run",
                 )

@@ -1,4 +1,4 @@
-"""What runs on an agent: one part of a job, until it ends, is stopped, or another agent is to go on with it."""
+"""What runs on an agent: one part of a job, until it ends, is stopped, or is handed over to another agent."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import logging
 import pickle
 import threading
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar
 
-from kinesis_nb.agents.job_spec import ExportSpec, Instruction, SyncSpec
+from kinesis_nb.agents.job_spec import ExportSpec
 from kinesis_nb.agents.placement import PartFilter, count_parts, plan
+from kinesis_nb.agents.registry_client import REPORT_SECONDS, RegistryClient, is_over, owning_nothing
 from kinesis_nb.core.retry import Patient, backoff
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.errors import Fenced, KinesisError, TableError
@@ -20,79 +21,78 @@ from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     import pyarrow as pa
-    from distributed import Worker
 
-    from kinesis_nb.agents.job_spec import PartTask
+    from kinesis_nb.agents.job_spec import PartTask, SyncSpec
     from kinesis_nb.agents.placement import Placement
-    from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.transport import Kinesis
-    from kinesis_nb.exporting.streaming import StreamingExport
-    from kinesis_nb.syncing.sync import Sync
+    from kinesis_nb.exporting.streaming import StreamingExport, StreamingExportStatus
+    from kinesis_nb.syncing.sync import Sync, SyncStatus
     from kinesis_nb.table.table import SyncTable
     from kinesis_nb.table.verify import Verdict
 
-REPORT_SECONDS = 0.25
-ANSWER_SECONDS = 5.0  # for the scheduler
-IDLE_SECONDS = 5.0  # between looks at a stream of which this part has nothing to read now
-LATE_SECONDS = 30.0  # after its begin, in which a part takes back what an agent took that was lost before it could
-LOCKED_SECONDS = 1.0  # between tries to get a journal that a lost agent may still hold
+IDLE_SECONDS = 5.0  # between listings of a stream of which this part has nothing to read now
+RECLAIM_SECONDS = 30.0  # after its start; until then a part takes back shards that an already lost agent took late
+JOURNAL_SECONDS = 1.0  # between attempts to open a journal that a lost agent may still hold
 
 T = TypeVar("T")
 
 log = logging.getLogger("kinesis_nb.agent")
 
-_lock = threading.Lock()  # guards _running and _parts
-_running: dict[str, Sync] = {}  # by key, for those who ask what is pending
+_lock = threading.Lock()  # guards _syncs and _parts
+_syncs: dict[str, Sync] = {}  # the syncs of this process by the keys of their parts, for pending rows and metrics
 _parts: set[str] = set()  # the keys of all parts of this process, exports too
-_leaving = threading.Event()  # set when this process is to end: its parts commit and end then, whatever the desk says
 
 
-class _Stoppable(Protocol):
-    """What a part consists of: a sync, or an export."""
-
-    def stop(self) -> None:
-        """Finish what is under way, and end."""
-        ...
-
-    def status(self) -> Any:
-        """Return a moment of it."""
-        ...
+# --- what the cluster calls
 
 
-def prepare(order: SyncSpec, agents: int) -> Placement:
-    """Make the table, or open it; return how its stream is to be cut for so many agents."""
+def prepare(spec: SyncSpec, agents: int) -> Placement:
+    """Create the table, or open it; return how the stream is divided among a number of agents."""
     from distributed import secede
 
-    secede()  # others do not wait while this one waits for Kinesis
-    kinesis, clock = order.connect(order.settings.config), SystemClock()
-    _open(order, kinesis)
-    shards = list(filter(order.selection.wants, Patient(kinesis, clock).list_shards(order.stream)))
+    secede()  # while this waits for Kinesis, other tasks can use the thread
+    kinesis, clock = spec.connect(spec.settings.config), SystemClock()
+    _open_table(spec, kinesis)
+    shards = list(filter(spec.selection.wants, Patient(kinesis, clock).list_shards(spec.stream)))
     return plan(shards, count_parts(sum(shard.is_open for shard in shards), agents))
+
+
+def verify_table(spec: SyncSpec) -> Verdict:
+    """Verify the table of a sync."""
+    kinesis, clock = spec.connect(spec.settings.config), SystemClock()
+    return verify(_open_table(spec, kinesis), Patient(kinesis, clock).list_shards(spec.stream), spec.selection)
+
+
+def pending(keys: list[str]) -> list[pa.RecordBatch]:
+    """Return the rows that parts in this process have read and not committed yet."""
+    syncs = [sync for key, sync in syncs_here().items() if key in keys]
+    return [batch for sync in syncs for batch in sync.live.to_arrow().to_batches()]
 
 
 def run(task: PartTask) -> bytes:
     """Run a part of a job; return its last status, pickled."""
     from distributed import get_worker, secede
 
-    secede()  # it takes no place among the threads that other tasks wait for
-    desk = RegistryClient(task.key, get_worker())
+    secede()  # a part runs for days: it must not occupy a thread that short tasks wait for
+    registry = RegistryClient(task.key, get_worker())
     with _lock:
         _parts.add(task.key)
     try:
-        if isinstance(task.order, ExportSpec):
-            return _run_export(task.order, desk)
-        return _run_sync(task, task.order, desk)
+        return run_part(task, registry)
     except KinesisError as error:
         log.warning("%s: %s: %s", task, type(error).__name__, error)
         error.__traceback__ = error.__cause__ = error.__context__ = None  # frames hold secrets, and Dask sends them
-        desk.report(None, 0, failure=pickle.dumps(error))
+        registry.report(failure=error)
         raise
     finally:
         with _lock:
             _parts.discard(task.key)
+
+
+# --- what this process runs
 
 
 def has_parts() -> bool:
@@ -101,252 +101,191 @@ def has_parts() -> bool:
         return bool(_parts)
 
 
-def leave() -> None:
-    """Let all parts of this process commit and end."""
-    _leaving.set()
-
-
-def pending(keys: list[str]) -> list[pa.RecordBatch]:
-    """Return the rows that parts in this process have read and not committed yet."""
-    syncs = [sync for key, sync in running().items() if key in keys]
-    return [batch for sync in syncs for batch in sync.live.to_arrow().to_batches()]
-
-
-def running() -> dict[str, Sync]:
+def syncs_here() -> dict[str, Sync]:
     """Return the syncs of this process by the keys of their parts."""
     with _lock:
-        return dict(_running)
+        return dict(_syncs)
 
 
-def look_at(order: SyncSpec) -> Verdict:
-    """Verify the table of a sync."""
-    kinesis, clock = order.connect(order.settings.config), SystemClock()
-    return verify(_open(order, kinesis), Patient(kinesis, clock).list_shards(order.stream), order.selection)
+# --- a part
 
 
-def _open(order: SyncSpec, kinesis: Kinesis) -> SyncTable:
-    clock, storage = SystemClock(), _storage(order, kinesis)
-    return open_table(kinesis, order.stream, storage, order.start, clock=clock, selection=order.selection)
+def run_part(task: PartTask, registry: RegistryClient) -> bytes:
+    """Run a part of a sync or an export; return its last status, pickled, or nothing if it never started."""
+    work = task.work
+    part = _ExportPart(work, registry) if isinstance(work, ExportSpec) else _SyncPart(task, work, registry)
+    status = part.run()
+    return b"" if status is None else pickle.dumps(status)
 
 
-def _storage(order: SyncSpec | ExportSpec, kinesis: Kinesis) -> Storage:
-    return Storage.at(order.uri, lambda: {**kinesis.storage_options(), **order.settings.storage_options})
-
-
-class RegistryClient:
-    """The way to the desk in the scheduler, from a thread of a worker."""
-
-    def __init__(self, key: str, worker: Worker) -> None:
-        self._key, self._worker = key, worker
-        self.mark = self.births = 0
-
-    def report(
-        self, status: Any, reached: int, births: int = 0, note: str = "", trouble: str = "", failure: bytes = b""
-    ) -> Instruction:
-        """Report, and return what is to be done; without an answer, go on: only the fence may stop a sync."""
-        from distributed import Status
-        from distributed.utils import sync
-
-        if _leaving.is_set():
-            return Instruction.HAND_OVER
-        if self._worker.status in (Status.closed, Status.failed, Status.closing):
-            return Instruction.NOT_YOURS
-        try:
-            reply: Any = sync(
-                self._worker.loop,
-                self._worker.scheduler.kinesis_nb_report,
-                callback_timeout=ANSWER_SECONDS,
-                key=self._key,
-                agent=self._worker.address,
-                status=b"" if status is None else pickle.dumps(status),
-                reached=reached,
-                births=births,
-                note=note,
-                trouble=trouble,
-                failure=failure,
-            )
-        except Exception:  # noqa: BLE001 - whatever ails the way to the scheduler, the rows go on
-            time.sleep(REPORT_SECONDS)
-            return Instruction.NONE
-        answer, self.mark, self.births = reply
-        return Instruction(answer)
-
-    def may_take(self, note: str = "", trouble: str = "") -> bool:
-        """Return whether a part may take what it is to write; False when it is to end.
-
-        Unlike one that runs, it waits for an answer. Raises as :func:`_is_over` does.
-        """
-        while (answer := self.report(None, 0, note=note, trouble=trouble)) is Instruction.NONE:
-            pass
-        if answer is Instruction.LEFT_ALONE:
-            answer = Instruction.NOT_YOURS
-        return not _is_over(answer, _Idle())
-
-
-def _begun(begin: Callable[[], T], desk: RegistryClient) -> T | None:
-    """Return what a part consists of, begun again and again while that may help; None when the part is to end."""
-    clock, failures, trouble, again_at = SystemClock(), 0, "", float("-inf")
-    while desk.may_take(trouble=trouble):
-        if time.monotonic() < again_at:
-            time.sleep(REPORT_SECONDS)
+def start_when_possible(start: Callable[[], T], registry: RegistryClient) -> T | None:
+    """Start what a part runs, and try again what a retry may cure; None when the part is to end."""
+    clock, failures, trouble, retry_at = SystemClock(), 0, "", float("-inf")
+    while registry.may_start(error=trouble):
+        if time.monotonic() < retry_at:
+            registry.pause()
             continue
         try:
-            return begin()
+            return start()
         except KinesisError as error:
             if not error.retryable:
                 raise
-            trouble, again_at = str(error), time.monotonic() + backoff(failures, error, clock)
+            trouble, retry_at = str(error), time.monotonic() + backoff(failures, error, clock)
             failures += 1
     return None
 
 
-def _run_sync(task: PartTask, order: SyncSpec, desk: RegistryClient) -> bytes:
-    kinesis, clock = order.connect(order.settings.config), SystemClock()
-    began, note = time.monotonic(), ""
+class _SyncPart:
+    """One part of a sync: started, watched, and started again when it gets new shards or takes some back."""
 
-    def begin() -> Sync | None:
-        table = _open(order, kinesis)
-        if not desk.may_take(note):  # opening may have taken long
-            return None
-        return start_part(
-            kinesis,
-            table,
-            order.stream,
-            RunPart(task.key.rpartition("-")[0], task.number, PartFilter(task.placement, task.number)),
-            clock=clock,
-            commit_interval=order.commit_interval,
-            on_data_loss=order.on_data_loss,
-            foreign=order.foreign,
-            selection=order.selection,
-        )
+    def __init__(self, task: PartTask, spec: SyncSpec, registry: RegistryClient) -> None:
+        self._task, self._spec, self._registry = task, spec, registry
+        self._kinesis = spec.connect(spec.settings.config)
+        self._is_ours = PartFilter(task.placement, task.number)
+        self._note = ""  # for the log of the job
 
-    while (sync := _begun(begin, desk)) is not None:
-        with _lock:
-            _running[task.key] = sync
-        is_over, note = False, ""
-        try:
-            is_over = _watch_sync(sync, desk)
-        except Fenced:
-            if time.monotonic() - began > LATE_SECONDS:
-                raise
-            note = "taken over, maybe by an agent that was lost when it began: taken back"
-        finally:
-            with suppress(TableError):  # what storage did not take is read again by whoever comes next
-                sync.stop()
-            with _lock:
-                _running.pop(task.key, None)
-            status = sync.status()
-            if status.error:
-                log.warning("%s stopped: %s", task, status.error)
-        if not note and (is_over or not _wait_for_shards(kinesis, sync, desk, task, order.selection)):
-            return pickle.dumps(status)
-    return b""
-
-
-def _watch_sync(sync: Sync, desk: RegistryClient) -> bool:
-    """Report until the sync ends; return whether that is all there is to do."""
-    mark = reached = births = 0
-    caught_up: Iterator[bool] = iter(())
-    while sync.is_active:
-        status = sync.status()
-        if _is_over(desk.report(status, reached, sync.children_for_others), sync):
-            return True
-        if desk.births != births:
-            births = desk.births
-            sync.look()
-        if desk.mark != mark:
-            mark, caught_up = desk.mark, sync.all_caught_up()
-        if reached != mark and next(caught_up):
-            reached = mark
-        time.sleep(REPORT_SECONDS)
-    sync.wait(0, until_caught_up=False)  # raises what it failed with
-    return False
-
-
-def _is_over(answer: Instruction, part: _Stoppable) -> bool:
-    """Do what the desk says; return whether the part is over. Handing over is an exception, as Dask has it."""
-    from distributed import Reschedule
-
-    match answer:
-        case Instruction.STOP:
-            part.stop()
-            return True
-        case Instruction.HAND_OVER:
-            with suppress(TableError):  # storage is away: the next agent reads again what could not be committed
-                part.stop()
-            raise Reschedule
-        case Instruction.NOT_YOURS:
-            raise Fenced("another agent runs this part", hint="nothing is lost: it goes on there")
-        case _:
-            return False
-
-
-def _wait_for_shards(kinesis: Kinesis, ended: Sync, desk: RegistryClient, task: PartTask, selection: Selection) -> bool:
-    """Wait until there may be something to read again; return False when there never will be, or on a word to stop.
-
-    A part that has read all its shards to their end gets new ones when a child begins among its hash keys.
-    """
-    wanted = PartFilter(task.placement, task.number)
-    status, looked, births = ended.status(), float("-inf"), 0
-    while True:
-        answer = desk.report(status, desk.mark, ended.children_for_others)
-        if answer is Instruction.LEFT_ALONE:
-            answer = Instruction.NOT_YOURS  # it has nothing to go on with
-        if _is_over(answer, _Idle()):
-            return False
-        if time.monotonic() - looked > IDLE_SECONDS or desk.births != births:
-            looked, births = time.monotonic(), desk.births
+    def run(self) -> SyncStatus | None:
+        """Run it to its end; return its last status, None if it never started."""
+        began = time.monotonic()
+        while (sync := start_when_possible(self._start, self._registry)) is not None:
+            self._note, is_done = "", False
             try:
-                shards = list(filter(selection.wants, kinesis.list_shards(ended.stream)))
-            except KinesisError as error:
-                if not error.retryable:
+                with self._listed(sync):
+                    is_done = self._watch(sync)
+            except Fenced:
+                if time.monotonic() - began > RECLAIM_SECONDS:
                     raise
-                continue
-            if not any(shard.is_open for shard in shards):
-                return False
-            if any(shard.is_open and wanted(shard) for shard in shards):
-                return True
-        time.sleep(REPORT_SECONDS)
-
-
-class _Idle:
-    """A part that has nothing to read."""
-
-    def stop(self) -> None:
-        """Nothing runs."""
-
-    def status(self) -> Any:
+                self._note = "taken over, perhaps by an agent that had been replaced already: taken back"
+            if not self._note and (is_done or not self._wait_for_shards(sync)):
+                return sync.status()
         return None
 
+    def _start(self) -> Sync | None:
+        spec, task = self._spec, self._task
+        table = _open_table(spec, self._kinesis)
+        if not self._registry.may_start(self._note):  # opening may have taken long
+            return None
+        return start_part(
+            self._kinesis,
+            table,
+            spec.stream,
+            RunPart(task.key.rpartition("-")[0], task.number, self._is_ours),
+            clock=SystemClock(),
+            commit_interval=spec.commit_interval,
+            on_data_loss=spec.on_data_loss,
+            foreign=spec.foreign,
+            selection=spec.selection,
+        )
 
-def _run_export(order: ExportSpec, desk: RegistryClient) -> bytes:
-    kinesis = order.connect(order.settings.config)
-    storage, clock = _storage(order, kinesis), SystemClock()
+    @contextmanager
+    def _listed(self, sync: Sync) -> Generator[None]:
+        """List a sync among those of this process, and stop it in the end."""
+        with _lock:
+            _syncs[self._task.key] = sync
+        try:
+            yield
+        finally:
+            with suppress(TableError):  # the next agent reads again what storage did not accept
+                sync.stop()
+            with _lock:
+                _syncs.pop(self._task.key, None)
+            if error := sync.status().error:
+                log.warning("%s stopped: %s", self._task, error)
 
-    def begin() -> StreamingExport:
+    def _watch(self, sync: Sync) -> bool:
+        """Report until the sync ends; return whether the part is over then."""
+        registry = self._registry
+        mark = reached = children = 0
+        caught_up: Iterator[bool] = iter(())
+        while sync.is_active:
+            status = sync.status()
+            if is_over(registry.report(status, reached, sync.children_for_others), sync):
+                return True
+            if registry.children_for_others != children:
+                children = registry.children_for_others
+                sync.look()
+            if registry.mark != mark:
+                mark, caught_up = registry.mark, sync.all_caught_up()
+            if reached != mark and next(caught_up):
+                reached = mark
+            registry.pause()
+        sync.wait(0, until_caught_up=False)  # raises what it failed with
+        return False
+
+    def _wait_for_shards(self, ended: Sync) -> bool:
+        """Wait until the part has open shards again; return False when it never will, or is to stop.
+
+        A part that has read all its shards to their end gets new ones when a child begins among its hash keys.
+        """
+        registry = self._registry
+        status, listed_at, children = ended.status(), float("-inf"), 0
+        while True:
+            instruction = registry.report(status, registry.mark, ended.children_for_others)
+            if is_over(owning_nothing(instruction)):
+                return False
+            if time.monotonic() - listed_at > IDLE_SECONDS or registry.children_for_others != children:
+                listed_at, children = time.monotonic(), registry.children_for_others
+                try:
+                    shards = filter(self._spec.selection.wants, self._kinesis.list_shards(ended.stream))
+                    is_ours = [self._is_ours(shard) for shard in shards if shard.is_open]
+                except KinesisError as error:
+                    if not error.retryable:
+                        raise
+                    continue
+                if not is_ours:  # the stream has ended
+                    return False
+                if any(is_ours):
+                    return True
+            registry.pause()
+
+
+class _ExportPart:
+    """An export, which is one part."""
+
+    def __init__(self, spec: ExportSpec, registry: RegistryClient) -> None:
+        self._spec, self._registry = spec, registry
+        self._kinesis = spec.connect(spec.settings.config)
+        self._storage = _storage(spec, self._kinesis)
+
+    def run(self) -> StreamingExportStatus | None:
+        """Run it to its end; return its last status, None if it never started."""
+        export = start_when_possible(self._start, self._registry)
+        if export is None:
+            return None
+        try:
+            self._watch(export)
+        finally:
+            export.stop()
+        return export.status()
+
+    def _start(self) -> StreamingExport:
+        spec, clock = self._spec, SystemClock()
         note = "waits for the journal"
         while True:
             try:
-                return start_export(kinesis, clock, storage, order.stream, order.arn, order.options, order.span)
-            except Fenced:  # a lost agent that stands still holds the journal until it wakes and ends
-                if not desk.may_take(note):
+                return start_export(self._kinesis, clock, self._storage, spec.stream, spec.arn, spec.options, spec.span)
+            except Fenced:  # a lost agent that hangs holds the journal until it wakes up and ends
+                if not self._registry.may_start(note):
                     raise
                 note = ""  # once is enough for the log
-                time.sleep(LOCKED_SECONDS)
+                time.sleep(JOURNAL_SECONDS)
 
-    export = _begun(begin, desk)
-    if export is None:
-        return b""
-    try:
+    def _watch(self, export: StreamingExport) -> None:
+        registry = self._registry
         mark = reached = 0
         while export.is_running:
-            if _is_over(desk.report(export.status(), reached), export):
-                break
-            if desk.mark != mark and export.wait(REPORT_SECONDS):
-                reached = mark = desk.mark
-            time.sleep(REPORT_SECONDS)
-        else:
-            export.wait(0, until_caught_up=False)  # raises what it failed with
-    finally:
-        export.stop()
-    return pickle.dumps(export.status())
+            if is_over(registry.report(export.status(), reached), export):
+                return
+            if registry.mark != mark and export.wait(REPORT_SECONDS):
+                reached = mark = registry.mark
+            registry.pause()
+        export.wait(0, until_caught_up=False)  # raises what it failed with
+
+
+def _open_table(spec: SyncSpec, kinesis: Kinesis) -> SyncTable:
+    clock, storage = SystemClock(), _storage(spec, kinesis)
+    return open_table(kinesis, spec.stream, storage, spec.start, clock=clock, selection=spec.selection)
+
+
+def _storage(spec: SyncSpec | ExportSpec, kinesis: Kinesis) -> Storage:
+    return Storage.at(spec.uri, lambda: {**kinesis.storage_options(), **spec.settings.storage_options})

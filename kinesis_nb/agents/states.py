@@ -1,13 +1,13 @@
-"""What a job of agents goes through. Pure: the table below is all there is; desk and job act by it.
+"""The states of a job that agents run. Pure: the registry and the handles act by the table below.
 
 =========  ==============================================  =====================================================
-state      what there is                                   what its parts are told
+state      what there is                                   what its parts are instructed
 =========  ==============================================  =====================================================
 submitted  a name; the tasks are not known to Dask yet     nothing: no part runs
 starting   tasks; no part has begun                        continue
-running    parts, some of which maybe wait for an agent    continue
+running    parts, some of which may wait for an agent      continue
 stopping   was asked to stop; some part still runs         stop
-ended      every part has read all there will ever be      stop
+ended      every part has read its shards to their ends    stop
 stopped    every part has committed what it had, and ended stop
 failed     a part cannot continue, or none ever began      stop
 =========  ==============================================  =====================================================
@@ -19,7 +19,7 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """Where a job is; the last three are final."""
+    """The state of a job; the last three are final."""
 
     SUBMITTED = "submitted"
     STARTING = "starting"
@@ -41,17 +41,17 @@ class JobState(StrEnum):
 
 
 class JobEvent(StrEnum):
-    """What moves it on."""
+    """What changes the state of a job."""
 
     HELD = "Dask knows all tasks"
     REPORTED = "a part runs"
-    ASKED_TO_STOP = "somebody asked it to stop"
-    ALL_ENDED = "every part is over, and each has read all there will ever be"
-    ALL_OVER = "every part is over, and one was stopped before it had read all"
+    ASKED_TO_STOP = "the job was asked to stop"
+    ALL_ENDED = "every part is over, and each has read its shards to their ends"
+    ALL_OVER = "every part is over, and one was stopped before the ends of its shards"
     FAILED = "a part has failed, or the tasks never came"
 
 
-# what is not listed leaves a job where it is
+# an event that is not listed leaves the state as it is
 TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.SUBMITTED, JobEvent.HELD): JobState.STARTING,
     (JobState.SUBMITTED, JobEvent.REPORTED): JobState.RUNNING,
@@ -70,6 +70,6 @@ TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
 }
 
 
-def after(state: JobState, event: JobEvent) -> JobState:
+def next_state(state: JobState, event: JobEvent) -> JobState:
     """Return the state of a job after an event."""
     return TRANSITIONS.get((state, event), state)

@@ -223,7 +223,7 @@ def test_dashboard(running: Agents, remote: kn.Source, streams: Streams, tmp_pat
     until("both have parts", lambda: set(sync.agents()["agent"]) == {"agent-1", "agent-2"})
     workers = fetch(f"{address}/info/main/workers.html")
     assert all(name in workers for name in running.agents)
-    [agent] = {part["agent"] for part in sync._record()["parts"] if part["name"] == "agent-1"}
+    [agent] = {part.agent for part in sync._snapshot().parts if part.agent_name == "agent-1"}
     assert sync.name in fetch(f"{address}/info/worker/{urllib.parse.quote(agent, safe='')}.html")
 
 

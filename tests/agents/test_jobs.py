@@ -22,12 +22,12 @@ import kinesis_nb as kn
 from kinesis_nb.access.config import SourceConfig
 from kinesis_nb.agents import parts
 from kinesis_nb.agents.agent import AgentOptions, serve
-from kinesis_nb.agents.certificates import way
+from kinesis_nb.agents.certificates import resolve
 from kinesis_nb.agents.cluster import _compare
-from kinesis_nb.agents.job_spec import PortableSettings, check_encrypted
 from kinesis_nb.agents.maintenance import MaintenanceWindow, check_no_overlap, next_window
 from kinesis_nb.agents.metrics import registry
 from kinesis_nb.agents.placement import better_place, count_parts, first_places, plan
+from kinesis_nb.agents.settings import PortableSettings, check_encrypted
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.core.transport import SystemClock
@@ -219,7 +219,7 @@ def test_no_scheduler() -> None:
     """A scheduler that does not answer is an error of ours, with how to start one; nothing of the client is left."""
     before = loops()
     source = kn.connect(auth=KEYS, agents="tcp://127.0.0.1:9")
-    with pytest.raises(kn.AgentError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9") as raised:
+    with pytest.raises(kn.AgentError, match=r"no scheduler responds at tcp://127\.0\.0\.1:9") as raised:
         source.jobs()
     assert "kinesis-nb agents" in raised.value.hint
     assert loops() == before
@@ -416,7 +416,7 @@ def test_maintenance(running: Agents, remote: kn.Source, streams: Streams, tmp_p
     async def serve_a_while() -> None:
         asked = asyncio.Event()
         serving = asyncio.create_task(serve(options, asked))
-        address, security = way(running.address)
+        address, security = resolve(running.address)
         async with Client(address, security=security, asynchronous=True, set_as_default=False) as client:
             while not await is_there(client):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
@@ -534,11 +534,11 @@ def test_metrics(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
     sync = source.sync("orders", tmp_path / "table", commit_interval=0.05)
     assert isinstance(sync, Sync)
     assert sync.wait(SECONDS)
-    parts._running["part-0"] = sync
+    parts._syncs["part-0"] = sync
     try:
         text = generate_latest(registry()).decode()
     finally:
-        del parts._running["part-0"]
+        del parts._syncs["part-0"]
         sync.stop()
     assert 'kinesis_nb_rows{part="part-0",stream="orders"} 20.0' in text
     assert 'kinesis_nb_lag_seconds{shard="shardId-000000000000",stream="orders"} 0.0' in text

@@ -171,12 +171,12 @@ MUTANTS = [
         (
             "a part of a sync reads by the default",
             "agents/parts.py",
-            "            foreign=order.foreign,\n",
+            "            foreign=spec.foreign,\n",
             "",
             _AGENTS,
         ),
         (
-            "another choice is the same order",
+            "another choice is the same setup",
             "agents/job_spec.py",
             ", self.foreign.value, self.selection",
             ", self.selection",

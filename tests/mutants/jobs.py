@@ -18,15 +18,15 @@ MUTANTS = [
         "",
     ),
     Mutant(
-        "an order is kept when its job is over",
+        "a spec is kept when its job is over",
         "agents/spec_store.py",
-        "        for job in self._orders.keys() & set(over):\n            self.forget(job)\n",
+        "        for job in self._specs.keys() & set(over):\n            self.forget(job)\n",
         "",
     ),
     Mutant(
-        "an order is not given back",
+        "a lost job is not resubmitted",
         "agents/spec_store.py",
-        "lost = {job: body for job, body in self._orders.items() if job not in known}",
+        "lost = {job: body for job, body in self._specs.items() if job not in known}",
         "lost: dict[str, bytes] = {}",
     ),
     Mutant(
@@ -43,8 +43,8 @@ MUTANTS = [
     ),
     Mutant(
         "other options do not end the job that runs",
-        "agents/job.py",
-        'cluster.desk("stop", job=job, run=known["run"])',
+        "agents/submit.py",
+        "cluster.ask(STOP, JobRef(name, known.run))",
         "pass",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Dask as far as the desk and the parts use it: tasks that go from worker to worker, and a plugin that is told."""
+"""Dask as far as the job registry and the parts use it: tasks that move between workers, and the hooks of a plugin."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from distributed import Reschedule, Status
 
 from kinesis_nb.agents import parts
+from kinesis_nb.agents.protocol import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
@@ -65,21 +66,21 @@ class DaskWorker:
         """The way to the scheduler that is there now."""
         return self
 
-    def kinesis_nb_report(self, **what: Any) -> Any:
-        """Report to the desk."""
-        return self.agent.world.call_desk(self.agent, "report", **what)
+    async def kinesis_nb_report(self, message: bytes) -> bytes:
+        """Report to the job registry."""
+        return self.agent.world.call_registry(self.agent, REPORT.handler, message)
 
 
 class DaskScheduler:
     """One life of a scheduler."""
 
-    def __init__(self, life: JobLife, desk: JobRegistry) -> None:
-        self.life, self.desk = life, desk
+    def __init__(self, life: JobLife, registry: JobRegistry) -> None:
+        self.life, self.registry = life, registry
         self.tasks: dict[str, DaskTask] = {}
         self.workers: dict[str, DaskWorker] = {}
         self.handlers: dict[str, Callable[..., Any]] = {}
         self.loop = self
-        driven(desk.start(self))  # type: ignore[arg-type]
+        driven(registry.start(self))  # type: ignore[arg-type]
 
     @property
     def running(self) -> list[DaskWorker]:
@@ -123,7 +124,7 @@ class DaskScheduler:
     def add_worker(self, worker: DaskWorker) -> None:
         """Let a worker join."""
         self.workers[worker.address] = worker
-        self.desk.add_worker(self, worker.address)  # type: ignore[arg-type]
+        self.registry.add_worker(self, worker.address)  # type: ignore[arg-type]
         for task in list(self.tasks.values()):
             if task.state == "no-worker" and task.restriction in (None, worker.address):
                 self._begin(task)
@@ -144,7 +145,7 @@ class DaskScheduler:
                 self._go(task, "erred")
             elif task.wanted_by:
                 self._begin(task)
-        self.desk.remove_worker(self, address, stimulus_id=stimulus_id)  # type: ignore[arg-type]
+        self.registry.remove_worker(self, address, stimulus_id=stimulus_id)  # type: ignore[arg-type]
 
     async def retire_workers(self, *, workers: list[str], **_: Any) -> None:
         """Give workers nothing more."""
@@ -196,4 +197,4 @@ class DaskScheduler:
     def _go(self, task: DaskTask, state: str) -> None:
         start, task.state = task.state, state
         if start != state:
-            self.desk.transition(task.key, start, state, stimulus_id="played")
+            self.registry.transition(task.key, start, state, stimulus_id="played")
