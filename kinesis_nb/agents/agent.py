@@ -23,7 +23,7 @@ from kinesis_nb.agents import certificates
 from kinesis_nb.agents.job_spec import read_spec
 from kinesis_nb.agents.maintenance import MaintenanceWindow, check_no_overlap, next_window
 from kinesis_nb.agents.preload import METRICS
-from kinesis_nb.agents.protocol import DRAIN, JOIN, KNOWS, LEAVE, AgentInfo, Call, Roster
+from kinesis_nb.agents.protocol import DRAIN, JOIN, KNOWS, LEAVE, AgentInfo, RegistryCall, Roster
 from kinesis_nb.agents.spec_store import SpecStore, spec_folder
 from kinesis_nb.errors import AgentError, KinesisError
 
@@ -131,8 +131,8 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
 
 
-async def _ask(client: Client, call: Call[Q, R], request: Q) -> R:
-    """Call the job registry."""
+async def _ask(client: Client, call: RegistryCall[Q, R], request: Q) -> R:
+    """RegistryCall the job registry."""
     return await call.send(client.scheduler, request)
 
 

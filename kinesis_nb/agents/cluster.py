@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
     from kinesis_nb.agents.job_spec import PartTask
-    from kinesis_nb.agents.protocol import Call
+    from kinesis_nb.agents.protocol import RegistryCall
     from kinesis_nb.agents.settings import PortableSettings
 
 CONNECT_SECONDS = 5.0
@@ -91,7 +91,7 @@ class Cluster:
 
     @apart
     def run(self, function: Callable[..., Any], *args: Any, agents: Sequence[str] | None = None) -> dict[str, Any]:
-        """Call a function in every agent, or in some; return the results, or the exceptions, by address."""
+        """RegistryCall a function in every agent, or in some; return the results, or the exceptions, by address."""
         client: Any = self.client
         call = client._run  # noqa: SLF001 - run() itself waits forever for an agent that hangs
         return client.sync(call, function, *args, workers=agents, on_error="return", callback_timeout=CALL_SECONDS)
@@ -146,8 +146,8 @@ class Cluster:
         return self.client.submit(run, task, key=task.key, pure=False, workers=[place], allow_other_workers=True)
 
     @apart
-    def ask(self, call: Call[Q, R], request: Q) -> R:
-        """Call the job registry."""
+    def ask(self, call: RegistryCall[Q, R], request: Q) -> R:
+        """RegistryCall the job registry."""
         with self._translated("did not respond"):
             client: Any = self.client
             response: R = client.sync(call.send, client.scheduler, request, callback_timeout=CALL_SECONDS)

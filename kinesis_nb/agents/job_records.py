@@ -65,7 +65,7 @@ class JobRecord:
     opened
         When it was registered, by the monotonic clock of the registry, in seconds.
     mark, children_for_others
-        As in :class:`~kinesis_nb.agents.protocol.Reply`.
+        As in :class:`~kinesis_nb.agents.protocol.PartInstructions`.
     """
 
     job: NewJob

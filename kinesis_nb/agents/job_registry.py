@@ -33,8 +33,8 @@ from kinesis_nb.agents.protocol import (
     WITHDRAW,
     Instruction,
     JobRef,
+    PartInstructions,
     RegisteredJob,
-    Reply,
     Roster,
     Withdrawal,
     part_number,
@@ -199,19 +199,19 @@ class JobRegistry(SchedulerPlugin):
 
     # --- for parts
 
-    def report(self, report: PartReport) -> Reply:
+    def report(self, report: PartReport) -> PartInstructions:
         """Record the report of a part, and return what it is to do."""
         job, task = self._job_of.get(report.key), self._scheduler.tasks.get(report.key)
         if job is None:
-            return Reply(self._instruct_unknown(report.key))
+            return PartInstructions(self._instruct_unknown(report.key))
         if task is None or task.processing_on is None or task.processing_on.address != report.agent:
-            return Reply(Instruction.NOT_YOURS)
+            return PartInstructions(Instruction.NOT_YOURS)
         record = self._jobs[job]
         part = record.parts[report.key]
         record.apply(JobEvent.REPORTED)
         self._update(record, part, report)
         task.suspicious = 0  # it ran, so it is not what kills agents; Dask gives up after three otherwise
-        return Reply(self._instruct(record, report.key, part), record.mark, record.children_for_others)
+        return PartInstructions(self._instruct(record, report.key, part), record.mark, record.children_for_others)
 
     def _update(self, record: JobRecord, part: PartRecord, report: PartReport) -> None:
         number = part_number(report.key)

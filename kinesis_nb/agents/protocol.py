@@ -161,7 +161,7 @@ class PartReport(msgspec.Struct, frozen=True):
     failure: bytes = b""
 
 
-class Reply(msgspec.Struct, frozen=True):
+class PartInstructions(msgspec.Struct, frozen=True):
     """The response to a report.
 
     Attributes
@@ -215,7 +215,7 @@ class Roster(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Call(Generic[Q, R]):
+class RegistryCall(Generic[Q, R]):
     """A call of the job registry: its name, and the types of its request and its response."""
 
     name: str
@@ -262,19 +262,19 @@ class Call(Generic[Q, R]):
 
 
 # for handles
-REGISTER = Call("register", NewJob, RegisteredJob)
-HOLD = Call("hold", JobRef, bool)
-WITHDRAW = Call("withdraw", Withdrawal, type(None))
-STOP = Call("stop", JobRef, type(None))
-MARK = Call("mark", JobRef, int)
-JOBS = Call("jobs", str, dict[str, JobSnapshot])
+REGISTER = RegistryCall("register", NewJob, RegisteredJob)
+HOLD = RegistryCall("hold", JobRef, bool)
+WITHDRAW = RegistryCall("withdraw", Withdrawal, type(None))
+STOP = RegistryCall("stop", JobRef, type(None))
+MARK = RegistryCall("mark", JobRef, int)
+JOBS = RegistryCall("jobs", str, dict[str, JobSnapshot])
 # for parts
-REPORT = Call("report", PartReport, Reply)
+REPORT = RegistryCall("report", PartReport, PartInstructions)
 # for agents
-JOIN = Call("join", AgentInfo, Roster)
-LEAVE = Call("leave", str, type(None))
-KNOWS = Call("knows", str, bool)
-DRAIN = Call("drain", str, int)
+JOIN = RegistryCall("join", AgentInfo, Roster)
+LEAVE = RegistryCall("leave", str, type(None))
+KNOWS = RegistryCall("knows", str, bool)
+DRAIN = RegistryCall("drain", str, int)
 
 
 def part_number(key: str) -> int:

@@ -41,7 +41,7 @@ class RegistryClient:
     Attributes
     ----------
     mark, children_for_others
-        From the last reply, see :class:`~kinesis_nb.agents.protocol.Reply`.
+        From the last reply, see :class:`~kinesis_nb.agents.protocol.PartInstructions`.
     """
 
     def __init__(self, key: str, worker: Worker) -> None:

@@ -24,16 +24,16 @@ from kinesis_nb.agents.protocol import (
     STOP,
     WITHDRAW,
     AgentInfo,
-    Call,
     Instruction,
     JobInfo,
     JobRef,
     JobSnapshot,
     NewJob,
+    PartInstructions,
     PartReport,
     PartSnapshot,
     RegisteredJob,
-    Reply,
+    RegistryCall,
     Roster,
     Withdrawal,
 )
@@ -48,14 +48,14 @@ INFO = JobInfo("sync", "orders", "/data/orders")
 PART = PartSnapshot("job-1-run-12", "tls://h:1", "agent-1", b"\x80", 3, "", "no", b"\x80", "Sun 03:00")
 JOB = JobSnapshot("job-1", INFO, "setup", "run", JobState.RUNNING, False, (PART,), ("submitted, 1 parts",))
 NEW = NewJob("job-1", INFO, b"\x00spec", "setup", "run", (PART.key,), is_resubmission=True)
-CONVERSATIONS: list[tuple[Call[Any, Any], Any, Any]] = [
+CONVERSATIONS: list[tuple[RegistryCall[Any, Any], Any, Any]] = [
     (REGISTER, NEW, RegisteredJob(JOB, is_new=True)),
     (HOLD, JobRef("job-1", "run"), True),
     (WITHDRAW, Withdrawal("job-1", "run", "why"), None),
     (STOP, JobRef("job-1"), None),
     (MARK, JobRef("job-1"), 7),
     (JOBS, "", {"job-1": JOB}),
-    (REPORT, PartReport(PART.key, "tls://h:1", b"\x80", 1, 2, "note"), Reply(Instruction.HAND_OVER, 1, 2)),
+    (REPORT, PartReport(PART.key, "tls://h:1", b"\x80", 1, 2, "note"), PartInstructions(Instruction.HAND_OVER, 1, 2)),
     (JOIN, AgentInfo("agent-1", "client", ("Sun 03:00-04:00",)), Roster({"a": ("x",)}, {"job-1": b"\xff"}, ("old",))),
     (LEAVE, "agent-1", None),
     (KNOWS, "tls://h:1", True),
@@ -66,12 +66,12 @@ CONVERSATIONS: list[tuple[Call[Any, Any], Any, Any]] = [
 class Scheduler:
     """A connection to a scheduler with one handler."""
 
-    def __init__(self, call: Call[Any, Any], handler: Any) -> None:
+    def __init__(self, call: RegistryCall[Any, Any], handler: Any) -> None:
         setattr(self, call.handler, handler)
 
 
 @pytest.mark.parametrize(("call", "request_", "response"), CONVERSATIONS, ids=lambda one: getattr(one, "name", ""))
-def test_what_travels_arrives_as_it_was(call: Call[Any, Any], request_: Any, response: Any) -> None:
+def test_what_travels_arrives_as_it_was(call: RegistryCall[Any, Any], request_: Any, response: Any) -> None:
     """Each request reaches its handler, and each response the caller, as equal values of the same types; no more."""
     heard: list[Any] = []
 
@@ -93,7 +93,7 @@ def test_every_call_and_message_is_frozen_and_tried() -> None:
     """No message can change on its way, and none is left out above."""
     messages = [kind for kind in vars(protocol).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
     assert all(kind.__struct_config__.frozen for kind in messages)
-    calls = [call for call in vars(protocol).values() if isinstance(call, Call)]
+    calls = [call for call in vars(protocol).values() if isinstance(call, RegistryCall)]
     assert {call.name for call in calls} == {call.name for call, _, _ in CONVERSATIONS}
 
 

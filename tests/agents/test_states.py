@@ -35,9 +35,9 @@ from kinesis_nb.agents.protocol import (
     JobInfo,
     JobRef,
     NewJob,
+    PartInstructions,
     PartReport,
     RegisteredJob,
-    Reply,
     Withdrawal,
 )
 from kinesis_nb.agents.registry_client import RegistryClient
@@ -477,7 +477,7 @@ class Answers:
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if not answer:
             raise OSError("the scheduler is away")
-        return await REPORT.served_by(lambda _: Reply(Instruction(answer)))(message)
+        return await REPORT.served_by(lambda _: PartInstructions(Instruction(answer)))(message)
 
     def stop(self) -> None:
         self._runner.stop()

@@ -88,7 +88,7 @@ class DaskScheduler:
         return [worker for worker in self.workers.values() if worker.status == Status.running]
 
     def add_callback(self, call: Callable[..., object], *what: Any) -> None:
-        """Call something later."""
+        """RegistryCall something later."""
         self.life.fibers.spawn(self.life.scheduler_group, "callback", lambda: call(*what))
 
     # --- clients

@@ -16,7 +16,7 @@ from kinesis_nb.agents import submit as submitting
 from kinesis_nb.agents.job import AgentSync
 from kinesis_nb.agents.job_registry import JobRegistry
 from kinesis_nb.agents.job_spec import SyncSpec, read_spec
-from kinesis_nb.agents.protocol import DRAIN, JOIN, KNOWS, LEAVE, AgentInfo, Call
+from kinesis_nb.agents.protocol import DRAIN, JOIN, KNOWS, LEAVE, AgentInfo, RegistryCall
 from kinesis_nb.agents.settings import PortableSettings
 from kinesis_nb.agents.spec_store import SpecStore
 from kinesis_nb.agents.submit import resubmit, submit
@@ -161,8 +161,8 @@ class PlayedCluster:
     def check_paths(self, *_paths: object) -> None:
         """All paths are those of one disk."""
 
-    def ask(self, call: Call[Any, Any], request: Any) -> Any:
-        """Call the job registry."""
+    def ask(self, call: RegistryCall[Any, Any], request: Any) -> Any:
+        """RegistryCall the job registry."""
         with self._told():
             return self._life.ask_registry(self._process, call, request)
 
@@ -286,14 +286,14 @@ class JobLife(Life):
         return self.dask
 
     def call_registry(self, process: Process, handler: str, message: bytes) -> bytes:
-        """Call a handler of the job registry; the response may get lost."""
+        """RegistryCall a handler of the job registry; the response may get lost."""
         response: bytes = driven(self.reach(process).handlers[handler](message=message))
         if isinstance(process, Agent) and (process.is_cut or self.dask is None):
             raise OSError("the response is lost")
         return response
 
-    def ask_registry(self, process: Process, call: Call[Any, Any], request: Any) -> Any:
-        """Call the job registry."""
+    def ask_registry(self, process: Process, call: RegistryCall[Any, Any], request: Any) -> Any:
+        """RegistryCall the job registry."""
         return driven(call.send(_Connection(self, process), request))
 
     def lose(self, lost: DaskWorker) -> None:
