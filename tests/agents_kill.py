@@ -1,4 +1,4 @@
-"""Two agents under load that are killed, frozen and taken away again and again; and the verdict on the table.
+"""Two agents under load that are killed, frozen and drained repeatedly, and a check of the table at the end.
 
 ``python -m tests.agents_kill`` is the full run (``make agents``); ``tests/agents/test_jobs.py`` runs a small one.
 """
@@ -46,7 +46,7 @@ LONGEST_GAP = 2.0  # seconds in which a shard may get no rows because an agent h
 
 
 class Line:
-    """A network between an agent and its scheduler that can be cut: nothing passes, and nobody is told.
+    """A network between an agent and its scheduler that can be cut: nothing passes, and neither end notices.
 
     Attributes
     ----------
@@ -92,11 +92,11 @@ class Line:
     def cut(self) -> None:
         self._whole.clear()
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         self._whole.set()
 
     def close(self) -> None:
-        self.mend()
+        self.repair()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -395,7 +395,7 @@ class Campaign:
         self.agents.revive(victim)
 
     def kill_all(self) -> None:
-        """Kill all agents at once; whoever comes back goes on."""
+        """Kill all agents at once; those that come back continue."""
         self.wait_for_balance()
         keys = {key: agent for name in self.agents.agents for key, agent in self.parts_of(name).items()}
         for name in self.agents.agents:
@@ -418,7 +418,7 @@ class Campaign:
                 process.resume()
 
     def cut(self, victim: str, what: str = "cut") -> None:
-        """Cut an agent off from the scheduler; by default not from the stream and the table: it goes on writing."""
+        """Cut an agent off from the scheduler; by default not from the stream and the table: it continues to write."""
         self.wait_for_balance()
         keys = self.parts_of(victim)
         self.agents.lines[victim].cut()
@@ -428,7 +428,7 @@ class Campaign:
             if what == "cut":
                 until("the table has refused a commit", lambda: self._refused(victim) > before or before > 0)
         finally:
-            self.agents.lines[victim].mend()
+            self.agents.lines[victim].repair()
 
     def _refused(self, victim: str) -> int:
         return self.agents.log(victim).count("another writer took")

@@ -216,7 +216,7 @@ def test_versions_must_agree() -> None:
 
 
 def test_no_scheduler() -> None:
-    """A scheduler that does not answer is an error of ours, with how to start one; nothing of the client is left."""
+    """A scheduler that does not respond is an error that says how to start one; nothing of the client is left."""
     before = loops()
     source = kn.connect(auth=KEYS, agents="tcp://127.0.0.1:9")
     with pytest.raises(kn.AgentError, match=r"no scheduler responds at tcp://127\.0\.0\.1:9") as raised:
@@ -229,7 +229,7 @@ def test_no_scheduler() -> None:
 
 
 def test_same_handle() -> None:
-    """What agents run has all that the same job has that runs here."""
+    """The handle of a job on agents has everything that the handle of a local one has."""
     from kinesis_nb.agents.job import AgentExport, AgentSync
 
     def public(kind: type) -> set[str]:
@@ -284,7 +284,7 @@ def test_agents_drop_what_the_call_says(remote: kn.Source, streams: Streams, tmp
 
 
 def test_agents_sync_a_part_of_a_stream(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """By key and expression over reshards, counted; another selection is refused, and the job goes on."""
+    """By key and expression over reshards, counted; another selection is refused, and the job continues."""
     streams.create(shards=2)
     streams.put(60, keys=3)
     even = pl.col("data").str.json_path_match("$.n").cast(pl.Int64) % 2 == 0
@@ -320,7 +320,7 @@ def test_pending_rows(remote: kn.Source, streams: Streams, tmp_path: Path) -> No
 
 
 def test_the_kernel_dies(running: Agents, remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """A job goes on when the process that submitted it is killed, and a new one finds it again."""
+    """A job continues when the process that submitted it is killed, and a new one finds it again."""
     streams.create(shards=2)
     code = (
         "import sys, kinesis_nb as kn\n"
@@ -348,7 +348,7 @@ def test_the_kernel_dies(running: Agents, remote: kn.Source, streams: Streams, t
 
 @pytest.mark.timeout(300)  # on a machine that is busy
 def test_killed_and_cut_off(tmp_path: Path) -> None:
-    """Kill an agent, then all, cut one off that goes on writing, let the scheduler forget all: nothing is lost."""
+    """Kill an agent, then all, cut one off that continues to write, let the scheduler forget all: nothing is lost."""
     with campaign(tmp_path, 3, commit_interval=0.5) as going:
         with load(going.streams):
             going.kill("agent-1", with_nanny=False)
@@ -440,7 +440,7 @@ def test_maintenance(running: Agents, remote: kn.Source, streams: Streams, tmp_p
     assert sync.wait(SECONDS)
     assert by_key(sync.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
     assert any("runs on agent-away" in line for line in sync.logs())
-    assert not any("an agent has left" in line for line in sync.logs())  # it had nothing any more when it left
+    assert not any("an agent has left" in line for line in sync.logs())  # it had handed over everything before it left
 
 
 def test_a_late_agent(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
@@ -474,7 +474,7 @@ def test_errors_come_from_the_agent(remote: kn.Source, streams: Streams, tmp_pat
 
 
 def test_a_job_that_fails(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """An error that no retry can mend ends all parts, is in status and logs, and is raised by wait()."""
+    """An error that no retry can fix ends all parts, is in status and logs, and is raised by wait()."""
     streams.create(shards=2)
     streams.put(20)
     sync: Any = remote.sync("orders", tmp_path / "table", commit_interval=0.1)

@@ -179,16 +179,16 @@ def test_a_part_of_an_earlier_scheduler() -> None:
     """Its sync continues until its job is known and was stopped; an export ends as soon as another may continue."""
 
     async def act(registry: JobRegistry, _: Scheduler) -> None:
-        def told(job: str) -> str:
+        def instruction_for(job: str) -> str:
             return registry.report(PartReport(f"{job}-earlier-0", "tls://127.0.0.1:1")).instruction
 
-        assert told("job-1") == Instruction.UNKNOWN_JOB
+        assert instruction_for("job-1") == Instruction.UNKNOWN_JOB
         opened(registry)
-        assert told("job-1") == Instruction.UNKNOWN_JOB
+        assert instruction_for("job-1") == Instruction.UNKNOWN_JOB
         registry.stop(JobRef("job-1"))
-        assert told("job-1") == Instruction.STOP
+        assert instruction_for("job-1") == Instruction.STOP
         opened(registry, "job-2", info=JobInfo("export", "orders", "/data/orders"))
-        assert told("job-2") == Instruction.NOT_YOURS
+        assert instruction_for("job-2") == Instruction.NOT_YOURS
 
     with_registry(act, Ticks())
 
@@ -463,32 +463,32 @@ def test_an_agent_forgets_a_spec_of_another_version(folder: PrivateFolder) -> No
 # --- a part and the job registry
 
 
-class Answers:
+class Responses:
     """A worker of Dask's whose scheduler responds with given instructions; an empty one is no response."""
 
-    def __init__(self, *answers: str) -> None:
+    def __init__(self, *responses: str) -> None:
         self._runner = LoopRunner()
         self._runner.start()
         self.loop, self.status, self.address = self._runner.loop, Status.running, "tls://127.0.0.1:1"
-        self.scheduler, self._answers, self.reports = self, list(answers), 0
+        self.scheduler, self._responses, self.reports = self, list(responses), 0
 
     async def kinesis_nb_report(self, message: bytes) -> bytes:
         self.reports += 1
-        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        if not answer:
+        response = self._responses.pop(0) if len(self._responses) > 1 else self._responses[0]
+        if not response:
             raise OSError("the scheduler is away")
-        return await REPORT.served_by(lambda _: PartInstructions(Instruction(answer)))(message)
+        return await REPORT.served_by(lambda _: PartInstructions(Instruction(response)))(message)
 
     def stop(self) -> None:
         self._runner.stop()
 
 
 @pytest.fixture
-def answers() -> Iterator[Callable[..., Answers]]:
-    made: list[Answers] = []
+def responses() -> Iterator[Callable[..., Responses]]:
+    made: list[Responses] = []
 
-    def make(*given: str) -> Answers:
-        made.append(Answers(*given))
+    def make(*given: str) -> Responses:
+        made.append(Responses(*given))
         return made[-1]
 
     yield make
@@ -517,36 +517,36 @@ def _actions(storage: Storage) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "answer", [Instruction.STOP, Instruction.HAND_OVER, Instruction.NOT_YOURS, Instruction.UNKNOWN_JOB]
+    "instruction", [Instruction.STOP, Instruction.HAND_OVER, Instruction.NOT_YOURS, Instruction.UNKNOWN_JOB]
 )
 def test_a_part_takes_nothing_when_it_is_to_end(
-    answers: Callable[..., Answers], emulator: Any, streams: Streams, tmp_path: Path, answer: str
+    responses: Callable[..., Responses], emulator: Any, streams: Streams, tmp_path: Path, instruction: str
 ) -> None:
     """A part that is not to run takes no shard from whoever has it: not at first, nor after it opened the table."""
     from distributed import Reschedule
 
     streams.create()
     streams.put(10)
-    for given in ((answer,), (Instruction.CONTINUE, answer)):
+    for given in ((instruction,), (Instruction.CONTINUE, instruction)):
         spec = table_of(emulator, tmp_path)
-        scheduler: Any = answers(*given, Instruction.STOP)  # or a part that goes on would never end
+        scheduler: Any = responses(*given, Instruction.STOP)  # or a part that goes on would never end
         try:
             parts.run_part(part(spec), RegistryClient("job-run-0", scheduler))
         except (Reschedule, kn.Fenced):
-            assert answer != Instruction.STOP
+            assert instruction != Instruction.STOP
         else:
-            assert answer == Instruction.STOP
+            assert instruction == Instruction.STOP
         assert not owned(spec)
 
 
 def test_a_part_starts_with_a_response_and_continues_without(
-    answers: Callable[..., Answers], emulator: Any, streams: Streams, tmp_path: Path
+    responses: Callable[..., Responses], emulator: Any, streams: Streams, tmp_path: Path
 ) -> None:
     """Before it takes a shard a part waits for its scheduler; afterwards it commits whether that responds or not."""
     streams.create()
     streams.put(10)
     spec = table_of(emulator, tmp_path)
-    scheduler: Any = answers("", "", Instruction.CONTINUE, Instruction.CONTINUE, "")
+    scheduler: Any = responses("", "", Instruction.CONTINUE, Instruction.CONTINUE, "")
     running = threading.Thread(
         target=lambda: parts.run_part(part(spec), RegistryClient("job-run-0", scheduler)), daemon=True
     )
@@ -555,42 +555,42 @@ def test_a_part_starts_with_a_response_and_continues_without(
     streams.put(50)
     storage = Storage.at(spec.uri)
     until("all is committed", lambda: storage.scan().collect().height == 60, 30)
-    scheduler._answers = [Instruction.STOP]
+    scheduler._responses = [Instruction.STOP]
     running.join(30)
     assert not running.is_alive()
     assert by_key(storage.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
 
 
 def test_a_part_waits_for_a_response(
-    answers: Callable[..., Answers], emulator: Any, streams: Streams, tmp_path: Path
+    responses: Callable[..., Responses], emulator: Any, streams: Streams, tmp_path: Path
 ) -> None:
     """A part whose scheduler does not respond when it is to start takes nothing: it does not know whether it may."""
     streams.create()
     spec = table_of(emulator, tmp_path)
-    scheduler: Any = answers("", Instruction.CONTINUE, "", Instruction.STOP)
+    scheduler: Any = responses("", Instruction.CONTINUE, "", Instruction.STOP)
     assert parts.run_part(part(spec), RegistryClient("job-run-0", scheduler)) == b""
     assert not owned(spec)
 
 
 def test_a_part_waits_for_kinesis(
-    answers: Callable[..., Answers], emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    responses: Callable[..., Responses], emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a retry may cure is tried again when a part starts, until it is instructed to stop."""
     monkeypatch.setattr("kinesis_nb.core.retry.PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr("kinesis_nb.core.retry.CAP_SECONDS", 0.1)
     away = sync_spec(str(tmp_path / "table"), KEYS, 0.1, endpoint_url="http://127.0.0.1:9")
-    scheduler: Any = answers(*[Instruction.CONTINUE] * 5, Instruction.STOP)
+    scheduler: Any = responses(*[Instruction.CONTINUE] * 5, Instruction.STOP)
     assert parts.run_part(part(away), RegistryClient("job-run-0", scheduler)) == b""
 
 
 @pytest.mark.parametrize("said", ["[Errno 28] No space left on device", "Generic error (os error 5)"])
 def test_a_part_waits_for_its_disk(
-    answers: Callable[..., Answers], emulator: Any, streams: Streams, tmp_path: Path, said: str
+    responses: Callable[..., Responses], emulator: Any, streams: Streams, tmp_path: Path, said: str
 ) -> None:
     """A folder that is full when a part starts is tried again until the part is to stop; a wrong one is not."""
     streams.create()
     spec = table_of(emulator, tmp_path)
-    scheduler: Any = answers(*[Instruction.CONTINUE] * 5, Instruction.STOP)
+    scheduler: Any = responses(*[Instruction.CONTINUE] * 5, Instruction.STOP)
 
     def begin() -> None:
         with storage_told(spec.uri):
@@ -601,14 +601,16 @@ def test_a_part_waits_for_its_disk(
     said = "[Errno 13] Permission denied"
     with pytest.raises(kn.TableError, match="Permission denied"):
         parts.start_when_possible(
-            begin, RegistryClient("job-run-0", answers(Instruction.CONTINUE, Instruction.CONTINUE, Instruction.STOP))
+            begin, RegistryClient("job-run-0", responses(Instruction.CONTINUE, Instruction.CONTINUE, Instruction.STOP))
         )
 
 
-def test_a_part_says_what_will_not_help(answers: Callable[..., Answers], emulator: Any, tmp_path: Path) -> None:
+def test_a_part_fails_with_what_no_retry_can_fix(
+    responses: Callable[..., Responses], emulator: Any, tmp_path: Path
+) -> None:
     """What no retry can cure is its error, at once."""
     spec = table_of(emulator, tmp_path)
-    scheduler: Any = answers(*[Instruction.CONTINUE] * 20, Instruction.STOP)
+    scheduler: Any = responses(*[Instruction.CONTINUE] * 20, Instruction.STOP)
     with pytest.raises(kn.StreamNotFound):
         parts.run_part(part(spec), RegistryClient("job-run-0", scheduler))
 

@@ -229,7 +229,7 @@ def test_certificates_that_others_may_read_are_refused(tmp_path: Path, monkeypat
 
 
 def test_certificates_are_kept_for_the_next_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Agents that go on without their scheduler know the next one at its port; certificates that end are re-created."""
+    """Agents without their scheduler recognize the next one at its port; certificates near their end are re-created."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     first = OwnCertificates(1234)
     first.keep(1234)
@@ -284,7 +284,7 @@ def test_a_client_without_certificates(encrypted: str) -> None:
 
 
 def test_strangers_are_refused(encrypted: str, others: Certificates) -> None:
-    """No client or agent with certificates of another CA, or with none, gets in; each is told in two lines."""
+    """No client or agent with certificates of another CA, or with none, gets in; each gets an error of two lines."""
     with dask.config.set(others.config), pytest.raises(kn.AgentError, match="no scheduler responds") as raised:
         kn.connect(auth=KEYS, agents=encrypted).jobs()
     assert "certificates" in raised.value.hint
@@ -305,14 +305,16 @@ def test_bad_certificates(
     """Files that are missing, no certificates, or of different pairs are refused before anything starts."""
     start = [command, *(["--scheduler", "tls://127.0.0.1:9"] if command == "agent" else [])]
 
-    def told(*options: str) -> str:
+    def error_of(*options: str) -> str:
         assert main([*start, *options]) == 2
         return capsys.readouterr().err
 
     _, ca, _, cert, _, key = certificates.options
-    assert "there is no file /nowhere.pem" in told("--tls-ca-file", ca, "--tls-cert", "/nowhere.pem", "--tls-key", key)
-    assert "cannot be used" in told("--tls-ca-file", ca, "--tls-cert", cert, "--tls-key", str(others.key))
-    assert "cannot be used" in told("--tls-ca-file", __file__, "--tls-cert", cert, "--tls-key", key)
-    assert "TLS needs a CA, a certificate and a key" in told("--tls-ca-file", ca)
+    assert "there is no file /nowhere.pem" in error_of(
+        "--tls-ca-file", ca, "--tls-cert", "/nowhere.pem", "--tls-key", key
+    )
+    assert "cannot be used" in error_of("--tls-ca-file", ca, "--tls-cert", cert, "--tls-key", str(others.key))
+    assert "cannot be used" in error_of("--tls-ca-file", __file__, "--tls-cert", cert, "--tls-key", key)
+    assert "TLS needs a CA, a certificate and a key" in error_of("--tls-ca-file", ca)
     if command == "agent":
-        assert "needs certificates" in told()
+        assert "needs certificates" in error_of()

@@ -157,7 +157,7 @@ MUTANTS = [
         "agents/parts.py",
         "            if not error.retryable:\n                raise\n            trouble, retry_at",
         "            trouble, retry_at",
-        f"{JOBS}::test_a_part_says_what_will_not_help",
+        f"{JOBS}::test_a_part_fails_with_what_no_retry_can_fix",
     ),
     Mutant(
         "a job that is stopping is returned",

@@ -149,7 +149,7 @@ class JobRun(Run):
             raise Violation(f"shards that are read twice: {sorted(shards)}")
 
     def _stop(self, process: Process, sync: AgentSync) -> None:
-        """Stop the job: it is over, nothing writes any more, and no agent brings it back."""
+        """Stop the job: it is over, nothing writes, and no agent resubmits it."""
         self._done(process, "stop", sync.stop, STOPPED_SECONDS)
         life = self.life
         state = self._done(process, "status", sync.status, 10.0).value.state

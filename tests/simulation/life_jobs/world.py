@@ -278,11 +278,11 @@ class JobLife(Life):
         self.fibers.wait(None, self.random.uniform(0.0, 0.02))
         if isinstance(process, Agent) and process.is_cut:
             self.fibers.wait(None, ANSWER_SECONDS)
-            raise OSError("no answer")
+            raise OSError("no response")
         if self.scheduler_group.frozen_until > self.manual.now():
             self.fibers.wait(lambda: self.scheduler_group.frozen_until <= self.manual.now(), ANSWER_SECONDS)
         if self.dask is None or self.scheduler_group.frozen_until > self.manual.now():
-            raise OSError("no scheduler answers")
+            raise OSError("no scheduler responds")
         return self.dask
 
     def call_registry(self, process: Process, handler: str, message: bytes) -> bytes:
@@ -308,7 +308,7 @@ class JobLife(Life):
             self.fibers.spawn(self.scheduler_group, "connection lost", notice)
 
     def close_worker(self, lost: DaskWorker) -> None:
-        """Let a worker hear that its scheduler does not want it any more, if it hears anything."""
+        """Notify a worker that its scheduler has removed it, if the network lets it."""
         if not lost.agent.is_cut:
             lost.status = Status.closing
 
