@@ -76,8 +76,8 @@ class Cluster:
         ours = {"kinesis-nb": importlib.metadata.version("kinesis-nb"), "Python": platform.python_version()}
         with self._translated("did not return the versions of the agents"):
             # functions of the standard library: they are pickled by name, so any worker can run them
-            workers = self.run(platform.python_version)
-            theirs = self.run(importlib.metadata.version, "kinesis-nb")
+            workers = _responses(self.run(platform.python_version))
+            theirs = _responses(self.run(importlib.metadata.version, "kinesis-nb"))
         if not workers:
             raise AgentError(
                 f"no agent is connected to {self.address}", hint="start one: kinesis-nb agent --scheduler …"
@@ -227,6 +227,11 @@ def _is_relative(path: object) -> bool:
         os.fspath(path) if isinstance(path, str | os.PathLike) else ""
     )  # a handle has the absolute place of its table
     return bool(text) and "://" not in text and not Path(text).expanduser().is_absolute()
+
+
+def _responses(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what agents returned, without the agents that are gone or hang: they are no reason to refuse a job."""
+    return {address: result for address, result in found.items() if not isinstance(result, OSError)}
 
 
 def _compare(name: str, ours: str, theirs: str, address: str) -> None:

@@ -10,12 +10,14 @@ import sys
 import time
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
 from distributed import Client
+from distributed.comm import CommClosedError
 from prometheus_client import generate_latest
 
 import kinesis_nb as kn
@@ -23,7 +25,7 @@ from kinesis_nb.access.config import SourceConfig
 from kinesis_nb.agents import parts
 from kinesis_nb.agents.agent import AgentOptions, serve
 from kinesis_nb.agents.certificates import resolve
-from kinesis_nb.agents.cluster import _compare
+from kinesis_nb.agents.cluster import _compare, _responses
 from kinesis_nb.agents.maintenance import MaintenanceWindow, check_no_overlap, next_window
 from kinesis_nb.agents.metrics import registry
 from kinesis_nb.agents.placement import better_place, count_parts, first_places, plan
@@ -213,6 +215,13 @@ def test_versions_must_agree() -> None:
         _compare("Python", "3.11.2", "3.12.1", "tcp://h:1")
     with pytest.raises(kn.AgentError, match="kinesis-nb none"):
         _compare("kinesis-nb", "1.2.3", "none", "tcp://h:1")
+
+
+def test_an_agent_that_does_not_respond_has_no_version() -> None:
+    """One that is gone or hangs while the versions are compared is left out; one that lacks the package is not."""
+    gone, lost, lacks = CommClosedError("gone"), TimeoutError(), PackageNotFoundError("kinesis-nb")
+    found = {"tls://h:1": "3.11.2", "tls://h:2": gone, "tls://h:3": lost, "tls://h:4": lacks}
+    assert _responses(found) == {"tls://h:1": "3.11.2", "tls://h:4": lacks}
 
 
 def test_no_scheduler() -> None:

@@ -279,6 +279,13 @@ MUTANTS = [
         f"{JOBS}::test_a_spec_of_another_version",
     ),
     Mutant(
+        "an agent that is gone has another version",
+        "agents/cluster.py",
+        "if not isinstance(result, OSError)}",
+        "if True}",
+        "tests/agents/test_jobs.py::test_an_agent_that_does_not_respond_has_no_version",
+    ),
+    Mutant(
         "agents accept an end",
         "agents/runner.py",
         "if call.end is not None:",
