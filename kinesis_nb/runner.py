@@ -84,19 +84,15 @@ class LocalRunner:
 
     def sync(self, call: SyncCall) -> Sync:
         """Start a sync, or return the same one if it is running."""
-        from kinesis_nb.syncing.sync import start_sync
+        from kinesis_nb.syncing.start import start_sync, sync_feed
 
+        kinesis, end = self._open_kinesis(), self._fixed_end(call)
         return start_sync(
-            self._open_kinesis(),
-            call.stream,
+            sync_feed(kinesis, call.stream, self._clock, call.selection, call.foreign, end),
             call.storage,
             call.start,
-            clock=self._clock,
             commit_interval=call.commit_interval,
             on_data_loss=call.on_data_loss,
-            foreign=call.foreign,
-            selection=call.selection,
-            end=self._fixed_end(call),
             setup=(self._config, call.storage_options),
         )
 

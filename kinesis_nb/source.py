@@ -382,6 +382,7 @@ class Source:
             When the place cannot be used, holds something else, or the table of another stream or selection.
         """
         from kinesis_nb.runner import SyncCall
+        from kinesis_nb.table.options import read_options
 
         position, wanted = StartingPosition.parse(start, self._clock.now()), check_foreign(foreign)
         selection = _selection(_chosen(shards), key, where, decompress=decompress)
@@ -391,7 +392,7 @@ class Source:
             stream=self._address(stream),
             table=table,
             storage=self._place(table, storage_options),
-            storage_options=_storage_options(storage_options),
+            storage_options=read_options(storage_options),
             start=position,
             end=end,
             commit_interval=in_seconds(commit_interval),
@@ -402,9 +403,10 @@ class Source:
         return self._runner.sync(call)
 
     def _place(self, table: str | PathLike[str], storage_options: Mapping[str, str] | None) -> Storage:
+        from kinesis_nb.table.options import read_options
         from kinesis_nb.table.storage import Storage
 
-        given = _storage_options(storage_options)
+        given = read_options(storage_options)
         return Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
 
     @hinted
@@ -527,6 +529,7 @@ class Source:
         from kinesis_nb.exporting.entries import Options
         from kinesis_nb.exporting.start import Range
         from kinesis_nb.runner import ExportCall
+        from kinesis_nb.table.options import read_options
 
         stream = self._output_stream(output_stream_arn)
         rows = self._rows_of(table_or_tail, storage_options)
@@ -534,7 +537,7 @@ class Source:
         call = ExportCall(
             table_or_tail=table_or_tail,
             rows=rows,
-            storage_options=_storage_options(storage_options),
+            storage_options=read_options(storage_options),
             stream=stream,
             arn=output_stream_arn,
             options=Options.of_records(partition_column, on_bad_key, aggregate),
@@ -672,15 +675,6 @@ class Source:
         return (
             f"<Source {self.config.region}{place}, {auth}{', exports enabled' if self.config.exports_enabled else ''}>"
         )
-
-
-def _storage_options(options: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the options by their short names; the values are not shown, for some are secrets."""
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping) or not all(isinstance(text, str) for text in (*options, *options.values())):
-        raise ConfigError("storage_options= takes texts by name", hint='give {"endpoint_url": "https://…"}')
-    return {name.lower().removeprefix("aws_"): value for name, value in options.items()}
 
 
 def _chosen(shards: Iterable[str] | None) -> tuple[str, ...] | None:

@@ -16,9 +16,10 @@ from kinesis_nb.core.retry import Patient, backoff
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.errors import Fenced, KinesisError, TableError
 from kinesis_nb.exporting.start import start_export
-from kinesis_nb.syncing.sync import RunPart, open_table, start_part
+from kinesis_nb.syncing.start import open_table, start_part, sync_feed
+from kinesis_nb.syncing.sync import RunPart
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.verify import verify
+from kinesis_nb.table.verify import verify_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from kinesis_nb.agents.placement import Placement
     from kinesis_nb.core.transport import Kinesis
     from kinesis_nb.exporting.streaming import StreamingExport, StreamingExportStatus
-    from kinesis_nb.syncing.sync import Sync, SyncStatus
+    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.syncing.status import SyncStatus
+    from kinesis_nb.syncing.sync import Sync
     from kinesis_nb.table.table import SyncTable
-    from kinesis_nb.table.verify import Verdict
+    from kinesis_nb.table.verify import TableCheck
 
 IDLE_SECONDS = 5.0  # between listings of a stream of which this part has nothing to read now
 RECLAIM_SECONDS = 30.0  # after its start; until then a part takes back shards that an already lost agent took late
@@ -60,10 +63,10 @@ def prepare(spec: SyncSpec, agents: int) -> Placement:
     return plan(shards, count_parts(sum(shard.is_open for shard in shards), agents))
 
 
-def verify_table(spec: SyncSpec) -> Verdict:
+def verify_sync(spec: SyncSpec) -> TableCheck:
     """Verify the table of a sync."""
     kinesis, clock = spec.connect(spec.settings.config), SystemClock()
-    return verify(_open_table(spec, kinesis), Patient(kinesis, clock).list_shards(spec.stream), spec.selection)
+    return verify_table(_open_table(spec, kinesis), Patient(kinesis, clock).list_shards(spec.stream), spec.selection)
 
 
 def pending(keys: list[str]) -> list[pa.RecordBatch]:
@@ -166,15 +169,11 @@ class _SyncPart:
         if not self._registry.may_start(self._note):  # opening may have taken long
             return None
         return start_part(
-            self._kinesis,
+            _feed(spec, self._kinesis),
             table,
-            spec.stream,
             RunPart(task.key.rpartition("-")[0], task.number, self._is_ours),
-            clock=SystemClock(),
             commit_interval=spec.commit_interval,
             on_data_loss=spec.on_data_loss,
-            foreign=spec.foreign,
-            selection=spec.selection,
         )
 
     @contextmanager
@@ -203,7 +202,7 @@ class _SyncPart:
                 return True
             if registry.children_for_others != children:
                 children = registry.children_for_others
-                sync.look()
+                sync.list_now()
             if registry.mark != mark:
                 mark, caught_up = registry.mark, sync.all_caught_up()
             if reached != mark and next(caught_up):
@@ -283,8 +282,11 @@ class _ExportPart:
 
 
 def _open_table(spec: SyncSpec, kinesis: Kinesis) -> SyncTable:
-    clock, storage = SystemClock(), _storage(spec, kinesis)
-    return open_table(kinesis, spec.stream, storage, spec.start, clock=clock, selection=spec.selection)
+    return open_table(_feed(spec, kinesis), _storage(spec, kinesis), spec.start)
+
+
+def _feed(spec: SyncSpec, kinesis: Kinesis) -> Feed:
+    return sync_feed(kinesis, spec.stream, SystemClock(), spec.selection, spec.foreign)
 
 
 def _storage(spec: SyncSpec | ExportSpec, kinesis: Kinesis) -> Storage:

@@ -13,7 +13,7 @@ from kinesis_nb.agents.settings import PortableSettings
 from kinesis_nb.agents.submit import submit
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.exporting.start import table_uri
-from kinesis_nb.syncing.sync import check_options
+from kinesis_nb.syncing.start import check_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kinesis_nb.display import plain, table_html
 from kinesis_nb.errors import KinesisError
 from kinesis_nb.reading.consumer import ConsumerStats, State
-from kinesis_nb.syncing.sync import SyncStatus
+from kinesis_nb.syncing.status import SyncStatus
 from kinesis_nb.widgets.live import Rate
 from kinesis_nb.widgets.status_view import StatusView, Table, seconds
 

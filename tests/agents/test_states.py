@@ -50,8 +50,9 @@ from kinesis_nb.core.selection import Selection, Where
 from kinesis_nb.exporting.entries import Options
 from kinesis_nb.exporting.start import Range
 from kinesis_nb.source import open_kinesis
-from kinesis_nb.syncing.sync import SyncStatus
-from kinesis_nb.table.storage import Storage, storage_told
+from kinesis_nb.syncing.status import SyncStatus
+from kinesis_nb.table.failures import storage_explained
+from kinesis_nb.table.storage import Storage
 from tests.agents_kill import until
 from tests.conftest import Streams, by_key, written_by_key
 
@@ -593,7 +594,7 @@ def test_a_part_waits_for_its_disk(
     scheduler: Any = responses(*[Instruction.CONTINUE] * 5, Instruction.STOP)
 
     def begin() -> None:
-        with storage_told(spec.uri):
+        with storage_explained(spec.uri):
             raise OSError(said)
 
     assert parts.start_when_possible(begin, RegistryClient("job-run-0", scheduler)) is None
