@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from kinesis_nb.core.position import StartingPosition, check_end
 from kinesis_nb.errors import ConfigError
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from kinesis_nb.core.foreign import Foreign
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.transport import Clock, Kinesis
-    from kinesis_nb.exporting.entries import Options
-    from kinesis_nb.exporting.start import Range
+    from kinesis_nb.exporting.options import Range, RecordOptions
+    from kinesis_nb.exporting.rows import Rows
     from kinesis_nb.exporting.streaming import StreamingExport
+    from kinesis_nb.exporting.target import Outlet
     from kinesis_nb.syncing.sync import Sync
     from kinesis_nb.table.storage import Storage
 
@@ -53,21 +54,13 @@ class SyncCall:
 
 @dataclass(frozen=True, slots=True)
 class ExportCall:
-    """A call of :meth:`kinesis_nb.source.Source.export_stream`.
+    """A call of :meth:`kinesis_nb.source.Source.export_stream`."""
 
-    Attributes
-    ----------
-    table_or_tail, rows, storage_options
-        What is exported as the user named it, what that is, and the options for the object store by their short names.
-    """
-
-    table_or_tail: object
-    rows: Any
-    storage_options: Mapping[str, str]
-    stream: str
-    arn: str
-    options: Options
+    outlet: Outlet
+    rows: Rows
+    options: RecordOptions
     span: Range
+    storage_options: Mapping[str, str]
 
 
 class LocalRunner:
@@ -107,16 +100,8 @@ class LocalRunner:
         """Start a streaming export, or return the same one if it is running."""
         from kinesis_nb.exporting.start import start_export
 
-        return start_export(
-            self._open_kinesis(),
-            self._clock,
-            call.rows,
-            call.stream,
-            call.arn,
-            call.options,
-            call.span,
-            setup=(self._config, call.storage_options),
-        )
+        setup = (self._config, call.storage_options)
+        return start_export(call.outlet, call.rows, call.options, call.span, setup=setup)
 
     def jobs(self) -> NoReturn:
         """Refuse: what runs in this process ends with it."""

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.position import StartingPosition
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.transport import Kinesis
-    from kinesis_nb.exporting.entries import Options
-    from kinesis_nb.exporting.start import Range
+    from kinesis_nb.exporting.options import Range, RecordOptions
 
 # Precedes a dumped spec. Raise the number with every change that makes older specs unreadable, such as a renamed class
 # or field: they are pickles, and agents keep them on disk.
@@ -71,7 +70,7 @@ class ExportSpec:
     stream: str
     uri: str
     arn: str
-    options: Options
+    options: RecordOptions
     span: Range
 
     kind: ClassVar = "export"

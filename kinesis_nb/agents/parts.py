@@ -15,7 +15,9 @@ from kinesis_nb.agents.registry_client import REPORT_SECONDS, RegistryClient, is
 from kinesis_nb.core.retry import Patient, backoff
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.errors import Fenced, KinesisError, TableError
+from kinesis_nb.exporting.rows import Rows
 from kinesis_nb.exporting.start import start_export
+from kinesis_nb.exporting.target import Outlet
 from kinesis_nb.syncing.start import open_table, start_part, sync_feed
 from kinesis_nb.syncing.sync import RunPart
 from kinesis_nb.table.storage import Storage
@@ -244,7 +246,8 @@ class _ExportPart:
     def __init__(self, spec: ExportSpec, registry: RegistryClient) -> None:
         self._spec, self._registry = spec, registry
         self._kinesis = spec.connect(spec.settings.config)
-        self._storage = _storage(spec, self._kinesis)
+        self._outlet = Outlet(self._kinesis, SystemClock(), spec.stream, spec.arn)
+        self._rows = Rows(_storage(spec, self._kinesis))
 
     def run(self) -> StreamingExportStatus | None:
         """Run it to its end; return its last status, None if it never started."""
@@ -258,11 +261,11 @@ class _ExportPart:
         return export.status()
 
     def _start(self) -> StreamingExport:
-        spec, clock = self._spec, SystemClock()
+        spec = self._spec
         note = "waits for the journal"
         while True:
             try:
-                return start_export(self._kinesis, clock, self._storage, spec.stream, spec.arn, spec.options, spec.span)
+                return start_export(self._outlet, self._rows, spec.options, spec.span)
             except Fenced:  # a lost agent that hangs holds the journal until it wakes up and ends
                 if not self._registry.may_start(note):
                     raise

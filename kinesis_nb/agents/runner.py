@@ -12,7 +12,6 @@ from kinesis_nb.agents.job_spec import ExportSpec, SyncSpec
 from kinesis_nb.agents.settings import PortableSettings
 from kinesis_nb.agents.submit import submit
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.exporting.start import table_uri
 from kinesis_nb.syncing.start import check_options
 
 if TYPE_CHECKING:
@@ -70,8 +69,9 @@ class AgentRunner:
         if span.journal is not None:  # relative to the folder of this process, not to that of an agent's
             span = replace(span, journal=str(Path(span.journal).expanduser().absolute()))
         settings = PortableSettings(self._config, call.storage_options)
-        spec = ExportSpec(settings, self._connect, call.stream, table_uri(call.rows), call.arn, call.options, span)
-        submit(self.cluster, spec, call.table_or_tail, call.span.journal)
+        outlet, rows = call.outlet, call.rows
+        spec = ExportSpec(settings, self._connect, outlet.stream, rows.uri, outlet.arn, call.options, span)
+        submit(self.cluster, spec, rows.path, call.span.journal)
         return AgentExport(self.cluster, spec)
 
     def jobs(self) -> list[Job]:

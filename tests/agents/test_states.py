@@ -47,8 +47,7 @@ from kinesis_nb.agents.states import TRANSITIONS, JobEvent, JobState, next_state
 from kinesis_nb.agents.submit import submit
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.selection import Selection, Where
-from kinesis_nb.exporting.entries import Options
-from kinesis_nb.exporting.start import Range
+from kinesis_nb.exporting.options import Range, RecordOptions
 from kinesis_nb.source import open_kinesis
 from kinesis_nb.syncing.status import SyncStatus
 from kinesis_nb.table.failures import storage_explained
@@ -86,7 +85,7 @@ def sync_spec(uri: str = "/data/orders", auth: Any = None, interval: float = 1.0
 
 def export_spec(**span: Any) -> ExportSpec:
     settings = PortableSettings(SourceConfig(exports_enabled=True), {})
-    return ExportSpec(settings, open_kinesis, "copies", "/data/orders", ARN, Options(), Range(HORIZON, **span))
+    return ExportSpec(settings, open_kinesis, "copies", "/data/orders", ARN, RecordOptions(), Range(HORIZON, **span))
 
 
 # --- states
