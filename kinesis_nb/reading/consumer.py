@@ -28,6 +28,7 @@ from kinesis_nb.errors import (
 from kinesis_nb.reading.feed import check_same_stream, made_again
 from kinesis_nb.reading.gaps import GapWatch
 from kinesis_nb.reading.pace import ALONE, Pace, Share
+from kinesis_nb.reading.phase import Event, Phase, after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,6 +94,62 @@ class ConsumerStats:
     error: str
 
 
+@dataclass
+class Counters:
+    """What a consumer has counted so far, named as in :class:`ConsumerStats`."""
+
+    millis_behind_latest: int | None = None
+    records: int = 0
+    rate: float = 0.0
+    dropped: int = 0
+    calls: int = 0
+    caught_up_call: int = 0
+    throttles: int = 0
+    retries: int = 0
+    malformed: int = 0
+    error: str = ""
+
+
+@dataclass
+class Failures:
+    """What went wrong, and how often, so that no failure is retried without end.
+
+    Attributes
+    ----------
+    in_a_row
+        Steps that failed since the last one that did not; the first of them at `since`, the last one at `last_at`, in
+        seconds of the monotonic clock.
+    not_found
+        How often the service did not know the shard since the last response.
+    older_listings
+        Listings that lacked this shard and every newer one.
+    is_renewed
+        Whether the iterator was replaced because it was unusable, and no response came since then.
+    """
+
+    in_a_row: int = 0
+    since: float = 0.0
+    last_at: float = 0.0
+    not_found: int = 0
+    older_listings: int = 0
+    is_renewed: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long the failures in a row have lasted."""
+        return self.last_at - self.since
+
+    def begin(self, now: float) -> None:
+        """Record the time of a failure."""
+        self.last_at = now
+        if not self.in_a_row:
+            self.since = now
+
+    def answered(self) -> None:
+        """Record that a response came."""
+        self.is_renewed, self.not_found = False, 0
+
+
 class ShardConsumer:
     """Reads one shard, in order, into a sink.
 
@@ -116,23 +173,17 @@ class ShardConsumer:
     ) -> None:
         self.shard = shard
         self.state = State.STARTING
+        self.phase = Phase.READ
         self.children: tuple[Shard, ...] = ()
         self._feed, self._sink, self._share = feed, sink, share
-        self._kinesis, self._clock = feed.kinesis, feed.clock
         self._pace = Pace()
         self._position: StartingPosition | None = None
         self._iterator: str | None = None
         self._gaps = GapWatch(feed, shard.shard_id, sink, reach)
-        self.is_expired = False  # the stream has dropped the shard
-        self.gave_enough = False  # the sink wants no more of it, whatever it still holds
-        self._at_end = self._is_renewed = self._is_closed = self._is_missing = False
-        self._failures = self._missed = self._older_listings = 0
-        self._failing_since = self._failed_at = self._called_at = 0.0
-        self._millis_behind: int | None = None
-        self._records = self._dropped = self._calls = self._caught_up_call = self._throttles = self._retries = 0
-        self._malformed = 0
-        self._rate = 0.0
-        self._error = ""
+        self._is_closed = False  # a listing has said so, or lacks the shard: its end is read once more
+        self._called_at = 0.0
+        self._failures = Failures()
+        self._counters = Counters()
 
     def step(self) -> float | None:
         """Make the next call or two.
@@ -150,21 +201,30 @@ class ShardConsumer:
         try:
             wait = self._next()()
         except KinesisError as error:
-            self._failed_at = self._clock.monotonic()
+            self._failures.begin(self._feed.clock.monotonic())
             self._prepare_retry(error)
             return self._back_off(error)
-        self._failures, self._error = 0, ""
+        self._failures.in_a_row, self._counters.error = 0, ""
         return wait
 
     def _next(self) -> Callable[[], float | None]:
-        if self._is_missing:
-            return self._look_for_shard
-        return self._confirm_end if self._at_end else self._read
+        match self.phase:
+            case Phase.FIND_SHARD | Phase.FIND_ENDED_SHARD:
+                return self._find_shard
+            case Phase.CONFIRM_END:
+                return self._confirm_end
+            case _:
+                return self._read
+
+    def _move(self, event: Event) -> None:
+        self.phase = after(self.phase, event)
+        if self.phase.is_over:
+            self.state = State.ENDED
 
     @property
     def has_iterator(self) -> bool:
         """Whether the place in the shard is held by the service, so that nothing that arrives from now on is missed."""
-        return self._iterator is not None or self._records > 0 or self.state is State.ENDED
+        return self._iterator is not None or self._counters.records > 0 or self.state is State.ENDED
 
     @property
     def reach(self) -> Reach | None:
@@ -177,26 +237,27 @@ class ShardConsumer:
         if self._position is None:
             self._position = self._sink.position(self.shard)
             if self._position is None:
-                self.state = State.ENDED
+                self._move(Event.NOT_WANTED)
                 return None
             self._gaps.begin(self._position)
         iterator = self._current_iterator(self._position)
-        started = self._clock.monotonic()
+        clock, counters = self._feed.clock, self._counters
+        started = clock.monotonic()
         elapsed, self._called_at = started - self._called_at, started
-        self._calls += 1
+        counters.calls += 1
         limit = self._pace.limit(self._share.page_bytes)
-        asked_at = self._kinesis.server_time().earliest
-        answer = self._kinesis.get_records(self._feed.stream, self.shard, iterator, limit)
-        received, before = self._clock.monotonic(), self._records
+        asked_at = self._feed.kinesis.server_time().earliest
+        answer = self._feed.kinesis.get_records(self._feed.stream, self.shard, iterator, limit)
+        received, before = clock.monotonic(), counters.records
         self._check_forward(answer)
-        self._is_renewed, self._missed = False, 0
+        self._failures.answered()
         with closing(self._feed.parts(answer, self._share.part_bytes)) as parts:
             wants_more = all(self._deliver(part, asked_at) for part in parts)
-        self._note_rate(self._records - before, elapsed)
+        self._note_rate(counters.records - before, elapsed)
         if not wants_more:
-            self.state, self.gave_enough = State.ENDED, True
+            self._move(Event.ENOUGH)
             return None
-        if self._at_end:
+        if self.phase is Phase.CONFIRM_END:
             return self._confirm_end()
         return self._wait(answer, received)
 
@@ -225,79 +286,79 @@ class ShardConsumer:
         if self._iterator is None:
             self._position = self._pinned(position)
             place = self._gaps.place(self._position)
-            self._iterator = self._kinesis.get_shard_iterator(self._feed.stream, self.shard.shard_id, place)
+            self._iterator = self._feed.kinesis.get_shard_iterator(self._feed.stream, self.shard.shard_id, place)
         return self._iterator
 
     def _pinned(self, position: StartingPosition) -> StartingPosition:
         """Return the moment of LATEST in its place once LATEST would skip what arrived since then."""
         if position.kind is not Kind.LATEST or position.timestamp is None:
             return position
-        is_late = self._kinesis.server_time().latest - position.timestamp > LATEST_LASTS
-        return StartingPosition.at(position.timestamp) if is_late or self._failures else position
+        is_late = self._feed.kinesis.server_time().latest - position.timestamp > LATEST_LASTS
+        return StartingPosition.at(position.timestamp) if is_late or self._failures.in_a_row else position
 
     def _advance(self, batch: Batch) -> None:
         self._iterator = batch.next_iterator  # None behind a part: should the next one fail, the position counts
-        self._records += batch.rows.num_rows
-        self._dropped += foreign.count(batch.dropped)
+        self._counters.records += batch.rows.num_rows
+        self._counters.dropped += foreign.count(batch.dropped)
         if batch.read_to is not None:
             self._position = StartingPosition.after(batch.read_to)
         if not batch.is_part:
-            self._at_end = batch.next_iterator is None
+            self._move(Event.NO_ITERATOR if batch.next_iterator is None else Event.MORE_FOLLOWS)
             self.children = batch.child_shards
-            self._millis_behind = batch.millis_behind_latest
+            self._counters.millis_behind_latest = batch.millis_behind_latest
 
     def _note_rate(self, records: int, elapsed: float) -> None:
-        weight = 1 - exp(-elapsed / RATE_SECONDS) if self._calls > 1 else 0.0
-        self._rate += weight * (records / max(elapsed, 1e-3) - self._rate)
+        counters = self._counters
+        weight = 1 - exp(-elapsed / RATE_SECONDS) if counters.calls > 1 else 0.0
+        counters.rate += weight * (records / max(elapsed, 1e-3) - counters.rate)
 
     def _wait(self, answer: Batch, received: float) -> float:
-        caught_up = self._millis_behind == 0
+        caught_up = self._counters.millis_behind_latest == 0
         self.state = State.CAUGHT_UP if caught_up else State.READING
         if caught_up:
-            self._caught_up_call = self._calls
+            self._counters.caught_up_call = self._counters.calls
         idle = self._share.idle_seconds if caught_up else None
         call_at = self._pace.answered(self._called_at, received, answer.count, answer.size, idle=idle)
-        return max(0.0, call_at - self._clock.monotonic())
+        return max(0.0, call_at - self._feed.clock.monotonic())
 
     # --- the end of a shard ---
 
     def _confirm_end(self) -> float | None:
         """Finish the shard if it has ended: children or a listing prove that, a missing iterator alone does not."""
         if not self.children:
-            listing = self._feed.lookup.shards(since=max(self._called_at, self._failed_at))
+            listing = self._feed.lookup.shards(since=max(self._called_at, self._failures.last_at))
             self._check_closed(listing.get(self.shard.shard_id))
             self.children = _children(self.shard, listing)
             if not self.children and self.shard.shard_id in listing:
                 raise ServiceError(f"{self.shard.shard_id} is closed, its children are not listed yet", retryable=True)
-        self._finish()
-        return None
-
-    def _finish(self) -> None:
         self._sink.finish(self.shard, self.children)
-        self.state = State.ENDED
+        self._move(Event.END_PROVEN)
+        return None
 
     def _check_closed(self, listed: Shard | None) -> None:
         if listed is None or listed.is_open:
-            self._at_end, self._is_closed = False, listed is None
+            self._move(Event.END_UNPROVEN)
+            self._is_closed = listed is None
             raise MalformedAnswer(f"{self.shard.shard_id} gave no next iterator, and is not closed", retryable=True)
         if not self._is_closed:  # it may have been open, and written to, when it gave none
-            self._is_closed, self._at_end = True, False
+            self._move(Event.END_UNPROVEN)
+            self._is_closed = True
             raise ServiceError(f"{listed.shard_id} is closed: its end is read again", retryable=True)
 
-    def _look_for_shard(self) -> float | None:
+    def _find_shard(self) -> float | None:
         """Find out why the service does not know the shard: it left the stream, or the stream is another one."""
-        listing = self._feed.lookup.shards(since=self._failed_at)
+        listing = self._feed.lookup.shards(since=self._failures.last_at)
         listed = listing.get(self.shard.shard_id)
         if listed is None:
             self._check_newer(listing)
             if not self._is_closed:  # else it had given everything
                 self._gaps.lose_shard(self._position)
             self.children = _children(self.shard, listing)
-            self.is_expired = True
-            self._finish()
+            self._sink.finish(self.shard, self.children)
+            self._move(Event.UNLISTED)
             return None
         check_same_stream(self.shard, listed)
-        self._is_missing = False
+        self._move(Event.LISTED)
         raise ServiceError(f"{self.shard.shard_id} is listed, and yet not found", retryable=True)
 
     def _check_newer(self, listing: Mapping[str, Shard]) -> None:
@@ -307,8 +368,8 @@ class ShardConsumer:
         """
         if max(listing, default="") > self.shard.shard_id:
             return
-        self._older_listings += 1
-        if self._older_listings > MISSING_TRIES:
+        self._failures.older_listings += 1
+        if self._failures.older_listings > MISSING_TRIES:
             raise made_again()
         raise ServiceError(f"a listing lacks {self.shard.shard_id}, and all newer ones", retryable=True)
 
@@ -330,54 +391,41 @@ class ShardConsumer:
                     raise error
 
     def _renew_iterator(self, error: IteratorExpired) -> None:
-        if not error.retryable and self._is_renewed:
+        if not error.retryable and self._failures.is_renewed:
             raise error  # unusable, and so was the one before: a third will be no better
         self._iterator = None
-        self._is_renewed = self._is_renewed or not error.retryable
+        self._failures.is_renewed = self._failures.is_renewed or not error.retryable
 
     def _miss(self, error: StreamNotFound) -> None:
         """Look next whether the shard is still there."""
-        if self._is_missing:  # not even a listing knows the stream
+        if self.phase in (Phase.FIND_SHARD, Phase.FIND_ENDED_SHARD):  # not even a listing knows the stream
             raise error
-        self._missed += 1
-        if self._missed > MISSING_TRIES:
+        self._failures.not_found += 1
+        if self._failures.not_found > MISSING_TRIES:
             raise error
-        self._is_missing, self._iterator = True, None
+        self._move(Event.NOT_FOUND)
+        self._iterator = None
 
     def _back_off(self, error: KinesisError) -> float:
-        self._failing_since = self._failing_since if self._failures else self._failed_at
-        is_long = self._failed_at - self._failing_since >= DEGRADED_SECONDS
-        self.state = State.DEGRADED if is_long else State.BACKING_OFF
+        failures, counters = self._failures, self._counters
+        self.state = State.DEGRADED if failures.seconds >= DEGRADED_SECONDS else State.BACKING_OFF
         if isinstance(error, KeyUnavailable):
             self.state = State.BLOCKED
         if isinstance(error, Throttled):
-            self._throttles += 1
-            self._pace.throttled(self._failed_at, self._failures)
-        self._malformed += isinstance(error, MalformedAnswer)
-        self._error = error.message
-        self._retries += 1
-        if isinstance(error, MalformedAnswer) and self._failed_at - self._failing_since >= self._feed.patience:
+            counters.throttles += 1
+            self._pace.throttled(failures.last_at, failures.in_a_row)
+        counters.malformed += isinstance(error, MalformedAnswer)
+        counters.error = error.message
+        counters.retries += 1
+        if isinstance(error, MalformedAnswer) and failures.seconds >= self._feed.patience:
             raise error
-        wait = backoff(self._failures, error, self._clock)
-        self._failures += 1
+        wait = backoff(failures.in_a_row, error, self._feed.clock)
+        failures.in_a_row += 1
         return wait
 
     def stats(self) -> ConsumerStats:
         """Return what this consumer has done so far."""
-        return ConsumerStats(
-            self.shard.shard_id,
-            self.state,
-            self._millis_behind,
-            self._records,
-            self._rate,
-            self._dropped,
-            self._calls,
-            self._caught_up_call,
-            self._throttles,
-            self._retries,
-            self._malformed,
-            self._error,
-        )
+        return ConsumerStats(self.shard.shard_id, self.state, **vars(self._counters))
 
     def __repr__(self) -> str:
         return f"<ShardConsumer {self.shard.shard_id} {self.state}>"

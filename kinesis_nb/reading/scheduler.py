@@ -15,6 +15,7 @@ from kinesis_nb.errors import Closed, KinesisError, MalformedAnswer
 from kinesis_nb.reading.consumer import ConsumerStats, ShardConsumer, State
 from kinesis_nb.reading.feed import check_same_stream
 from kinesis_nb.reading.pace import Share
+from kinesis_nb.reading.phase import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -271,7 +272,7 @@ class Scheduler:
         with self._lock:
             self._active -= 1
             self._tracker.finish(consumer.shard.shard_id)
-            if consumer.gave_enough:
+            if consumer.phase is Phase.GAVE_ENOUGH:
                 self._enough.add(consumer.shard.shard_id)
             if (reach := consumer.reach) is not None:
                 for child in consumer.children:
@@ -280,11 +281,12 @@ class Scheduler:
             self._tracker.observe_new(filter(self._feed.wanted, consumer.children))
             is_complete = not self._tracker.unfinished
             awaits_listing = self._tracker.awaits_listing
-        if is_complete and not consumer.is_expired:
+        has_expired = consumer.phase is Phase.EXPIRED
+        if is_complete and not has_expired:
             self._done(None)
             return
         self._start_runnable()
-        if awaits_listing or consumer.is_expired:  # nobody may know yet what came after a shard that is gone
+        if awaits_listing or has_expired:  # nobody may know yet what came after a shard that is gone
             self._list()
 
     def _discover(self) -> None:

@@ -8,8 +8,8 @@ MUTANTS = [
     Mutant(
         "an empty answer is the end",
         "reading/consumer.py",
-        "self._at_end = batch.next_iterator is None",
-        "self._at_end = batch.next_iterator is None or not batch.rows.num_rows",
+        "self._move(Event.NO_ITERATOR if batch.next_iterator is None else",
+        "self._move(Event.NO_ITERATOR if batch.next_iterator is None or not batch.rows.num_rows else",
     ),
     Mutant(
         "a missing Records is an empty list", "wire/batches.py", "Records: list[_Record]", "Records: list[_Record] = []"
@@ -96,7 +96,7 @@ MUTANTS = [
         "reading/consumer.py",
         "wants_more = self._sink.deliver(self.shard, batch)",
         "wants_more = self._sink.deliver(self.shard, batch)\n"
-        "        if self._failures:\n            self._sink.deliver(self.shard, batch)",
+        "        if self._failures.in_a_row:\n            self._sink.deliver(self.shard, batch)",
     ),
     Mutant(
         "the position is not moved",
@@ -107,7 +107,7 @@ MUTANTS = [
     Mutant(
         "LATEST is not pinned",
         "reading/consumer.py",
-        "return StartingPosition.at(position.timestamp) if is_late or self._failures else position",
+        "return StartingPosition.at(position.timestamp) if is_late or self._failures.in_a_row else position",
         "return position",
     ),
     Mutant(
@@ -441,13 +441,13 @@ MUTANTS = [
     Mutant(
         "a missing shard is looked for without end",
         "reading/consumer.py",
-        "if self._missed > MISSING_TRIES:",
+        "if self._failures.not_found > MISSING_TRIES:",
         "if False:",
     ),
     Mutant(
         "LATEST is asked for however late",
         "reading/consumer.py",
-        "is_late = self._kinesis.server_time().latest - position.timestamp > LATEST_LASTS",
+        "is_late = self._feed.kinesis.server_time().latest - position.timestamp > LATEST_LASTS",
         "is_late = False",
     ),
     Mutant(

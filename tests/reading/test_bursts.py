@@ -134,7 +134,7 @@ def test_an_aggregate_of_more_than_any_producer_writes_stays_packed() -> None:
     assert unpack(bomb) is None
     assert len(sealed(key + record * (MOST_RECORDS - 20))) <= MIB
     consumer, sink = reader([b"before", pack("k", [b"1"])])
-    model = consumer._kinesis.model  # type: ignore[attr-defined]
+    model = consumer._feed.kinesis.model  # type: ignore[attr-defined]
     model.call("UpdateMaxRecordSize", {"StreamARN": _arn(model), "MaxRecordSizeInKiB": 2_048})
     model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": bomb})
     consumer.step()
@@ -159,7 +159,7 @@ def test_the_user_records_of_one_aggregate_share_its_limit(monkeypatch: pytest.M
 def test_one_shard_at_a_time_opens_what_may_be_large() -> None:
     """Another one waits until its parts are delivered, and can be stopped meanwhile; text waits for nobody."""
     consumer, _ = reader(PACKED["gzip"])
-    feed, kinesis = consumer._feed, consumer._kinesis
+    feed, kinesis = consumer._feed, consumer._feed.kinesis
     iterator = kinesis.get_shard_iterator("orders", consumer.shard.shard_id, StartingPosition.trim_horizon())
     answer = kinesis.get_records("orders", consumer.shard, iterator, 10)
     halt, ended, begun = Halt(), [], threading.Event()

@@ -1,0 +1,67 @@
+"""What a reader of one shard has to do next, as a table. Pure: no clock, no I/O.
+
+Three kinds of evidence say that a shard has ended, and none is believed alone: a response without a next iterator, a
+response that names children, and a listing. So the end is confirmed before the shard counts as ended.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """What the next step of a consumer does; after one of the last three there is no next step."""
+
+    READ = "read the next records"
+    CONFIRM_END = "confirm that the shard has ended"
+    FIND_SHARD = "find out why the service does not know the shard"
+    FIND_ENDED_SHARD = "find out why the service does not know the shard whose end was being confirmed"
+    ENDED = "everything in the shard was delivered, or nothing in it is wanted"
+    GAVE_ENOUGH = "the sink wants no more of the shard, whatever it still holds"
+    EXPIRED = "the stream has dropped the shard"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the consumer has nothing left to do."""
+        return self in _OVER
+
+
+class Event(StrEnum):
+    """What a step found out."""
+
+    NOT_WANTED = "the sink has everything of the shard already"
+    MORE_FOLLOWS = "a response has a next iterator"
+    NO_ITERATOR = "a response has no next iterator"
+    ENOUGH = "the sink wants no more"
+    END_UNPROVEN = "a listing does not prove the end, so the shard is read on"
+    END_PROVEN = "children or a listing prove the end, and the sink has finished the shard"
+    NOT_FOUND = "the service does not know the shard, or its stream"
+    LISTED = "a listing has the shard all the same"
+    UNLISTED = "a listing lacks the shard, and the sink has finished it"
+
+
+_OVER = frozenset({Phase.ENDED, Phase.GAVE_ENOUGH, Phase.EXPIRED})
+
+TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
+    (Phase.READ, Event.NOT_WANTED): Phase.ENDED,
+    (Phase.READ, Event.MORE_FOLLOWS): Phase.READ,
+    (Phase.READ, Event.NO_ITERATOR): Phase.CONFIRM_END,
+    (Phase.READ, Event.ENOUGH): Phase.GAVE_ENOUGH,
+    (Phase.READ, Event.NOT_FOUND): Phase.FIND_SHARD,
+    # with the response that also has no next iterator; the sink need not see the end of what it does not want
+    (Phase.CONFIRM_END, Event.ENOUGH): Phase.GAVE_ENOUGH,
+    (Phase.CONFIRM_END, Event.END_UNPROVEN): Phase.READ,
+    (Phase.CONFIRM_END, Event.END_PROVEN): Phase.ENDED,
+    (Phase.CONFIRM_END, Event.NOT_FOUND): Phase.FIND_ENDED_SHARD,
+    # a shard that is listed after all continues where it was; neither searches for a shard that it is searching for
+    (Phase.FIND_SHARD, Event.LISTED): Phase.READ,
+    (Phase.FIND_SHARD, Event.UNLISTED): Phase.EXPIRED,
+    (Phase.FIND_ENDED_SHARD, Event.LISTED): Phase.CONFIRM_END,
+    (Phase.FIND_ENDED_SHARD, Event.UNLISTED): Phase.EXPIRED,
+}
+"""Every transition there is; any other pair is a defect of the consumer."""
+
+
+def after(phase: Phase, event: Event) -> Phase:
+    """Return the phase that follows; raises a KeyError for an event that cannot happen in a phase."""
+    return TRANSITIONS[phase, event]
