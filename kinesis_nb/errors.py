@@ -15,7 +15,7 @@
     │   ├── IteratorExpired                the shard iterator must be made again
     │   ├── PositionTrimmed                the record of a sequence number is not kept any more
     │   ├── KeyUnavailable                 the stream's encryption key cannot be used now
-    │   └── MalformedAnswer                an answer that was not whole
+    │   └── MalformedResponse                an answer that was not whole
     ├── DataLoss                           records were gone before they could be read
     ├── TableError (ValueError)            the sync's target is not a table it may write to
     ├── AgentError                         the agents cannot be reached, or do not fit this process
@@ -140,7 +140,7 @@ class KeyUnavailable(ServiceError):
     """The key that a stream is encrypted with cannot be used; somebody may mend that."""
 
 
-class MalformedAnswer(ServiceError):
+class MalformedResponse(ServiceError):
     """An answer that was cut off, or came from something else than the service."""
 
 

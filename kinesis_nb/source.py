@@ -18,7 +18,7 @@ from kinesis_nb.core.interrupt import load, loading
 from kinesis_nb.core.names import REGION, StreamArn, check_stream_name
 from kinesis_nb.core.position import Kind, StartingPosition, check_end, moment
 from kinesis_nb.core.process import check_polars, of_one_process
-from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.shards import hash_key
 from kinesis_nb.core.transport import Clock, Kinesis, SystemClock
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from kinesis_nb.exporting.report import ExportReport
     from kinesis_nb.exporting.start import Range
     from kinesis_nb.exporting.streaming import StreamingExport
-    from kinesis_nb.reading.feed import Feed
-    from kinesis_nb.reading.read import Window
+    from kinesis_nb.reading.plan import ReadPlan
+    from kinesis_nb.reading.read import TimeRange
     from kinesis_nb.reading.tail import Tail
     from kinesis_nb.syncing.sync import Sync
     from kinesis_nb.table.storage import Storage
@@ -180,8 +180,8 @@ class Source:
         return jobs(self._cluster)
 
     @property
-    def _listings(self) -> Patient:
-        return Patient(self._kinesis, self._clock)
+    def _listings(self) -> RetryingLookups:
+        return RetryingLookups(self._kinesis, self._clock)
 
     @overload
     def explore(self) -> Catalog: ...
@@ -202,11 +202,11 @@ class Source:
         return view
 
     def _sample(self, stream: str, start: StartingPosition, limit: int | None, newest: int | None) -> Records:
-        from kinesis_nb.reading.read import Window, read_window
+        from kinesis_nb.reading.read import TimeRange, read_range
 
         feed = self._feed(stream)
         end = self._kinesis.server_time().latest
-        return read_window(feed, Window(start, end, limit=limit, newest=newest))
+        return read_range(feed, TimeRange(start, end, limit=limit, newest=newest))
 
     def _feed(
         self,
@@ -217,16 +217,16 @@ class Source:
         reshard: str = "ordered",
         decompress: bool = False,
         foreign: Foreign = Foreign.AUTO,
-    ) -> Feed:
+    ) -> ReadPlan:
         """List a stream; ``shards=`` must be among its shards."""
         from kinesis_nb.core.compression import decompressed, unchanged
-        from kinesis_nb.reading.feed import Feed
+        from kinesis_nb.reading.plan import ReadPlan
 
         if reshard not in {"ordered", "relaxed"}:
             raise ConfigError(f"reshard={reshard!r} is not known", hint='use "ordered" or "relaxed"')
         listing = self._listings.list_shards(stream)
         wanted = _wanted(stream, listing, shards, key)
-        return Feed(
+        return ReadPlan(
             self._kinesis,
             stream,
             self._clock,
@@ -291,7 +291,7 @@ class Source:
         ConfigError, StreamNotFound
             For a window, shards, a key or a limit that cannot be right; when there is no such stream.
         """
-        from kinesis_nb.reading.read import read_window, row_filter
+        from kinesis_nb.reading.read import read_range, row_filter
 
         keep, wanted = row_filter(key, where), check_foreign(foreign)
         start, end = moment(start), moment(end)
@@ -301,17 +301,17 @@ class Source:
         stream = self._address(stream)
         feed = self._feed(stream, shards, key, reshard=reshard, decompress=decompress, foreign=wanted)
         with _share_bar(stream, shown=progress) as bar:
-            return read_window(feed, self._window(start, end, keep, limit), bar)
+            return read_range(feed, self._window(start, end, keep, limit), bar)
 
     def _window(
         self, start: Position, end: Position, keep: Callable[[pa.RecordBatch], pa.RecordBatch], limit: int | None
-    ) -> Window:
+    ) -> TimeRange:
         """Fix both ends, by the service's clock."""
-        from kinesis_nb.reading.read import Window
+        from kinesis_nb.reading.read import TimeRange
 
         now = self._kinesis.server_time().likely(self._clock.now())
         first = StartingPosition.parse(start, now)
-        return Window(first, check_end(first, StartingPosition.parse(end, now)), keep, limit)
+        return TimeRange(first, check_end(first, StartingPosition.parse(end, now)), keep, limit)
 
     @hinted
     @loading(_CLIENT, "kinesis_nb.reading.tail")

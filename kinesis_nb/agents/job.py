@@ -17,7 +17,7 @@ from kinesis_nb.agents.orders import JobOrder
 from kinesis_nb.agents.place import Placement, first_places
 from kinesis_nb.agents.states import State
 from kinesis_nb.core.arguments import hinted, in_seconds
-from kinesis_nb.core.foreign import told
+from kinesis_nb.core.foreign import describe_dropped
 from kinesis_nb.core.frames import Records, TableLike, concat
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.process import of_one_process
@@ -365,7 +365,7 @@ class AgentSync(Job, TableLike):
         dropped = self.status().dropped
         before, self._told = self._told, dropped
         if number := dropped - before if dropped >= before else dropped:  # parts that begin again count from 0
-            warn(f"sync of {self.stream}: {told(number)}")
+            warn(f"sync of {self.stream}: {describe_dropped(number)}")
         return is_through
 
     @property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from kinesis_nb.agents.order import Answer, ExportOrder, SyncOrder
 from kinesis_nb.agents.place import Part, how_many, plan
-from kinesis_nb.core.retry import Patient, backoff
+from kinesis_nb.core.retry import RetryingLookups, backoff
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.errors import Fenced, KinesisError, TableError
 from kinesis_nb.exporting.start import start_export
@@ -69,7 +69,7 @@ def prepare(order: SyncOrder, agents: int) -> Placement:
     secede()  # others do not wait while this one waits for Kinesis
     kinesis, clock = order.connect(order.parcel.config), SystemClock()
     _open(order, kinesis)
-    shards = list(filter(order.selection.wants, Patient(kinesis, clock).list_shards(order.stream)))
+    shards = list(filter(order.selection.wants, RetryingLookups(kinesis, clock).list_shards(order.stream)))
     return plan(shards, how_many(sum(shard.is_open for shard in shards), agents))
 
 
@@ -121,7 +121,7 @@ def running() -> dict[str, Sync]:
 def look_at(order: SyncOrder) -> Verdict:
     """Verify the table of a sync."""
     kinesis, clock = order.connect(order.parcel.config), SystemClock()
-    return verify(_open(order, kinesis), Patient(kinesis, clock).list_shards(order.stream), order.selection)
+    return verify(_open(order, kinesis), RetryingLookups(kinesis, clock).list_shards(order.stream), order.selection)
 
 
 def _open(order: SyncOrder, kinesis: Kinesis) -> SyncTable:

@@ -87,7 +87,7 @@ def count(dropped: Iterable[Dropped]) -> int:
     return sum(record.user_records for record in dropped)
 
 
-def told(number: int) -> str:
+def describe_dropped(number: int) -> str:
     """Return in words that user records were dropped; empty for none."""
     if not number:
         return ""

@@ -33,7 +33,7 @@ def backoff(failures: int, error: KinesisError, clock: Clock) -> float:
     return max(wait, THROTTLED_AT_LEAST) if isinstance(error, Throttled) else wait
 
 
-class Patient:
+class RetryingLookups:
     """Looks at a stream in the caller's own thread: tried again for about half a minute while that may help."""
 
     def __init__(self, kinesis: Kinesis, clock: Clock) -> None:
@@ -41,19 +41,19 @@ class Patient:
 
     def list_streams(self) -> list[str]:
         """Return the names of all streams."""
-        return self.insist(self._kinesis.list_streams)
+        return self.retry_until_done(self._kinesis.list_streams)
 
     def describe_stream(self, stream: str) -> StreamSummary:
         """Return what the service says of a stream."""
-        return self.insist(lambda: self._kinesis.describe_stream(stream))
+        return self.retry_until_done(lambda: self._kinesis.describe_stream(stream))
 
     def describe_extras(self, stream: str) -> StreamExtras:
         """Return what a call that a reader's policy need not allow says of a stream."""
-        return self.insist(lambda: self._kinesis.describe_extras(stream))
+        return self.retry_until_done(lambda: self._kinesis.describe_extras(stream))
 
     def list_shards(self, stream: str) -> list[Shard]:
         """Return all shards that hold records or may still take some."""
-        return self.insist(lambda: self._kinesis.list_shards(stream))
+        return self.retry_until_done(lambda: self._kinesis.list_shards(stream))
 
     def first_batch(self, stream: str, shard: Shard) -> Batch:
         """Return the service's first answer to a reader of one record from the trim horizon of a shard."""
@@ -62,13 +62,13 @@ class Patient:
             iterator = self._kinesis.get_shard_iterator(stream, shard.shard_id, StartingPosition.trim_horizon())
             return self._kinesis.get_records(stream, shard, iterator, 1)
 
-        return self.insist(ask)
+        return self.retry_until_done(ask)
 
     def server_time(self) -> ServerTime:
         """Return what is known of the service's clock."""
         return self._kinesis.server_time()
 
-    def insist(self, call: Callable[[], T]) -> T:
+    def retry_until_done(self, call: Callable[[], T]) -> T:
         """Return what a call returns, retrying it for about half a minute while that may help."""
         give_up = self._clock.monotonic() + PATIENCE_SECONDS
         failures = 0

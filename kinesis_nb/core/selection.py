@@ -153,13 +153,13 @@ class Selection:
 
     def __str__(self) -> str:
         """As the arguments of a call."""
-        return _told(json.loads(self.record() or "{}"))
+        return _as_arguments(json.loads(self.record() or "{}"))
 
 
 EVERYTHING = Selection()
 
 
-def _told(record: dict[str, Any]) -> str:
+def _as_arguments(record: dict[str, Any]) -> str:
     shown = [f"{name}={record[name]!r}" for name in ("shards", "key", "decompress") if name in record]
     shown += [f"where={record['where']:.{MOST_SHOWN}}"] if "where" in record else []
     return ", ".join(shown) or "every record"
@@ -184,7 +184,7 @@ def check_same(recorded: str, wanted: str, uri: str) -> None:
                 " cannot be told, and is assumed"
             )
     if found != given:
-        shown = _told(json.loads(recorded or "{}")), _told(json.loads(wanted or "{}"))
+        shown = _as_arguments(json.loads(recorded or "{}")), _as_arguments(json.loads(wanted or "{}"))
         differs = "" if shown[0] != shown[1] else ", which differs in what is not shown"
         raise TableError(f"{uri} keeps {shown[0]}, and this call asks for {shown[1]}{differs}", hint=_ONE_TABLE)
 

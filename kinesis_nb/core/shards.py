@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
-from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.errors import MalformedResponse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -67,7 +67,7 @@ def parents_first(parents: Mapping[str, Sequence[str]]) -> list[str]:
 
     Raises
     ------
-    MalformedAnswer
+    MalformedResponse
         When a shard is its own ancestor, which is no shard of Kinesis.
     """
     try:
@@ -76,7 +76,7 @@ def parents_first(parents: Mapping[str, Sequence[str]]) -> list[str]:
         around: list[str] = error.args[1]
         shown = " <- ".join(around[:_MOST_SHOWN]) + (" <- …" if len(around) > _MOST_SHOWN else "")
         msg = f"a shard is listed as its own ancestor: {shown}"
-        raise MalformedAnswer(
+        raise MalformedResponse(
             msg, hint="no such listing comes from Kinesis: check endpoint_url", retryable=True
         ) from None
 
@@ -124,7 +124,7 @@ class ShardTracker:
 
         Raises
         ------
-        MalformedAnswer
+        MalformedResponse
             When a shard would be its own ancestor: it could never be read. Nothing is taken in then.
         """
         listed = {shard.shard_id: shard for shard in shards}
@@ -150,7 +150,7 @@ class ShardTracker:
 
         Raises
         ------
-        MalformedAnswer
+        MalformedResponse
             As :meth:`observe` does.
         """
         new = {shard.shard_id: shard for shard in shards if shard.shard_id not in self._shards}

@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     import polars as pl
 
     from kinesis_nb.core.frames import Batch
-    from kinesis_nb.core.retry import Patient
+    from kinesis_nb.core.retry import RetryingLookups
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.jsontext.infer import Schema
 
 _DENIED = "not permitted"
 _EXTRAS = [field.name for field in fields(StreamExtras) if field.name not in {"arn", "created_at"}]  # see the summary
 _AT_ONCE = 8  # shards that are asked at the same time
-_LOOK_BACK = (timedelta(minutes=1), timedelta(minutes=15), timedelta(hours=4))
+_SAMPLE_SPANS = (timedelta(minutes=1), timedelta(minutes=15), timedelta(hours=4))
 
-ReadWindow = Callable[[str, StartingPosition, int | None, int | None], Records]
+ReadRange = Callable[[str, StartingPosition, int | None, int | None], Records]
 """Reads a stream from a position up to now.
 
-Stream, position, limit, newest (see :func:`kinesis_nb.reading.read.read_window`).
+Stream, position, limit, newest (see :func:`kinesis_nb.reading.read.read_range`).
 """
 
 
 class StreamView:
     """One stream; everything is asked for when you ask for it, and asked once."""
 
-    def __init__(self, kinesis: Patient, name: str, read: ReadWindow) -> None:
+    def __init__(self, kinesis: RetryingLookups, name: str, read: ReadRange) -> None:
         self.name = name
         self._kinesis, self._read = kinesis, read
 
@@ -106,7 +106,7 @@ class StreamView:
         if not newest:
             return self._read(self.name, StartingPosition.trim_horizon(), n, None)
         now = self._kinesis.server_time().earliest
-        for back in _LOOK_BACK:
+        for back in _SAMPLE_SPANS:
             found = self._read(self.name, StartingPosition.at(now - back), None, n)
             if len(found) >= n:
                 return found.last(n)
@@ -290,7 +290,7 @@ def _shown(value: object) -> object:
 class Catalog(Mapping[str, StreamView]):
     """The streams of a source by name; displays as a table."""
 
-    def __init__(self, kinesis: Patient, region: str, read: ReadWindow) -> None:
+    def __init__(self, kinesis: RetryingLookups, region: str, read: ReadRange) -> None:
         self._kinesis, self._region, self._read = kinesis, region, read
         self._views: dict[str, StreamView] = {}  # a traceback may show it before its names are known
         self._views = {name: StreamView(kinesis, name, read) for name in _names(kinesis)}
@@ -339,7 +339,7 @@ class Catalog(Mapping[str, StreamView]):
         return f"<Catalog {self._region}: {', '.join(names[:_MOST_NAMES]) or 'no streams'}{more}>"
 
 
-def _names(kinesis: Patient) -> list[str]:
+def _names(kinesis: RetryingLookups) -> list[str]:
     try:
         return kinesis.list_streams()
     except AccessDenied as error:

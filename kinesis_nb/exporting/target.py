@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, TypeVar
 
-from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.shards import MAX_HASH_KEY
 from kinesis_nb.errors import AccessDenied, ConfigError, CredentialsError, ServiceError, StreamNotFound, warn
 
@@ -58,7 +58,7 @@ def look_up(kinesis: Kinesis, clock: Clock, stream: str, arn: str) -> Target:
     ConfigError
         When the credentials see a stream of that name with another ARN: of another account, for example.
     """
-    patient = Patient(kinesis, clock)
+    patient = RetryingLookups(kinesis, clock)
     extras = _if_allowed(lambda: patient.describe_extras(stream))
     if extras is not None and extras.arn not in (None, arn):
         raise ConfigError(

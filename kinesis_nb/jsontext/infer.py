@@ -50,7 +50,7 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class SchemaField:
     """One field of a schema.
 
     Attributes
@@ -96,7 +96,7 @@ class Schema(TableLike):
     dtype: pl.Struct
     rows: int
     malformed: int
-    fields: tuple[Field, ...]
+    fields: tuple[SchemaField, ...]
     left_out: frozenset[str] = frozenset()
 
     @property
@@ -220,20 +220,20 @@ class _Seen:
             for item in value:
                 self.items.add(item, depth + 1)
 
-    def struct(self, path: str | None, depth: int) -> tuple[pl.Struct, list[Field]]:
+    def struct(self, path: str | None, depth: int) -> tuple[pl.Struct, list[SchemaField]]:
         """Return the type of these objects and their fields; of too many fields those that are there most often."""
         kept = sorted(self.fields, key=lambda name: -self.fields[name].count)[: self._max_fields]
         types: dict[str, Any] = {}
-        found: list[Field] = []
+        found: list[SchemaField] = []
         for name, seen in self.fields.items():
             if name in {*kept}:
                 types[name], fields = seen.typed(join(path, name), self.kinds["object"], depth + 1)
                 found += fields
         return pl.Struct(types), found
 
-    def typed(self, path: str, of: int, depth: int) -> tuple[pl.DataType, list[Field]]:
+    def typed(self, path: str, of: int, depth: int) -> tuple[pl.DataType, list[SchemaField]]:
         """Return the type of what was met here, and this field and those below it."""
-        below: list[Field] = []
+        below: list[SchemaField] = []
         kinds = frozenset(self.kinds.keys() - {"null"})
         conflict = self._conflict(kinds, depth)
         dtype: pl.DataType = pl.String() if conflict else _SCALARS.get(kinds, pl.String())
@@ -243,7 +243,9 @@ class _Seen:
             inner, below = self.items.typed(f"{path}[]", self.kinds["array"], depth + 1)
             dtype = pl.List(inner)
             below = below if below[0].conflict else below[1:]  # the items of an array are no field of their own
-        field = Field(path, dtype, min(1.0, self.count / of) if of else 0.0, tuple(self.kinds.most_common()), conflict)
+        field = SchemaField(
+            path, dtype, min(1.0, self.count / of) if of else 0.0, tuple(self.kinds.most_common()), conflict
+        )
         return dtype, [field, *below]
 
     def _conflict(self, kinds: frozenset[str], depth: int) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Slices = Callable[[int], Iterator[list[Any]]]
 
 _CHUNK = 20_000  # rows that are Python objects at the same time
-_LOOKS = 3  # how often the types are inferred, when integers show that those of the sample would lose digits
+_MOST_INFERENCES = 3  # how often the types are inferred, when integers show that those of the sample would lose digits
 _PLACE = "place_in_record"
 DATA, RAW = "data", "data_raw"  # the columns of what was read: text, and the bytes of what is not text
 
@@ -135,13 +135,13 @@ def _read(
     """
     sample, max_fields = inferring
     large: Mapping[str, Any] = {}
-    looks = 0
+    inferences = 0
     while True:
-        looks += 1
+        inferences += 1
         texts = chain(_head(slices(_CHUNK), sample), large.values())
         reader = RowReader(infer_schema(texts, max_fields) if schema is None else schema, explode=explode)
         parsed = pa.concat_tables([reader.read([]), *map(reader.read, slices(_CHUNK))])
-        if schema is not None or looks == _LOOKS or reader.large.keys() <= large.keys():
+        if schema is not None or inferences == _MOST_INFERENCES or reader.large.keys() <= large.keys():
             return reader, parsed
         large = {**reader.large, **large}
 

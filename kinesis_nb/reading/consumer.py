@@ -19,16 +19,16 @@ from kinesis_nb.errors import (
     IteratorExpired,
     KeyUnavailable,
     KinesisError,
-    MalformedAnswer,
+    MalformedResponse,
     PositionTrimmed,
     ServiceError,
     StreamNotFound,
     Throttled,
 )
-from kinesis_nb.reading.feed import check_same_stream, made_again
 from kinesis_nb.reading.gaps import GapWatch
-from kinesis_nb.reading.pace import ALONE, Pace, Share
-from kinesis_nb.reading.phase import Event, Phase, after
+from kinesis_nb.reading.pace import ALONE, ReadPace, SharedQuota
+from kinesis_nb.reading.phase import ShardEvent, ShardPhase, after
+from kinesis_nb.reading.plan import check_same_stream, stream_recreated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from kinesis_nb.core.frames import Batch
     from kinesis_nb.core.shards import Shard
-    from kinesis_nb.reading.feed import Feed
     from kinesis_nb.reading.gaps import Reach
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.sink import Sink
 
 DEGRADED_SECONDS = 60.0  # of failures without a success
@@ -46,7 +46,7 @@ MISSING_TRIES = 3  # for a shard that is listed, and yet not found
 RATE_SECONDS = 10.0  # over which the rate of records is averaged
 
 
-class State(StrEnum):
+class ShardState(StrEnum):
     """What a consumer is doing."""
 
     STARTING = "starting"
@@ -81,7 +81,7 @@ class ConsumerStats:
     """
 
     shard_id: str
-    state: State
+    state: ShardState
     millis_behind_latest: int | None
     records: int
     rate: float
@@ -165,21 +165,21 @@ class ShardConsumer:
 
     def __init__(
         self,
-        feed: Feed,
+        plan: ReadPlan,
         shard: Shard,
         sink: Sink,
-        share: Share = ALONE,
+        quota: SharedQuota = ALONE,
         reach: Reach | None = None,
     ) -> None:
         self.shard = shard
-        self.state = State.STARTING
-        self.phase = Phase.READ
+        self.state = ShardState.STARTING
+        self.phase = ShardPhase.READ
         self.children: tuple[Shard, ...] = ()
-        self._feed, self._sink, self._share = feed, sink, share
-        self._pace = Pace()
+        self._plan, self._sink, self._quota = plan, sink, quota
+        self._pace = ReadPace()
         self._position: StartingPosition | None = None
         self._iterator: str | None = None
-        self._gaps = GapWatch(feed, shard.shard_id, sink, reach)
+        self._gaps = GapWatch(plan, shard.shard_id, sink, reach)
         self._is_closed = False  # a listing has said so, or lacks the shard: its end is read once more
         self._called_at = 0.0
         self._failures = Failures()
@@ -201,7 +201,7 @@ class ShardConsumer:
         try:
             wait = self._next()()
         except KinesisError as error:
-            self._failures.begin(self._feed.clock.monotonic())
+            self._failures.begin(self._plan.clock.monotonic())
             self._prepare_retry(error)
             return self._back_off(error)
         self._failures.in_a_row, self._counters.error = 0, ""
@@ -209,22 +209,22 @@ class ShardConsumer:
 
     def _next(self) -> Callable[[], float | None]:
         match self.phase:
-            case Phase.FIND_SHARD | Phase.FIND_ENDED_SHARD:
+            case ShardPhase.FIND_SHARD | ShardPhase.FIND_ENDED_SHARD:
                 return self._find_shard
-            case Phase.CONFIRM_END:
+            case ShardPhase.CONFIRM_END:
                 return self._confirm_end
             case _:
                 return self._read
 
-    def _move(self, event: Event) -> None:
+    def _move(self, event: ShardEvent) -> None:
         self.phase = after(self.phase, event)
         if self.phase.is_over:
-            self.state = State.ENDED
+            self.state = ShardState.ENDED
 
     @property
     def has_iterator(self) -> bool:
         """Whether the place in the shard is held by the service, so that nothing that arrives from now on is missed."""
-        return self._iterator is not None or self._counters.records > 0 or self.state is State.ENDED
+        return self._iterator is not None or self._counters.records > 0 or self.state is ShardState.ENDED
 
     @property
     def reach(self) -> Reach | None:
@@ -237,32 +237,32 @@ class ShardConsumer:
         if self._position is None:
             self._position = self._sink.position(self.shard)
             if self._position is None:
-                self._move(Event.NOT_WANTED)
+                self._move(ShardEvent.NOT_WANTED)
                 return None
             self._gaps.begin(self._position)
         iterator = self._current_iterator(self._position)
-        clock, counters = self._feed.clock, self._counters
+        clock, counters = self._plan.clock, self._counters
         started = clock.monotonic()
         elapsed, self._called_at = started - self._called_at, started
         counters.calls += 1
-        limit = self._pace.limit(self._share.page_bytes)
-        asked_at = self._feed.kinesis.server_time().earliest
-        answer = self._feed.kinesis.get_records(self._feed.stream, self.shard, iterator, limit)
+        limit = self._pace.limit(self._quota.page_bytes)
+        asked_at = self._plan.kinesis.server_time().earliest
+        answer = self._plan.kinesis.get_records(self._plan.stream, self.shard, iterator, limit)
         received, before = clock.monotonic(), counters.records
         self._check_forward(answer)
         self._failures.answered()
-        with closing(self._feed.parts(answer, self._share.part_bytes)) as parts:
+        with closing(self._plan.parts(answer, self._quota.part_bytes)) as parts:
             wants_more = all(self._deliver(part, asked_at) for part in parts)
         self._note_rate(counters.records - before, elapsed)
         if not wants_more:
-            self._move(Event.ENOUGH)
+            self._move(ShardEvent.ENOUGH)
             return None
-        if self.phase is Phase.CONFIRM_END:
+        if self.phase is ShardPhase.CONFIRM_END:
             return self._confirm_end()
         return self._wait(answer, received)
 
     def _check_forward(self, answer: Batch) -> None:
-        """Raise MalformedAnswer for records that were delivered before, unless the last one was asked for again."""
+        """Raise MalformedResponse for records that were delivered before, unless the last one was asked for again."""
         position = self._position
         if position is None or position.sequence_number is None or answer.read_from is None:
             return
@@ -270,30 +270,30 @@ class ShardConsumer:
         if ahead < 0 or (ahead == 0 and position.kind is Kind.AFTER_SEQUENCE_NUMBER and not self._gaps.is_pending):
             self._iterator = None
             msg = f"a response for {self.shard.shard_id} holds records that were read before"
-            raise MalformedAnswer(msg, hint="it will be asked for again", retryable=True)
+            raise MalformedResponse(msg, hint="it will be asked for again", retryable=True)
 
     def _deliver(self, batch: Batch, asked_at: datetime) -> bool:
         """Give the sink a part of a response; whatever fails after that continues behind this part."""
-        batch, gap = self._gaps.settle(batch, asked_at)
+        batch, gap = self._gaps.confirm_gap(batch, asked_at)
         wants_more = self._sink.deliver(self.shard, batch)
         self._gaps.delivered(batch, gap)
         self._advance(batch)
         return wants_more
 
     def _current_iterator(self, position: StartingPosition) -> str:
-        if self._gaps.suspects(position):
+        if self._gaps.may_be_trimmed(position):
             self._iterator = None
         if self._iterator is None:
             self._position = self._pinned(position)
             place = self._gaps.place(self._position)
-            self._iterator = self._feed.kinesis.get_shard_iterator(self._feed.stream, self.shard.shard_id, place)
+            self._iterator = self._plan.kinesis.get_shard_iterator(self._plan.stream, self.shard.shard_id, place)
         return self._iterator
 
     def _pinned(self, position: StartingPosition) -> StartingPosition:
         """Return the moment of LATEST in its place once LATEST would skip what arrived since then."""
         if position.kind is not Kind.LATEST or position.timestamp is None:
             return position
-        is_late = self._feed.kinesis.server_time().latest - position.timestamp > LATEST_LASTS
+        is_late = self._plan.kinesis.server_time().latest - position.timestamp > LATEST_LASTS
         return StartingPosition.at(position.timestamp) if is_late or self._failures.in_a_row else position
 
     def _advance(self, batch: Batch) -> None:
@@ -303,7 +303,7 @@ class ShardConsumer:
         if batch.read_to is not None:
             self._position = StartingPosition.after(batch.read_to)
         if not batch.is_part:
-            self._move(Event.NO_ITERATOR if batch.next_iterator is None else Event.MORE_FOLLOWS)
+            self._move(ShardEvent.NO_ITERATOR if batch.next_iterator is None else ShardEvent.MORE_FOLLOWS)
             self.children = batch.child_shards
             self._counters.millis_behind_latest = batch.millis_behind_latest
 
@@ -314,40 +314,40 @@ class ShardConsumer:
 
     def _wait(self, answer: Batch, received: float) -> float:
         caught_up = self._counters.millis_behind_latest == 0
-        self.state = State.CAUGHT_UP if caught_up else State.READING
+        self.state = ShardState.CAUGHT_UP if caught_up else ShardState.READING
         if caught_up:
             self._counters.caught_up_call = self._counters.calls
-        idle = self._share.idle_seconds if caught_up else None
+        idle = self._quota.idle_seconds if caught_up else None
         call_at = self._pace.answered(self._called_at, received, answer.count, answer.size, idle=idle)
-        return max(0.0, call_at - self._feed.clock.monotonic())
+        return max(0.0, call_at - self._plan.clock.monotonic())
 
     # --- the end of a shard ---
 
     def _confirm_end(self) -> float | None:
         """Finish the shard if it has ended: children or a listing prove that, a missing iterator alone does not."""
         if not self.children:
-            listing = self._feed.lookup.shards(since=max(self._called_at, self._failures.last_at))
+            listing = self._plan.lookup.shards(since=max(self._called_at, self._failures.last_at))
             self._check_closed(listing.get(self.shard.shard_id))
             self.children = _children(self.shard, listing)
             if not self.children and self.shard.shard_id in listing:
                 raise ServiceError(f"{self.shard.shard_id} is closed, its children are not listed yet", retryable=True)
         self._sink.finish(self.shard, self.children)
-        self._move(Event.END_PROVEN)
+        self._move(ShardEvent.END_PROVEN)
         return None
 
     def _check_closed(self, listed: Shard | None) -> None:
         if listed is None or listed.is_open:
-            self._move(Event.END_UNPROVEN)
+            self._move(ShardEvent.END_UNPROVEN)
             self._is_closed = listed is None
-            raise MalformedAnswer(f"{self.shard.shard_id} gave no next iterator, and is not closed", retryable=True)
+            raise MalformedResponse(f"{self.shard.shard_id} gave no next iterator, and is not closed", retryable=True)
         if not self._is_closed:  # it may have been open, and written to, when it gave none
-            self._move(Event.END_UNPROVEN)
+            self._move(ShardEvent.END_UNPROVEN)
             self._is_closed = True
             raise ServiceError(f"{listed.shard_id} is closed: its end is read again", retryable=True)
 
     def _find_shard(self) -> float | None:
         """Find out why the service does not know the shard: it left the stream, or the stream is another one."""
-        listing = self._feed.lookup.shards(since=self._failures.last_at)
+        listing = self._plan.lookup.shards(since=self._failures.last_at)
         listed = listing.get(self.shard.shard_id)
         if listed is None:
             self._check_newer(listing)
@@ -355,10 +355,10 @@ class ShardConsumer:
                 self._gaps.lose_shard(self._position)
             self.children = _children(self.shard, listing)
             self._sink.finish(self.shard, self.children)
-            self._move(Event.UNLISTED)
+            self._move(ShardEvent.UNLISTED)
             return None
         check_same_stream(self.shard, listed)
-        self._move(Event.LISTED)
+        self._move(ShardEvent.LISTED)
         raise ServiceError(f"{self.shard.shard_id} is listed, and yet not found", retryable=True)
 
     def _check_newer(self, listing: Mapping[str, Shard]) -> None:
@@ -370,7 +370,7 @@ class ShardConsumer:
             return
         self._failures.older_listings += 1
         if self._failures.older_listings > MISSING_TRIES:
-            raise made_again()
+            raise stream_recreated()
         raise ServiceError(f"a listing lacks {self.shard.shard_id}, and all newer ones", retryable=True)
 
     # --- failures ---
@@ -382,10 +382,10 @@ class ShardConsumer:
                 self._renew_iterator(error)
             case PositionTrimmed():
                 if self._position is not None:
-                    self._gaps.refuse(self._position)
+                    self._gaps.mark_trimmed(self._position)
                 self._position = StartingPosition.trim_horizon()
             case StreamNotFound():
-                self._miss(error)
+                self._note_not_found(error)
             case _:
                 if not error.retryable:
                     raise error
@@ -396,30 +396,30 @@ class ShardConsumer:
         self._iterator = None
         self._failures.is_renewed = self._failures.is_renewed or not error.retryable
 
-    def _miss(self, error: StreamNotFound) -> None:
+    def _note_not_found(self, error: StreamNotFound) -> None:
         """Look next whether the shard is still there."""
-        if self.phase in (Phase.FIND_SHARD, Phase.FIND_ENDED_SHARD):  # not even a listing knows the stream
+        if self.phase in (ShardPhase.FIND_SHARD, ShardPhase.FIND_ENDED_SHARD):  # not even a listing knows the stream
             raise error
         self._failures.not_found += 1
         if self._failures.not_found > MISSING_TRIES:
             raise error
-        self._move(Event.NOT_FOUND)
+        self._move(ShardEvent.NOT_FOUND)
         self._iterator = None
 
     def _back_off(self, error: KinesisError) -> float:
         failures, counters = self._failures, self._counters
-        self.state = State.DEGRADED if failures.seconds >= DEGRADED_SECONDS else State.BACKING_OFF
+        self.state = ShardState.DEGRADED if failures.seconds >= DEGRADED_SECONDS else ShardState.BACKING_OFF
         if isinstance(error, KeyUnavailable):
-            self.state = State.BLOCKED
+            self.state = ShardState.BLOCKED
         if isinstance(error, Throttled):
             counters.throttles += 1
             self._pace.throttled(failures.last_at, failures.in_a_row)
-        counters.malformed += isinstance(error, MalformedAnswer)
+        counters.malformed += isinstance(error, MalformedResponse)
         counters.error = error.message
         counters.retries += 1
-        if isinstance(error, MalformedAnswer) and failures.seconds >= self._feed.patience:
+        if isinstance(error, MalformedResponse) and failures.seconds >= self._plan.patience:
             raise error
-        wait = backoff(failures.in_a_row, error, self._feed.clock)
+        wait = backoff(failures.in_a_row, error, self._plan.clock)
         failures.in_a_row += 1
         return wait
 

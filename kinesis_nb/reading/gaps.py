@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from kinesis_nb.core.frames import Batch
-    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.sink import Sink
 
 LEAST_RETENTION = timedelta(hours=24)  # AWS: no stream keeps its records for less
@@ -52,10 +52,10 @@ class GapWatch:
         Of a child: how far its parents were delivered.
     """
 
-    def __init__(self, feed: Feed, shard_id: str, sink: Sink, reach: Reach | None = None) -> None:
+    def __init__(self, plan: ReadPlan, shard_id: str, sink: Sink, reach: Reach | None = None) -> None:
         self.seen = reach.seen if reach else None
         self._is_kept = reach is not None and reach.is_kept
-        self._feed, self._shard_id, self._sink = feed, shard_id, sink
+        self._plan, self._shard_id, self._sink = plan, shard_id, sink
         self._arrived: datetime | None = None  # when the last record arrived that was read
         self._checked: datetime | None = None  # when that record was looked for
         self._pending: Gap | None = None  # that there may be; the next record shows whether there is
@@ -66,13 +66,13 @@ class GapWatch:
         self.seen = known or self.seen
         self._arrived = start.arrived
 
-    def suspects(self, position: StartingPosition) -> bool:
+    def may_be_trimmed(self, position: StartingPosition) -> bool:
         """Return whether the retention may have ended for what follows `position`: then its iterator is made anew."""
         if self._pending is not None:
             return False
-        now = self._feed.kinesis.server_time().latest
+        now = self._plan.kinesis.server_time().latest
         is_known = position.sequence_number is not None or position.seen is not None
-        if not is_known and now - self._feed.began < GRACE:
+        if not is_known and now - self._plan.began < GRACE:
             return False
         seen = self.seen or self._promised_from(position)
         if now - seen > LEAST_RETENTION:
@@ -89,9 +89,9 @@ class GapWatch:
 
     def _horizon(self, now: datetime) -> datetime:
         """Return how old the oldest record may be that was not trimmed."""
-        horizon = now - self._feed.lookup.retention()
-        horizon = max(horizon, self._feed.lookup.trimmed[0])
-        return horizon if self._is_kept else max(horizon, self._feed.trimmed_before)
+        horizon = now - self._plan.lookup.retention()
+        horizon = max(horizon, self._plan.lookup.trimmed[0])
+        return horizon if self._is_kept else max(horizon, self._plan.trimmed_before)
 
     @property
     def is_pending(self) -> bool:
@@ -105,13 +105,13 @@ class GapWatch:
 
     def _promised_from(self, start: StartingPosition) -> datetime:
         """Return from when on a reader that has not read anything yet must miss nothing."""
-        horizon = self._feed.began - self._feed.lookup.retention()
+        horizon = self._plan.began - self._plan.lookup.retention()
         return horizon if start.timestamp is None else max(horizon, start.timestamp)
 
     def _gap_behind(self, position: StartingPosition | None, reason: str) -> Gap:
         return Gap(self._shard_id, reason, position.sequence_number if position else None, self.seen)
 
-    def refuse(self, position: StartingPosition) -> None:
+    def mark_trimmed(self, position: StartingPosition) -> None:
         """Take note that the service does not know the record at `position` any more."""
         self._pending = self._pending or self._gap_behind(position, "trimmed")
 
@@ -125,7 +125,7 @@ class GapWatch:
             return position
         return StartingPosition(Kind.AT_SEQUENCE_NUMBER, sequence_number=position.sequence_number)
 
-    def settle(self, batch: Batch, asked_at: datetime) -> tuple[Batch, Gap | None]:
+    def confirm_gap(self, batch: Batch, asked_at: datetime) -> tuple[Batch, Gap | None]:
         """Find out whether there is the gap that there may be, and tell the sink.
 
         Parameters
@@ -164,6 +164,6 @@ class GapWatch:
         return asked_at - lag
 
     def delivered(self, batch: Batch, gap: Gap | None) -> None:
-        """Take note that the sink has a batch that :meth:`settle` gave."""
+        """Take note that the sink has a batch that :meth:`confirm_gap` gave."""
         self.seen, self._pending = batch.seen, gap
         self._arrived = batch.last_arrival or self._arrived

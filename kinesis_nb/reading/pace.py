@@ -24,7 +24,7 @@ TRANSFER_SECONDS = 1.0  # what an answer may take on its way before it counts as
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class SharedQuota:
     """What one shard may take of what all of them have in common.
 
     Parameters
@@ -51,10 +51,10 @@ class Share:
         return int(min(PART_BYTES, self.page_bytes))
 
 
-ALONE = Share()
+ALONE = SharedQuota()
 
 
-class Pace:
+class ReadPace:
     """The next moment at which a shard may be asked, and the ``Limit`` of that call.
 
     Times are seconds of one monotonic clock.

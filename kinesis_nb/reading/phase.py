@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Phase(StrEnum):
+class ShardPhase(StrEnum):
     """What the next step of a consumer does; after one of the last three there is no next step."""
 
     READ = "read the next records"
@@ -26,7 +26,7 @@ class Phase(StrEnum):
         return self in _OVER
 
 
-class Event(StrEnum):
+class ShardEvent(StrEnum):
     """What a step found out."""
 
     NOT_WANTED = "the sink has everything of the shard already"
@@ -40,28 +40,28 @@ class Event(StrEnum):
     UNLISTED = "a listing lacks the shard, and the sink has finished it"
 
 
-_OVER = frozenset({Phase.ENDED, Phase.GAVE_ENOUGH, Phase.EXPIRED})
+_OVER = frozenset({ShardPhase.ENDED, ShardPhase.GAVE_ENOUGH, ShardPhase.EXPIRED})
 
-TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
-    (Phase.READ, Event.NOT_WANTED): Phase.ENDED,
-    (Phase.READ, Event.MORE_FOLLOWS): Phase.READ,
-    (Phase.READ, Event.NO_ITERATOR): Phase.CONFIRM_END,
-    (Phase.READ, Event.ENOUGH): Phase.GAVE_ENOUGH,
-    (Phase.READ, Event.NOT_FOUND): Phase.FIND_SHARD,
+TRANSITIONS: dict[tuple[ShardPhase, ShardEvent], ShardPhase] = {
+    (ShardPhase.READ, ShardEvent.NOT_WANTED): ShardPhase.ENDED,
+    (ShardPhase.READ, ShardEvent.MORE_FOLLOWS): ShardPhase.READ,
+    (ShardPhase.READ, ShardEvent.NO_ITERATOR): ShardPhase.CONFIRM_END,
+    (ShardPhase.READ, ShardEvent.ENOUGH): ShardPhase.GAVE_ENOUGH,
+    (ShardPhase.READ, ShardEvent.NOT_FOUND): ShardPhase.FIND_SHARD,
     # with the response that also has no next iterator; the sink need not see the end of what it does not want
-    (Phase.CONFIRM_END, Event.ENOUGH): Phase.GAVE_ENOUGH,
-    (Phase.CONFIRM_END, Event.END_UNPROVEN): Phase.READ,
-    (Phase.CONFIRM_END, Event.END_PROVEN): Phase.ENDED,
-    (Phase.CONFIRM_END, Event.NOT_FOUND): Phase.FIND_ENDED_SHARD,
+    (ShardPhase.CONFIRM_END, ShardEvent.ENOUGH): ShardPhase.GAVE_ENOUGH,
+    (ShardPhase.CONFIRM_END, ShardEvent.END_UNPROVEN): ShardPhase.READ,
+    (ShardPhase.CONFIRM_END, ShardEvent.END_PROVEN): ShardPhase.ENDED,
+    (ShardPhase.CONFIRM_END, ShardEvent.NOT_FOUND): ShardPhase.FIND_ENDED_SHARD,
     # a shard that is listed after all continues where it was; neither searches for a shard that it is searching for
-    (Phase.FIND_SHARD, Event.LISTED): Phase.READ,
-    (Phase.FIND_SHARD, Event.UNLISTED): Phase.EXPIRED,
-    (Phase.FIND_ENDED_SHARD, Event.LISTED): Phase.CONFIRM_END,
-    (Phase.FIND_ENDED_SHARD, Event.UNLISTED): Phase.EXPIRED,
+    (ShardPhase.FIND_SHARD, ShardEvent.LISTED): ShardPhase.READ,
+    (ShardPhase.FIND_SHARD, ShardEvent.UNLISTED): ShardPhase.EXPIRED,
+    (ShardPhase.FIND_ENDED_SHARD, ShardEvent.LISTED): ShardPhase.CONFIRM_END,
+    (ShardPhase.FIND_ENDED_SHARD, ShardEvent.UNLISTED): ShardPhase.EXPIRED,
 }
 """Every transition there is; any other pair is a defect of the consumer."""
 
 
-def after(phase: Phase, event: Event) -> Phase:
+def after(phase: ShardPhase, event: ShardEvent) -> ShardPhase:
     """Return the phase that follows; raises a KeyError for an event that cannot happen in a phase."""
     return TRANSITIONS[phase, event]

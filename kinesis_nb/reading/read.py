@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from kinesis_nb.core.frames import Batch
     from kinesis_nb.core.position import StartingPosition
     from kinesis_nb.core.shards import Shard
-    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.sink import Gap
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class TimeRange:
     """What a bounded read covers.
 
     Attributes
@@ -56,8 +56,8 @@ class Window:
     newest: int | None = None
 
 
-def read_window(
-    feed: Feed, window: Window, progress: Callable[[int, float], None] = lambda _rows, _share: None
+def read_range(
+    plan: ReadPlan, window: TimeRange, progress: Callable[[int, float], None] = lambda _rows, _share: None
 ) -> Records:
     """Read a window of a stream into memory.
 
@@ -72,12 +72,12 @@ def read_window(
         In the order of arrival across shards; the rows of one partition key in the order they were written. After an
         interrupt what was read so far, and a note that says so; it also says how many user records were dropped.
     """
-    feed = replace(feed, patience=retry.PATIENCE_SECONDS)
-    sink = _Collector(feed, window)
-    scheduler = Scheduler(feed, sink, on_done=sink.close)
+    plan = replace(plan, patience=retry.PATIENCE_SECONDS)
+    sink = _RowCollector(plan, window)
+    scheduler = Scheduler(plan, sink, on_done=sink.close)
     note = ""
     try:
-        if feed.shards:
+        if plan.shards:
             scheduler.start()
         else:
             sink.close(None)
@@ -94,38 +94,38 @@ def read_window(
     for gap in sink.gaps:
         note = f"{note}, {gap}" if note else str(gap)
         warn(f"the read has a gap: {gap}")
-    if said := foreign.told(sink.dropped):
+    if said := foreign.describe_dropped(sink.dropped):
         note = f"{note}, {said}" if note else said
         warn(f"the read is without some: {said}")
     rows = sink.take()
-    if feed.unpack is not unchanged and (packed := count_packed(rows["data_raw"].drop_nulls().to_arrow())):
+    if plan.unpack is not unchanged and (packed := count_packed(rows["data_raw"].drop_nulls().to_arrow())):
         told = f"{packed:,} with compressed data that is damaged, too large or not all: the bytes are in data_raw"
         note = f"{note}, {told}" if note else told
         warn(f"of the rows of the read {told}, parse_json says why")
     return Records(rows, note)
 
 
-class _Collector:
+class _RowCollector:
     """The sink of a bounded read."""
 
-    def __init__(self, feed: Feed, window: Window) -> None:
+    def __init__(self, plan: ReadPlan, window: TimeRange) -> None:
         self.done = threading.Event()
         self.error: BaseException | None = None
         self.kept = 0
         self.dropped = 0
         self.gaps: set[Gap] = set()
-        self._feed, self._window = feed, window
-        self._order = ArrivalOrder(feed.shards, window.newest)
+        self._plan, self._window = plan, window
+        self._order = ArrivalOrder(plan.shards, window.newest)
         self._lock = threading.Lock()  # guards the one below, `kept` and `dropped`
         self._spans: dict[str, tuple[datetime, datetime]] = {}  # by shard: from when, and up to when it is read
 
     def position(self, shard: Shard) -> StartingPosition:
         """Start where the user said; a shard born later is read from its beginning."""
-        return self._feed.position(shard, self._window.start)
+        return self._plan.position(shard, self._window.start)
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Keep what is wanted; a shard has given enough when its answer reaches past the end."""
-        received = self._feed.kinesis.server_time().earliest
+        received = self._plan.kinesis.server_time().earliest
         rows = self._window.keep(in_range(batch.rows, self._window.start.timestamp, self._window.end))
         self._order.add(shard, rows)
         with self._lock:
@@ -150,9 +150,9 @@ class _Collector:
         with self._lock:
             spans = dict(self._spans)
         shares = [
-            _share(*spans[shard.shard_id], self._window.end) for shard in self._feed.shards if shard.shard_id in spans
+            _share(*spans[shard.shard_id], self._window.end) for shard in self._plan.shards if shard.shard_id in spans
         ]
-        return sum(shares) / max(1, len(self._feed.shards))
+        return sum(shares) / max(1, len(self._plan.shards))
 
     def _is_past_end(self, batch: Batch, received: datetime) -> bool:
         """Whether everything that had arrived by the end has been seen.

@@ -11,18 +11,18 @@ from kinesis_nb.core import interrupt
 from kinesis_nb.core.frames import warm_up
 from kinesis_nb.core.halt import Halt
 from kinesis_nb.core.shards import ShardTracker, has_hole
-from kinesis_nb.errors import Closed, KinesisError, MalformedAnswer
-from kinesis_nb.reading.consumer import ConsumerStats, ShardConsumer, State
-from kinesis_nb.reading.feed import check_same_stream
-from kinesis_nb.reading.pace import Share
-from kinesis_nb.reading.phase import Phase
+from kinesis_nb.errors import Closed, KinesisError, MalformedResponse
+from kinesis_nb.reading.consumer import ConsumerStats, ShardConsumer, ShardState
+from kinesis_nb.reading.pace import SharedQuota
+from kinesis_nb.reading.phase import ShardPhase
+from kinesis_nb.reading.plan import check_same_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from kinesis_nb.core.shards import Shard
-    from kinesis_nb.reading.feed import Feed
     from kinesis_nb.reading.gaps import Reach
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.sink import Sink
 
 DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; listing only covers what that missed
@@ -52,19 +52,19 @@ class Scheduler:
 
     def __init__(
         self,
-        feed: Feed,
+        plan: ReadPlan,
         sink: Sink,
         *,
         skipped: Iterable[str] = (),
         on_done: Callable[[BaseException | None], None],
     ) -> None:
-        self._feed, self._sink, self._on_done = feed, sink, on_done
+        self._plan, self._sink, self._on_done = plan, sink, on_done
         self._lock = threading.Lock()  # guards the eleven below; never held during I/O
-        self._tracker = ShardTracker(is_ordered=feed.is_ordered)
-        self._refused: MalformedAnswer | None = None  # why the first listing was, which `start` reports
+        self._tracker = ShardTracker(is_ordered=plan.is_ordered)
+        self._refused: MalformedResponse | None = None  # why the first listing was, which `start` reports
         try:
-            self._tracker.observe(feed.shards)
-        except MalformedAnswer as error:
+            self._tracker.observe(plan.shards)
+        except MalformedResponse as error:
             self._refused = error
         for shard_id in skipped:
             self._tracker.skip(shard_id)
@@ -72,7 +72,7 @@ class Scheduler:
         self._to_start: deque[ShardConsumer] = deque()  # they have no thread yet
         self._opening: list[ShardConsumer] = []  # they have one, and maybe no answer yet
         self._active = 0  # consumers that have not ended
-        self._share = Share(lambda: self._active)
+        self._quota = SharedQuota(lambda: self._active)
         self._enough: set[str] = set()  # ids of shards of which the sink wants no more
         self._reach: dict[str, Reach] = {}  # by child: how far its parents were read
         self._threads: list[threading.Thread] = []
@@ -97,7 +97,7 @@ class Scheduler:
             return
         try:
             self._start_runnable()
-            self._spawn(self._discover, f"kinesis_nb {self._feed.stream} discovery")
+            self._spawn(self._discover, f"kinesis_nb {self._plan.stream} discovery")
         except BaseException:
             self.stop()
             raise
@@ -141,9 +141,9 @@ class Scheduler:
         """
         self._is_abandoned = True
 
-    def look(self) -> None:
+    def list_now(self) -> None:
         """List the shards now, and not at the next turn of the discovery; returns at once."""
-        self._spawn(self._list, f"kinesis_nb {self._feed.stream} look")
+        self._spawn(self._list, f"kinesis_nb {self._plan.stream} listing")
 
     def pause(self) -> None:
         """Make no more calls until :meth:`resume`."""
@@ -166,7 +166,7 @@ class Scheduler:
         """Return the ids of the shards that are not read to their end, whether they are being read already or not."""
         with self._lock:
             return (
-                self._tracker.unfinished if self._refused is None else {shard.shard_id for shard in self._feed.shards}
+                self._tracker.unfinished if self._refused is None else {shard.shard_id for shard in self._plan.shards}
             )
 
     @property
@@ -221,7 +221,7 @@ class Scheduler:
             if self._stop.is_set():
                 return
             ready = [
-                ShardConsumer(self._feed, shard, self._sink, self._share, self._reach.get(shard.shard_id))
+                ShardConsumer(self._plan, shard, self._sink, self._quota, self._reach.get(shard.shard_id))
                 for shard in self._tracker.start_runnable()
             ]
             self._active += len(ready)
@@ -236,12 +236,12 @@ class Scheduler:
         """
         while True:
             with self._lock:
-                self._opening = [consumer for consumer in self._opening if consumer.state is State.STARTING]
+                self._opening = [consumer for consumer in self._opening if consumer.state is ShardState.STARTING]
                 if not self._to_start or len(self._opening) >= WAVE:
                     return
                 consumer = self._to_start.popleft()
                 self._opening.append(consumer)
-            self._spawn(self._consume, f"kinesis_nb {self._feed.stream} {consumer.shard.shard_id}", consumer)
+            self._spawn(self._consume, f"kinesis_nb {self._plan.stream} {consumer.shard.shard_id}", consumer)
 
     def _start_wave(self) -> None:
         """Start more threads though others have not opened their shards: they may be waiting for just these."""
@@ -272,16 +272,16 @@ class Scheduler:
         with self._lock:
             self._active -= 1
             self._tracker.finish(consumer.shard.shard_id)
-            if consumer.phase is Phase.GAVE_ENOUGH:
+            if consumer.phase is ShardPhase.GAVE_ENOUGH:
                 self._enough.add(consumer.shard.shard_id)
             if (reach := consumer.reach) is not None:
                 for child in consumer.children:
                     known = self._reach.get(child.shard_id, reach)
                     self._reach[child.shard_id] = min(reach, known, key=lambda reach: reach.seen)
-            self._tracker.observe_new(filter(self._feed.wanted, consumer.children))
+            self._tracker.observe_new(filter(self._plan.wanted, consumer.children))
             is_complete = not self._tracker.unfinished
             awaits_listing = self._tracker.awaits_listing
-        has_expired = consumer.phase is Phase.EXPIRED
+        has_expired = consumer.phase is ShardPhase.EXPIRED
         if is_complete and not has_expired:
             self._done(None)
             return
@@ -290,30 +290,30 @@ class Scheduler:
             self._list()
 
     def _discover(self) -> None:
-        next_listing = self._feed.clock.monotonic() + DISCOVERY_SECONDS
+        next_listing = self._plan.clock.monotonic() + DISCOVERY_SECONDS
         while not self._stop.wait(TICK_SECONDS):
             if self._to_start and not self.is_paused:
                 self._start_wave()
             if self._is_abandoned:
                 self._done(None)
-            elif self._feed.clock.monotonic() >= next_listing:
+            elif self._plan.clock.monotonic() >= next_listing:
                 with self._lock:
                     self._threads = [known for known in self._threads if known.is_alive()]
                 self._list()
                 self._note_retention()
-                next_listing = self._feed.clock.monotonic() + DISCOVERY_SECONDS
+                next_listing = self._plan.clock.monotonic() + DISCOVERY_SECONDS
 
     def _note_retention(self) -> None:
         """Keep what is known of the stream's retention up to date: a sync records it for the next one."""
         with suppress(KinesisError):
-            self._feed.lookup.retention()
+            self._plan.lookup.retention()
 
     def _list(self) -> None:
         try:
-            self._observe(self._feed.lookup.shards(since=self._feed.clock.monotonic()).values())
+            self._observe(self._plan.lookup.shards(since=self._plan.clock.monotonic()).values())
             self._odd_listing = ""
         except BaseException as error:  # noqa: BLE001 - as in _run
-            self._odd_listing = error.message if isinstance(error, MalformedAnswer) else ""
+            self._odd_listing = error.message if isinstance(error, MalformedResponse) else ""
             if not (isinstance(error, KinesisError) and error.retryable):
                 self._done(error)
 
@@ -326,7 +326,7 @@ class Scheduler:
                 self._note_stale(newest)
                 return  # stale, or of another stream of this name; ids ascend
             self._stale = 0
-            wanted = list(filter(self._feed.wanted, shards))
+            wanted = list(filter(self._plan.wanted, shards))
             self._tracker.observe(wanted)
             is_complete = not self._tracker.unfinished
             # if a shard that has ended is open in it
@@ -339,7 +339,7 @@ class Scheduler:
         self._stale += 1
         if self._stale > STALE:
             msg = f"{newest} was named as a child, and no listing knows it"
-            raise MalformedAnswer(msg, hint="start again; if that does not help, check endpoint_url")
+            raise MalformedResponse(msg, hint="start again; if that does not help, check endpoint_url")
 
     def _done(self, error: BaseException | None) -> None:
         with self._lock:

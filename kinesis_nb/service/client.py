@@ -20,7 +20,7 @@ from kinesis_nb.core.transport import Clock, PutResult, ServerTime, SystemClock
 from kinesis_nb.errors import (
     AccessDenied,
     KinesisError,
-    MalformedAnswer,
+    MalformedResponse,
     StreamNotFound,
     closest,
     forget_frames,
@@ -243,8 +243,8 @@ class KinesisClient:
         return closest(stream, names) or "source.explore() lists the streams; region= of connect() chooses where"
 
 
-def _malformed(operation: str, why: str) -> MalformedAnswer:
-    return MalformedAnswer(f"{operation}: {why}", hint="it can be asked for again", retryable=True)
+def _malformed(operation: str, why: str) -> MalformedResponse:
+    return MalformedResponse(f"{operation}: {why}", hint="it can be asked for again", retryable=True)
 
 
 class _ServerClock:

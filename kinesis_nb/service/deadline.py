@@ -146,7 +146,7 @@ def _connected(connection: Any) -> socket.socket:
     host = connection._dns_host.strip("[]")  # noqa: SLF001 - as urllib3's own connections do
     failed: OSError = OSError(f"{host} has no address")
     sys.audit("http.client.connect", connection, host, connection.port)
-    for *kind, _, address in _look_up(host, connection.port, allowed_gai_family(), socket.SOCK_STREAM):
+    for *kind, _, address in _resolve(host, connection.port, allowed_gai_family(), socket.SOCK_STREAM):
         sock = socket.socket(*kind)
         try:
             for option in connection.socket_options or ():
@@ -165,7 +165,7 @@ def _connected(connection: Any) -> socket.socket:
         del failed  # its traceback holds this frame
 
 
-_look_up = interrupt.apart(socket.getaddrinfo)
+_resolve = interrupt.apart(socket.getaddrinfo)
 
 
 def _connect(sock: socket.socket, address: Any, seconds: float) -> None:

@@ -12,7 +12,7 @@ import urllib3.exceptions
 from botocore import exceptions as boto_errors
 from botocore.awsrequest import AWSRequest
 
-from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.errors import MalformedResponse
 from kinesis_nb.wire.naming import is_arn, named
 
 _OK = 200
@@ -64,7 +64,7 @@ class RawCalls:
             raise boto_errors.HTTPClientError(error=error) from error
         if (coding := answer.headers.get("content-encoding", "identity")) != "identity":
             # nobody asked for that, and what it opens to may be of any size
-            raise MalformedAnswer(f"{action}: an answer in the form {coding}", hint=_AGAIN, retryable=True)
+            raise MalformedResponse(f"{action}: an answer in the form {coding}", hint=_AGAIN, retryable=True)
         if answer.status_code != _OK:
             raise self._refusal(action, answer, content)
         return content, answer.headers.get("date")

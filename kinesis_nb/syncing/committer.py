@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 from kinesis_nb.core import interrupt
-from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError, ServiceError, TableError
 from kinesis_nb.reading.buffer import Buffer, Held, OnFull
 from kinesis_nb.reading.ending import Ending
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.frames import Batch
     from kinesis_nb.core.position import StartingPosition
     from kinesis_nb.core.shards import Shard
-    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.sink import Gap
     from kinesis_nb.syncing.ledger import Pending, Prepared
     from kinesis_nb.syncing.ownership import Ownership
@@ -121,10 +121,10 @@ class Committer:
         self,
         table: SyncTable,
         ownership: Ownership,
-        feed: Feed,
+        feed: ReadPlan,
         interval: float,
         on_data_loss: OnDataLoss,
-        begin: Callable[[Feed], None] = lambda _feed: None,
+        begin: Callable[[ReadPlan], None] = lambda _feed: None,
         on_end: Callable[[], None] = lambda: None,
         eager: float | None = None,
     ) -> None:
@@ -395,7 +395,7 @@ class Committer:
             self.phase = Phase.WAITING
             self._ready.set()
             return POLL_SECONDS
-        feed = self._retried(lambda: self.take_all(Patient(self._feed.kinesis, self._clock)))
+        feed = self._retried(lambda: self.take_all(RetryingLookups(self._feed.kinesis, self._clock)))
         if self._stopping.is_set():
             self.insist(self._ownership.release)
             return None
@@ -454,20 +454,20 @@ class Committer:
 
     # --- shards ---
 
-    def take_all(self, lookups: Patient) -> Feed:
+    def take_all(self, lookups: RetryingLookups) -> ReadPlan:
         """Own every shard that is listed after the last take-over, and those that left the stream unread.
 
         A writer that is being fenced may end a shard meanwhile; its children are in the next listing then.
 
         Returns
         -------
-        Feed
+        ReadPlan
             What is to be read.
         """
-        kept = lookups.insist(self._feed.lookup.retention)
+        kept = lookups.retry_until_done(self._feed.lookup.retention)
         is_taken = False
         while True:
-            shards, listed = lookups.insist(self._to_read)
+            shards, listed = lookups.retry_until_done(self._to_read)
             unowned = {shard.shard_id for shard in shards} - self._ledger.owned
             if is_taken and not unowned:
                 self.inherit(shards, listed)
@@ -481,7 +481,7 @@ class Committer:
         shards = [*filter(self.wants, listing), *self._ownership.gone(listing)]
         return shards, {shard.shard_id for shard in listing}
 
-    def _feed_of(self, shards: Iterable[Shard], kept: timedelta) -> Feed:
+    def _feed_of(self, shards: Iterable[Shard], kept: timedelta) -> ReadPlan:
         """Return what is to be read, and have the table remember what must not be lost of the first shards."""
         start, now = decode_start(self._table.origin.start), self._feed.kinesis.server_time().earliest
         horizon = now - kept + GRACE

@@ -16,19 +16,19 @@ import pyarrow as pa
 
 from kinesis_nb.core.arguments import hinted, in_seconds
 from kinesis_nb.core.compression import decompressed, unchanged
-from kinesis_nb.core.foreign import Foreign, told
+from kinesis_nb.core.foreign import Foreign, describe_dropped
 from kinesis_nb.core.frames import Records, TableLike, concat, rows_behind
 from kinesis_nb.core.halt import holding
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.process import of_one_process
-from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.running import Registry
 from kinesis_nb.core.selection import EVERYTHING
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import ConfigError, StreamNotFound, TableError, forgetful, warn
-from kinesis_nb.reading.consumer import State
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.consumer import ShardState
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.reading.scheduler import Scheduler
 from kinesis_nb.syncing.committer import Committer, OnDataLoss
 from kinesis_nb.syncing.ledger import encode_start
@@ -103,7 +103,9 @@ class SyncStatus:
     def __repr__(self) -> str:
         lag = "unknown lag" if self.lag is None else f"{self.lag.total_seconds():,.1f} s behind"
         filtered = f"{self.filtered:,} rows not kept" if self.filtered else ""
-        notes = "".join(f", {note}" for note in (filtered, told(self.dropped), *self.lost, self.error) if note)
+        notes = "".join(
+            f", {note}" for note in (filtered, describe_dropped(self.dropped), *self.lost, self.error) if note
+        )
         return (
             f"<SyncStatus {self.state}: {self.rows:,} rows in {self.commits:,} commits by this run,"
             f" {self.pending:,} pending, {lag}{notes}>"
@@ -115,7 +117,7 @@ class SyncStatus:
                 shard.shard_id,
                 shard.state.value,
                 shard.records,
-                None if shard.state is State.ENDED else shard.millis_behind_latest,
+                None if shard.state is ShardState.ENDED else shard.millis_behind_latest,
                 shard.throttles,
                 shard.retries,
                 shard.error,
@@ -160,7 +162,7 @@ class Sync(TableLike):
 
     def __init__(
         self,
-        feed: Feed,
+        feed: ReadPlan,
         table: SyncTable,
         commit_interval: float,
         on_data_loss: OnDataLoss,
@@ -212,7 +214,7 @@ class Sync(TableLike):
         """Wait until everything that was read is committed; return whether it is."""
         return self._committer.join(in_seconds(timeout))
 
-    def _begin(self, feed: Feed) -> None:
+    def _begin(self, feed: ReadPlan) -> None:
         self._scheduler = Scheduler(
             feed,
             self._committer,
@@ -295,7 +297,7 @@ class Sync(TableLike):
         dropped = sum(shard.dropped for shard in self._scheduler.stats()) if self._scheduler else 0
         number, self._told = dropped - self._told, dropped
         if number:
-            warn(f"sync of {self.stream}: {told(number)}")
+            warn(f"sync of {self.stream}: {describe_dropped(number)}")
 
     def all_caught_up(self) -> Iterator[bool]:
         """Yield whether everything that was in the stream at the first look is committed by now.
@@ -351,7 +353,7 @@ class Sync(TableLike):
     def look(self) -> None:
         """List the shards of the stream now: another part has seen the beginning of one."""
         if self._scheduler is not None:
-            self._scheduler.look()
+            self._scheduler.list_now()
 
     @property
     @forgetful
@@ -441,7 +443,7 @@ class Sync(TableLike):
 
 
 def _lag(shards: tuple[ConsumerStats, ...]) -> timedelta | None:
-    behind = [shard.millis_behind_latest for shard in shards if shard.state is not State.ENDED]
+    behind = [shard.millis_behind_latest for shard in shards if shard.state is not ShardState.ENDED]
     known = [millis for millis in behind if millis is not None]
     return timedelta(milliseconds=max(known, default=0)) if shards and len(known) == len(behind) else None
 
@@ -473,7 +475,7 @@ def start_sync(  # noqa: PLR0913 - one for each option of Source.sync
         another `commit_interval`, `on_data_loss`, `foreign` or `end` is stopped, and another one started.
     """
     decided = check_options(start, commit_interval, on_data_loss)
-    summary = Patient(kinesis, clock).describe_stream(stream)
+    summary = RetryingLookups(kinesis, clock).describe_stream(stream)
 
     def prepare() -> Callable[[], Sync]:
         table = apart(_open)(kinesis, clock, stream, summary, storage, start, selection)
@@ -491,9 +493,9 @@ def _feed(
     wanted: Callable[[Shard], bool],
     selection: Selection,
     foreign: Foreign,
-) -> Feed:
+) -> ReadPlan:
     unpack = decompressed if selection.decompress else unchanged
-    return Feed(kinesis, stream, clock, (), wanted, unpack=unpack, selection=selection, foreign=foreign)
+    return ReadPlan(kinesis, stream, clock, (), wanted, unpack=unpack, selection=selection, foreign=foreign)
 
 
 def hurry(stream_arn: str, storage: Storage) -> None:
@@ -532,7 +534,9 @@ def open_table(
     selection: Selection = EVERYTHING,
 ) -> SyncTable:
     """Open the table of a sync, or create it."""
-    return _open(kinesis, clock, stream, Patient(kinesis, clock).describe_stream(stream), storage, start, selection)
+    return _open(
+        kinesis, clock, stream, RetryingLookups(kinesis, clock).describe_stream(stream), storage, start, selection
+    )
 
 
 def _open(
@@ -545,7 +549,7 @@ def _open(
     selection: Selection,
 ) -> SyncTable:
     """Open the table, or create it once the stream is known to be readable: a call that fails must leave nothing."""
-    listing = Patient(kinesis, clock).list_shards(stream)
+    listing = RetryingLookups(kinesis, clock).list_shards(stream)
     if selection.shards is not None and not storage.exists():  # later they may have left the stream
         selection.check_listed(stream, listing)
     begin = encode_start(start, kinesis.server_time().earliest)
@@ -557,7 +561,7 @@ def _open(
 def _listing(kinesis: Kinesis, clock: Clock, stream: str) -> list[Shard] | None:
     """Return the shards of the stream; None when there is no such stream any more."""
     try:
-        return Patient(kinesis, clock).list_shards(stream)
+        return RetryingLookups(kinesis, clock).list_shards(stream)
     except StreamNotFound:
         return None
 

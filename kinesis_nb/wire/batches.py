@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 from kinesis_nb.core.foreign import Dropped, Foreign, drops
 from kinesis_nb.core.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, decode_text
 from kinesis_nb.core.shards import Shard
-from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.errors import MalformedResponse
 from kinesis_nb.wire.aggregation import ROW_BYTES, may_hold_aggregates, unpack
-from kinesis_nb.wire.columnar import LARGE_BYTES, LATEST, Columns, content, read_columns
+from kinesis_nb.wire.columnar import LARGE_BYTES, LATEST, RecordColumns, raw_bytes_and_offsets, read_columns
 from kinesis_nb.wire.decoding import Decoding
 from kinesis_nb.wire.finding import Page
 from kinesis_nb.wire.listing import Id, Keys, hash_range, malformed
@@ -58,29 +58,29 @@ class _Record(msgspec.Struct, gc=False):
     PartitionKey: str | None = None  # absent on streams that distribute records by themselves
 
 
-class _Answer(msgspec.Struct):
+class _GetRecordsResponse(msgspec.Struct):
     Records: list[_Record]
     NextShardIterator: _Token | None = None
     MillisBehindLatest: Annotated[float, msgspec.Meta(ge=0, le=_MOST_LAG)] | None = None
     ChildShards: list[_ChildShard] = []
 
 
-class _Iterator(msgspec.Struct):
+class _GetShardIteratorResponse(msgspec.Struct):
     ShardIterator: _Token
 
 
-_decoder = msgspec.json.Decoder(_Answer)
-_iterator_decoder = msgspec.json.Decoder(_Iterator)
+_decoder = msgspec.json.Decoder(_GetRecordsResponse)
+_iterator_decoder = msgspec.json.Decoder(_GetShardIteratorResponse)
 decoding = Decoding()
 
 
 def decode_iterator(body: bytes) -> str:
-    """Return the iterator in the body of a ``GetShardIterator`` answer; raises a retryable MalformedAnswer."""
+    """Return the iterator in the body of a ``GetShardIterator`` answer; raises a retryable MalformedResponse."""
     return _decoded(_iterator_decoder, body, "with a shard iterator").ShardIterator
 
 
 def decode_page(body: bytes) -> Page:
-    """Return the records of a ``GetRecords`` answer as they are; raises a retryable MalformedAnswer."""
+    """Return the records of a ``GetRecords`` answer as they are; raises a retryable MalformedResponse."""
     answer = _decoded(_decoder, body, "with records")
     return Page([record.Data for record in answer.Records], answer.NextShardIterator, answer.MillisBehindLatest == 0)
 
@@ -90,7 +90,7 @@ def _decoded(decoder: msgspec.json.Decoder[T], body: bytes, which: str) -> T:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"an answer {which} was not whole: {error}"
-        raise MalformedAnswer(msg, hint="it will be asked for again", retryable=True) from error
+        raise MalformedResponse(msg, hint="it will be asked for again", retryable=True) from error
 
 
 def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
@@ -125,9 +125,9 @@ def _decode_columns(body: bytes, shard: Shard, now: datetime) -> Batch | None:
     try:
         answer = _decoded(_decoder, rest, f"for {shard.shard_id}")
         _check_numbers(columns.sequence_numbers)
-    except MalformedAnswer:
+    except MalformedResponse:
         return None
-    first = Columns(*(column[:1] for column in columns))
+    first = RecordColumns(*(column[:1] for column in columns))
     first = first._replace(data=first.data.cast(pa.binary()))
     if _columns(answer.Records) != first or rest.count(b'"Records"') != 1 or b"\\" in rest:
         return None  # those were the records of something else
@@ -146,7 +146,7 @@ def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
     return replace(batch, packed=partial(_unpacked, batch, answer.Records, shard, now))
 
 
-def _batch(answer: _Answer, columns: Columns, rows: pa.RecordBatch) -> Batch:
+def _batch(answer: _GetRecordsResponse, columns: RecordColumns, rows: pa.RecordBatch) -> Batch:
     """Return the rows of an answer's records, of which `columns` holds what the service counts."""
     numbers = columns.sequence_numbers
     children = tuple(
@@ -161,8 +161,8 @@ def _batch(answer: _Answer, columns: Columns, rows: pa.RecordBatch) -> Batch:
 
 
 def _check_numbers(numbers: pa.Array) -> None:
-    """Raise MalformedAnswer unless they are decimal and none is smaller than the one before."""
-    digits, bounds = content(numbers)
+    """Raise MalformedResponse unless they are decimal and none is smaller than the one before."""
+    digits, bounds = raw_bytes_and_offsets(numbers)
     lengths = np.diff(bounds)
     if not len(lengths):
         return
@@ -178,8 +178,8 @@ def _check_numbers(numbers: pa.Array) -> None:
         raise malformed("the sequence numbers of records step back")
 
 
-def _columns(records: list[_Record]) -> Columns:
-    return Columns(
+def _columns(records: list[_Record]) -> RecordColumns:
+    return RecordColumns(
         _array([record.PartitionKey for record in records], pa.string()),
         _array([record.Data for record in records], pa.binary()),
         _array([record.ApproximateArrivalTimestamp for record in records], pa.float64()),
@@ -194,7 +194,7 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
 _NO_COLUMNS, _NO_ROWS = _columns([]), pa.RecordBatch.from_pylist([], SCHEMA)
 
 
-def _rows(columns: Columns, places: pa.Array | None, shard: Shard, now: datetime) -> pa.RecordBatch:
+def _rows(columns: RecordColumns, places: pa.Array | None, shard: Shard, now: datetime) -> pa.RecordBatch:
     """Return the rows of records; `places` holds those of user records in their aggregates, None stands for zeros."""
     text, raw = decode_text(columns.data, _POOL)
     count = len(text)
@@ -223,9 +223,9 @@ def _fixed(kind: pa.DataType, values: NDArray[np.int64]) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
-def _size(columns: Columns) -> int:
+def _size(columns: RecordColumns) -> int:
     """Return the bytes of all data and keys."""
-    return len(content(columns.data)[0]) + len(content(columns.keys)[0])
+    return len(raw_bytes_and_offsets(columns.data)[0]) + len(raw_bytes_and_offsets(columns.keys)[0])
 
 
 @lru_cache(maxsize=64)

@@ -41,7 +41,7 @@ _DIGITS = re.compile(rb"[-+.\w]*")
 _AGGREGATE = base64.b64encode(MAGIC)[:5]  # what comes then depends on the next byte
 
 
-class Columns(NamedTuple):
+class RecordColumns(NamedTuple):
     """Of each record one value in each array."""
 
     keys: pa.Array  # string
@@ -50,7 +50,7 @@ class Columns(NamedTuple):
     sequence_numbers: pa.Array  # string
 
 
-def read_columns(body: bytes) -> tuple[Columns, bytes] | None:
+def read_columns(body: bytes) -> tuple[RecordColumns, bytes] | None:
     """Split an answer.
 
     Returns
@@ -134,10 +134,10 @@ def _find_values(body: bytes, first: _First, quotes: Places) -> list[Spans] | No
     if count < 2:  # noqa: PLR2004
         return None
     rows = quotes[: count * width].reshape(count, width)
-    return [_find(body, rows, start, end) for start, end in first.values]
+    return [_spans_of_field(body, rows, start, end) for start, end in first.values]
 
 
-def _find(body: bytes, rows: Places, start: int, end: int) -> Spans:
+def _spans_of_field(body: bytes, rows: Places, start: int, end: int) -> Spans:
     """Return where the values of a field are: as far from the nearest quotation marks as the first one is."""
     before = int(np.searchsorted(rows[0], start)) - 1
     starts = rows[:, before] + (start - rows[0, before])
@@ -166,8 +166,8 @@ def _stands_at(places: Places, text: bytes, body: bytes) -> bool:
     return windows[places].tobytes() == text * len(places)
 
 
-def _columns(body: bytes, values: dict[str, Spans]) -> Columns | None:
-    pieces = {name: _pieces(body, *spans) for name, spans in values.items()}
+def _columns(body: bytes, values: dict[str, Spans]) -> RecordColumns | None:
+    pieces = {name: _slices_between(body, *spans) for name, spans in values.items()}
     base64_pieces = pieces.pop("Data")
     every_other = np.arange(0, len(base64_pieces), 2, dtype=np.uint32)
     found = {name: every.take(pa.array(every_other)) for name, every in pieces.items()}
@@ -183,7 +183,7 @@ def _columns(body: bytes, values: dict[str, Spans]) -> Columns | None:
     if seconds.max() > LATEST:
         return None
     keys = texts.get("PartitionKey", pa.nulls(len(times), pa.string()))
-    return Columns(keys, data, pa.array(seconds), texts["SequenceNumber"])
+    return RecordColumns(keys, data, pa.array(seconds), texts["SequenceNumber"])
 
 
 def _from_base64(texts: pl.Series) -> pa.Array:
@@ -194,7 +194,7 @@ def _from_base64(texts: pl.Series) -> pa.Array:
     return data.to_arrow(compat_level=pl.CompatLevel.newest()).cast(kind)  # the oldest level copies once more
 
 
-def _pieces(body: bytes, starts: Places, ends: Places) -> pa.Array:
+def _slices_between(body: bytes, starts: Places, ends: Places) -> pa.Array:
     """Return the values at these places, and between each two what lies between them; nothing is copied."""
     bounds = np.empty(2 * len(starts), np.int32)
     bounds[::2], bounds[1::2] = starts, ends
@@ -203,13 +203,13 @@ def _pieces(body: bytes, starts: Places, ends: Places) -> pa.Array:
 
 def _are_plain(texts: pa.Array) -> bool:
     """Return whether texts mean in JSON what they are: without escapes, and characters that must be escaped."""
-    characters, _ = content(texts)
+    characters, _ = raw_bytes_and_offsets(texts)
     return bool(characters.min(initial=ord(" ")) >= ord(" ") and (characters != ord("\\")).all())
 
 
 def _are_numbers(texts: pa.Array) -> bool:
     """Return whether all that can be read as a number is written as JSON writes a positive one."""
-    characters, bounds = content(texts)
+    characters, bounds = raw_bytes_and_offsets(texts)
     if not (bounds[:-1] < bounds[1:]).all():
         return False
     is_digit = characters - ord("0") < 10  # unsigned  # noqa: PLR2004
@@ -222,7 +222,7 @@ def _are_numbers(texts: pa.Array) -> bool:
     )
 
 
-def content(values: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+def raw_bytes_and_offsets(values: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Return all bytes of a string or binary array that is no slice, and between which two places each value lies."""
     _, bounds, data = values.buffers()
     places = np.frombuffer(bounds, np.int32, len(values) + 1)

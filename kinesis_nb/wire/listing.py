@@ -9,7 +9,7 @@ import msgspec
 
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.core.transport import StreamExtras, StreamSummary
-from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.errors import MalformedResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,12 +49,12 @@ class _Shard(msgspec.Struct):
     AdjacentParentShardId: _Parent | None = None
 
 
-class _Shards(msgspec.Struct):
+class _ListShardsResponse(msgspec.Struct):
     Shards: list[_Shard]
     NextToken: str | None = None
 
 
-class _Streams(msgspec.Struct):
+class _ListStreamsResponse(msgspec.Struct):
     StreamNames: list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]]
     HasMoreStreams: bool = False
 
@@ -73,7 +73,7 @@ class _Description(msgspec.Struct):
     EncryptionType: _Text | None = None
 
 
-class _Described(msgspec.Struct):
+class _DescribeStreamResponse(msgspec.Struct):
     StreamDescription: _Description
 
 
@@ -87,13 +87,13 @@ class _Extras(msgspec.Struct):
     StreamCreationTimestamp: datetime | None = None
 
 
-class _Summarized(msgspec.Struct):
+class _DescribeStreamSummaryResponse(msgspec.Struct):
     StreamDescriptionSummary: _Extras
 
 
-def malformed(why: str) -> MalformedAnswer:
+def malformed(why: str) -> MalformedResponse:
     """Return the error of a response that is not what the service sends."""
-    return MalformedAnswer(
+    return MalformedResponse(
         why, hint="it can be asked for again; a proxy on the way may have changed it", retryable=True
     )
 
@@ -140,14 +140,14 @@ def all_shards(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[Sha
 
     Raises
     ------
-    MalformedAnswer
+    MalformedResponse
         When the pages do not end.
     """
     shards: dict[str, Shard] = {}
     tokens: set[str] = set()
     token: str | None = None
     while True:
-        page = _strictly(next_page(token), _Shards)
+        page = _strictly(next_page(token), _ListShardsResponse)
         shards.update((shard.ShardId, _made(shard)) for shard in page.Shards)
         if not (token := page.NextToken):
             return list(shards.values())
@@ -161,13 +161,13 @@ def all_streams(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[st
 
     Raises
     ------
-    MalformedAnswer
+    MalformedResponse
         When the pages do not end.
     """
     names: dict[str, None] = {}
     last: str | None = None
     for _ in range(MOST_PAGES):
-        page = _strictly(next_page(last), _Streams)
+        page = _strictly(next_page(last), _ListStreamsResponse)
         before = len(names)
         names.update(dict.fromkeys(page.StreamNames))
         if not page.HasMoreStreams:
@@ -180,7 +180,7 @@ def all_streams(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[st
 
 def stream_summary(response: Mapping[str, Any]) -> StreamSummary:
     """Return what ``DescribeStream`` says."""
-    found = _strictly(response, _Described).StreamDescription
+    found = _strictly(response, _DescribeStreamResponse).StreamDescription
     if found.StreamCreationTimestamp.tzinfo is None or not _OLDEST < found.StreamCreationTimestamp < _NEWEST:
         raise malformed(f"no stream was created at {found.StreamCreationTimestamp}")
     return StreamSummary(
@@ -196,7 +196,7 @@ def stream_summary(response: Mapping[str, Any]) -> StreamSummary:
 
 def stream_extras(response: Mapping[str, Any]) -> StreamExtras:
     """Return what ``DescribeStreamSummary`` says and ``DescribeStream`` does not."""
-    found = _strictly(response, _Summarized).StreamDescriptionSummary
+    found = _strictly(response, _DescribeStreamSummaryResponse).StreamDescriptionSummary
     kib = found.MaxRecordSizeInKiB
     return StreamExtras(
         consumers=found.ConsumerCount,

@@ -8,8 +8,8 @@ MUTANTS = [
     Mutant(
         "an empty answer is the end",
         "reading/consumer.py",
-        "self._move(Event.NO_ITERATOR if batch.next_iterator is None else",
-        "self._move(Event.NO_ITERATOR if batch.next_iterator is None or not batch.rows.num_rows else",
+        "self._move(ShardEvent.NO_ITERATOR if batch.next_iterator is None else",
+        "self._move(ShardEvent.NO_ITERATOR if batch.next_iterator is None or not batch.rows.num_rows else",
     ),
     Mutant(
         "a missing Records is an empty list", "wire/batches.py", "Records: list[_Record]", "Records: list[_Record] = []"
@@ -44,20 +44,20 @@ MUTANTS = [
     ),
     Mutant(
         "a child starts at LATEST",
-        "reading/feed.py",
+        "reading/plan.py",
         "return start if is_listed else StartingPosition.trim_horizon()",
         "return start if is_listed else StartingPosition.latest()",
     ),
     Mutant(
         "a child starts where the read did",
-        "reading/feed.py",
+        "reading/plan.py",
         "return start if is_listed else StartingPosition.trim_horizon()",
         "return start",
     ),
     Mutant(
         "children are not observed",
         "reading/scheduler.py",
-        "self._tracker.observe_new(filter(self._feed.wanted, consumer.children))",
+        "self._tracker.observe_new(filter(self._plan.wanted, consumer.children))",
         "pass",
     ),
     Mutant(
@@ -430,11 +430,13 @@ MUTANTS = [
         "            if not self._is_closed:  # else it had given everything",
         "            if False:",
     ),
-    Mutant("a number that is refused is no gap", "reading/consumer.py", "self._gaps.refuse(self._position)", "pass"),
-    Mutant("a listing is believed for ever", "reading/feed.py", "if self._listed_at <= since:", "if not self._shards:"),
+    Mutant(
+        "a number that is refused is no gap", "reading/consumer.py", "self._gaps.mark_trimmed(self._position)", "pass"
+    ),
+    Mutant("a listing is believed for ever", "reading/plan.py", "if self._listed_at <= since:", "if not self._shards:"),
     Mutant(
         "a stream that was made again goes on",
-        "reading/feed.py",
+        "reading/plan.py",
         'if known.starting_sequence_number not in ("0", listed.starting_sequence_number):',
         "if False:",
     ),
@@ -447,7 +449,7 @@ MUTANTS = [
     Mutant(
         "LATEST is asked for however late",
         "reading/consumer.py",
-        "is_late = self._feed.kinesis.server_time().latest - position.timestamp > LATEST_LASTS",
+        "is_late = self._plan.kinesis.server_time().latest - position.timestamp > LATEST_LASTS",
         "is_late = False",
     ),
     Mutant(
@@ -498,7 +500,7 @@ MUTANTS = [
     Mutant(
         "a read asks for nonsense for ever",
         "reading/consumer.py",
-        ">= self._feed.patience:",
+        ">= self._plan.patience:",
         "> 1e9:",
         "tests/service/test_hostile_responses.py",
     ),
@@ -588,7 +590,7 @@ MUTANTS = [
     ),
     Mutant(
         "all shards open at once",
-        "reading/feed.py",
+        "reading/plan.py",
         "with holding(self._opening) if may",
         "with nullcontext() if may",
         "tests/reading/test_bursts.py",

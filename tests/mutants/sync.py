@@ -560,7 +560,7 @@ _GENERATIONS = [
     (
         "a retention that was raised during a sleep is believed",
         "reading/gaps.py",
-        "horizon = max(horizon, self._feed.lookup.trimmed[0])",
+        "horizon = max(horizon, self._plan.lookup.trimmed[0])",
         "pass",
     ),
     (

@@ -11,9 +11,9 @@ from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.retry import THROTTLED_AT_LEAST
 from kinesis_nb.core.shards import Shard
 from kinesis_nb.errors import IteratorExpired, ServiceError, Throttled
-from kinesis_nb.reading.consumer import State
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.consumer import ShardState
 from kinesis_nb.reading.pace import BEHIND_SECONDS, IDLE_SECONDS
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.reading.scheduler import Scheduler
 from kinesis_nb.wire.batches import decode_batch
 from tests.support.virtual import Bench, ListSink, world
@@ -35,11 +35,11 @@ def test_is_polite(bench: Bench) -> None:
     """A caught-up shard is asked once a second, one that is behind at most five times a second."""
     bench.put(1)
     assert bench.step() == pytest.approx(IDLE_SECONDS)
-    assert bench.consumer.state is State.CAUGHT_UP
+    assert bench.consumer.state is ShardState.CAUGHT_UP
     bench.put(2)
     bench.model.gap("orders", "shardId-000000000000")
     assert bench.step() == pytest.approx(BEHIND_SECONDS)
-    assert bench.consumer.state is State.READING
+    assert bench.consumer.state is ShardState.READING
 
 
 def test_gap_is_not_the_end(bench: Bench) -> None:
@@ -109,12 +109,12 @@ def test_backoff_grows_and_is_bounded(bench: Bench) -> None:
     bench.kinesis.faults = [ServiceError("away", retryable=True) for _ in range(40)]
     waits = [bench.step() or 0 for _ in range(2)]
     assert max(waits) < 0.5
-    assert bench.consumer.state is State.BACKING_OFF
+    assert bench.consumer.state is ShardState.BACKING_OFF
     waits = [bench.step() or 0 for _ in range(38)]
     assert 2 < max(waits) <= 10
-    assert bench.consumer.state is State.DEGRADED
+    assert bench.consumer.state is ShardState.DEGRADED
     bench.step()
-    assert bench.consumer.state is State.CAUGHT_UP
+    assert bench.consumer.state is ShardState.CAUGHT_UP
     bench.kinesis.faults = [ServiceError("away", retryable=True)]
     assert (bench.step() or 0) <= 0.2
 
@@ -150,7 +150,7 @@ def test_shard_end_names_the_children(bench: Bench) -> None:
         pass
     assert bench.sink.data == data
     assert bench.sink.finished == ["shardId-000000000000", "shardId-000000000001", "shardId-000000000002"]
-    assert bench.consumer.state is State.ENDED
+    assert bench.consumer.state is ShardState.ENDED
 
 
 def test_missing_iterator_of_an_open_shard_is_no_end(bench: Bench) -> None:
@@ -244,7 +244,7 @@ def test_old_listing_ends_nothing() -> None:
     (shard,) = kinesis.list_shards("orders")
     done: list[BaseException | None] = []
     sink = ListSink(StartingPosition.trim_horizon())
-    feed = Feed(kinesis, "orders", clock, (shard,))
+    feed = ReadPlan(kinesis, "orders", clock, (shard,))
     scheduler = Scheduler(feed, sink, skipped=[shard.shard_id], on_done=done.append)
     scheduler._observe([shard])
     assert done == []

@@ -9,7 +9,7 @@ import pytest
 
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.errors import PositionTrimmed, ServiceError, StreamNotFound
-from kinesis_nb.reading.consumer import State
+from kinesis_nb.reading.consumer import ShardState
 from kinesis_nb.reading.scheduler import Scheduler
 from tests.support.virtual import Bench
 
@@ -142,7 +142,7 @@ def test_the_proof_is_asked_for_once(bench: Bench) -> None:
     for _ in range(10):
         if bench.step() is None:
             break
-    assert bench.consumer.state is State.ENDED
+    assert bench.consumer.state is ShardState.ENDED
     assert bench.sink.gaps == []
 
 
@@ -253,7 +253,7 @@ def test_nothing_behind_a_gap_that_is_not_told_yet_counts_as_seen(bench: Bench) 
 def test_children_know_up_to_when_their_parent_was_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is trimmed from a child before its turn is a gap too: it counts from the end of its parent."""
     monkeypatch.setattr(Scheduler, "_spawn", lambda *_args: None)
-    scheduler = Scheduler(bench.consumer._feed, bench.sink, on_done=lambda _error: None)
+    scheduler = Scheduler(bench.consumer._plan, bench.sink, on_done=lambda _error: None)
     scheduler._start_runnable()
     (parent,) = scheduler._consumers.values()
     bench.put(1)
@@ -280,7 +280,7 @@ def test_shard_that_left_the_stream_is_told_and_its_children_run(bench: Bench) -
     for _ in range(10):
         if bench.step() is None:
             break
-    assert bench.consumer.state is State.ENDED
+    assert bench.consumer.state is ShardState.ENDED
     assert [gap.reason for gap in bench.sink.gaps] == ["shard expired"]
     assert bench.sink.finished == [SHARD, "shardId-000000000001", "shardId-000000000002"]
 

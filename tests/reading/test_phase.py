@@ -10,8 +10,8 @@ import pytest
 
 from kinesis_nb.errors import ServiceError, StreamNotFound
 from kinesis_nb.reading import consumer
-from kinesis_nb.reading.consumer import State
-from kinesis_nb.reading.phase import TRANSITIONS, Event, Phase, after
+from kinesis_nb.reading.consumer import ShardState
+from kinesis_nb.reading.phase import TRANSITIONS, ShardEvent, ShardPhase, after
 from tests.support.virtual import Bench
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SHARD = "shardId-000000000000"
 AWAY = ServiceError("away", retryable=True)
-Pair = tuple[Phase, Event]
+Pair = tuple[ShardPhase, ShardEvent]
 
 
 def hide_the_iterator(bench: Bench) -> None:
@@ -112,20 +112,20 @@ def unlisted_at_the_end(bench: Bench) -> None:
     answer_listings(bench, StreamNotFound("no such stream"), without_the_shard)
 
 
-HOW: dict[Pair, tuple[Callable[[Bench], None], int, Phase]] = {
-    (Phase.READ, Event.NOT_WANTED): (not_wanted, 1, Phase.ENDED),
-    (Phase.READ, Event.MORE_FOLLOWS): (lambda _bench: None, 1, Phase.READ),
-    (Phase.READ, Event.NO_ITERATOR): (end_unconfirmed, 1, Phase.CONFIRM_END),
-    (Phase.READ, Event.ENOUGH): (enough, 1, Phase.GAVE_ENOUGH),
-    (Phase.READ, Event.NOT_FOUND): (not_found, 1, Phase.FIND_SHARD),
-    (Phase.CONFIRM_END, Event.ENOUGH): (enough_at_the_end, 1, Phase.GAVE_ENOUGH),
-    (Phase.CONFIRM_END, Event.END_UNPROVEN): (end_unproven, 1, Phase.READ),
-    (Phase.CONFIRM_END, Event.END_PROVEN): (split, 2, Phase.ENDED),
-    (Phase.CONFIRM_END, Event.NOT_FOUND): (lost_at_the_end, 1, Phase.FIND_ENDED_SHARD),
-    (Phase.FIND_SHARD, Event.LISTED): (listed_after_all, 2, Phase.READ),
-    (Phase.FIND_SHARD, Event.UNLISTED): (unlisted, 2, Phase.EXPIRED),
-    (Phase.FIND_ENDED_SHARD, Event.LISTED): (listed_after_all_at_the_end, 2, Phase.CONFIRM_END),
-    (Phase.FIND_ENDED_SHARD, Event.UNLISTED): (unlisted_at_the_end, 2, Phase.EXPIRED),
+HOW: dict[Pair, tuple[Callable[[Bench], None], int, ShardPhase]] = {
+    (ShardPhase.READ, ShardEvent.NOT_WANTED): (not_wanted, 1, ShardPhase.ENDED),
+    (ShardPhase.READ, ShardEvent.MORE_FOLLOWS): (lambda _bench: None, 1, ShardPhase.READ),
+    (ShardPhase.READ, ShardEvent.NO_ITERATOR): (end_unconfirmed, 1, ShardPhase.CONFIRM_END),
+    (ShardPhase.READ, ShardEvent.ENOUGH): (enough, 1, ShardPhase.GAVE_ENOUGH),
+    (ShardPhase.READ, ShardEvent.NOT_FOUND): (not_found, 1, ShardPhase.FIND_SHARD),
+    (ShardPhase.CONFIRM_END, ShardEvent.ENOUGH): (enough_at_the_end, 1, ShardPhase.GAVE_ENOUGH),
+    (ShardPhase.CONFIRM_END, ShardEvent.END_UNPROVEN): (end_unproven, 1, ShardPhase.READ),
+    (ShardPhase.CONFIRM_END, ShardEvent.END_PROVEN): (split, 2, ShardPhase.ENDED),
+    (ShardPhase.CONFIRM_END, ShardEvent.NOT_FOUND): (lost_at_the_end, 1, ShardPhase.FIND_ENDED_SHARD),
+    (ShardPhase.FIND_SHARD, ShardEvent.LISTED): (listed_after_all, 2, ShardPhase.READ),
+    (ShardPhase.FIND_SHARD, ShardEvent.UNLISTED): (unlisted, 2, ShardPhase.EXPIRED),
+    (ShardPhase.FIND_ENDED_SHARD, ShardEvent.LISTED): (listed_after_all_at_the_end, 2, ShardPhase.CONFIRM_END),
+    (ShardPhase.FIND_ENDED_SHARD, ShardEvent.UNLISTED): (unlisted_at_the_end, 2, ShardPhase.EXPIRED),
 }
 """What makes a consumer meet a pair, in which of its steps, and the phase that follows."""
 
@@ -135,7 +135,7 @@ def met(monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
     """What a consumer met, in order."""
     pairs: list[Pair] = []
 
-    def noted(phase: Phase, event: Event) -> Phase:
+    def noted(phase: ShardPhase, event: ShardEvent) -> ShardPhase:
         pairs.append((phase, event))
         return after(phase, event)
 
@@ -143,8 +143,8 @@ def met(monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
     return pairs
 
 
-@pytest.mark.parametrize(("phase", "event"), [*product(Phase, Event)], ids=lambda value: value.name)
-def test_pair(phase: Phase, event: Event, met: list[Pair]) -> None:
+@pytest.mark.parametrize(("phase", "event"), [*product(ShardPhase, ShardEvent)], ids=lambda value: value.name)
+def test_pair(phase: ShardPhase, event: ShardEvent, met: list[Pair]) -> None:
     """A pair that can happen leads where it should, in a real consumer; any other one is an error, not a guess."""
     if (phase, event) not in HOW:
         with pytest.raises(KeyError):
@@ -158,13 +158,13 @@ def test_pair(phase: Phase, event: Event, met: list[Pair]) -> None:
         bench.step()
     assert met[-1] == (phase, event)
     assert bench.consumer.phase is to
-    assert (bench.consumer.state is State.ENDED) == bench.consumer.phase.is_over
+    assert (bench.consumer.state is ShardState.ENDED) == bench.consumer.phase.is_over
 
 
 def test_every_phase_can_be_left() -> None:
     """From every phase but the last ones an end can be reached, and from those nothing follows."""
-    leads = {phase: {to for (start, _), to in TRANSITIONS.items() if start is phase} for phase in Phase}
-    for phase in Phase:
+    leads = {phase: {to for (start, _), to in TRANSITIONS.items() if start is phase} for phase in ShardPhase}
+    for phase in ShardPhase:
         reached, new = {phase}, {phase}
         while new:
             new = set().union(*(leads[found] for found in new)) - reached

@@ -17,7 +17,7 @@ from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.retry import PROBE_SECONDS, backoff
 from kinesis_nb.emulator import ErrorReply, Html, SlowDrip
 from kinesis_nb.errors import KeyUnavailable, ServiceError, Throttled
-from kinesis_nb.reading.consumer import State
+from kinesis_nb.reading.consumer import ShardState
 from kinesis_nb.service import deadline
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.support.virtual import Bench
@@ -77,7 +77,7 @@ def test_key_that_cannot_be_used_blocks_and_is_probed(
     streams.create()
     emulator.on("GetRecords", ErrorReply(code))
     with source.tail("orders", start="trim_horizon") as tail:
-        until(lambda: any(shard.state is State.BLOCKED for shard in tail.stats().shards))
+        until(lambda: any(shard.state is ShardState.BLOCKED for shard in tail.stats().shards))
         (shard,) = tail.stats().shards
         assert "encrypted" in shard.error
         assert tail.state == "running"
@@ -90,7 +90,7 @@ def test_blocked_key_is_probed_once_a_minute(bench: Bench) -> None:
     bench.step()
     bench.kinesis.faults = [KeyUnavailable("disabled", retryable=True)] * 3
     assert [bench.step() for _ in range(3)] == [PROBE_SECONDS] * 3
-    assert bench.consumer.state is State.BLOCKED
+    assert bench.consumer.state is ShardState.BLOCKED
     bench.step()
     assert bench.sink.data == data
 
@@ -140,10 +140,10 @@ def test_relaxed_reads_children_at_once(source: kn.Source, streams: Streams, emu
     faults = [ErrorReply("KMSDisabledException")] * 3  # every shard of "relaxed" is blocked, of "ordered" the parent
     emulator.on("GetRecords", *faults)
     with source.tail("orders", start="trim_horizon", reshard="relaxed") as tail:
-        until(lambda: [shard.state for shard in tail.stats().shards] == [State.BLOCKED] * 3)
+        until(lambda: [shard.state for shard in tail.stats().shards] == [ShardState.BLOCKED] * 3)
     emulator.on("GetRecords", faults[0])
     with source.tail("orders", start="trim_horizon") as tail:
-        until(lambda: [shard.state for shard in tail.stats().shards] == [State.BLOCKED])
+        until(lambda: [shard.state for shard in tail.stats().shards] == [ShardState.BLOCKED])
 
 
 def test_relaxed_loses_and_doubles_nothing(source: kn.Source, streams: Streams) -> None:

@@ -16,7 +16,7 @@ from kinesis_nb.access.config import SourceConfig
 from kinesis_nb.access.credentials import StaticCredentials
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.shards import Shard
-from kinesis_nb.errors import KinesisError, MalformedAnswer
+from kinesis_nb.errors import KinesisError, MalformedResponse
 from kinesis_nb.service import deadline
 from kinesis_nb.service.client import KinesisClient
 
@@ -136,7 +136,7 @@ def test_an_answer_without_end_is_cut_off(operation: str, body: str) -> None:
     error, memory = refused(call, BODIES[body])
     assert error.retryable
     if body != "a chunk's size":  # which http.client and urllib3 bound themselves
-        assert isinstance(error, MalformedAnswer)
+        assert isinstance(error, MalformedResponse)
         assert "the service sends no answer of" in error.message
     assert memory < (MIB if body == "announced" else 3 * most)
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from kinesis_nb.core.position import Kind
-from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.selection import EVERYTHING, Selection, Where
 from kinesis_nb.errors import Fenced
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.syncing.committer import Committer, OnDataLoss
 from kinesis_nb.syncing.ledger import encode_start
 from kinesis_nb.syncing.ownership import Ownership
@@ -94,7 +94,7 @@ class PlayedTable(SyncTable):
 class PlayedCommitter(Committer):
     """A committer without its thread: whoever waits for it does its work."""
 
-    def __init__(self, world: World, table: SyncTable, feed: Feed) -> None:
+    def __init__(self, world: World, table: SyncTable, feed: ReadPlan) -> None:
         super().__init__(table, Ownership(table, feed.wanted), feed, 1.0, OnDataLoss.FAIL)
         self.world = world
         self.is_dead = False  # died inside a commit, and so does nothing more
@@ -162,13 +162,13 @@ class Table:
         kinesis, _wire = connect(self.world)
         table = PlayedTable.open(self.storage, self.origin)
         table.world = self.world
-        feed = Feed(kinesis, STREAM, self.world.clock, (), selection=self.selection)
+        feed = ReadPlan(kinesis, STREAM, self.world.clock, (), selection=self.selection)
         self.zombie, self.committer = self.committer, PlayedCommitter(self.world, table, feed)
         early = self.world.chance(0.5)
         if early:
             self._poke_zombie()
         self.committer.insist(self.committer._ownership.claim)
-        feed = self.committer.insist(lambda: self.committer.take_all(Patient(kinesis, self.world.clock)))
+        feed = self.committer.insist(lambda: self.committer.take_all(RetryingLookups(kinesis, self.world.clock)))
         if not early:
             self._poke_zombie()
         turns = TableTurns(self.world, feed, self.committer, sorted(self.committer.ended))

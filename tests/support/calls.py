@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.errors import Fenced
 from kinesis_nb.reading.consumer import ShardConsumer
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.syncing.committer import Committer, OnDataLoss, Phase
 from kinesis_nb.syncing.ownership import Ownership
 from kinesis_nb.table.storage import Storage
@@ -59,14 +59,14 @@ class Call:
         self.table = SeamedTable.open(stage.storage, ORIGIN)
         self.kinesis = VirtualKinesis(stage.model, stage.clock)
         self.ownership = Ownership(self.table, wanted, run)
-        feed = Feed(self.kinesis, "orders", stage.clock, (), wanted)
+        feed = ReadPlan(self.kinesis, "orders", stage.clock, (), wanted)
         self.committer = PacedCommitter(self.table, self.ownership, feed, interval, OnDataLoss.FAIL, self._begin)
         self.due = stage.clock.monotonic()
         self.error: BaseException | None = None
         self.is_over = self.is_frozen = self.is_stepping = False
         self._consumers: list[ShardConsumer] = []
 
-    def _begin(self, feed: Feed) -> None:
+    def _begin(self, feed: ReadPlan) -> None:
         self._consumers = [ShardConsumer(feed, shard, self.committer) for shard in feed.shards]
 
     @property

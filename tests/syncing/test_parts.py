@@ -14,7 +14,7 @@ import pytest
 import kinesis_nb as kn
 from kinesis_nb.agents.place import Part, Placement, plan
 from kinesis_nb.core.position import StartingPosition
-from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.syncing.sync import RunPart, Sync, open_table, start_part
 from kinesis_nb.syncing.upkeep import Maintenance
@@ -71,7 +71,7 @@ class Parts:
         return self.storage.scan().sort("partition_key", "shard_offset").collect()
 
     def is_right(self, streams: Streams) -> bool:
-        verdict = verify(self.table(), Patient(self.source._kinesis, CLOCK).list_shards("orders"))
+        verdict = verify(self.table(), RetryingLookups(self.source._kinesis, CLOCK).list_shards("orders"))
         assert verdict, repr(verdict)
         return by_key(self.rows()) == written_by_key(streams)
 

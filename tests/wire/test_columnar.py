@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.emulator import CutBody, ErrorReply, Html, Reset
-from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.errors import MalformedResponse
 from kinesis_nb.wire import batches, columnar
 from kinesis_nb.wire.aggregation import MAGIC, pack
 from kinesis_nb.wire.columnar import LARGE_BYTES, read_columns
@@ -279,9 +279,9 @@ def test_an_answer_is_not_as_it_should_be(body: bytes) -> None:
 
 def test_what_is_no_text_is_asked_for_again() -> None:
     """An answer that has bytes which are not UTF-8 where a text belongs."""
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(MalformedResponse):
         batches.decode_iterator(b'{"ShardIterator":"\xff"}')
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(MalformedResponse):
         batches.decode_batch(body_of(RECORD.replace(b'"1"', b'"\xff"')), SHARD, NOW)
 
 
@@ -300,7 +300,7 @@ def test_a_child_with_a_hash_key_that_is_none(key: str) -> None:
     for records in (b"[]", LISTED):
         body = b'{"ChildShards":%b,"Records":%b}' % (json.dumps([child]).encode(), records)
         assert batches._decode_columns(body, SHARD, NOW) is None
-        with pytest.raises(MalformedAnswer):
+        with pytest.raises(MalformedResponse):
             batches._decode(body, SHARD, NOW)
 
 

@@ -26,7 +26,7 @@ from kinesis_nb.core.selection import EVERYTHING, Selection, Where
 from kinesis_nb.core.shards import Shard
 from kinesis_nb.core.transport import ServerTime
 from kinesis_nb.errors import ServiceError, TableError
-from kinesis_nb.reading import buffer, feed, scheduler
+from kinesis_nb.reading import buffer, plan, scheduler
 from kinesis_nb.syncing import committer, lease, sync, upkeep
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table import deltalog, storage, table
@@ -235,7 +235,7 @@ class Syncs:
 class Life(World):
     """One seed."""
 
-    threaded: ClassVar[tuple[Any, ...]] = (buffer, committer, feed, halt, running, scheduler, sync, upkeep)
+    threaded: ClassVar[tuple[Any, ...]] = (buffer, committer, plan, halt, running, scheduler, sync, upkeep)
 
     def __init__(self, seed: int, root: Path) -> None:
         super().__init__(seed)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.core.transport import Clock, Kinesis
 
-NOW = datetime.min.replace(tzinfo=UTC)  # as the beginning of a feed: the moment of its making
+NOW = datetime.min.replace(tzinfo=UTC)  # as the beginning of a plan: the moment of its making
 _NOTHING = NOW  # as the time before which records may have been trimmed
 RETENTION_SECONDS = 60.0  # how long an answer to "how long are records kept" is believed
 
@@ -81,7 +81,7 @@ def _hours(time: timedelta) -> int:
 
 
 @dataclass(frozen=True)
-class Feed:
+class ReadPlan:
     """One stream to read.
 
     Attributes
@@ -132,11 +132,11 @@ class Feed:
         object.__setattr__(self, "lookup", Lookup(self.kinesis, self.stream, self.clock))
         object.__setattr__(self, "_opening", threading.Lock())
 
-    def of(self, shards: tuple[Shard, ...], trimmed_before: datetime) -> Feed:
-        """Return the feed of these shards; it shares what is looked up."""
-        feed = replace(self, shards=shards, trimmed_before=trimmed_before)
-        object.__setattr__(feed, "lookup", self.lookup)
-        return feed
+    def of(self, shards: tuple[Shard, ...], trimmed_before: datetime) -> ReadPlan:
+        """Return the plan of these shards; it shares what is looked up."""
+        plan = replace(self, shards=shards, trimmed_before=trimmed_before)
+        object.__setattr__(plan, "lookup", self.lookup)
+        return plan
 
     def parts(self, answer: Batch, most: int) -> Generator[Batch]:
         """Give a response opened, in parts of whole records: of about `most` bytes each, or of one larger record.
@@ -158,10 +158,10 @@ class Feed:
 def check_same_stream(known: Shard, listed: Shard) -> None:
     """Raise StreamNotFound when a shard of the same id is another one than it was: the stream was made again."""
     if known.starting_sequence_number not in ("0", listed.starting_sequence_number):
-        raise made_again()
+        raise stream_recreated()
 
 
-def made_again() -> StreamNotFound:
+def stream_recreated() -> StreamNotFound:
     """Return the error of a reader whose stream is another one by now."""
     return StreamNotFound(
         "the stream was deleted and made again under the same name",
