@@ -18,7 +18,7 @@ from kinesis_nb.core.interrupt import load, loading
 from kinesis_nb.core.names import REGION, StreamArn, check_stream_name
 from kinesis_nb.core.position import Kind, StartingPosition, check_end, moment
 from kinesis_nb.core.process import check_polars, of_one_process
-from kinesis_nb.core.retry import RetryingLookups
+from kinesis_nb.core.retry import RetryingReader
 from kinesis_nb.core.shards import hash_key
 from kinesis_nb.core.transport import Clock, Kinesis, SystemClock
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
@@ -180,8 +180,8 @@ class Source:
         return jobs(self._cluster)
 
     @property
-    def _listings(self) -> RetryingLookups:
-        return RetryingLookups(self._kinesis, self._clock)
+    def _listings(self) -> RetryingReader:
+        return RetryingReader(self._kinesis, self._clock)
 
     @overload
     def explore(self) -> Catalog: ...

@@ -9,6 +9,7 @@ import sys
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 from kinesis_nb.core.arguments import hinted
 from kinesis_nb.core.foreign import Foreign
 from kinesis_nb.core.interrupt import apart
+from kinesis_nb.core.limits import MOST_RETENTION
 from kinesis_nb.core.process import check_polars
 from kinesis_nb.display import SHOWN_ROWS, frame_html, plain
 from kinesis_nb.errors import ConfigError
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 2**30
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
-UNKNOWN_LAG = 366 * 24 * 3_600_000  # ms, the longest retention: an answer that does not say it may end anywhere
+UNKNOWN_LAG = MOST_RETENTION // timedelta(milliseconds=1)  # of a response that does not say it: it may end anywhere
 
 SCHEMA = pa.schema(
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from kinesis_nb.core.limits import KEY_CHARACTERS
 from kinesis_nb.errors import ConfigError
 
 REGION = re.compile(r"[a-z]{2,4}(-[a-z]+){1,3}-\d{1,2}")
@@ -24,6 +25,14 @@ def check_stream_name(stream: object) -> str:
         msg = f"{stream!r} is not the name of a stream"
         raise ConfigError(msg, hint="1 to 128 letters, digits, '_', '.' and '-', without '..'")
     return stream
+
+
+def check_partition_key(key: object) -> None:
+    """Raise ConfigError for anything but a partition key that a record can have."""
+    if not isinstance(key, str) or not 1 <= len(key) <= KEY_CHARACTERS:
+        raise ConfigError(
+            f"no record has the partition key {key!r:.40}", hint=f"keys are text of 1 to {KEY_CHARACTERS} characters"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.core.frames import Batch
     from kinesis_nb.core.shards import Shard
-    from kinesis_nb.core.transport import Clock, Kinesis, ServerTime, StreamExtras, StreamSummary
+    from kinesis_nb.core.transport import Clock, Listings, Reader, ServerTime, StreamExtras, StreamSummary
 
 T = TypeVar("T")
 
@@ -34,9 +34,9 @@ def backoff(failures: int, error: KinesisError, clock: Clock) -> float:
 
 
 class RetryingLookups:
-    """Looks at a stream in the caller's own thread: tried again for about half a minute while that may help."""
+    """Lists and describes streams in the caller's own thread, retried for about half a minute while that may help."""
 
-    def __init__(self, kinesis: Kinesis, clock: Clock) -> None:
+    def __init__(self, kinesis: Listings, clock: Clock) -> None:
         self._kinesis, self._clock = kinesis, clock
 
     def list_streams(self) -> list[str]:
@@ -55,15 +55,6 @@ class RetryingLookups:
         """Return all shards that hold records or may still take some."""
         return self.retry_until_done(lambda: self._kinesis.list_shards(stream))
 
-    def first_batch(self, stream: str, shard: Shard) -> Batch:
-        """Return the service's first answer to a reader of one record from the trim horizon of a shard."""
-
-        def ask() -> Batch:
-            iterator = self._kinesis.get_shard_iterator(stream, shard.shard_id, StartingPosition.trim_horizon())
-            return self._kinesis.get_records(stream, shard, iterator, 1)
-
-        return self.retry_until_done(ask)
-
     def server_time(self) -> ServerTime:
         """Return what is known of the service's clock."""
         return self._kinesis.server_time()
@@ -81,3 +72,20 @@ class RetryingLookups:
                     raise
                 self._clock.sleep(wait)
                 failures += 1
+
+
+class RetryingReader(RetryingLookups):
+    """Also reads the first record of a shard, retried likewise."""
+
+    def __init__(self, kinesis: Reader, clock: Clock) -> None:
+        super().__init__(kinesis, clock)
+        self._reader = kinesis
+
+    def first_batch(self, stream: str, shard: Shard) -> Batch:
+        """Return the service's first response to a reader of one record from the trim horizon of a shard."""
+
+        def ask() -> Batch:
+            iterator = self._reader.get_shard_iterator(stream, shard.shard_id, StartingPosition.trim_horizon())
+            return self._reader.get_records(stream, shard, iterator, 1)
+
+        return self.retry_until_done(ask)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import pyarrow as pa
 
 from kinesis_nb.core.frames import SCHEMA
 from kinesis_nb.core.shards import hash_key
@@ -16,6 +15,8 @@ from kinesis_nb.errors import ConfigError, TableError, warn
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+
+    import pyarrow as pa
 
     from kinesis_nb.core.shards import Shard
 
@@ -192,18 +193,36 @@ def check_same(recorded: str, wanted: str, uri: str) -> None:
 def check_row_by_row(expression: pl.Expr) -> None:
     """Raise ConfigError for an expression whose value for a row depends on other rows, or that cannot be applied.
 
-    Rows come in batches, which are cut anew after a restart, so it would mean something else each time. The planner of
-    polars knows: it filters before it sorts only where the order and the other rows do not matter.
+    A sync cuts its rows into batches differently after a restart, so it would mean something else each time.
     """
-    empty = pl.DataFrame(pa.RecordBatch.from_pylist([], SCHEMA)).select(COLUMNS)
+    empty = pl.DataFrame(SCHEMA.empty_table()).select(COLUMNS)
     try:
-        plan = empty.lazy().sort("sequence_number").filter(expression).explain()
+        empty.lazy().filter(expression).explain()  # an unknown column, or a result other than true or false
+        is_across = depends_on_other_rows(expression, empty)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        msg = f"where= cannot be applied: {str(error).splitlines()[0]}"
-        hint = f"a sync has the columns {', '.join(COLUMNS)} to choose by"
-        raise ConfigError(msg, hint=hint) from error
-    if plan.lstrip().startswith("FILTER"):
+        raise ConfigError(
+            f"where= cannot be applied: {str(error).splitlines()[0]}",
+            hint=f"a sync has the columns {', '.join(COLUMNS)} to choose by",
+        ) from error
+    if is_across:
         raise ConfigError(
             "where= looks across rows, and a sync filters batch by batch",
             hint="keep the rows, and apply it to the table: sync.scan().filter(…)",
         )
+
+
+def depends_on_other_rows(expression: pl.Expr, empty: pl.DataFrame) -> bool:
+    """Return whether the value of an expression in one row depends on other rows.
+
+    The optimizer of polars knows: it cuts the rows before it computes an expression only where the other rows make no
+    difference. (``Expr.meta.is_row_separable`` sees no further than the outermost function. What an expression computes
+    twice would become a column of its own, below which no cut is moved.)
+
+    Parameters
+    ----------
+    empty
+        A frame without rows that has the columns.
+    """
+    query = empty.lazy().with_columns(expression.alias("mask")).slice(1, 2)
+    plan = query.explain(optimizations=pl.QueryOptFlags(comm_subexpr_elim=False))
+    return not plan.lstrip().startswith("WITH_COLUMNS")

@@ -15,11 +15,12 @@ from kinesis_nb.core.arguments import check_count, hinted
 from kinesis_nb.core.frames import Records
 from kinesis_nb.core.halt import Halt
 from kinesis_nb.core.interrupt import result_of
+from kinesis_nb.core.names import check_partition_key
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.shards import hash_key
 from kinesis_nb.core.transport import StreamExtras, StreamSummary
 from kinesis_nb.display import plain, table_html
-from kinesis_nb.errors import AccessDenied, ConfigError, KinesisError, ServiceError, StreamNotFound, closest
+from kinesis_nb.errors import AccessDenied, KinesisError, ServiceError, StreamNotFound, closest
 from kinesis_nb.exploring.lineage import Lineage
 from kinesis_nb.reading.pace import PART_BYTES
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from kinesis_nb.core.frames import Batch
-    from kinesis_nb.core.retry import RetryingLookups
+    from kinesis_nb.core.retry import RetryingReader
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.jsontext.infer import Schema
 
@@ -46,7 +47,7 @@ Stream, position, limit, newest (see :func:`kinesis_nb.reading.read.read_range`)
 class StreamView:
     """One stream; everything is asked for when you ask for it, and asked once."""
 
-    def __init__(self, kinesis: RetryingLookups, name: str, read: ReadRange) -> None:
+    def __init__(self, kinesis: RetryingReader, name: str, read: ReadRange) -> None:
         self.name = name
         self._kinesis, self._read = kinesis, read
 
@@ -128,9 +129,7 @@ class StreamView:
         ConfigError
             For a key that no record can have.
         """
-        if not 1 <= len(key) <= 256:  # noqa: PLR2004 - AWS: characters of a partition key
-            msg = f"no record has a partition key of {len(key)} characters"
-            raise ConfigError(msg, hint="partition keys have 1 to 256 characters")
+        check_partition_key(key)
         hashed = hash_key(key)
         for shard in self._listing:
             if shard.is_open and shard.hash_range[0] <= hashed <= shard.hash_range[1]:
@@ -290,7 +289,7 @@ def _shown(value: object) -> object:
 class Catalog(Mapping[str, StreamView]):
     """The streams of a source by name; displays as a table."""
 
-    def __init__(self, kinesis: RetryingLookups, region: str, read: ReadRange) -> None:
+    def __init__(self, kinesis: RetryingReader, region: str, read: ReadRange) -> None:
         self._kinesis, self._region, self._read = kinesis, region, read
         self._views: dict[str, StreamView] = {}  # a traceback may show it before its names are known
         self._views = {name: StreamView(kinesis, name, read) for name in _names(kinesis)}
@@ -339,7 +338,7 @@ class Catalog(Mapping[str, StreamView]):
         return f"<Catalog {self._region}: {', '.join(names[:_MOST_NAMES]) or 'no streams'}{more}>"
 
 
-def _names(kinesis: RetryingLookups) -> list[str]:
+def _names(kinesis: RetryingReader) -> list[str]:
     try:
         return kinesis.list_streams()
     except AccessDenied as error:

@@ -18,7 +18,7 @@ from kinesis_nb.exporting.throughput import Pacer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kinesis_nb.core.transport import Clock, Kinesis
+    from kinesis_nb.core.transport import Clock, Writer
     from kinesis_nb.exporting.lane import Observer
     from kinesis_nb.exporting.report import Tally
     from kinesis_nb.exporting.target import Target
@@ -42,7 +42,7 @@ class Exporter:
 
     def __init__(
         self,
-        kinesis: Kinesis,
+        kinesis: Writer,
         target: Target,
         clock: Clock,
         tally: Tally,

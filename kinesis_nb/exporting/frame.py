@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from kinesis_nb.core.arguments import check_choice
+from kinesis_nb.core.limits import LARGEST_RECORD_BYTES
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporting.encode import refuse_rows
 from kinesis_nb.exporting.entries import Options, Preparer, refuse_large, waves
 from kinesis_nb.exporting.exporter import IN_MEMORY, STREAMED, Exporter
 from kinesis_nb.exporting.report import ExportReport, Settled, Tally, sum_of
 from kinesis_nb.exporting.tables import CHUNK_ROWS, read_rows
-from kinesis_nb.exporting.target import LARGEST_RECORD_BYTES, look_up
+from kinesis_nb.exporting.target import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from kinesis_nb.core.transport import Clock, Kinesis
+    from kinesis_nb.core.transport import Clock, Writer
     from kinesis_nb.exporting.report import Marks, Window
     from kinesis_nb.exporting.tables import Rows
     from kinesis_nb.exporting.target import Target
@@ -56,7 +57,7 @@ class Delivery:
 
 
 def export_frame(
-    kinesis: Kinesis,
+    kinesis: Writer,
     stream: str,
     arn: str,
     frame: Any,
@@ -91,7 +92,7 @@ def export_frame(
 class _Export:
     """One run: feeds the exporter in the caller's own thread; what it did is in the tally, however it ends."""
 
-    kinesis: Kinesis
+    kinesis: Writer
     stream: str
     arn: str
     delivery: Delivery
@@ -101,7 +102,7 @@ class _Export:
     progress: Callable[[int], None]
 
     def run(self, rows: Rows, options: Options) -> None:
-        preparer = Preparer(self.kinesis, rows.schema, options, self.tally.gave_up)
+        preparer = Preparer(rows.schema, options, self.tally.gave_up)
         if preparer.beside:
             _warn_of_columns_beside(preparer.beside)
         if rows.whole is not None:

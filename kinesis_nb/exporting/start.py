@@ -30,7 +30,7 @@ from kinesis_nb.table.storage import Storage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kinesis_nb.core.transport import Clock, Kinesis
+    from kinesis_nb.core.transport import Clock, Writer
     from kinesis_nb.exporting.entries import Options
 
 
@@ -59,7 +59,7 @@ atexit.register(_exports.stop_all)
 
 
 def start_export(
-    kinesis: Kinesis,
+    kinesis: Writer,
     clock: Clock,
     rows: Any,
     stream: str,
@@ -89,7 +89,7 @@ def start_export(
 
 
 def _follow_table(
-    kinesis: Kinesis,
+    kinesis: Writer,
     clock: Clock,
     table: GrowingTable,
     path: Path,
@@ -112,7 +112,7 @@ def _follow_table(
     }
     begin = span.start.timestamp.isoformat() if span.start.kind is Kind.AT_TIMESTAMP and span.start.timestamp else None
     schema = table.schema
-    Preparer(kinesis, schema, options, lambda _rows, _reason: None)
+    Preparer(schema, options, lambda _rows, _reason: None)
     check_journal(path, header)
 
     def hurry_sync() -> None:
@@ -141,7 +141,7 @@ def _follow_table(
 
 
 def _follow_tail(
-    kinesis: Kinesis, clock: Clock, tail: Tail, stream: str, arn: str, options: Options, span: Range
+    kinesis: Writer, clock: Clock, tail: Tail, stream: str, arn: str, options: Options, span: Range
 ) -> Callable[[], StreamingExport]:
     if span.end is not None or span.start.kind is not Kind.TRIM_HORIZON or span.journal is not None:
         raise ConfigError(
@@ -152,7 +152,7 @@ def _follow_tail(
         _warn_of_loop(stream)
     target = look_up(kinesis, clock, stream, arn)
     schema = pl.DataFrame(SCHEMA.empty_table()).schema
-    Preparer(kinesis, schema, options, lambda _rows, _reason: None)
+    Preparer(schema, options, lambda _rows, _reason: None)
     return lambda: StreamingExport(
         kinesis,
         clock,

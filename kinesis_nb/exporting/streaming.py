@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kinesis_nb.core.arguments import Seconds
-    from kinesis_nb.core.transport import Clock, Kinesis
+    from kinesis_nb.core.transport import Clock, Writer
     from kinesis_nb.exporting.journal import Journal
     from kinesis_nb.exporting.rows import Feeder
     from kinesis_nb.exporting.target import Target
@@ -76,7 +76,7 @@ class StreamingExport:
 
     def __init__(
         self,
-        kinesis: Kinesis,
+        kinesis: Writer,
         clock: Clock,
         target: Target,
         feeder: Callable[[Callable[[int], int]], Feeder],
@@ -89,7 +89,7 @@ class StreamingExport:
         self.stream = target.stream
         self.journal, self.tally = journal, Tally(target.stream, named=NAMED)
         self._clock, self._target, self._rate = clock, target, rate
-        self._preparer = Preparer(kinesis, schema, options, self._gave_up)
+        self._preparer = Preparer(schema, options, self._gave_up)
         self._exporter = Exporter(kinesis, target, clock, self.tally, ordered=True, journal=journal)
         self._stopping = threading.Event()
         self._over = threading.Event()

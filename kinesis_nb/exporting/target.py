@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, TypeVar
 
+from kinesis_nb.core.limits import RECORD_BYTES
 from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.shards import MAX_HASH_KEY
 from kinesis_nb.errors import AccessDenied, ConfigError, CredentialsError, ServiceError, StreamNotFound, warn
@@ -13,12 +14,10 @@ from kinesis_nb.errors import AccessDenied, ConfigError, CredentialsError, Servi
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kinesis_nb.core.transport import Clock, Kinesis
+    from kinesis_nb.core.transport import Clock, Listings
 
 T = TypeVar("T")
 
-RECORD_BYTES = 2**20  # AWS: the default limit of a stream, data and key
-LARGEST_RECORD_BYTES = 10 * 2**20  # AWS: what that limit can be raised to
 MOST_LANES = 64  # as many as there are connections
 LANES_UNSEEN = 8  # where the shards are not known
 _AUTO = "AUTO"
@@ -48,7 +47,7 @@ class Target:
     created_at: str | None = None
 
 
-def look_up(kinesis: Kinesis, clock: Clock, stream: str, arn: str) -> Target:
+def look_up(kinesis: Listings, clock: Clock, stream: str, arn: str) -> Target:
     """Ask what the policy allows to ask; a writer that may only put records goes by hash keys and defaults.
 
     Raises

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from kinesis_nb.core.frames import UNKNOWN_LAG
+from kinesis_nb.core.limits import LEAST_RETENTION
 from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.reading.sink import Gap
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.sink import Sink
 
-LEAST_RETENTION = timedelta(hours=24)  # AWS: no stream keeps its records for less
 GRACE = timedelta(minutes=10)  # so long a reading from the horizon may take to reach a shard, while the horizon moves
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kinesis_nb.core.limits import FULL_RESPONSE_SECONDS, GET_BYTES, GET_RECORDS, SHARD_READ_BYTES, SHARD_READ_CALLS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PAGE = 10_000  # AWS: the most records that one GetRecords call may ask for
 LEAST_PAGE = 100
-BEHIND_SECONDS = 0.2  # AWS: 5 GetRecords calls/s per shard, shared by all consumers
+BEHIND_SECONDS = 1 / SHARD_READ_CALLS  # between two calls for a shard that has more to read
 IDLE_SECONDS = 1.0  # caught up: leave most of that quota to others
-BYTES_PER_SECOND = 2 * 2**20  # AWS: per shard, shared by all consumers
-FULL_REPLY_BYTES, FULL_REPLY_SECONDS = 10 * 2**20, 5.0  # AWS: after a full answer, calls within 5 s are throttled
 CREDIT_SECONDS = 1.0  # so much of the byte quota is saved up while a shard is not read
 IDLE_CALLS_PER_SECOND = 500.0  # of all caught-up shards together; with more shards each is asked less often
 IN_FLIGHT_BYTES = 256 * 2**20  # of the answers of all shards together; one alone can be 10 MiB
@@ -61,8 +60,8 @@ class ReadPace:
     """
 
     def __init__(self) -> None:
-        self._most = PAGE
-        self._asked = PAGE
+        self._most = GET_RECORDS
+        self._asked = GET_RECORDS
         self._record_bytes: float = GUESSED_RECORD_BYTES
         self._paid_at = float("-inf")  # when the bytes read so far are within the quota
 
@@ -83,14 +82,14 @@ class ReadPace:
         idle
             Seconds to wait when nothing is left to read; None when there is more.
         """
-        is_full = records < self._asked and size > 0.9 * FULL_REPLY_BYTES
+        is_full = records < self._asked and size > 0.9 * GET_BYTES
         if records:
             self._record_bytes = max(1.0, size / records)
         counted_at = min(received_at, called_at + TRANSFER_SECONDS)
-        self._paid_at = max(self._paid_at, counted_at - CREDIT_SECONDS) + size / BYTES_PER_SECOND
-        self._most = min(PAGE, 2 * self._most)
+        self._paid_at = max(self._paid_at, counted_at - CREDIT_SECONDS) + size / SHARD_READ_BYTES
+        self._most = min(GET_RECORDS, 2 * self._most)
         interval = BEHIND_SECONDS if idle is None else idle
-        return max(counted_at + FULL_REPLY_SECONDS if is_full else called_at + interval, self._paid_at)
+        return max(counted_at + FULL_RESPONSE_SECONDS if is_full else called_at + interval, self._paid_at)
 
     def throttled(self, now: float, failures: int) -> None:
         """Take note that others use the quota as well: nothing is saved up, then ask for less."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.core.frames import Batch
     from kinesis_nb.core.shards import Shard
-    from kinesis_nb.core.transport import Clock, Kinesis
+    from kinesis_nb.core.transport import Clock, Listings, Reader
 
 NOW = datetime.min.replace(tzinfo=UTC)  # as the beginning of a plan: the moment of its making
 _NOTHING = NOW  # as the time before which records may have been trimmed
@@ -32,7 +32,7 @@ RETENTION_SECONDS = 60.0  # how long an answer to "how long are records kept" is
 class Lookup:
     """Looks a stream up when a reader needs to know; those who ask meanwhile get the same answer."""
 
-    def __init__(self, kinesis: Kinesis, stream: str, clock: Clock) -> None:
+    def __init__(self, kinesis: Listings, stream: str, clock: Clock) -> None:
         self._kinesis, self._stream, self._clock = kinesis, stream, clock
         self._lock = threading.Lock()  # guards all below; held during the calls, for all want the same answer
         self._listed_at = self._described_at = float("-inf")
@@ -110,7 +110,7 @@ class ReadPlan:
         A sync ends when everything is in the table that arrived by then; None for never.
     """
 
-    kinesis: Kinesis
+    kinesis: Reader
     stream: str
     clock: Clock
     shards: tuple[Shard, ...]

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 from kinesis_nb.core import foreign, retry
 from kinesis_nb.core.compression import count_packed, unchanged
 from kinesis_nb.core.frames import SCHEMA, Records, in_range
+from kinesis_nb.core.names import check_partition_key
+from kinesis_nb.core.selection import depends_on_other_rows
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.reading.arrival import ArrivalOrder
 from kinesis_nb.reading.scheduler import Scheduler
@@ -197,8 +199,8 @@ def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBat
         For a key that no record can have, or an expression that does not give true or false for each row from the
         columns of that row. The function raises it too, for rows that an expression fails on.
     """
-    if key is not None and not (isinstance(key, str) and 1 <= len(key) <= 256):  # noqa: PLR2004 - AWS: characters
-        raise ConfigError(f"no record has the partition key {key!r:.40}", hint="keys are text of 1 to 256 characters")
+    if key is not None:
+        check_partition_key(key)
     if where is not None and not isinstance(where, pl.Expr):
         raise ConfigError(f"where= takes no {type(where).__name__}", hint='give where=pl.col("data").str.contains("x")')
 
@@ -208,7 +210,7 @@ def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBat
         return rows if where is None else rows.filter(_mask(rows, where))
 
     keep(pa.RecordBatch.from_pylist([], SCHEMA))
-    if where is not None and _looks_across_rows(where):
+    if where is not None and depends_on_other_rows(where, pl.DataFrame(SCHEMA.empty_table())):
         raise ConfigError(
             "where= looks at other rows, and is applied to one batch of rows at a time",
             hint="read without it, then filter: read(...).to_polars().filter(...)",
@@ -225,15 +227,3 @@ def _mask(rows: pa.RecordBatch, where: pl.Expr) -> pa.Array:
     if mask.dtype != pl.Boolean:
         raise ConfigError(f"where= gives {mask.dtype}, not true or false", hint="compare it with something")
     return mask.to_arrow()
-
-
-def _looks_across_rows(where: pl.Expr) -> bool:
-    """Whether the value of an expression in one row depends on other rows.
-
-    The optimizer of polars knows: only what does not may be computed after the rows were cut, so it moves the cut
-    below. (``Expr.meta.is_row_separable`` sees no further than the outermost function. What an expression computes
-    twice would become a column of its own, which is not moved.)
-    """
-    query = pl.DataFrame(SCHEMA.empty_table()).lazy().with_columns(where.alias("mask")).slice(1, 2)
-    plan = query.explain(optimizations=pl.QueryOptFlags(comm_subexpr_elim=False))
-    return not plan.lstrip().startswith("WITH_COLUMNS")

@@ -7,7 +7,6 @@ import threading
 import weakref
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import uuid4
 
 import msgspec
 from botocore import exceptions as boto_errors
@@ -31,17 +30,14 @@ from kinesis_nb.service.probe import Probe
 from kinesis_nb.service.raw import RawCalls
 from kinesis_nb.service.session import caller_arn, is_aws, make_client, make_credentials
 from kinesis_nb.service.translate import translate
-from kinesis_nb.wire.aggregation import pack
 from kinesis_nb.wire.batches import decode_batch, decode_iterator, decode_page, decoding
 from kinesis_nb.wire.finding import Page, find
 from kinesis_nb.wire.listing import all_shards, all_streams, stream_extras, stream_summary
 from kinesis_nb.wire.naming import is_arn, named, named_beside_iterator
-from kinesis_nb.wire.putting import decode_results, encode_records, request_body
+from kinesis_nb.wire.putting import decode_results, request_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    import polars as pl
 
     from kinesis_nb.access.config import SourceConfig
     from kinesis_nb.core.frames import Batch
@@ -121,14 +117,6 @@ class KinesisClient:
         request = msgspec.json.encode({"ShardIterator": iterator, "Limit": limit, **named_beside_iterator(stream)})
         with decoding.call():
             return decode_batch(self._post("get_records", request, stream), shard, self._clock.now())
-
-    def encode_records(self, keys: pl.Series, data: pl.Series) -> list[bytes]:
-        """Return records in the form that :meth:`put_records` takes."""
-        return encode_records(keys, data)
-
-    def aggregate(self, partition_key: str, data: Sequence[bytes]) -> bytes:
-        """Return the data of one record that holds several of the same key (KPL format)."""
-        return pack(partition_key, data, uuid4().hex)
 
     def find(self, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
         """Return the shard that each record is in; None for one that is not in the stream."""

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.arguments import Seconds
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.shards import Shard
-    from kinesis_nb.core.transport import Clock, Kinesis, StreamSummary
+    from kinesis_nb.core.transport import Clock, Reader, StreamSummary
     from kinesis_nb.reading.consumer import ConsumerStats
     from kinesis_nb.table.storage import Storage
 
@@ -453,7 +453,7 @@ atexit.register(_syncs.stop_all)
 
 
 def start_sync(  # noqa: PLR0913 - one for each option of Source.sync
-    kinesis: Kinesis,
+    kinesis: Reader,
     stream: str,
     storage: Storage,
     start: StartingPosition,
@@ -487,7 +487,7 @@ def start_sync(  # noqa: PLR0913 - one for each option of Source.sync
 
 
 def _feed(
-    kinesis: Kinesis,
+    kinesis: Reader,
     stream: str,
     clock: Clock,
     wanted: Callable[[Shard], bool],
@@ -505,7 +505,7 @@ def hurry(stream_arn: str, storage: Storage) -> None:
 
 
 def start_part(  # noqa: PLR0913 - the options of a call
-    kinesis: Kinesis,
+    kinesis: Reader,
     table: SyncTable,
     stream: str,
     part: RunPart,
@@ -525,7 +525,7 @@ def start_part(  # noqa: PLR0913 - the options of a call
 
 
 def open_table(
-    kinesis: Kinesis,
+    kinesis: Reader,
     stream: str,
     storage: Storage,
     start: StartingPosition,
@@ -540,7 +540,7 @@ def open_table(
 
 
 def _open(
-    kinesis: Kinesis,
+    kinesis: Reader,
     clock: Clock,
     stream: str,
     summary: StreamSummary,
@@ -558,7 +558,7 @@ def _open(
     return SyncTable.open(storage, origin)
 
 
-def _listing(kinesis: Kinesis, clock: Clock, stream: str) -> list[Shard] | None:
+def _listing(kinesis: Reader, clock: Clock, stream: str) -> list[Shard] | None:
     """Return the shards of the stream; None when there is no such stream any more."""
     try:
         return RetryingLookups(kinesis, clock).list_shards(stream)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kinesis_nb.core.limits import KEY_CHARACTERS
 from kinesis_nb.core.shards import MAX_HASH_KEY, hash_key
 
 if TYPE_CHECKING:
@@ -21,11 +22,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"\xf3\x89\x9a\xc2"
 _DIGEST = 16  # bytes of an MD5
-_MAX_KEY = (
-    256  # AWS: characters of a partition key; without a limit one long key could be blown up to gigabytes of rows
-)
 MOST_RECORDS = 2**20 // 6  # in one aggregate: KPL writes at most 1 MiB, of which each takes 6 bytes without any data
-ROW_BYTES = 4 * _MAX_KEY + 128  # of one as a row besides its data, at most: UTF-8 has 4 bytes for a character
+ROW_BYTES = 4 * KEY_CHARACTERS + 128  # of one as a row besides its data, at most: UTF-8 has 4 bytes for a character
 _MAX_VARINT = 10  # bytes of a 64-bit number
 
 _VARINT, _BYTES = 0, 2  # protobuf's wire types
@@ -134,7 +132,7 @@ def _user_record(message: bytes, keys: list[tuple[str, int]], explicit: list[byt
 
 def _partition_key(content: bytes) -> tuple[str, int]:
     key = content.decode()
-    if len(key) > _MAX_KEY:
+    if len(key) > KEY_CHARACTERS:  # else one long key could be repeated in gigabytes of rows
         raise ValueError("too long for a partition key")
     return key, hash_key(key)
 

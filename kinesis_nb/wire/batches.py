@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from kinesis_nb.core.foreign import Dropped, Foreign, drops
 from kinesis_nb.core.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, decode_text
+from kinesis_nb.core.limits import SEQUENCE_NUMBER_DIGITS
 from kinesis_nb.core.shards import Shard
 from kinesis_nb.errors import MalformedResponse
 from kinesis_nb.wire.aggregation import ROW_BYTES, may_hold_aggregates, unpack
@@ -39,7 +40,6 @@ T = TypeVar("T")
 _MOST_LAG = 10 * UNKNOWN_LAG  # ms; of more no server can know
 # Arrow's own pool keeps 1.5 MiB for each thread that ever made an array: for a thousand shards, far more than they hold
 _POOL = pa.system_memory_pool()
-_MOST_DIGITS = 129  # AWS: of a sequence number
 _EPOCH, _MICROSECOND = datetime.fromtimestamp(0, UTC), timedelta(microseconds=1)
 
 _Token = Annotated[str, msgspec.Meta(min_length=1, max_length=4_096)]  # AWS: an iterator has 512 characters at most
@@ -167,7 +167,7 @@ def _check_numbers(numbers: pa.Array) -> None:
     if not len(lengths):
         return
     is_decimal = ord("0") <= digits.min(initial=ord("9")) and digits.max(initial=ord("0")) <= ord("9")
-    if not is_decimal or not 0 < lengths.min() <= lengths.max() <= _MOST_DIGITS:
+    if not is_decimal or not 0 < lengths.min() <= lengths.max() <= SEQUENCE_NUMBER_DIGITS:
         raise malformed("records have sequence numbers that are not decimal")
     if lengths.min() == lengths.max():  # nearly always: then text is ordered as numbers are
         rises = pc.all(pc.less_equal(numbers[:-1], numbers[1:], memory_pool=_POOL), memory_pool=_POOL).as_py()

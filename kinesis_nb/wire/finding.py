@@ -29,7 +29,7 @@ class Page(NamedTuple):
     is_tip: bool
 
 
-class Reader(Protocol):
+class PageReader(Protocol):
     """The calls of a look."""
 
     def list_shards(self, stream: str) -> list[Shard]:
@@ -50,7 +50,7 @@ class _Sent(msgspec.Struct):
     PartitionKey: str
 
 
-def find(reader: Reader, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
+def find(reader: PageReader, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
     """Return the shard that each record is in; None for one that is not in the stream.
 
     Parameters
@@ -78,7 +78,7 @@ def find(reader: Reader, stream: str, records: Sequence[bytes], since: datetime)
     return [found.get(record.Data) for record in sent]
 
 
-def _pages(reader: Reader, stream: str, shard: Shard, since: datetime) -> Iterator[list[bytes]]:
+def _pages(reader: PageReader, stream: str, shard: Shard, since: datetime) -> Iterator[list[bytes]]:
     iterator: str | None = reader.get_shard_iterator(stream, shard.shard_id, StartingPosition.at(since))
     for _ in range(MOST_PAGES):
         if iterator is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
+from kinesis_nb.core.limits import MOST_RETENTION, SEQUENCE_NUMBER_DIGITS
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.core.transport import StreamExtras, StreamSummary
 from kinesis_nb.errors import MalformedResponse
@@ -18,13 +19,13 @@ T = TypeVar("T")
 
 MOST = 200_000  # shards or streams; AWS: an account has some ten thousand, and of closed ones as many for each reshard
 MOST_PAGES = 1_000  # AWS: a page has 1,000 shards or 100 streams
-_MOST_HOURS = 100 * 366 * 24  # AWS: records are kept for a year at most
+_MOST_HOURS = 100 * MOST_RETENTION // timedelta(hours=1)  # of no server can be believed to keep records for longer
 _OLDEST, _NEWEST = datetime(1971, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 Id = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}\Z")]
 _Parent = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{0,128}\Z")]  # some servers say "" for none
 _HashKey = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,39}\Z")]  # up to 2**128 - 1
-_SequenceNumber = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,129}\Z")]
+_SequenceNumber = Annotated[str, msgspec.Meta(pattern=rf"^[0-9]{{1,{SEQUENCE_NUMBER_DIGITS}}}\Z")]
 _Text = Annotated[str, msgspec.Meta(max_length=2_048)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 

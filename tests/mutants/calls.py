@@ -29,15 +29,15 @@ MUTANTS = [
     Mutant(
         "where= may look across rows",
         "reading/read.py",
-        "if where is not None and _looks_across_rows(where):",
-        "if False:",
+        "if where is not None and depends_on_other_rows(",
+        "if False and depends_on_other_rows(",
         tests=WHERE,
     ),
     Mutant(
         "where= is asked by its outermost function alone",
-        "reading/read.py",
+        "core/selection.py",
         'return not plan.lstrip().startswith("WITH_COLUMNS")',
-        "return not where.meta.is_row_separable()",
+        "return not expression.meta.is_row_separable()",
         tests=WHERE,
     ),
     Mutant(

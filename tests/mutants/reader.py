@@ -374,11 +374,11 @@ MUTANTS = [
         "self._home is None",
     ),
     Mutant("rows put back count as taken", "reading/buffer.py", "                self._taken -= rows.num_rows\n", ""),
-    Mutant("bytes cost nothing", "reading/pace.py", "+ size / BYTES_PER_SECOND", "+ 0 * size"),
+    Mutant("bytes cost nothing", "reading/pace.py", "+ size / SHARD_READ_BYTES", "+ 0 * size"),
     Mutant(
         "a full answer is not waited for",
         "reading/pace.py",
-        "counted_at + FULL_REPLY_SECONDS if is_full",
+        "counted_at + FULL_RESPONSE_SECONDS if is_full",
         "0.0 if is_full",
     ),
     Mutant(
@@ -387,7 +387,7 @@ MUTANTS = [
         "self._paid_at = max(self._paid_at, now)\n",
         "pass\n",
     ),
-    Mutant("the page never shrinks", "reading/pace.py", "max(LEAST_PAGE, self._most // 2)", "PAGE"),
+    Mutant("the page never shrinks", "reading/pace.py", "max(LEAST_PAGE, self._most // 2)", "GET_RECORDS"),
     Mutant(
         "nobody looks for a gap",
         "reading/gaps.py",

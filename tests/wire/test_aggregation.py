@@ -284,7 +284,7 @@ def test_stop_and_resume_neither_lose_nor_double(
     source: kn.Source, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often a sync stops and goes on, the table has each row of each aggregate once and in order."""
-    monkeypatch.setattr(pace, "PAGE", 2)  # so that a run ends between two aggregates
+    monkeypatch.setattr(pace, "GET_RECORDS", 2)  # so that a run ends between two aggregates
     streams.create()
     written: list[tuple[str, str]] = []
     for i in range(16):
