@@ -1,4 +1,4 @@
-"""Compressed records: gzip (CloudWatch Logs writes it) and zstd, taken apart with a limit on what comes out."""
+"""Compressed records: gzip (CloudWatch Logs writes it) and zstd, decompressed up to a limit."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions when it is imported)

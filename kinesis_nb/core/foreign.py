@@ -29,7 +29,7 @@ to the shard once a minute.
 
 _SKEW = timedelta(minutes=1)  # between the two times of a record; AWS's own examples have up to 2 s
 _TOP = 0b10 << 184  # how the numbers of the service begin
-_MADE, _WRITTEN = 148, 36  # where the two times stand, in bits from the end: whole seconds since 1970
+_MADE, _WRITTEN = 148, 36  # where the two times are, in bits from the end: whole seconds since 1970
 _SECONDS = 2**36 - 1
 
 

@@ -82,17 +82,17 @@ class Batch:
     rows
         The records in the order of the shard, with the columns of `SCHEMA`.
     next_iterator
-        Where to go on; None at the end of a closed shard.
+        Where to continue; None at the end of a closed shard.
     millis_behind_latest
-        How far the answer's end is behind the tip of the shard, in milliseconds, or `UNKNOWN_LAG`. An empty answer with
-        a value above 0 is a gap in the shard, not its end.
+        How far the response's end is behind the tip of the shard, in milliseconds, or `UNKNOWN_LAG`. An empty response
+        with a value above 0 is a gap in the shard, not its end.
     child_shards
-        Given with the last answer of a closed shard.
+        Given with the last response of a closed shard.
     dropped
         User records of aggregates that are not in `rows`, because the shard does not take their hash keys; by record,
         in the order of the shard.
     read_from, read_to
-        The sequence numbers of the answer's first and last record, whose rows may have been dropped.
+        The sequence numbers of the response's first and last record, whose rows may have been dropped.
     seen
         Up to when, by the service's clock, everything in the shard is delivered with this batch; None when not known.
     count, size
@@ -145,7 +145,7 @@ class Batch:
 
 
 def rows_behind(rows: pa.RecordBatch, sequence_number: str | None) -> pa.RecordBatch:
-    """Return the rows of one shard, which are in order, that stand behind a sequence number; all of them for None."""
+    """Return the rows of one shard, which are in order, after a sequence number; all of them for None."""
     if sequence_number is None:
         return rows
     numbers = rows.column("sequence_number")
@@ -225,7 +225,7 @@ def in_range(rows: pa.RecordBatch, start: datetime | None, end: datetime | None)
 
 
 def as_frame(given: Any) -> Any:
-    """Return a column that stands alone as a frame of it, named ``value`` if it has no name; anything else as it is."""
+    """Return a single column as a frame of it, named ``value`` if it has no name; anything else as it is."""
     polars, pandas = sys.modules.get("polars"), sys.modules.get("pandas")
     if polars is not None and isinstance(given, polars.Series):
         return given.to_frame(given.name or "value")
@@ -291,7 +291,7 @@ class Records(TableLike):
         self.note = note
 
     def to_arrow(self) -> pa.Table:
-        """Return the rows as an Arrow table; copied when they are held by polars, whose text Arrow lays out anew."""
+        """Return the rows as an Arrow table; copied when polars holds them, whose layout of text is another one."""
         return self._rows if isinstance(self._rows, pa.Table) else as_arrow(self._rows)
 
     def to_polars(self) -> pl.DataFrame:
@@ -367,8 +367,10 @@ def _index(given: object) -> int:
     try:
         return operator.index(given)  # type: ignore[arg-type]
     except TypeError:
-        msg = f"rows are found by their numbers, not by this {type(given).__name__}"
-        raise ConfigError(msg, hint="records[0], records[-1], records[:10]; to_polars() has the columns") from None
+        raise ConfigError(
+            f"rows are found by their numbers, not by this {type(given).__name__}",
+            hint="records[0], records[-1], records[:10]; to_polars() has the columns",
+        ) from None
 
 
 def _not_negative(n: int) -> int:

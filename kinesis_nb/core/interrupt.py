@@ -82,7 +82,7 @@ def apart(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def load(*names: str) -> None:
-    """Import modules apart: numpy and polars cannot be imported any more after an import that was broken off."""
+    """Import modules apart: after an interrupted import numpy and polars cannot be imported any more."""
     if missing := set(names) - _loaded:
         _import(sorted(missing))
         _loaded.update(missing)

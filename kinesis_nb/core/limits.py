@@ -1,4 +1,4 @@
-"""The limits of the service, each in one place. What we choose within them stands where it is used."""
+"""The limits of the service, each in one place. What we choose within them is defined where it is used."""
 
 from __future__ import annotations
 

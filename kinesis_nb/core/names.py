@@ -22,8 +22,9 @@ def check_stream_name(stream: object) -> str:
     ``..`` is refused although AWS would allow it: in practice it is a path that slipped in.
     """
     if not isinstance(stream, str) or not _STREAM.fullmatch(stream) or ".." in stream:
-        msg = f"{stream!r} is not the name of a stream"
-        raise ConfigError(msg, hint="1 to 128 letters, digits, '_', '.' and '-', without '..'")
+        raise ConfigError(
+            f"{stream!r} is not the name of a stream", hint="1 to 128 letters, digits, '_', '.' and '-', without '..'"
+        )
     return stream
 
 
@@ -46,15 +47,19 @@ class StreamArn:
 
     @classmethod
     def parse(cls, arn: object, region: str) -> StreamArn:
-        """Take an ARN apart, or raise ConfigError when it is none, or of another region than the source's."""
+        """Parse an ARN; raise ConfigError when it is not valid, or names another region than the source's."""
         match = _STREAM_ARN.fullmatch(str(arn))
         if match is None:
-            msg = f"{arn!r} is not the ARN of a stream"
-            raise ConfigError(msg, hint="it looks like arn:aws:kinesis:us-east-1:123456789012:stream/orders")
+            raise ConfigError(
+                f"{arn!r} is not the ARN of a stream",
+                hint="it looks like arn:aws:kinesis:us-east-1:123456789012:stream/orders",
+            )
         found = cls(**match.groupdict())
         if found.region != region:
-            msg = f"stream {found.stream!r} is in {found.region}, the source in {region}"
-            raise ConfigError(msg, hint=f'connect a source with region="{found.region}" for it')
+            raise ConfigError(
+                f"stream {found.stream!r} is in {found.region}, the source in {region}",
+                hint=f'connect a source with region="{found.region}" for it',
+            )
         return found
 
     def __str__(self) -> str:

@@ -57,7 +57,7 @@ class StartingPosition:
         Parameters
         ----------
         pinned
-            The moment that "latest" stood for. A shard iterator that is lost before the first record came is made
+            The time that "latest" meant. A shard iterator that is lost before the first record came is re-created
             again at this time, because a second LATEST would skip what arrived in between.
         """
         return cls(Kind.LATEST, timestamp=pinned)
@@ -74,7 +74,7 @@ class StartingPosition:
             exact = datetime.fromisoformat(timestamp.isoformat()).replace(fold=timestamp.fold)
             moment = exact.astimezone(UTC)
         except (AttributeError, TypeError, ValueError, OverflowError):
-            raise ConfigError(f"{timestamp!r} is not a moment in a stream", hint="give a datetime") from None
+            raise ConfigError(f"{timestamp!r} is not a time in a stream", hint="give a datetime") from None
         if exact.tzinfo is None:
             warn(f"{exact} has no time zone and is taken as local time: {moment:%Y-%m-%d %H:%M:%S} UTC")
         return cls(Kind.AT_TIMESTAMP, timestamp=moment)
@@ -90,13 +90,14 @@ class StartingPosition:
         ----------
         seen
             When everything up to then is known to have been read: so a shard that was silent for longer than the
-            stream's retention can be told from one whose records were lost.
+            stream's retention can be distinguished from one whose records were lost.
         arrived
-            When that record arrived, if that is known: so it can be told whether the stream must still have it.
+            When that record arrived, if that is known: it says whether the stream must still have it.
         """
         if not sequence_number.isdecimal():
-            msg = f"{sequence_number!r} is not a sequence number"
-            raise ConfigError(msg, hint="a sequence number is a string of decimal digits")
+            raise ConfigError(
+                f"{sequence_number!r} is not a sequence number", hint="a sequence number is a string of decimal digits"
+            )
         return cls(Kind.AFTER_SEQUENCE_NUMBER, sequence_number=sequence_number, seen=seen, arrived=arrived)
 
     @classmethod
@@ -110,7 +111,7 @@ class StartingPosition:
             ``"trim_horizon"``, ``"latest"``, ``"now"``, a datetime (without time zone: local time), a timedelta
             before `now`, a text like ``"-15m"`` (s, m, h, d) or ``"2026-11-01T12:00Z"``, or a StartingPosition.
         now
-            The moment that ``"now"``, ``"-15m"`` and a timedelta are counted from.
+            The time that ``"now"``, ``"-15m"`` and a timedelta are counted from.
 
         Raises
         ------

@@ -65,7 +65,7 @@ def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_polars() -> None:
-    """Raise ForkedProcess in a child in which polars would wait for the threads that it had in the parent, for ever."""
+    """Raise ForkedProcess in a child in which polars would hang, waiting for the threads that it had in the parent."""
     process = os.getpid()
     if process == _imported_in:
         return

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 BASE_SECONDS, CAP_SECONDS = 0.2, 10.0
 THROTTLED_AT_LEAST = 1.0  # seconds; the service counts per second
-PROBE_SECONDS = 60.0  # for a key that somebody must mend
+PROBE_SECONDS = 60.0  # between tries while the encryption key cannot be used, which only its owner can change
 PATIENCE_SECONDS = 30.0  # for a call that a cell waits for
 
 

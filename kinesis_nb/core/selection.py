@@ -27,7 +27,7 @@ _ONE_TABLE = "a table keeps one selection for good: give the same options, or a 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A polars expression, and what tells it from others.
+    """A polars expression, and what identifies it.
 
     Attributes
     ----------
@@ -132,8 +132,9 @@ class Selection:
     def check_listed(self, stream: str, listing: Iterable[Shard]) -> None:
         """Raise ConfigError for a shard that the stream does not have."""
         if missing := sorted((self.shards or set()) - {shard.shard_id for shard in listing}):
-            msg = f"stream {stream!r} has no shard {', '.join(missing)}"
-            raise ConfigError(msg, hint=f"explore({stream!r}).shards lists them")
+            raise ConfigError(
+                f"stream {stream!r} has no shard {', '.join(missing)}", hint=f"explore({stream!r}).shards lists them"
+            )
 
     # --- in the properties of a table
 
@@ -181,8 +182,8 @@ def check_same(recorded: str, wanted: str, uri: str) -> None:
         texts = [(one.pop("digest"), one.pop("where"))[1] for one in (found, given)]
         if found == given and texts[0] != texts[1]:
             warn(
-                f"{uri} was made with where={texts[0]} by polars {versions[0]}; whether where={texts[1]} means the same"
-                " cannot be told, and is assumed"
+                f"{uri} was made with where={texts[0]} by polars {versions[0]}; this call's where={texts[1]}"
+                " cannot be compared with it, and is assumed to mean the same"
             )
     if found != given:
         shown = _as_arguments(json.loads(recorded or "{}")), _as_arguments(json.loads(wanted or "{}"))

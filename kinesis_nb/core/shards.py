@@ -68,16 +68,17 @@ def parents_first(parents: Mapping[str, Sequence[str]]) -> list[str]:
     Raises
     ------
     MalformedResponse
-        When a shard is its own ancestor, which is no shard of Kinesis.
+        When a shard is its own ancestor, which no shard of Kinesis can be.
     """
     try:
         return list(TopologicalSorter(parents).static_order())
     except CycleError as error:
         around: list[str] = error.args[1]
         shown = " <- ".join(around[:_MOST_SHOWN]) + (" <- …" if len(around) > _MOST_SHOWN else "")
-        msg = f"a shard is listed as its own ancestor: {shown}"
         raise MalformedResponse(
-            msg, hint="no such listing comes from Kinesis: check endpoint_url", retryable=True
+            f"a shard is listed as its own ancestor: {shown}",
+            hint="Kinesis sends no such listing: check endpoint_url",
+            retryable=True,
         ) from None
 
 
@@ -118,14 +119,14 @@ class ShardTracker:
         self._gone: list[Shard] = []  # known from an earlier listing only
 
     def observe(self, shards: Iterable[Shard]) -> None:
-        """Take in a listing; what is known already is kept, so a stale listing takes nothing away.
+        """Add a listing; what is known already is kept, so a stale listing removes nothing.
 
         A shard that is not listed, while its children are, has left the stream.
 
         Raises
         ------
         MalformedResponse
-            When a shard would be its own ancestor: it could never be read. Nothing is taken in then.
+            When a shard would be its own ancestor: it could never be read. Nothing is added then.
         """
         listed = {shard.shard_id: shard for shard in shards}
         self._take_in(listed)
@@ -146,7 +147,7 @@ class ShardTracker:
         return self._shards.get(shard_id)
 
     def observe_new(self, shards: Iterable[Shard]) -> None:
-        """Take in children as the last answer of their parent names them; a listing knows more, so it wins.
+        """Add children as the last response of their parent names them; a listing knows more, so it wins.
 
         Raises
         ------

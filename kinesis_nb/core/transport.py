@@ -67,7 +67,7 @@ class StreamExtras:
 
 
 class ServerTime(NamedTuple):
-    """The service's clock stands between these two."""
+    """The service's clock is between these two."""
 
     earliest: datetime
     latest: datetime

@@ -1,4 +1,4 @@
-"""A look at a source: its streams, their shards, a sample of their records."""
+"""What a source holds: its streams, their shards, a sample of their records."""
 
 from __future__ import annotations
 
@@ -134,8 +134,11 @@ class StreamView:
         for shard in self._listing:
             if shard.is_open and shard.hash_range[0] <= hashed <= shard.hash_range[1]:
                 return shard
-        msg = f"no open shard of {self.name!r} takes {key!r} now"
-        raise ServiceError(msg, hint="the stream was changing when it was listed: explore it again", retryable=True)
+        raise ServiceError(
+            f"no open shard of {self.name!r} takes {key!r} now",
+            hint="the stream was changing when it was listed: explore it again",
+            retryable=True,
+        )
 
     @hinted
     def schema(self, n: int = 1_000, *, max_fields: int = 500) -> Schema:
@@ -146,7 +149,7 @@ class StreamView:
         Parameters
         ----------
         max_fields
-            Keep so many fields, the most frequent ones. An object within a record with more names stays JSON text.
+            How many fields to keep, the most frequent ones first. An object with more names stays JSON text.
         """
         from kinesis_nb.jsontext.infer import infer_schema
 
@@ -172,8 +175,8 @@ class StreamView:
         Returns
         -------
         polars.DataFrame
-            `shard_id`, `state`, `lag` (``MillisBehindLatest`` of the first answer; zero: nothing to read) and `oldest`,
-            the arrival of the oldest record; null when there is none, or a stretch without records before it.
+            `shard_id`, `state`, `lag` (``MillisBehindLatest`` of the first response; zero: nothing to read) and
+            `oldest`, the arrival of the oldest record; null when there is none, or a stretch without records before it.
         """
         import polars as pl
 
@@ -298,8 +301,7 @@ class Catalog(Mapping[str, StreamView]):
         try:
             return self._views[name]
         except KeyError:
-            msg = f"no stream {name!r} in {self._region}"
-            raise StreamNotFound(msg, hint=closest(name, self._views)) from None
+            raise StreamNotFound(f"no stream {name!r} in {self._region}", hint=closest(name, self._views)) from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._views

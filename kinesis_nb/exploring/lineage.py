@@ -118,7 +118,7 @@ def _share(shard: Shard) -> float:
 
 
 def _places(shards: Collection[Shard]) -> dict[int, float]:
-    """Return how far down each hash key stands at which a shard begins or ends.
+    """Return how far down to draw each hash key at which a shard begins or ends.
 
     To scale, but with room for a line of text in the thinnest shard as long as they are not too many.
     """

@@ -84,9 +84,9 @@ class Schema(TableLike):
     dtype
         The type of the whole object, to give to :func:`kinesis_nb.parse_json` or to polars.
     rows
-        How many rows were looked at.
+        How many rows were read.
     malformed
-        How many of them were no JSON object.
+        How many of them were not a JSON object.
     fields
         The fields in the order in which they were met, those of an object behind it.
     left_out
@@ -137,7 +137,7 @@ _TABLE = pa.schema(
 
 
 def infer_schema(texts: Iterable[str | bytes | None], max_fields: int = MAX_FIELDS) -> Schema:
-    """Look at JSON texts and say what they hold; nothing in them is an error.
+    """Return the schema of JSON texts; nothing in them is an error.
 
     None is passed over; a text may hold several objects. Integers and floats together are Float64. Any other two types,
     integers beyond 64 bits, or beyond 2^53 beside floats, floats with more digits than a double keeps, objects with

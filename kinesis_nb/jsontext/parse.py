@@ -157,7 +157,7 @@ def _explode(table: Any, parsed: pa.Table, several: Mapping[int, int]) -> tuple[
 
 
 def _open(frame: Any, column: str) -> tuple[Any, Slices]:
-    """Return the frame as polars or pandas, and a function that gives the values of a column, so many at a time."""
+    """Return the frame as polars or pandas, and a function that gives the values of a column, `size` at a time."""
     frame, pandas = as_frame(frame), sys.modules.get("pandas")
     if pandas is not None and isinstance(frame, pandas.DataFrame):
         _check_column(column, list(frame.columns))
@@ -176,7 +176,7 @@ def _open(frame: Any, column: str) -> tuple[Any, Slices]:
 
 
 def _slices(height: int, texts: Callable[[slice], list[Any]], raws: Callable[[slice], list[Any]]) -> Slices:
-    """Return a function that gives the values so many at a time; `raws` has the bytes of those that are not UTF-8."""
+    """Return a function that gives the values `size` at a time; `raws` has the bytes of those that are not UTF-8."""
 
     def give(size: int) -> Iterator[list[Any]]:
         for start in range(0, height, size):
@@ -199,8 +199,10 @@ def _to_polars(frame: Any) -> pl.DataFrame:
     if isinstance(frame, pl.LazyFrame):
         raise ConfigError("a LazyFrame holds no rows yet", hint="collect() it first")
     if not hasattr(frame, "__arrow_c_stream__"):
-        msg = f"a {type(frame).__name__} is not a table"
-        raise ConfigError(msg, hint="give a polars or pandas DataFrame, or what read(), tail() and sample() return")
+        raise ConfigError(
+            f"a {type(frame).__name__} is not a table",
+            hint="give a polars or pandas DataFrame, or what read(), tail() and sample() return",
+        )
     return pl.DataFrame(frame)
 
 

@@ -29,7 +29,7 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
 
 
 class Replaced(NamedTuple):
-    """Text that stands for bytes which it does not wholly say."""
+    """Text of bytes that are not all UTF-8, so it does not say all of them."""
 
     text: str
     raw: bytes
@@ -195,5 +195,4 @@ def _text(row: Any) -> str:
         case bytes():
             return row.decode()
         case _:
-            msg = f"{type(row).__name__}, not text"
-            raise TypeError(msg)
+            raise TypeError(f"{type(row).__name__}, not text")

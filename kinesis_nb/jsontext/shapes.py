@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NEW_FIELD = "new field "
 _NULL = b"null"
-_MOST = 2**63 - 1  # msgspec takes no larger bound
+_MOST = 2**63 - 1  # msgspec does not accept a larger bound
 _AS_ARROW: dict[Any, pa.DataType] = {
     pl.Float32(): pa.float32(),
     pl.Float64(): pa.float64(),
@@ -172,7 +172,7 @@ class Object:
         Raises
         ------
         ValueError
-            For a field name that msgspec does not take.
+            For a field name that msgspec does not accept.
         """
         members: list[Any] = [
             (self._slots[name], kind := shape.annotation(forbid_unknown=forbid_unknown), _default(kind))
@@ -239,7 +239,7 @@ def object_shape(dtype: pl.Struct, path: str | None = None, text: frozenset[str]
     Parameters
     ----------
     path
-        Where it stands in the rows; None for a whole row, because a field may be called "".
+        Its path in the rows; None for a whole row, because a field may be called "".
     text
         The paths of String fields for which anything may come.
 
@@ -265,8 +265,7 @@ def shape_of(dtype: Any, path: str, text: frozenset[str]) -> Shape:
         case _ if dtype in _AS_ARROW or _integer_range(dtype):
             return Leaf(dtype, path, as_text=path in text)
         case _:
-            msg = f"{path} cannot be {dtype}"
-            raise ConfigError(msg, hint="take it as pl.String and convert it afterwards")
+            raise ConfigError(f"{path} cannot be {dtype}", hint="take it as pl.String and convert it afterwards")
 
 
 def join(path: str | None, name: str) -> str:
@@ -275,7 +274,7 @@ def join(path: str | None, name: str) -> str:
 
 
 def whole_number(text: str, value: float) -> int | None:
-    """Return the integer that a JSON number with a fraction or an exponent stands for, if it is one of 64 bits.
+    """Return the integer that a JSON number with a fraction or an exponent equals, if it has at most 64 bits.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ class ArrivalOrder:
     shards
         Those that are known from the beginning.
     newest
-        Keep only about so many of the newest rows of each shard.
+        Keep only about this many of the newest rows of each shard.
     """
 
     def __init__(self, shards: Iterable[Shard], newest: int | None = None) -> None:
@@ -44,7 +44,7 @@ class ArrivalOrder:
         self.expect(shards)
 
     def expect(self, shards: Iterable[Shard]) -> None:
-        """Take note of shards: one that gives no rows itself still stands between its parents and its children."""
+        """Record shards: one without rows still orders its children behind its parents."""
         with self._lock:
             self._parents.update((shard.shard_id, shard.parents) for shard in shards)
 
@@ -88,7 +88,7 @@ def _sorted(tables: Mapping[str, pa.Table], keys: Sequence[Keys]) -> pl.DataFram
     table = pa.concat_tables([concat([]), *tables.values()])
     key = np.concatenate([np.empty(0, np.int64), *keys])
     is_sorted = bool((key[:-1] <= key[1:]).all())
-    # to make a column anew is faster than to move its rows; mostly nothing was aggregated, and all is text
+    # creating a constant column is faster than moving its rows; mostly nothing was aggregated, and all is text
     made: dict[str, pl.Series | pl.Expr] = {}
     if table["data_raw"].null_count == table.num_rows:
         made["data_raw"] = pl.lit(None, pl.Binary)

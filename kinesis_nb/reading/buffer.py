@@ -31,7 +31,7 @@ class OnFull(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BufferStats:
-    """A moment of a buffer.
+    """A snapshot of a buffer.
 
     Attributes
     ----------
@@ -63,13 +63,14 @@ class Buffer:
 
     def __init__(self, max_rows: int, max_bytes: int, on_full: OnFull | str) -> None:
         if not all(isinstance(limit, int) and limit > 0 for limit in (max_rows, max_bytes)):
-            msg = f"a buffer of {max_rows!r} rows and {max_bytes!r} bytes can hold nothing"
-            raise ConfigError(msg, hint="max_rows and max_bytes are whole numbers, 1 or more")
+            raise ConfigError(
+                f"a buffer of {max_rows!r} rows and {max_bytes!r} bytes cannot hold anything",
+                hint="max_rows and max_bytes are whole numbers, 1 or more",
+            )
         try:
             self._on_full = OnFull(on_full)
         except ValueError:
-            msg = f"on_full={on_full!r} is not known"
-            raise ConfigError(msg, hint='use "drop_oldest" or "block"') from None
+            raise ConfigError(f"on_full={on_full!r} is not known", hint='use "drop_oldest" or "block"') from None
         self._max_rows, self._max_bytes = max_rows, max_bytes
         self._changed = threading.Condition()  # guards everything below; never held during I/O
         self._batches: deque[Held] = deque()
@@ -95,8 +96,7 @@ class Buffer:
             if self._on_full is OnFull.BLOCK and not self._may_take(rows):
                 self._wait_for_room(rows)
             if self._closed:
-                msg = "the buffer is closed"
-                raise Closed(msg)
+                raise Closed("the buffer is closed")
             self._append(shard_id, rows)
             self._received += rows.num_rows
             for see in self._watchers:
@@ -158,7 +158,7 @@ class Buffer:
         return max(by_count, -(-too_many_bytes * rows.num_rows // held))
 
     def take(self, timeout: float | None = None, most: int | None = None, batches: int | None = None) -> list[Held]:
-        """Take rows out, waiting until there is something: all, at most `most`, or so many batches.
+        """Take rows out, waiting until there is something: all, at most `most` rows, or at most `batches` batches.
 
         Returns
         -------
@@ -194,7 +194,7 @@ class Buffer:
         return taken
 
     def untake(self, taken: list[Held]) -> None:
-        """Put back what was taken last and not used; it may exceed the budget for a moment."""
+        """Put back what was taken last and not used; it may exceed the budget for a short time."""
         with self._changed:
             for shard_id, rows in reversed(taken):
                 self._prepend(shard_id, self._whole(rows))
@@ -259,13 +259,13 @@ class Buffer:
         return self._error
 
     def stats(self) -> BufferStats:
-        """Return exact counts, all of the same moment."""
+        """Return exact counts, all taken at the same time."""
         with self._changed:
             return BufferStats(self._rows, self._bytes, self._received, self._taken, dict(self._dropped))
 
 
 def _held(rows: pa.RecordBatch) -> int:
-    """Return how many bytes stay in memory as long as a batch does; `nbytes` tells how many of them it shows."""
+    """Return how many bytes stay in memory as long as a batch does; `nbytes` says how many of them it shows."""
     return int(rows.get_total_buffer_size())
 
 

@@ -1,6 +1,6 @@
 """One shard's state machine.
 
-It decides how long to wait and never sleeps, so a test can run hours of it in a moment.
+It decides how long to wait and never sleeps, so a test can run hours of it in milliseconds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 DEGRADED_SECONDS = 60.0  # of failures without a success
 LATEST_LASTS = timedelta(seconds=5)  # between the call of a tail and the first call for a shard
-MISSING_TRIES = 3  # for a shard that is listed, and yet not found
+MISSING_TRIES = 3  # for a shard that is listed but not found
 RATE_SECONDS = 10.0  # over which the rate of records is averaged
 
 
@@ -60,12 +60,12 @@ class ShardState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ConsumerStats:
-    """A moment of one shard.
+    """A snapshot of one shard.
 
     Attributes
     ----------
     millis_behind_latest
-        As the last answer said; None before the first.
+        As the last response said; None before the first.
     records, calls, throttles, retries
         Counts since the start; `retries` includes `throttles`.
     rate
@@ -73,9 +73,9 @@ class ConsumerStats:
     dropped
         User records of aggregates that are not among the rows, because the shard does not take their hash keys.
     malformed
-        Answers that were not whole and were asked for again.
+        Incomplete responses, which were requested again.
     caught_up_call
-        Which call was the last one to be answered with "nothing left"; 0 for none.
+        Which call was the last one whose response said that nothing is left; 0 for none.
     error
         Why the consumer is backing off, else an empty string.
     """
@@ -145,7 +145,7 @@ class Failures:
         if not self.in_a_row:
             self.since = now
 
-    def answered(self) -> None:
+    def note_response(self) -> None:
         """Record that a response came."""
         self.is_renewed, self.not_found = False, 0
 
@@ -153,12 +153,12 @@ class Failures:
 class ShardConsumer:
     """Reads one shard, in order, into a sink.
 
-    Call :meth:`step` again and again, waiting in between as long as it says. One thread at a time.
+    Call :meth:`step` repeatedly, waiting in between for the time that it returns. One thread at a time.
 
     Parameters
     ----------
     share
-        What this shard may take of what all of them have in common.
+        How much of what all shards share this one may use.
     reach
         For a child: how far its parents were read.
     """
@@ -196,7 +196,7 @@ class ShardConsumer:
         Raises
         ------
         KinesisError
-            One that no retry can mend, or whatever the sink raised.
+            One that no retry can help, or whatever the sink raised.
         """
         try:
             wait = self._next()()
@@ -247,11 +247,11 @@ class ShardConsumer:
         counters.calls += 1
         limit = self._pace.limit(self._quota.page_bytes)
         asked_at = self._plan.kinesis.server_time().earliest
-        answer = self._plan.kinesis.get_records(self._plan.stream, self.shard, iterator, limit)
+        response = self._plan.kinesis.get_records(self._plan.stream, self.shard, iterator, limit)
         received, before = clock.monotonic(), counters.records
-        self._check_forward(answer)
-        self._failures.answered()
-        with closing(self._plan.parts(answer, self._quota.part_bytes)) as parts:
+        self._check_forward(response)
+        self._failures.note_response()
+        with closing(self._plan.parts(response, self._quota.part_bytes)) as parts:
             wants_more = all(self._deliver(part, asked_at) for part in parts)
         self._note_rate(counters.records - before, elapsed)
         if not wants_more:
@@ -259,18 +259,21 @@ class ShardConsumer:
             return None
         if self.phase is ShardPhase.CONFIRM_END:
             return self._confirm_end()
-        return self._wait(answer, received)
+        return self._wait(response, received)
 
-    def _check_forward(self, answer: Batch) -> None:
+    def _check_forward(self, response: Batch) -> None:
         """Raise MalformedResponse for records that were delivered before, unless the last one was asked for again."""
         position = self._position
-        if position is None or position.sequence_number is None or answer.read_from is None:
+        if position is None or position.sequence_number is None or response.read_from is None:
             return
-        ahead = int(answer.read_from) - int(position.sequence_number)
+        ahead = int(response.read_from) - int(position.sequence_number)
         if ahead < 0 or (ahead == 0 and position.kind is Kind.AFTER_SEQUENCE_NUMBER and not self._gaps.is_pending):
             self._iterator = None
-            msg = f"a response for {self.shard.shard_id} holds records that were read before"
-            raise MalformedResponse(msg, hint="it will be asked for again", retryable=True)
+            raise MalformedResponse(
+                f"a response for {self.shard.shard_id} holds records that were read before",
+                hint="it will be requested again",
+                retryable=True,
+            )
 
     def _deliver(self, batch: Batch, asked_at: datetime) -> bool:
         """Give the sink a part of a response; whatever fails after that continues behind this part."""
@@ -290,7 +293,7 @@ class ShardConsumer:
         return self._iterator
 
     def _pinned(self, position: StartingPosition) -> StartingPosition:
-        """Return the moment of LATEST in its place once LATEST would skip what arrived since then."""
+        """Replace LATEST by its time once LATEST would skip what arrived since then."""
         if position.kind is not Kind.LATEST or position.timestamp is None:
             return position
         is_late = self._plan.kinesis.server_time().latest - position.timestamp > LATEST_LASTS
@@ -312,13 +315,13 @@ class ShardConsumer:
         weight = 1 - exp(-elapsed / RATE_SECONDS) if counters.calls > 1 else 0.0
         counters.rate += weight * (records / max(elapsed, 1e-3) - counters.rate)
 
-    def _wait(self, answer: Batch, received: float) -> float:
+    def _wait(self, response: Batch, received: float) -> float:
         caught_up = self._counters.millis_behind_latest == 0
         self.state = ShardState.CAUGHT_UP if caught_up else ShardState.READING
         if caught_up:
             self._counters.caught_up_call = self._counters.calls
         idle = self._quota.idle_seconds if caught_up else None
-        call_at = self._pace.answered(self._called_at, received, answer.count, answer.size, idle=idle)
+        call_at = self._pace.note_response(self._called_at, received, response.count, response.size, idle=idle)
         return max(0.0, call_at - self._plan.clock.monotonic())
 
     # --- the end of a shard ---
@@ -359,7 +362,7 @@ class ShardConsumer:
             return None
         check_same_stream(self.shard, listed)
         self._move(ShardEvent.LISTED)
-        raise ServiceError(f"{self.shard.shard_id} is listed, and yet not found", retryable=True)
+        raise ServiceError(f"{self.shard.shard_id} is listed but not found", retryable=True)
 
     def _check_newer(self, listing: Mapping[str, Shard]) -> None:
         """Raise for a listing without this shard and without any newer one: it is stale, or of another stream.
@@ -376,7 +379,7 @@ class ShardConsumer:
     # --- failures ---
 
     def _prepare_retry(self, error: KinesisError) -> None:
-        """Get ready to try again, or raise what no retry can mend."""
+        """Get ready to try again, or raise what no retry can help."""
         match error:
             case IteratorExpired():
                 self._renew_iterator(error)
@@ -397,7 +400,7 @@ class ShardConsumer:
         self._failures.is_renewed = self._failures.is_renewed or not error.retryable
 
     def _note_not_found(self, error: StreamNotFound) -> None:
-        """Look next whether the shard is still there."""
+        """Find out next whether the shard is still there."""
         if self.phase in (ShardPhase.FIND_SHARD, ShardPhase.FIND_ENDED_SHARD):  # not even a listing knows the stream
             raise error
         self._failures.not_found += 1

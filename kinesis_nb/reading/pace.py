@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 LEAST_PAGE = 100
 BEHIND_SECONDS = 1 / SHARD_READ_CALLS  # between two calls for a shard that has more to read
 IDLE_SECONDS = 1.0  # caught up: leave most of that quota to others
-CREDIT_SECONDS = 1.0  # so much of the byte quota is saved up while a shard is not read
+CREDIT_SECONDS = 1.0  # of the byte quota that are saved up while a shard is not read
 IDLE_CALLS_PER_SECOND = 500.0  # of all caught-up shards together; with more shards each is asked less often
-IN_FLIGHT_BYTES = 256 * 2**20  # of the answers of all shards together; one alone can be 10 MiB
-PART_BYTES = 16 * 2**20  # of what is opened of an answer before it is delivered
+IN_FLIGHT_BYTES = 256 * 2**20  # of the responses of all shards together; one alone can be 10 MiB
+PART_BYTES = 16 * 2**20  # of what is opened of a response before it is delivered
 LEAST_PAGE_BYTES = 2**20  # per shard in any case: five such pages a second are more than the service gives
-GUESSED_RECORD_BYTES = 2**10  # until the first answer tells
-TRANSFER_SECONDS = 1.0  # what an answer may take on its way before it counts as counted
+GUESSED_RECORD_BYTES = 2**10  # until the first response shows it
+TRANSFER_SECONDS = 1.0  # what a response may take on its way before the service is taken to have counted it
 
 
 @dataclass(frozen=True, slots=True)
 class SharedQuota:
-    """What one shard may take of what all of them have in common.
+    """How much of what all shards share one of them may use.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class SharedQuota:
 
     @property
     def page_bytes(self) -> float:
-        """How large an answer should be at most."""
+        """How large a response should be at most."""
         return max(LEAST_PAGE_BYTES, IN_FLIGHT_BYTES / max(1, self.shards()))
 
     @property
@@ -54,7 +54,7 @@ ALONE = SharedQuota()
 
 
 class ReadPace:
-    """The next moment at which a shard may be asked, and the ``Limit`` of that call.
+    """The time at which a shard may be asked next, and the ``Limit`` of that call.
 
     Times are seconds of one monotonic clock.
     """
@@ -66,17 +66,19 @@ class ReadPace:
         self._paid_at = float("-inf")  # when the bytes read so far are within the quota
 
     def limit(self, page_bytes: float) -> int:
-        """Return how many records to ask for, so that they are about so many bytes at most."""
+        """Return how many records to ask for, so that they are about `page_bytes` bytes at most."""
         self._asked = max(1, min(self._most, int(page_bytes / self._record_bytes)))
         return self._asked
 
-    def answered(self, called_at: float, received_at: float, records: int, size: int, *, idle: float | None) -> float:
-        """Take note of an answer; return when to call next.
+    def note_response(
+        self, called_at: float, received_at: float, records: int, size: int, *, idle: float | None
+    ) -> float:
+        """Record a response; return when to call next.
 
         Parameters
         ----------
         called_at, received_at
-            The service counts the bytes at some moment in between.
+            The service counts the bytes at some time in between.
         records, size
             How many it held, and their bytes (data and partition keys).
         idle
@@ -92,7 +94,7 @@ class ReadPace:
         return max(counted_at + FULL_RESPONSE_SECONDS if is_full else called_at + interval, self._paid_at)
 
     def throttled(self, now: float, failures: int) -> None:
-        """Take note that others use the quota as well: nothing is saved up, then ask for less."""
+        """Record that others use the quota too: nothing is saved up, and after repeated throttles ask for less."""
         self._paid_at = max(self._paid_at, now)
         if failures:
             self._most = max(LEAST_PAGE, self._most // 2)

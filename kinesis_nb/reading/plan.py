@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.core.transport import Clock, Listings, Reader
 
-NOW = datetime.min.replace(tzinfo=UTC)  # as the beginning of a plan: the moment of its making
+NOW = datetime.min.replace(tzinfo=UTC)  # as the beginning of a plan: the time at which it is made
 _NOTHING = NOW  # as the time before which records may have been trimmed
-RETENTION_SECONDS = 60.0  # how long an answer to "how long are records kept" is believed
+RETENTION_SECONDS = 60.0  # how long the retention that the service said is believed
 
 
 class Lookup:
-    """Looks a stream up when a reader needs to know; those who ask meanwhile get the same answer."""
+    """Looks a stream up for all of its readers; those who ask at the same time share one response."""
 
     def __init__(self, kinesis: Listings, stream: str, clock: Clock) -> None:
         self._kinesis, self._stream, self._clock = kinesis, stream, clock
-        self._lock = threading.Lock()  # guards all below; held during the calls, for all want the same answer
+        self._lock = threading.Lock()  # guards all below; held during the calls, because all want the same response
         self._listed_at = self._described_at = float("-inf")
         self._shards: Mapping[str, Shard] = {}
         self._retention = timedelta(0)
@@ -103,7 +103,7 @@ class ReadPlan:
         What arrived before this time may have left the stream before this reading began, however long the stream keeps
         its records now.
     patience
-        Seconds after which a reader gives up a shard for which it was told nothing but nonsense.
+        Seconds after which a reader gives up a shard for which every response was malformed.
     selection
         What a sync keeps; `wanted` and `unpack` go with it.
     end
@@ -138,16 +138,16 @@ class ReadPlan:
         object.__setattr__(plan, "lookup", self.lookup)
         return plan
 
-    def parts(self, answer: Batch, most: int) -> Generator[Batch]:
-        """Give a response opened, in parts of whole records: of about `most` bytes each, or of one larger record.
+    def parts(self, response: Batch, most: int) -> Generator[Batch]:
+        """Yield an opened response in parts of whole records: of about `most` bytes each, or of one larger record.
 
         Where one record may be much larger than `most`, one shard at a time opens and delivers its parts: all of them
         at once could fill the memory.
         """
-        may_be_large = answer.packed is not None or (self.unpack is not unchanged and may_burst(answer.rows, most))
+        may_be_large = response.packed is not None or (self.unpack is not unchanged and may_burst(response.rows, most))
         with holding(self._opening) if may_be_large else nullcontext():
             # no name here holds a part while the next one is made
-            yield from chain.from_iterable(map(self.unpack, answer.parts(most, self.foreign), repeat(most)))
+            yield from chain.from_iterable(map(self.unpack, response.parts(most, self.foreign), repeat(most)))
 
     def position(self, shard: Shard, start: StartingPosition) -> StartingPosition:
         """Return where to start a shard: one that was born after the first listing is read from its beginning."""
@@ -156,14 +156,14 @@ class ReadPlan:
 
 
 def check_same_stream(known: Shard, listed: Shard) -> None:
-    """Raise StreamNotFound when a shard of the same id is another one than it was: the stream was made again."""
+    """Raise StreamNotFound when the id belongs to another shard than before: the stream was re-created."""
     if known.starting_sequence_number not in ("0", listed.starting_sequence_number):
         raise stream_recreated()
 
 
 def stream_recreated() -> StreamNotFound:
-    """Return the error of a reader whose stream is another one by now."""
+    """Return the error of a reader whose stream was replaced by another one."""
     return StreamNotFound(
-        "the stream was deleted and made again under the same name",
+        "the stream was deleted and re-created under the same name",
         hint="what was read came from the old one; start again to read the new one",
     )

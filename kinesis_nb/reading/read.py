@@ -46,9 +46,9 @@ class TimeRange:
     keep
         Filters every batch as it comes, so that memory holds only what is wanted.
     limit
-        Stop after so many rows; which ones they are depends on which shard answers first.
+        Stop after this many rows; which ones they are depends on which shard responds first.
     newest
-        Keep only about so many of the newest rows of each shard, however long the window is.
+        Keep only about this many of the newest rows of each shard, however long the range is.
     """
 
     start: StartingPosition
@@ -86,7 +86,7 @@ def read_range(
         while not sink.done.wait(0.1):
             progress(sink.kept, sink.share())
     except KeyboardInterrupt:
-        note = "interrupted: not all was read"
+        note = "interrupted: not everything was read"
         warn(f"the read was {note}")
     finally:
         scheduler.stop()
@@ -101,7 +101,7 @@ def read_range(
         warn(f"the read is without some: {said}")
     rows = sink.take()
     if plan.unpack is not unchanged and (packed := count_packed(rows["data_raw"].drop_nulls().to_arrow())):
-        told = f"{packed:,} with compressed data that is damaged, too large or not all: the bytes are in data_raw"
+        told = f"{packed:,} with compressed data that is damaged, too large or incomplete: the bytes are in data_raw"
         note = f"{note}, {told}" if note else told
         warn(f"of the rows of the read {told}, parse_json says why")
     return Records(rows, note)
@@ -126,7 +126,7 @@ class _RowCollector:
         return self._plan.position(shard, self._window.start)
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
-        """Keep what is wanted; a shard has given enough when its answer reaches past the end."""
+        """Keep what is wanted; a shard has given enough when its response reaches past the end."""
         received = self._plan.kinesis.server_time().earliest
         rows = self._window.keep(in_range(batch.rows, self._window.start.timestamp, self._window.end))
         self._order.add(shard, rows)
@@ -160,7 +160,7 @@ class _RowCollector:
         """Whether everything that had arrived by the end has been seen.
 
         Arrival times within a shard may step back a little, so a row from after the end proves nothing. The lag does:
-        it says for which moment the answer is complete. An empty answer that lags is a gap, and reading goes on.
+        it says for which time the response is complete. An empty response that lags is a gap, and reading continues.
         """
         if batch.millis_behind_latest == 0:
             return True
@@ -202,7 +202,9 @@ def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBat
     if key is not None:
         check_partition_key(key)
     if where is not None and not isinstance(where, pl.Expr):
-        raise ConfigError(f"where= takes no {type(where).__name__}", hint='give where=pl.col("data").str.contains("x")')
+        raise ConfigError(
+            f"where= does not accept {type(where).__name__}", hint='give where=pl.col("data").str.contains("x")'
+        )
 
     def keep(rows: pa.RecordBatch) -> pa.RecordBatch:
         if key is not None:
@@ -222,8 +224,10 @@ def _mask(rows: pa.RecordBatch, where: pl.Expr) -> pa.Array:
     try:
         mask = pl.DataFrame(rows).with_columns(where.alias("mask"))["mask"]
     except (Exception, pl.exceptions.PanicException) as error:  # functions of the user run in it too
-        msg = f"where= cannot be applied: {(str(error).splitlines() or [type(error).__name__])[0]}"
-        raise ConfigError(msg, hint=f"it gives true or false from the columns {', '.join(SCHEMA.names)}") from error
+        raise ConfigError(
+            f"where= cannot be applied: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            hint=f"it gives true or false from the columns {', '.join(SCHEMA.names)}",
+        ) from error
     if mask.dtype != pl.Boolean:
         raise ConfigError(f"where= gives {mask.dtype}, not true or false", hint="compare it with something")
     return mask.to_arrow()

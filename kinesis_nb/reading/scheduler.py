@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from kinesis_nb.reading.sink import Sink
 
 DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; listing only covers what that missed
-TICK_SECONDS = 1.0  # how often the discovery thread looks whether its owner is gone
-JOIN_SECONDS = 1.0  # a thread that waits for an answer or a lock looks four times a second whether it shall end
+TICK_SECONDS = 1.0  # how often the discovery thread checks whether its owner is gone
+JOIN_SECONDS = 1.0  # a thread that waits for a response or a lock checks four times a second whether it shall end
 HOLES = 2  # listings in a row; one alone may just have met a reshard
 WAVE = 256  # threads that may be opening their shard at a time; fewer lose the race against those that read already
 STALE = 4  # listings in a row without the newest shard; it takes seconds at most until all servers know it
@@ -70,7 +70,7 @@ class Scheduler:
             self._tracker.skip(shard_id)
         self._consumers: dict[str, ShardConsumer] = {}
         self._to_start: deque[ShardConsumer] = deque()  # they have no thread yet
-        self._opening: list[ShardConsumer] = []  # they have one, and maybe no answer yet
+        self._opening: list[ShardConsumer] = []  # they have one, and maybe no response yet
         self._active = 0  # consumers that have not ended
         self._quota = SharedQuota(lambda: self._active)
         self._enough: set[str] = set()  # ids of shards of which the sink wants no more
@@ -113,9 +113,9 @@ class Scheduler:
     def stop(self, timeout: float = JOIN_SECONDS) -> None:
         """End all threads and wait for them: all together, until none ended for `timeout` seconds.
 
-        Whatever they wait in is given up: a connection, an answer, room in the sink. Only what cannot be given up, such
-        as a look-up of the host's name, lets a thread outlive that; then `warning` says so. Calling it again, after an
-        interrupt too, waits for those that are left.
+        Whatever they wait for is given up: a connection, a response, room in the sink. Only what cannot be given up,
+        such as resolving the host's name, lets a thread outlive that; then `warning` says so. Calling it again, after
+        an interrupt too, waits for those that are left.
         """
         self._end()
         me = {threading.current_thread()}
@@ -150,7 +150,7 @@ class Scheduler:
         self._may_run.clear()
 
     def resume(self) -> None:
-        """Go on where :meth:`pause` stopped."""
+        """Continue where :meth:`pause` stopped."""
         self._may_run.set()
 
     @property
@@ -159,7 +159,7 @@ class Scheduler:
         return not self._may_run.is_set()
 
     def stats(self) -> list[ConsumerStats]:
-        """Return a moment of every consumer that was started, by shard id."""
+        """Return a snapshot of every consumer that was started, by shard id."""
         return sorted((consumer.stats() for consumer in self._snapshot()), key=lambda stats: stats.shard_id)
 
     def unfinished(self) -> set[str]:
@@ -172,7 +172,7 @@ class Scheduler:
     @property
     def warning(self) -> str:
         """What is odd about the stream as a whole, or about the end of reading, else an empty string."""
-        odd = self._odd_listing or ("some hash keys belong to no open shard" if self._holes >= HOLES else "")
+        odd = self._odd_listing or ("no open shard takes some of the hash keys" if self._holes >= HOLES else "")
         return self.lingering or odd
 
     @property
@@ -338,8 +338,10 @@ class Scheduler:
     def _note_stale(self, newest: str) -> None:
         self._stale += 1
         if self._stale > STALE:
-            msg = f"{newest} was named as a child, and no listing knows it"
-            raise MalformedResponse(msg, hint="start again; if that does not help, check endpoint_url")
+            raise MalformedResponse(
+                f"{newest} was named as a child, but no listing has it",
+                hint="start again; if that does not help, check endpoint_url",
+            )
 
     def _done(self, error: BaseException | None) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Records that may be lost: the stream does not keep them any more, and they were not read.
+    """Records that may be lost: the stream dropped them before they were read.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class Gap:
     after
         The sequence number of the last record before the gap; None when there was none.
     seen
-        Everything that arrived up to this moment was read.
+        Everything that arrived up to this time was read.
     first, until
         Sequence number and arrival of the first record behind the gap; None when the shard holds none.
     """
@@ -57,12 +57,12 @@ class Sink(Protocol):
         ...
 
     def lost(self, gap: Gap) -> None:
-        """Take note of a gap, before the first batch behind it; raise to go no further.
+        """Record a gap, before the first batch behind it; raise to stop.
 
         It may be called again for the same gap when what follows it could not be delivered.
         """
         ...
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
-        """Take note that everything in a closed shard was delivered; its children start after this returned."""
+        """Record that everything in a closed shard was delivered; its children start after this returned."""
         ...

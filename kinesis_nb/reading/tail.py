@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.sink import Gap
 
-WARN_SECONDS = 1.0  # how often who waits for rows is told what is odd
+WARN_SECONDS = 1.0  # how often whoever waits for rows is warned
 OPEN_SECONDS = 2.0  # how long start() waits for the place "latest" in every shard
 
 
 @dataclass(frozen=True, slots=True)
 class TailStats:
-    """A moment of a tail.
+    """A snapshot of a tail.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class Tail(TableLike):
         self._scheduler.pause()
 
     def resume(self) -> None:
-        """Go on where :meth:`pause` stopped."""
+        """Continue where :meth:`pause` stopped."""
         self._check_running()
         self._scheduler.resume()
 
@@ -113,7 +113,7 @@ class Tail(TableLike):
             raise Closed(f"the tail is {self.state}", hint="tail() starts a new one")
 
     def stats(self) -> TailStats:
-        """Return exact counts of this moment."""
+        """Return exact counts, as of now."""
         sink, scheduler = self._sink, self._scheduler
         return TailStats(
             self._buffer.stats(),
@@ -178,7 +178,7 @@ class Tail(TableLike):
 
     @hinted
     def take(self, rows: int, timeout: Seconds | None = None) -> Records:
-        """Take `rows` rows out, or as many as come.
+        """Take `rows` rows out, or as many as arrive.
 
         Parameters
         ----------
@@ -193,7 +193,7 @@ class Tail(TableLike):
         check_count("take", rows)
         give_up = time.monotonic() + in_seconds(timeout)
         taken: list[Held] = []
-        count, told = 0, self._dropped_warned
+        count, before = 0, self._dropped_warned
         try:
             while count < rows:
                 if not (more := self._next(give_up - time.monotonic(), rows - count)):
@@ -203,7 +203,7 @@ class Tail(TableLike):
         except BaseException:
             self._buffer.untake(taken)
             raise
-        return Records(concat(batch for _, batch in taken), foreign.describe_dropped(self._dropped_warned - told))
+        return Records(concat(batch for _, batch in taken), foreign.describe_dropped(self._dropped_warned - before))
 
     def __len__(self) -> int:
         return self._buffer.stats().rows
@@ -266,8 +266,8 @@ class Tail(TableLike):
         lags = [shard.millis_behind_latest or 0 for shard in stats.shards]
         counts = {"gaps": len(stats.gaps), "rows still compressed": stats.packed}
         counted = [f"{count:,} {name}" for name, count in counts.items() if count]
-        told = [*counted, foreign.describe_dropped(stats.dropped), stats.warning, str(self._buffer.error or "")]
-        trouble = "".join(f", {text}" for text in told if text)
+        notes = [*counted, foreign.describe_dropped(stats.dropped), stats.warning, str(self._buffer.error or "")]
+        trouble = "".join(f", {text}" for text in notes if text)
         return (
             f"<Tail {self.stream}: {self.state}, {len(lags)} shards, {stats.buffer.rows:,} of {stats.buffer.received:,}"
             f" rows held, {max(lags, default=0) / 1000:.1f} s behind{trouble}>"
@@ -309,12 +309,12 @@ class _BufferSink:
         return sum(number for _, number in self._dropped.copy().values())
 
     def lost(self, gap: Gap) -> None:
-        """Keep it for those who look."""
+        """Keep it for :meth:`Tail.stats`."""
         if gap not in self.gaps:
             self.gaps.append(gap)
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
-        """Note nothing: memory forgets."""
+        """Do nothing: a tail keeps no checkpoints."""
 
 
 _running: weakref.WeakValueDictionary[tuple[object, object], Tail] = weakref.WeakValueDictionary()

@@ -129,11 +129,11 @@ class KinesisClient:
 
     def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:
         """Write records; raises a retryable ServiceError when the outcome is not known."""
-        answer = self._post("put_records", request_body(stream, records), stream)
-        return decode_results(answer, len(records))
+        response = self._post("put_records", request_body(stream, records), stream)
+        return decode_results(response, len(records))
 
     def storage_options(self) -> dict[str, str]:
-        """Return the region and the credentials of this moment."""
+        """Return the region and the current credentials."""
         key = self._credentials.get_frozen_credentials()
         options = {"region": self._config.region, "access_key_id": key.access_key, "secret_access_key": key.secret_key}
         if key.token:
@@ -141,7 +141,7 @@ class KinesisClient:
         return options
 
     def server_time(self) -> ServerTime:
-        """Return between which two moments the service's clock stands, from the Date headers seen so far."""
+        """Return between which two times the service's clock is, from the Date headers seen so far."""
         return self._time.at(self._clock.now())
 
     def may(self, action: str, stream: str) -> bool | None:
@@ -149,7 +149,7 @@ class KinesisClient:
         return self._probe.may(action, stream)
 
     def customer_key(self, stream: str) -> str | None:
-        """Return the key of the customer's own that encrypts a stream; None when there is none, or nobody may tell."""
+        """Return the key of the customer's own that encrypts a stream; None without one, or when it may not be seen."""
         return self._probe.customer_key(stream)
 
     def stream_arn(self, stream: str) -> str | None:
@@ -181,20 +181,20 @@ class KinesisClient:
     def _call(self, operation: str, stream: str = "", **params: Any) -> Mapping[str, Any]:
         sent = self._clock.now()
         method = getattr(self._client, operation)
-        answer: Mapping[str, Any] = self._made(lambda: method(**params), operation, stream)
+        response: Mapping[str, Any] = self._made(lambda: method(**params), operation, stream)
         self._time.observe(
-            answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"), sent, self._clock.now()
+            response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"), sent, self._clock.now()
         )
-        return answer
+        return response
 
     def _post(self, operation: str, body: bytes, stream: str) -> bytes:
         """Make a call that is too large, or made too often, for botocore's own way of encoding and decoding."""
         sent = self._clock.now()
         # what GetRecords does not find may be the shard
         missed = "" if operation == "get_records" else stream
-        answer, date = self._made(lambda: self._raw.post(operation, body, stream), operation, missed)
+        response, date = self._made(lambda: self._raw.post(operation, body, stream), operation, missed)
         self._time.observe(date, sent, self._clock.now())
-        return answer
+        return response
 
     def _made(self, call: Callable[[], T], operation: str, stream: str) -> T:
         halt.check()
@@ -221,7 +221,7 @@ class KinesisClient:
         return translated
 
     def _hint_for(self, stream: str) -> str:
-        """Look for a name like it; listing streams is optional, so a refusal only costs the hint."""
+        """Suggest a name like it; listing streams is optional, so a refusal only costs the hint."""
         if is_arn(stream):
             return "check the ARN, and that the stream's own account shares it"
         try:
@@ -232,7 +232,7 @@ class KinesisClient:
 
 
 def _malformed(operation: str, why: str) -> MalformedResponse:
-    return MalformedResponse(f"{operation}: {why}", hint="it can be asked for again", retryable=True)
+    return MalformedResponse(f"{operation}: {why}", hint="it can be requested again", retryable=True)
 
 
 class _ServerClock:
@@ -257,7 +257,7 @@ class _ServerClock:
             old_least, old_most = self._least, self._most
             if old_least is None or old_most is None:
                 self._least, self._most = least, most
-            elif least > old_most or most < old_least:  # a clock was set, or one answer was wrong: allow for both
+            elif least > old_most or most < old_least:  # a clock was set, or one response was wrong: allow for both
                 self._least, self._most = min(least, old_least), max(most, old_most)
             else:
                 self._least, self._most = max(least, old_least), min(most, old_most)

@@ -105,7 +105,7 @@ def translate(
     operation
         The client's method, for example ``"get_records"``.
     now
-        The time by this machine, to be compared with the answer's; None skips the comparison.
+        The time by this machine, to be compared with the response's; None skips the comparison.
     resource
         The ARN that was asked for, where it is known.
     """
@@ -180,7 +180,7 @@ def _bad_credentials(error: boto_errors.ClientError, action: str, now: datetime 
 
 
 def translate_local(error: Exception, action: str, proxy: Proxy | None = None) -> KinesisError:
-    """Translate what botocore raised by itself, without an answer of the service."""
+    """Translate what botocore raised by itself, without a response of the service."""
     match error:
         case boto_errors.NoCredentialsError() | boto_errors.PartialCredentialsError():
             return CredentialsError(
@@ -273,7 +273,7 @@ def _arn(action: str, stream: str, region: str, message: str) -> str:
 
 
 def _skew(error: boto_errors.ClientError, now: datetime | None) -> timedelta | None:
-    """Return how far this machine's clock is ahead of the answer's Date, when that is too far."""
+    """Return how far this machine's clock is ahead of the response's Date, when that is too far."""
     date = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     if now is None or not date:
         return None

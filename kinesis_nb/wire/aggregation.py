@@ -27,7 +27,7 @@ ROW_BYTES = 4 * KEY_CHARACTERS + 128  # of one as a row besides its data, at mos
 _MAX_VARINT = 10  # bytes of a 64-bit number
 
 _VARINT, _BYTES = 0, 2  # protobuf's wire types
-_FIXED = {1: 8, 5: 4}  # those whose values always have so many bytes
+_FIXED = {1: 8, 5: 4}  # wire types whose values have a fixed number of bytes
 _KEYS, _EXPLICIT_HASH_KEYS, _RECORDS = (number << 3 | _BYTES for number in (1, 2, 3))
 _KEY_INDEX, _HASH_INDEX, _DATA, _TAGS = 1 << 3 | _VARINT, 2 << 3 | _VARINT, 3 << 3 | _BYTES, 4 << 3 | _BYTES
 _TAG_KEY, _TAG_VALUE = 1 << 3 | _BYTES, 2 << 3 | _BYTES
@@ -71,7 +71,7 @@ def pack(partition_key: str, data: Iterable[bytes], number: str = "") -> bytes:
     Parameters
     ----------
     number
-        What tells it from any other aggregate of the same rows; a tag of its first record, which readers pass over.
+        Distinguishes it from any other aggregate of the same rows; a tag of its first record, which readers ignore.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def _user_records(message: bytes) -> list[UserRecord]:
     for tag, _, content in _fields(message):
         if tag == _RECORDS:
             if len(records) == MOST_RECORDS:
-                raise ValueError("no producer writes so many")
+                raise ValueError("no producer writes this many records")
             records.append(content)
         elif tag == _KEYS:
             keys.append(_partition_key(content))

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MOST_LAG = 10 * UNKNOWN_LAG  # ms; of more no server can know
+_MOST_LAG = 10 * UNKNOWN_LAG  # ms; no server can know of more
 # Arrow's own pool keeps 1.5 MiB for each thread that ever made an array: for a thousand shards, far more than they hold
 _POOL = pa.system_memory_pool()
 _EPOCH, _MICROSECOND = datetime.fromtimestamp(0, UTC), timedelta(microseconds=1)
@@ -75,26 +75,29 @@ decoding = Decoding()
 
 
 def decode_iterator(body: bytes) -> str:
-    """Return the iterator in the body of a ``GetShardIterator`` answer; raises a retryable MalformedResponse."""
+    """Return the iterator in the body of a ``GetShardIterator`` response; raises a retryable MalformedResponse."""
     return _decoded(_iterator_decoder, body, "with a shard iterator").ShardIterator
 
 
 def decode_page(body: bytes) -> Page:
-    """Return the records of a ``GetRecords`` answer as they are; raises a retryable MalformedResponse."""
-    answer = _decoded(_decoder, body, "with records")
-    return Page([record.Data for record in answer.Records], answer.NextShardIterator, answer.MillisBehindLatest == 0)
+    """Return the records of a ``GetRecords`` response as they are; raises a retryable MalformedResponse."""
+    response = _decoded(_decoder, body, "with records")
+    return Page(
+        [record.Data for record in response.Records], response.NextShardIterator, response.MillisBehindLatest == 0
+    )
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], body: bytes, which: str) -> T:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        msg = f"an answer {which} was not whole: {error}"
-        raise MalformedResponse(msg, hint="it will be asked for again", retryable=True) from error
+        raise MalformedResponse(
+            f"a response {which} was incomplete or invalid: {error}", hint="it will be requested again", retryable=True
+        ) from error
 
 
 def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
-    """Turn the body of a ``GetRecords`` answer into a batch.
+    """Turn the body of a ``GetRecords`` response into a batch.
 
     Parameters
     ----------
@@ -106,7 +109,7 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
     Raises
     ------
     ServiceError
-        Retryable, when the body is not a whole and well-formed answer: cut off, HTML, bad base64, wrong types.
+        Retryable, when the body is not a complete and well-formed response: cut off, HTML, bad base64, wrong types.
     """
     if len(body) >= LARGE_BYTES:
         batch = decoding.beside_others(_decode_columns, body, shard, now)
@@ -117,47 +120,48 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
 
 
 def _decode_columns(body: bytes, shard: Shard, now: datetime) -> Batch | None:
-    """Return the batch of an answer whose records are plain and all written alike; None for any other."""
+    """Return the batch of a response whose records are plain and all written alike; None for any other."""
     split = read_columns(body)
     if split is None or may_hold_aggregates(split[0].data):
         return None
     columns, rest = split
     try:
-        answer = _decoded(_decoder, rest, f"for {shard.shard_id}")
+        response = _decoded(_decoder, rest, f"for {shard.shard_id}")
         _check_numbers(columns.sequence_numbers)
     except MalformedResponse:
         return None
     first = RecordColumns(*(column[:1] for column in columns))
     first = first._replace(data=first.data.cast(pa.binary()))
-    if _columns(answer.Records) != first or rest.count(b'"Records"') != 1 or b"\\" in rest:
+    if _columns(response.Records) != first or rest.count(b'"Records"') != 1 or b"\\" in rest:
         return None  # those were the records of something else
-    return _batch(answer, columns, _rows(columns, None, shard, now))
+    return _batch(response, columns, _rows(columns, None, shard, now))
 
 
 def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
-    answer = _decoded(_decoder, body, f"for {shard.shard_id}")
-    if not answer.Records:  # of an idle shard, once a second
-        return _batch(answer, _NO_COLUMNS, _NO_ROWS)
-    columns = _columns(answer.Records)
+    response = _decoded(_decoder, body, f"for {shard.shard_id}")
+    if not response.Records:  # of an idle shard, once a second
+        return _batch(response, _NO_COLUMNS, _NO_ROWS)
+    columns = _columns(response.Records)
     _check_numbers(columns.sequence_numbers)
     if not may_hold_aggregates(columns.data):
-        return _batch(answer, columns, _rows(columns, None, shard, now))
-    batch = _batch(answer, columns, _NO_ROWS)
-    return replace(batch, packed=partial(_unpacked, batch, answer.Records, shard, now))
+        return _batch(response, columns, _rows(columns, None, shard, now))
+    batch = _batch(response, columns, _NO_ROWS)
+    return replace(batch, packed=partial(_unpacked, batch, response.Records, shard, now))
 
 
-def _batch(answer: _GetRecordsResponse, columns: RecordColumns, rows: pa.RecordBatch) -> Batch:
-    """Return the rows of an answer's records, of which `columns` holds what the service counts."""
+def _batch(response: _GetRecordsResponse, columns: RecordColumns, rows: pa.RecordBatch) -> Batch:
+    """Return the rows of a response's records, of which `columns` holds what the service counts."""
     numbers = columns.sequence_numbers
     children = tuple(
-        Shard(child.ShardId, tuple(child.ParentShards), hash_range(child.HashKeyRange)) for child in answer.ChildShards
+        Shard(child.ShardId, tuple(child.ParentShards), hash_range(child.HashKeyRange))
+        for child in response.ChildShards
     )
-    lag = answer.MillisBehindLatest
-    if lag is None:  # AWS may leave it out: then only an empty answer says that nothing is left
+    lag = response.MillisBehindLatest
+    if lag is None:  # AWS may leave it out: then only an empty response says that nothing is left
         lag = UNKNOWN_LAG if len(numbers) else 0
     first, last = (numbers[0].as_py(), numbers[-1].as_py()) if len(numbers) else (None, None)
     size = _size(columns)
-    return Batch(rows, answer.NextShardIterator, int(lag), children, (), first, last, len(numbers), size)
+    return Batch(rows, response.NextShardIterator, int(lag), children, (), first, last, len(numbers), size)
 
 
 def _check_numbers(numbers: pa.Array) -> None:
@@ -195,7 +199,7 @@ _NO_COLUMNS, _NO_ROWS = _columns([]), pa.RecordBatch.from_pylist([], SCHEMA)
 
 
 def _rows(columns: RecordColumns, places: pa.Array | None, shard: Shard, now: datetime) -> pa.RecordBatch:
-    """Return the rows of records; `places` holds those of user records in their aggregates, None stands for zeros."""
+    """Return the rows of records; `places` holds those of user records in their aggregates, None means zeros."""
     text, raw = decode_text(columns.data, _POOL)
     count = len(text)
     return pa.RecordBatch.from_arrays(
@@ -255,7 +259,7 @@ class _Part(NamedTuple):
 
 
 def _unpacked(
-    answer: Batch, records: list[_Record], shard: Shard, now: datetime, most: int, foreign: Foreign
+    response: Batch, records: list[_Record], shard: Shard, now: datetime, most: int, foreign: Foreign
 ) -> Iterator[Batch]:
     """Give a response with aggregates in parts; no part is held here while the next one is made."""
     end = 0
@@ -268,7 +272,7 @@ def _unpacked(
         batch = (
             Batch.part(rows, first, last, part.dropped)
             if end < len(records)
-            else replace(answer, rows=rows, read_from=first, dropped=part.dropped, packed=None)
+            else replace(response, rows=rows, read_from=first, dropped=part.dropped, packed=None)
         )
         del part, rows
         yield batch

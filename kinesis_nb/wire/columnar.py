@@ -1,8 +1,8 @@
-"""The records of a large answer of ``GetRecords`` as columns, without the GIL and without an object for each record.
+"""The records of a large response of ``GetRecords`` as columns, without the GIL and without an object for each record.
 
-A service writes all records of an answer alike: the same fields in the same order, with the same spaces. Then the
-quotation marks tell where every value is, provided that what stands between the values is byte for byte what stands
-there in the first record. An answer that is written in any other way is for the strict decoder.
+A service writes all records of a response alike: the same fields in the same order, with the same spaces. Then the
+quotation marks tell where every value is, provided that the bytes between the values are the same as
+in the first record. A response that is written in any other way is for the strict decoder.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -51,13 +51,13 @@ class RecordColumns(NamedTuple):
 
 
 def read_columns(body: bytes) -> tuple[RecordColumns, bytes] | None:
-    """Split an answer.
+    """Split a response.
 
     Returns
     -------
     columns, rest
-        `rest` is the answer with its first record alone. If that is a well-formed answer whose record is what the
-        columns begin with, the whole is one. None for an answer that only the strict decoder can judge.
+        `rest` is the response with its first record alone. If that is a well-formed response whose record is what the
+        columns begin with, the whole is one. None for a response that only the strict decoder can parse.
     """
     beginning = _BEGINNING.search(body)
     first = beginning and _first_record(body, beginning.end())
@@ -78,7 +78,7 @@ class _First(NamedTuple):
     begin: int
     end: int
     names: list[str]
-    values: list[tuple[int, int]]  # where each stands, without its quotation marks
+    values: list[tuple[int, int]]  # where each is, without its quotation marks
     gaps: list[bytes]  # between one value and the next
     closing: bytes  # behind the last one
     to_next: bytes  # all between the last one and the first of the next record
@@ -160,7 +160,7 @@ def _are_alike(body: bytes, first: _First, values: list[Spans]) -> bool:
 
 
 def _stands_at(places: Places, text: bytes, body: bytes) -> bool:
-    if places[-1] > len(body) - len(text) or len(text) * len(places) > len(body):  # so often there is no room for it
+    if places[-1] > len(body) - len(text) or len(text) * len(places) > len(body):  # it does not fit in that many times
         return False
     windows = np.ndarray(len(body) - len(text) + 1, f"V{len(text)}", body, strides=(1,))  # one at each character
     return windows[places].tobytes() == text * len(places)

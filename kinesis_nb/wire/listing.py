@@ -1,4 +1,4 @@
-"""What the calls that tell what there is respond, strictly: botocore's parser checks no types."""
+"""Responses of the calls that list and describe, strictly: botocore's parser checks no types."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class _DescribeStreamSummaryResponse(msgspec.Struct):
 def malformed(why: str) -> MalformedResponse:
     """Return the error of a response that is not what the service sends."""
     return MalformedResponse(
-        why, hint="it can be asked for again; a proxy on the way may have changed it", retryable=True
+        why, hint="it can be requested again; a proxy on the way may have changed it", retryable=True
     )
 
 

@@ -117,7 +117,7 @@ MUTANTS = [
         "return Throttled(said)",
     ),
     Mutant(
-        "an answer without its member is empty",
+        "a response without its member is empty",
         "wire/listing.py",
         "Shards: list[_Shard]",
         "Shards: list[_Shard] = []",
@@ -132,10 +132,12 @@ MUTANTS = [
     Mutant(
         "a cut body is fatal",
         "wire/batches.py",
-        'hint="it will be asked for again", retryable=True)',
-        'hint="it will be asked for again")',
+        '", hint="it will be requested again", retryable=True',
+        '", hint="it will be requested again"',
     ),
-    Mutant("an answer names one child", "wire/batches.py", "in answer.ChildShards\n", "in answer.ChildShards[:1]\n"),
+    Mutant(
+        "a response names one child", "wire/batches.py", "in response.ChildShards\n", "in response.ChildShards[:1]\n"
+    ),
     Mutant(
         "waits grow without bound",
         "core/retry.py",
@@ -224,7 +226,7 @@ MUTANTS = [
     Mutant("one core decodes for all", "wire/decoding.py", "ThreadPoolExecutor(self._cores,", "ThreadPoolExecutor(1,"),
     Mutant("all decode at once", "wire/decoding.py", "ThreadPoolExecutor(self._cores,", "ThreadPoolExecutor(99,"),
     Mutant(
-        "an answer is compared with more than there is room for",
+        "a response is compared with more than there is room for",
         "wire/columnar.py",
         " or len(text) * len(places) > len(body)",
         "",
@@ -237,7 +239,7 @@ MUTANTS = [
     ),
     Mutant("a hash key is any text", "wire/listing.py", r', msgspec.Meta(pattern=r"^[0-9]{1,39}\Z")', ", None"),
     Mutant(
-        "an answer changes cores for nothing",
+        "a response changes cores for nothing",
         "wire/decoding.py",
         "self._calls <= 1 and self._is_at_home()",
         "False",
@@ -293,7 +295,7 @@ MUTANTS = [
     ),
     Mutant("a record without data is taken", "wire/columnar.py", "not _NEEDED.issubset(names) or ", ""),
     Mutant(
-        "a piece of an answer is looked for where another one is",
+        "a piece of a response is looked for where another one is",
         "wire/columnar.py",
         "out=is_quote[: len(piece)])) + start",
         "out=is_quote[: len(piece)]))",
@@ -306,13 +308,13 @@ MUTANTS = [
         "data = data.cast(pl.String)",
     ),
     Mutant(
-        "records of something else in an answer are its own",
+        "records of something else in a response are its own",
         "wire/batches.py",
         "or rest.count(b'\"Records\"') != 1 ",
         "",
     ),
     Mutant("records by another name go unseen", "wire/batches.py", 'or b"\\\\" in rest', ""),
-    Mutant("nobody compares the two decoders", "wire/batches.py", "if _columns(answer.Records) != first or", "if"),
+    Mutant("nobody compares the two decoders", "wire/batches.py", "if _columns(response.Records) != first or", "if"),
     Mutant(
         "an aggregate beside others is one record",
         "wire/batches.py",
@@ -358,7 +360,7 @@ MUTANTS = [
     ),
     Mutant("a cut takes memory for each thread", "reading/buffer.py", "pool = pa.system_memory_pool()", "pool = None"),
     Mutant(
-        "an answer takes memory for each thread",
+        "a response takes memory for each thread",
         "wire/batches.py",
         "_POOL = pa.system_memory_pool()",
         "_POOL = pa.default_memory_pool()",
@@ -462,7 +464,7 @@ MUTANTS = [
         "before the stream's retention ends\")",
     ),
     Mutant("a blocked key is hammered", "core/retry.py", "return PROBE_SECONDS", "return 0.0"),
-    Mutant("an answer may drip for ever", "service/deadline.py", "if left <= 0:", "if False:"),
+    Mutant("a response may drip for ever", "service/deadline.py", "if left <= 0:", "if False:"),
     Mutant(
         "a child that left before it was listed is waited for",
         "core/shards.py",
@@ -507,7 +509,7 @@ MUTANTS = [
     Mutant(
         "records are taken again",
         "reading/consumer.py",
-        "self._check_forward(answer)",
+        "self._check_forward(response)",
         "pass",
         "tests/service/test_hostile_responses.py",
     ),
@@ -596,7 +598,7 @@ MUTANTS = [
         "tests/reading/test_bursts.py",
     ),
     Mutant(
-        "an answer of any size is read",
+        "a response of any size is read",
         "service/deadline.py",
         "if self.left < 0:",
         "if False:",

@@ -44,7 +44,7 @@ def test_dripping_answer_is_given_up_as_a_whole(
     source: kn.Source, streams: Streams, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer whose every byte comes in time is cut off when the whole takes too long, and asked for again."""
-    monkeypatch.setattr(deadline, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(deadline, "RESPONSE_SECONDS", 0.5)
     streams.create()
     streams.put(50)
     emulator.on("GetRecords", SlowDrip(bytes_per_second=20))
@@ -58,7 +58,7 @@ def test_dripping_listing_is_given_up_too(
     source: kn.Source, streams: Streams, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deadline is for every call, not only for records."""
-    monkeypatch.setattr(deadline, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(deadline, "RESPONSE_SECONDS", 0.5)
     streams.create()
     streams.put(5)
     emulator.on("ListShards", SlowDrip(bytes_per_second=20))

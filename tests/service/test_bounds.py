@@ -137,7 +137,7 @@ def test_an_answer_without_end_is_cut_off(operation: str, body: str) -> None:
     assert error.retryable
     if body != "a chunk's size":  # which http.client and urllib3 bound themselves
         assert isinstance(error, MalformedResponse)
-        assert "the service sends no answer of" in error.message
+        assert "the service never sends a response of" in error.message
     assert memory < (MIB if body == "announced" else 3 * most)
 
 

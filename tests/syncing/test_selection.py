@@ -480,7 +480,7 @@ def test_another_selection_is_refused(source: kn.Source, streams: Streams, tmp_p
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"where": "n > 1"}, "where= takes no str"),
+        ({"where": "n > 1"}, "where= does not accept str"),
         ({"where": pl.col("nope") == 1}, "where= cannot be applied"),
         ({"where": pl.col("data")}, "where= gives String"),
         ({"where": pl.col("data").is_first_distinct()}, "where= looks at other rows"),
