@@ -29,7 +29,7 @@ from kinesis_nb.service.deadline import set_deadlines, why_too_large
 from kinesis_nb.service.probe import Probe
 from kinesis_nb.service.raw import RawCalls
 from kinesis_nb.service.session import caller_arn, is_aws, make_client, make_credentials
-from kinesis_nb.service.translate import translate
+from kinesis_nb.service.translate import FailedCall, translate
 from kinesis_nb.wire.batches import decode_batch, decode_iterator, decode_page, decoding
 from kinesis_nb.wire.finding import Page, find
 from kinesis_nb.wire.listing import all_shards, all_streams, stream_extras, stream_summary
@@ -213,9 +213,8 @@ class KinesisClient:
         if too_large := why_too_large(error):
             forget_frames(error)
             return _malformed(operation, str(too_large))
-        translated = translate(
-            error, operation, stream, self._config.region, now=self._clock.now(), proxy=self._config.proxy
-        )
+        call = FailedCall(operation, stream, self._config.region, proxy=self._config.proxy)
+        translated = translate(error, call, self._clock.now())
         if isinstance(translated, StreamNotFound) and not translated.hint:
             translated.hint = self._hint_for(stream)
         return translated

@@ -22,7 +22,7 @@ from botocore.utils import InstanceMetadataFetcher
 from kinesis_nb.access.credentials import Auth, AwsInstance, Profile, StaticCredentials, StsRole
 from kinesis_nb.core.halt import acquire, holding
 from kinesis_nb.errors import KinesisError, ServiceError, forget_frames
-from kinesis_nb.service.translate import RENEWABLE, translate
+from kinesis_nb.service.translate import RENEWABLE, FailedCall, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,7 +205,7 @@ def assume(role: StsRole, base: Renewable, sts: Any, clock: Clock, proxy: Proxy 
             )
             return _loaded(response["Credentials"], role)
         except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
-            failed = translate(error, "assume_role", now=clock.now(), resource=role.role_arn, proxy=proxy)
+            failed = translate(error, FailedCall("assume_role", resource=role.role_arn, proxy=proxy), clock.now())
         except NOT_WHOLE:
             hint = "it can be asked for again"
             failed = ServiceError("AssumeRole: the response was incomplete", hint=hint, retryable=True)

@@ -16,7 +16,7 @@ from botocore import exceptions as boto_errors
 import kinesis_nb as kn
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import CutBody, ErrorReply, Fault, Html, Reset
-from kinesis_nb.service.translate import translate
+from kinesis_nb.service.translate import FailedCall, translate
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 
 if TYPE_CHECKING:
@@ -238,12 +238,12 @@ def test_shards_may_be_any_iterable(source: kn.Source, streams: Streams) -> None
 )
 def test_the_network_may_come_back(error: Exception) -> None:
     """A connection that cannot be made, or breaks, is worth another try."""
-    assert translate(error, "get_records").retryable
+    assert translate(error, FailedCall("get_records")).retryable
 
 
 def test_a_wrong_certificate_is_not_tried_again() -> None:
     """A certificate that does not check out is fatal, with the hint how to give another authority."""
-    error = translate(boto_errors.SSLError(endpoint_url="x", error="bad"), "get_records")
+    error = translate(boto_errors.SSLError(endpoint_url="x", error="bad"), FailedCall("get_records"))
     assert not error.retryable
     assert "verify=" in error.hint
 
