@@ -36,7 +36,7 @@ def in_seconds(given: Seconds | None) -> float:
 
 
 class _Default:
-    """Stands for an option that was not given; looks like its default in a signature."""
+    """Placeholder of an option that was not given; shows its default in a signature."""
 
     def __init__(self, value: object) -> None:
         self._value = value
@@ -87,7 +87,7 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_choice(name: str, value: object, *choices: str) -> None:
-    """Raise ConfigError for anything but one of the choices; what cannot be compared or hashed is none of them."""
+    """Raise ConfigError for anything but one of the choices, also for what cannot be compared or hashed."""
     if not isinstance(value, str) or value not in choices:
         known = ", ".join(f'"{choice}"' for choice in choices[:-1]) + f' or "{choices[-1]}"'
         raise ConfigError(f"{name}={value!r} is not known", hint=f"use {known}")

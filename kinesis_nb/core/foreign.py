@@ -1,4 +1,4 @@
-"""User records of aggregates that are in another shard than the one that takes their hash keys: kept, or dropped.
+"""Foreign user records, those of aggregates in another shard than the one of their hash keys: kept, or dropped.
 
 A producer packs user records of several keys into one record, which goes to one shard. AWS's aggregators for Python,
 Java and Node do that with any keys, and nobody sends those records again. The KPL packs only keys of one shard, as its
@@ -83,12 +83,12 @@ def made_at(sequence_number: str, arrived: datetime) -> datetime | None:
 
 
 def count(dropped: Iterable[Dropped]) -> int:
-    """Return how many user records that are."""
+    """Return the number of user records."""
     return sum(record.user_records for record in dropped)
 
 
 def describe_dropped(number: int) -> str:
-    """Return in words that user records were dropped; empty for none."""
+    """Return a message that user records were dropped; empty for none."""
     if not number:
         return ""
     return f'{number:,} user records of aggregates were dropped as another shard\'s (foreign="keep" keeps them)'

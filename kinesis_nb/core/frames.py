@@ -56,7 +56,7 @@ SCHEMA = pa.schema(
 
 
 class Record(NamedTuple):
-    """One row. Exists only when somebody iterates; everything else stays columnar."""
+    """One row. Made only by iterating; everything else stays columnar."""
 
     partition_key: str | None
     data: str
@@ -68,7 +68,7 @@ class Record(NamedTuple):
     data_raw: bytes | None
 
     def __repr__(self) -> str:
-        """As a named tuple's, but a megabyte of data does not flood the screen."""
+        """As a named tuple's, with long data shortened."""
         shown = (f"{name}={plain(repr(value))}" for name, value in zip(self._fields, self, strict=True))
         return f"Record({', '.join(shown)})"
 
@@ -135,11 +135,11 @@ class Batch:
 
     @classmethod
     def part(cls, rows: pa.RecordBatch, read_from: str, read_to: str, dropped: tuple[Dropped, ...] = ()) -> Batch:
-        """Return a part of a response that is not its last one: that it lags says that more follows."""
+        """Return a part of a response that is not its last one: its lag says that more follows."""
         return cls(rows, None, UNKNOWN_LAG, (), dropped, read_from, read_to, is_part=True)
 
     def behind(self, sequence_number: str) -> Batch:
-        """Return the batch without what is in records up to a sequence number, that one included."""
+        """Return the batch without records up to and including a sequence number."""
         dropped = tuple(record for record in self.dropped if int(record.sequence_number) > int(sequence_number))
         return replace(self, rows=rows_behind(self.rows, sequence_number), dropped=dropped)
 
@@ -154,7 +154,7 @@ def rows_behind(rows: pa.RecordBatch, sequence_number: str | None) -> pa.RecordB
 
 
 def decode_text(data: pa.Array, pool: pa.MemoryPool | None = None) -> tuple[pa.Array, pa.Array]:
-    """Split record bytes into text and what text cannot hold.
+    """Split record bytes into text, and the bytes that are not text.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ def warm_up() -> None:
 
 
 class TableLike(ABC):
-    """What everything that holds rows offers; a subclass only has to give :meth:`to_arrow`."""
+    """The conversions of everything that holds rows; a subclass only defines :meth:`to_arrow`."""
 
     @abstractmethod
     def to_arrow(self) -> pa.Table:
@@ -265,7 +265,7 @@ class TableLike(ABC):
         return self.to_arrow().to_pandas()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Offer the rows to any library that speaks the Arrow PyCapsule protocol."""
+        """Export the rows to any library that supports the Arrow PyCapsule protocol."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def __len__(self) -> int:
@@ -368,7 +368,7 @@ def _index(given: object) -> int:
         return operator.index(given)  # type: ignore[arg-type]
     except TypeError:
         raise ConfigError(
-            f"rows are found by their numbers, not by this {type(given).__name__}",
+            f"rows are indexed by integers and slices, not by this {type(given).__name__}",
             hint="records[0], records[-1], records[:10]; to_polars() has the columns",
         ) from None
 

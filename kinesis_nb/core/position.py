@@ -103,7 +103,7 @@ class StartingPosition:
     @classmethod
     @hinted
     def parse(cls, value: StartingPosition | str | datetime | timedelta, now: datetime) -> StartingPosition:
-        """Read what a user may write for a start or an end.
+        """Parse what a user may write for a start or an end.
 
         Parameters
         ----------
@@ -178,7 +178,7 @@ class StartingPosition:
 
 
 def moment(given: StartingPosition | str | datetime | timedelta) -> StartingPosition | str | datetime | timedelta:
-    """Return a point in time that a user wrote as a position, so that it is warned of once; anything else as it is."""
+    """Convert a time to a position, so that a warning is given once; return anything else as it is."""
     if isinstance(given, datetime) or (isinstance(given, str) and _ISO.match(given.strip())):
         return StartingPosition.parse(given, datetime.now(UTC))
     return given

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PROBE_SECONDS = 3.0  # what polars is asked takes milliseconds where it has its threads
+PROBE_SECONDS = 3.0  # the query takes milliseconds where polars has its threads
 _HINT = "start the child with the multiprocessing method 'spawn' (or 'forkserver'), and connect() there"
 _SPECIAL = {"__len__", "__iter__", "__enter__", "__repr__"}
 

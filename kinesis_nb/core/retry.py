@@ -1,4 +1,4 @@
-"""When to try again, and how long to wait: the one place that knows."""
+"""When to try again, and how long to wait; decided only here."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 MAX_HASH_KEY = 2**128 - 1
-_MOST_SHOWN = 4  # shards of a circle, in an error
+_MOST_SHOWN = 4  # shards of a cycle, in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,12 @@ class Shard:
 
 
 def hash_key(partition_key: str) -> int:
-    """Return the 128-bit hash key by which the service chooses the shard of a record (AWS.
-
-    MD5 of the partition key).
-    """
+    """Return the 128-bit hash key by which the service chooses the shard of a record: the MD5 of its partition key."""
     return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest(), "big")
 
 
 def has_hole(listing: Iterable[Shard]) -> bool:
-    """Return whether a listing lacks a shard: some hash keys belong to none that is open."""
+    """Return whether a listing lacks a shard: no open shard takes some of the hash keys."""
     reached = 0
     for low, high in sorted(shard.hash_range for shard in listing if shard.is_open):
         if low > reached:
@@ -204,7 +201,7 @@ class ShardTracker:
         )
 
     def _has_unknown_parent(self, shard: Shard) -> bool:
-        """Whether a parent may be one that no listing has shown yet; one that a listing lacks has left."""
+        """Whether a parent may not have been listed yet; a parent that a listing lacks has left the stream."""
         return shard.shard_id in self._unlisted and any(parent not in self._shards for parent in shard.parents)
 
     @property

@@ -47,7 +47,7 @@ class StreamSummary:
 
 @dataclass(frozen=True, slots=True)
 class StreamExtras:
-    """What only ``DescribeStreamSummary`` says of a stream, which no reader needs; None where the server says nothing.
+    """What only ``DescribeStreamSummary`` says of a stream; no reader needs it. None where the server does not say.
 
     Attributes
     ----------

@@ -45,7 +45,7 @@ Stream, position, limit, newest (see :func:`kinesis_nb.reading.read.read_range`)
 
 
 class StreamView:
-    """One stream; everything is asked for when you ask for it, and asked once."""
+    """One stream; each part is requested when first used, and only once."""
 
     def __init__(self, kinesis: RetryingReader, name: str, read: ReadRange) -> None:
         self.name = name
@@ -60,14 +60,14 @@ class StreamView:
     def extras(self) -> Mapping[str, object]:
         """Consumers, how records find their shard, channels and queues; ``"not permitted"`` without that permission.
 
-        Needs ``kinesis:DescribeStreamSummary``; None is what the server does not say.
+        Needs ``kinesis:DescribeStreamSummary``; None where the server does not say.
         """
         try:
             found = asdict(self._kinesis.describe_extras(self.name))
             return {name: found[name] for name in _EXTRAS}
         except AccessDenied:
             return dict.fromkeys(_EXTRAS, _DENIED)
-        except KinesisError:  # a server that does not know the call; it is no reason to show nothing
+        except KinesisError:  # a server that does not know the call; the rest is shown all the same
             return dict.fromkeys(_EXTRAS)
 
     @cached_property
@@ -294,7 +294,7 @@ class Catalog(Mapping[str, StreamView]):
 
     def __init__(self, kinesis: RetryingReader, region: str, read: ReadRange) -> None:
         self._kinesis, self._region, self._read = kinesis, region, read
-        self._views: dict[str, StreamView] = {}  # a traceback may show it before its names are known
+        self._views: dict[str, StreamView] = {}  # a traceback may show this object before its names are known
         self._views = {name: StreamView(kinesis, name, read) for name in _names(kinesis)}
 
     def __getitem__(self, name: str) -> StreamView:

@@ -59,7 +59,7 @@ class ArrivalOrder:
                     del batches[0]
 
     def take(self) -> pl.DataFrame:
-        """Give all rows away, in order: whoever still holds this object afterwards holds no rows.
+        """Return all rows, in order, and keep none of them.
 
         polars moves 16 bytes of each text, which say where it lies; the text itself stays where it was decoded.
         """

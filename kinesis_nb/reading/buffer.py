@@ -1,4 +1,4 @@
-"""A bounded, thread-safe queue of columnar batches that knows exactly what it dropped."""
+"""A bounded, thread-safe queue of columnar batches that counts exactly what it dropped."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Buffer:
         Raises
         ------
         Closed
-            When the buffer is closed, or this thread shall end, also while waiting for room; the batch was not taken.
+            When the buffer is closed or this thread is to stop, also while waiting for room; the batch was not taken.
         """
         if rows.num_rows == 0:
             return
@@ -202,7 +202,7 @@ class Buffer:
             self._changed.notify_all()
 
     def _whole(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """Join a slice with what was left of its batch: either of them would count as all of it."""
+        """Join a slice with the rest of its batch: each of them alone would count with the memory of all of it."""
         if _held(rows) == rows.nbytes:
             return rows
         rest = [self._pop()[1]] if self._rest is not None and self._batches[0][1] is self._rest else []
@@ -227,12 +227,12 @@ class Buffer:
             return list(self._batches)
 
     def unwatch(self, see: Callable[[Held], object]) -> None:
-        """Call `see` no more."""
+        """Stop calling `see`."""
         with self._changed:
             self._watchers = [other for other in self._watchers if other is not see]
 
     def close(self, error: BaseException | None = None) -> None:
-        """Let no more in and wake everybody who waits; what is held can still be taken."""
+        """Accept no more batches and wake all waiting threads; what is held can still be taken."""
         with self._changed:
             self._closed = True
             self._error = self._error or error
@@ -240,7 +240,7 @@ class Buffer:
 
     @property
     def warning(self) -> str:
-        """What is odd about its size, else an empty string."""
+        """A warning about its size, else an empty string."""
         size = self._too_large
         return (
             f"records of about {size:,} bytes are dropped: max_bytes={self._max_bytes:,} holds none of them"
@@ -270,7 +270,7 @@ def _held(rows: pa.RecordBatch) -> int:
 
 
 def _unburdened(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch that keeps at most twice what it shows: a slice keeps all it was cut from."""
+    """Return a batch that holds at most twice the memory of its rows: a slice holds all that it was cut from."""
     return _copied(rows) if _held(rows) > 2 * rows.nbytes else rows
 
 

@@ -1,4 +1,4 @@
-"""Where a sync with an end stops in each shard. Pure: no thread, no table, no clock."""
+"""Where a sync that has an end stops in each shard. Pure: no thread, no table, no clock."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions when it is imported)

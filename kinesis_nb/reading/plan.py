@@ -1,4 +1,4 @@
-"""What the readers of one stream's shards share: how to call it, what to read, and what is known of it as a whole."""
+"""What the consumers of a stream's shards share: how to call it, what to read, and what is known of the stream."""
 
 from __future__ import annotations
 

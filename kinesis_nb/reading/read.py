@@ -1,4 +1,4 @@
-"""A bounded read: all shards, from a start to an end that is fixed when it is called."""
+"""A bounded read: all shards, from a start to an end that is fixed at the call."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions when it is imported)
@@ -167,7 +167,7 @@ class _RowCollector:
         return received - timedelta(milliseconds=batch.millis_behind_latest) > self._window.end + timedelta(minutes=1)
 
     def lost(self, gap: Gap) -> None:
-        """Keep it for the note."""
+        """Record it for the note."""
         self.gaps.add(gap)
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:  # noqa: ARG002 - as for all sinks
@@ -175,12 +175,12 @@ class _RowCollector:
         self._order.expect(children)
 
     def close(self, error: BaseException | None) -> None:
-        """Let the caller return."""
+        """End the wait of the caller."""
         self.error = error
         self.done.set()
 
     def take(self) -> pl.DataFrame:
-        """Give all rows away, in order of arrival."""
+        """Return all rows, in order of arrival, and keep none of them."""
         return self._order.take().slice(0, self._window.limit)
 
 

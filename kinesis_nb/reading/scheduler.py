@@ -42,7 +42,7 @@ class Scheduler:
         Ids of listed shards that count as read to their end already.
     on_done
         Called once, from one of the threads: with None when there is nothing left to read, or with the error that
-        ended it all.
+        ended reading.
 
     Notes
     -----
@@ -69,8 +69,8 @@ class Scheduler:
         for shard_id in skipped:
             self._tracker.skip(shard_id)
         self._consumers: dict[str, ShardConsumer] = {}
-        self._to_start: deque[ShardConsumer] = deque()  # they have no thread yet
-        self._opening: list[ShardConsumer] = []  # they have one, and maybe no response yet
+        self._to_start: deque[ShardConsumer] = deque()  # without a thread so far
+        self._opening: list[ShardConsumer] = []  # they have a thread, and maybe no response yet
         self._active = 0  # consumers that have not ended
         self._quota = SharedQuota(lambda: self._active)
         self._enough: set[str] = set()  # ids of shards of which the sink wants no more
@@ -146,7 +146,7 @@ class Scheduler:
         self._spawn(self._list, f"kinesis_nb {self._plan.stream} listing")
 
     def pause(self) -> None:
-        """Make no more calls until :meth:`resume`."""
+        """Make no calls until :meth:`resume`."""
         self._may_run.clear()
 
     def resume(self) -> None:
@@ -155,7 +155,7 @@ class Scheduler:
 
     @property
     def is_paused(self) -> bool:
-        """Whether calls are on hold."""
+        """Whether reading is paused."""
         return not self._may_run.is_set()
 
     def stats(self) -> list[ConsumerStats]:
@@ -171,7 +171,7 @@ class Scheduler:
 
     @property
     def warning(self) -> str:
-        """What is odd about the stream as a whole, or about the end of reading, else an empty string."""
+        """A warning about the stream as a whole, or about threads that have not ended, else an empty string."""
         odd = self._odd_listing or ("no open shard takes some of the hash keys" if self._holes >= HOLES else "")
         return self.lingering or odd
 
@@ -201,7 +201,7 @@ class Scheduler:
                 raise
 
     def _run(self, work: Callable[..., None], *args: object) -> None:
-        """Work in a thread of its own: the one place where each of them ends, whatever was raised."""
+        """Run a thread's work; every thread ends here, whatever was raised."""
         try:
             with self._stop.obeyed():
                 work(*args)
@@ -230,7 +230,7 @@ class Scheduler:
         self._start_next()
 
     def _start_next(self) -> None:
-        """Start the threads of shards that may be read, as those started before have opened theirs.
+        """Start the threads of shards that may be read, as those started before have read from theirs.
 
         Thousands at once would only wait for each other, with what each of them has in memory.
         """
@@ -244,7 +244,7 @@ class Scheduler:
             self._spawn(self._consume, f"kinesis_nb {self._plan.stream} {consumer.shard.shard_id}", consumer)
 
     def _start_wave(self) -> None:
-        """Start more threads though others have not opened their shards: they may be waiting for just these."""
+        """Start more threads although others have not read yet: those may be waiting for just these."""
         with self._lock:
             self._opening.clear()
         self._start_next()
@@ -286,7 +286,7 @@ class Scheduler:
             self._done(None)
             return
         self._start_runnable()
-        if awaits_listing or has_expired:  # nobody may know yet what came after a shard that is gone
+        if awaits_listing or has_expired:  # the children of an expired shard may not be known yet
             self._list()
 
     def _discover(self) -> None:

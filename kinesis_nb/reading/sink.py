@@ -1,4 +1,4 @@
-"""Where the records of all shards go: the three methods of a tail, a bounded read or a sync, and one for bad news."""
+"""Where the records of all shards go: what a tail, a bounded read and a sync have in common."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Gap:
 
 
 class Sink(Protocol):
-    """Takes what the consumers read. Every method is called by the thread of the shard it is about."""
+    """Receives what the consumers read. Every method is called by the thread of the shard it is about."""
 
     def position(self, shard: Shard) -> StartingPosition | None:
         """Return where reading of `shard` starts; None when everything in it was read before."""

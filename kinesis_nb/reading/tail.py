@@ -51,7 +51,7 @@ class TailStats:
     dropped
         User records of aggregates that are not among the rows, because their hash keys are another shard's.
     warning
-        What is odd about the stream as a whole, or the size of the tail; else an empty string.
+        A warning about the stream as a whole, or about the size of the tail; else an empty string.
     packed
         Rows received with compressed data that `decompress` left in ``data_raw``; parse_json says why.
     """
@@ -93,13 +93,13 @@ class Tail(TableLike):
             self._scheduler.wait_opened(OPEN_SECONDS)
 
     def stop(self) -> None:
-        """Stop reading; the rows that are held stay readable. Stopping twice is fine."""
+        """Stop reading; the rows that are held stay readable. Stopping it again does nothing."""
         self._buffer.close()
         self._stopper.detach()
         self._scheduler.stop()
 
     def pause(self) -> None:
-        """Make no calls until :meth:`resume`; nothing is missed as long as the stream keeps it."""
+        """Make no calls until :meth:`resume`; records are not missed while the stream retains them."""
         self._check_running()
         self._scheduler.pause()
 
@@ -230,7 +230,7 @@ class Tail(TableLike):
 
     @hinted
     def unwatch(self, see: Callable[[Held], object]) -> None:
-        """Call `see` no more."""
+        """Stop calling `see`."""
         self._buffer.unwatch(see)
 
     def view(self) -> Any:

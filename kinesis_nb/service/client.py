@@ -188,9 +188,9 @@ class KinesisClient:
         return response
 
     def _post(self, operation: str, body: bytes, stream: str) -> bytes:
-        """Make a call that is too large, or made too often, for botocore's own way of encoding and decoding."""
+        """Make a call that is too large or too frequent for botocore's serializer and parser."""
         sent = self._clock.now()
-        # what GetRecords does not find may be the shard
+        # a shard that GetRecords does not find is no missing stream
         missed = "" if operation == "get_records" else stream
         response, date = self._made(lambda: self._raw.post(operation, body, stream), operation, missed)
         self._time.observe(date, sent, self._clock.now())
@@ -209,7 +209,7 @@ class KinesisClient:
         raise failed  # without what led to it: it quotes the address of the proxy, or the response, or what was signed
 
     def _translate(self, error: Exception, operation: str, stream: str = "") -> KinesisError:
-        halt.check()  # what was given up did not fail
+        halt.check()  # a call that was given up did not fail
         if too_large := why_too_large(error):
             forget_frames(error)
             return _malformed(operation, str(too_large))

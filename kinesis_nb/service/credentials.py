@@ -1,4 +1,4 @@
-"""Where credentials come from, how a role is assumed, and how both are renewed without anybody noticing."""
+"""Where credentials come from, how a role is assumed, and how both are renewed in the background."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An end for every call: however slowly the response drips, however long it gets, and when nobody wants it any more.
+"""A deadline for every call: for slow responses, for endless ones, and for those whose reader was stopped.
 
 A socket's timeout counts from one piece of a response to the next, so a server that sends a byte now and then is never
 cut off; and nothing in HTTP says that a response ends. Connections made here limit the seconds and bytes of a whole
@@ -188,7 +188,7 @@ def _patience(give_up: float) -> float:
         raise TimeoutError("the request took too long")
     if halt.current().is_set():
         raise TimeoutError("the reader was stopped")
-    return min(left, halt.LOOK_SECONDS)
+    return min(left, halt.POLL_SECONDS)
 
 
 class _HTTPConnection(_Connection, botocore.awsrequest.AWSHTTPConnection):

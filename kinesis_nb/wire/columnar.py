@@ -28,7 +28,7 @@ Spans = tuple[Places, Places]  # where values begin and end
 LARGE_BYTES = 2**20  # below, msgspec takes less, and holds the GIL for 3 ms at most
 LATEST = 2.5e11  # seconds since 1970, in the year 9892
 _MOST_BYTES = 2**31 - 1  # so far Arrow can count; AWS sends 14 MiB at most
-_PIECE = 2**18  # bytes of a body, looked at several times while they are in the processor's cache
+_PIECE = 2**18  # bytes of a body, scanned several times while they are in the processor's cache
 
 _MOST_FIELDS = 16  # of a record: AWS sends five, and each takes time however short it is
 _TIME = "ApproximateArrivalTimestamp"
@@ -85,7 +85,7 @@ class _First(NamedTuple):
 
 
 def _first_record(body: bytes, begin: int) -> _First | None:
-    """Return None unless it has one number, the time, otherwise texts, and another record behind it."""
+    """Return None unless it has one number, the time, otherwise texts, and another record follows it."""
     names: list[str] = []
     values: list[tuple[int, int]] = []
     place = begin

@@ -1,4 +1,4 @@
-"""When the responses of many shards are asked for, and decoded."""
+"""When the responses of many shards are requested and decoded."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Decoding:
         self._most_wait, self._clock = most_wait, clock
         self._begin()
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._begin)  # where no thread is left that would finish anything
+            os.register_at_fork(after_in_child=self._begin)  # where the threads do not exist
 
     def _begin(self) -> None:
         # always the same few threads: memory that one response took in its thread is at hand there for the next
@@ -68,12 +68,12 @@ class Decoding:
         self._room = self._least
         self._calls = 0  # from the request to the decoded response
         self._went = self._clock()  # the last of them
-        self._responses = 0  # that wait for their turn, or have it
+        self._responses = 0  # waiting for their turn, or being decoded
         self._ended = self._clock()  # the last turn
 
     @contextmanager
     def call(self) -> Generator[None]:
-        """Wait for room, and take it for one call and what is made of its response."""
+        """Wait for room for one call and the decoding of its response."""
         with self._changed:
             waits = self._calls >= self._room
             while waits and not self._changed.wait(self._most_wait):
@@ -90,12 +90,12 @@ class Decoding:
 
     @contextmanager
     def alone(self) -> Generator[None]:
-        """Wait until nobody else decodes with the GIL."""
+        """Wait until no other thread decodes with the GIL."""
         with self._response(), self._alone, self._turn(1):
             yield
 
     def beside_others(self, decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what is decoded without the GIL: at once for a reader with no other beside it, else on a free core."""
+        """Decode without the GIL: in this thread when no other call is under way, else on a free core."""
 
         def work() -> T:
             with self._turn(self._cores):
@@ -125,7 +125,7 @@ class Decoding:
 
     @contextmanager
     def _turn(self, width: int) -> Generator[None]:
-        """Decode beside at most `width - 1` others; then see whether more should be asked for, or less."""
+        """Decode beside at most `width - 1` others; then adapt the number of calls."""
         with self._changed:
             began = self._clock()
             idle = began - self._ended

@@ -1,6 +1,6 @@
 """Whether records are in a stream although the response that would have said so was lost.
 
-Only for records that no other record can be equal to, such as numbered aggregates.
+Only for records that are unique in the stream, such as numbered aggregates.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.core.shards import Shard
 
-MOST_PAGES = 100  # of one shard: a look may not become a read of the stream
+MOST_PAGES = 100  # of one shard: the search may not become a read of the stream
 
 
 class Page(NamedTuple):
@@ -30,7 +30,7 @@ class Page(NamedTuple):
 
 
 class PageReader(Protocol):
-    """The calls of a look."""
+    """The calls of a search."""
 
     def list_shards(self, stream: str) -> list[Shard]:
         """Return all shards of a stream."""

@@ -137,7 +137,7 @@ def all_shards(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[Sha
     Parameters
     ----------
     next_page
-        Asks for the page of a token, or for the first one.
+        Requests the page of a token, or the first one.
 
     Raises
     ------

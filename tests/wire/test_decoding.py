@@ -155,7 +155,7 @@ def pile_up(decoding: Decoding, clock: Seconds, count: int) -> None:
     with decoding.alone():
         for thread in threads:
             thread.start()
-        until(lambda: decoding._answers == count + 1)
+        until(lambda: decoding._responses == count + 1)
     for thread in threads:
         thread.join()
 

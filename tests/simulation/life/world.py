@@ -490,7 +490,7 @@ class Life(World):
             for module in self.threaded:
                 replace(module, "threading", threads)
             replace(interrupt, "threading", threads)
-            replace(interrupt, "LOOK_SECONDS", inf)  # the interrupts of this world break off any wait
+            replace(interrupt, "POLL_SECONDS", inf)  # the interrupts of this world break off any wait
             for module in (table, storage, deltalog, interrupt):
                 replace(module, "time", spent)
             replace(scheduler, "Halt", threads.Halt)
