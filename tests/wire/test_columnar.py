@@ -390,7 +390,7 @@ def test_answers_are_split_at_the_same_time() -> None:
     with decoding.call(), decoding.call():
         for thread in threads:
             thread.start()
-        until(lambda: len(inside) == 2 and decoding._answers == 3)
+        until(lambda: len(inside) == 2 and decoding._responses == 3)
         go_on.set()
         for thread in threads:
             thread.join()
