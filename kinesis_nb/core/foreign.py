@@ -1,7 +1,7 @@
 """Foreign user records, those of aggregates in another shard than the one of their hash keys: kept, or dropped.
 
 A producer packs user records of several keys into one record, which goes to one shard. AWS's aggregators for Python,
-Java and Node do that with any keys, and nobody sends those records again. The KPL packs only keys of one shard, as its
+Java and Node do that with any keys, and those records are not sent again. The KPL packs only keys of one shard, as its
 map of the shards says; after a reshard the map is stale for a while, and the KPL sends what is in the wrong shard once
 more. Pure: no I/O, no clock; docs/aggregates.md has the rule and its proof.
 """
@@ -60,7 +60,7 @@ def check_foreign(foreign: object) -> Foreign:
 def drops(foreign: Foreign, shard: Shard, sequence_number: str, arrived: datetime) -> bool:
     """Return whether the foreign user records of a record are dropped.
 
-    It depends on nothing but the record and the parents of its shard, so every reader decides alike, and always.
+    It depends on nothing but the record and the parents of its shard, so every reader always makes the same decision.
     """
     if foreign is not Foreign.AUTO:
         return foreign is Foreign.DROP

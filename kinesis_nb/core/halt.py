@@ -1,6 +1,6 @@
 """Stopping a reader: one flag for all its threads; every wait of these threads ends when it is set.
 
-A thread belongs to one reader at most. So a reader that is stopped disturbs nobody, though others share its source.
+A thread belongs to one reader at most. So stopping a reader does not disturb others of the same source.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ POLL_SECONDS = 0.25  # how often a thread checks the flag while nothing can wake
 
 
 class Halt(threading.Event):
-    """Set once, for good."""
+    """A flag that is set once and never cleared."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def acquire(lock: threading.Lock) -> None:
     Raises
     ------
     Closed
-        When this thread shall end; the lock is not held then.
+        When the flag of this thread is set; the lock is not held then.
     """
     while not lock.acquire(timeout=POLL_SECONDS):
         check()

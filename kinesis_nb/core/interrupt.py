@@ -1,6 +1,6 @@
 """Waits that Ctrl-C can end, whatever handles the signal.
 
-Python notices an interrupt between two steps of its own; a wait for a lock is a single step, which the signal breaks
+Python notices an interrupt between two of its own steps; a wait for a lock is a single step, which the signal breaks
 off. After polars was imported it does not any more: the handler that polars installs has such a wait resumed. So what
 a user waits for is waited for in turns of a quarter of a second, and what cannot be waited for in turns, because
 another library does it, runs in a thread of its own.

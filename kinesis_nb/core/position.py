@@ -197,13 +197,13 @@ def check_end(start: StartingPosition, end: StartingPosition) -> datetime:
     Raises
     ------
     ConfigError
-        When the end is not a time, or lies before the start.
+        When the end is not a time, or is before the start.
     """
     if end.timestamp is None:
         raise ConfigError(f"a read cannot end at {end!r}", hint='use "now", a datetime or a text like "-5m"')
     if start.timestamp is not None and start.timestamp > end.timestamp:
         raise ConfigError(
-            f"the start {start.timestamp.astimezone(UTC)} lies after the end {end.timestamp.astimezone(UTC)}",
+            f"the start {start.timestamp.astimezone(UTC)} is after the end {end.timestamp.astimezone(UTC)}",
             hint="swap them, or leave end out to read up to now",
         )
     return end.timestamp + timedelta(microseconds=-end.timestamp.microsecond % 1000)

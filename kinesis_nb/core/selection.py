@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 COLUMNS = [name for name in SCHEMA.names if name != "foundry_ingestion_timestamp"]  # that one comes with the commit
 MOST_SHOWN = 300  # characters of an expression, in a message
-_ONE_TABLE = "a table keeps one selection for good: give the same options, or a new place"
+_ONE_TABLE = "a table keeps the selection that it was made with: give the same options, or a new place"
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ class Lender(Protocol):
 
 
 class Kinesis(Reader, Writer, Prober, Lender, Protocol):
-    """Everything that the engine asks of the service: for whoever makes one. Users take the part that they need."""
+    """Everything that the engine asks of the service. Only its makers need all; users take the part that they need."""
 
 
 class Clock(Protocol):

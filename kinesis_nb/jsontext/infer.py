@@ -242,7 +242,7 @@ class _Seen:
         if not conflict and kinds == _ARRAY and self.items is not None:
             inner, below = self.items.typed(f"{path}[]", self.kinds["array"], depth + 1)
             dtype = pl.List(inner)
-            below = below if below[0].conflict else below[1:]  # the items of an array are no field of their own
+            below = below if below[0].conflict else below[1:]  # the items of an array are not a field themselves
         field = SchemaField(
             path, dtype, min(1.0, self.count / of) if of else 0.0, tuple(self.kinds.most_common()), conflict
         )

@@ -47,7 +47,7 @@ def read_leniently(text: str) -> list[Value]:
     Raises
     ------
     ValueError
-        For what is not JSON all the same.
+        For what is not even such JSON.
     RecursionError
         For what is nested too deeply.
 
@@ -64,7 +64,7 @@ def read_leniently(text: str) -> list[Value]:
             value, end = _decoder.raw_decode(text, begin)
         except json.JSONDecodeError:
             value = None
-        if not isinstance(value, dict | list):  # a number behind a number is no list of anything
+        if not isinstance(value, dict | list):  # a number after a number is not a list of values
             raise json.JSONDecodeError("Extra data", text, begin)
         values.append(value)
     return [_strict(item) for value in values for item in (value if _has_object(value) else [value])]

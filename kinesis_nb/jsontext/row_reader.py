@@ -35,7 +35,7 @@ class Replaced(NamedTuple):
     raw: bytes
 
     def fault(self) -> str:
-        """Return what is wrong with the bytes; empty when they are what the text was before somebody changed it."""
+        """Return what is wrong with the bytes; empty when they are UTF-8 and the text was changed later."""
         opened = decompress(self.raw)
         if opened is None:
             return "not UTF-8: what is not became U+FFFD" if "\ufffd" in self.text else ""
@@ -45,7 +45,7 @@ class Replaced(NamedTuple):
 
     @property
     def is_packed(self) -> bool:
-        """Whether the text is of compressed data as it came."""
+        """Whether the text is compressed data that was not decompressed."""
         return codec_of(self.raw) is not None and self.text == self.raw.decode(errors="replace")
 
 
@@ -151,7 +151,7 @@ class RowReader:
             self.large.setdefault(path, raw)
 
     def remarks(self) -> str:
-        """Say what the rows had and the schema had not, and how the rows are others than those that came."""
+        """Return a message of what is in the rows and not in the schema, and of rows that were split."""
         said = []
         if self._schema is not None:  # one without fields is false
             left_out, limit = sorted(self._schema.left_out), len(self._schema.dtype.fields)

@@ -262,7 +262,7 @@ class ShardConsumer:
         return self._wait(response, received)
 
     def _check_forward(self, response: Batch) -> None:
-        """Raise MalformedResponse for records that were delivered before, unless the last one was asked for again."""
+        """Raise MalformedResponse for records that were delivered before, unless the last one was requested again."""
         position = self._position
         if position is None or position.sequence_number is None or response.read_from is None:
             return

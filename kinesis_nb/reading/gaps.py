@@ -95,7 +95,7 @@ class GapWatch:
 
     @property
     def is_pending(self) -> bool:
-        """Whether there may be a gap, which the next record shows: the one read last is asked for again."""
+        """Whether there may be a gap, which the next record shows: the one read last is requested again."""
         return self._pending is not None
 
     @property

@@ -36,7 +36,7 @@ class ShardEvent(StrEnum):
     END_UNPROVEN = "a listing does not prove the end, so the shard is read on"
     END_PROVEN = "children or a listing prove the end, and the sink has finished the shard"
     NOT_FOUND = "the service does not know the shard, or its stream"
-    LISTED = "a listing has the shard all the same"
+    LISTED = "a listing has the shard nevertheless"
     UNLISTED = "a listing lacks the shard, and the sink has finished it"
 
 

@@ -41,7 +41,7 @@ class Lookup:
         self._trimmed = _NOTHING, 0
 
     def shards(self, since: float) -> Mapping[str, Shard]:
-        """Return a listing by shard id that was asked for later than at `since`, a time of the monotonic clock."""
+        """Return a listing by shard id that was requested after `since`, a time of the monotonic clock."""
         with holding(self._lock):
             if self._listed_at <= since:
                 asked_at = self._clock.monotonic()
@@ -57,7 +57,7 @@ class Lookup:
                 before, is_known = self._retention, self._described_at > float("-inf")
                 self._retention = timedelta(hours=self._kinesis.describe_stream(self._stream).retention)
                 self._described_at = asked_at
-                if is_known:  # it may have been raised only now, however long ago it was asked for
+                if is_known:  # it may have been raised only now, even if the last response is old
                     kept = min(before, self._retention)
                     self._trimmed = max(self._trimmed, (self._kinesis.server_time().latest - kept, _hours(kept)))
             return self._retention
@@ -98,7 +98,7 @@ class ReadPlan:
         What becomes of user records in aggregates whose hash keys are another shard's.
     began
         By the service's clock, when reading began, maybe in an earlier process: what was trimmed before that was never
-        promised to anybody. By default it begins now.
+        promised to the user. By default it begins now.
     trimmed_before
         What arrived before this time may have left the stream before this reading began, however long the stream keeps
         its records now.
@@ -107,7 +107,7 @@ class ReadPlan:
     selection
         What a sync keeps; `wanted` and `unpack` go with it.
     end
-        A sync ends when everything is in the table that arrived by then; None for never.
+        A sync ends when everything that arrived up to this time is in the table; None for never.
     """
 
     kinesis: Reader

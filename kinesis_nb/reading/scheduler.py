@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; listing only covers what that missed
 TICK_SECONDS = 1.0  # how often the discovery thread checks whether its owner is gone
-JOIN_SECONDS = 1.0  # a thread that waits for a response or a lock checks four times a second whether it shall end
+JOIN_SECONDS = 1.0  # a thread that waits for a response or a lock checks four times a second whether it is to stop
 HOLES = 2  # listings in a row; one alone may just have met a reshard
 WAVE = 256  # threads that may be opening their shard at a time; fewer lose the race against those that read already
 STALE = 4  # listings in a row without the newest shard; it takes seconds at most until all servers know it
@@ -81,7 +81,7 @@ class Scheduler:
         self._holes = 0  # listings in a row that lacked a shard; only the thread that lists writes these three
         self._stale = 0  # listings in a row that lacked the newest shard
         self._odd_listing = ""  # why the last one was refused
-        self._left = threading.Condition(self._lock)  # notified when a thread is no longer at work
+        self._left = threading.Condition(self._lock)  # notified when a thread has finished its work
         self._stop = Halt()
         self._was_awaited = False  # by `stop`
         self._is_abandoned = False

@@ -190,7 +190,7 @@ class KinesisClient:
     def _post(self, operation: str, body: bytes, stream: str) -> bytes:
         """Make a call that is too large or too frequent for botocore's serializer and parser."""
         sent = self._clock.now()
-        # a shard that GetRecords does not find is no missing stream
+        # when GetRecords finds no shard, the stream may still exist
         missed = "" if operation == "get_records" else stream
         response, date = self._made(lambda: self._raw.post(operation, body, stream), operation, missed)
         self._time.observe(date, sent, self._clock.now())

@@ -207,7 +207,7 @@ def assume(role: StsRole, base: Renewable, sts: Any, clock: Clock, proxy: Proxy 
         except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
             failed = translate(error, FailedCall("assume_role", resource=role.role_arn, proxy=proxy), clock.now())
         except NOT_WHOLE:
-            hint = "it can be asked for again"
+            hint = "it can be requested again"
             failed = ServiceError("AssumeRole: the response was incomplete", hint=hint, retryable=True)
         raise failed  # without what led to it: it quotes the address of the proxy, or the response with the keys
 

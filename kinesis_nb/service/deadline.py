@@ -2,7 +2,7 @@
 
 A socket's timeout counts from one piece of a response to the next, so a server that sends a byte now and then is never
 cut off; and nothing in HTTP says that a response ends. Connections made here limit the seconds and bytes of a whole
-response. While they wait they check now and then whether their thread shall end
+response. While they wait they check now and then whether their thread is to stop
 (:mod:`kinesis_nb.core.halt`): then they are closed, and those of other threads go on.
 """
 
@@ -42,7 +42,7 @@ class TooLarge(http.client.HTTPException):
 
 
 class _Bounded(io.RawIOBase):
-    """The receiving side of a socket: until a deadline, up to a limit of bytes, and while somebody wants them."""
+    """The receiving side of a socket: until a deadline, up to a limit of bytes, and until its thread is to stop."""
 
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         self._sock, self._file = sock, sock.makefile("rb", buffering=0)  # which keeps the socket open for us
@@ -101,7 +101,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _SSLSocket(ssl.SSLSocket):
-    """Gives up a handshake when the thread shall end."""
+    """Gives up a handshake when the thread is to stop."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's signature
         """Retry as long as the socket's timeout allows: a handshake continues where it stopped."""
@@ -123,13 +123,13 @@ class _Connection:
     response_class: Any = _Response
 
     def request(self, method: str, url: str, body: Any, headers: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Send a request, and bound its response by what is asked for."""
+        """Send a request, and bound its response by the kind of call."""
         super().request(method, url, body, headers, *args, **kwargs)  # type: ignore[misc]
         if str(headers.get("X-Amz-Target")).endswith(".GetRecords"):
             self.response_class = functools.partial(_Response, most=RECORDS_BYTES)
 
     def _new_conn(self) -> socket.socket:
-        """Connect as urllib3 does, but give up when the thread shall end."""
+        """Connect as urllib3 does, but give up when the thread is to stop."""
         connection: Any = self
         try:
             return _connected(connection)
@@ -182,7 +182,7 @@ def _connect(sock: socket.socket, address: Any, seconds: float) -> None:
 
 
 def _patience(give_up: float) -> float:
-    """Return for how long to wait before the next check; raise at the time `give_up`, or when the thread shall end."""
+    """Return for how long to wait before the next check; raise at the time `give_up`, or when the thread is to stop."""
     left = give_up - time.monotonic()
     if left <= 0:
         raise TimeoutError("the request took too long")

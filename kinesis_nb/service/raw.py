@@ -16,7 +16,7 @@ from kinesis_nb.errors import MalformedResponse
 from kinesis_nb.wire.naming import is_arn, named
 
 _OK = 200
-_AGAIN = "it can be asked for again; a proxy on the way may have changed it"
+_AGAIN = "it can be requested again; a proxy on the way may have changed it"
 
 
 class RawCalls:
@@ -63,7 +63,7 @@ class RawCalls:
         except urllib3.exceptions.HTTPError as error:
             raise boto_errors.HTTPClientError(error=error) from error
         if (coding := response.headers.get("content-encoding", "identity")) != "identity":
-            # nobody asked for that, and what it opens to may be of any size
+            # it was not requested, and may decompress to any size
             raise MalformedResponse(f"{action}: a response in the form {coding}", hint=_AGAIN, retryable=True)
         if response.status_code != _OK:
             raise self._refusal(action, response, content)

@@ -120,7 +120,7 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
 
 
 def _decode_columns(body: bytes, shard: Shard, now: datetime) -> Batch | None:
-    """Return the batch of a response whose records are plain and all written alike; None for any other."""
+    """Return the batch of a response whose records are plain and all written in the same form; None for any other."""
     split = read_columns(body)
     if split is None or may_hold_aggregates(split[0].data):
         return None

@@ -1,7 +1,7 @@
 """The records of a large response of ``GetRecords`` as columns, without the GIL and without an object for each record.
 
-A service writes all records of a response alike: the same fields in the same order, with the same spaces. Then the
-quotation marks tell where every value is, provided that the bytes between the values are the same as
+A service writes all records of a response in the same form: the same fields in the same order, with the same spaces.
+Then the quotation marks tell where every value is, provided that the bytes between the values are the same as
 in the first record. A response that is written in any other way is for the strict decoder.
 """
 
@@ -195,7 +195,7 @@ def _from_base64(texts: pl.Series) -> pa.Array:
 
 
 def _slices_between(body: bytes, starts: Places, ends: Places) -> pa.Array:
-    """Return the values at these places, and between each two what lies between them; nothing is copied."""
+    """Return the values at these places, and the bytes between each two of them; nothing is copied."""
     bounds = np.empty(2 * len(starts), np.int32)
     bounds[::2], bounds[1::2] = starts, ends
     return pa.Array.from_buffers(pa.binary(), len(bounds) - 1, [None, pa.py_buffer(bounds), pa.py_buffer(body)])
@@ -223,7 +223,7 @@ def _are_numbers(texts: pa.Array) -> bool:
 
 
 def raw_bytes_and_offsets(values: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Return all bytes of a string or binary array that is no slice, and between which two places each value lies."""
+    """Return all bytes of a string or binary array that is not a slice, and where each value begins."""
     _, bounds, data = values.buffers()
     places = np.frombuffer(bounds, np.int32, len(values) + 1)
     return np.frombuffer(data or b"", np.uint8, places[-1]), places
