@@ -99,7 +99,7 @@ def check_count(name: str, value: object) -> None:
         raise ConfigError(f"{name}: {value!r} is not a number of rows", hint="give a whole number, 1 or more")
 
 
-def _checks(signature: inspect.Signature) -> dict[str, Callable[[Any], Any]]:
+def _checks(signature: inspect.Signature) -> dict[str, Callable[[object], object]]:
     """Return, per parameter that can be checked, a function that converts an argument to what the callee gets.
 
     Each raises ConfigError for anything else, and shows no value: it may be a secret in the wrong place.
@@ -117,8 +117,8 @@ def _alternatives(annotation: object) -> list[str]:
     return _FUNCTION.sub("Callable", annotation).split(" | ") if isinstance(annotation, str) else []
 
 
-def _check(name: str, kinds: list[str]) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
+def _check(name: str, kinds: list[str]) -> Callable[[object], object]:
+    def check(value: object) -> object:
         for kind in kinds:
             if (found := _KINDS[kind][1](value)) is not _WRONG:
                 return found
@@ -206,7 +206,7 @@ def _texts(value: object) -> object:
     return _WRONG if _WRONG in found else found
 
 
-_KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+_KINDS: dict[str, tuple[str, Callable[[object], object]]] = {
     "None": ("None", _none),
     "bool": ("True or False", _bool),
     "int": ("a whole number", _int),

@@ -381,5 +381,5 @@ def _not_negative(n: int) -> int:
 
 def iter_records(rows: pa.RecordBatch) -> Iterator[Record]:
     """Yield the rows one by one."""
-    columns: list[list[Any]] = [rows.column(name).to_pylist() for name in Record._fields]
+    columns: list[list[object]] = [rows.column(name).to_pylist() for name in Record._fields]
     yield from map(Record._make, zip(*columns, strict=True))

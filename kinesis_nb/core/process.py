@@ -40,7 +40,7 @@ def of_one_process(cls: type[T]) -> type[T]:
     made: Callable[..., None] = cls.__init__
 
     @functools.wraps(made)
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+    def init(self: object, *args: object, **kwargs: object) -> None:
         object.__setattr__(self, "_process", os.getpid())
         made(self, *args, **kwargs)
 
@@ -55,9 +55,9 @@ def of_one_process(cls: type[T]) -> type[T]:
     return cls
 
 
-def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
+def _checked(method: Callable[..., object]) -> Callable[..., object]:
     @functools.wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Any, *args: object, **kwargs: object) -> object:
         check_process(self._process)
         return method(self, *args, **kwargs)
 

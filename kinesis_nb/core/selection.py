@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -142,7 +142,7 @@ class Selection:
         """Return what a table records of it; empty when every record is kept as it is."""
         if self == EVERYTHING:
             return ""
-        chosen: dict[str, Any] = {
+        chosen: dict[str, object] = {
             "shards": None if self.shards is None else sorted(self.shards),
             "key": self.key,
             "where": self.where and self.where.text,
@@ -161,7 +161,7 @@ class Selection:
 EVERYTHING = Selection()
 
 
-def _as_arguments(record: dict[str, Any]) -> str:
+def _as_arguments(record: dict[str, object]) -> str:
     shown = [f"{name}={record[name]!r}" for name in ("shards", "key", "decompress") if name in record]
     shown += [f"where={record['where']:.{MOST_SHOWN}}"] if "where" in record else []
     return ", ".join(shown) or "every record"

@@ -45,7 +45,7 @@ def _float(text: str) -> float:
 
 
 _KINDS[_LongFloat] = "float"
-_decode = msgspec.json.Decoder(dict[str, Any], float_hook=_float).decode
+_decode = msgspec.json.Decoder(dict[str, object], float_hook=_float).decode
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
 
 
@@ -171,7 +171,7 @@ def infer_schema(texts: Iterable[str | bytes | None], max_fields: int = MAX_FIEL
     return Schema(dtype, top.count + malformed, malformed, tuple(fields), frozenset(left_out))
 
 
-def _objects(text: str | bytes) -> Iterator[dict[str, Any] | None]:
+def _objects(text: str | bytes) -> Iterator[dict[str, object] | None]:
     """Give the objects of a text that is not one; None for each other value, and for a text that is not JSON."""
     try:
         values = read_leniently(text if isinstance(text, str) else bytes.decode(text, errors="replace"))

@@ -76,16 +76,16 @@ def _space(text: str, start: int) -> int:
     return found.end() if found else start
 
 
-def _has_object(value: Any) -> bool:
+def _has_object(value: object) -> bool:
     return isinstance(value, list) and any(isinstance(item, dict) for item in value)
 
 
-def _strict(value: Any) -> Value:
+def _strict(value: object) -> Value:
     changed: list[str] = []
     return Value(msgspec.json.encode(_cleaned(value, None, changed)), list(dict.fromkeys(changed)))
 
 
-def _cleaned(value: Any, path: str | None, changed: list[str]) -> Any:
+def _cleaned(value: object, path: str | None, changed: list[str]) -> Any:
     """Return a value without what JSON does not have, and name each such thing."""
     match value:
         case _Constant():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.jsontext.row_reader import SchemaLike
 
-    Slices = Callable[[int], Iterator[list[Any]]]
+    Slices = Callable[[int], Iterator[list[object]]]
 
 _CHUNK = 20_000  # rows that are Python objects at the same time
 _MOST_INFERENCES = 3  # how often the types are inferred, when integers show that those of the sample would lose digits
@@ -134,7 +134,7 @@ def _read(
     A schema is inferred from the first rows, and from those with integers whose digits the types of these would lose.
     """
     sample, max_fields = inferring
-    large: Mapping[str, Any] = {}
+    large: Mapping[str, object] = {}
     inferences = 0
     while True:
         inferences += 1
@@ -146,7 +146,7 @@ def _read(
         large = {**reader.large, **large}
 
 
-def _explode(table: Any, parsed: pa.Table, several: Mapping[int, int]) -> tuple[Any, pa.Table]:
+def _explode(table: Any, parsed: pa.Table, several: Mapping[int, int]) -> tuple[object, pa.Table]:
     """Repeat the rows that gave several rows, as `several` says, and add the place of each in its record."""
     counts = np.ones(len(table), np.int64)
     counts[[*several]] = [*several.values()]
@@ -175,10 +175,10 @@ def _open(frame: Any, column: str) -> tuple[Any, Slices]:
     return table, _slices(len(table), lambda part: series[part].to_list(), lambda part: raw[part].to_list())
 
 
-def _slices(height: int, texts: Callable[[slice], list[Any]], raws: Callable[[slice], list[Any]]) -> Slices:
+def _slices(height: int, texts: Callable[[slice], list[Any]], raws: Callable[[slice], list[object]]) -> Slices:
     """Return a function that gives the values `size` at a time; `raws` has the bytes of those that are not UTF-8."""
 
-    def give(size: int) -> Iterator[list[Any]]:
+    def give(size: int) -> Iterator[list[object]]:
         for start in range(0, height, size):
             part = slice(start, start + size)
             rows = texts(part)
@@ -213,7 +213,7 @@ def _check_column(column: str, columns: list[Any]) -> None:
         raise ConfigError(msg, hint=closest(column, names) or f"its columns are {', '.join(names) or 'none'}")
 
 
-def _head(slices: Iterable[list[Any]], most: int | None) -> Iterator[Any]:
+def _head(slices: Iterable[list[object]], most: int | None) -> Iterator[Any]:
     if most is not None and most < 1:
         raise ConfigError(f"sample={most} shows nothing", hint="give 1 or more, or None for all rows")
     taken = 0
@@ -239,7 +239,7 @@ def _free_names(names: list[str], taken: set[str]) -> list[str]:
     return [*free, error]
 
 
-def _close(table: Any, parsed: pa.Table, *, keep: bool) -> Any:
+def _close(table: Any, parsed: pa.Table, *, keep: bool) -> object:
     """Put the new columns behind the old ones, in the kind of frame that was given."""
     if not isinstance(table, pl.DataFrame):
         import pandas as pd

@@ -80,9 +80,9 @@ class RowReader:
     def _make(self) -> None:
         self._decode = self._shape.decoder(forbid_unknown=self._schema is not None and self._remakes > 0)
 
-    def read(self, rows: list[Any]) -> pa.Table:
+    def read(self, rows: list[object]) -> pa.Table:
         """Return the columns of some rows, and behind them what is wrong with each row."""
-        values: list[Any] = []
+        values: list[object] = []
         reasons: dict[int, str] = {}
         decode = self._decode
         for n, row in enumerate(rows):
@@ -99,7 +99,7 @@ class RowReader:
         why = pa.array(map(reasons.get, range(len(values))), _TEXT) if reasons else pa.nulls(len(values), _TEXT)
         return pa.Table.from_arrays([*self._shape.columns(values), why], names=[*self._shape.names, ""])
 
-    def _read_carefully(self, row: Any) -> list[tuple[Any, list[str]]]:
+    def _read_carefully(self, row: object) -> list[tuple[object, list[str]]]:
         """Read a row that the quick way refused: value by value, and say what is wrong."""
         if isinstance(row, bytes):
             text = row.decode(errors="replace")
@@ -112,7 +112,7 @@ class RowReader:
             return [(None, [] if row is None else [f"{type(row).__name__}, not text"])]
         return self._read_text(row)
 
-    def _read_text(self, text: str) -> list[tuple[Any, list[str]]]:
+    def _read_text(self, text: str) -> list[tuple[object, list[str]]]:
         try:
             return [self._fit(Value(text.encode(), []))]
         except _UNREADABLE:
@@ -127,7 +127,7 @@ class RowReader:
             return [(None, [f"{len(found):,} JSON values in one record: explode=True gives each a row"])]
         return [self._fit_object(value) for value in found]
 
-    def _fit_object(self, value: Value) -> tuple[Any, list[str]]:
+    def _fit_object(self, value: Value) -> tuple[object, list[str]]:
         try:
             return self._fit(value)
         except RecursionError:
@@ -135,7 +135,7 @@ class RowReader:
         except _UNREADABLE:
             return None, [f"not an object: {value.raw[:40].decode(errors='ignore')}"]
 
-    def _fit(self, value: Value) -> tuple[Any, list[str]]:
+    def _fit(self, value: Value) -> tuple[object, list[str]]:
         self._misfits.clear()
         fitted = self._shape.fit(value.raw, self._misfits)
         self._learn(value.raw)
@@ -188,7 +188,7 @@ def _top_shape(schema: SchemaLike) -> Object:
     return object_shape(dtype)
 
 
-def _text(row: Any) -> str:
+def _text(row: object) -> str:
     match row:
         case str():
             return row

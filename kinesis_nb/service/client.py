@@ -80,7 +80,7 @@ class KinesisClient:
     def list_streams(self) -> list[str]:
         """Return the names of all streams, in the order of the service."""
 
-        def next_page(last: str | None) -> Mapping[str, Any]:
+        def next_page(last: str | None) -> Mapping[str, object]:
             return self._call("list_streams", **{"ExclusiveStartStreamName": last} if last else {})
 
         return all_streams(next_page)
@@ -96,7 +96,7 @@ class KinesisClient:
     def list_shards(self, stream: str) -> list[Shard]:
         """Return all shards of a stream, all pages of them."""
 
-        def next_page(token: str | None) -> Mapping[str, Any]:
+        def next_page(token: str | None) -> Mapping[str, object]:
             # a call with a token must not name the stream
             return self._call("list_shards", stream, **{"NextToken": token} if token else named(stream))
 
@@ -104,7 +104,7 @@ class KinesisClient:
 
     def get_shard_iterator(self, stream: str, shard_id: str, position: StartingPosition) -> str:
         """Return a shard iterator."""
-        where: dict[str, Any] = {"ShardId": shard_id, "ShardIteratorType": position.kind.value}
+        where: dict[str, object] = {"ShardId": shard_id, "ShardIteratorType": position.kind.value}
         if position.kind is Kind.AT_TIMESTAMP and position.timestamp is not None:
             where["Timestamp"] = position.timestamp.timestamp()
         if position.sequence_number is not None:
@@ -178,7 +178,7 @@ class KinesisClient:
             self._caller = caller_arn(self._config, self._credentials)
         return self._caller
 
-    def _call(self, operation: str, stream: str = "", **params: Any) -> Mapping[str, Any]:
+    def _call(self, operation: str, stream: str = "", **params: object) -> Mapping[str, object]:
         sent = self._clock.now()
         method = getattr(self._client, operation)
         response: Mapping[str, Any] = self._made(lambda: method(**params), operation, stream)

@@ -18,7 +18,7 @@ _ALLOWED = "DryRunOperationException"  # the API's way to say yes to a call with
 class Call(Protocol):
     """One call of the API."""
 
-    def __call__(self, operation: str, stream: str = "", **params: Any) -> Mapping[str, Any]:
+    def __call__(self, operation: str, stream: str = "", **params: object) -> Mapping[str, Any]:
         """Return the response, or raise a KinesisError."""
         ...
 

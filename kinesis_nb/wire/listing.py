@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 
@@ -99,14 +99,14 @@ def malformed(why: str) -> MalformedResponse:
     )
 
 
-def _strictly(response: Mapping[str, Any], kind: type[T]) -> T:
+def _strictly(response: Mapping[str, object], kind: type[T]) -> T:
     try:
         return msgspec.convert(response, kind)
     except (msgspec.ValidationError, ValueError) as error:
         raise malformed(f"a response is not what the service sends: {error}") from error
 
 
-def read_shard(shard: Mapping[str, Any]) -> Shard:
+def read_shard(shard: Mapping[str, object]) -> Shard:
     """Return one shard of a listing."""
     return _made(_strictly(shard, _Shard))
 
@@ -131,7 +131,7 @@ def hash_range(keys: Keys) -> tuple[int, int]:
     return first, last
 
 
-def all_shards(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[Shard]:
+def all_shards(next_page: Callable[[str | None], Mapping[str, object]]) -> list[Shard]:
     """Return the shards on all pages, each once.
 
     Parameters
@@ -157,7 +157,7 @@ def all_shards(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[Sha
         tokens.add(token)
 
 
-def all_streams(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[str]:
+def all_streams(next_page: Callable[[str | None], Mapping[str, object]]) -> list[str]:
     """Return the names of the streams on all pages, given what asks for the page behind a name, or for the first one.
 
     Raises
@@ -179,7 +179,7 @@ def all_streams(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[st
     raise malformed(f"a listing of streams does not end: {len(names):,} so far")
 
 
-def stream_summary(response: Mapping[str, Any]) -> StreamSummary:
+def stream_summary(response: Mapping[str, object]) -> StreamSummary:
     """Return what ``DescribeStream`` says."""
     found = _strictly(response, _DescribeStreamResponse).StreamDescription
     if found.StreamCreationTimestamp.tzinfo is None or not _OLDEST < found.StreamCreationTimestamp < _NEWEST:
@@ -195,7 +195,7 @@ def stream_summary(response: Mapping[str, Any]) -> StreamSummary:
     )
 
 
-def stream_extras(response: Mapping[str, Any]) -> StreamExtras:
+def stream_extras(response: Mapping[str, object]) -> StreamExtras:
     """Return what ``DescribeStreamSummary`` says and ``DescribeStream`` does not."""
     found = _strictly(response, _DescribeStreamSummaryResponse).StreamDescriptionSummary
     kib = found.MaxRecordSizeInKiB
