@@ -10,6 +10,7 @@ import polars as pl
 
 from kinesis_nb.core.arguments import check_choice
 from kinesis_nb.core.limits import LARGEST_RECORD_BYTES
+from kinesis_nb.core.process import check_polars
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporting.encode import refuse_rows
 from kinesis_nb.exporting.entries import Options, Preparer, refuse_large, waves
@@ -67,6 +68,7 @@ def export_frame(
     progress: Callable[[int], None],
 ) -> ExportReport:
     """Write every row of a frame; see :meth:`kinesis_nb.source.Source.export_df`."""
+    check_polars()
     done = delivery.settled(stream)
     export = _Export(kinesis, stream, arn, delivery, done, Tally(stream, done.copy()), clock, progress)
     started = clock.monotonic()

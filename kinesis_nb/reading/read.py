@@ -17,6 +17,7 @@ from kinesis_nb.core import foreign, retry
 from kinesis_nb.core.compression import count_packed, unchanged
 from kinesis_nb.core.frames import SCHEMA, Records, in_range
 from kinesis_nb.core.names import check_partition_key
+from kinesis_nb.core.process import check_polars
 from kinesis_nb.core.selection import depends_on_other_rows
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.reading.arrival import ArrivalOrder
@@ -100,11 +101,18 @@ def read_range(
         note = f"{note}, {said}" if note else said
         warn(f"the read is without some: {said}")
     rows = sink.take()
-    if plan.unpack is not unchanged and (packed := count_packed(rows["data_raw"].drop_nulls().to_arrow())):
+    if plan.unpack is not unchanged and (packed := count_packed(_present(rows["data_raw"]))):
         told = f"{packed:,} with compressed data that is damaged, too large or incomplete: the bytes are in data_raw"
         note = f"{note}, {told}" if note else told
         warn(f"of the rows of the read {told}, parse_json says why")
     return Records(rows, note)
+
+
+def _present(column: pl.Series | pa.ChunkedArray) -> pa.Array:
+    """Return the values that are not null."""
+    if isinstance(column, pa.ChunkedArray):
+        return column.drop_null().combine_chunks()
+    return column.drop_nulls().to_arrow()
 
 
 class _RowCollector:
@@ -179,7 +187,7 @@ class _RowCollector:
         self.error = error
         self.done.set()
 
-    def take(self) -> pl.DataFrame:
+    def take(self) -> pl.DataFrame | pa.Table:
         """Return all rows, in order of arrival, and keep none of them."""
         return self._order.take().slice(0, self._window.limit)
 
@@ -205,6 +213,8 @@ def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBat
         raise ConfigError(
             f"where= does not accept {type(where).__name__}", hint='give where=pl.col("data").str.contains("x")'
         )
+    if where is not None:
+        check_polars()
 
     def keep(rows: pa.RecordBatch) -> pa.RecordBatch:
         if key is not None:
