@@ -14,6 +14,7 @@ from kinesis_nb.core.compression import may_burst, unchanged
 from kinesis_nb.core.foreign import Foreign
 from kinesis_nb.core.halt import holding
 from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.selection import EVERYTHING, Selection
 from kinesis_nb.errors import StreamNotFound
 
@@ -137,6 +138,11 @@ class ReadPlan:
         plan = replace(self, shards=shards, trimmed_before=trimmed_before)
         object.__setattr__(plan, "lookup", self.lookup)
         return plan
+
+    @property
+    def lookups(self) -> RetryingLookups:
+        """Looks the stream up in the caller's own thread, with retries; consumers use :attr:`lookup`."""
+        return RetryingLookups(self.kinesis, self.clock)
 
     def parts(self, response: Batch, most: int) -> Generator[Batch]:
         """Yield an opened response in parts of whole records: of about `most` bytes each, or of one larger record.

@@ -12,7 +12,6 @@ from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 from kinesis_nb.core import interrupt
-from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError, ServiceError, TableError
 from kinesis_nb.reading.buffer import Buffer, Held, OnFull
 from kinesis_nb.reading.ending import Ending
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.core.frames import Batch
     from kinesis_nb.core.position import StartingPosition
+    from kinesis_nb.core.retry import RetryingLookups
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.sink import Gap
@@ -395,7 +395,7 @@ class Committer:
             self.phase = Phase.WAITING
             self._ready.set()
             return POLL_SECONDS
-        feed = self._retried(lambda: self.take_all(RetryingLookups(self._feed.kinesis, self._clock)))
+        feed = self._retried(lambda: self.take_all(self._feed.lookups))
         if self._stopping.is_set():
             self.insist(self._ownership.release)
             return None
