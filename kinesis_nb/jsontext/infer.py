@@ -153,7 +153,7 @@ def infer_schema(texts: Iterable[str | bytes | None], max_fields: int = MAX_FIEL
     <Schema: 2 fields from 3 rows, 1 malformed>
     """
     if not isinstance(max_fields, int) or max_fields < 1:
-        raise ConfigError(f"max_fields={max_fields!r} keeps nothing", hint="give a whole number, 1 or more")
+        raise ConfigError(f"max_fields={max_fields!r} is not a number of fields", hint="give a whole number, 1 or more")
     top, malformed = _Seen(max_fields), 0
     for text in texts:
         if text is None:

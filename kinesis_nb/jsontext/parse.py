@@ -208,14 +208,16 @@ def _to_polars(frame: Any) -> pl.DataFrame:
 
 def _check_column(column: str, columns: list[Any]) -> None:
     if columns.count(column) != 1:
-        msg = f"the frame has {columns.count(column) or 'no'} column{'s' * (column in columns)} {column!r}"
         names = [str(name) for name in columns]
-        raise ConfigError(msg, hint=closest(column, names) or f"its columns are {', '.join(names) or 'none'}")
+        raise ConfigError(
+            f"the frame has {columns.count(column) or 'no'} column{'s' * (column in columns)} {column!r}",
+            hint=closest(column, names) or f"its columns are {', '.join(names) or 'none'}",
+        )
 
 
 def _head(slices: Iterable[list[object]], most: int | None) -> Iterator[Any]:
     if most is not None and most < 1:
-        raise ConfigError(f"sample={most} shows nothing", hint="give 1 or more, or None for all rows")
+        raise ConfigError(f"sample={most}: sample must be at least 1", hint="give None to infer from all rows")
     taken = 0
     for rows in slices:
         for value in rows:
