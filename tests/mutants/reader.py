@@ -427,6 +427,27 @@ MUTANTS = [
         "None)",
     ),
     Mutant(
+        "a shard that is listed after all forgets that its end was being confirmed",
+        "reading/phase.py",
+        "(ShardPhase.FIND_ENDED_SHARD, ShardEvent.LISTED): ShardPhase.CONFIRM_END",
+        "(ShardPhase.FIND_ENDED_SHARD, ShardEvent.LISTED): ShardPhase.READ",
+        "tests/reading/test_phase.py",
+    ),
+    Mutant(
+        "an end that nothing proves ends the shard",
+        "reading/phase.py",
+        "(ShardPhase.CONFIRM_END, ShardEvent.END_UNPROVEN): ShardPhase.READ",
+        "(ShardPhase.CONFIRM_END, ShardEvent.END_UNPROVEN): ShardPhase.ENDED",
+        "tests/reading/test_phase.py",
+    ),
+    Mutant(
+        "an event that cannot happen is passed over",
+        "reading/phase.py",
+        "return TRANSITIONS[phase, event]",
+        "return TRANSITIONS.get((phase, event), phase)",
+        "tests/reading/test_phase.py",
+    ),
+    Mutant(
         "a shard that is gone ends without a word",
         "reading/consumer.py",
         "            if not self._is_closed:  # else it had given everything",
