@@ -15,7 +15,7 @@
     │   ├── IteratorExpired                the shard iterator must be made again
     │   ├── PositionTrimmed                the record of a sequence number is not kept any more
     │   ├── KeyUnavailable                 the stream's encryption key cannot be used now
-    │   └── MalformedResponse                an answer that was not whole
+    │   └── MalformedResponse              a response that was incomplete or invalid
     ├── DataLoss                           records were gone before they could be read
     ├── TableError (ValueError)            the sync's target is not a table it may write to
     ├── AgentError                         the agents cannot be reached, or do not fit this process
