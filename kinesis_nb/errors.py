@@ -141,7 +141,7 @@ class KeyUnavailable(ServiceError):
 
 
 class MalformedResponse(ServiceError):
-    """An answer that was cut off, or came from something else than the service."""
+    """A response that was cut off, or did not come from the service."""
 
 
 class DataLoss(KinesisError):
