@@ -157,7 +157,7 @@ class ShardConsumer:
 
     Parameters
     ----------
-    share
+    quota
         How much of what all shards share this one may use.
     reach
         For a child: how far its parents were read.

@@ -1,7 +1,7 @@
 """What a reader of one shard has to do next, as a table. Pure: no clock, no I/O.
 
-Three kinds of evidence say that a shard has ended, and none is believed alone: a response without a next iterator, a
-response that names children, and a listing. So the end is confirmed before the shard counts as ended.
+A response without a next iterator does not prove that a shard has ended: the same response has to name its children, or
+a listing has to show the shard closed. So the end is confirmed before the children may be read.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TRANSITIONS: dict[tuple[ShardPhase, ShardEvent], ShardPhase] = {
     (ShardPhase.CONFIRM_END, ShardEvent.END_UNPROVEN): ShardPhase.READ,
     (ShardPhase.CONFIRM_END, ShardEvent.END_PROVEN): ShardPhase.ENDED,
     (ShardPhase.CONFIRM_END, ShardEvent.NOT_FOUND): ShardPhase.FIND_ENDED_SHARD,
-    # a shard that is listed after all continues where it was; neither searches for a shard that it is searching for
+    # a shard that is listed after all continues where it was; when the listing fails with NOT_FOUND too, reading ends
     (ShardPhase.FIND_SHARD, ShardEvent.LISTED): ShardPhase.READ,
     (ShardPhase.FIND_SHARD, ShardEvent.UNLISTED): ShardPhase.EXPIRED,
     (ShardPhase.FIND_ENDED_SHARD, ShardEvent.LISTED): ShardPhase.CONFIRM_END,
