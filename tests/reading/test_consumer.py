@@ -43,7 +43,7 @@ def test_is_polite(bench: Bench) -> None:
 
 
 def test_gap_is_not_the_end(bench: Bench) -> None:
-    """An empty answer that lags is followed to the records behind it."""
+    """An empty response that lags is followed to the records behind it."""
     data = bench.put(2)
     bench.clock.manual.advance(10)
     bench.model.gap("orders", "shardId-000000000000", calls=3)
@@ -127,7 +127,7 @@ def test_fatal_error_is_raised(bench: Bench) -> None:
 
 
 def test_unusable_iterator_is_renewed_once(bench: Bench) -> None:
-    """An iterator that the service calls invalid is made again once; a second time in a row is fatal."""
+    """An iterator that the service calls invalid is re-created once; a second time in a row is fatal."""
     bench.step()
     bench.kinesis.faults = [IteratorExpired("invalid")]
     bench.step()
@@ -195,7 +195,7 @@ def test_closed_shard_without_listed_children_is_asked_again(bench: Bench) -> No
 
 
 def test_absent_lag_is_the_tip_only_without_records(bench: Bench) -> None:
-    """An answer without MillisBehindLatest says "nothing left" only when it holds no record."""
+    """A response without MillisBehindLatest says "nothing left" only when it holds no record."""
     rows = (
         b'{"Records":[{"SequenceNumber":"1","Data":"YQ==","ApproximateArrivalTimestamp":1.5}],"NextShardIterator":"i"}'
     )
@@ -220,7 +220,7 @@ def test_absent_lag_is_the_tip_only_without_records(bench: Bench) -> None:
     ],
 )
 def test_half_an_answer_is_no_answer(bench: Bench, body: bytes) -> None:
-    """Whatever is not a whole and well-formed answer is an error to retry, never an empty batch."""
+    """Whatever is not a whole and well-formed response is an error to retry, never an empty batch."""
     with pytest.raises(ServiceError) as caught:
         decode_batch(body, Shard("s"), bench.clock.now())
     assert caught.value.retryable

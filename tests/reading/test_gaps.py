@@ -53,7 +53,7 @@ def test_records_that_were_trimmed_are_told(bench: Bench) -> None:
 
 
 def test_hole_without_an_end_is_told(bench: Bench) -> None:
-    """When everything unread is gone the gap is told at once, not only when another record comes."""
+    """When everything unread is gone the gap is reported at once, not only when another record comes."""
     bench.put(1)
     bench.step()
     bench.put(3)
@@ -64,7 +64,7 @@ def test_hole_without_an_end_is_told(bench: Bench) -> None:
 
 
 def test_record_that_is_still_there_proves_that_nothing_was_lost(bench: Bench) -> None:
-    """Where the service still holds the last record, retention or not, nothing is told and nothing comes twice."""
+    """Where the service still holds the last record, retention or not, nothing is reported and nothing comes twice."""
     bench.put(2)
     bench.step()
     more = bench.put(3)
@@ -89,7 +89,7 @@ def test_silent_shard_is_no_gap(bench: Bench) -> None:
 
 
 def test_what_arrives_during_a_request_may_have_missed_its_answer(bench: Bench) -> None:
-    """Up to when a shard was read counts from before the request, however long the answer was on its way."""
+    """Up to when a shard was read counts from before the request, however long the response was on its way."""
     bench.put(1)
     answer = bench.kinesis.get_records
 
@@ -106,7 +106,7 @@ def test_what_arrives_during_a_request_may_have_missed_its_answer(bench: Bench) 
 
 
 def test_longer_retention_is_asked_for(bench: Bench) -> None:
-    """After a day of silence in a stream that keeps a week nothing is told."""
+    """After a day of silence in a stream that keeps a week nothing is reported."""
     bench.model.call("IncreaseStreamRetentionPeriod", {"StreamName": "orders", "RetentionPeriodHours": 168})
     bench.put(1)
     bench.step()
@@ -235,7 +235,7 @@ def test_refused_number_of_a_record_that_is_there_doubles_nothing(bench: Bench) 
 
 
 def test_nothing_behind_a_gap_that_is_not_told_yet_counts_as_seen(bench: Bench) -> None:
-    """Empty answers on the way to the next record do not hide the gap from a reader that starts again in between."""
+    """Empty responses on the way to the next record do not hide the gap from a reader that starts again in between."""
     bench.put(1)
     bench.step()
     reach = bench.consumer.reach

@@ -45,20 +45,20 @@ def test_credit_is_one_second_however_long_the_silence() -> None:
 
 
 def test_full_answer_closes_the_shard_for_five_seconds() -> None:
-    """After an answer that 10 MiB cut off the next call comes no earlier than the service allows."""
+    """After a response that 10 MiB cut off the next call comes no earlier than the service allows."""
     assert ReadPace().note_response(100.0, 100.0, 5_000, GET_BYTES, idle=None) >= 100.0 + FULL_RESPONSE_SECONDS
     assert ReadPace().note_response(100.0, 100.0, GET_RECORDS, GET_BYTES, idle=None) < 100.0 + FULL_RESPONSE_SECONDS
 
 
 def test_bytes_count_from_their_arrival_but_not_from_a_slow_one() -> None:
-    """The service counts while it answers: from the answer on is safe, but a slow line must not cost quota."""
+    """The service counts while it responds: from the response on is safe, but a slow line must not cost quota."""
     size = 8 * 2**20
     assert ReadPace().note_response(100.0, 100.5, GET_RECORDS, size, idle=None) == pytest.approx(103.5)
     assert ReadPace().note_response(100.0, 110.0, GET_RECORDS, size, idle=None) == pytest.approx(104.0)
 
 
 def test_throttled_again_and_again_asks_for_less_then_for_more() -> None:
-    """Repeated throttles halve the page down to a hundred records; answers double it up to the most."""
+    """Repeated throttles halve the page down to a hundred records; responses double it up to the most."""
     pace = ReadPace()
     pace.throttled(100.0, failures=0)
     assert pace.limit(MUCH) == GET_RECORDS
@@ -73,14 +73,14 @@ def test_throttled_again_and_again_asks_for_less_then_for_more() -> None:
 
 
 def test_throttled_has_nothing_saved_up() -> None:
-    """Who was throttled shares the shard with somebody, so the whole answer is waited for."""
+    """Who was throttled shares the shard with somebody, so the whole response is waited for."""
     pace = ReadPace()
     pace.throttled(100.0, failures=0)
     assert pace.note_response(100.0, 100.0, GET_RECORDS, 4 * 2**20, idle=None) == pytest.approx(102.0)
 
 
 def test_many_shards_share_memory_and_calls() -> None:
-    """However many shards there are, their answers fit a budget, and idle ones are asked less often."""
+    """However many shards there are, their responses fit a budget, and idle ones are asked less often."""
     assert SharedQuota().page_bytes >= GET_BYTES
     assert SharedQuota(lambda: 64).page_bytes * 64 == IN_FLIGHT_BYTES
     assert SharedQuota(lambda: 1_000).page_bytes == LEAST_PAGE_BYTES
@@ -89,7 +89,7 @@ def test_many_shards_share_memory_and_calls() -> None:
 
 
 def test_page_follows_the_size_of_the_records() -> None:
-    """So many records are asked for as make an answer of the size that is wanted, by those of the last answer."""
+    """So many records are asked for as make a response of the size that is wanted, by those of the last response."""
     pace = ReadPace()
     assert pace.limit(2**20) == 1_024
     pace.note_response(100.0, 100.0, 10, 10 * 2**16, idle=None)

@@ -37,7 +37,7 @@ def hide_the_iterator(bench: Bench) -> None:
 
 
 def answer_listings(bench: Bench, *answers: Exception | Callable[[list[Shard]], list[Shard]]) -> None:
-    """Let each listing fail, or be changed, in turn; the last answer holds for all that follow."""
+    """Let each listing fail, or be changed, in turn; the last response holds for all that follow."""
     list_shards, left = bench.kinesis.list_shards, list(answers)
 
     def listed(stream: str) -> list[Shard]:

@@ -82,7 +82,7 @@ def test_reads_while_it_is_written_and_resharded(source: kn.Source, streams: Str
 
 
 def test_faults_neither_lose_nor_double(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """Throttles, expired iterators, resets and answers that are cut off leave no trace in the rows."""
+    """Throttles, expired iterators, resets and responses that are cut off leave no trace in the rows."""
     streams.create(shards=2)
     streams.put(1_000)
     faults = [

@@ -43,7 +43,7 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
 def test_dripping_answer_is_given_up_as_a_whole(
     source: kn.Source, streams: Streams, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer whose every byte comes in time is cut off when the whole takes too long, and asked for again."""
+    """A response whose every byte comes in time is cut off when the whole takes too long, and requested again."""
     monkeypatch.setattr(deadline, "RESPONSE_SECONDS", 0.5)
     streams.create()
     streams.put(50)
@@ -84,7 +84,7 @@ def test_key_that_cannot_be_used_blocks_and_is_probed(
 
 
 def test_blocked_key_is_probed_once_a_minute(bench: Bench) -> None:
-    """While somebody mends the key the shard is asked every 60 s, and goes on where it was."""
+    """While somebody mends the key the shard is asked every 60 s, and continues where it was."""
     data = bench.put(2)
     bench.kinesis.faults = [ServiceError("x", retryable=True)]
     bench.step()
@@ -107,7 +107,7 @@ def test_place_of_a_record_is_a_place_for_the_service(source: kn.Source, streams
 
 
 def test_malformed_answers_are_counted(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """A proxy's page with status 200 is no answer: it is counted and asked for again."""
+    """A proxy's page with status 200 is no response: it is counted and requested again."""
     streams.create()
     streams.put(5, keys=1)
     emulator.on("GetRecords", Html(status=200))

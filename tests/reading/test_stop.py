@@ -102,7 +102,7 @@ def test_a_connection_that_does_not_come_is_given_up() -> None:
 
 
 def test_a_listing_of_somebody_else_is_not_waited_for() -> None:
-    """All who want a listing wait for one call; who is stopped waits no more, though the call goes on."""
+    """All who want a listing wait for one call; who is stopped waits no more, though the call continues."""
     lookup = Lookup(KinesisClient(SourceConfig(auth=StaticCredentials("a", "b"))), "s", SystemClock())
     with lookup._lock:
         for ask in (lambda: lookup.shards(since=0.0), lookup.retention):
@@ -153,7 +153,7 @@ def test_stop_ends_all_threads_inside_calls(
 
 
 def test_stop_disturbs_no_other_reader(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """Readers of one source share its connections; the calls of one that goes on are not given up."""
+    """Readers of one source share its connections; the calls of one that continues are not given up."""
     streams.create(shards=4)
     streams.create("others", shards=4)
     streams.put(20)

@@ -49,7 +49,7 @@ rows_of_any_kind = st.lists(
 
 
 def page(*payloads: bytes, shard: Shard | None = None, foreign: Foreign = Foreign.AUTO) -> Batch:
-    """Decode an answer whose records have the numbers 100, 101, …, the keys p0, p1, … and arrived a second apart."""
+    """Decode a response whose records have the numbers 100, 101, …, the keys p0, p1, … and arrived a second apart."""
     records = [
         {
             "SequenceNumber": str(100 + i),
@@ -283,7 +283,7 @@ def test_after_a_reshard_each_record_is_there_once(source: kn.Source, streams: S
 def test_stop_and_resume_neither_lose_nor_double(
     source: kn.Source, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However often a sync stops and goes on, the table has each row of each aggregate once and in order."""
+    """However often a sync stops and continues, the table has each row of each aggregate once and in order."""
     monkeypatch.setattr(pace, "GET_RECORDS", 2)  # so that a run ends between two aggregates
     streams.create()
     written: list[tuple[str, str]] = []
