@@ -42,7 +42,7 @@ def main() -> None:
         page.wait_for_timeout(8 * SECONDS)  # for the line of the rate
         save(book, "tail", 1)
         book.run(4)
-        book.output(4).locator("svg").wait_for()
+        book.output(4).locator(".knb-lineage img").wait_for()
         save(book, "lineage", 4)
 
         book.run(2)
