@@ -67,7 +67,7 @@ def test_only_what_is_meant_to_fail_fails(path: Path) -> None:
 
 @each_tutorial
 def test_outputs_can_be_seen_where_nobody_trusts_the_notebook(path: Path) -> None:
-    """JupyterLab, before a cell was run, and GitHub drop <svg> and <style>: pictures are images, cells align themselves."""
+    """GitHub, and JupyterLab before a cell was run, drop <svg> and <style>: pictures are images, cells align alone."""
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         for output in cell.get("outputs", ()):
             html = "".join(output.get("data", {}).get("text/html", ""))
