@@ -216,12 +216,15 @@ class Maintenance:
         unused = dropped & present.keys()
         if with_orphans and self._clock_is_steady():
             unused |= self._orphans(present, table)
+        if unused:
+            # a power cut must not take the commits that removed these files, and leave a table that needs them
+            self._storage.make_all_durable(table.version())
         self._storage.discard(unused)
 
     def _orphans(self, present: Mapping[str, FileInfo], table: DeltaTable) -> set[str]:
         """Return files that a writer of this table made and never published."""
         table.update_incremental()  # after the files were listed: one that was published since is not an orphan
-        named = set(_files(table)) | set(table.vacuum(0, dry_run=True, enforce_retention_duration=False))
+        named = set(_files(table)) | deltalog.removed(self._storage, table.version())
         table_id = str(table.metadata().id)
         # by the clock of whoever keeps the files: one here that is a day ahead would make all of them old
         now = min(self._clock.now(), max((info.mtime for info in present.values()), default=self._clock.now()))

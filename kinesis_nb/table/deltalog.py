@@ -13,7 +13,7 @@ import re
 import time
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import pyarrow as pa
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from kinesis_nb.errors import TableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 LOG = "_delta_log"
 LAST_CHECKPOINT = f"{LOG}/_last_checkpoint"
@@ -63,6 +63,12 @@ class Txn(msgspec.Struct, rename="camel"):
     version: int
 
 
+class Remove(msgspec.Struct):
+    """A data file that is no longer part of the table."""
+
+    path: str
+
+
 class CommitInfo(msgspec.Struct):
     """What a commit says of itself; its lines, where it was ours."""
 
@@ -73,6 +79,7 @@ class Action(msgspec.Struct, rename="camel"):
     """A line of an entry; only these kinds of actions matter here."""
 
     txn: Txn | None = None
+    remove: Remove | None = None
     commit_info: CommitInfo | None = None
 
 
@@ -103,6 +110,9 @@ class Live:
     entries: dict[int, int]
 
 
+_EMPTY = Live(-1, (), {})
+
+
 def live(sizes: Mapping[str, int], version: int | None = None) -> Live:
     """Choose from all files of a log; the newest version by default."""
     found: dict[int, list[re.Match[str]]] = {}
@@ -125,6 +135,11 @@ def _whole(matches: list[re.Match[str]]) -> tuple[str, ...]:
         return (min(single, key=len),)
     parts = {match[2]: match[0] for match in matches}
     return tuple(parts.values()) if len(parts) == int(matches[0][3]) else ()
+
+
+def is_gone(sizes: Mapping[str, int]) -> bool:
+    """Return whether the log holds no table: ``_last_checkpoint`` alone only says where one was."""
+    return live(sizes) == _EMPTY
 
 
 def entry(version: int) -> str:
@@ -168,13 +183,39 @@ def txns(files: Files, parts: Iterable[str], bodies: Iterable[bytes]) -> dict[st
         When a part is incomplete.
     """
     numbers: dict[str, int] = {}
+    for txn in _of_checkpoint(files, parts, bodies, "txn"):
+        numbers[txn["appId"]] = txn["version"]
+    return numbers
+
+
+def removed(files: Files, version: int) -> set[str]:
+    """Return the names of the data files that the log up to a version still remembers as removed, however recently.
+
+    A ``VACUUM`` lists those whose removal lies in the past by the clock of this machine. Another machine's clock may be
+    ahead, and a file that it has just removed must not pass for one that nobody ever published.
+
+    Raises
+    ------
+    TableError
+        When a file of the log is incomplete.
+    """
+    found = live(files.sizes(LOG), version)
+    names = {f"{LOG}/{name}": name for name in found.parts}
+    bodies = [body or b"" for body in files.read_all(list(names))]
+    paths = {remove["path"] for remove in _of_checkpoint(files, names.values(), bodies, "remove")}
+    for number, body in zip(found.entries, files.read_all([entry(number) for number in found.entries]), strict=True):
+        if body is not None:  # otherwise cleaned up meanwhile
+            paths |= {action.remove.path for action in actions(files, number, body) if action.remove}
+    return paths
+
+
+def _of_checkpoint(files: Files, parts: Iterable[str], bodies: Iterable[bytes], kind: str) -> Iterator[dict[str, Any]]:
+    """Yield the actions of one kind that a checkpoint holds."""
     for name, body in zip(parts, bodies, strict=True):
         try:
-            found = pq.ParquetFile(pa.BufferReader(body)).read(columns=["txn"]).column("txn").drop_null().to_pylist()
+            yield from pq.ParquetFile(pa.BufferReader(body)).read(columns=[kind]).column(kind).drop_null().to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise _torn_checkpoint(files, name, body) from error
-        numbers |= {txn["appId"]: txn["version"] for txn in found}
-    return numbers
 
 
 def hinted(files: Files) -> tuple[int, tuple[str, ...]]:
@@ -231,6 +272,8 @@ def explain(files: Files, version: int | None = None) -> TableError | None:
     """Return what is wrong with a log that cannot be read, if that can be told from its files."""
     sizes = files.sizes(LOG)
     found = live(sizes, version)
+    if found == _EMPTY:
+        return None  # there is no log that something could be missing of
     hint, named = hinted(files)
     try:
         check(files, version)

@@ -150,7 +150,7 @@ class Storage:
             except DeltaError as error:
                 if (found := deltalog.explain(self, version)) is not None:
                     raise found from error
-                if not self.sizes(LOG):
+                if deltalog.is_gone(self.sizes(LOG)):
                     msg = f"the log of the table, {self.uri}/{LOG}, is gone: put it back, or sync into a new place"
                     raise OSError(msg) from error
                 raise

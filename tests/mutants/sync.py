@@ -457,6 +457,12 @@ _UPKEEP = [
         "table.vacuum(0, dry_run=True, enforce_retention_duration=False)",
     ),
     (
+        "a removal in the future is none",
+        "syncing/upkeep.py",
+        "deltalog.removed(self._storage, table.version())",
+        "set(table.vacuum(0, dry_run=True, enforce_retention_duration=False))",
+    ),
+    (
         "a clock that was set makes files old",
         "syncing/upkeep.py",
         "if with_orphans and self._clock_is_steady():",
@@ -682,7 +688,9 @@ MUTANTS = [
         "range(known + 1, version + 1)",
         "range(known + 1, version)",
     ),
-    Mutant("a checkpoint of the log is not read", "table/deltalog.py", "        numbers |= {", "        {"),
+    Mutant(
+        "a checkpoint of the log is not read", "table/deltalog.py", '        numbers[txn["appId"]] =', "        _ ="
+    ),
     Mutant(
         "a take-over does not raise the epoch", "table/table.py", "{shard_id: epoch + 1 for", "{shard_id: epoch + 0 for"
     ),
@@ -814,6 +822,15 @@ MUTANTS = [
         "        yield draft\n",
         _DURABLE,
     ),
+    Mutant(
+        "files go before their removal is on disk",
+        "syncing/upkeep.py",
+        "            self._storage.make_all_durable(table.version())",
+        "            pass",
+        _DURABLE,
+    ),
+    Mutant("a hint alone is a log", "table/deltalog.py", "return live(sizes) == _EMPTY", "return not sizes", _DURABLE),
+    Mutant("a hint alone misses a file", "table/deltalog.py", "if found == _EMPTY:", "if False:", _DURABLE),
     Mutant(
         "what a killed process left is not synced by the next",
         "table/table.py",

@@ -460,6 +460,20 @@ def test_removed_files_go_after_the_retention_of_the_table(storage: Storage, mon
     assert offsets(storage) == ALL
 
 
+def test_files_removed_by_a_clock_ahead_stay(
+    storage: Storage, table: SyncTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another machine has just merged is no orphan, although its clock dates the removal into the future."""
+    before = files_of(storage)
+    clock = SetClock()
+    clock.wall += timedelta(hours=1)
+    Maintenance(Storage(storage.uri), clock=clock).run()
+    assert files_of(storage) > before
+    commit(table, rows_of(8))  # so that the round has something to merge, and a file of its own time
+    vacuumed(storage, monkeypatch)
+    assert files_of(storage) > before
+
+
 @pytest.mark.usefixtures("table")
 @pytest.mark.parametrize(
     "path", ["../outside.parquet", "{root}/outside.parquet", "file://{root}/outside.parquet", "below/x.parquet"]

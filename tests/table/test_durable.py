@@ -26,7 +26,7 @@ from tests.support.places import ORIGIN, Place, checkpoint
 from tests.support.servers import bucket, moto
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 FAR = 2_600_000  # versions, a month of one commit each second
 LOG = "_delta_log"
@@ -287,6 +287,39 @@ def live_files(place: Place) -> list[Path]:
     found = deltalog.live(place.storage.sizes(LOG))
     names = [*found.parts, *(f"{number:020d}.json" for number in found.entries)]
     return [Path(place.uri, LOG, name) for name in names]
+
+
+def test_files_are_removed_after_their_removal_is_on_disk(
+    kernel: Kernel, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut never leaves a table that needs a file which the maintenance deleted."""
+    lacked: list[str] = []
+    discard = Storage.discard
+
+    def checked(self: Storage, names: Iterable[str]) -> None:
+        if names := list(names):
+            lacked.extend(kernel.lacks(*live_files(place)))
+        discard(self, names)
+
+    place.storage.open().alter.set_table_properties({"delta.deletedFileRetentionDuration": "interval 0 seconds"})
+    before = place.storage.data_files().keys()
+    monkeypatch.setattr(Storage, "discard", checked)
+    Maintenance(place.storage).run()
+    assert not before & place.storage.data_files().keys()
+    assert lacked == []
+
+
+@pytest.mark.parametrize("left", [[], ["_last_checkpoint"]])
+def test_a_log_that_is_gone_is_waited_for(place: Place, left: list[str]) -> None:
+    """A folder without the log may come back, as a disk that is mounted again; what a checkpoint left says no more."""
+    place.storage.checkpoint_log(place.storage.open())
+    aside = Path(place.uri, "aside")
+    Path(place.uri, LOG).rename(aside)
+    Path(place.uri, LOG).mkdir()
+    for name in left:
+        shutil.copy(aside / name, Path(place.uri, LOG))
+    with pytest.raises(OSError, match="is gone"):
+        place.storage.open()
 
 
 def test_a_new_table_is_on_disk(kernel: Kernel, tmp_path: Path) -> None:

@@ -195,6 +195,8 @@ class ExportRun(Run):
         if not life.may_describe or life.random.random() < 0.7:
             return
         self._stop_exports()
+        if moves.is_deleted and moves.journal_path is None:
+            return  # deleted under an export that ran on to its end: nothing is left to say which stream it was
         life.call("DeleteStream", StreamName=OUTPUT)
         life.manual.advance(60.0)
         life.call("CreateStream", StreamName=OUTPUT, ShardCount=1)
