@@ -72,7 +72,21 @@ class StreamingExportStatus:
 
 @of_one_process
 class StreamingExport:
-    """A running export; made by :meth:`kinesis_nb.source.Source.export_stream`."""
+    """A running export; made by :meth:`kinesis_nb.source.Source.export_stream`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import kinesis_nb as kn
+    >>> source = kn.demo()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sync = source.sync("orders", f"{folder}/orders", end="now")
+    ...     export = source.export_stream(sync, source.explore("results").summary.arn)
+    ...     export.wait(timeout=60), export.status().rows
+    ...     export.stop()
+    ...     sync.stop()
+    (True, 1000)
+    """
 
     def __init__(
         self,

@@ -75,6 +75,15 @@ class Tail(TableLike):
     ------
     KinesisError
         When reading failed for good: iterating raises it once the rows read before are taken.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> with kn.demo().tail("clicks") as tail:
+    ...     tail.take(100, timeout=10)
+    <Records: 100 rows>
+    >>> tail.state
+    'stopped'
     """
 
     def __init__(self, feed: Feed, start: StartingPosition, buffer: Buffer) -> None:
