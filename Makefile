@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint docs e2e binder screenshots notebooks sim sim-life sim-life-sync sim-life-exports sim-life-jobs sim-export kill-export
+.PHONY: demo test lab lint docs design e2e binder screenshots notebooks sim sim-life sim-life-sync sim-life-exports sim-life-jobs sim-export kill-export
 .PHONY: least mutants crash agents
 .PHONY: powercut
 .PHONY: agents-netns bench bench-agents bench-export bench-views sizing clean help
@@ -35,6 +35,9 @@ screenshots: .venv/.test    ## the pictures of the README
 docs: .venv/.docs    ## the site, built strictly and checked: .build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	$(BIN)/python scripts/check_site.py
+
+design: .venv/.run    ## the map of files and the pictures of DESIGN.md, from the code
+	$(BIN)/python scripts/design.py
 
 lint: .venv/.test    ## format, lint, types, layers
 	$(BIN)/ruff format --check .
