@@ -19,7 +19,7 @@ lab: .venv/.lab    ## open JupyterLab on the tutorials
 
 test: .venv/.test servers    ## everything: unit, contract, notebooks, browser
 	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest kinesis_nb README.md --doctest-modules -p no:randomly
+	$(BIN)/python -m pytest kinesis_nb README.md docs --doctest-modules -p no:randomly
 	XDG_CONFIG_HOME=.build/config $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
 
 e2e: .venv/.e2e    ## what a person does, in JupyterLab, Notebook 7 and Voila; pictures in .build/screenshots
