@@ -1,4 +1,4 @@
-"""Make the pictures of the README and the site: what a person sees in JupyterLab on the sample streams, light and dark."""
+"""Make the pictures of the README and the site: what JupyterLab shows of the sample streams, light and dark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CELLS = [
     "import kinesis_nb as kn\nsource = kn.demo()",
     'tail = source.tail("clicks")\ntail',
     "from kinesis_nb.widgets import SourceForm\nSourceForm()",
-    'sync = source.sync("clicks", "tables/clicks", start="-5s")\nsync.wait(timeout=30)\nsync',
+    'sync = source.sync("clicks", "tables/clicks{}", start="-5s")\nsync.wait(timeout=30)\nsync',
     'source.explore("clicks").lineage',
     'from kinesis_nb.widgets import Explorer\nExplorer(source, "orders")',
 ]
@@ -36,7 +36,7 @@ def main() -> None:
         page.set_viewport_size({"width": 1000, "height": 1600})
         for suffix in ("", "-dark"):
             path = Path(folder) / f"pictures{suffix}.ipynb"
-            write_notebook(path, CELLS)
+            write_notebook(path, [cell.replace("{}", suffix) for cell in CELLS])
             book = Notebook(page, address, path)
             if suffix:
                 book.dark()
