@@ -17,7 +17,7 @@ demo: .venv/.run    ## the whole job on an embedded Kinesis, checked
 lab: .venv/.lab    ## open JupyterLab on the tutorials
 	$(BIN)/kinesis-nb lab notebooks
 
-test: .venv/.test servers    ## everything: unit, contract, notebooks, browser
+test: .venv/.test servers docs    ## everything: unit, contract, notebooks, browser, documents
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest kinesis_nb README.md docs --doctest-modules -p no:randomly
 	XDG_CONFIG_HOME=.build/config $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
