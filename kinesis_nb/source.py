@@ -115,7 +115,6 @@ class Source:
     @property
     def _kinesis(self) -> Kinesis:
         """The transport; made when first needed, because boto3 takes its time."""
-        check_polars()
         if self._kinesis_given is not None:
             return self._kinesis_given
         if self._kinesis_made is None:

@@ -116,7 +116,7 @@ def campaign(folder: Path, seed: int) -> Generator[Campaign]:
     keys = {"AWS_ACCESS_KEY_ID": "emulator", "AWS_SECRET_ACCESS_KEY": "emulator"}
     os.environ.update(keys)
     with ExitStack() as stack:
-        emulator = stack.enter_context(Emulator())
+        emulator = stack.enter_context(Emulator(allowed_hosts=[f"10.{DATA}.0.1"]))
         for agent in AGENTS:
             stack.enter_context(_namespace(agent))
         for network in (CONTROL, DATA):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
+    import numpy as np
     import pandas as pd
     import polars as pl
 
@@ -211,11 +212,25 @@ def as_arrow(frame: pl.DataFrame) -> pa.Table:
     if frame.estimated_size() <= CHUNK_BYTES:
         return frame.to_arrow(compat_level=newest).cast(SCHEMA)
     sizes = frame.select(pl.col("data").str.len_bytes() + pl.col("data_raw").bin.size().fill_null(0)).to_series()
-    ends = sizes.fill_null(0).cum_sum()
-    chunks = 1 + (int(ends[-1]) // CHUNK_BYTES if len(ends) else 0)
-    bounds = [int(ends.search_sorted(n * CHUNK_BYTES)) for n in range(chunks)]
-    pieces = [frame.slice(start, end - start) for start, end in pairwise([*bounds, len(frame)])]
+    pieces = [frame.slice(start, length) for start, length in _pieces(sizes.fill_null(0).to_numpy())]
     return pa.concat_tables(piece.to_arrow(compat_level=newest).cast(SCHEMA) for piece in pieces)
+
+
+def take_rows(table: pa.Table, order: np.ndarray[Any, Any]) -> pa.Table:
+    """Return rows in another order, with the columns of `SCHEMA`, in chunks as :func:`as_arrow` makes them."""
+    wide = {"string": pa.large_string(), "binary": pa.large_binary()}  # for more than 2 GiB of text in one chunk
+    large = pa.schema([column.with_type(wide.get(str(column.type), column.type)) for column in SCHEMA])
+    table = table.cast(large).take(pa.array(order))
+    sizes = pc.add(*(pc.fill_null(pc.binary_length(table[name]), 0) for name in ("data", "data_raw")))
+    return pa.concat_tables([table.slice(*piece).cast(SCHEMA) for piece in _pieces(sizes.to_numpy())])
+
+
+def _pieces(sizes: np.ndarray[Any, Any]) -> list[tuple[int, int]]:
+    """Return where each chunk starts and how many rows it has, by how many bytes each row has."""
+    ends = sizes.cumsum()
+    chunks = 1 + (int(ends[-1]) // CHUNK_BYTES if len(ends) else 0)
+    bounds = [int(ends.searchsorted(n * CHUNK_BYTES)) for n in range(chunks)]
+    return [(start, end - start) for start, end in pairwise([*bounds, len(sizes)])]
 
 
 def in_range(rows: pa.RecordBatch, start: datetime | None, end: datetime | None) -> pa.RecordBatch:

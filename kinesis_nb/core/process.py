@@ -66,18 +66,24 @@ def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
 
 def check_polars() -> None:
     """Raise ForkedProcess in a child in which polars would wait for the threads that it had in the parent, for ever."""
-    process = os.getpid()
-    if process == _imported_in:
-        return
-    if process not in _probed:
-        _probed[process] = "polars" not in sys.modules or _polars_works()
-    if not _probed[process]:
+    if not polars_works():
         raise ForkedProcess(
-            f"polars had its threads in the parent of process {process}, and does not work without them", hint=_HINT
+            f"polars had its threads in the parent of process {os.getpid()}, and does not work without them",
+            hint=_HINT,
         )
 
 
-def _polars_works() -> bool:
+def polars_works() -> bool:
+    """Return whether polars can be used: not in a forked child whose parent had used it, for its threads are there."""
+    process = os.getpid()
+    if process == _imported_in:
+        return True
+    if process not in _probed:
+        _probed[process] = "polars" not in sys.modules or _probe()
+    return _probed[process]
+
+
+def _probe() -> bool:
     import polars as pl
 
     frame = pl.DataFrame({"a": [1, 2], "b": [2, 1]})

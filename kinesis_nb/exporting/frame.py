@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from kinesis_nb.core.arguments import check_choice
+from kinesis_nb.core.process import check_polars
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporting.encode import refuse_rows
 from kinesis_nb.exporting.entries import Options, Preparer, refuse_large, waves
@@ -66,6 +67,7 @@ def export_frame(
     progress: Callable[[int], None],
 ) -> ExportReport:
     """Write every row of a frame; see :meth:`kinesis_nb.source.Source.export_df`."""
+    check_polars()
     done = delivery.settled(stream)
     export = _Export(kinesis, stream, arn, delivery, done, Tally(stream, done.copy()), clock, progress)
     started = clock.monotonic()

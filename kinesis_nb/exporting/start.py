@@ -15,6 +15,7 @@ import polars as pl
 from kinesis_nb.core.frames import SCHEMA
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.position import Kind, StartingPosition
+from kinesis_nb.core.process import check_polars
 from kinesis_nb.core.running import Registry
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporting.entries import Preparer
@@ -77,6 +78,7 @@ def start_export(
         Equal for calls with the same source and the same options of the storage. An export that runs with other ones,
         or with other `options`, is stopped, and another one started.
     """
+    check_polars()
     setup = (setup, options, span)
     if isinstance(rows, Tail):
         key = ("tail", id(rows), arn)

@@ -12,7 +12,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kinesis_nb.core.frames import SCHEMA, concat
+from kinesis_nb.core.frames import SCHEMA, concat, take_rows
+from kinesis_nb.core.process import polars_works
 from kinesis_nb.core.shards import parents_first
 
 if TYPE_CHECKING:
@@ -58,10 +59,11 @@ class ArrivalOrder:
                 while sum(batch.num_rows for batch in batches[1:]) >= self._newest:
                     del batches[0]
 
-    def take(self) -> pl.DataFrame:
+    def take(self) -> pl.DataFrame | pa.Table:
         """Give all rows away, in order: whoever still holds this object afterwards holds no rows.
 
-        polars moves 16 bytes of each text, which say where it lies; the text itself stays where it was decoded.
+        polars moves 16 bytes of each text, which say where it lies; the text itself stays where it was decoded. Arrow
+        copies all of it, and is used only where polars cannot be.
         """
         with self._lock:
             batches, self._batches = self._batches, {}
@@ -74,7 +76,7 @@ class ArrivalOrder:
             table = tables[shard_id] = concat(batches.pop(shard_id, ()))
             keys.append(_keys(table, floor))
             latest[shard_id] = int(keys[-1][-1]) if table.num_rows else floor
-        return _sorted(tables, keys)
+        return _sorted(tables, keys) if polars_works() else _sorted_by_arrow(tables, keys)
 
 
 def _keys(table: pa.Table, floor: int) -> Keys:
@@ -85,9 +87,7 @@ def _keys(table: pa.Table, floor: int) -> Keys:
 
 def _sorted(tables: Mapping[str, pa.Table], keys: Sequence[Keys]) -> pl.DataFrame:
     """Return the rows of all shards in the order of their keys, equal ones in the order of the shards."""
-    table = pa.concat_tables([concat([]), *tables.values()])
-    key = np.concatenate([np.empty(0, np.int64), *keys])
-    is_sorted = bool((key[:-1] <= key[1:]).all())
+    table, order = _joined(tables, keys)
     # to make a column anew is faster than to move its rows; mostly nothing was aggregated, and all is text
     made: dict[str, pl.Series | pl.Expr] = {}
     if table["data_raw"].null_count == table.num_rows:
@@ -97,12 +97,25 @@ def _sorted(tables: Mapping[str, pa.Table], keys: Sequence[Keys]) -> pl.DataFram
     filled = [shard_id for shard_id, rows in tables.items() if rows.num_rows]
     if len(filled) == 1:
         made["shard_id"] = pl.lit(filled[0], pl.String)
-    if is_sorted:
+    if order is None:
         frame = cast("pl.DataFrame", pl.from_arrow(table.drop_columns(list(made)), rechunk=False))
     else:
-        order = np.argsort(key, kind="stable")
         shard = np.repeat(np.arange(len(tables)), [rows.num_rows for rows in tables.values()])
         made["shard_id"] = pl.Series(list(tables)).gather(pl.Series(shard[order]))
         frame = pl.DataFrame(table.drop_columns(list(made)))  # in one chunk, out of which rows are taken fastest
         frame = frame.select(pl.all().gather(pl.Series(order)))
     return frame.with_columns(**made).select(SCHEMA.names)
+
+
+def _sorted_by_arrow(tables: Mapping[str, pa.Table], keys: Sequence[Keys]) -> pa.Table:
+    """Return the same rows in the same order without polars."""
+    table, order = _joined(tables, keys)
+    return table if order is None else take_rows(table, order)
+
+
+def _joined(tables: Mapping[str, pa.Table], keys: Sequence[Keys]) -> tuple[pa.Table, Keys | None]:
+    """Return the rows of all shards, and in which order to take them; None as they are."""
+    table = pa.concat_tables([concat([]), *tables.values()])
+    key = np.concatenate([np.empty(0, np.int64), *keys])
+    is_sorted = bool((key[:-1] <= key[1:]).all())
+    return table, None if is_sorted else np.argsort(key, kind="stable")

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from kinesis_nb.core import foreign, retry
 from kinesis_nb.core.compression import count_packed, unchanged
 from kinesis_nb.core.frames import SCHEMA, Records, in_range
+from kinesis_nb.core.process import check_polars
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.reading.arrival import ArrivalOrder
 from kinesis_nb.reading.scheduler import Scheduler
@@ -98,11 +99,18 @@ def read_window(
         note = f"{note}, {said}" if note else said
         warn(f"the read is without some: {said}")
     rows = sink.take()
-    if feed.unpack is not unchanged and (packed := count_packed(rows["data_raw"].drop_nulls().to_arrow())):
+    if feed.unpack is not unchanged and (packed := count_packed(_present(rows["data_raw"]))):
         told = f"{packed:,} with compressed data that is damaged, too large or not all: the bytes are in data_raw"
         note = f"{note}, {told}" if note else told
         warn(f"of the rows of the read {told}, parse_json says why")
     return Records(rows, note)
+
+
+def _present(column: pl.Series | pa.ChunkedArray) -> pa.Array:
+    """Return the values that are not null."""
+    if isinstance(column, pa.ChunkedArray):
+        return column.drop_null().combine_chunks()
+    return column.drop_nulls().to_arrow()
 
 
 class _Collector:
@@ -177,7 +185,7 @@ class _Collector:
         self.error = error
         self.done.set()
 
-    def take(self) -> pl.DataFrame:
+    def take(self) -> pl.DataFrame | pa.Table:
         """Give all rows away, in order of arrival."""
         return self._order.take().slice(0, self._window.limit)
 
@@ -201,6 +209,8 @@ def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBat
         raise ConfigError(f"no record has the partition key {key!r:.40}", hint="keys are text of 1 to 256 characters")
     if where is not None and not isinstance(where, pl.Expr):
         raise ConfigError(f"where= takes no {type(where).__name__}", hint='give where=pl.col("data").str.contains("x")')
+    if where is not None:
+        check_polars()
 
     def keep(rows: pa.RecordBatch) -> pa.RecordBatch:
         if key is not None:

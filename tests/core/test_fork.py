@@ -39,12 +39,15 @@ def test_everything_says_that_it_is_of_another_process() -> None:
 
 
 def test_a_child_with_a_source_of_its_own() -> None:
-    """Where polars lost its threads, what needs them says so in seconds; rows can be looked at; a spawned one reads."""
+    """Where polars lost its threads a child reads all the same; what needs polars says so in seconds."""
     told = forked("after")
-    for name in ("read", "a tail's rows", "parse_json"):
+    for name in ("where", "export", "a tail's rows", "parse_json"):
         assert told.pop(name).startswith("ForkedProcess: polars had its threads in the parent"), name
-    rows = ("len", "rows", "to_arrow", "to_polars", "to_pandas")
-    assert told == dict.fromkeys((*rows, "spawned"), "returned 50") | {"html": "returned True"}
+    assert told.pop("large") == "returned 10000"
+    rows = ("read", "len", "rows", "to_arrow", "to_polars", "to_pandas")
+    assert told == dict.fromkeys((*rows, "spawned"), "returned 50") | dict.fromkeys(
+        ("in order", "html"), "returned True"
+    )
 
 
 def test_a_child_of_a_process_that_has_imported_everything() -> None:

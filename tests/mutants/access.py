@@ -340,14 +340,14 @@ MUTANTS = [
     Mutant(
         "a child waits for the threads of polars",
         "core/process.py",
-        "if not _probed[process]:",
-        "if process in {None}:",
+        "    if not polars_works():",
+        "    if False:",
         FORK,
     ),
     Mutant(
         "every child is refused",
         "core/process.py",
-        '"polars" not in sys.modules or _polars_works()',
+        '"polars" not in sys.modules or _probe()',
         '"polars" not in sys.modules',
         FORK,
     ),

@@ -323,8 +323,8 @@ MUTANTS = [
     Mutant(
         "a row is lost between two chunks",
         "core/frames.py",
-        "frame.slice(start, end - start)",
-        "frame.slice(start, end - start - 1)",
+        "(start, end - start) for start",
+        "(start, end - start - 1) for start",
     ),
     Mutant(
         "a tail shows rows from before its start",
@@ -739,6 +739,19 @@ MUTANTS = [
         "        except BaseException:\n            self.stop()\n            raise\n",
         "        finally:\n            pass\n",
         "tests/reading/test_stop.py",
+    ),
+    *(
+        Mutant(*defect, "tests/core/test_fork.py")
+        for defect in (
+            (
+                "rows of a forked child are in no order",
+                "reading/arrival.py",
+                "return table if order is None else take_rows(table, order)",
+                "return table",
+            ),
+            ("a forked child splits with polars", "wire/columnar.py", " or not polars_works()", ""),
+            ("a forked child sorts with polars", "reading/arrival.py", " if polars_works() else", " if True else"),
+        )
     ),
     Mutant("a fork is not noticed", "core/process.py", "if os.getpid() != made_in:", "if False:"),
 ]

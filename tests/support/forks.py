@@ -130,13 +130,26 @@ def copies(source: kn.Source) -> int:
 
 def own_after_polars() -> dict[str, Any]:
     """Let a child connect for itself where polars had its threads in the parent, and one that is spawned."""
+    import polars as pl
+
     with emulator() as streams:
-        url = streams.emulator.endpoint_url
+        url, arn = streams.emulator.endpoint_url, streams.create("copy")
+        streams.create("large")
+        streams.create("turns", shards=2)
+        for _ in range(20):
+            streams.put(500, "large")
+        for _ in range(5):  # moments apart, so that the rows of the shards come by turns
+            streams.put(10, "turns", keys=10)
+        by_turns = connected(url).read("turns", progress=False)
         rows = connected(url).read("orders", progress=False)
         with connected(url).tail("orders", start="trim_horizon") as tail:
             taken = tail.take(50, timeout=10)
         uses: dict[str, Callable[[], object]] = {
-            "read": lambda: connected(url).read("orders", progress=False),
+            "read": lambda: len(connected(url).read("orders", progress=False)),
+            "in order": lambda: of_source(connected(url).read("turns", progress=False)).equals(of_source(by_turns)),
+            "large": lambda: len(connected(url).read("large", progress=False)),
+            "where": lambda: connected(url).read("orders", where=pl.col("data") != "", progress=False),
+            "export": lambda: connected(url).export_df({"a": ["x"]}, arn),
             "a tail's rows": taken.to_polars,
             "parse_json": lambda: kn.parse_json(taken),
             "len": lambda: len(rows),
@@ -150,6 +163,11 @@ def own_after_polars() -> dict[str, Any]:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             told["spawned"] = pool.apply(count, [url])
         return told
+
+
+def of_source(rows: kn.Records) -> object:
+    """Return the columns that two reads have in common."""
+    return rows.to_arrow().drop_columns(["foundry_ingestion_timestamp"])
 
 
 def count(url: str) -> str:
