@@ -27,6 +27,9 @@ ROOT = Path(__file__).parent.parent
 ROOT_PAGES = {"DESIGN.md": "design.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
+_FENCED = re.compile(r"(^```.*?^```$|^ {4}.*?$)", re.MULTILINE | re.DOTALL)
+_NAME = re.compile(r"(?<![\[`])`(?:kn\.)?(?P<name>[A-Za-z_]+)(?:\.(?P<member>[a-z_]+))?(?:\([^`]*\))?`(?![\]`])")
+
 
 @cache
 def tutorials() -> dict[str, str]:
@@ -95,11 +98,36 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Lead the links of the pages below docs/ that go to what is outside of it."""
+    """Lead the links of the pages below docs/ that go to what is outside of it, and public names to their pages."""
     place = page.file.src_uri
-    if place in reference() or place in tutorials() or place in ROOT_PAGES.values():
+    if place in reference():
         return markdown
-    return _relinked(markdown, posixpath.dirname(f"docs/{place}"), place)
+    if place not in tutorials() and place not in ROOT_PAGES.values():
+        markdown = _relinked(markdown, posixpath.dirname(f"docs/{place}"), place)
+    text_and_code = _FENCED.split(markdown)  # every second one is a block of code
+    text_and_code[::2] = [_named(text, place) for text in text_and_code[::2]]
+    return "".join(text_and_code)
+
+
+def _named(text: str, page: str) -> str:
+    """Make each public name, or method of a `source`, that stands alone as code a link."""
+    homes = {home.rpartition(".")[2]: (place, home) for place, home in reference().items() if "/emulator/" not in place}
+
+    def lead(code: re.Match[str]) -> str:
+        name, member = code.group("name", "member")
+        place, home = homes.get("Source" if name == "source" else name, ("", ""))
+        if not place or (name == "source" and not member) or (member and not _has(home, member)):
+            return code[0]
+        anchor = f"#{home}.{member}" if member else ""
+        return f"[{code[0]}]({posixpath.relpath(place, posixpath.dirname(page) or '.')}{anchor})"
+
+    return _NAME.sub(lead, text)
+
+
+@cache
+def _has(home: str, member: str) -> bool:
+    module, _, name = home.rpartition(".")
+    return hasattr(getattr(importlib.import_module(module), name), member)
 
 
 def _notebook(path: Path) -> str:
