@@ -84,7 +84,8 @@ def main() -> None:
             faults.append(f"{home} has no example")
     if faults:
         raise SystemExit("\n".join(faults))
-    print(f"{len(pages)} pages in {SITE.relative_to(ROOT)}: open index.html")
+    print(f"{len(pages)} pages: open {SITE.relative_to(ROOT)}/index.html, or, with search,")
+    print(f"python3 -m http.server --bind 127.0.0.1 --directory {SITE.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
