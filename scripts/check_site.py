@@ -80,7 +80,7 @@ def main() -> None:
         built = SITE / place.replace(".md", ".html")
         if not built.is_file():
             faults.append(f"{home} has no page")
-        elif not re.search(r"\.(errors|emulator)\b", home) and not _EXAMPLE.search(built.read_text("utf-8")):
+        elif not re.search(r"\.(errors|emulator|agents)\b", home) and not _EXAMPLE.search(built.read_text("utf-8")):
             faults.append(f"{home} has no example")
     if faults:
         raise SystemExit("\n".join(faults))

@@ -245,6 +245,13 @@ class Heat:
     shards, keys
         The shards in the order of the listing, the keys from the hottest: `records` and `bytes` (data and key) in the
         sample, their shares from 0 to 1, and whether it is `hot`.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> heat = kn.demo().explore("orders").heat()
+    >>> heat.shards["records"].sum(), len(heat.keys)
+    (1000, 10)
     """
 
     shards: pl.DataFrame

@@ -33,6 +33,15 @@ class Lineage:
     Shown as a picture in a notebook: time goes to the right, the hash keys from top to bottom. A shard is as high as
     its share of the hash keys (a very small one is drawn higher) and reaches from its birth to that of its children:
     what lies to the right of a shard came out of it, and the right edge is the stream of today.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> lineage = kn.demo().explore("orders").lineage
+    >>> print(lineage)
+    orders: 2 open and 0 closed shards
+    >>> lineage.svg.startswith("<svg")
+    True
     """
 
     def __init__(self, stream: str, shards: Sequence[Shard]) -> None:

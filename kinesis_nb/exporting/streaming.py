@@ -57,6 +57,19 @@ class StreamingExportStatus:
         Why it failed or is trying again, else an empty string.
     waits_for
         With ``end=``: what has to come before it ends, else an empty string.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import kinesis_nb as kn
+    >>> source = kn.demo()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sync = source.sync("orders", f"{folder}/orders")
+    ...     export = source.export_stream(sync, source.explore("results").summary.arn)
+    ...     export.wait(timeout=60), export.status().state, export.status().possible_duplicates
+    ...     export.stop()
+    ...     sync.stop()
+    (True, 'running', 0)
     """
 
     state: str
@@ -80,12 +93,12 @@ class StreamingExport:
     >>> import kinesis_nb as kn
     >>> source = kn.demo()
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     sync = source.sync("orders", f"{folder}/orders", end="now")
+    ...     sync = source.sync("orders", f"{folder}/orders")
     ...     export = source.export_stream(sync, source.explore("results").summary.arn)
-    ...     export.wait(timeout=60), export.status().rows
+    ...     sync.wait(timeout=60), export.wait(timeout=60), export.status().rows
     ...     export.stop()
     ...     sync.stop()
-    (True, 1000)
+    (True, True, 1000)
     """
 
     def __init__(

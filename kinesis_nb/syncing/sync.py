@@ -82,6 +82,16 @@ class SyncStatus:
     kept_apart_by
         What makes sure that no second writer gets rows into the table: the file system, or the conditional writes of
         the object store, which were tried before the first commit. Stores without them are refused.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import kinesis_nb as kn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sync = kn.demo().sync("orders", f"{folder}/orders", end="now")
+    ...     sync.wait(timeout=60, until_caught_up=False), sync.status().state, sync.status().rows
+    ...     sync.stop()
+    (True, 'ended', 1000)
     """
 
     state: str
