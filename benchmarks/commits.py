@@ -15,9 +15,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from kinesis_nb.syncing.upkeep import Maintenance
+from kinesis_nb.table.checkpoints import Checkpoint
 from kinesis_nb.table.origin import Origin
+from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable
+from kinesis_nb.table.table import SyncTable
 
 ORIGIN = Origin("arn:aws:kinesis:us-east-1:000000000000:stream/orders", "2026-11-24", "trim_horizon")
 ROWS = 100

@@ -32,8 +32,9 @@ import replay
 import kinesis_nb as kn
 from kinesis_nb.agents.place import better_place, first_places, how_many, plan
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
+from kinesis_nb.table.checkpoints import Checkpoint
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.table import Checkpoint, SyncTable
+from kinesis_nb.table.table import SyncTable
 
 RECORDS, SIZE = 1_000, 1_000  # of a page: what a shard takes in a second
 RUN_SECONDS = 300  # at most, for one process

@@ -163,8 +163,9 @@ class Source:
         from kinesis_nb.agents.job import AgentExport, submit
         from kinesis_nb.agents.order import ExportOrder, Parcel
         from kinesis_nb.exporting.start import table_uri
+        from kinesis_nb.table.options import read_options
 
-        parcel, journal = Parcel(self.config, _storage_options(given)), span.journal
+        parcel, journal = Parcel(self.config, read_options(given)), span.journal
         if journal is not None:  # relative to a folder of this process, not to that of an agent's
             span = replace(span, journal=str(Path(journal).expanduser().absolute()))
         uri = table_uri(self._rows_of(table, given))
@@ -473,7 +474,8 @@ class Source:
         ...     sync.stop()
         (True, 1000)
         """
-        from kinesis_nb.syncing.sync import check_options, start_sync
+        from kinesis_nb.syncing.start import check_options, start_sync, sync_feed
+        from kinesis_nb.table.options import read_options
 
         position, wanted = StartingPosition.parse(start, self._clock.now()), check_foreign(foreign)
         selection = _selection(_chosen(shards), key, where, decompress=decompress)
@@ -486,7 +488,7 @@ class Source:
                 raise ConfigError(
                     "agents run a sync until it is stopped", hint="leave end= out, or sync without agents="
                 )
-            given = _storage_options(storage_options)
+            given = read_options(storage_options)
             return self._sync_on_agents(
                 self._address(stream),
                 table,
@@ -498,17 +500,13 @@ class Source:
                 foreign=wanted,
                 selection=selection,
             )
+        until = None if end is None else self._end(position, end)
         return start_sync(
-            self._kinesis,
-            self._address(stream),
+            sync_feed(self._kinesis, self._address(stream), self._clock, selection, wanted, until),
             storage,
             position,
-            clock=self._clock,
             commit_interval=in_seconds(commit_interval),
             on_data_loss=on_data_loss,
-            foreign=wanted,
-            selection=selection,
-            end=None if end is None else self._end(position, end),
             setup=self._setup(storage_options),
         )
 
@@ -518,12 +516,15 @@ class Source:
 
     def _setup(self, storage_options: Mapping[str, str] | None) -> object:
         """Return what tells a call with other credentials or options of the storage from this one."""
-        return self.config, _storage_options(storage_options)
+        from kinesis_nb.table.options import read_options
+
+        return self.config, read_options(storage_options)
 
     def _place(self, table: str | PathLike[str], storage_options: Mapping[str, str] | None) -> Storage:
+        from kinesis_nb.table.options import read_options
         from kinesis_nb.table.storage import Storage
 
-        given = _storage_options(storage_options)
+        given = read_options(storage_options)
         return Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
 
     @hinted
@@ -828,15 +829,6 @@ class Source:
         return (
             f"<Source {self.config.region}{place}, {auth}{', exports enabled' if self.config.exports_enabled else ''}>"
         )
-
-
-def _storage_options(options: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the options by their short names; the values are not shown, for some are secrets."""
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping) or not all(isinstance(text, str) for text in (*options, *options.values())):
-        raise ConfigError("storage_options= takes texts by name", hint='give {"endpoint_url": "https://…"}')
-    return {name.lower().removeprefix("aws_"): value for name, value in options.items()}
 
 
 def _chosen(shards: Iterable[str] | None) -> tuple[str, ...] | None:

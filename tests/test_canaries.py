@@ -297,7 +297,7 @@ HARMLESS = {  # tells what it holds, stops or starts threads, or is made of valu
     *("Tail.batches", "Tail.pause", "Tail.resume", "Tail.state", "Tail.stop", "Tail.to_arrow", "Tail.to_pandas"),
     *("Tail.to_perspective", "Tail.to_polars", "Tail.unwatch", "Tail.view", "Tail.watch"),
     *("Sync.all_caught_up", "Sync.children_for_others", "Sync.has_trouble", "Sync.is_active", "Sync.join"),
-    *("Sync.look", "Sync.request_stop", "Sync.start", "Sync.uri"),
+    *("Sync.list_now", "Sync.request_stop", "Sync.start", "Sync.uri"),
     *("StreamingExport.failed", "StreamingExport.has_trouble", "StreamingExport.is_active"),
     *("StreamingExport.is_running", "StreamingExport.join", "StreamingExport.request_stop", "StreamingExport.start"),
     # those ask as Job.status() does

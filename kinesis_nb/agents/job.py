@@ -23,10 +23,10 @@ from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful, warn
-from kinesis_nb.syncing.sync import SyncStatus
+from kinesis_nb.syncing.status import SyncStatus
+from kinesis_nb.table.failures import storage_explained
 from kinesis_nb.table.lazy import scan
-from kinesis_nb.table.storage import storage_told
-from kinesis_nb.table.table import as_written
+from kinesis_nb.table.schema import as_written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from kinesis_nb.agents.order import Order
     from kinesis_nb.core.arguments import Seconds
     from kinesis_nb.table.storage import Storage
-    from kinesis_nb.table.verify import Verdict
+    from kinesis_nb.table.verify import TableCheck
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 20.0
@@ -397,7 +397,7 @@ class AgentSync(Job, TableLike):
         return scan(self._storage, version)
 
     @forgetful
-    def verify(self) -> Verdict:
+    def verify(self) -> TableCheck:
         """Let an agent read the whole committed table and check that each shard is there whole, once and in order."""
         from kinesis_nb.agents.worker import look_at
 
@@ -411,7 +411,7 @@ class AgentSync(Job, TableLike):
         What is committed while the agents are asked is among the committed rows only.
         """
         pending = self.live.to_arrow()
-        with storage_told(self.uri):
+        with storage_explained(self.uri):
             committed = as_written(self._storage.scan().collect().to_arrow())
         return pa.concat_tables([committed, _without(pending, committed)], promote_options="default")
 

@@ -15,9 +15,10 @@ from kinesis_nb.core.retry import Patient, backoff
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.errors import Fenced, KinesisError, TableError
 from kinesis_nb.exporting.start import start_export
-from kinesis_nb.syncing.sync import RunPart, open_table, start_part
+from kinesis_nb.syncing.start import open_table, start_part, sync_feed
+from kinesis_nb.syncing.sync import RunPart
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.verify import verify
+from kinesis_nb.table.verify import verify_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.transport import Kinesis
     from kinesis_nb.exporting.streaming import StreamingExport
+    from kinesis_nb.reading.feed import Feed
     from kinesis_nb.syncing.sync import Sync
     from kinesis_nb.table.table import SyncTable
-    from kinesis_nb.table.verify import Verdict
+    from kinesis_nb.table.verify import TableCheck
 
 REPORT_SECONDS = 0.25
 ANSWER_SECONDS = 5.0  # for the scheduler
@@ -118,15 +120,18 @@ def running() -> dict[str, Sync]:
         return dict(_running)
 
 
-def look_at(order: SyncOrder) -> Verdict:
+def look_at(order: SyncOrder) -> TableCheck:
     """Verify the table of a sync."""
     kinesis, clock = order.connect(order.parcel.config), SystemClock()
-    return verify(_open(order, kinesis), Patient(kinesis, clock).list_shards(order.stream), order.selection)
+    return verify_table(_open(order, kinesis), Patient(kinesis, clock).list_shards(order.stream), order.selection)
 
 
 def _open(order: SyncOrder, kinesis: Kinesis) -> SyncTable:
-    clock, storage = SystemClock(), _storage(order, kinesis)
-    return open_table(kinesis, order.stream, storage, order.start, clock=clock, selection=order.selection)
+    return open_table(_feed(order, kinesis), _storage(order, kinesis), order.start)
+
+
+def _feed(order: SyncOrder, kinesis: Kinesis) -> Feed:
+    return sync_feed(kinesis, order.stream, SystemClock(), order.selection, order.foreign)
 
 
 def _storage(order: SyncOrder | ExportOrder, kinesis: Kinesis) -> Storage:
@@ -201,7 +206,7 @@ def _begun(begin: Callable[[], T], desk: _Desk) -> T | None:
 
 
 def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
-    kinesis, clock = order.connect(order.parcel.config), SystemClock()
+    kinesis = order.connect(order.parcel.config)
     began, note = time.monotonic(), ""
 
     def begin() -> Sync | None:
@@ -209,15 +214,11 @@ def _run_sync(task: Task, order: SyncOrder, desk: _Desk) -> bytes:
         if not desk.may_take(note):  # opening may have taken long
             return None
         return start_part(
-            kinesis,
+            _feed(order, kinesis),
             table,
-            order.stream,
             RunPart(task.key.rpartition("-")[0], task.number, Part(task.placement, task.number)),
-            clock=clock,
             commit_interval=order.commit_interval,
             on_data_loss=order.on_data_loss,
-            foreign=order.foreign,
-            selection=order.selection,
         )
 
     while (sync := _begun(begin, desk)) is not None:
@@ -253,7 +254,7 @@ def _watch_sync(sync: Sync, desk: _Desk) -> bool:
             return True
         if desk.births != births:
             births = desk.births
-            sync.look()
+            sync.list_now()
         if desk.mark != mark:
             mark, caught_up = desk.mark, sync.all_caught_up()
         if reached != mark and next(caught_up):

@@ -9,9 +9,9 @@ import polars as pl
 
 from kinesis_nb.errors import TableError
 from kinesis_nb.exporting.journal import OFFSET, SHARD, not_before
+from kinesis_nb.table.checkpoints import known, reached
+from kinesis_nb.table.failures import one_line, storage_errors
 from kinesis_nb.table.origin import Origin, read_origin
-from kinesis_nb.table.storage import one_line, storage_errors
-from kinesis_nb.table.table import known, reached
 from kinesis_nb.table.txns import Txns
 
 if TYPE_CHECKING:

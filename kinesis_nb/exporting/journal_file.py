@@ -16,7 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 import msgspec
 
 from kinesis_nb.errors import ConfigError, Fenced, TableError
-from kinesis_nb.table.storage import one_line, sync_folder
+from kinesis_nb.table.durable import sync_folder
+from kinesis_nb.table.failures import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -25,7 +25,8 @@ from kinesis_nb.exporting.rows import TableFeeder, TailFeeder
 from kinesis_nb.exporting.streaming import StreamingExport
 from kinesis_nb.exporting.target import look_up
 from kinesis_nb.reading.tail import Tail
-from kinesis_nb.syncing.sync import Sync, hurry
+from kinesis_nb.syncing.start import hurry
+from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.storage import Storage
 
 if TYPE_CHECKING:

@@ -1,4 +1,17 @@
-"""The sink of a sync: takes rows from the shard threads and commits them, with their checkpoints, from one thread."""
+"""The thread of a sync that commits: one commit for all shards per interval, and the table handed over on request.
+
+=========  ==========================================================================  ============================
+phase      what a step does                                                            next
+=========  ==========================================================================  ============================
+STARTING   claims the table; errors go to who called                                   WAITING or OWNING
+WAITING    checks whether the table may be taken; then owns the shards, starts to read OWNING
+OWNING     commits when that is due; checks whether a newer call wants the table       YIELDING when one does
+YIELDING   checks whether the newer call ever took the table                           OWNING when it did not
+=========  ==========================================================================  ============================
+
+What another call must have written is described in :mod:`kinesis_nb.syncing.ownership`. Any phase may also end, when
+a stop was requested or by an error.
+"""
 
 from __future__ import annotations
 
@@ -9,53 +22,30 @@ from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from kinesis_nb.core import interrupt
 from kinesis_nb.core.retry import Patient
-from kinesis_nb.errors import Closed, DataLoss, Fenced, KinesisError, ServiceError, TableError
-from kinesis_nb.reading.buffer import Buffer, Held, OnFull
-from kinesis_nb.reading.ending import Ending
-from kinesis_nb.reading.gaps import GRACE
-from kinesis_nb.syncing.ledger import Ledger, decode_start
-from kinesis_nb.table.storage import explain
+from kinesis_nb.errors import Closed, Fenced, KinesisError, TableError
+from kinesis_nb.table.failures import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-    from datetime import datetime
+    from collections.abc import Callable
 
-    import pyarrow as pa
-
-    from kinesis_nb.core.frames import Batch
-    from kinesis_nb.core.position import StartingPosition
-    from kinesis_nb.core.shards import Shard
     from kinesis_nb.reading.feed import Feed
-    from kinesis_nb.reading.sink import Gap
+    from kinesis_nb.syncing.intake import Intake
     from kinesis_nb.syncing.ledger import Pending, Prepared
     from kinesis_nb.syncing.ownership import Ownership
-    from kinesis_nb.table.table import RecordedGap, SyncTable
 
 T = TypeVar("T")
 
-PENDING_ROWS, PENDING_BYTES = 500_000, 128 * 2**20  # what may wait for a commit; when full the shard threads wait
-COMMIT_EARLY = 0.25  # of that budget
-RETRY_SECONDS = 1.0
-LOOK_SECONDS = 0.5  # between looks whether a newer call wants the table
-POLL_SECONDS = 0.25  # between looks whether the table is ours, or taken
-SILENT_SECONDS = 5.0  # after which a table that does not respond is reported
-LISTING_SECONDS = 5.0  # a listing that says whether another writer's shard is still in the stream may be that old
-SEEN_EVERY, SEEN_AT_END = timedelta(minutes=1), timedelta(seconds=1)  # how far what was seen may lie behind, unsaid
-
-
-class OnDataLoss(StrEnum):
-    """What happens when the stream did not keep records until they were read."""
-
-    FAIL = "fail"
-    WARN = "warn"
+CLAIM_POLL_SECONDS = 0.5  # between two checks whether a newer call wants the table
+POLL_SECONDS = 0.25  # between two checks whether the table is ours, or taken
+SEEN_EVERY, SEEN_AT_END = timedelta(minutes=1), timedelta(seconds=1)  # how far `seen` in the table may lag
 
 
 class Phase(StrEnum):
-    """What a writer is doing; the transitions stand in :mod:`kinesis_nb.syncing.ownership`."""
+    """What a writer is doing."""
 
     STARTING = "starting"  # has not claimed the table yet
     WAITING = "waiting"
@@ -63,223 +53,73 @@ class Phase(StrEnum):
     YIELDING = "handing over"
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Which rows are where, all of the same moment.
+class Reading(Protocol):
+    """What fills the intake."""
+
+    def start(self, feed: Feed) -> None:
+        """Start to read; returns at once."""
+
+    def stop(self) -> None:
+        """End; returns at once."""
+
+
+@dataclass(slots=True)
+class _Timetable:
+    """When what is due, by the clock of the sync.
 
     Attributes
     ----------
-    version
-        Of the table, with every row that this writer has committed.
-    pending
-        Rows that are read and, as far as this writer knows, not committed yet; by shard.
-    received, committed, commits
-        Rows taken from the shards, rows and commits written, since this committer started.
-    lost
-        Gaps written since then.
-    filtered
-        Rows of those received that were not kept, of which the table says so.
+    interval
+        Seconds between commits.
+    eager
+        Seconds from when a commit is asked for until it is made.
     """
 
-    version: int
-    pending: tuple[Held, ...]
-    received: int
-    committed: int
-    commits: int
-    lost: tuple[RecordedGap, ...]
-    filtered: int = 0
+    interval: float
+    eager: float
+    now: float = float("-inf")
+    commit_at: float = float("-inf")
+    poll_at: float = float("-inf")
+
+    def restart(self) -> None:
+        """Begin to count now."""
+        self.commit_at, self.poll_at = self.now + self.interval, self.now + CLAIM_POLL_SECONDS
 
     @property
-    def pending_rows(self) -> int:
-        """How many rows are pending."""
-        return sum(rows.num_rows for _, rows in self.pending)
+    def wait(self) -> float:
+        """Seconds until something is due."""
+        return max(0.0, min(self.commit_at, self.poll_at) - self.now)
 
 
 class Committer:
-    """Commits what the shard threads deliver, one group commit for all shards per interval.
+    """Commits what is in the intake, while the table is ours.
 
     Other writers may commit other shards of the same table meanwhile: those that the feed does not want.
 
     Parameters
     ----------
-    table
-        From :meth:`start` on only the committer's own thread touches it.
+    reading
+        Started when the table is ours, stopped at the end of the thread, whatever ended it.
     interval
         Seconds between commits.
-    on_data_loss
-        ``"fail"`` ends the sync, ``"warn"`` records the gap in the table and goes on.
-    begin
-        Called when the table is ours, with what is to be read: starts that.
-    on_end
-        Called at the end of the thread, whatever ended it.
     eager
-        Where somebody waits for this writer to continue for another one: the first rows of a shard are committed at
-        once, with what else comes within that many seconds. None for the usual interval.
+        When somebody asks for a commit, it is made after that many seconds, with what else comes within them.
     """
 
     def __init__(
-        self,
-        table: SyncTable,
-        ownership: Ownership,
-        feed: Feed,
-        interval: float,
-        on_data_loss: OnDataLoss,
-        begin: Callable[[Feed], None] = lambda _feed: None,
-        on_end: Callable[[], None] = lambda: None,
-        eager: float | None = None,
+        self, ownership: Ownership, intake: Intake, reading: Reading, interval: float, eager: float = 0.0
     ) -> None:
-        self.error: BaseException | None = None
         self.phase = Phase.STARTING
-        self._interval, self._on_data_loss = interval, on_data_loss
-        self._feed, self._clock = feed, feed.clock
-        self._table, self._ownership = table, ownership
-        self._begin, self._on_end, self._eager = begin, on_end, eager
-        self._buffer = Buffer(PENDING_ROWS, PENDING_BYTES, OnFull.BLOCK)
-        self._wake = threading.Event()  # commit now, not at the end of the interval
-        self._is_seen_wanted = threading.Event()  # somebody waits for the table to say up to when it was read
-        self._stopping = threading.Event()
-        self._changed = threading.Condition()  # guards everything below; never held during I/O
-        self._ledger = Ledger(feed.selection.keep)
-        self._version = table.version
-        self._in_flight: list[Held] = []
-        self._children_for_others = 0
-        self._committed = self._commits = self._filtered = 0
-        self._ending = None if feed.end is None else Ending(feed.end)
-        self._past_end_at: float | None = None  # since when the end is known to have passed, by the service's clock
-        # the committer's thread alone uses these
-        self._now = self._commit_at = self._look_at = float("-inf")
-        self._trouble = ""  # why something is being tried again
-        self._busy_since: float | None = None
+        self._ownership, self._turn, self._table = ownership, ownership.turn, ownership.table
+        self._feed, self._signals, self._retries = ownership.feed, ownership.signals, ownership.retries
+        self._intake, self._reading = intake, reading
+        intake.at_version(ownership.table.version)
+        self._due = _Timetable(interval, eager)
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()  # the first steps are done: reading, waiting, or over
         self._over = threading.Event()  # not Thread.join(): interrupted, it takes a living thread for a dead one
 
-    @property
-    def ended(self) -> Collection[str]:
-        """The ids of the shards that are in the table to their end."""
-        return self._ledger.settled
-
-    @property
-    def children_for_others(self) -> int:
-        """How many children of its shards may be read from now on, by another writer."""
-        with self._changed:
-            return self._children_for_others
-
-    def wants(self, shard: Shard) -> bool:
-        """Whether a shard is for this writer, and not for another one of the same table."""
-        return self._feed.wanted(shard)
-
-    @property
-    def trouble(self) -> str:
-        """Why the table cannot be used at the moment; empty when it can."""
-        since = self._busy_since
-        silent = 0.0 if since is None else self._clock.monotonic() - since
-        if silent < SILENT_SECONDS:
-            return self._trouble
-        return self._trouble or f"the table has not responded for {silent:,.0f} s"
-
-    # --- the sink: called by the shard threads ---
-
-    def position(self, shard: Shard) -> StartingPosition | None:
-        """Continue after the last committed record; a shard without one starts where the sync did.
-
-        One that has ended in the table, and left the stream, can be listed again: by a listing that is older than the
-        last one.
-        """
-        with self._changed:
-            if self._ledger.is_left(shard):
-                return None
-            if self._ledger.is_waited_for(shard):
-                self._ledger.requested[shard.shard_id] = shard
-                self._wait_for(lambda: shard.shard_id not in self._ledger.requested)
-            if shard.shard_id in self._ledger.settled:
-                return None
-            self._ledger.inherit(shard, {})  # a parent that left the stream did not know all of its children
-            return self._ledger.position(shard.shard_id, decode_start(self._table.origin.start))
-
-    def deliver(self, shard: Shard, batch: Batch) -> bool:
-        """Queue rows for the next commit; blocks while too much waits."""
-        if batch.dropped:
-            with self._changed:
-                self._ledger.drop(shard.shard_id, batch.dropped)
-        if self._ending is not None:
-            return self._deliver_until_end(shard, batch, self._ending)
-        self._queue(shard.shard_id, batch.rows, batch.seen, _read_to(batch))
-        return True
-
-    def _deliver_until_end(self, shard: Shard, batch: Batch, ending: Ending) -> bool:
-        """Queue what arrived in time; False once nothing more can come that did."""
-        in_time, late = ending.split(shard.shard_id, batch.rows)
-        is_enough = batch.seen is not None and batch.seen > ending.end and (bool(late) or self._was_open(shard))
-        for rows in in_time:
-            self._queue(shard.shard_id, rows, None)
-        ending.hold(shard.shard_id, late)
-        # behind rows that are held back, the next sync counts what is dropped
-        read_to = None if late else _read_to(batch)
-        self._queue(shard.shard_id, batch.rows.slice(0, 0), ending.seen(batch.seen, late), read_to)
-        if is_enough:
-            with self._changed:
-                self._leave(shard.shard_id)
-        return not is_enough
-
-    def _leave(self, shard_id: str) -> None:
-        """Leave the rest of a shard to the next sync; return when what was delivered of it is in the table.
-
-        Before that the sync has not come to its end: a stop gives up where the storage is away, and an end does not.
-        """
-        self._ledger.left.add(shard_id)
-        self._wait_for(lambda: all(shard_id != one for one, _ in (*self._in_flight, *self._buffer.held())))
-
-    def _was_open(self, shard: Shard) -> bool:
-        """Whether a shard was open when the end had passed: of one that was not, children may hold more."""
-        if self._past_end_at is None:
-            self._past_end_at = self._clock.monotonic()
-        listed = self._feed.lookup.shards(self._past_end_at).get(shard.shard_id)
-        return listed is not None and listed.is_open
-
-    def _queue(self, shard_id: str, rows: pa.RecordBatch, seen: datetime | None, read_to: str | None = None) -> None:
-        self._buffer.put(shard_id, rows)
-        with self._changed:
-            if read_to is not None:
-                self._ledger.delivered(shard_id, read_to)
-            if seen is not None:
-                self._ledger.saw(shard_id, seen)
-            is_first = rows.num_rows > 0 and self._ledger.begins(shard_id)
-        if is_first and self._eager is not None:
-            self._wake.set()
-        stats = self._buffer.stats()
-        if stats.rows > COMMIT_EARLY * PENDING_ROWS or stats.bytes > COMMIT_EARLY * PENDING_BYTES:
-            self._wake.set()
-
-    def lost(self, gap: Gap) -> None:
-        """Stop, or have the gap recorded in the table with what follows it."""
-        if self._on_data_loss is OnDataLoss.FAIL:
-            raise DataLoss(str(gap), hint='on_data_loss="warn" records the gap in the table and continues')
-        with self._changed:
-            self._ledger.lose(gap)
-
-    def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
-        """Return when the table says that the shard has ended: only then may its children be read.
-
-        With rows held back it has not, and its children are left for the next sync, too.
-        """
-        mine = tuple(filter(self.wants, children))
-        with self._changed:
-            if self._ending is not None and self._ending.holds(shard.shard_id):
-                self._leave(shard.shard_id)  # what is held back is read by the next sync
-                return
-            self._ledger.end(shard.shard_id, mine)
-            self._wait_for(lambda: not self._ledger.is_ending(shard.shard_id))
-            self._children_for_others += sum(map(self._feed.selection.wants, children)) - len(mine)
-
-    def _wait_for(self, condition: Callable[[], bool]) -> None:
-        """Make the committer look now, and wait until it did what `condition` says."""
-        self._wake.set()
-        self._changed.wait_for(lambda: condition() or self._stopping.is_set())
-        if not condition():
-            raise Closed("the sync was stopped")
-
-    # --- the thread, from outside ---
+    # --- the thread, from outside
 
     def start(self, name: str) -> None:
         """Start the thread."""
@@ -289,20 +129,8 @@ class Committer:
     def wait_ready(self) -> None:
         """Wait until shards are being read, or another writer is waited for; raise what went wrong before."""
         interrupt.wait(self._ready)
-        if self.error is not None and self.phase is Phase.STARTING:
-            raise self.error
-
-    def record_seen(self) -> None:
-        """Have the table say up to when its shards were read, also of those that are idle."""
-        self._is_seen_wanted.set()
-        self._wake.set()
-
-    def request_stop(self) -> None:
-        """Let the thread commit what was read, and end."""
-        self._stopping.set()
-        self._wake.set()
-        with self._changed:
-            self._changed.notify_all()
+        if self._signals.error is not None and self.phase is Phase.STARTING:
+            raise self._signals.error
 
     def join(self, timeout: float) -> bool:
         """Wait for the end of the thread; return whether it came."""
@@ -315,36 +143,26 @@ class Committer:
         """Whether the thread lives."""
         return self._thread is not None and not self._over.is_set()
 
-    @property
-    def is_stopping(self) -> bool:
-        """Whether the end was asked for or came by itself."""
-        return self._stopping.is_set()
-
-    def reading_done(self, error: BaseException | None) -> None:
-        """Record that no shard thread delivers any more."""
-        self.error = error
-        self.request_stop()
-
-    # --- the thread ---
+    # --- the thread
 
     def _run(self) -> None:
         waited = 0.0
         try:
             while (wait := self.step(waited)) is not None:
-                waited = 0.0 if self._wake.wait(wait) else wait
+                waited = 0.0 if self._signals.wait(wait) else wait
         except Closed:
             pass  # stopped while storage was away; the next run reads those rows again
         except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the user, whatever it is
-            self.error = error
+            self._signals.error = error
             with suppress(OSError, KinesisError):  # the table may be needed to say more
-                self.error = self._said(error)
+                self._signals.error = self._explained(error)
         finally:
             self._end()
 
-    def _said(self, error: BaseException) -> BaseException:
+    def _explained(self, error: BaseException) -> BaseException:
         """Return what a user is to see of an error that ended the thread."""
         if isinstance(error, Fenced) and self.phase is Phase.YIELDING:
-            return self._ownership.fenced_by()
+            return self._turn.fenced_by()
         if isinstance(error, OSError) and not isinstance(error, KinesisError):
             return explain(self._table.storage.uri, error)
         if type(error).__name__ == "PanicException":  # of the Rust libraries; not an Exception
@@ -353,11 +171,11 @@ class Committer:
 
     def _end(self) -> None:
         try:
-            self._buffer.close()
-            self.request_stop()
-            self._on_end()
+            self._intake.close()
+            self._signals.stop()
+            self._reading.stop()
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must not wait for ever
-            self.error = self.error or error
+            self._signals.error = self._signals.error or error
         finally:
             self._ready.set()
             self._over.set()
@@ -375,9 +193,8 @@ class Committer:
         float or None
             Seconds until something is due again; None when this writer has ended.
         """
-        self._now = max(self._clock.monotonic(), self._now + waited)
-        is_woken = self._wake.is_set()
-        self._wake.clear()
+        self._due.now = max(self._feed.clock.monotonic(), self._due.now + waited)
+        is_woken = self._signals.take_wake()
         match self.phase:
             case Phase.OWNING:
                 return self._own(is_woken=is_woken)
@@ -387,263 +204,87 @@ class Committer:
                 return self._wait_for_turn()
 
     def _wait_for_turn(self) -> float | None:
-        if self._stopping.is_set():
+        if self._signals.is_stopping:
             return None
         if self.phase is Phase.STARTING:
-            self._ownership.claim()
-        if not self._retried(lambda: self._ownership.may_take(self._now)):
+            self._turn.claim()
+        if not self._retried(lambda: self._turn.may_take(self._due.now)):
             self.phase = Phase.WAITING
             self._ready.set()
             return POLL_SECONDS
-        feed = self._retried(lambda: self.take_all(Patient(self._feed.kinesis, self._clock)))
-        if self._stopping.is_set():
-            self.insist(self._ownership.release)
+        feed = self._retried(lambda: self._ownership.take_all(Patient(self._feed.kinesis, self._feed.clock)))
+        if self._signals.is_stopping:
+            self._retries.retry_until_done(self._turn.release)
             return None
-        self._begin(feed)
+        self._reading.start(feed)
         self.phase = Phase.OWNING
         self._ready.set()
-        self._commit_at, self._look_at = self._now + self._interval, self._now + LOOK_SECONDS
+        self._due.restart()
         return 0.0
 
     def _retried(self, action: Callable[[], T]) -> T:
-        """Call something that is tried again once the caller of the sync has gone on; before that he sees the error."""
-        return action() if self.phase is Phase.STARTING else self.insist(action)
+        """Retry something once the call that started the sync has returned; until then its caller sees the error."""
+        return action() if self.phase is Phase.STARTING else self._retries.retry_until_done(action)
 
     def _own(self, *, is_woken: bool) -> float | None:
-        if self._stopping.is_set():
-            self._buffer.close()
+        due = self._due
+        if self._signals.is_stopping:
+            self._intake.close()
             self._commit_pending(SEEN_AT_END)
-            self.insist(self._ownership.release)
+            self._retries.retry_until_done(self._turn.release)
             return None
         if is_woken:
-            self._commit_at = min(self._commit_at, self._now + (self._eager or 0.0))
-        if self._now >= self._commit_at:
-            patience = SEEN_AT_END if self._is_seen_wanted.is_set() else SEEN_EVERY
-            self._is_seen_wanted.clear()
-            self._commit_pending(patience)
-            self._commit_at = self._now + self._interval
-        if self._now >= self._look_at:
-            self._look_at = self._now + LOOK_SECONDS
-            if self._sees(lambda: self._ownership.is_wanted(self._now)):
+            due.commit_at = min(due.commit_at, due.now + due.eager)
+        if due.now >= due.commit_at:
+            self._commit_pending(SEEN_AT_END if self._signals.take_seen_wanted() else SEEN_EVERY)
+            due.commit_at = due.now + due.interval
+        if due.now >= due.poll_at:
+            due.poll_at = due.now + CLAIM_POLL_SECONDS
+            if self._retries.try_once(lambda: self._turn.is_wanted(due.now)):
                 self._commit_pending(SEEN_AT_END)
-                self.insist(self._ownership.release)
+                self._retries.retry_until_done(self._turn.release)
                 self.phase = Phase.YIELDING
                 return POLL_SECONDS
-        return max(0.0, min(self._commit_at, self._look_at) - self._now)
+        return due.wait
 
     def _yield(self) -> float | None:
-        if self._stopping.is_set():
+        if self._signals.is_stopping:
             return None
-        if not self._sees(lambda: self._ownership.may_resume(self._now)):
+        if not self._retries.try_once(lambda: self._turn.may_resume(self._due.now)):
             return POLL_SECONDS
-        self.insist(lambda: self.take_over(self._ledger.owned - self._ledger.settled))
+        self._ownership.resume()
         self.phase = Phase.OWNING
         return 0.0
 
-    def _sees(self, look: Callable[[], bool]) -> bool:
-        """Look at the table; what fails is reported, and is seen at the next look."""
-        try:
-            seen = self._timed(look)
-        except (OSError, KinesisError) as error:
-            if isinstance(error, KinesisError) and not error.retryable:
-                raise
-            self._trouble = f"the table cannot be read: {error}"
-            return False
-        self._trouble = ""
-        return seen
-
-    # --- shards ---
-
-    def take_all(self, lookups: Patient) -> Feed:
-        """Own every shard that is listed after the last take-over, and those that left the stream unread.
-
-        A writer that is being fenced may end a shard meanwhile; its children are in the next listing then.
-
-        Returns
-        -------
-        Feed
-            What is to be read.
-        """
-        kept = lookups.insist(self._feed.lookup.retention)
-        is_taken = False
-        while True:
-            shards, listed = lookups.insist(self._to_read)
-            unowned = {shard.shard_id for shard in shards} - self._ledger.owned
-            if is_taken and not unowned:
-                self.inherit(shards, listed)
-                return self._feed_of(shards, kept)
-            self.take_over(unowned)
-            is_taken = True
-
-    def _to_read(self) -> tuple[list[Shard], set[str]]:
-        """Return the shards that are to be read, and the ids of all that are in the stream."""
-        listing = self._feed.kinesis.list_shards(self._feed.stream)
-        shards = [*filter(self.wants, listing), *self._ownership.gone(listing)]
-        return shards, {shard.shard_id for shard in listing}
-
-    def _feed_of(self, shards: Iterable[Shard], kept: timedelta) -> Feed:
-        """Return what is to be read, and have the table remember what must not be lost of the first shards."""
-        start, now = decode_start(self._table.origin.start), self._feed.kinesis.server_time().earliest
-        horizon = now - kept + GRACE
-        with self._changed:
-            trimmed_before = self._ledger.trimmed_before(now, kept // timedelta(hours=1))
-            for shard in shards:
-                if shard.shard_id <= self._table.origin.newest_shard:
-                    self._ledger.promise(shard.shard_id, max(start.timestamp or horizon, horizon))
-        return self._feed.of(tuple(shards), trimmed_before)
-
-    def take_over(self, shard_ids: Collection[str]) -> None:
-        """Own shards, and take in how far they got."""
-        settled, found = self._ownership.take_over(shard_ids)
-        with self._changed:
-            self._ledger.own(shard_ids, settled, found)
-            self._changed.notify_all()
-
-    def inherit(self, shards: Iterable[Shard], listed: Collection[str] = ()) -> None:
-        """Let shards that were never read continue where their parents stopped."""
-        for shard in shards:
-            parents = self._ownership.parents(shard, listed)
-            with self._changed:
-                self._ledger.orphans |= self._ownership.orphans
-                self._ledger.inherit(shard, parents)
-
-    def _make_ready(self, requested: Iterable[Shard]) -> set[str]:
-        """Own those shards whose parents are through, and return their ids; the others ask again at the next commit."""
-        shards = list(requested)
-        lineages = self.insist(lambda: [self._ownership.ancestors(shard) for shard in shards])
-        unfinished = self._unfinished_elsewhere(shards, set().union(*lineages))
-        ready = [shard for shard, ancestors in zip(shards, lineages, strict=True) if unfinished.isdisjoint(ancestors)]
-        unowned = {shard.shard_id for shard in ready} - self._ledger.owned
-        if unowned:
-            self.insist(lambda: self.take_over(unowned))
-        self.insist(lambda: self.inherit(ready))
-        return {shard.shard_id for shard in ready}
-
-    def _unfinished_elsewhere(self, shards: Collection[Shard], ancestors: set[str]) -> set[str]:
-        """Return those ancestors of shards that another writer has not brought into the table to their end.
-
-        Nobody waits for one that the stream dropped and that nobody owns; but whoever owns one has to tell first what
-        was lost of it. Of those that the stream still has only the parents matter.
-        """
-        if not (elsewhere := ancestors - self._ledger.owned):
-            return set()
-        self.insist(self._table.refresh)
-        parents = {parent for shard in shards for parent in shard.parents}
-        open_ones = elsewhere - self.insist(lambda: self._table.ended(elsewhere))
-        try:
-            listed = self._listing(max(shard.shard_id for shard in shards)) if open_ones else ()
-        except KinesisError as error:
-            if not error.retryable:
-                raise
-            return open_ones
-        gone = open_ones.difference(listed)
-        return open_ones.intersection(parents, listed) | self.insist(lambda: self._table.acquired(gone))
-
-    def _listing(self, newest: str) -> Collection[str]:
-        """Return the ids of the shards in the stream, as lately as it takes to know one that is there or was.
-
-        One that is older than that shard may lack its parents because they had not begun. Ids ascend.
-        """
-        now = self._clock.monotonic()
-        for since in (now - LISTING_SECONDS, now):
-            listed = self._feed.lookup.shards(since)
-            if max(listed, default="") >= newest:
-                return listed
-        raise ServiceError("a listing lacks the shard that is to be read", retryable=True)
-
-    # --- commits ---
+    # --- commits
 
     def _commit_pending(self, patience: timedelta = SEEN_EVERY) -> None:
-        with self._changed:
-            requested = dict(self._ledger.requested)
-            pending = self._ledger.pending(lambda: self._buffer.take(0), patience)
-            self._in_flight = list(pending.held)
-        ready = self._make_ready(requested.values()) if requested else set[str]()
+        requested, pending = self._intake.take(patience)
+        ready = self._ownership.make_ready(requested.values()) if requested else set[str]()
         if pending:
             self._commit(pending)
-        with self._changed:
-            for shard_id in ready:
-                del self._ledger.requested[shard_id]
-            self._changed.notify_all()
+        self._intake.admit(ready)
 
     def _commit(self, pending: Pending) -> None:
-        unowned = {child.shard_id for children in pending.ended.values() for child in children} - self._ledger.owned
-        if unowned:
-            self.insist(lambda: self.take_over(unowned))
+        self._ownership.own(child.shard_id for children in pending.ended.values() for child in children)
         # by the service's clock where ours cannot be right: one wrong time would stamp all later rows too
-        now = self._feed.kinesis.server_time().likely(self._clock.now())
-        self._ledger.trimmed(*self._feed.lookup.trimmed)
-        prepared = self._ledger.prepare(pending, now, self._feed.lookup.known_hours)
+        now = self._feed.kinesis.server_time().likely(self._feed.clock.now())
+        prepared = self._intake.prepare(pending, now)
         self._publish(prepared)
-        with self._changed:
-            self._version = self._table.version
-            self._in_flight = []
-            self._committed += prepared.rows.num_rows
-            self._commits += 1
-            self._filtered += prepared.filtered
-            self._ledger.committed(pending, prepared)
+        self._intake.committed(pending, prepared, self._table.version)
 
     def _publish(self, prepared: Prepared) -> None:
         """Write the rows to a file, once, and commit it.
 
         A handle that is older than a round of maintenance is refused once, and that is no reason to wait.
         """
-        file = self.insist(lambda: self._table.write_rows(prepared.rows))
+        table, retry = self._table, self._retries.retry_until_done
+        file = retry(lambda: table.write_rows(prepared.rows))
         for number in count():
             if number > 1:
-                self._wait_to_retry(f"the commit did not go through: {self._table.refusal}")
-            may_be_gone = number > 0 or self._table.storage.folder is not None  # an object stays where it was put
-            if file is not None and may_be_gone and not self.insist(partial(self._table.has_file, file)):
-                file = self.insist(lambda: self._table.write_rows(prepared.rows))  # its folder was away meanwhile
-            if self.insist(partial(self._table.commit, file, prepared.checkpoints, prepared.gaps, prepared.notes)):
+                self._retries.wait_to_retry(f"the commit did not go through: {table.refusal}")
+            may_be_gone = number > 0 or table.storage.folder is not None  # an object stays where it was put
+            if file is not None and may_be_gone and not retry(partial(table.has_file, file)):
+                file = retry(lambda: table.write_rows(prepared.rows))  # its folder was away meanwhile
+            if retry(partial(table.commit, file, prepared.checkpoints, prepared.gaps, prepared.notes)):
                 return
-
-    def insist(self, action: Callable[[], T]) -> T:
-        """Do something with the table, retrying until it succeeds.
-
-        Storage that is away for a while, or whose credentials cannot be renewed, only makes the shard threads wait.
-        """
-        while True:
-            try:
-                result = self._timed(action)
-            except KinesisError as error:  # some of them are an OSError as well
-                if not error.retryable:
-                    raise
-                self._wait_to_retry(f"the table cannot be reached: {error.message}")
-            except OSError as error:
-                self._wait_to_retry(f"the table cannot be written: {error}")
-            else:
-                self._trouble = ""
-                return result
-
-    def _timed(self, action: Callable[[], T]) -> T:
-        """Call something that may be silent for long; see :attr:`trouble`."""
-        self._busy_since = self._clock.monotonic()
-        try:
-            return action()
-        finally:
-            self._busy_since = None
-
-    def _wait_to_retry(self, reason: str) -> None:
-        self._trouble = reason
-        if self.pause(RETRY_SECONDS):
-            raise Closed(reason)
-
-    def pause(self, seconds: float) -> bool:
-        """Wait; return at once, and True, when the end was asked for."""
-        return self._stopping.wait(seconds)
-
-    # --- the view ---
-
-    def snapshot(self) -> Snapshot:
-        """Return which rows are where; no row is in two places, and none is missing."""
-        with self._changed:
-            pending = (*self._in_flight, *self._buffer.held())
-            received = self._buffer.stats().received
-            counts = received, self._committed, self._commits
-            return Snapshot(self._version, pending, *counts, tuple(self._ledger.lost), self._filtered)
-
-
-def _read_to(batch: Batch) -> str | None:
-    """Return up to which record a batch says all there is, where something of it was dropped."""
-    return batch.read_to if batch.dropped else None

@@ -1,7 +1,7 @@
 """Who writes a table: a file beside it with the name of the process. A hint that saves waiting; the table decides.
 
 Whoever wants a table claims it in the log and waits for its writer to let go (:mod:`kinesis_nb.syncing.ownership`).
-A writer whose process is known to be gone never will, so nobody waits for it.
+A writer whose process is known to be gone never will, so it is not waited for.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kinesis_nb.errors import KinesisError
-from kinesis_nb.table.storage import NOTES
+from kinesis_nb.table.storage import LEASE_FOLDER
 
 if TYPE_CHECKING:
     from kinesis_nb.table.storage import Storage
 
-_OWNER = f"{NOTES}/owner.json"
+_OWNER = f"{LEASE_FOLDER}/owner.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Holder:
     turn
         Which call of this sync it is, as the table counts them.
     started
-        When the process started, in the kernel's own unit; tells it from a later one with its number. Empty where
-        that cannot be known.
+        When the process started, in the kernel's own unit; distinguishes it from a later one with the same number.
+        Empty where that cannot be known.
     """
 
     turn: int
@@ -50,25 +50,20 @@ class Holder:
         return f"process {self.pid} on {self.host.partition('/')[0]}"
 
 
-class Lease:
-    """The file with the name of the writer."""
+def take(storage: Storage, turn: int) -> None:
+    """Write the name of this process for the call of that number; when that fails, others wait longer."""
+    me = Holder(turn, _host(), os.getpid(), _started(os.getpid()))
+    with suppress(OSError, KinesisError):
+        storage.write(_OWNER, msgspec.json.encode(asdict(me)))
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
 
-    def take(self, turn: int) -> None:
-        """Leave the name of this process, for the call of that number; where that fails others wait longer."""
-        me = Holder(turn, _host(), os.getpid(), _started(os.getpid()))
-        with suppress(OSError, KinesisError):
-            self._storage.write(_OWNER, msgspec.json.encode(asdict(me)))
-
-    def holder(self, turn: int) -> Holder | None:
-        """Return who left its name for the call of that number; None when that is not known."""
-        try:
-            found = msgspec.json.decode(self._storage.read(_OWNER) or b"null", type=Holder | None)
-        except (OSError, KinesisError, msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        return found if found is not None and found.turn == turn else None
+def holder(storage: Storage, turn: int) -> Holder | None:
+    """Return the process that wrote its name for the call of that number; None when that is not known."""
+    try:
+        found = msgspec.json.decode(storage.read(_OWNER) or b"null", type=Holder | None)
+    except (OSError, KinesisError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return found if found is not None and found.turn == turn else None
 
 
 def _host() -> str:

@@ -1,4 +1,4 @@
-"""What a sync knows of its shards: what is in the table, and what is to go there with the next commit.
+"""What a sync knows of its shards: what is in the table, and what the next commit adds.
 
 Pure: no thread, no table, no clock. The committer calls it under its lock.
 """
@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from kinesis_nb.core import foreign
 from kinesis_nb.core.frames import TIMESTAMP, constant
-from kinesis_nb.core.position import Kind, StartingPosition
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, RecordedGap, in_millis
+from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.table.checkpoints import Checkpoint, RecordedGap, in_millis
+from kinesis_nb.table.schema import TABLE_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -31,7 +32,7 @@ WRONG_CLOCK = timedelta(minutes=1)  # a row that is stamped with a time so far i
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What the next commit is made of.
+    """What the next commit is made from.
 
     Attributes
     ----------
@@ -44,7 +45,7 @@ class Pending:
     gaps
         Not later in the table than the rows behind them.
     dropped
-        By shard, what no row will come of; all rows in front of it are in `held` or committed.
+        By shard, records that give no row; all rows before them are in `held` or committed.
     """
 
     seen: dict[str, datetime]
@@ -77,7 +78,7 @@ class Prepared:
 
     @property
     def notes(self) -> list[str]:
-        """What the history of the table says of what is left out."""
+        """What the history of the table records about rows that are left out."""
         notes = [f"{shard_id}: {foreign.told(number)}" for shard_id, number in self.dropped.items()]
         return [*notes, f"{self.filtered:,} rows not kept"] if self.filtered else notes
 
@@ -94,21 +95,24 @@ class Ledger:
     requested
         Shards that a thread wants to read and that may not be ready for it yet.
     orphans
-        Those whose parents nobody knows; older ones that the stream dropped stand for them.
+        Those with unknown parents; older shards that the stream dropped are treated as their parents.
     lost
         Gaps that are in the table since this writer started.
+    start
+        Where the sync started: a shard that is not in the table yet is read from there.
     left
-        Those that gave everything up to the end of the sync, and are not read on; and what came out of them.
+        Those that were read up to the end of the sync and are not read further; and their children.
 
     Parameters
     ----------
     keep
-        Returns those of some rows that belong into the table. It is applied when a commit is made: so how far a shard
-        was read, which of its rows were kept and how many were not are of one moment.
+        Selects the rows that belong in the table. It is applied when a commit is made, so that how far a shard was
+        read, which of its rows were kept and how many were not always agree.
     """
 
     def __init__(self, keep: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda rows: rows) -> None:
         self._keep = keep
+        self.start = StartingPosition.trim_horizon()
         self.left: set[str] = set()
         self.owned: set[str] = set()
         self.settled: set[str] = set()
@@ -124,7 +128,7 @@ class Ledger:
         self._delivered: dict[str, int] = {}  # up to which record the rows of those shards are known
         self._kept_before, self._trimmed_before = 0, _LONG_AGO  # see trimmed_before()
 
-    # --- what the table says
+    # --- what is in the table
 
     def reached(self, shard_id: str) -> Checkpoint:
         """Return how far a shard is in the table."""
@@ -133,7 +137,8 @@ class Ledger:
     def own(self, shard_ids: Iterable[str], settled: Collection[str], found: Mapping[str, Checkpoint]) -> None:
         """Record that shards are owned, of which some had ended, and how far the table says that they are.
 
-        What one that was never read took from its parents is not in the table yet, and stays when it is owned anew.
+        What a shard that was never read inherited from its parents is not in the table yet, and is kept when the shard
+        is acquired again.
         """
         self.owned.update(shard_ids)
         self.settled |= {*settled, *(shard_id for shard_id, checkpoint in found.items() if checkpoint.ended)}
@@ -157,7 +162,7 @@ class Ledger:
             return
         own = {parent: self._checkpoints[parent] for parent in shard.parents if parent in self._checkpoints}
         found: Iterable[Checkpoint] = {**parents, **own}.values()
-        if shard.shard_id in self.orphans:  # what was seen of those that stand for parents may be later than its birth
+        if shard.shard_id in self.orphans:  # what was seen of those treated as parents may be later than its creation
             found = [replace(done, seen=None) for done in found]
         self._checkpoints[shard.shard_id] = _inherited(reached, found)
 
@@ -183,7 +188,7 @@ class Ledger:
         return self._trimmed_before
 
     def trimmed(self, before: datetime, hours: int) -> None:
-        """Record that what arrived before a time may have left the stream, which kept it for so many hours."""
+        """Record that what arrived before a time may have left the stream, which kept it for `hours`."""
         if before > self._trimmed_before:
             self._trimmed_before, self._kept_before = before, hours
 
@@ -198,15 +203,15 @@ class Ledger:
             self.left.add(shard.shard_id)
         return is_left
 
-    def position(self, shard_id: str, start: StartingPosition) -> StartingPosition:
+    def position(self, shard_id: str) -> StartingPosition:
         """Return where to read on: after the last committed record, or where the sync started."""
         checkpoint = self.reached(shard_id)
         if checkpoint.sequence_number is not None:
             return StartingPosition.after(checkpoint.sequence_number, checkpoint.seen, checkpoint.arrived)
-        # for a child born later that is its beginning; one that was there may hold older records
-        return replace(start, seen=checkpoint.seen)
+        # of a child created later this is its beginning; a shard that existed then may hold older records
+        return replace(self.start, seen=checkpoint.seen)
 
-    # --- what the shard threads say
+    # --- what the shard threads report
 
     def saw(self, shard_id: str, moment: datetime) -> None:
         """Record up to when everything in a shard was delivered."""
@@ -223,9 +228,9 @@ class Ledger:
         self._gaps[gap.shard_id] = gap
 
     def drop(self, shard_id: str, dropped: tuple[Dropped, ...]) -> None:
-        """Record that no rows come of user records, before the rows around them are known.
+        """Record that user records give no rows, before the rows around them are known.
 
-        What was recorded and could not be delivered then may come again.
+        Records that could not be delivered after they were recorded here may be recorded a second time.
         """
         known = self._dropped.get(shard_id, ())
         last = int(known[-1].sequence_number) if known else -1
@@ -267,12 +272,12 @@ class Ledger:
         dropped = {shard_id: _up_to(delivered.get(shard_id, -1), found) for shard_id, found in self._dropped.items()}
         dropped = {shard_id: found for shard_id, found in dropped.items() if found}
         busy = {shard_id for shard_id, _ in held} | ended.keys() | gaps.keys() | dropped.keys()
-        told = {
+        due = {
             shard_id: moment
             for shard_id, moment in seen.items()
             if shard_id in busy or not (last := self.reached(shard_id).seen) or moment - last > patience
         }
-        return Pending(told, ended, held, gaps, dropped)
+        return Pending(due, ended, held, gaps, dropped)
 
     def prepare(self, pending: Pending, now: datetime, kept: int) -> Prepared:
         """Return the next commit: numbered rows, and how far each shard is once they are in the table.
@@ -370,7 +375,7 @@ def _arrival(rows: pa.RecordBatch) -> datetime | None:
 
 
 def _inherited(reached: Checkpoint, parents: Iterable[Checkpoint]) -> Checkpoint:
-    """Return the checkpoint of a shard behind all its parents; what was seen of itself counts more than of them."""
+    """Return the checkpoint of a shard behind all its parents; what was seen of the shard itself takes precedence."""
     child = reached
     for done in parents:
         child = _continued(child, done)
@@ -381,7 +386,7 @@ def _inherited(reached: Checkpoint, parents: Iterable[Checkpoint]) -> Checkpoint
 def _continued(reached: Checkpoint, done: Checkpoint) -> Checkpoint:
     """Return the checkpoint of a child that does not begin before one of its parents stopped."""
     if reached.sequence_number is not None:
-        return reached  # it was read before the parent was told as lost: there must be no hole between its rows
+        return reached  # it was read before the parent was reported as lost: there must be no hole between its rows
     stamps = [stamp for stamp in (done.stamp, reached.stamp) if stamp]
     offset = max(done.offset, reached.offset)
     reached = replace(reached, offset=offset, stamp=max(stamps, default=None))
@@ -396,22 +401,3 @@ def _numbered(batch: pa.RecordBatch, first: int, stamp: datetime) -> pa.RecordBa
     columns["shard_offset"] = pa.arange(first, first + batch.num_rows)
     columns["foundry_ingestion_timestamp"] = constant(stamp, batch.num_rows, TIMESTAMP)
     return pa.RecordBatch.from_arrays([columns[name] for name in TABLE_SCHEMA.names], schema=TABLE_SCHEMA)
-
-
-def encode_start(start: StartingPosition, server_now: datetime) -> str:
-    """Return how a table remembers where its sync started.
-
-    "Latest" is the moment of the call: later it would mean another place.
-    """
-    if start.kind is Kind.TRIM_HORIZON:
-        return "trim_horizon"
-    if start.kind is Kind.LATEST:
-        return server_now.isoformat()
-    return start.timestamp.isoformat() if start.timestamp else ""
-
-
-def decode_start(start: str) -> StartingPosition:
-    """Return the position that :func:`encode_start` wrote."""
-    if start == "trim_horizon":
-        return StartingPosition.trim_horizon()
-    return StartingPosition.at(datetime.fromisoformat(start))

@@ -1,4 +1,4 @@
-"""What a running sync does beside committing: it keeps the table fast, and removes what nobody reads any more.
+"""The maintenance of a synced table: compaction, a short log, and the removal of files that are no longer read.
 
 Maintenance has a handle of its own and commits next to the committer, and next to whatever else writes the table. It
 only ever touches files of the table itself: the folder is the user's.
@@ -21,9 +21,12 @@ from deltalake.transaction import AddAction, RemoveAction
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.errors import KinesisError, TableError
 from kinesis_nb.table import deltalog
+from kinesis_nb.table.datafiles import is_ours
+from kinesis_nb.table.failures import one_line, storage_errors
 from kinesis_nb.table.others import OURS, to_remember
-from kinesis_nb.table.storage import LOG, is_ours, one_line, storage_errors
-from kinesis_nb.table.table import MAPPING, NO_HOOKS, arrow_schema
+from kinesis_nb.table.schema import MAPPING, arrow_schema
+from kinesis_nb.table.storage import LOG
+from kinesis_nb.table.table import NO_HOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.transport import Clock
     from kinesis_nb.table.storage import Storage
 
-LOOK_SECONDS = 1.0  # between two looks at whether a round is due
+POLL_SECONDS = 1.0  # between two checks whether a round is due
 RETRY_SECONDS = 60.0  # between two rounds that fail, at most: one may merge for long before it does
 
 EVERY = 100  # versions between two rounds of maintenance
@@ -43,14 +46,14 @@ LARGE_EVERY, VACUUM_EVERY = 20, 10  # rounds
 ROUND = (
     f"{OURS}maintenance"  # the `txn` name of a round: marks it as ours; rounds of older releases are kept apart by it
 )
-RETENTION_HOURS = 24  # an unpublished file is left alone for so long
-CLOCK_STEP_SECONDS = 3_600.0  # a wall clock that moved by so much more than time did says nothing about ages
-TRIES = 20  # to commit at the version that was looked at
+RETENTION_HOURS = 24  # age from which an unpublished file is removed
+CLOCK_STEP_SECONDS = 3_600.0  # a wall clock that moved by that much more than time passed tells nothing about ages
+TRIES = 20  # to commit right behind the version that was read
 TRY_SECONDS = 0.05  # between them, at most: a busy committer publishes a few versions a second
 
 
 class Maintenance:
-    """Compacts a table, checkpoints and shortens its log, and removes files that nobody reads any more.
+    """Compacts a table, checkpoints and shortens its log, and removes files that are no longer read.
 
     Parameters
     ----------
@@ -104,10 +107,10 @@ class Maintenance:
     # --- merging
 
     def _compact(self, table: DeltaTable, most: int) -> None:
-        """Merge small files into files of at most so many bytes, in one commit.
+        """Merge small files into files of at most `most` bytes, in one commit.
 
         It lands at the version right behind one in which every file that it removes was part of the table, or not at
-        all: without that, what somebody else merged meanwhile would be there twice, and what they erased would be back.
+        all: without that, rows that another writer merged meanwhile would be doubled, and rows it erased would be back.
         """
         table.update_incremental()
         if not self._settle(table.version()):
@@ -124,7 +127,7 @@ class Maintenance:
         except BaseException:  # before the commit, whose outcome may be unknown
             self._storage.discard(one.name for one in merged)
             raise
-        if merged or len(remembered) > 1:  # there is more than how far it was looked
+        if merged or len(remembered) > 1:  # more than up to which version the log was searched
             self._publish(table, state, merged, remembered)
         if faults:
             raise TableError("; ".join(faults), hint="put a copy of the file back; verify() names all such files")
@@ -181,7 +184,7 @@ class Maintenance:
         Returns
         -------
         bool
-            False while nobody knows: to merge once more then would only leave more files behind.
+            False while that is not known: another merge would only leave more files behind.
         """
         if self._published is None:
             return True
@@ -197,7 +200,7 @@ class Maintenance:
             return None
         (version, names), self._published = self._published, None
         entry = self._storage.read(f"{LOG}/{version:020d}.json")
-        # an entry that was cleaned up tells nothing; the files stay then, and a later vacuum knows whether they count
+        # an entry that was cleaned up tells nothing; a later vacuum knows whether these files count, so they are kept
         return entry is None or any(name.encode() in entry for name in names)
 
     # --- removing
@@ -205,7 +208,7 @@ class Maintenance:
     def _remove_unused(self, table: DeltaTable, *, with_orphans: bool) -> None:
         """Remove files that the table had once and no reader needs, and those that a writer left unpublished.
 
-        Both only at the top of the table's folder: what is below is not the table's, whatever a log says.
+        Both only at the top of the table's folder: files below it are not the table's, whatever a log says.
         """
         table.update_incremental()
         # by the age that the table's own property says; deltalake only lists them, for it would follow any path
@@ -232,7 +235,7 @@ class Maintenance:
         return {name for name in old - named - self._storage.in_flight() if is_ours(name, table_id)}
 
     def _clock_is_steady(self) -> bool:
-        """Whether ages are what they seem: the clock was not set, and the machine did not sleep, since the last look.
+        """Whether ages are what they seem: the clock was not set, and the machine did not sleep, since the last check.
 
         A writer that slept may be about to publish a file that looks old.
         """
@@ -320,7 +323,7 @@ def _attempt(part: Callable[[], None]) -> list[BaseException]:
 
 
 class Upkeep:
-    """The thread that looks after one running sync. It never dies of a failure: it tells of it, and tries again.
+    """The thread that looks after one running sync. A failure never ends it: it is reported, and the round is retried.
 
     Parameters
     ----------
@@ -331,10 +334,10 @@ class Upkeep:
     """
 
     def __init__(self, storage: Storage, version: Callable[[], int], patience: int = 0) -> None:
-        self.trouble = ""  # why the last round of maintenance failed
+        self.retry_reason = ""  # why the last round of maintenance failed
         self._maintenance = Maintenance(storage, patience)
         self._version = version
-        self._wait = LOOK_SECONDS
+        self._wait = POLL_SECONDS
         self._stop = threading.Event()
 
     def start(self, name: str) -> None:
@@ -352,10 +355,10 @@ class Upkeep:
                 self._maintenance.run()
         except BaseException as error:  # noqa: BLE001 - a panic is not an Exception; nothing may end the thread
             said = error.message if isinstance(error, KinesisError) else one_line(error)
-            self.trouble = f"maintenance failed, and will be tried again: {said or type(error).__name__}"
+            self.retry_reason = f"maintenance failed, and will be retried: {said or type(error).__name__}"
             self._wait = min(2 * self._wait, RETRY_SECONDS)
         else:
-            self.trouble, self._wait = "", LOOK_SECONDS
+            self.retry_reason, self._wait = "", POLL_SECONDS
         return self._wait
 
     def _run(self) -> None:

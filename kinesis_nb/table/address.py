@@ -53,7 +53,10 @@ def _folder(given: str) -> str:
         raise ConfigError(f"{given!r} is not the place of a table", hint=f"{_HINT} as a text")
     home = os.path.expanduser(given)  # noqa: PTH111 - to pathlib ./~ is the same as ~
     if home.startswith("~"):
-        raise ConfigError(f"{given!r} is in the home of nobody", hint="begin a name that begins with ~ with ./")
+        raise ConfigError(
+            f"{given!r} names the home folder of an unknown user",
+            hint="write ./~name for a folder whose name begins with ~",
+        )
     try:
         folder = str(Path(home).resolve())
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null character
@@ -156,7 +159,7 @@ def create(uri: str, options: dict[str, str], **table: Any) -> None:
 
 
 def url_of(uri: str) -> str:
-    """Return what leads deltalake to a place."""
+    """Return the address by which deltalake finds a place."""
     if "://" in uri:
         return f"s3://{quote(uri.removeprefix('s3://'))}"
     return _detours.to(Path(uri)) if _needs_detour(uri) else uri
@@ -168,7 +171,7 @@ def _needs_detour(uri: str) -> bool:
 
 
 class _Detours:
-    """Folders of plain names that hold a link to the log of a table, and nothing else.
+    """Folders with plain names that hold a link to the log of a table, and nothing else.
 
     deltalake resolves links in the address of a table, but not within the table; it reads and writes the log, and the
     data files are read and written by us.

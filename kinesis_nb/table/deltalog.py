@@ -1,9 +1,9 @@
-"""The log of a Delta table as files: which of them count, and whether they are whole.
+"""The log of a Delta table as files: which of them count, and whether they are complete.
 
 A power cut leaves a file that was not fsynced empty, cut off, or full of zeros. Delta takes an empty entry for a commit
 of nothing and half an entry for a smaller commit, so that rows and the numbers that count them come apart; here both
-are told. An entry that nothing relies on yet is another matter. Its writer had not come as far as its fsync, so nobody
-was told of that commit: :func:`settle` makes it the commit of nothing that other readers take it for.
+are reported. An entry that nothing relies on yet is different: its writer had not reached its fsync, so the commit was
+never reported to anybody, and :func:`settle` turns it into the empty commit that other readers take it for.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ LOG = "_delta_log"
 LAST_CHECKPOINT = f"{LOG}/_last_checkpoint"
 
 # Where a folder is on a server, another machine may see an entry by its name before what is in it.
-PATIENCE_SECONDS, LOOK_SECONDS = 2.0, 0.05
+PATIENCE_SECONDS, POLL_SECONDS = 2.0, 0.05
 
 _ENTRY = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10})|\..+)?\.parquet")
-_STARTS_AGAIN = "start the sync of this table again: nobody was told of that commit, and its rows are read once more"
+_STARTS_AGAIN = "start the sync of this table again: that commit was never reported, and its rows are read once more"
 _LOST = "put the file back from a backup, or sync into a new place while the stream still has the records"
 
 
@@ -70,12 +70,12 @@ class Remove(msgspec.Struct):
 
 
 class CommitInfo(msgspec.Struct):
-    """What a commit says of itself; its lines, where it was ours."""
+    """What a commit records about itself; its number of lines, if it was ours."""
 
     kinesis_nb_lines: str | None = None
 
 
-class Action(msgspec.Struct, rename="camel"):
+class LogAction(msgspec.Struct, rename="camel"):
     """A line of an entry; only these kinds of actions matter here."""
 
     txn: Txn | None = None
@@ -84,11 +84,11 @@ class Action(msgspec.Struct, rename="camel"):
 
 
 def counted(*actions: Sequence[object]) -> dict[str, str]:
-    """Return what a commit of these actions is to say of itself, so that one that was cut between two lines is told."""
+    """Return what a commit records about itself: its number of lines, to detect one that was cut between two lines."""
     return {"kinesis_nb_lines": str(1 + sum(map(len, actions)))}
 
 
-_ACTIONS = msgspec.json.Decoder(Action)
+_ACTIONS = msgspec.json.Decoder(LogAction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Live:
     Attributes
     ----------
     checkpoint
-        The version of the newest whole set of checkpoint files up to there; -1 without one.
+        The version of the newest complete set of checkpoint files up to that version; -1 without one.
     parts
         The names of these files.
     entries
@@ -147,8 +147,8 @@ def entry(version: int) -> str:
     return f"{LOG}/{version:020d}.json"
 
 
-def actions(files: Files, version: int, body: bytes) -> list[Action]:
-    """Return what an entry says.
+def actions(files: Files, version: int, body: bytes) -> list[LogAction]:
+    """Return the actions of an entry.
 
     Raises
     ------
@@ -159,13 +159,13 @@ def actions(files: Files, version: int, body: bytes) -> list[Action]:
     while not (found := _decode(body)):
         if time.monotonic() >= until:
             raise _torn(files, version, body)
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
         body = files.read(entry(version)) or b""
     return found
 
 
-def _decode(body: bytes) -> list[Action]:
-    """Return the actions of an entry; nothing when it is incomplete, for every commit says at least what it was."""
+def _decode(body: bytes) -> list[LogAction]:
+    """Return the actions of an entry; an empty list when it is incomplete, because every commit has at least one."""
     try:
         found = _ACTIONS.decode_lines(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -192,7 +192,7 @@ def removed(files: Files, version: int) -> set[str]:
     """Return the names of the data files that the log up to a version still remembers as removed, however recently.
 
     A ``VACUUM`` lists those whose removal lies in the past by the clock of this machine. Another machine's clock may be
-    ahead, and a file that it has just removed must not pass for one that nobody ever published.
+    ahead, and a file that it has just removed must not pass for one that was never published.
 
     Raises
     ------
@@ -239,7 +239,7 @@ def check(files: Files, version: int | None = None) -> None:
 
 
 def settle(files: Files) -> list[int]:
-    """Make torn entries that nothing relies on commits of nothing; return their versions.
+    """Turn torn entries that nothing relies on into empty commits; return their versions.
 
     The name stays taken, and what is written depends on nothing else: it does not matter how many processes do this
     at once, nor who has read the entry before.
@@ -262,18 +262,18 @@ def _cancel(files: Files, version: int) -> bool:
 
 
 def _nothing() -> bytes:
-    """Return an entry that says why it says nothing."""
-    why = {"reason": "a power cut tore this commit before anybody was told of it"}
+    """Return an entry without actions that records why it has none."""
+    why = {"reason": "a power cut tore this commit before it was reported"}
     now = time.time_ns() // 1_000_000
     return msgspec.json.encode({"commitInfo": {"timestamp": now, "operation": "CANCELLED", "operationParameters": why}})
 
 
 def explain(files: Files, version: int | None = None) -> TableError | None:
-    """Return what is wrong with a log that cannot be read, if that can be told from its files."""
+    """Return what is wrong with a log that cannot be read, if its files show that."""
     sizes = files.sizes(LOG)
     found = live(sizes, version)
     if found == _EMPTY:
-        return None  # there is no log that something could be missing of
+        return None  # there is no log, so nothing is missing from it
     hint, named = hinted(files)
     try:
         check(files, version)
@@ -308,7 +308,7 @@ def _torn_checkpoint(files: Files, name: str, body: bytes) -> TableError:
     before = live({other: size for other, size in sizes.items() if other != name})
     version = int(name[:20])
     is_whole = set(range(before.checkpoint + 1, version + 1)) <= before.entries.keys()
-    hint = f"remove that file and {LAST_CHECKPOINT}: the log before it is whole" if is_whole else _LOST
+    hint = f"remove that file and {LAST_CHECKPOINT}: the log before it is complete" if is_whole else _LOST
     what = f"{files.uri}: checkpoint {version:,} of its log is {_state(body)} ({LOG}/{name})"
     return TableError(f"{what}, as a power cut leaves a file", hint=hint)
 

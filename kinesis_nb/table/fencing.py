@@ -1,7 +1,7 @@
 """Whether an object store refuses to write a key that is there already: what keeps a second writer out of a table.
 
 S3 does, and so do most stores that speak its language; some ignore the condition and write, and then two writers of a
-table each take the same version for their own. Nobody can tell from outside, so it is tried: deltalake begins a new
+table each take the same version for their own. It cannot be seen from outside, so it is tried: deltalake begins a new
 table below the place, and while it waits for its (no) rows, the first entry of the log is written behind its back. Its
 own one must be refused then. So what is tried is deltalake's own request, with its options, credentials and retries.
 """

@@ -13,7 +13,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from kinesis_nb.errors import ConfigError, forget_frames
-from kinesis_nb.table.storage import storage_told
+from kinesis_nb.table.failures import storage_explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,14 +32,14 @@ def scan(storage: Storage, version: int | None = None) -> pl.LazyFrame:
     """
     if version is not None and version < 0:
         raise ConfigError(f"version={version}: a table has no such version", hint="versions count from 0")
-    with storage_told(storage.uri):
+    with storage_explained(storage.uri):
         if storage.folder is not None:
             return storage.scan(version)
-        rows = _Rows(storage, storage.open(version))
+        rows = _LazyRows(storage, storage.open(version))
     return register_io_source(rows, schema=rows.schema, is_pure=True, explain_name=f"DELTA {storage.uri}")
 
 
-class _Rows:
+class _LazyRows:
     """Gives the rows of one version of a table in an object store, as often as they are asked for."""
 
     def __init__(self, storage: Storage, table: Handle) -> None:
@@ -56,14 +56,14 @@ class _Rows:
             failed = error
         else:
             return
-        del self  # it leads to the options as well
+        del self  # it refers to the options as well
         forget_frames(failed)
         raise failed
 
     def _read(
         self, columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, batch_rows: int | None
     ) -> Iterator[pl.DataFrame]:
-        with storage_told(self._storage.uri):
+        with storage_explained(self._storage.uri):
             rows = self._storage.rows_of(self._table)
             if columns is not None:
                 rows = rows.select(columns)

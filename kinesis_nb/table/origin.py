@@ -1,4 +1,4 @@
-"""Which stream a synced table belongs to: kept in the table's properties, where nobody edits it by accident.
+"""Which stream a synced table belongs to: kept in the table's properties, where it is not edited by accident.
 
 Tables of earlier versions keep it in the description, which ``COMMENT ON TABLE`` and catalogs overwrite; it is copied
 into the properties when such a table is next opened for writing.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.errors import TableError
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "kinesis_nb."
 _SELECTION = f"{_PREFIX}selection"
+_TRIM_HORIZON = "trim_horizon"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +29,13 @@ class Origin:
     Attributes
     ----------
     stream_arn, created_at
-        Together they tell a stream from all others, and from a later one of the same name. The ARN holds the region
-        and the account.
+        Together they distinguish a stream from all others, and from a later one of the same name. The ARN holds the
+        region and the account.
     start
         ``trim_horizon``, or the ISO time where the sync started reading.
     newest_shard
-        The largest id of a shard that the stream had when the table was created: of shards with larger ids everything
-        was promised. Empty where that is not known.
+        The largest id of a shard that the stream had when the table was created: of shards with larger ids every
+        record is promised. Empty where that is not known.
     selection
         Which records the table keeps (:meth:`Selection.record`); empty for all, and then it is no property.
     """
@@ -42,6 +45,13 @@ class Origin:
     start: str
     newest_shard: str = ""
     selection: str = ""
+
+    @property
+    def position(self) -> StartingPosition:
+        """Where the sync started reading."""
+        if self.start == _TRIM_HORIZON:
+            return StartingPosition.trim_horizon()
+        return StartingPosition.at(datetime.fromisoformat(self.start))
 
     def properties(self) -> dict[str, str]:
         """Return it as properties of a Delta table."""
@@ -56,6 +66,18 @@ class Origin:
         if self.created_at != wanted.created_at:
             msg = f"{uri} belongs to an earlier stream of the same name, created {self.created_at}"
             raise TableError(msg, hint="the stream was deleted and re-created; sync it into a new table")
+
+
+def encode_start(start: StartingPosition, server_now: datetime) -> str:
+    """Return how a table remembers where its sync started; :attr:`Origin.position` reads it.
+
+    "Latest" is the moment of the call: later it would mean another place.
+    """
+    if start.kind is Kind.TRIM_HORIZON:
+        return _TRIM_HORIZON
+    if start.kind is Kind.LATEST:
+        return server_now.isoformat()
+    return start.timestamp.isoformat() if start.timestamp else ""
 
 
 def read_origin(table: DeltaTable) -> Origin | None:

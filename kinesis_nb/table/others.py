@@ -1,7 +1,8 @@
 """What others did to a synced table: an erasure, an update, an OPTIMIZE. Read from the commits in its log.
 
 The log is kept for seconds only. So a round of maintenance writes down, as ``txn`` actions, which commits of others
-changed rows, before it shortens the log; those last. What only moved rows is told while the log has it.
+changed rows, before it shortens the log; those records last. A commit that only moved rows is reported while it is in
+the log.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kinesis_nb.table.storage import LOG, storage_errors
+from kinesis_nb.table.failures import storage_errors
+from kinesis_nb.table.storage import LOG
 from kinesis_nb.table.txns import Txns
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from kinesis_nb.table.storage import Storage
 
 OURS = "kinesis_nb/"  # begins the `txn` names that belong to a table as a whole
-LOOKED = f"{OURS}others"  # up to which version the log was searched
+SEARCHED = f"{OURS}others"  # up to which version the log was searched
 _STREAM = "arn:"  # begins those of a shard; every commit of rows has some
 _UNKNOWN = -1
 _BACK = 1_000  # versions that are searched at most; a round of maintenance comes long before
@@ -73,14 +75,14 @@ class _Info(msgspec.Struct, rename="camel"):
     kinesis_nb: Any = msgspec.field(default=None, name="kinesis_nb")
 
 
-class _Action(msgspec.Struct, rename="camel"):
+class _EntryAction(msgspec.Struct, rename="camel"):
     txn: _Named | None = None
     add: _File | None = None
     remove: _File | None = None
     commit_info: _Info | None = None
 
 
-_ACTIONS = msgspec.json.Decoder(_Action)
+_ACTIONS = msgspec.json.Decoder(_EntryAction)
 
 
 def others(storage: Storage, version: int) -> list[OtherCommit]:
@@ -97,22 +99,22 @@ def others(storage: Storage, version: int) -> list[OtherCommit]:
 
 
 def to_remember(storage: Storage, version: int) -> dict[str, int]:
-    """Return the `txn` numbers that keep what the log up to a version says of others.
+    """Return the `txn` numbers that record what others did in the log up to a version.
 
     Raises
     ------
     OSError
         When the log cannot be read.
     """
-    looked = Txns(storage).at(version).get(LOOKED, _UNKNOWN)
-    lasting = (commit for commit in _in_log(storage, looked + 1, version) if commit.changes_rows)
+    searched = Txns(storage).at(version).get(SEARCHED, _UNKNOWN)
+    lasting = (commit for commit in _in_log(storage, searched + 1, version) if commit.changes_rows)
     kept = {
-        f"{LOOKED}/{commit.version}/{commit.operation}/{commit.engine}": (
+        f"{SEARCHED}/{commit.version}/{commit.operation}/{commit.engine}": (
             _UNKNOWN if commit.removed is None else commit.removed
         )
         for commit in lasting
     }
-    return {LOOKED: version} | kept
+    return {SEARCHED: version} | kept
 
 
 def _in_log(storage: Storage, first: int, last: int) -> list[OtherCommit]:
@@ -129,13 +131,13 @@ def _in_log(storage: Storage, first: int, last: int) -> list[OtherCommit]:
 
 def _remembered(numbers: Mapping[str, int]) -> Iterator[OtherCommit]:
     for name, removed in numbers.items():
-        if name.startswith(f"{LOOKED}/"):
-            version, operation, engine = name.removeprefix(f"{LOOKED}/").split("/", 2)
+        if name.startswith(f"{SEARCHED}/"):
+            version, operation, engine = name.removeprefix(f"{SEARCHED}/").split("/", 2)
             yield OtherCommit(int(version), operation, engine, None if removed < 0 else removed, changes_rows=True)
 
 
 def _parse(version: int, entry: bytes) -> OtherCommit | None:
-    """Return what an entry of the log says; None for one of ours, and for the table's creation."""
+    """Return the commit of an entry of the log; None for one of ours, and for the table's creation."""
     try:
         actions = _ACTIONS.decode_lines(entry)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -2,7 +2,7 @@
 
 deltalake gives one at a time and reads the end of the log again for each. A writer asks for ten of each of its shards
 before it begins, and for one of each whenever another writer has committed: with a hundred entries in the log every
-look is some 4 ms of CPU. Here an entry is read once, and none that a checkpoint of the log already holds.
+reading takes some 4 ms of CPU. Here an entry is read once, and none that a checkpoint of the log already holds.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Txns:
 
     def _begin_at_checkpoint(self, version: int) -> None:
         """Read the newest checkpoint of the log up to a version, and the entries behind it."""
-        if self._storage.folder is None:  # there a look at all names is a request for each thousand of them
+        if self._storage.folder is None:  # there listing all names takes one request per thousand
             hint, parts = deltalog.hinted(self._storage)
             if 0 <= version - hint < _FAR and self._read(hint, parts) and self._read_on(hint, version):
                 return

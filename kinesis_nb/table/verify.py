@@ -1,4 +1,4 @@
-"""Whether a synced table holds each shard whole, once and in order: read from the table itself."""
+"""Whether a synced table holds each shard completely, once and in order: read from the table itself."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from kinesis_nb.core.foreign import told
 from kinesis_nb.core.selection import COLUMNS, EVERYTHING
 from kinesis_nb.display import table_html
 from kinesis_nb.errors import TableError
+from kinesis_nb.table.checkpoints import Checkpoint
+from kinesis_nb.table.failures import one_line
 from kinesis_nb.table.others import others
-from kinesis_nb.table.storage import one_line
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable
+from kinesis_nb.table.schema import TABLE_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.shards import Shard
+    from kinesis_nb.table.checkpoints import RecordedGap
     from kinesis_nb.table.others import OtherCommit
-    from kinesis_nb.table.table import RecordedGap
+    from kinesis_nb.table.reader import TableReader
 
 _NAMED = 3  # files at fault; the others are counted
-CLOCK_STEP_SECONDS = 60  # a time of commit that goes back further is a clock that somebody corrected
+CLOCK_STEP_SECONDS = 60  # a time of commit that goes back further than this many seconds is a corrected clock
 _PLACES = ("shard_offset", "sequence_number", "sub_sequence_number", "foundry_ingestion_timestamp")
 
 
 @dataclass(frozen=True, slots=True)
-class ShardVerdict:
+class ShardCheck:
     """What the table holds of one shard.
 
     Attributes
@@ -45,7 +47,7 @@ class ShardVerdict:
     notes
         What is worth knowing and not wrong.
     dropped
-        How many user records of aggregates were dropped, because their hash keys are another shard's; said in `notes`.
+        How many user records of aggregates were dropped, because their hash keys are another shard's; named in `notes`.
     filtered
         How many rows were read and not kept.
     """
@@ -65,13 +67,13 @@ class ShardVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What :meth:`Sync.verify` found; true when every shard is whole, once and in order.
+class TableCheck:
+    """What :meth:`Sync.verify` found; true when every shard is complete, once and in order.
 
     Attributes
     ----------
     version
-        Of the table that was looked at.
+        Of the table that was checked.
     others
         What others committed to the table, and what could not be checked. Rows that a DELETE of theirs took out are a
         problem of their shards as well.
@@ -80,7 +82,7 @@ class Verdict:
     """
 
     version: int
-    shards: tuple[ShardVerdict, ...]
+    shards: tuple[ShardCheck, ...]
     others: tuple[str, ...] = ()
     selection: str = ""
 
@@ -122,7 +124,7 @@ class Verdict:
         columns = ("lost", "problems", "notes")
         return pl.DataFrame(
             [
-                {name: getattr(shard, name) for name in ShardVerdict.__slots__ if name not in columns}
+                {name: getattr(shard, name) for name in ShardCheck.__slots__ if name not in columns}
                 | {name: list(getattr(shard, name)) for name in columns}
                 for shard in self.shards
             ]
@@ -133,7 +135,7 @@ class Verdict:
         lost = "".join(f"; {text}" for text in (*self.lost, *self.notes))
         kept = f"; kept {self.selection}: {self.filtered:,} rows were not" if self.selection else ""
         where = f"{self.rows:,} rows of {len(self.shards)} shards, version {self.version}"
-        return f"<Verdict on {where}: {found}{kept}{lost}>"
+        return f"<TableCheck of {where}: {found}{kept}{lost}>"
 
     def _repr_html_(self) -> str:
         rows = (
@@ -154,13 +156,13 @@ class Verdict:
         return table_html(columns, (*rows, *noted), repr(self).strip("<>"))
 
 
-def verify(table: SyncTable, listing: Iterable[Shard] | None, selection: Selection = EVERYTHING) -> Verdict:
+def verify_table(table: TableReader, listing: Iterable[Shard] | None, selection: Selection = EVERYTHING) -> TableCheck:
     """Read all places of all rows, one shard at a time, and check them against each other and the checkpoints.
 
     Parameters
     ----------
     table
-        Opened at the version to look at.
+        Opened at the version to check.
     listing
         The stream's shards; of those that have left it no parent is known, and none is checked. None when there is no
         stream any more.
@@ -185,22 +187,24 @@ def verify(table: SyncTable, listing: Iterable[Shard] | None, selection: Selecti
         commits = others(table.storage, table.version)
         alien = _not_kept(frame, selection, commits)
         verdicts = [
-            _look_at(frame, shard_id, checkpoints, parents.get(shard_id), gaps, alien.get(shard_id, 0))
+            _check_shard(frame, shard_id, checkpoints, parents.get(shard_id), gaps, alien.get(shard_id, 0))
             for shard_id in shard_ids
         ]
         by_others = tuple(map(str, commits))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise _unreadable(table, table.faults(every=True), one_line(error)) from error
     known = [verdict for verdict in verdicts if verdict.rows or checkpoints[verdict.shard_id] != Checkpoint()]
-    gone = [] if listing is not None else ["there is no stream to compare with: how its shards follow is not checked"]
+    gone = (
+        [] if listing is not None else ["there is no stream to compare with: the lineage of its shards is not checked"]
+    )
     kept = "" if selection == EVERYTHING else str(selection)
-    return Verdict(table.version, tuple(known), (*by_others, *gone), kept)
+    return TableCheck(table.version, tuple(known), (*by_others, *gone), kept)
 
 
 def _not_kept(frame: pl.LazyFrame, selection: Selection, commits: Iterable[OtherCommit]) -> dict[str, int]:
     """Return, per shard, how many rows are in the table that its sync does not keep.
 
-    Nothing can be said of rows that somebody may have changed since they were committed.
+    Rows that others may have changed since they were committed cannot be checked.
     """
     if selection.mask is None or any(commit.changes_rows for commit in commits):
         return {}
@@ -208,44 +212,44 @@ def _not_kept(frame: pl.LazyFrame, selection: Selection, commits: Iterable[Other
     return dict(rows.iter_rows())
 
 
-def _frame(table: SyncTable) -> pl.LazyFrame:
+def _frame(table: TableReader) -> pl.LazyFrame:
     """Return the rows of a table, or raise TableError when it lacks a column that places them."""
     frame = table.storage.scan(table.version)
     names = frame.collect_schema().names()
     if missing := [name for name in ("shard_id", *_PLACES) if name not in names]:
         raise TableError(
             f"{table.storage.uri} has no column {missing[0]!r} any more, so its rows cannot be checked",
-            hint="somebody dropped or renamed it; scan(version) returns the table as it was before",
+            hint="it was dropped or renamed; scan(version) returns the table as it was before",
         )
     return frame.cast({name: pl.Schema(TABLE_SCHEMA)[name] for name in ("shard_id", *_PLACES)})
 
 
-def _unreadable(table: SyncTable, faults: list[str], otherwise: str = "") -> TableError:
+def _unreadable(table: TableReader, faults: list[str], otherwise: str = "") -> TableError:
     """Return an error that names the files at fault, or else repeats what the reader said."""
     said = "; ".join(faults[:_NAMED]) + (f"; and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else "")
     return TableError(
         f"{table.storage.uri} cannot be read at version {table.version:,}: {said or otherwise}",
         hint="put a copy of the file back, or take its rows out of the table with DeltaTable(…).repair()"
         if faults
-        else "try again; when it stays, check the files of the table",
+        else "try again; if it persists, check the files of the table",
     )
 
 
-def _look_at(
+def _check_shard(
     frame: pl.LazyFrame,
     shard_id: str,
     checkpoints: Mapping[str, Checkpoint],
     parents: tuple[str, ...] | None,
     gaps: Iterable[RecordedGap],
     alien: int,
-) -> ShardVerdict:
+) -> ShardCheck:
     rows = frame.filter(pl.col("shard_id") == shard_id).select(_PLACES).sort("shard_offset").collect()
     checkpoint = checkpoints[shard_id]
     problems = [*_problems(rows), *_against(rows, checkpoint), *_lineage(rows, checkpoints, shard_id, parents)]
     problems += [f"{alien:,} rows that the sync does not keep"] if alien else []
     nothing: dict[str, Any] = dict.fromkeys(_PLACES)
     first, last = (rows.row(0, named=True), rows.row(-1, named=True)) if len(rows) else (nothing, nothing)
-    return ShardVerdict(
+    return ShardCheck(
         shard_id,
         "ended" if checkpoint.ended else "open",
         len(rows),
@@ -312,7 +316,9 @@ def _against(rows: pl.DataFrame, checkpoint: Checkpoint) -> list[str]:
     last = rows.row(-1, named=True)
     wrong = []
     if checkpoint.offset != last["shard_offset"] + 1:
-        wrong.append(f"the checkpoint says {checkpoint.offset:,} rows, the last row is number {last['shard_offset']:,}")
+        wrong.append(
+            f"the checkpoint counts {checkpoint.offset:,} rows, the last row is number {last['shard_offset']:,}"
+        )
     ahead = int(checkpoint.sequence_number or 0) - int(last["sequence_number"])
     if ahead < 0 or (ahead and not _leaves_out(checkpoint)):  # the last record that was read may have left no row
         wrong.append(f"the checkpoint is at {checkpoint.sequence_number}, the last row at {last['sequence_number']}")

@@ -11,8 +11,8 @@ from kinesis_nb.core.foreign import Foreign
 from kinesis_nb.core.position import StartingPosition, check_end
 from kinesis_nb.reading.read import row_filter
 from kinesis_nb.source import Source
-from kinesis_nb.syncing.committer import OnDataLoss
-from kinesis_nb.syncing.sync import Sync, check_options
+from kinesis_nb.syncing.intake import OnDataLoss
+from kinesis_nb.syncing.start import check_options
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.widgets.base import Field, heading
 from kinesis_nb.widgets.code import call_code
@@ -32,6 +32,8 @@ from kinesis_nb.widgets.status_view import SyncView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from kinesis_nb.syncing.sync import Sync
 
 _USUAL = defaults(Source.sync)
 _STARTS = ("trim_horizon", "latest", "-15m", "-1h", "-1d")

@@ -32,7 +32,8 @@ from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.exporting.streaming import StreamingExport
-from kinesis_nb.syncing.sync import Sync, open_table
+from kinesis_nb.syncing.start import open_table, sync_feed
+from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.storage import Storage
 from tests.agents_kill import LONGEST_GAP, ROOT, Agents, agents, campaign, load, longest_gap, loops, until
 from tests.conftest import Streams, by_key, written_by_key
@@ -450,7 +451,7 @@ def test_a_late_agent(remote: kn.Source, streams: Streams, tmp_path: Path) -> No
     sync: Any = remote.sync("orders", tmp_path / "table", commit_interval=0.1)
     until("it runs", lambda: sync.status().rows > 0)
     start, storage = StartingPosition.trim_horizon(), Storage.at(tmp_path / "table")
-    late = open_table(remote._kinesis, "orders", storage, start, clock=SystemClock())
+    late = open_table(sync_feed(remote._kinesis, "orders", SystemClock()), storage, start)
     late.acquire(shard.shard_id for shard in remote._kinesis.list_shards("orders"))
     streams.put(100)
     assert sync.wait(SECONDS)

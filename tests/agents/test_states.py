@@ -33,8 +33,9 @@ from kinesis_nb.core.selection import Selection, Where
 from kinesis_nb.exporting.entries import Options
 from kinesis_nb.exporting.start import Range
 from kinesis_nb.source import open_kinesis
-from kinesis_nb.syncing.sync import SyncStatus
-from kinesis_nb.table.storage import Storage, storage_told
+from kinesis_nb.syncing.status import SyncStatus
+from kinesis_nb.table.failures import storage_explained
+from kinesis_nb.table.storage import Storage
 from tests.agents_kill import until
 from tests.conftest import Streams, by_key, written_by_key
 
@@ -538,7 +539,7 @@ def test_a_part_waits_for_its_disk(
     desk: Any = answers(*[Answer.GO_ON] * 5, Answer.STOP)
 
     def begin() -> None:
-        with storage_told(order.uri):
+        with storage_explained(order.uri):
             raise OSError(said)
 
     assert worker._begun(begin, worker._Desk("job-run-0", desk)) is None

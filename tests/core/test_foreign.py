@@ -26,7 +26,7 @@ from kinesis_nb.reading.feed import Feed
 from kinesis_nb.reading.tail import _BufferSink
 from kinesis_nb.source import open_kinesis
 from kinesis_nb.syncing.ledger import Ledger
-from kinesis_nb.table.table import Checkpoint
+from kinesis_nb.table.checkpoints import Checkpoint
 from kinesis_nb.wire.batches import decode_batch
 from tests.support.kpl import aggregate
 from tests.support.virtual import world

@@ -12,8 +12,10 @@ from deltalake import DeltaTable
 
 from kinesis_nb.reading.scheduler import Scheduler
 from kinesis_nb.service.client import KinesisClient
+from kinesis_nb.syncing import lease
 from kinesis_nb.syncing.committer import Committer
-from kinesis_nb.syncing.lease import Lease
+from kinesis_nb.syncing.intake import Intake
+from kinesis_nb.syncing.ownership import Ownership
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table import storage, table
 
@@ -40,7 +42,7 @@ def _has_no_rows(_table: Any, files: Any, *_: Any) -> bool:
 STEPS = {
     "fetch": Step(KinesisClient, "get_records"),
     "iterator": Step(KinesisClient, "get_shard_iterator"),
-    "delivery": Step(Committer, "deliver"),
+    "delivery": Step(Intake, "deliver"),
     "Parquet write": Step(storage.Storage, "write_parquet"),
     "Parquet body": Step(pq, "write_table"),
     "fsync of a file": Step(storage.os, "fsync"),
@@ -50,15 +52,15 @@ STEPS = {
     "claim": Step(table.SyncTable, "claim"),
     "takeover": Step(table.SyncTable, "acquire"),
     "takeover commit": Step(table.SyncTable, "_write", _has_no_rows),
-    "lease": Step(Lease, "take"),
+    "lease": Step(lease, "take"),
     "listing": Step(KinesisClient, "list_shards"),
     "compaction": Step(Maintenance, "_compact"),
     "log checkpoint": Step(DeltaTable, "create_checkpoint"),
     "log cleanup": Step(DeltaTable, "cleanup_metadata"),
     "vacuum": Step(DeltaTable, "vacuum"),
-    "reshard: end of a shard": Step(Committer, "finish"),
+    "reshard: end of a shard": Step(Intake, "finish"),
     "reshard: commit of the end": Step(Committer, "_commit", lambda _self, pending: bool(pending.ended)),
-    "reshard: ownership of the children": Step(Committer, "take_over", lambda self, _shards: bool(self._ledger.owned)),
+    "reshard: ownership of the children": Step(Ownership, "take_over", lambda self, _shards: bool(self._ledger.owned)),
     "reshard: start of the children": Step(Scheduler, "_finished"),
 }
 POINTS = [f"{when} {name}" for name in STEPS for when in ("before", "after")]

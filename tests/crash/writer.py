@@ -14,7 +14,7 @@ import pyarrow.dataset  # noqa: F401
 import kinesis_nb as kn
 from kinesis_nb.reading import pace, scheduler
 from kinesis_nb.service.client import KinesisClient
-from kinesis_nb.syncing import committer, ownership, upkeep
+from kinesis_nb.syncing import committer, ownership, retries, upkeep
 from kinesis_nb.table.table import SyncTable
 from tests.crash import points
 from tests.crash.faults import FailingDisk
@@ -61,9 +61,9 @@ def live(orders: Orders) -> None:
         os.write(file, f"{time.monotonic():.4f} {orders.name} {event}\n".encode())
 
     upkeep.EVERY, upkeep.VACUUM_EVERY = orders.maintenance_every, 1
-    upkeep.LOOK_SECONDS = committer.LOOK_SECONDS = orders.look_seconds
+    upkeep.POLL_SECONDS = committer.CLAIM_POLL_SECONDS = orders.look_seconds
     scheduler.IDLE_SECONDS = pace.BEHIND_SECONDS = orders.commit_interval
-    committer.RETRY_SECONDS = orders.retry_seconds
+    retries.RETRY_SECONDS = orders.retry_seconds
     ownership.LEASE_SECONDS = orders.lease_seconds
     _report(say)
     if orders.point:

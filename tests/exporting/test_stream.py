@@ -17,7 +17,7 @@ import kinesis_nb as kn
 from kinesis_nb.emulator import ErrorReply, ManualClock, PartialFailure, Reset, Stall
 from kinesis_nb.exporting import follow
 from kinesis_nb.exporting.follow import GrowingTable
-from kinesis_nb.syncing.sync import hurry
+from kinesis_nb.syncing.start import hurry
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.storage import Storage
 from tests.conftest import Streams, by_key, written_by_key

@@ -107,7 +107,7 @@ MUTANTS = [
     ),
     Mutant(
         "a denial is taken for a broken table",
-        "table/storage.py",
+        "table/failures.py",
         "an OSError as well\n        raise\n    except OSError as error:\n",
         "an OSError as well\n        pass\n    except OSError as error:\n",
         PERMISSIONS,
@@ -191,7 +191,7 @@ MUTANTS = [
     ),
     Mutant(
         "the keys of a store are shown",
-        "table/storage.py",
+        "table/options.py",
         "value if name in _SHOWN else",
         "value if True else",
         SECRETS,

@@ -99,7 +99,7 @@ MUTANTS = [
         ),
         (
             "the table forgets the count",
-            "table/table.py",
+            "table/checkpoints.py",
             "rare = checkpoint.dropped, checkpoint.filtered\n",
             "rare = 0, checkpoint.filtered\n",
             _TOLD,
@@ -163,16 +163,16 @@ MUTANTS = [
         ),
         (
             "another choice changes nothing",
-            "syncing/sync.py",
-            "decided, foreign, end, selection), prepare)",
-            "decided, end, selection), prepare)",
+            "syncing/start.py",
+            "decided, feed.foreign, feed.end, feed.selection)",
+            "decided, feed.end, feed.selection)",
             _TOLD,
         ),
         (
             "a part of a sync reads by the default",
             "agents/worker.py",
-            "            foreign=order.foreign,\n",
-            "",
+            "SystemClock(), order.selection, order.foreign)",
+            "SystemClock(), order.selection)",
             _AGENTS,
         ),
         (

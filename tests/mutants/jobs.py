@@ -31,7 +31,7 @@ MUTANTS = [
     ),
     Mutant(
         "a part whose disk is full ends its job",
-        "table/storage.py",
+        "table/failures.py",
         'retryable="://" in uri or _may_pass(said)',
         'retryable="://" in uri',
     ),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from tests.mutants import Mutant, Suite
 
-_ACQUIRE = (
-    "        self._table.acquire(wanted)\n        if not self._run:\n            self._lease.take(self._table.turn)\n"
-)
+_ACQUIRE = "        self.table.acquire(wanted)\n        self.turn.sign()\n"
+_RELEASE = "            self._retries.retry_until_done(self._turn.release)\n"
 _WRITE = "self._write([file] if file else [], self._transactions(checkpoints, gaps), notes)"
 _NAMES, _FENCING = "tests/table/test_places_names.py", "tests/table/test_fencing.py"
 _DURABLE = "tests/table/test_durable.py"
@@ -74,8 +73,8 @@ _OWNERSHIP = [
         "if True:",
     ),
     ("a run is waited for", "table/table.py", '["taken", "released"] if self._run', '["taken"] if self._run'),
-    ("a release that says nothing", "table/table.py", 'self._transaction(_TURNS, "released", self._turn)', ""),
-    ("turns are taken for a shard", "table/table.py", " - {_TURNS}", ""),
+    ("a release that says nothing", "table/table.py", 'self._transaction(TURNS, "released", self._turn)', ""),
+    ("turns are taken for a shard", "table/checkpoints.py", " - {TURNS}", ""),
     ("a process of another machine is gone", "syncing/lease.py", "self.host == _host() and ", ""),
     ("a process that may live is gone", "syncing/lease.py", "bool(self.started) and ", ""),
     ("the name of another call counts", "syncing/lease.py", "found.turn == turn else None", "True else None"),
@@ -88,8 +87,8 @@ _OWNERSHIP = [
     (
         "a note that cannot be written ends the sync",
         "syncing/lease.py",
-        "        with suppress(OSError, KinesisError):\n            self._storage",
-        "        with suppress(KinesisError):\n            self._storage",
+        "    with suppress(OSError, KinesisError):\n        storage.write",
+        "    with suppress(KinesisError):\n        storage.write",
     ),
     (
         "a table is given away before all is committed",
@@ -100,7 +99,7 @@ _OWNERSHIP = [
     (
         "a writer that stops keeps the table",
         "syncing/committer.py",
-        "            self._commit_pending(SEEN_AT_END)\n            self.insist(self._ownership.release)\n",
+        f"            self._commit_pending(SEEN_AT_END)\n{_RELEASE}",
         "            self._commit_pending(SEEN_AT_END)\n",
     ),
 ]
@@ -164,8 +163,8 @@ _SELECTED = [
     (
         "what is not kept is not written",
         "table/table.py",
-        "if key not in _RARE or value != self._rare",
-        "if key not in _RARE or 0 and self._rare",
+        "if key not in RARE or value != self._rare",
+        "if key not in RARE or 0 and self._rare",
     ),
     (
         "what is left of a shard belongs to any child",
@@ -187,7 +186,7 @@ _SELECTED = [
     ),
     (
         "compressed data is compared",
-        "syncing/sync.py",
+        "syncing/start.py",
         "unpack = decompressed if selection.decompress else unchanged",
         "unpack = unchanged",
     ),
@@ -206,17 +205,17 @@ _SELECTED = [
     ),
     (
         "an end by the clock of the machine",
-        "syncing/committer.py",
+        "syncing/intake.py",
         "batch.seen > ending.end and",
-        "self._clock.now() > ending.end and",
+        "self._feed.clock.now() > ending.end and",
     ),
     (
         "a parent that is closed is left with its children",
-        "syncing/committer.py",
+        "syncing/intake.py",
         "(bool(late) or self._was_open(shard))",
         "True",
     ),
-    ("a shard ends with rows held back", "syncing/committer.py", "self._ending.holds(shard.shard_id)", "False"),
+    ("a shard ends with rows held back", "syncing/intake.py", "self._ending.holds(shard.shard_id)", "False"),
     (
         "children are read before the rest of a parent",
         "syncing/ledger.py",
@@ -362,21 +361,21 @@ _RESTARTS = [
     (
         "who is interrupted keeps the table",
         "syncing/committer.py",
-        "            self.insist(self._ownership.release)\n            return None\n        self._begin(feed)",
-        "            return None\n        self._begin(feed)",
+        f"{_RELEASE}            return None\n        self._reading.start(feed)",
+        "            return None\n        self._reading.start(feed)",
     ),
-    ("silence is not told", "syncing/committer.py", "if silent < SILENT_SECONDS:", "if True:"),
+    ("silence is not told", "syncing/retries.py", "if silent < SILENT_SECONDS:", "if True:"),
     (
         "what cannot be explained is not told",
         "syncing/committer.py",
-        "            self.error = error\n            with suppress(OSError, KinesisError):",
+        "            self._signals.error = error\n            with suppress(OSError, KinesisError):",
         "            with suppress(OSError, KinesisError):",
     ),
     (
         "a look that fails ends the sync",
-        "syncing/committer.py",
-        "not error.retryable:\n                raise\n            self._trouble",
-        "True:\n                raise\n            self._trouble",
+        "syncing/retries.py",
+        'not error.retryable:\n                raise\n            self._reason = f"the table cannot be read',
+        'True:\n                raise\n            self._reason = f"the table cannot be read',
     ),
     (
         "rows of another writer are shown twice",
@@ -433,13 +432,13 @@ _UPKEEP = [
     ("a vacuum follows any path", "syncing/upkeep.py", "unused = dropped & present.keys()", "unused = dropped"),
     (
         "a vacuum takes any old file",
-        "table/storage.py",
+        "table/datafiles.py",
         "return digits[_CHECKED:] == _check(digits[:_CHECKED], table_id)",
         "return True",
     ),
     (
         "a vacuum takes files of another table",
-        "table/storage.py",
+        "table/datafiles.py",
         'f"kinesis_nb/{table_id}/{digits}"',
         'f"kinesis_nb/{digits}"',
     ),
@@ -484,8 +483,8 @@ _UPKEEP = [
     (
         "an erasure is forgotten with the log",
         "table/others.py",
-        "return {LOOKED: version} | kept",
-        "return {LOOKED: version}",
+        "return {SEARCHED: version} | kept",
+        "return {SEARCHED: version}",
     ),
     (
         "what a sync commits is told as of others",
@@ -529,7 +528,7 @@ _GENERATIONS = [
     ),
     (
         "an ended shard that is listed again is read again",
-        "syncing/committer.py",
+        "syncing/intake.py",
         "            if shard.shard_id in self._ledger.settled:\n                return None\n",
         "",
     ),
@@ -559,8 +558,8 @@ _GENERATIONS = [
     ),
     (
         "nobody waits for the owner of a parent that is gone",
-        "syncing/committer.py",
-        "| self.insist(lambda: self._table.acquired(gone))",
+        "syncing/ownership.py",
+        "| self._retry(lambda: self.table.acquired(gone))",
         "",
     ),
     (
@@ -627,13 +626,13 @@ MUTANTS = [
     Mutant(
         "a file of rows that is gone is committed",
         "syncing/committer.py",
-        "if file is not None and may_be_gone and not self.insist(",
-        "if False and not self.insist(",
+        "if file is not None and may_be_gone and not retry(",
+        "if False and not retry(",
         "tests/syncing/test_sync.py",
     ),
     Mutant(
         "a table that was moved away gets a new folder",
-        "table/storage.py",
+        "table/durable.py",
         "path.parent.mkdir(exist_ok=True)  # not its parents",
         "path.parent.mkdir(exist_ok=True, parents=True)  # not its parents",
         "tests/syncing/test_sync.py",
@@ -697,13 +696,13 @@ MUTANTS = [
     Mutant(
         "checkpoints are read before the take-over",
         "syncing/ownership.py",
-        f"{_ACQUIRE}        return settled, self._table.checkpoints(wanted)\n",
-        f"        found = self._table.checkpoints(wanted)\n{_ACQUIRE}        return settled, found\n",
+        f"{_ACQUIRE}        found = self.table.checkpoints(wanted)\n",
+        f"        found = self.table.checkpoints(wanted)\n{_ACQUIRE}",
     ),
     Mutant(
         "a child is read before the end of its parent is committed",
-        "syncing/committer.py",
-        "            self._wait_for(lambda: not self._ledger.is_ending(shard.shard_id))\n",
+        "syncing/intake.py",
+        "            self._signals.wait_for(lambda: not self._ledger.is_ending(shard.shard_id))\n",
         "",
     ),
     Mutant(
@@ -723,12 +722,12 @@ MUTANTS = [
         "a resumed shard starts over", "syncing/ledger.py", "if checkpoint.sequence_number is not None:", "if False:"
     ),
     Mutant("a resumed shard counts from 0", "syncing/ledger.py", "offset=reached.offset + count", "offset=count"),
-    Mutant("a sequence number is cut", "table/table.py", "_PIECES = 3", "_PIECES = 2"),
+    Mutant("a sequence number is cut", "table/checkpoints.py", "_PIECES = 3", "_PIECES = 2"),
     Mutant("the clock may go back", "syncing/ledger.py", "else max(now, last)", "else now"),
     Mutant("a gap is not counted", "syncing/ledger.py", "gaps=reached.gaps + 1", "gaps=reached.gaps"),
     Mutant(
         "a loss does not stop the sync",
-        "syncing/committer.py",
+        "syncing/intake.py",
         "if self._on_data_loss is OnDataLoss.FAIL:",
         "if False:",
     ),
@@ -740,14 +739,14 @@ MUTANTS = [
     ),
     Mutant(
         "a listing from before the parents of a shard counts",
-        "syncing/committer.py",
+        "syncing/ownership.py",
         'if max(listed, default="") >= newest:',
         "if True:",
         "tests/syncing/test_parts.py",
     ),
     Mutant(
         "a file that was not written whole stays",
-        "table/storage.py",
+        "table/files.py",
         "                (self.folder / name).unlink(missing_ok=True)\n",
         "                pass\n",
     ),
@@ -814,11 +813,11 @@ MUTANTS = [
     ),
     Mutant("the verdict is not kept", "table/storage.py", "            self.write(_FENCED, note)\n", "", _FENCING),
     Mutant("an old table is not asked", "table/table.py", "            storage.check_fencing()\n", "", _FENCING),
-    Mutant("a file is not fsynced", "table/storage.py", "                os.fsync(file.fileno())\n", ""),
+    Mutant("a file is not fsynced", "table/files.py", "                os.fsync(file.fileno())\n", ""),
     Mutant(
         "the first entry has its name before it is on disk",
-        "table/storage.py",
-        "        _fsync(draft)\n        yield draft\n",
+        "table/durable.py",
+        "        fsync(draft)\n        yield draft\n",
         "        yield draft\n",
         _DURABLE,
     ),
@@ -841,7 +840,7 @@ MUTANTS = [
     Mutant(
         "a checkpoint of the log has its name before it is on disk",
         "table/storage.py",
-        "                    _fsync(draft / LOG / name)\n",
+        "                    fsync(draft / LOG / name)\n",
         "",
         _DURABLE,
     ),
@@ -897,7 +896,7 @@ MUTANTS = [
     Mutant(
         "a file of rows that is incomplete is left to polars",
         "table/storage.py",
-        "            _check_files(self.folder, table)\n",
+        "            check_files(self.folder, table)\n",
         "            pass\n",
         _DURABLE,
     ),
@@ -914,8 +913,8 @@ MUTANTS = [
     *(Mutant(*defect, "tests/syncing/test_selection.py") for defect in _SELECTED),
     Mutant(
         "a sync ends before its last rows are in the table",
-        "syncing/committer.py",
-        "        self._wait_for(lambda: all(shard_id != one for one, _ in (*self._in_flight, *self._buffer.held())))\n",
+        "syncing/intake.py",
+        "        self._signals.wait_for(lambda: all(shard_id != one for one, _ in self._pending()))\n",
         "",
         "tests/simulation/test_life.py",
     ),

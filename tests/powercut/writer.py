@@ -29,7 +29,7 @@ class Orders(NamedTuple):
 def live(orders: Orders) -> None:
     """Sync until the end of this process, and append to the log how many rows are committed."""
     file = os.open(orders.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    upkeep.EVERY, upkeep.LOOK_SECONDS, upkeep.VACUUM_EVERY = orders.maintenance_every, 0.05, 1
+    upkeep.EVERY, upkeep.POLL_SECONDS, upkeep.VACUUM_EVERY = orders.maintenance_every, 0.05, 1
     scheduler.IDLE_SECONDS = pace.IDLE_SECONDS = pace.BEHIND_SECONDS = orders.commit_interval
     source = kn.connect(endpoint_url=orders.endpoint_url, auth=kn.StaticCredentials("emulator", "emulator"))
     try:

@@ -193,12 +193,12 @@ def test_a_sync_that_dies_between_two_parts_has_each_row_once(tmp_path: Path, mo
         stage.model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": pack("k", users)})
     for deliveries in (1, 2):
         call = stage.call()
-        call.committer.deliver = partial(  # type: ignore[method-assign]
-            _deliver_some, call.committer.deliver, iter(range(deliveries))
+        call.intake.deliver = partial(  # type: ignore[method-assign]
+            _deliver_some, call.intake.deliver, iter(range(deliveries))
         )
         with pytest.raises(Closed):
             stage.until(lambda: False)
-        call.committer._commit_pending()
+        call.commit()
         call.die()
         stage.clock.sleep(10.0)
         assert len(stage.numbers()) % 3 == 0

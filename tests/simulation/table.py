@@ -25,14 +25,13 @@ from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.selection import EVERYTHING, Selection, Where
 from kinesis_nb.errors import Fenced
 from kinesis_nb.reading.feed import Feed
-from kinesis_nb.syncing.committer import Committer, OnDataLoss
-from kinesis_nb.syncing.ledger import encode_start
-from kinesis_nb.syncing.ownership import Ownership
+from kinesis_nb.syncing.committer import Committer
+from kinesis_nb.syncing.signals import Signals
 from kinesis_nb.syncing.upkeep import Maintenance
-from kinesis_nb.table.origin import Origin
+from kinesis_nb.table.origin import Origin, encode_start
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import SyncTable
-from kinesis_nb.table.verify import Verdict, verify
+from kinesis_nb.table.verify import TableCheck, verify_table
 from tests.simulation.reader import (
     MIXED,
     STREAM,
@@ -50,6 +49,7 @@ from tests.simulation.reader import (
     _start,
     connect,
 )
+from tests.support.writers import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,13 +91,27 @@ class PlayedTable(SyncTable):
             raise OSError("storage is away")
 
 
-class PlayedCommitter(Committer):
-    """A committer without its thread: whoever waits for it does its work."""
+class PlayedSignals(Signals):
+    """Whoever waits for a commit makes it."""
 
-    def __init__(self, world: World, table: SyncTable, feed: Feed) -> None:
-        super().__init__(table, Ownership(table, feed.wanted), feed, 1.0, OnDataLoss.FAIL)
-        self.world = world
-        self.is_dead = False  # died inside a commit, and so does nothing more
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+        self.commit: Callable[[], None] = lambda: None
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self.commit()
+
+    def pause(self, seconds: float) -> bool:
+        self._world.manual.advance(seconds)
+        return False
+
+
+class PlayedCommitter(Committer):
+    """A committer without its thread."""
+
+    is_dead = False  # died inside a commit, and so does nothing more
 
     def _commit_pending(self, *what: Any) -> None:
         try:
@@ -106,23 +120,27 @@ class PlayedCommitter(Committer):
             self.is_dead = True
             raise
 
-    def _wait_for(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._commit_pending()
 
-    def pause(self, seconds: float) -> bool:
-        self.world.manual.advance(seconds)
-        return False
+class PlayedWriter(Parts):
+    """A writer without a thread: whoever waits for its committer does that one's work."""
+
+    made_of = PlayedCommitter
+    committer: PlayedCommitter
+
+    def __init__(self, world: World, table: SyncTable, feed: Feed) -> None:
+        signals = PlayedSignals(world)
+        super().__init__(feed, table, signals=signals)
+        signals.commit = self.commit
 
 
 class TableTurns(Turns):
     """Turns of the shards, and now and then one of the committer."""
 
-    committer: PlayedCommitter
+    writer: PlayedWriter
 
     def turn(self) -> None:
         if self.world.random.random() < TURN:
-            self.committer._commit_pending()
+            self.writer.commit()
         else:
             super().turn()
 
@@ -141,8 +159,8 @@ class Table:
         )
         self.origin = replace(self.origin, selection=self.selection.record())
         self.bounds = Bounds(bounds.least, bounds.least)  # the table keeps even LATEST as a moment
-        self.zombie: PlayedCommitter | None = None
-        self.committer: PlayedCommitter | None = None
+        self.zombie: PlayedWriter | None = None
+        self.writer: PlayedWriter | None = None
 
     def begin(self) -> Turns:
         while True:
@@ -154,7 +172,7 @@ class Table:
                 continue
 
     def _begin(self) -> Turns:
-        if self.committer is not None:
+        if self.writer is not None:
             self.check_rows()
             if self.world.chance(0.3):
                 Maintenance(self.storage).run()
@@ -163,31 +181,32 @@ class Table:
         table = PlayedTable.open(self.storage, self.origin)
         table.world = self.world
         feed = Feed(kinesis, STREAM, self.world.clock, (), selection=self.selection)
-        self.zombie, self.committer = self.committer, PlayedCommitter(self.world, table, feed)
+        self.zombie, self.writer = self.writer, PlayedWriter(self.world, table, feed)
         early = self.world.chance(0.5)
         if early:
             self._poke_zombie()
-        self.committer.insist(self.committer._ownership.claim)
-        feed = self.committer.insist(lambda: self.committer.take_all(Patient(kinesis, self.world.clock)))
+        writer, retry = self.writer, self.writer.retries.retry_until_done
+        retry(writer.ownership.turn.claim)
+        feed = retry(lambda: writer.ownership.take_all(Patient(kinesis, self.world.clock)))
         if not early:
             self._poke_zombie()
-        turns = TableTurns(self.world, feed, self.committer, sorted(self.committer.ended))
-        turns.committer = self.committer
+        turns = TableTurns(self.world, feed, writer.intake, sorted(writer.ledger.settled))
+        turns.writer = writer
         return turns
 
     def _poke_zombie(self) -> None:
         """Let a writer that was left for dead try to commit what it still holds."""
-        if self.zombie is None or self.zombie.is_dead:
+        if self.zombie is None or self.zombie.committer.is_dead:
             return
-        before = self.zombie.snapshot().committed
+        before = self.zombie.intake.snapshot().committed
         try:
-            self.zombie._commit_pending()
+            self.zombie.commit()
         except Fenced:
             self.world.count("zombie: fenced")
         except Crash:
             self.world.count("zombie: dead")
         else:
-            committed = self.zombie.snapshot().committed > before
+            committed = self.zombie.intake.snapshot().committed > before
             self.world.count("zombie: committed in time" if committed else "zombie: had nothing to commit")
 
     def check_rows(self) -> Check:
@@ -201,19 +220,19 @@ class Table:
         return self.selection == EVERYTHING or (number % 4 == 0) == (self.selection is FEW)
 
     def missing(self) -> list[str]:
-        assert self.committer is not None
-        now = self.committer.snapshot()
+        assert self.writer is not None
+        now = self.writer.intake.snapshot()
         if now.pending or now.committed + now.filtered != now.received:
             return ["rows are not committed yet"]
         # what is not kept has to be counted, and no row says when it is
         return self.check_rows().missing(_counts(self.world)) or self.miscounted(self.verdict())
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> TableCheck:
         opened = SyncTable.open(self.storage, self.origin)
         kinesis, _wire = connect(self.world)
-        return verify(opened, kinesis.list_shards(STREAM), self.selection)
+        return verify_table(opened, kinesis.list_shards(STREAM), self.selection)
 
-    def miscounted(self, found: Verdict) -> list[str]:
+    def miscounted(self, found: TableCheck) -> list[str]:
         """Name what the table counts as left out, where that is not all of it, or too much."""
         wrong = Check(self.world, self.bounds).miscounted(found.dropped, _counts(self.world))
         filtered = sum(

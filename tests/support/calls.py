@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 from kinesis_nb.errors import Fenced
 from kinesis_nb.reading.consumer import ShardConsumer
 from kinesis_nb.reading.feed import Feed
-from kinesis_nb.syncing.committer import Committer, OnDataLoss, Phase
-from kinesis_nb.syncing.ownership import Ownership
+from kinesis_nb.syncing.committer import Phase
+from kinesis_nb.syncing.signals import Signals
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import SyncTable
 from tests.conftest import by_key
 from tests.support.places import ORIGIN
 from tests.support.virtual import VirtualKinesis, world
+from tests.support.writers import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from kinesis_nb.core.shards import Shard
+    from tests.support.virtual import VirtualClock
 
 FOR_EVER = 120.0  # seconds of virtual time within which everything settles
 MANY = 50  # tries in a row
@@ -39,35 +41,38 @@ class SeamedTable(SyncTable):
         self.meanwhile()
 
 
-class PacedCommitter(Committer):
-    """A committer whose pauses pass in virtual time, and that does not try the same for ever."""
+class PacedSignals(Signals):
+    """Signals of a writer whose pauses pass in virtual time, and that does not try the same for ever."""
 
-    pauses = 0
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__()
+        self._clock = clock
+        self.pauses = 0
 
     def pause(self, seconds: float) -> bool:
         self.pauses += 1
-        assert self.pauses < MANY, self.trouble
+        assert self.pauses < MANY, "the same is tried again and again"
         self._clock.sleep(seconds)
         return self.is_stopping
 
 
-class Call:
+class Call(Parts):
     """One call: its committer, and consumers that read between its steps."""
 
     def __init__(self, stage: Stage, run: str, wanted: Callable[[Shard], bool], interval: float) -> None:
         self._clock = stage.clock
         self.table = SeamedTable.open(stage.storage, ORIGIN)
         self.kinesis = VirtualKinesis(stage.model, stage.clock)
-        self.ownership = Ownership(self.table, wanted, run)
         feed = Feed(self.kinesis, "orders", stage.clock, (), wanted)
-        self.committer = PacedCommitter(self.table, self.ownership, feed, interval, OnDataLoss.FAIL, self._begin)
+        super().__init__(feed, self.table, run, interval=interval, signals=PacedSignals(stage.clock))
         self.due = stage.clock.monotonic()
         self.error: BaseException | None = None
         self.is_over = self.is_frozen = self.is_stepping = False
         self._consumers: list[ShardConsumer] = []
 
-    def _begin(self, feed: Feed) -> None:
-        self._consumers = [ShardConsumer(feed, shard, self.committer) for shard in feed.shards]
+    def start(self, feed: Feed) -> None:
+        """Begin to read; what there is is read between the steps."""
+        self._consumers = [ShardConsumer(feed, shard, self.intake) for shard in feed.shards]
 
     @property
     def phase(self) -> Phase:
@@ -90,7 +95,7 @@ class Call:
         try:
             wait = self.committer.step()
         except Fenced as error:
-            self.error, wait = self.committer._said(error), None
+            self.error, wait = self.committer._explained(error), None
         finally:
             self.is_stepping = False
         self.is_over = wait is None
@@ -98,9 +103,9 @@ class Call:
         if not self.is_over:
             self.read()
 
-    def stop(self) -> None:
+    def end(self) -> None:
         """Stop as a user does."""
-        self.committer.request_stop()
+        self.signals.stop()
         while not self.is_over:
             self.step()
 

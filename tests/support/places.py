@@ -9,11 +9,12 @@ import polars as pl
 
 from kinesis_nb.table.origin import Origin
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.table import Checkpoint, SyncTable
+from kinesis_nb.table.table import SyncTable
 
 if TYPE_CHECKING:
     import kinesis_nb as kn
     from kinesis_nb.syncing.sync import Sync
+    from kinesis_nb.table.checkpoints import Checkpoint
 
 ORIGIN = Origin("arn:aws:kinesis:us-east-1:000000000000:stream/orders", "2026-11-01", "trim_horizon")
 

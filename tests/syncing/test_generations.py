@@ -14,13 +14,14 @@ from kinesis_nb.core.shards import Shard, ShardTracker
 from kinesis_nb.errors import StreamNotFound
 from kinesis_nb.reading.feed import Feed, Lookup
 from kinesis_nb.reading.scheduler import Scheduler
-from kinesis_nb.syncing.committer import Committer, OnDataLoss
+from kinesis_nb.syncing.intake import OnDataLoss
 from kinesis_nb.syncing.ledger import Ledger
-from kinesis_nb.syncing.ownership import Ownership
 from kinesis_nb.syncing.sync import Sync
-from kinesis_nb.table.table import Checkpoint, SyncTable
+from kinesis_nb.table.checkpoints import Checkpoint
+from kinesis_nb.table.table import SyncTable
 from tests.support.places import ORIGIN
 from tests.support.virtual import Bench, VirtualKinesis, world
+from tests.support.writers import Parts
 from tests.syncing.test_loss import HOUR, Stream
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def test_an_ended_shard_that_is_listed_again_is_not_read_again(stream: Stream) -
     assert sync.wait()
     assert {shard.shard_id for shard in sync.status().shards} == {ONE, TWO}
     kinesis.gone = [Shard(ZERO)]
-    sync.look()
+    sync.list_now()
     while sync.is_active and ZERO not in {shard.shard_id for shard in sync.status().shards}:
         threading.Event().wait(0.01)
     stream.put(3)
@@ -185,12 +186,12 @@ def test_a_part_waits_for_whoever_tells_what_was_lost_of_a_parent(tmp_path: Path
     kinesis.model, kinesis.clock = stream.model, stream.clock
     feed = Feed(kinesis, "orders", stream.clock, (), lambda shard: shard.shard_id == THREE)
     own = SyncTable.open(stream.table, ORIGIN)
-    committer = Committer(own, Ownership(own, feed.wanted, "run"), feed, 1.0, OnDataLoss.WARN)
+    parts = Parts(feed, own, "run")
     (child,) = [shard for shard in kinesis.list_shards("orders") if shard.shard_id == THREE]
-    assert committer._make_ready([child]) == set()
+    assert parts.ownership.make_ready([child]) == set()
     table.commit(None, {ONE: Checkpoint(offset=2, ended=True), TWO: Checkpoint(ended=True)})
-    assert committer._make_ready([child]) == {THREE}
-    assert committer._ledger.reached(THREE).offset == 2
+    assert parts.ownership.make_ready([child]) == {THREE}
+    assert parts.ledger.reached(THREE).offset == 2
 
 
 def test_a_child_whose_parent_another_part_is_about_to_own_is_no_orphan(stream: Stream) -> None:
@@ -207,12 +208,12 @@ def test_a_child_whose_parent_another_part_is_about_to_own_is_no_orphan(stream: 
     (child,) = [shard for shard in kinesis.list_shards("orders") if shard.parents == (ONE,) and not shard.hash_range[0]]
     feed = Feed(kinesis, "orders", stream.clock, (), child.__eq__)
     own = SyncTable.open(stream.table, stream.origin)
-    committer = Committer(own, Ownership(own, feed.wanted, "run"), feed, 1.0, OnDataLoss.WARN)
-    committer.take_all(Patient(kinesis, stream.clock))
+    parts = Parts(feed, own, "run")
+    parts.ownership.take_all(Patient(kinesis, stream.clock))
     table.acquire([ONE])
     table.commit(None, {ONE: Checkpoint(offset=3, ended=True)})
-    assert committer._make_ready([child]) == {child.shard_id}
-    assert committer._ledger.reached(child.shard_id).offset == 3
+    assert parts.ownership.make_ready([child]) == {child.shard_id}
+    assert parts.ledger.reached(child.shard_id).offset == 3
 
 
 def test_a_retention_that_was_raised_while_the_machine_slept_hides_nothing(bench: Bench) -> None:

@@ -17,11 +17,13 @@ from kinesis_nb.core.shards import Shard
 from kinesis_nb.errors import ServiceError
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.reading.sink import Gap
-from kinesis_nb.syncing.committer import OnDataLoss
+from kinesis_nb.syncing.intake import OnDataLoss
 from kinesis_nb.syncing.ledger import WRONG_CLOCK, Ledger, Pending
 from kinesis_nb.syncing.sync import Sync
+from kinesis_nb.table.checkpoints import Checkpoint
 from kinesis_nb.table.origin import has_properties
-from kinesis_nb.table.table import _PROPERTIES, TABLE_SCHEMA, Checkpoint, SyncTable
+from kinesis_nb.table.schema import TABLE_SCHEMA
+from kinesis_nb.table.table import _PROPERTIES, SyncTable
 from tests.support.places import ORIGIN
 from tests.support.virtual import VirtualKinesis
 from tests.syncing.test_loss import Stream

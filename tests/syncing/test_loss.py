@@ -11,14 +11,14 @@ from deltalake import DeltaTable
 import kinesis_nb as kn
 from kinesis_nb.core.transport import ServerTime
 from kinesis_nb.reading.feed import Feed
-from kinesis_nb.syncing.committer import Committer, OnDataLoss
-from kinesis_nb.syncing.ownership import Ownership
+from kinesis_nb.syncing.intake import OnDataLoss
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import SyncTable
 from tests.conftest import by_key
 from tests.support.places import ORIGIN
 from tests.support.virtual import VirtualKinesis, world
+from tests.support.writers import Parts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,13 +150,13 @@ class Stamps:
     def next(self) -> datetime:
         table = SyncTable.open(Storage.at(self.folder), ORIGIN)
         feed = Feed(self.kinesis, "orders", self.clock, tuple(self.kinesis.list_shards("orders")))
-        committer = Committer(table, Ownership(table, feed.wanted), feed, 1.0, OnDataLoss.FAIL)
-        committer.take_over([shard.shard_id for shard in feed.shards])
+        parts = Parts(feed, table)
+        parts.ownership.take_over([shard.shard_id for shard in feed.shards])
         self.model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": b"{}"})
         (shard,) = feed.shards
-        iterator = self.kinesis.get_shard_iterator("orders", shard.shard_id, committer.position(shard))
-        committer.deliver(shard, self.kinesis.get_records("orders", shard, iterator, 10))
-        committer._commit_pending()
+        iterator = self.kinesis.get_shard_iterator("orders", shard.shard_id, parts.intake.position(shard))
+        parts.intake.deliver(shard, self.kinesis.get_records("orders", shard, iterator, 10))
+        parts.commit()
         rows = DeltaTable(self.folder).to_pandas().sort_values("shard_offset")
         stamp: datetime = rows["foundry_ingestion_timestamp"].iloc[-1].to_pydatetime()
         return stamp

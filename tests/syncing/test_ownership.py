@@ -145,10 +145,10 @@ def test_hand_over_by_a_writer_that_is_frozen(stage: Stage) -> None:
     took = stage.until(lambda: new.is_owning)
     assert HAND_OVER_SECONDS < took <= ownership.LEASE_SECONDS + committer.POLL_SECONDS
     old.is_frozen = False
-    before = old.committer.snapshot().committed
+    before = old.intake.snapshot().committed
     stage.settle()
     assert isinstance(old.error, kn.Fenced)
-    assert old.committer.snapshot().committed == before
+    assert old.intake.snapshot().committed == before
     stage.assert_all_once()
 
 
@@ -250,9 +250,9 @@ def test_a_listing_that_is_older_than_the_table(stage: Stage) -> None:
     now = stage.kinesis.list_shards("orders")
     call.table.acquire([shard.shard_id for shard in now])
     with pytest.raises(kn.ServiceError) as told:
-        call.ownership.gone(stale)
+        call.ownership._ancestry.gone(stale)
     assert told.value.retryable
-    assert call.ownership.gone(now) == []
+    assert call.ownership._ancestry.gone(now) == []
 
 
 def test_hand_overs_to_and_fro(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +270,7 @@ def test_hand_overs_to_and_fro(stage: Stage, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_after_a_stop_nobody_waits(stage: Stage) -> None:
     """A writer that was stopped has released the table: the next call begins at its first step."""
-    stage.writer().stop()
+    stage.writer().end()
     new = stage.call()
     new.step()
     assert new.is_owning
@@ -287,7 +287,7 @@ def test_a_claimant_that_never_takes_the_table(stage: Stage, leaves: str) -> Non
     claimant = stage.call()
     claimant.step()
     assert claimant.phase is Phase.WAITING
-    claimant.die() if leaves == "dies" else claimant.stop()
+    claimant.die() if leaves == "dies" else claimant.end()
     stage.until(lambda: old.phase is Phase.YIELDING)
     stage.put()
     took = stage.until(lambda: old.is_owning)
@@ -338,7 +338,7 @@ def test_any_history(tmp_path_factory: pytest.TempPathFactory, order: list[tuple
             stage.call()
         elif call is not None and not call.is_over:
             if what == "s" and not call.is_frozen:
-                call.stop()
+                call.end()
             elif what == "d":
                 call.die()
             elif what in "ft":

@@ -16,16 +16,18 @@ from kinesis_nb.agents.place import Part, Placement, plan
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.transport import SystemClock
-from kinesis_nb.syncing.sync import RunPart, Sync, open_table, start_part
+from kinesis_nb.syncing.start import open_table, start_part, sync_feed
+from kinesis_nb.syncing.sync import RunPart, Sync
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.verify import verify
+from kinesis_nb.table.verify import verify_table
 from tests.conftest import Streams, by_key, written_by_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from kinesis_nb.reading.feed import Feed
     from kinesis_nb.table.table import SyncTable
 
 CLOCK = SystemClock()
@@ -40,20 +42,21 @@ class Parts:
         self.running: list[Sync] = []
         self.placements: dict[int, Placement] = {}
 
+    def feed(self) -> Feed:
+        return sync_feed(self.source._kinesis, "orders", CLOCK)
+
     def table(self) -> SyncTable:
         start = StartingPosition.trim_horizon()
-        return open_table(self.source._kinesis, "orders", self.storage, start, clock=CLOCK)
+        return open_table(self.feed(), self.storage, start)
 
     def plan(self, parts: int) -> Placement:
         return plan(self.source._kinesis.list_shards("orders"), parts)
 
     def start(self, placement: Placement, number: int, interval: float = 0.05) -> Sync:
         sync = start_part(
-            self.source._kinesis,
+            self.feed(),
             self.table(),
-            "orders",
             RunPart(self.run_of(placement), number, Part(placement, number)),
-            clock=CLOCK,
             commit_interval=interval,
             on_data_loss="fail",
         )
@@ -71,7 +74,7 @@ class Parts:
         return self.storage.scan().sort("partition_key", "shard_offset").collect()
 
     def is_right(self, streams: Streams) -> bool:
-        verdict = verify(self.table(), Patient(self.source._kinesis, CLOCK).list_shards("orders"))
+        verdict = verify_table(self.table(), Patient(self.source._kinesis, CLOCK).list_shards("orders"))
         assert verdict, repr(verdict)
         return by_key(self.rows()) == written_by_key(streams)
 
@@ -162,7 +165,7 @@ def test_news_of_a_child(parts: Parts, streams: Streams, monkeypatch: pytest.Mon
     until(lambda: lower.children_for_others == 1)
     assert "shardId-000000000003" in parts.table().ended(["shardId-000000000003"])
     assert "shardId-000000000005" not in {shard.shard_id for shard in upper.status().shards}
-    upper.look()
+    upper.list_now()
     until_right(parts, streams)
     assert "shardId-000000000005" in {shard.shard_id for shard in upper.status().shards}
 
@@ -171,7 +174,7 @@ def test_a_parent_that_is_newer_than_the_last_listing(
     parts: Parts, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A parent of which nobody has read anything is waited for, though the last listing is too old to hold it."""
-    monkeypatch.setattr("kinesis_nb.syncing.committer.LISTING_SECONDS", 3600)
+    monkeypatch.setattr("kinesis_nb.syncing.ownership.LISTING_SECONDS", 3600)
     streams.create(shards=2)
     placement = parts.plan(2)
     [border] = placement.bounds
@@ -229,9 +232,9 @@ def test_taken_over_part_is_fenced(parts: Parts, streams: Streams) -> None:
     before, committed = other.status().commits, old.status().commits
     streams.put(200)
     until(lambda: other.status().commits > before)
-    old._committer.request_stop()  # it commits what it holds, or tries to
+    old.request_stop()  # it commits what it holds, or tries to
     until(lambda: not old._committer.is_running)
-    assert isinstance(old._committer.error, kn.Fenced)
+    assert isinstance(old._signals.error, kn.Fenced)
     assert old.status().commits == committed
     until_right(parts, streams)
 

@@ -19,16 +19,16 @@ from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import ErrorReply
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.service.client import KinesisClient
-from kinesis_nb.syncing import upkeep
-from kinesis_nb.syncing.committer import OnDataLoss
+from kinesis_nb.syncing import lease, upkeep
+from kinesis_nb.syncing.intake import OnDataLoss
 from kinesis_nb.syncing.lease import _OWNER as OWNER
-from kinesis_nb.syncing.lease import Lease
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table import table as table_module
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint
+from kinesis_nb.table.checkpoints import Checkpoint
+from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.txns import Txns
-from kinesis_nb.table.verify import verify
+from kinesis_nb.table.verify import verify_table
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.support.places import Place, checkpoint
 
@@ -257,14 +257,13 @@ def test_a_second_process_is_handed_the_table(source: kn.Source, streams: Stream
 def test_the_name_of_the_owner(place: Place) -> None:
     """The file beside the table tells which process took it at which call, and nothing of any other call."""
     place.open()
-    lease = Lease(place.storage)
-    assert lease.holder(1) is None
-    lease.take(1)
-    holder = lease.holder(1)
+    assert lease.holder(place.storage, 1) is None
+    lease.take(place.storage, 1)
+    holder = lease.holder(place.storage, 1)
     assert holder is not None
     assert not holder.is_gone()
     assert str(os.getpid()) in str(holder)
-    assert lease.holder(2) is None
+    assert lease.holder(place.storage, 2) is None
 
 
 @pytest.mark.parametrize(
@@ -274,7 +273,7 @@ def test_a_name_that_cannot_be_read_is_none(place: Place, note: bytes) -> None:
     """The file is a hint: one that is torn, of something else or of an earlier version stops nobody."""
     place.open()
     place.storage.write(OWNER, note)
-    assert Lease(place.storage).holder(0) is None
+    assert lease.holder(place.storage, 0) is None
 
 
 def test_maintenance_breaks_no_reader(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,8 +347,8 @@ def test_verify_finds_what_is_wrong(place: Place) -> None:
     for offset, number in ((2, 2), (2, 2), (5, 1)):
         assert table.commit(table.write_rows(_row(offset, number)), good)
         good["p"] = Checkpoint(2, str(BIG + number))
-    said = str(verify(table, [Shard("p"), Shard("s", parents=("p",))]).problems)
-    for problem in ("1 rows doubled", "1 holes", "2 rows out of order", "has not ended", "the checkpoint says"):
+    said = str(verify_table(table, [Shard("p"), Shard("s", parents=("p",))]).problems)
+    for problem in ("1 rows doubled", "1 holes", "2 rows out of order", "has not ended", "the checkpoint counts"):
         assert problem in said
 
 

@@ -16,9 +16,12 @@ from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import ErrorReply, Stall
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.service.client import KinesisClient
-from kinesis_nb.syncing import committer, ownership
-from kinesis_nb.syncing.committer import SILENT_SECONDS, Committer, OnDataLoss, Phase
-from kinesis_nb.syncing.ownership import Ownership
+from kinesis_nb.syncing import ownership, retries
+from kinesis_nb.syncing.committer import Committer, Phase
+from kinesis_nb.syncing.intake import OnDataLoss
+from kinesis_nb.syncing.ownership import Ancestry, Ownership, Turn
+from kinesis_nb.syncing.readers import Readers
+from kinesis_nb.syncing.retries import SILENT_SECONDS
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.syncing.upkeep import Upkeep
 from kinesis_nb.table.storage import Storage
@@ -27,6 +30,7 @@ from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.support.calls import SeamedTable, Stage
 from tests.support.places import ORIGIN
 from tests.support.virtual import VirtualKinesis, world
+from tests.support.writers import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,9 +98,9 @@ MOMENTS: dict[str, tuple[type, str]] = {
     "opening": (SyncTable, "open"),
     "thread": (Committer, "start"),
     "claim": (SyncTable, "claim"),
-    "turn": (Ownership, "may_take"),
+    "turn": (Turn, "may_take"),
     "take": (SyncTable, "acquire"),
-    "begin": (Sync, "_begin"),
+    "begin": (Readers, "start"),
     "waiting": (Committer, "wait_ready"),
 }
 
@@ -136,7 +140,7 @@ def test_an_interrupted_call_of_another_process_gives_the_table_back(
     old = elsewhere(source, tmp_path / "t")
     with monkeypatch.context() as hooked, pytest.raises(KeyboardInterrupt):
         once(hooked, SyncTable, "claim", interrupt, after=True)
-        hooked.setattr(Ownership, "may_take", lambda *_args: False)
+        hooked.setattr(Turn, "may_take", lambda *_args: False)
         source.sync("orders", tmp_path / "t").wait(FEW_SECONDS)
     until(lambda: old.status().state == "handing over" or old.status().state == "running")
     streams.put(20)
@@ -154,7 +158,7 @@ def test_a_call_that_is_interrupted_with_the_table_in_hand_lets_go_of_it(
     streams.create()
     with monkeypatch.context() as hooked, pytest.raises(KeyboardInterrupt):
         once(hooked, Ownership, "take_over", interrupt, after=True)
-        hooked.setattr(Committer, "inherit", lambda self, _shards: self._stopping.wait(FEW_SECONDS))
+        hooked.setattr(Ownership, "inherit", lambda self, *_shards: self.signals.pause(FEW_SECONDS))
         source.sync("orders", tmp_path / "t")
     until(lambda: engine_threads() == [])
     streams.put(5)
@@ -198,11 +202,11 @@ def test_rows_that_another_writer_committed_are_not_pending(
     until(lambda: old.status().pending == 20)
     rival = SyncTable.open(Storage.at(tmp_path / "t"), old._table.origin)
     rival.claim()
-    [(shard_id, pending)] = [(shard_id, rows) for shard_id, rows in old._committer.snapshot().pending]
-    told = Committer(rival, Ownership(rival, old._feed.wanted), old._feed, 1.0, OnDataLoss.FAIL)
-    told.take_over([shard_id])
-    told._buffer.put(shard_id, pending)
-    told._commit_pending()
+    [(shard_id, pending)] = [(shard_id, rows) for shard_id, rows in old._intake.snapshot().pending]
+    parts = Parts(old._feed, rival)
+    parts.ownership.take_over([shard_id])
+    parts.intake._buffer.put(shard_id, pending)
+    parts.commit()
     assert rows(tmp_path / "t").height == 20
     assert old.status().pending == 20
     assert len(old) == 20
@@ -250,7 +254,7 @@ def test_the_line_again_cures_trouble(
     source: kn.Source, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sync that cannot reach its table is replaced by the same line, and what it had read is read again."""
-    monkeypatch.setattr(committer, "RETRY_SECONDS", 3600.0)
+    monkeypatch.setattr(retries, "RETRY_SECONDS", 3600.0)
     streams.create()
     old = source.sync("orders", tmp_path / "t", commit_interval=0.02)
     table, away = tmp_path / "t", tmp_path / "away"
@@ -402,7 +406,7 @@ def test_a_failure_while_the_end_is_explained(
     """A fenced writer that cannot find out who took the table over is Fenced all the same."""
     streams.create()
     old = elsewhere(source, tmp_path / "t")
-    monkeypatch.setattr(Ownership, "fenced_by", failing(OSError("EIO")))
+    monkeypatch.setattr(Turn, "fenced_by", failing(OSError("EIO")))
     new = source.sync("orders", tmp_path / "t", commit_interval=0.05)
     with pytest.raises(kn.Fenced):
         old.wait(FEW_SECONDS, until_caught_up=False)
@@ -441,7 +445,7 @@ def test_credentials_that_cannot_be_renewed_now(
     source: kn.Source, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """Wherever the table is used such a failure is told by status(), and tried again until it goes through."""
-    monkeypatch.setattr(committer, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(retries, "RETRY_SECONDS", 0.05)
     streams.create()
     sync = source.sync("orders", tmp_path / "t", commit_interval=0.02)
     left = flaky(monkeypatch, SyncTable, where)
@@ -459,15 +463,15 @@ def test_credentials_that_cannot_be_renewed_while_a_call_waits(
     source: kn.Source, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call that waits for the table tries again too, at its looks and when it takes the table."""
-    monkeypatch.setattr(committer, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(retries, "RETRY_SECONDS", 0.05)
     streams.create()
     old = elsewhere(source, tmp_path / "t")
     looks = threading.Event()
     with monkeypatch.context() as held:
-        held.setattr(Ownership, "may_take", lambda *_args: looks.is_set())
+        held.setattr(Turn, "may_take", lambda *_args: looks.is_set())
         new = source.sync("orders", tmp_path / "t", commit_interval=0.05)
         assert new.status().state == "waiting"
-        left = [flaky(monkeypatch, owner, name) for owner, name in ((SyncTable, "acquire"), (Ownership, "parents"))]
+        left = [flaky(monkeypatch, owner, name) for owner, name in ((SyncTable, "acquire"), (Ancestry, "parents"))]
         looks.set()
         until(lambda: left == [[0], [0]])
     streams.put(20)
@@ -524,11 +528,11 @@ def test_a_table_that_does_not_respond_to_a_look_is_told(tmp_path: Path) -> None
 
     def slow() -> bool:
         stage.clock.sleep(SILENT_SECONDS)
-        said.append(call.committer.trouble)
+        said.append(call.retries.retry_reason)
         return real()
 
     call.table.has_news = slow  # type: ignore[method-assign]
     stage.until(lambda: said)  # type: ignore[arg-type, return-value]
     assert "has not responded for 5 s" in said[0]
-    assert call.committer.trouble == ""
+    assert call.retries.retry_reason == ""
     assert call.phase is Phase.OWNING

@@ -27,10 +27,10 @@ from kinesis_nb.core.shards import Shard, hash_key
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.reading.scheduler import Scheduler
-from kinesis_nb.syncing.committer import OnDataLoss
+from kinesis_nb.syncing.intake import OnDataLoss
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.table import SyncTable
-from kinesis_nb.table.verify import verify
+from kinesis_nb.table.verify import verify_table
 from tests.conftest import by_key, engine_threads, written_by_key
 from tests.support.places import ORIGIN
 from tests.support.virtual import ListSink, VirtualClock, VirtualKinesis
@@ -75,7 +75,7 @@ def moment(emulator: Emulator) -> datetime:
 
 
 def test_what_is_not_kept_is_counted(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """In the status, in the table's history and by verify(); the offsets of what is kept have no holes."""
+    """In the status, in the table's history and by verify_table(); the offsets of what is kept have no holes."""
     streams.create(shards=2)
     streams.put(70)
     sync = synced(source, tmp_path / "t", where=EVEN)
@@ -521,8 +521,8 @@ def test_verify_finds_rows_that_the_sync_does_not_keep(source: kn.Source, stream
     sync = synced(source, tmp_path / "t")
     sync.stop()
     listing, chosen = source._kinesis.list_shards("orders"), Selection(where=Where.of(EVEN))
-    assert verify(sync._table, listing)
-    verdict = verify(sync._table, listing, chosen)
+    assert verify_table(sync._table, listing)
+    verdict = verify_table(sync._table, listing, chosen)
     assert verdict.problems == [f"{ZERO}: 5 rows that the sync does not keep"]
     DeltaTable(tmp_path / "t").update({"data": "'{\"n\": 1}'"})
     assert sync.verify()

@@ -21,10 +21,12 @@ from kinesis_nb.emulator import ErrorReply, Stall
 from kinesis_nb.reading.feed import Feed
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.syncing import committer, ownership, upkeep
-from kinesis_nb.syncing.committer import OnDataLoss
+from kinesis_nb.syncing.intake import OnDataLoss
 from kinesis_nb.syncing.sync import Sync
+from kinesis_nb.table.checkpoints import Checkpoint
+from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable
+from kinesis_nb.table.table import SyncTable
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.support.places import ORIGIN
 
@@ -157,7 +159,7 @@ def test_take_over_during_a_reshard_doubles_nothing(
     source: kn.Source, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shard that the old writer ended, and children it wrote, while the new one was listing, are not read again."""
-    monkeypatch.setattr(committer, "LOOK_SECONDS", 3600)  # so the old writer does not see that it is asked
+    monkeypatch.setattr(committer, "CLAIM_POLL_SECONDS", 3600)  # so the old writer does not see that it is asked
     monkeypatch.setattr(ownership, "LEASE_SECONDS", 0.0)
     streams.create()
     streams.put(20)
@@ -281,7 +283,7 @@ def test_discovery_survives_a_bad_listing(source: kn.Source, streams: Streams, t
     sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
     for code in ("ExpiredNextTokenException", "ResourceInUseException", "LimitExceededException"):
         streams.emulator.on("ListShards", ErrorReply(code))
-        sync._scheduler._list()
+        sync._readers._scheduler._list()
     assert sync.status().state == "running"
     assert streams.emulator.delivered.total() == 3
     sync.stop()

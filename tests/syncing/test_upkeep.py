@@ -24,10 +24,12 @@ import kinesis_nb as kn
 from kinesis_nb.core.shards import Shard
 from kinesis_nb.syncing import upkeep
 from kinesis_nb.syncing.upkeep import Maintenance, Upkeep
+from kinesis_nb.table.checkpoints import Checkpoint
 from kinesis_nb.table.others import to_remember
+from kinesis_nb.table.schema import TABLE_SCHEMA, as_written, unwritable
 from kinesis_nb.table.storage import LOG, Storage
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable, as_written, unwritable
-from kinesis_nb.table.verify import Verdict, verify
+from kinesis_nb.table.table import SyncTable
+from kinesis_nb.table.verify import TableCheck, verify_table
 from tests.support.places import ORIGIN, Place
 
 if TYPE_CHECKING:
@@ -81,8 +83,8 @@ def offsets(storage: Storage) -> list[int]:
     return sorted(storage.scan().collect()["shard_offset"].to_list())
 
 
-def checked(storage: Storage, listing: list[Shard] | None = None) -> Verdict:
-    return verify(SyncTable.open(storage, ORIGIN), [Shard("s")] if listing is None else listing)
+def checked(storage: Storage, listing: list[Shard] | None = None) -> TableCheck:
+    return verify_table(SyncTable.open(storage, ORIGIN), [Shard("s")] if listing is None else listing)
 
 
 def files_of(storage: Storage) -> set[str]:
@@ -552,11 +554,11 @@ def test_no_failure_ends_the_thread(storage: Storage, error: BaseException) -> N
 
     thread = Upkeep(storage, version)
     waits = [thread.step(), thread.step()]
-    assert thread.trouble.startswith("maintenance failed")
-    assert "\n" not in thread.trouble
-    assert upkeep.LOOK_SECONDS < waits[0] < waits[1] <= upkeep.RETRY_SECONDS
-    assert thread.step() == upkeep.LOOK_SECONDS
-    assert thread.trouble == ""
+    assert thread.retry_reason.startswith("maintenance failed")
+    assert "\n" not in thread.retry_reason
+    assert upkeep.POLL_SECONDS < waits[0] < waits[1] <= upkeep.RETRY_SECONDS
+    assert thread.step() == upkeep.POLL_SECONDS
+    assert thread.retry_reason == ""
 
 
 def test_one_failing_part_keeps_no_other_from_being_done(
@@ -567,7 +569,7 @@ def test_one_failing_part_keeps_no_other_from_being_done(
     monkeypatch.setattr(Maintenance, "_compact", lambda *_: (_ for _ in ()).throw(BaseException("a panic")))
     thread = Upkeep(storage, lambda: table.version)
     thread.step()
-    assert "a panic" in thread.trouble
+    assert "a panic" in thread.retry_reason
     assert storage.last_log_checkpoint() == table.version
 
 
@@ -618,7 +620,7 @@ def test_verify_finds_rows_that_are_all_gone(storage: Storage) -> None:
 @pytest.mark.usefixtures("table")
 def test_verify_without_a_stream(storage: Storage) -> None:
     """A table whose stream was deleted is still checked, and what could not be is told."""
-    found = verify(SyncTable.open(storage, ORIGIN), None)
+    found = verify_table(SyncTable.open(storage, ORIGIN), None)
     assert found
     assert found.rows == len(ALL)
     assert "no stream" in found.notes[0]

@@ -17,10 +17,12 @@ from kinesis_nb.exporting.follow import GrowingTable
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table import deltalog, storage
 from kinesis_nb.table import table as table_module
+from kinesis_nb.table.checkpoints import Checkpoint
+from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint, SyncTable
+from kinesis_nb.table.table import SyncTable
 from kinesis_nb.table.txns import Txns
-from kinesis_nb.table.verify import verify
+from kinesis_nb.table.verify import verify_table
 from tests.crash.faults import FailingServer
 from tests.support.places import ORIGIN, Place, checkpoint
 from tests.support.servers import bucket, moto
@@ -140,7 +142,7 @@ def test_the_newest_entry_was_told_to_nobody(place: Place, how: Callable[[bytes]
     assert checkpoint(table, "s") == Checkpoint(7, "7")
     grow(place, 7)
     assert place.rows()["shard_offset"].to_list() == list(range(8))
-    assert verify(place.open(), [])
+    assert verify_table(place.open(), [])
     assert [entry["version"] for entry in place.storage.open().history() if entry["operation"] == "CANCELLED"] == [9]
 
 
@@ -212,7 +214,7 @@ def test_an_entry_that_a_checkpoint_stands_for(place: Place, how: Callable[[byte
     tear(place, deltalog.entry(9), how)
     assert checkpoint(place.open(), "s") == Checkpoint(8, "8")
     grow(place, 8)
-    assert verify(place.open(), [])
+    assert verify_table(place.open(), [])
     assert place.rows()["shard_offset"].to_list() == list(range(9))
 
 
@@ -223,7 +225,7 @@ def test_a_file_of_rows(place: Place, how: Callable[[bytes], bytes] | None) -> N
     tear(place, name, how)
     assert all("backup" in hint for hint in told(place, name, "scan"))
     with pytest.raises(kn.TableError, match=name):
-        verify(place.open(), [])
+        verify_table(place.open(), [])
 
 
 def test_an_entry_on_its_way(place: Place) -> None:
@@ -377,7 +379,7 @@ def test_who_opens_a_table_syncs_what_it_finds(kernel: Kernel, place: Place) -> 
 def test_reading_syncs_nothing(kernel: Kernel, place: Place) -> None:
     """A look at the table, and one at an old version of it, writes nothing to the disk."""
     kernel.forget()
-    verify(SyncTable(place.storage, place.storage.open(8), ORIGIN), [])
+    verify_table(SyncTable(place.storage, place.storage.open(8), ORIGIN), [])
     place.storage.scan().collect()
     assert not kernel.files
     assert not kernel.names
@@ -509,7 +511,7 @@ def test_opening_reads_what_is_live(place: Place, *, has_hint: bool) -> None:
     table = SyncTable.open(counted, ORIGIN)
     assert table.version == FAR
     assert checkpoint(table, "s") == Checkpoint(8, "8")
-    assert verify(SyncTable(counted, counted.open(), ORIGIN), [])
+    assert verify_table(SyncTable(counted, counted.open(), ORIGIN), [])
     table.acquire(["s"])
     assert table.commit(table.write_rows(row_of(8)), {"s": Checkpoint(9, "9")})
     assert len(counted.asked) < 30, counted.asked

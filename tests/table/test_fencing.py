@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.table.storage import LOG, NOTES
-from kinesis_nb.table.table import Checkpoint
+from kinesis_nb.table.checkpoints import Checkpoint
+from kinesis_nb.table.storage import LEASE_FOLDER, LOG
 from tests.support import servers
 from tests.support.places import Place
 from tests.support.s3_proxy import S3Proxy
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BIG = 49590338271490256608559692538361571095921575989136588898
-NOTE = f"{NOTES}/conditional-put"
+NOTE = f"{LEASE_FOLDER}/conditional-put"
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def test_a_store_that_writes_over_is_refused(moto: str, place: Place) -> None:
             with pytest.raises(kn.TableError, match="no conditional writes") as refused:
                 behind(place, url).open()
             assert "If-None-Match" in refused.value.hint
-            assert place.storage.names() <= {NOTES}
-            assert place.storage.names(NOTES) == set()
+            assert place.storage.names() <= {LEASE_FOLDER}
+            assert place.storage.names(LEASE_FOLDER) == set()
     place.open()  # the store itself is good, and the place was left empty
 
 

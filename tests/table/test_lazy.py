@@ -12,8 +12,8 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.table import lazy
+from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.table import TABLE_SCHEMA
 from tests.support import servers
 from tests.support.places import Place
 from tests.support.s3_proxy import S3Proxy

@@ -12,8 +12,9 @@ from deltalake import DeltaTable
 
 import kinesis_nb as kn
 from kinesis_nb.table.origin import Origin, has_properties, read_origin
+from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.storage import Storage
-from kinesis_nb.table.table import TABLE_SCHEMA, SyncTable
+from kinesis_nb.table.table import SyncTable
 from tests.support.places import ORIGIN
 
 if TYPE_CHECKING:

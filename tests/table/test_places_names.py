@@ -17,9 +17,10 @@ import kinesis_nb as kn
 from kinesis_nb.exporting.follow import GrowingTable
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.address import read_address
+from kinesis_nb.table.checkpoints import Checkpoint
+from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.storage import LOG, Storage
-from kinesis_nb.table.table import TABLE_SCHEMA, Checkpoint
-from kinesis_nb.table.verify import verify
+from kinesis_nb.table.verify import verify_table
 from tests.support import servers
 from tests.support.places import Place, checkpoint
 from tests.support.s3_proxy import S3Proxy
@@ -116,7 +117,7 @@ def _look(place: Place, rows: int) -> None:
     assert scanned.collect()["shard_offset"].sort().to_list() == list(range(rows))
     assert scanned.collect_schema().names() == TABLE_SCHEMA.names
     table = place.open()
-    found = verify(table, [])
+    found = verify_table(table, [])
     assert found, found
     assert found.rows == rows
     assert checkpoint(table, "s").offset == rows

@@ -129,7 +129,7 @@ def test_a_sync_that_fails_later_says_why(end: FrontEnd, source: kn.Source, orde
         ("stream", "no/stream", "is not the name of a stream"),
         ("table", "s3://X", "is not the place of a table"),
         ("start", "yesterday", "is not a position in a stream"),
-        ("commit_interval", 0, "is no time to wait"),
+        ("commit_interval", 0, "must be seconds, above 0"),
         ("end", "trim_horizon", "cannot end at"),
         ("key", "k" * 257, "no record has the partition key"),
     ],

@@ -14,8 +14,9 @@ from deltalake.exceptions import DeltaError
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.selection import Selection
 from kinesis_nb.errors import KinesisError, TableError
-from kinesis_nb.syncing.sync import RunPart, open_table, start_part, start_sync
-from kinesis_nb.table.storage import LOG, NOTES, Storage
+from kinesis_nb.syncing.start import open_table, start_part, start_sync, sync_feed
+from kinesis_nb.syncing.sync import RunPart
+from kinesis_nb.table.storage import LEASE_FOLDER, LOG, Storage
 from tests.simulation.life.world import KEYS, STREAM, Cell, Life, LifeStorage, Process
 from tests.simulation.reader import Violation
 
@@ -150,11 +151,13 @@ class Moves:
         """Run the line in a process."""
         storage = process.storage()
         process.options = options
-        chosen = {"selection": self.life.selection} | options
+        chosen = dict(options)
+        selection, end = chosen.pop("selection", self.life.selection), chosen.pop("end", None)
 
         def line() -> Sync:
             start = StartingPosition.parse(self.start, process.kinesis.server_time().earliest)
-            return start_sync(process.kinesis, STREAM, storage, start, clock=process.clock, **chosen)
+            feed = sync_feed(process.kinesis, STREAM, process.clock, selection, end=end)
+            return start_sync(feed, storage, start, **chosen)
 
         return process.run(f"{name} {options}", line)
 
@@ -213,7 +216,7 @@ class Moves:
         if cell.is_done and not isinstance(cell.error, KinesisError):
             raise Violation(f"a line with another selection is not refused: {cell.error!r}")
         if isinstance(cell.error, TableError) and any(
-            sync._committer.is_stopping for sync in before if not sync._feed.end
+            sync._signals.is_stopping for sync in before if not sync._feed.end
         ):
             raise Violation("a line that is refused ends the sync that runs")
         return isinstance(cell.error, TableError)
@@ -227,7 +230,8 @@ class Moves:
         def line() -> Sync:
             start = StartingPosition.parse(self.start, process.kinesis.server_time().earliest)
             options = self.options()
-            return start_sync(process.kinesis, STREAM, storage, start, clock=process.clock, **options)
+            feed = sync_feed(process.kinesis, STREAM, process.clock, end=options.pop("end", None))
+            return start_sync(feed, storage, start, **options)
 
         self.refused = process.run("line on a store without a fence", line)
         return True
@@ -255,12 +259,10 @@ class Moves:
             return int(shard.shard_id[-12:]) % count == number
 
         def line() -> Sync:
-            kinesis, clock = process.kinesis, process.clock
-            start = StartingPosition.parse(self.start, kinesis.server_time().earliest)
-            chosen = self.life.selection
-            table = open_table(kinesis, STREAM, process.storage(), start, clock=clock, selection=chosen)
-            part, given = RunPart(run, number, is_wanted), {"clock": clock, "selection": chosen}
-            return start_part(kinesis, table, STREAM, part, commit_interval=1.0, on_data_loss="warn", **given)
+            start = StartingPosition.parse(self.start, process.kinesis.server_time().earliest)
+            feed = sync_feed(process.kinesis, STREAM, process.clock, self.life.selection)
+            table, part = open_table(feed, process.storage(), start), RunPart(run, number, is_wanted)
+            return start_part(feed, table, part, commit_interval=1.0, on_data_loss="warn")
 
         process.run(f"part {number} of {count} of {run}", line)
 
@@ -349,7 +351,7 @@ class Moves:
 
     def _reported(self) -> set[tuple[str, int]]:
         """Return the rows of the newest version that some process has told of."""
-        versions = [one._committer.snapshot().version for process in self.life.processes for one in process.syncs]
+        versions = [one._intake.snapshot().version for process in self.life.processes for one in process.syncs]
         if not versions:
             return set()
         try:
@@ -513,7 +515,7 @@ class Moves:
 
     def note_damaged(self) -> object:
         """Bring an old note back, or damage the one that is there."""
-        path = self.life.place / NOTES / "owner.json"
+        path = self.life.place / LEASE_FOLDER / "owner.json"
         if not path.is_file():
             return False
         body = path.read_bytes()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinesis_nb.errors import DataLoss, Fenced, KinesisError, StreamNotFound, TableError
-from kinesis_nb.syncing.ledger import decode_start
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.origin import read_origin
 from kinesis_nb.table.storage import LOG, Storage
@@ -20,8 +19,8 @@ from tests.simulation.life.world import KEYS, STREAM, Life, Process
 from tests.simulation.reader import Failure, Violation
 
 if TYPE_CHECKING:
-    from kinesis_nb.table.table import RecordedGap
-    from kinesis_nb.table.verify import Verdict
+    from kinesis_nb.table.checkpoints import RecordedGap
+    from kinesis_nb.table.verify import TableCheck
 
 MOVES = 8, 17  # of one seed
 SETTLED_SECONDS = 30.0  # from the end of all faults until exactly one writer goes on: longer than any lease
@@ -82,10 +81,10 @@ class Run:
             raise Violation(f"{fiber} died: {_told(error)}")
         for process in self.life.processes:
             for sync in process.syncs:
-                error = sync._committer.error
+                error = sync._signals.error
                 if error is None:
                     self._check_end(sync)
-                if error is None or isinstance(error, Fenced | DataLoss) or sync._scheduler is None:
+                if error is None or isinstance(error, Fenced | DataLoss) or not sync._readers.has_begun:
                     continue
                 raise Violation(f"a sync of {process} died: {_told(error)}")
 
@@ -143,10 +142,9 @@ class Run:
             assert origin is not None
             table = SyncTable(storage, opened, origin)
             filtered = sum(reached.filtered for reached in table.checkpoints(table.known()).values())
-            return table.gaps(table.known()), origin.start, filtered
+            return table.gaps(table.known()), origin.position.timestamp, filtered
 
-        gaps, start, filtered = self.life.ask(look)
-        moment = decode_start(start).timestamp
+        gaps, moment, filtered = self.life.ask(look)
         return Truth(self.life.rows(), gaps, round(moment.timestamp() * 1000) if moment else 0, filtered)
 
     def _catch_up(self) -> None:
@@ -290,13 +288,13 @@ class Run:
             raise Violation(f"a sync of another stream is not refused: {cell.error!r}")
         if life.rows() != rows:
             raise Violation("rows of another stream got into the table")
-        for error in (sync._committer.error for sync in running):
+        for error in (sync._signals.error for sync in running):
             if not isinstance(error, StreamNotFound):
                 raise Violation(f"a sync whose stream is gone does not say so: {_told(error)}")
         life.count("move: stream made again")
 
 
-def _seen(sync: Sync, *, full: bool) -> tuple[int, int, int, Verdict | None]:
+def _seen(sync: Sync, *, full: bool) -> tuple[int, int, int, TableCheck | None]:
     """Look at the table through a handle; one that ended before its last commit keeps what it had read in view."""
     return len(sync), len(sync.live), sync.scan().collect().height, sync.verify() if full else None
 

@@ -27,7 +27,8 @@ from kinesis_nb.core.shards import Shard
 from kinesis_nb.core.transport import ServerTime
 from kinesis_nb.errors import ServiceError, TableError
 from kinesis_nb.reading import buffer, feed, scheduler
-from kinesis_nb.syncing import committer, lease, sync, upkeep
+from kinesis_nb.syncing import committer, lease, signals, sync, upkeep
+from kinesis_nb.syncing import start as sync_start
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table import deltalog, storage, table
 from kinesis_nb.table.storage import Storage
@@ -122,7 +123,7 @@ class LifeStorage(Storage):
         return bool(self._around("look", lambda: super(LifeStorage, self).has(name)))
 
     def write(self, name: str, body: bytes) -> None:
-        if name.startswith(storage.NOTES) and self.process.world.is_note_unwritable:
+        if name.startswith(storage.LEASE_FOLDER) and self.process.world.is_note_unwritable:
             self.process.world.count("note unwritable")
             raise OSError(errno.EACCES, "Permission denied")
         self._around("write", lambda: super(LifeStorage, self).write(name, body), writes=True)
@@ -235,7 +236,17 @@ class Syncs:
 class Life(World):
     """One seed."""
 
-    threaded: ClassVar[tuple[Any, ...]] = (buffer, committer, feed, halt, running, scheduler, sync, upkeep)
+    threaded: ClassVar[tuple[Any, ...]] = (
+        buffer,
+        committer,
+        feed,
+        halt,
+        running,
+        scheduler,
+        signals,
+        sync,
+        upkeep,
+    )
 
     def __init__(self, seed: int, root: Path) -> None:
         super().__init__(seed)
@@ -504,7 +515,7 @@ class Life(World):
             replace(os, "getpid", lambda: self.running.pid if self.fibers.current else 0)
             replace(os, "fsync", self.fsync)
             replace(uuid, "uuid4", lambda: uuid.UUID(int=drawn.getrandbits(128), version=4))
-            replace(sync, "_syncs", Syncs(self))
+            replace(sync_start, "_syncs", Syncs(self))
             replace(process_module, "check_process", lambda _made_in: None)  # the simulation looks from outside
             replace(process_module, "_threads_of", {})  # what ran in a simulated process says nothing of this one
             _around_commits(replace, self)

@@ -9,7 +9,7 @@ from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.selection import EVERYTHING
 from kinesis_nb.exporting.entries import Options
 from kinesis_nb.exporting.start import Range, start_export
-from kinesis_nb.syncing.sync import open_table
+from kinesis_nb.syncing.start import open_table, sync_feed
 from kinesis_nb.table.storage import LOG
 from tests.simulation.life.moves import MOST_PROCESSES, Moves
 from tests.simulation.life.world import Cell, LifeStorage, Record
@@ -260,7 +260,7 @@ class ExportMoves(Moves):
         span = Range(StartingPosition.trim_horizon(), None, None, path)
 
         def line() -> StreamingExport:
-            open_table(process.kinesis, STREAM, storage, self.start, clock=process.clock)
+            open_table(sync_feed(process.kinesis, STREAM, process.clock), storage, self.start)
             return start_export(process.kinesis, process.clock, storage, OUTPUT, self.life.arn, Options(), span)
 
         self.refused_lines.append(process.run("export another table with this journal", line))

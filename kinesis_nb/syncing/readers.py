@@ -1,0 +1,68 @@
+"""What runs beside the committer while a writer owns its table: the shard threads, and the upkeep of the table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kinesis_nb.reading.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from kinesis_nb.reading.consumer import ConsumerStats
+    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.syncing.intake import Intake
+    from kinesis_nb.syncing.ledger import Ledger
+    from kinesis_nb.syncing.signals import Signals
+    from kinesis_nb.syncing.upkeep import Upkeep
+
+
+class Readers:
+    """Reads the shards of a stream into an intake, from when the table is owned to the end."""
+
+    def __init__(self, intake: Intake, ledger: Ledger, signals: Signals, upkeep: Upkeep) -> None:
+        self._intake, self._ledger, self._signals, self._upkeep = intake, ledger, signals, upkeep
+        self._scheduler: Scheduler | None = None  # none before the table is owned
+
+    def start(self, feed: Feed) -> None:
+        """Start to read; shards that have ended in the table are skipped."""
+        self._scheduler = Scheduler(feed, self._intake, skipped=self._ledger.settled, on_done=self._signals.end)
+        self._scheduler.start()
+        self._upkeep.start(f"kinesis_nb {feed.stream} upkeep")
+
+    def stop(self) -> None:
+        """End all threads, and wait for none."""
+        self._upkeep.stop()
+        if self._scheduler is not None:
+            self._scheduler.stop(0)
+
+    def join(self) -> None:
+        """End the shard threads, and wait for them."""
+        if self._scheduler is not None:
+            self._scheduler.stop()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether shards are being read, or were."""
+        return self._scheduler is not None
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether every shard was read to its end, or to that of the sync."""
+        return self._scheduler is not None and not self._scheduler.unfinished()
+
+    def unfinished(self) -> set[str]:
+        """Return the ids of shards that may give more."""
+        return set(self._scheduler.unfinished()) if self._scheduler is not None else set()
+
+    def stats(self) -> tuple[ConsumerStats, ...]:
+        """Return a snapshot of each shard; nothing before shards are read."""
+        return tuple(self._scheduler.stats()) if self._scheduler is not None else ()
+
+    @property
+    def lingering(self) -> str:
+        """What keeps threads alive that were asked to end; else an empty string."""
+        return self._scheduler.lingering if self._scheduler is not None else ""
+
+    def list_now(self) -> None:
+        """List the shards of the stream now."""
+        if self._scheduler is not None:
+            self._scheduler.look()

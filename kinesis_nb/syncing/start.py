@@ -1,0 +1,122 @@
+"""Starts syncs: one for each stream and table of this process; the parts of a sync on agents."""
+
+from __future__ import annotations
+
+import atexit
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kinesis_nb.core.compression import decompressed, unchanged
+from kinesis_nb.core.foreign import Foreign
+from kinesis_nb.core.interrupt import apart
+from kinesis_nb.core.position import Kind, StartingPosition
+from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.running import Registry
+from kinesis_nb.core.selection import EVERYTHING
+from kinesis_nb.errors import ConfigError
+from kinesis_nb.reading.feed import NOW, Feed
+from kinesis_nb.syncing.intake import OnDataLoss
+from kinesis_nb.syncing.sync import RunPart, Sync
+from kinesis_nb.table.origin import Origin, encode_start
+from kinesis_nb.table.table import SyncTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from kinesis_nb.core.selection import Selection
+    from kinesis_nb.core.transport import Clock, Kinesis, StreamSummary
+    from kinesis_nb.table.storage import Storage
+
+_syncs: Registry[Sync] = Registry()
+atexit.register(_syncs.stop_all)
+
+
+def sync_feed(
+    kinesis: Kinesis,
+    stream: str,
+    clock: Clock,
+    selection: Selection = EVERYTHING,
+    foreign: Foreign = Foreign.AUTO,
+    end: datetime | None = None,
+) -> Feed:
+    """Return what a sync reads."""
+    unpack = decompressed if selection.decompress else unchanged
+    return Feed(
+        kinesis, stream, clock, (), selection.wants, unpack=unpack, selection=selection, foreign=foreign, end=end
+    )
+
+
+def start_sync(
+    feed: Feed,
+    storage: Storage,
+    start: StartingPosition,
+    *,
+    commit_interval: float,
+    on_data_loss: str,
+    setup: object = None,
+) -> Sync:
+    """Start a sync, or return the one that is running for this stream and table in this process.
+
+    Parameters
+    ----------
+    setup
+        Equal for calls with the same source and the same options of the storage. One that runs with other ones, with
+        another `commit_interval`, `on_data_loss`, `foreign` or `end` is stopped, and another one started.
+    """
+    decided = check_options(start, commit_interval, on_data_loss)
+    summary = Patient(feed.kinesis, feed.clock).describe_stream(feed.stream)
+
+    def prepare() -> Callable[[], Sync]:
+        table = apart(_open)(feed, summary, storage, start)
+        begun = replace(feed, began=NOW)
+        return lambda: Sync(begun, table, commit_interval, decided)
+
+    # with another selection the table refuses the call, and what runs continues
+    options = (setup, commit_interval, decided, feed.foreign, feed.end, feed.selection)
+    return _syncs.start((summary.arn, storage.uri), options, prepare)
+
+
+def hurry(stream_arn: str, storage: Storage) -> None:
+    """Have a sync of this process, if one writes a table, say there soon up to when its shards were read."""
+    if (running := _syncs.get((stream_arn, storage.uri))) is not None:
+        running._signals.record_seen()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - no call for users
+
+
+def start_part(feed: Feed, table: SyncTable, part: RunPart, *, commit_interval: float, on_data_loss: str) -> Sync:
+    """Start a sync of some shards; other writers have the other shards of the same table."""
+    wanted = lambda shard: part.wanted(shard) and feed.selection.wants(shard)  # noqa: E731
+    sync = Sync(replace(feed, wanted=wanted), table, commit_interval, OnDataLoss(on_data_loss), part)
+    sync.start()
+    return sync
+
+
+def open_table(feed: Feed, storage: Storage, start: StartingPosition) -> SyncTable:
+    """Open the table of a sync, or create it."""
+    return _open(feed, Patient(feed.kinesis, feed.clock).describe_stream(feed.stream), storage, start)
+
+
+def _open(feed: Feed, summary: StreamSummary, storage: Storage, start: StartingPosition) -> SyncTable:
+    """Open the table, or create it once the stream is known to be readable: a call that fails must leave nothing."""
+    listing = Patient(feed.kinesis, feed.clock).list_shards(feed.stream)
+    if feed.selection.shards is not None and not storage.exists():  # later they may have left the stream
+        feed.selection.check_listed(feed.stream, listing)
+    begin = encode_start(start, feed.kinesis.server_time().earliest)
+    newest = max((shard.shard_id for shard in listing), default="")
+    origin = Origin(summary.arn, summary.created_at.isoformat(), begin, newest, feed.selection.record())
+    return SyncTable.open(storage, origin)
+
+
+def check_options(start: StartingPosition, commit_interval: float, on_data_loss: str) -> OnDataLoss:
+    """Raise ConfigError for a start, an interval or a policy that no sync can have."""
+    if not isinstance(commit_interval, int | float) or not 0 < commit_interval <= 3600:  # noqa: PLR2004 - an hour
+        raise ConfigError(
+            f"commit_interval={commit_interval!r} must be seconds, above 0 and at most 3600",
+            hint="give commit_interval=1, for example",
+        )
+    if start.kind is Kind.AFTER_SEQUENCE_NUMBER:
+        raise ConfigError("a sequence number is a place in one shard", hint='use "trim_horizon", "latest" or a time')
+    try:
+        return OnDataLoss(on_data_loss)
+    except ValueError:
+        raise ConfigError(f"on_data_loss={on_data_loss!r} is not known", hint='use "fail" or "warn"') from None
