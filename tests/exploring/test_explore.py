@@ -231,6 +231,15 @@ def _picture(lineage: Lineage) -> tuple[ET.Element, list[ET.Element]]:
     return ET.fromstring(b64decode(picture)), list(ET.fromstring(areas))
 
 
+def test_what_is_shown_needs_neither_style_nor_svg(source: kn.Source, streams: Streams) -> None:
+    """Where a notebook is not trusted, <style> and <svg> are dropped: cells align themselves, a picture is an image."""
+    streams.create(shards=2)
+    shown = [source.explore(), source.explore("orders"), source.explore("orders").lineage]
+    plain = [re.sub("<style>.*?</style>", "", one._repr_html_()) for one in shown]
+    assert [html for html in plain if re.search("<t[hd]>|<svg|<caption>", html)] == []
+    assert "<td" in plain[0] and "<img" in plain[2]
+
+
 def test_lineage_of_what_is_odd() -> None:
     """Parents that have left, no shards, thousands of them, names that are markup: all have a picture and a text."""
     markup = Lineage("<b>", [Shard("<script>", parents=("gone",))])
