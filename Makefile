@@ -9,7 +9,7 @@ BIN := .venv/bin
 .PHONY: agents-netns bench bench-agents bench-export bench-views sizing clean help
 
 help:          ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 demo: .venv/.run    ## the whole job on an embedded Kinesis, checked
 	$(BIN)/kinesis-nb demo
@@ -115,15 +115,16 @@ servers: .venv/.test    # the Kinesis servers from npm, ministack, Helm, and a b
 	sh scripts/setup_chromium.sh
 
 .venv/bin/python:
-	sh scripts/setup_venv.sh $(PYTHON)
+	@echo 'Creating a Python environment in .venv, and updating its pip …'
+	@sh scripts/setup_venv.sh $(PYTHON)
 
 .venv/.run: .venv/bin/python pyproject.toml constraints.txt
-	@echo 'Installing kinesis_nb into .venv …'
+	@echo 'Installing kinesis_nb into .venv; this takes up to a minute …'
 	@$(BIN)/pip install -q -c constraints.txt -e .
 	@touch $@
 
 .venv/.lab: .venv/.run
-	@echo 'Installing JupyterLab …'
+	@echo 'Installing JupyterLab into .venv; this takes up to a minute …'
 	@$(BIN)/pip install -q -c constraints.txt -e '.[notebook]'
 	@touch $@
 

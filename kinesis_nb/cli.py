@@ -40,69 +40,188 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kinesis-nb", description="Amazon Kinesis Data Streams in the notebook")
     parser.add_argument("--version", action="version", version=f"kinesis-nb {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    demo = commands.add_parser("demo", help="explore, tail, sync, kill, resume and export on an embedded Kinesis")
-    demo.add_argument("--seconds", type=_seconds, default=4.0, help="how long to tail and to sync (default 4)")
-    demo.set_defaults(run=_demo)
-    emulator = commands.add_parser("emulator", help="serve an embedded Kinesis on loopback")
-    emulator.add_argument("--port", type=_port, default=4567, help="0 takes a free one (default 4567)")
-    emulator.add_argument(
-        "--quotas", action="store_true", help="throttle like AWS: per shard 5 reads/s, 2 MiB/s; 1,000 writes/s"
-    )
-    emulator.add_argument(
-        "--stream", action="append", default=[], metavar="NAME:SHARDS", help="create a stream; repeatable"
-    )
-    emulator.add_argument(
-        "--transition-seconds", type=_seconds, default=0.0, help="how long streams stay CREATING or UPDATING"
-    )
-    emulator.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="a name it may be called by; repeatable"
-    )
-    emulator.set_defaults(run=_emulator)
-    lab = commands.add_parser("lab", help="open JupyterLab on a folder of notebooks; more options go to JupyterLab")
-    lab.add_argument("folder", nargs="?", default="notebooks", help="default: notebooks")
-    lab.set_defaults(run=_lab)
-    _add_agents(commands)
+    for add in (_add_demo, _add_emulator, _add_lab, _add_agent, _add_scheduler, _add_agents):
+        add(commands)
     return parser
 
 
-def _add_agents(commands: Any) -> None:
-    agent = commands.add_parser("agent", help="run syncs and exports that notebooks give to a Dask scheduler")
-    agent.add_argument("--scheduler", required=True, metavar="ADDRESS", help="for example tls://host:8786")
-    agent.add_argument("--name", default=f"{platform.node()}-{os.getpid()}", help="default: the machine and process")
+def _add_command(commands: Any, name: str, summary: str, description: str, example: str) -> argparse.ArgumentParser:
+    """Add a command whose help says what it does, and shows how it is called."""
+    added: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=description, epilog=f"example: {example}"
+    )
+    return added
+
+
+def _add_demo(commands: Any) -> None:
+    demo = _add_command(
+        commands,
+        "demo",
+        "explore, tail, sync, kill, resume and export on an embedded Kinesis",
+        "Run the whole job on an embedded Kinesis, check the result against what was written, and keep the table."
+        " It needs no AWS account and no network.",
+        "kinesis-nb demo --seconds 10",
+    )
+    demo.add_argument(
+        "--seconds", type=_seconds, default=4.0, help="how long to tail and to sync: 1 to 3600 (default 4)"
+    )
+    demo.set_defaults(run=_demo)
+
+
+def _add_emulator(commands: Any) -> None:
+    emulator = _add_command(
+        commands,
+        "emulator",
+        "serve an embedded Kinesis on loopback",
+        "Serve the Kinesis API on 127.0.0.1, for kinesis_nb, boto3, the AWS CLI and any other client."
+        " Streams live in memory; Ctrl-C ends it.",
+        "kinesis-nb emulator --port 4567 --stream orders:4 --stream clicks",
+    )
+    emulator.add_argument(
+        "--port", type=_port, default=4567, help="where to listen; 0 takes a free port (default 4567)"
+    )
+    emulator.add_argument(
+        "--quotas",
+        action="store_true",
+        help="throttle like AWS: per shard 5 reads/s, 2 MiB/s; 1,000 writes/s (default: no limits)",
+    )
+    emulator.add_argument(
+        "--stream",
+        action="append",
+        default=[],
+        metavar="NAME:SHARDS",
+        help="create a stream, of 1 shard if SHARDS is left out; repeatable (default: no streams)",
+    )
+    emulator.add_argument(
+        "--transition-seconds",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long streams stay CREATING, UPDATING or DELETING (default 0)",
+    )
+    emulator.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="accept requests to this host name too; repeatable (default: 127.0.0.1 and localhost only)",
+    )
+    emulator.set_defaults(run=_emulator)
+
+
+def _add_lab(commands: Any) -> None:
+    lab = _add_command(
+        commands,
+        "lab",
+        "open JupyterLab on a folder of notebooks",
+        "Open JupyterLab on a folder of notebooks. Options that are not listed here are passed to JupyterLab.",
+        "kinesis-nb lab notebooks --port 8899",
+    )
+    lab.add_argument("folder", nargs="?", default="notebooks", help="the folder to open (default: notebooks)")
+    lab.set_defaults(run=_lab)
+
+
+def _add_agent(commands: Any) -> None:
+    agent = _add_command(
+        commands,
+        "agent",
+        "run syncs and exports that notebooks give to a Dask scheduler",
+        "Run an agent: a Dask worker that runs the syncs and streaming exports of notebooks, and outlives them."
+        " It needs the extra 'dask'.",
+        "kinesis-nb agent --scheduler tls://scheduler.example.com:8786",
+    )
+    agent.add_argument(
+        "--scheduler", required=True, metavar="ADDRESS", help="where the scheduler listens, for example tls://host:8786"
+    )
+    agent.add_argument(
+        "--name",
+        default=f"{platform.node()}-{os.getpid()}",
+        help="what the agent is called in status() and logs (default: the machine and process)",
+    )
     agent.add_argument(
         "--maintenance",
         action="append",
         default=[],
         metavar="WINDOW",
-        help='when this agent is away: "Sun 03:00-03:05 UTC", "daily 03:00-03:05"; repeatable',
+        help='when this agent is away: "Sun 03:00-03:05 UTC", "daily 03:00-03:05"; repeatable (default: never)',
     )
-    agent.add_argument("--lifetime", type=_duration, help="replace the worker after so long, for example 48h")
     agent.add_argument(
-        "--stagger", type=_duration, default=timedelta(hours=1), help="more or less up to so long (default 1h)"
+        "--lifetime",
+        type=_duration,
+        metavar="DURATION",
+        help="replace the worker after this time, for example 48h (default: never)",
     )
-    agent.add_argument("--metrics-port", type=_port, help="serve metrics for Prometheus")
-    agent.add_argument("--metrics-host", default="127.0.0.1", help="where they are served (default 127.0.0.1)")
+    agent.add_argument(
+        "--stagger",
+        type=_duration,
+        default=timedelta(hours=1),
+        metavar="DURATION",
+        help="vary the lifetime by up to this time, so that agents are not replaced together (default 1h)",
+    )
+    agent.add_argument(
+        "--metrics-port", type=_port, metavar="PORT", help="serve metrics for Prometheus (default: none are served)"
+    )
+    agent.add_argument("--metrics-host", default="127.0.0.1", help="where to serve metrics (default 127.0.0.1)")
     agent.set_defaults(run=_agent)
-    scheduler = commands.add_parser("scheduler", help="run a Dask scheduler for agents")
-    scheduler.add_argument("--host", default="127.0.0.1", help="where it listens (default 127.0.0.1)")
+    _add_dask_options(agent)
+
+
+def _add_scheduler(commands: Any) -> None:
+    scheduler = _add_command(
+        commands,
+        "scheduler",
+        "run a Dask scheduler for agents",
+        "Run the Dask scheduler that notebooks and agents connect to. It needs the extra 'dask'.",
+        "kinesis-nb scheduler --port 8786",
+    )
+    scheduler.add_argument("--host", default="127.0.0.1", help="where to listen (default 127.0.0.1)")
     scheduler.set_defaults(run=_scheduler, count=0)
-    agents = commands.add_parser("agents", help="run a scheduler and agents on this machine, to try them")
-    agents.add_argument("--count", type=_count, default=2, help="default 2")
+    _add_port(scheduler)
+    _add_dask_options(scheduler)
+
+
+def _add_agents(commands: Any) -> None:
+    agents = _add_command(
+        commands,
+        "agents",
+        "run a scheduler and agents on this machine, to try them",
+        "Run a scheduler and agents on this machine, to try them before they run elsewhere. It needs the extra 'dask'.",
+        "kinesis-nb agents --count 2",
+    )
+    agents.add_argument("--count", type=_count, default=2, help="how many agents: 1 to 64 (default 2)")
     agents.set_defaults(run=_scheduler, host="127.0.0.1")
-    for command in (scheduler, agents):
-        command.add_argument("--port", type=_port, default=8786, help="0 takes a free one (default 8786)")
-    for command in (agent, scheduler, agents):
+    _add_port(agents)
+    _add_dask_options(agents)
+
+
+def _add_port(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--port", type=_port, default=8786, help="where the scheduler listens; 0 takes a free port (default 8786)"
+    )
+
+
+def _add_dask_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--ttl",
+        type=_seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="how long an agent may be silent before it counts as lost (default 5)",
+    )
+    for option, what in (("ca-file", "the CA"), ("cert", "the certificate"), ("key", "the key")):
         command.add_argument(
-            "--ttl", type=_seconds, default=5.0, help="seconds until a silent agent is lost (default 5)"
+            f"--tls-{option}", metavar="FILE", help=f"{what} of Dask's TLS; give all three or none (default: none)"
         )
-        for what in ("ca-file", "cert", "key"):
-            command.add_argument(f"--tls-{what}", metavar="FILE", help="of Dask's TLS; all three or none")
 
 
 def _demo(options: argparse.Namespace) -> int:
     from kinesis_nb.story import tell
 
-    return 0 if tell(max(1.0, options.seconds)) else 1
+    if options.seconds < 1:
+        raise ConfigError(
+            f"--seconds {options.seconds:g} is too short: nothing would arrive", hint="give 1 to 3600 seconds"
+        )
+    return 0 if tell(options.seconds) else 1
 
 
 def _emulator(options: argparse.Namespace) -> int:
@@ -120,7 +239,7 @@ def _emulator(options: argparse.Namespace) -> int:
             allowed_hosts=options.allow_host,
         )
     except AwsError as error:
-        raise ConfigError(str(error), hint="--stream takes NAME:SHARDS, for example orders:4") from error
+        raise ConfigError(str(error), hint="give --stream NAME:SHARDS, for example orders:4") from error
     return 0
 
 
@@ -211,15 +330,17 @@ def _duration(text: str) -> timedelta:
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
     number, unit = text[:-1], units.get(text[-1:])
     if unit is None or not number.isdecimal() or not int(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 48h, 30m or 10s")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write 48h, 30m or 10s")
     return timedelta(**{unit: int(number)})
 
 
 def _stream(text: str) -> tuple[str, int]:
     name, _, shards = text.partition(":")
     if shards and not shards.isdecimal():
-        msg = f"{text!r} is not a stream to create"
-        raise ConfigError(msg, hint="--stream takes NAME:SHARDS, for example orders:4")
+        msg = f"--stream {text}: {shards!r} is not a number of shards"
+        raise ConfigError(msg, hint="give NAME:SHARDS, for example orders:4")
+    if shards and not int(shards):
+        raise ConfigError(f"--stream {text}: a stream has at least 1 shard", hint="for example orders:4")
     return check_stream_name(name), int(shards or 1)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 10
 _LONGEST = 120
+_TERMINAL_CELL = 60  # characters of a cell in a terminal
 _QUANTITY = re.compile(r"-?[\d,]+(\.\d+)?( ?%| m?s)")
 TABLE_STYLE = (
     "<style>"
@@ -97,6 +98,19 @@ def frame_html(table: pa.Table, caption: str, most: int = SHOWN_ROWS, *, newest:
     return table_html(names, rows, caption.strip("<>") + more)
 
 
+def frame_text(table: pa.Table, columns: Sequence[str], most: int = SHOWN_ROWS) -> str:
+    """Return the first `most` rows of a table as lines of text, with every value made visible and cut."""
+    rows = [[_short(row[name]) for name in columns] for row in table.slice(0, most).select(columns).to_pylist()]
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in (columns, *rows)]
+    return "\n".join([*lines, *(["…"] if table.num_rows > most else [])])
+
+
+def _short(value: object) -> str:
+    text = plain(value)
+    return text if len(text) <= _TERMINAL_CELL else f"{text[: _TERMINAL_CELL - 1]}…"
+
+
 def widget(name: str) -> Any:
     """Return a class of :mod:`kinesis_nb.widgets` by its name.
 
@@ -120,6 +134,17 @@ def to_perspective(table: pa.Table) -> Any:
     return viewer.PerspectiveWidget(stream.getvalue().to_pybytes())
 
 
+def bars_are_seen() -> bool:
+    """Whether a progress bar would be seen: in a notebook and on a terminal, but not in a log."""
+    return has_kernel() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def has_kernel() -> bool:
+    """Whether this runs in a notebook."""
+    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+    return hasattr(shell, "kernel")
+
+
 def show_live(home: str, name: str, thing: object) -> None:
     """Show a thing by a live widget, a class in a module of :mod:`kinesis_nb.widgets`; for an ``_ipython_display_``.
 
@@ -128,8 +153,7 @@ def show_live(home: str, name: str, thing: object) -> None:
     NotImplementedError
         Where there is no kernel or no ipywidgets; IPython then shows the thing as text or HTML, as ever.
     """
-    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
-    if not hasattr(shell, "kernel") or find_spec("ipywidgets") is None or find_spec("anywidget") is None:
+    if not has_kernel() or find_spec("ipywidgets") is None or find_spec("anywidget") is None:
         raise NotImplementedError
     view = getattr(importlib.import_module(f"kinesis_nb.widgets.{home}"), name)
     importlib.import_module("IPython.display").display(view(thing))

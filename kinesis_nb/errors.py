@@ -12,9 +12,10 @@
     ├── ServiceError                       the service or the network, not the caller
     │   ├── Throttled                      a quota is used up for the moment
     │   ├── InvalidRequest                 the service will never take this request as it is
-    │   ├── IteratorExpired                the shard iterator must be made again
+    │   ├── IteratorExpired                the shard iterator must be re-created
     │   ├── PositionTrimmed                the record of a sequence number is not kept any more
     │   ├── KeyUnavailable                 the stream's encryption key cannot be used now
+    │   ├── NotListening                   nothing listens at an address of this machine
     │   └── MalformedAnswer                an answer that was not whole
     ├── DataLoss                           records were gone before they could be read
     ├── TableError (ValueError)            the sync's target is not a table it may write to
@@ -23,7 +24,7 @@
     ├── ForkedProcess (RuntimeError)       used in a child of the process that made it
     └── Closed                             your own code stopped it
 
-Retry decisions look at :attr:`KinesisError.retryable` and at nothing else.
+Retry decisions look at :attr:`KinesisError.retryable`. A call that a user waits for also gives up at NotListening.
 """
 
 from __future__ import annotations
@@ -146,7 +147,11 @@ class PositionTrimmed(ServiceError):
 
 
 class KeyUnavailable(ServiceError):
-    """The key that a stream is encrypted with cannot be used; somebody may mend that."""
+    """The key that a stream is encrypted with cannot be used; somebody may fix that."""
+
+
+class NotListening(ServiceError):
+    """Nothing listens at an address of this machine: what runs tries again, but a call that begins need not wait."""
 
 
 class MalformedAnswer(ServiceError):
@@ -181,10 +186,10 @@ def warn(message: str) -> None:
     """Warn at the line of the user's that called this package, wherever in it something was noticed."""
     level = most = 1
     frame = inspect.currentframe()  # skip_file_prefixes= came with Python 3.12
-    while frame is not None and (caller := frame.f_back) is not None:
+    while frame is not None:  # to the very first one: at the end of the process there is no line of the user's
         if frame.f_globals.get("__name__", "").startswith(_PACKAGE):
             most = level
-        frame, level = caller, level + 1
+        frame, level = frame.f_back, level + 1
     warnings.warn(one_line(message), UserWarning, stacklevel=most + 1)
 
 
@@ -231,7 +236,7 @@ def forgetful(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def closest(name: str, known: Iterable[str]) -> str:
+def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return ``"did you mean 'x'?"`` for the known name nearest to `name`, else an empty string."""
-    found = difflib.get_close_matches(name, list(known), n=1)
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"did you mean {found[0]!r}?" if found else ""

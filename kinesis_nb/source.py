@@ -15,12 +15,13 @@ from kinesis_nb.access.saved import save
 from kinesis_nb.core.arguments import check_count, hinted, in_seconds
 from kinesis_nb.core.foreign import Foreign, check_foreign
 from kinesis_nb.core.interrupt import load, loading
-from kinesis_nb.core.names import REGION, StreamArn, check_stream_name
+from kinesis_nb.core.names import StreamArn, check_region, check_stream_name
 from kinesis_nb.core.position import Kind, StartingPosition, check_end, moment
 from kinesis_nb.core.process import check_polars, of_one_process
 from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.shards import hash_key
 from kinesis_nb.core.transport import Clock, Kinesis, SystemClock
+from kinesis_nb.display import bars_are_seen
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
 
 if TYPE_CHECKING:
@@ -41,10 +42,11 @@ if TYPE_CHECKING:
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.exploring.explore import Catalog, StreamView
     from kinesis_nb.exporting.encode import Encode
-    from kinesis_nb.exporting.entries import Options
+    from kinesis_nb.exporting.options import Range, RecordOptions
     from kinesis_nb.exporting.report import ExportReport
-    from kinesis_nb.exporting.start import Range
+    from kinesis_nb.exporting.rows import Rows
     from kinesis_nb.exporting.streaming import StreamingExport
+    from kinesis_nb.exporting.target import Outlet
     from kinesis_nb.reading.feed import Feed
     from kinesis_nb.reading.read import Window
     from kinesis_nb.reading.tail import Tail
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 
 
 _CLIENT = "kinesis_nb.service.client"
+_BAR_SECONDS = 0.3  # a call that is refused, or done at once, shows no bar
 
 
 def default_region(auth: object) -> tuple[str, str]:
@@ -72,11 +75,7 @@ def default_region(auth: object) -> tuple[str, str]:
     region, place = next((one for one in found if one[0]), ("", ""))
     if not region and not named and (region := configured_region(None)):
         place = "the AWS configuration"
-    if region and not REGION.fullmatch(region):
-        raise ConfigError(
-            f"{place}: {region!r} is not the name of a region", hint='give connect() a region="eu-central-1"'
-        )
-    return (region, place) if region else ("us-east-1", "by default")
+    return (check_region(region, place), place) if region else ("us-east-1", "by default")
 
 
 def open_kinesis(config: SourceConfig) -> Kinesis:
@@ -152,25 +151,17 @@ class Source:
         return AgentSync(self._cluster, submit(self._cluster, order, table), order, storage)
 
     def _export_on_agents(
-        self,
-        stream: str,
-        table: Any,
-        given: Mapping[str, str] | None,
-        arn: str,
-        options: Options,
-        span: Range,
+        self, outlet: Outlet, rows: Rows, options: RecordOptions, span: Range, given: Mapping[str, str] | None
     ) -> AgentExport:
         from kinesis_nb.agents.job import AgentExport, submit
         from kinesis_nb.agents.order import ExportOrder, Parcel
-        from kinesis_nb.exporting.start import table_uri
         from kinesis_nb.table.options import read_options
 
         parcel, journal = Parcel(self.config, read_options(given)), span.journal
         if journal is not None:  # relative to a folder of this process, not to that of an agent's
             span = replace(span, journal=str(Path(journal).expanduser().absolute()))
-        uri = table_uri(self._rows_of(table, given))
-        order = ExportOrder(parcel, open_kinesis, stream, uri, arn, options, span)
-        return AgentExport(self._cluster, submit(self._cluster, order, table, journal), order)
+        order = ExportOrder(parcel, open_kinesis, outlet.stream, rows.uri, outlet.arn, options, span)
+        return AgentExport(self._cluster, submit(self._cluster, order, rows.path, journal), order)
 
     @hinted
     def jobs(self) -> list[Job]:
@@ -397,7 +388,7 @@ class Source:
         from kinesis_nb.reading.tail import Tail, replace_running
 
         buffer, start, wanted = Buffer(max_rows, max_bytes, on_full), moment(start), check_foreign(foreign)
-        self._check_window(start, "latest", shards := _chosen(shards))
+        self._check_window(start, "now", shards := _chosen(shards))
         stream = self._address(stream)
         feed = self._feed(stream, shards, reshard=reshard, decompress=decompress, foreign=wanted)
         position = StartingPosition.parse(start, self._kinesis.server_time().earliest)
@@ -555,17 +546,17 @@ class Source:
             An ARN of this source's region; what gives the partition key, the first string column by default.
         encode, data_column
             A function from a row (a dict) to its data, or a column to send as it is. By default one JSON object per
-            row; a frame with the columns ``partition_key`` and ``data``, and no others than a record, goes as it came.
+            row; a frame of records, with ``partition_key``, ``data`` and no columns but theirs, is sent as it is.
         order, aggregate
             ``"per_key"`` keeps the order of the rows of a key; ``"none"`` is faster. For few keys, KPL aggregates are
             fast and keep it; readers must unpack them, as ours do.
         on_bad_key
-            What becomes of a key that is null, empty or over 256 characters: ``"fail"``, ``"skip"`` the row and report
-            it, or ``"hash"``: a SHA-256 of the key, or of the data where there is no key.
+            What to do with a key that is null, empty or over 256 characters: ``"fail"``, ``"skip"`` the row and report
+            it, or ``"hash"``: use a SHA-256 of the key, or of the data where there is no key.
         on_ambiguous
-            When an answer is lost: ``"resend"`` and count possible duplicates, or ``"stop"``.
+            When a response is lost: ``"resend"`` and count possible duplicates, or ``"stop"``.
         resume
-            The report of an export of these rows in this order; what it did not settle is sent. Others are refused.
+            The report of an export of these rows in this order: those that are not done are sent. Others are refused.
         progress
             Show a bar, or call a function with the rows written so far; a KinesisError from it stops the export.
 
@@ -577,10 +568,10 @@ class Source:
         Raises
         ------
         ConfigError
-            For a frame, column, key, size or ARN that cannot be right, and ExportsDisabled; nothing was sent, but of
-            what is read as it is sent the earlier batches (see ``error.report``).
+            For a frame, column, key, size or ARN that cannot be right, and ExportsDisabled. Nothing was sent, except
+            earlier batches of a frame that is read while it is sent (see ``error.report``).
         StreamNotFound, ServiceError
-            No such stream; the service refuses for good. Whatever ends an export, ``error.report`` can be resumed.
+            No such stream; the service refuses for good. After any error, ``error.report`` can be resumed.
 
         Examples
         --------
@@ -592,14 +583,14 @@ class Source:
         >>> report.rows, report.possible_duplicates
         (2, 0)
         """
-        from kinesis_nb.exporting.entries import Options
-        from kinesis_nb.exporting.frame import Delivery, export_frame
+        from kinesis_nb.exporting.frame import export_frame
+        from kinesis_nb.exporting.options import Delivery, RecordOptions
 
-        stream = self._output_stream(output_stream_arn)
-        options = Options(partition_column, encode, data_column, on_bad_key, aggregate)
+        outlet = self._outlet(output_stream_arn)
+        options = RecordOptions(partition_column, encode, data_column, on_bad_key, aggregate)
         delivery = Delivery(order, on_ambiguous, resume)
-        with _progress_bar(stream, shown=progress) as bar:
-            return export_frame(self._kinesis, stream, output_stream_arn, df, options, delivery, self._clock, bar)
+        with _progress_bar(outlet.stream, shown=progress) as bar:
+            return export_frame(outlet, df, options, delivery, bar)
 
     @forgetful
     @hinted
@@ -620,28 +611,28 @@ class Source:
     ) -> StreamingExport | AgentExport:
         """Write a synced table to another stream as it grows, byte for byte and in order per partition key.
 
-        The export is running when you get it. Calling it again, in this process or another one, goes on where it was:
-        after a crash only the records whose answers were not there yet are sent again, and counted.
+        The export is running when you get it. Calling it again, in this process or another one, continues where it was:
+        after a crash only the records without a response yet are sent again, and counted.
 
         Parameters
         ----------
         table_or_tail
-            A :class:`Sync`, the path of its table, or a :class:`Tail`. A tail's rows are taken out of it; they are
-            nowhere else, so only a table can be resumed.
+            A :class:`Sync`, the path of its table, or a :class:`Tail`. The rows of a tail are taken out of it and are
+            nowhere else, so only the export of a table can be resumed.
         output_stream_arn, partition_column
             As for :meth:`export_df`; by default the records keep their own keys.
         start
-            Where to start when the export is made, by arrival in the source stream; later ignored.
+            Where to start when the export is created, by arrival in the source stream; ignored when it continues.
         end
-            Export what arrived until then, and end; with `start`, a replay of a time range. Ranges that differ are
-            exports of their own.
+            Export what arrived until then, and end; with `start`, a replay of a time range. Different ranges are
+            different exports.
         rate
-            At most so many rows per second.
+            The most rows per second.
         aggregate, on_bad_key
             As for :meth:`export_df`.
         journal
-            The file that keeps the position; by default in the folder ``_exports`` of the table. A table in S3, which
-            `storage_options` say how to reach as for :meth:`sync`, has no such folder and needs it.
+            The file that keeps the position; by default in the folder ``_exports`` of the table. A table in S3 has no
+            such folder and needs it; `storage_options` are those of :meth:`sync`.
 
         Raises
         ------
@@ -666,17 +657,17 @@ class Source:
         ...     sync.stop()
         (True, 1000)
         """
-        from kinesis_nb.exporting.entries import Options
-        from kinesis_nb.exporting.start import Range, start_export
+        from kinesis_nb.exporting.options import Range, RecordOptions
+        from kinesis_nb.exporting.rows import Rows
+        from kinesis_nb.exporting.start import start_export
 
-        stream = self._output_stream(output_stream_arn)
-        rows = self._rows_of(table_or_tail, storage_options)
-        first, last = self._range(start, end)
-        span, options = Range(first, last, rate, journal), Options.of_records(partition_column, on_bad_key, aggregate)
+        outlet = self._outlet(output_stream_arn)
+        rows = Rows.of(table_or_tail, storage_options, self._place)
+        span = Range(*self._range(start, end), rate, journal)
+        options = RecordOptions.of_records(partition_column, on_bad_key, aggregate)
         if self.config.agents is not None:
-            return self._export_on_agents(stream, table_or_tail, storage_options, output_stream_arn, options, span)
-        setup = self._setup(storage_options)
-        return start_export(self._kinesis, self._clock, rows, stream, output_stream_arn, options, span, setup=setup)
+            return self._export_on_agents(outlet, rows, options, span, storage_options)
+        return start_export(outlet, rows, options, span, setup=self._setup(storage_options))
 
     def _range(self, start: Position, end: Position | None) -> tuple[StartingPosition, datetime | None]:
         """Return where to start and where to end, by the service's clock; the end may be left out."""
@@ -684,20 +675,14 @@ class Source:
         first = StartingPosition.parse(start, now)
         return first, None if end is None else check_end(first, StartingPosition.parse(end, now))
 
-    def _rows_of(
-        self, given: Sync | AgentSync | Tail | str | PathLike[str], storage_options: Mapping[str, str] | None
-    ) -> Sync | AgentSync | Tail | Storage:
-        if isinstance(given, str | os.PathLike):
-            return self._place(given, storage_options)
-        if storage_options is not None:
-            raise ConfigError("storage_options= goes with the path of a table", hint="a Sync reaches its own table")
-        return given
+    def _outlet(self, arn: str) -> Outlet:
+        """Return the way to a stream that an export may write to."""
+        from kinesis_nb.exporting.target import Outlet
 
-    def _output_stream(self, arn: str) -> str:
-        """Return the stream that an export may write to."""
         if not self.config.exports_enabled:
             raise ExportsDisabled("exports are not enabled on this source", hint="connect it with exports_enabled=True")
-        return self._kinesis.address(StreamArn.parse(arn, self.config.region))
+        stream = self._kinesis.address(StreamArn.parse(arn, self.config.region))
+        return Outlet(self._kinesis, self._clock, stream, arn)
 
     def _address(self, stream: object) -> str:
         """Return what calls name a stream by that a user gave by its name or, of another account, by its ARN."""
@@ -824,11 +809,25 @@ class Source:
 
     def __repr__(self) -> str:
         place = f" ({self._region_from})" if self._region_from else ""
-        place += f" at {self.config.endpoint_url}" if self.config.endpoint_url else ""
+        place += _shown_endpoint(self.config)
         auth = f"{self.config.auth or 'default credentials'}{f', {role}' if (role := self.config.sts_role) else ''}"
         return (
             f"<Source {self.config.region}{place}, {auth}{', exports enabled' if self.config.exports_enabled else ''}>"
         )
+
+
+def _shown_endpoint(config: SourceConfig) -> str:
+    """Say where requests go when that is not AWS's endpoint, or when the environment seems to say otherwise."""
+    if config.endpoint_url:
+        return f" at {config.endpoint_url}"
+    if isinstance(config.auth, Profile):
+        load("kinesis_nb.service.session")
+        from kinesis_nb.service.session import configured_endpoint
+
+        endpoint = configured_endpoint(config.auth.name)
+        return f" at {endpoint} (of the AWS configuration)" if endpoint else ""
+    ignored = next((name for name in ("AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL") if os.environ.get(name)), "")
+    return f" at AWS ({ignored} counts only with a Profile)" if ignored else ""
 
 
 def _chosen(shards: Iterable[str] | None) -> tuple[str, ...] | None:
@@ -876,14 +875,14 @@ def _wanted(
 @contextmanager
 def _share_bar(title: str, *, shown: bool) -> Generator[Callable[[int, float], None]]:
     """Give a function that takes the rows so far, and the share of the work that is done."""
-    if not shown:
+    if not shown or not bars_are_seen():
         yield lambda _rows, _share: None
         return
     load("tqdm.auto")
     from tqdm.auto import tqdm
 
     looks = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-    with tqdm(desc=title, total=1.0, bar_format=looks, leave=False) as bar:
+    with tqdm(desc=title, total=1.0, bar_format=looks, leave=False, delay=_BAR_SECONDS) as bar:
 
         def show(rows: int, share: float) -> None:
             bar.set_postfix_str(f"{rows:,} rows", refresh=False)
@@ -898,6 +897,9 @@ def _progress_bar(title: str, *, shown: bool | Callable[[int], None]) -> Generat
     if callable(shown) or not shown:
         yield shown or (lambda _rows: None)
         return
+    if isinstance(shown, bool) and not bars_are_seen():
+        yield lambda _rows: None
+        return
     if not isinstance(shown, int):  # True and False are
         raise ConfigError(
             f"progress= takes no {type(shown).__name__}", hint="use True, False, or a function of the rows"
@@ -905,7 +907,7 @@ def _progress_bar(title: str, *, shown: bool | Callable[[int], None]) -> Generat
     load("tqdm.auto")
     from tqdm.auto import tqdm
 
-    with tqdm(desc=title, unit=" rows", unit_scale=True, leave=False) as bar:
+    with tqdm(desc=title, unit=" rows", unit_scale=True, leave=False, delay=_BAR_SECONDS) as bar:
 
         def show(rows: int) -> None:
             bar.update(rows - bar.n)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinesis_nb.errors import ServiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     import polars as pl
 
     from kinesis_nb.samples import SampleStreams
@@ -23,11 +27,13 @@ threading.Thread(target=lambda: os._exit(sys.stdin.read() == ""), daemon=True).s
 source = kn.connect(endpoint_url=sys.argv[1], auth=kn.StaticCredentials("emulator", "emulator"))
 source.sync("clicks", sys.argv[2], commit_interval=0.2).wait(until_caught_up=False)
 """
-_CHILD_SECONDS = 60  # a sync that commits nothing for so long will not come
+_PATIENCE_SECONDS = 60  # what has not arrived or been committed by then counts as missing
 
 
 def tell(seconds: float = 4.0) -> bool:
-    """Run the story and print it; return whether everything it claims was found to be so.
+    """Run the story and print it, and what to do next; return whether everything it claims was found to be so.
+
+    The table is kept in a temporary folder, unless the story ends before the table is complete.
 
     Parameters
     ----------
@@ -37,13 +43,24 @@ def tell(seconds: float = 4.0) -> bool:
     from kinesis_nb.emulator import Emulator
     from kinesis_nb.samples import SampleStreams
 
-    with tempfile.TemporaryDirectory(prefix="kinesis_nb-") as folder, Emulator() as emulator:
+    with _kept_folder() as folder, Emulator() as emulator:
         streams = SampleStreams(emulator, reshard_seconds=1.5)
         streams.start()
         try:
-            return _Story(streams, Path(folder) / "clicks").run(seconds, emulator.endpoint_url)
+            return _Story(streams, folder / "clicks").run(seconds, emulator.endpoint_url)
         finally:
             streams.stop()
+
+
+@contextmanager
+def _kept_folder() -> Generator[Path]:
+    """Give a folder of this user alone, which stays when all went well."""
+    folder = Path(tempfile.mkdtemp(prefix="kinesis_nb-demo-"))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 class _Story:
@@ -59,7 +76,17 @@ class _Story:
         self._kill_a_sync(seconds, url)
         self._export(self._resume())
         print("\nEverything held." if self._is_true else "\nSOMETHING DID NOT HOLD, see above.", flush=True)
+        self._show_next()
         return self._is_true
+
+    def _show_next(self) -> None:
+        """Print where the table is, a command that reads it, and the code to go on with in Python."""
+        python = _shown(sys.executable)
+        look = f"import polars as pl; print(pl.scan_delta('{self._table}').tail(5).collect())"
+        _title(f"Next: the table is kept in {self._table}")
+        self._say(f'look into it:    {python} -c "{look}"')
+        self._say(f"try it yourself: {python}   then   >>> import kinesis_nb as kn; kn.demo().read('orders', limit=5)")
+        self._say(f"in a notebook:   {_notebook_command()}")
 
     def _explore(self) -> None:
         _title("explore")
@@ -73,15 +100,18 @@ class _Story:
         before = self._streams.reshards
         with self._source.tail("clicks") as tail:
             time.sleep(seconds)
+            deadline = time.monotonic() + _PATIENCE_SECONDS
+            while not len(tail) and time.monotonic() < deadline:  # a busy machine is slow to make its first connection
+                time.sleep(0.1)
             tail.pause()
             frame = tail.to_polars()
             shards = len(tail.stats().shards)
-        self._say(f"{len(frame):,} records from {shards} shards, {self._streams.reshards - before} reshards meanwhile")
+        self._say(f"{len(frame):,} records from {shards} shards; reshards meanwhile: {self._streams.reshards - before}")
         self._check("order per key kept", _is_ordered(frame))
         self._check("something arrived", len(frame) > 0)
 
     def _kill_a_sync(self, seconds: float, url: str) -> None:
-        _title("sync clicks to a Delta table in another process, and kill it with SIGKILL")
+        _title("sync clicks to a Delta table in another process, and kill it with SIGKILL (takes a few seconds)")
         child = subprocess.Popen([sys.executable, "-c", _CHILD, url, str(self._table)], stdin=subprocess.PIPE)
         try:
             rows = self._wait_for_rows(child)
@@ -92,7 +122,7 @@ class _Story:
         self._say(f"killed after its first {rows:,} rows were in the table; {_count(self._table):,} rows there now")
 
     def _wait_for_rows(self, child: subprocess.Popen[bytes]) -> int:
-        deadline = time.monotonic() + _CHILD_SECONDS
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         while not (rows := _count(self._table)):
             if child.poll() is not None or time.monotonic() > deadline:
                 msg = "the sync in the other process did not commit"
@@ -135,6 +165,19 @@ class _Story:
 
     def _say(self, text: str) -> None:
         print(f"  {text}", flush=True)
+
+
+def _shown(program: str) -> str:
+    """Return the path of a program as a user would type it: relative where it is below this folder."""
+    path = Path(program)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _notebook_command() -> str:
+    """Return what opens the tutorials: of the checkout where this is one, else JupyterLab here."""
+    if Path("Makefile").is_file() and Path("notebooks").is_dir():
+        return "make lab"
+    return f"{_shown(sys.executable)} -m kinesis_nb lab ."
 
 
 def _title(text: str) -> None:

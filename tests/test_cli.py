@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 from botocore.config import Config
+from deltalake import DeltaTable
 
 from kinesis_nb.cli import main
 
@@ -149,18 +151,63 @@ def test_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_stream_option(capsys: pytest.CaptureFixture[str], stream: str) -> None:
     """A stream that cannot be created is said in two lines, with code 2."""
     assert main(["emulator", "--port", "0", "--stream", stream]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("hint: ")
+    first, second = capsys.readouterr().err.splitlines()
+    assert "Exception" not in first
+    assert second.startswith("hint: ")
 
 
-def test_demo_tells_a_true_story() -> None:
-    """The demo ends with 0, loses nothing, doubles nothing, and leaves no process."""
-    with command("demo", "--seconds", "2") as process:
+def test_demo_tells_a_true_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo ends with 0, loses nothing, doubles nothing, leaves no process, and what it says to do next works."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with command("demo", "--seconds", "1") as process:
         out, err = process.communicate(timeout=100)
         assert process.returncode == 0, err
         assert "duplicates 0" in out
         assert "lost 0" in out
         assert "FAIL" not in out
         assert is_gone(process.pid)
+    _, _, following = out.partition("\nNext: ")
+    assert f"kept in {tmp_path}" in following
+    rows = re.search(r"([\d,]+) rows in the table", out)
+    look, code = re.search("look into it: +(.*)", following), re.search(">>> (.*)", following)
+    assert look and code and rows
+    shown = subprocess.run(look[1], shell=True, capture_output=True, text=True, check=True)
+    assert "shape: (5, " in shown.stdout
+    folder = re.search(r"scan_delta\('(.*?)'\)", look[1])
+    assert folder and DeltaTable(folder[1]).count() == int(rows[1].replace(",", ""))
+    subprocess.run([sys.executable, "-c", code[1]], check=True, capture_output=True)
+
+
+def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    """``--help`` of each command has a description and an example that can be parsed, and shows every default."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    names = re.findall(r"^    (\w+)(?: |$)", capsys.readouterr().out, re.MULTILINE)
+    assert names == ["demo", "emulator", "lab", "agent", "scheduler", "agents"]
+    for name in names:
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        usage, description, options, example = capsys.readouterr().out.split("\n\n")[-4:]
+        assert len(description.split()) > 8, usage
+        assert example.startswith(f"example: kinesis-nb {name}")
+        for option in re.split(r"\n  (?=-)", options)[2:]:
+            assert "default" in option or "--scheduler" in option, option
+
+
+def test_a_demo_that_is_too_short_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """In two lines, before anything is started."""
+    assert main(["demo", "--seconds", "0"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "--seconds 0" in first
+    assert second.startswith("hint: ")
+
+
+def test_make_help_names_every_target() -> None:
+    """Every target with a description stands in ``make help``, those with digits in their names too."""
+    described = set(re.findall(r"^(\S+):[^=\n]*##", Path("Makefile").read_text(), re.MULTILINE))
+    shown = subprocess.run(["make", "help"], capture_output=True, text=True, check=True).stdout
+    assert {line.split("\t")[0] for line in shown.splitlines()} == described
+    assert "e2e" in described
 
 
 @pytest.mark.parametrize("moment", ["tail clicks", "kill it with SIGKILL", "resume the sync"])

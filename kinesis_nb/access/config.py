@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from kinesis_nb.access.credentials import Auth, AwsInstance, Profile, Secret, StaticCredentials, StsRole
-from kinesis_nb.core.names import REGION
+from kinesis_nb.core.names import check_region
 from kinesis_nb.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Proxy:
         for text in (self.user, self.password.reveal() if self.password else ""):
             if not text.isascii() or not text.isprintable():  # HTTP's Basic has no letters beyond ASCII
                 raise ConfigError(
-                    "the user or the password of the proxy has a letter that cannot be sent",
-                    hint="they may hold ASCII letters, digits and signs; ask for another password",
+                    "the user or the password of the proxy has a character that cannot be sent",
+                    hint="only printable ASCII characters can be sent; ask for another password",
                 )
 
     @classmethod
@@ -96,9 +96,7 @@ class SourceConfig:
     agents: Any = None  # the address of a Dask scheduler, or a Client
 
     def __post_init__(self) -> None:
-        if not isinstance(self.region, str) or not REGION.fullmatch(self.region):
-            msg = f"{self.region!r} is not the name of a region"
-            raise ConfigError(msg, hint='regions look like "us-east-1" or "eu-central-1"')
+        check_region(self.region)
         self._check_auth()
         for name, url in (("endpoint_url", self.endpoint_url), ("sts_endpoint_url", self.sts_endpoint_url)):
             if url is not None:
@@ -106,7 +104,7 @@ class SourceConfig:
         if isinstance(self.proxy, str):
             object.__setattr__(self, "proxy", Proxy.parse(self.proxy))
         elif not isinstance(self.proxy, Proxy | None):
-            raise ConfigError(f"proxy= takes no {_kind(self.proxy)}", hint="it looks like http://host:3128")
+            raise ConfigError(f"proxy= does not accept {_kind(self.proxy)}", hint="it looks like http://host:3128")
         self._check_verify()
         self._check_agents()
         for name in ("exports_enabled", "allow_http", "use_fips_endpoint", "use_dualstack_endpoint"):
@@ -123,18 +121,21 @@ class SourceConfig:
         if not isinstance(self.auth, StaticCredentials | AwsInstance | Profile | None):
             # the value itself may be a secret
             raise ConfigError(
-                f"auth= takes no {_kind(self.auth)}", hint="use StaticCredentials(...), Profile(...) or leave it out"
+                f"auth= does not accept {_kind(self.auth)}",
+                hint="use StaticCredentials(...), Profile(...) or leave it out",
             )
         if not isinstance(self.sts_role, StsRole | None):
-            raise ConfigError(f"sts_role= takes no {_kind(self.sts_role)}", hint="use StsRole(role_arn, session_name)")
+            raise ConfigError(
+                f"sts_role= does not accept {_kind(self.sts_role)}", hint="use StsRole(role_arn, session_name)"
+            )
 
     def _check_agents(self) -> None:
         is_address = isinstance(self.agents, str) and _SCHEDULER.fullmatch(self.agents)
         if self.agents is not None and not is_address and not hasattr(self.agents, "scheduler_info"):
             raise ConfigError(
-                f"agents= takes no {_kind(self.agents)}"
+                f"agents= does not accept {_kind(self.agents)}"
                 if not isinstance(self.agents, str)
-                else "agents= is no address",
+                else "agents= is not the address of a scheduler",
                 hint='give the address of a Dask scheduler, "tls://host:8786", or a distributed.Client',
             )
 
@@ -149,17 +150,20 @@ class SourceConfig:
             why = (isinstance(error, OSError) and error.strerror) or error  # a null character is a ValueError
             shown = self.verify if isinstance(self.verify, str) else _kind(self.verify)
             raise ConfigError(
-                f"verify: {shown!r} is no CA bundle ({why})",
+                f"verify: {shown!r} is not a CA bundle ({why})",
                 hint="give the path of a file of PEM certificates",
             ) from None
 
 
 def _kind(value: object) -> str:
-    return value.__name__ if isinstance(value, type) else type(value).__name__
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _address(name: str, url: object) -> SplitResult:
-    """Take the address of a server apart. What is none is not shown: it may hold a password."""
+    """Parse the address of a server. An invalid one is not shown: it may hold a password."""
     try:
         parts = urlsplit(url) if isinstance(url, str) else None
         if parts and parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and _is_clean(url):
@@ -174,10 +178,10 @@ def _is_clean(url: object) -> bool:
 
 
 def check_endpoint(name: str, url: str, *, allow_http: bool) -> None:
-    """Raise ConfigError for what is no endpoint: it holds no password, and is encrypted unless it is this machine."""
+    """Raise ConfigError for an invalid endpoint: it must have no password, and be https unless it is this machine."""
     parts = _address(name, url)
     if parts.username is not None:
-        raise ConfigError(f"{name} must not hold a user or a password", hint="credentials belong into auth=")
+        raise ConfigError(f"{name} must not contain a user or a password", hint="credentials belong in auth=")
     if parts.scheme == "http" and not allow_http and not is_loopback(str(parts.hostname)):
         raise ConfigError(
             f"{name} {url!r} is not encrypted: everybody on the way could read the records",

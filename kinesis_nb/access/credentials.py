@@ -95,7 +95,7 @@ class StaticCredentials:
             raise ConfigError(msg, hint="leave auth out to use the credentials of your environment")
         if not isinstance(access_key_id, str) or not access_key_id.isascii() or not access_key_id.isprintable():
             # the value itself may be a secret in the wrong place
-            raise ConfigError("the access key id is not one", hint='it looks like "AKIA..." or "ASIA..."')
+            raise ConfigError("this is not a valid access key id", hint='it looks like "AKIA..." or "ASIA..."')
         object.__setattr__(self, "access_key_id", access_key_id)
         object.__setattr__(self, "secret_access_key", secret)
         token = None if session_token is None else as_secret("session_token", session_token)
@@ -201,7 +201,7 @@ class StsRole:
             return
         if not isinstance(self.external_id, str) or not _EXTERNAL_ID.fullmatch(self.external_id):
             raise ConfigError(
-                f"external_id: {self.external_id!r} is not one",
+                f"external_id: {self.external_id!r} is not a valid external id",
                 hint="2 to 1,224 letters, digits and _+=,.@:/-; leave it out when the role asks for none",
             )
 

@@ -328,7 +328,7 @@ def stream_arns(prober: Prober, region: str, name: str, streams: Iterable[str]) 
         What the caller calls `streams`, for errors.
     """
     if isinstance(streams, str) or not isinstance(streams, Iterable):
-        raise ConfigError(f"{name}={streams!r} is no list of streams", hint=f'give {name}=["orders"]')
+        raise ConfigError(f"{name}={streams!r} is not a list of streams", hint=f'give {name}=["orders"]')
     given = [StreamArn.parse(one, region) if str(one).startswith("arn:") else check_stream_name(one) for one in streams]
     found: list[StreamArn] = []
     for one in dict.fromkeys(given):

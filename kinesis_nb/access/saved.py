@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.access.config import Proxy, SourceConfig
 from kinesis_nb.access.credentials import AwsInstance, Profile, Secret, StaticCredentials, StsRole
-from kinesis_nb.core.names import REGION
+from kinesis_nb.core.names import is_region
 from kinesis_nb.errors import ConfigError, closest, forgetful
 
 if TYPE_CHECKING:
@@ -128,10 +128,11 @@ def _opened(name: str) -> Generator[dict[str, Any]]:
     try:
         handle = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT)
     except FileNotFoundError:
-        if REGION.fullmatch(name):
+        if is_region(name):
             raise ConfigError(f"there is no saved source {name!r}", hint=f'write region="{name}"') from None
         known = sources()
-        hint = closest(name, known) or f"saved are: {', '.join(known) or 'none; source.save(name) saves one'}"
+        profile = f"for a profile of the AWS configuration write auth=kn.Profile({name!r})"
+        hint = closest(name, known) or f"saved are: {', '.join(known) or 'none'}; {profile}"
         raise ConfigError(f"there is no saved source {name!r}", hint=hint) from None
     except OSError as error:
         raise ConfigError(

@@ -14,7 +14,9 @@ from kinesis_nb.agents.place import Part, how_many, plan
 from kinesis_nb.core.retry import Patient, backoff
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.errors import Fenced, KinesisError, TableError
+from kinesis_nb.exporting.rows import Rows
 from kinesis_nb.exporting.start import start_export
+from kinesis_nb.exporting.target import Outlet
 from kinesis_nb.syncing.start import open_table, start_part, sync_feed
 from kinesis_nb.syncing.sync import RunPart
 from kinesis_nb.table.storage import Storage
@@ -322,13 +324,14 @@ class _Idle:
 
 def _run_export(order: ExportOrder, desk: _Desk) -> bytes:
     kinesis = order.connect(order.parcel.config)
-    storage, clock = _storage(order, kinesis), SystemClock()
+    outlet = Outlet(kinesis, SystemClock(), order.stream, order.arn)
+    rows = Rows(_storage(order, kinesis))
 
     def begin() -> StreamingExport:
         note = "waits for the journal"
         while True:
             try:
-                return start_export(kinesis, clock, storage, order.stream, order.arn, order.options, order.span)
+                return start_export(outlet, rows, order.options, order.span)
             except Fenced:  # a lost agent that stands still holds the journal until it wakes and ends
                 if not desk.may_take(note):
                     raise

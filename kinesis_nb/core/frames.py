@@ -20,7 +20,7 @@ from kinesis_nb.core.arguments import hinted
 from kinesis_nb.core.foreign import Foreign
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.process import check_polars
-from kinesis_nb.display import SHOWN_ROWS, frame_html, plain
+from kinesis_nb.display import SHOWN_ROWS, frame_html, frame_text, has_kernel, plain
 from kinesis_nb.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.shards import Shard
 
 CHUNK_BYTES = 2**30
+_IN_A_TERMINAL = ("partition_key", "kinesis_ingestion_timestamp", "data")  # what fits
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 UNKNOWN_LAG = 366 * 24 * 3_600_000  # ms, the longest retention: an answer that does not say it may end anywhere
@@ -390,6 +391,13 @@ class Records(TableLike):
 
     def _repr_html_(self) -> str:
         return frame_html(Records(self._rows.slice(0, SHOWN_ROWS + 1)).to_arrow(), repr(self))
+
+    def _repr_pretty_(self, printer: Any, _is_cycle: bool) -> None:  # noqa: FBT001 - as IPython calls it
+        """Show the first rows in IPython's terminal; a notebook has them as HTML."""
+        printer.text(repr(self))
+        if len(self) and not has_kernel():
+            first = Records(self._rows.slice(0, SHOWN_ROWS + 1)).to_arrow()
+            printer.text(f"\n{frame_text(first, _IN_A_TERMINAL)}")
 
     def __repr__(self) -> str:
         return f"<Records: {len(self):,} rows{', ' + self.note if self.note else ''}>"

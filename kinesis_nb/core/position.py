@@ -198,7 +198,7 @@ def check_end(start: StartingPosition, end: StartingPosition) -> datetime:
     ConfigError
         When the end is not a time, or lies before the start.
     """
-    if end.timestamp is None:
+    if end.kind is not Kind.AT_TIMESTAMP or end.timestamp is None:
         raise ConfigError(f"a read cannot end at {end!r}", hint='use "now", a datetime or a text like "-5m"')
     if start.timestamp is not None and start.timestamp > end.timestamp:
         raise ConfigError(

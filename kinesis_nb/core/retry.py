@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from kinesis_nb.core.position import StartingPosition
-from kinesis_nb.errors import KeyUnavailable, KinesisError, Throttled
+from kinesis_nb.errors import KeyUnavailable, KinesisError, NotListening, Throttled, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,7 @@ BASE_SECONDS, CAP_SECONDS = 0.2, 10.0
 THROTTLED_AT_LEAST = 1.0  # seconds; the service counts per second
 PROBE_SECONDS = 60.0  # for a key that somebody must mend
 PATIENCE_SECONDS = 30.0  # for a call that a cell waits for
+SILENT_SECONDS = 3.0  # until the caller is informed that it is tried again
 
 
 def backoff(failures: int, error: KinesisError, clock: Clock) -> float:
@@ -69,15 +72,26 @@ class Patient:
         return self._kinesis.server_time()
 
     def insist(self, call: Callable[[], T]) -> T:
-        """Return what a call returns, retrying it for about half a minute while that may help."""
-        give_up = self._clock.monotonic() + PATIENCE_SECONDS
-        failures = 0
-        while True:
+        """Return what a call returns, retrying it for about half a minute while that may help.
+
+        After a few seconds a warning says what fails, and until when it is tried. What nobody serves on this machine is
+        not tried again: somebody has to start it.
+        """
+        began = self._clock.monotonic()
+        give_up = began + PATIENCE_SECONDS
+        is_silent = True
+        for failures in itertools.count():
             try:
                 return call()
             except KinesisError as error:
-                wait = backoff(failures, error, self._clock)
-                if not error.retryable or self._clock.monotonic() + wait > give_up:
-                    raise
-                self._clock.sleep(wait)
-                failures += 1
+                failed = error
+            # no longer within the except, so that an interrupt of the wait is not chained to what failed
+            now, wait = self._clock.monotonic(), backoff(failures, failed, self._clock)
+            if not failed.retryable or isinstance(failed, NotListening) or now + wait > give_up:
+                raise failed
+            if is_silent and now + wait - began > SILENT_SECONDS:
+                is_silent = False
+                until = self._clock.now() + timedelta(seconds=give_up - now)
+                warn(f"{failed.message}; trying again until {until:%H:%M:%S} UTC")
+            self._clock.sleep(wait)
+        raise AssertionError  # the loop has no other end

@@ -107,12 +107,14 @@ class Registry(Generic[R]):
             running, _ = self._running.get(key, (None, None))
         return running
 
-    def stop_all(self) -> None:
-        """Stop all at once, and wait for all of them together."""
+    def stop_all(self) -> list[R]:
+        """Stop all at once, and wait for all of them together; return those that nobody had stopped before."""
         with self._lock:
             running = [one for one, _setup in self._running.values()]
+        active = [one for one in running if one.is_active]
         for one in running:
             one.request_stop()
         deadline = time.monotonic() + EXIT_SECONDS
         for one in running:
             one.join(deadline - time.monotonic())
+        return active

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
     from types import FrameType, TracebackType
 
+    from kinesis_nb.source import Source
+
 __all__ = [
     "DEFAULT_FAULTS",
     "ERRORS",
@@ -63,6 +65,7 @@ __all__ = [
 ]
 
 LOOPBACK = "127.0.0.1"
+_KEY = "emulator"  # any key is accepted, but clients want one
 
 _OPERATIONS = frozenset(
     """
@@ -220,9 +223,32 @@ class Emulator:
         return {
             "endpoint_url": self.endpoint_url,
             "region_name": "us-east-1",
-            "aws_access_key_id": "emulator",
-            "aws_secret_access_key": "emulator",
+            "aws_access_key_id": _KEY,
+            "aws_secret_access_key": _KEY,
         }
+
+    def source(self, *, region: str = "us-east-1", exports_enabled: bool = True) -> Source:
+        """Return a source of kinesis_nb on these streams, as ``kn.connect`` would.
+
+        Parameters
+        ----------
+        region
+            Whose streams; every region has its own.
+        exports_enabled
+            Whether the source may write.
+
+        Examples
+        --------
+        >>> with Emulator() as emulator:
+        ...     _ = emulator.model.call("CreateStream", {"StreamName": "orders", "ShardCount": 1})
+        ...     emulator.source().explore()
+        <Catalog us-east-1: orders>
+        """
+        from kinesis_nb.access.credentials import StaticCredentials
+        from kinesis_nb.connection import connect
+
+        keys = StaticCredentials(_KEY, _KEY)
+        return connect(region=region, auth=keys, exports_enabled=exports_enabled, endpoint_url=self.endpoint_url)
 
     def on(self, operation: str, *faults: Fault) -> None:
         """Let the next requests to `operation` go wrong, one fault each, in this order.
@@ -323,9 +349,11 @@ def serve(
 
 
 def _welcome(url: str) -> str:
-    keys = "AWS_ACCESS_KEY_ID=emulator AWS_SECRET_ACCESS_KEY=emulator"
+    keys = f"AWS_ACCESS_KEY_ID={_KEY} AWS_SECRET_ACCESS_KEY={_KEY}"
+    auth = f'auth=kn.StaticCredentials("{_KEY}", "{_KEY}")'
     return (
         f"Embedded Kinesis on {url} (streams live in memory; Ctrl-C ends it)\n"
+        f'  source = kn.connect(region="us-east-1", endpoint_url="{url}", {auth}, exports_enabled=True)\n'
         f"  {keys} aws --region us-east-1 --endpoint-url {url} kinesis list-streams"
     )
 

@@ -10,7 +10,7 @@ and ask for it by name::
         kinesis = boto3.client("kinesis", **kinesis_emulator.settings)
         kinesis.create_stream(StreamName="orders", ShardCount=2)
         kinesis_emulator.on("GetRecords", ErrorReply("ExpiredIteratorException"))
-        ...
+        kinesis_emulator.source().read("orders", progress=False)
         assert kinesis_emulator.delivered["ExpiredIteratorException"] == 1
 """
 

@@ -24,6 +24,7 @@ from kinesis_nb.exploring.lineage import Lineage
 from kinesis_nb.reading.pace import PART_BYTES
 
 if TYPE_CHECKING:
+    import pandas as pd
     import polars as pl
 
     from kinesis_nb.core.frames import Batch
@@ -329,7 +330,8 @@ class Catalog(Mapping[str, StreamView]):
             return self._views[name]
         except KeyError:
             msg = f"no stream {name!r} in {self._region}"
-            raise StreamNotFound(msg, hint=closest(name, self._views)) from None
+            hint = closest(name, self._views) or "connect(region=...) chooses another region"
+            raise StreamNotFound(msg, hint=hint) from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._views
@@ -358,14 +360,28 @@ class Catalog(Mapping[str, StreamView]):
 
         return pl.DataFrame(self.to_arrow())
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per stream as a pandas DataFrame."""
+        return self.to_arrow().to_pandas()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Offer the rows to any library that speaks the Arrow PyCapsule protocol."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
     def _repr_html_(self) -> str:
         rows = ([row.get(name) for name in _CATALOG.names] for row in map(_row, self._views.values()))
-        return table_html(_CATALOG.names, rows, f"{len(self)} streams in {self._region}")
+        return table_html(_CATALOG.names, rows, f"{len(self)} streams in {self._region}" if self else self._nothing)
+
+    @property
+    def _nothing(self) -> str:
+        return f"no streams in {self._region}; connect(region=...) chooses another region"
 
     def __repr__(self) -> str:
+        if not self:
+            return f"<Catalog: {self._nothing}>"
         names = [plain(name) for name in self._views]
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        return f"<Catalog {self._region}: {', '.join(names[:_MOST_NAMES]) or 'no streams'}{more}>"
+        return f"<Catalog {self._region}: {', '.join(names[:_MOST_NAMES])}{more}>"
 
 
 def _names(kinesis: Patient) -> list[str]:

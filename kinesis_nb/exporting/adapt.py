@@ -1,4 +1,4 @@
-"""Arrow arrays -> arrays that polars holds exactly: it has no fixed offsets, drops the meaning of a UUID, and more."""
+"""Arrow arrays -> arrays that polars holds exactly: it has no fixed offsets, drops the UUID type, and more."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow has no types)
@@ -79,7 +79,7 @@ def adapted(array: pa.Array, path: str) -> pa.Array:
 
 
 def _lists(array: Any) -> tuple[pa.Array, pa.Array]:
-    """Return where each list begins and ends in the items, and these; Arrow's own way has no UUIDs and the like."""
+    """Return where each list begins and ends in the items, and the items; Arrow's own function fails for UUIDs."""
     kind = array.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         offsets = array.offsets.cast(pa.int64())

@@ -113,16 +113,17 @@ class Payload:
         Whether the rows are records that were read from a stream: they go out as they came in, their own keys included.
     beside
         Columns that are not those of records, where `partition_key` and `data` are there too: each row is one JSON
-        object then, for nothing that is in a frame is left out without a word.
+        object then, because nothing in a frame is left out silently.
     """
 
     def __init__(self, schema: pl.Schema, encode: Encode | None, data_column: str | None) -> None:
         if encode is not None and not callable(encode):
             raise ConfigError(
-                f"encode= takes no {type(encode).__name__}", hint="give a function from a dict to bytes or str"
+                f"encode= does not accept this {type(encode).__name__}",
+                hint="give a function from a dict to bytes or str",
             )
         if encode is not None and data_column is not None:
-            raise ConfigError("encode= and data_column= are two ways to make the data", hint="leave one of them out")
+            raise ConfigError("encode= and data_column= both make the data", hint="leave one of them out")
         self.beside: list[str] = []
         if data_column is None and encode is None and schema.get(KEY) == pl.String and schema.get(DATA) == pl.String:
             self.beside = [name for name in schema if name not in _OF_RECORDS]
@@ -160,7 +161,7 @@ class Payload:
 def _with_raw(data: pl.Series, raw: pl.Series, numbers: pl.Series) -> pl.Series:
     """Put in the bytes that text cannot hold, where the text still is what a read makes of them.
 
-    Where it is not, somebody has changed it: what the user sees is what is sent.
+    Where it is not, somebody changed the text: that is sent.
     """
     places = raw.is_not_null().arg_true()
     texts, contents = data.gather(places), raw.gather(places)
@@ -168,7 +169,7 @@ def _with_raw(data: pl.Series, raw: pl.Series, numbers: pl.Series) -> pl.Series:
     is_fresh = texts.is_null() | (texts == pl.Series(shown).cast(pl.Binary)).fill_null(value=False)
     if not is_fresh.all():
         rows = _some(numbers.gather(places).filter(~is_fresh))
-        warn(f"data is sent and not data_raw where its text is another one: {rows}")
+        warn(f"data was changed, so it is sent and not data_raw: {rows}")
     return data.scatter(places.filter(is_fresh), contents.filter(is_fresh))
 
 
@@ -186,7 +187,7 @@ def _check_data_column(schema: pl.Schema, column: str) -> None:
     usable = [name for name, kind in schema.items() if _is_text(kind) or kind == pl.Binary]
     if column not in usable:
         what = "holds neither text nor bytes" if column in schema else "does not exist"
-        raise ConfigError(f"the data column {column!r} {what}", hint=f"those that do are {_listed(usable)}")
+        raise ConfigError(f"the data column {column!r} {what}", hint=f"use one of {_listed(usable)}")
 
 
 def _call(encode: Encode, rows: pl.DataFrame, numbers: pl.Series) -> Iterator[bytes]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 import polars.selectors as cs
 
-from kinesis_nb.core.arguments import check_choice
-from kinesis_nb.errors import ConfigError, warn
+from kinesis_nb.errors import warn
 from kinesis_nb.exporting.encode import (
     DATA,
     KEY,
@@ -27,49 +24,25 @@ from kinesis_nb.exporting.refusals import reading
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    import numpy as np
+
     from kinesis_nb.core.transport import Kinesis
-    from kinesis_nb.exporting.encode import Encode
-    from kinesis_nb.exporting.report import Settled
+    from kinesis_nb.exporting.options import RecordOptions
+    from kinesis_nb.exporting.report import DoneRows
 
     GaveUp = Callable[[Sequence[int], str], None]
-    """Is told the numbers of rows that are left out, and why."""
+    """Takes the numbers of rows that are left out, and the reason."""
 
 AGGREGATE_BYTES = 256 * 2**10  # of one aggregate: a shard takes four of them in a second
-_FRAMING = 16  # at most so many bytes of an aggregate belong to one record and are not its own
+_FRAMING = 16  # bytes that an aggregate adds to each of its records, at most
 _ROW = "row"
 _PLACE = "\0place"  # a name that no column of a user has
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a user may choose about how rows become records; see :meth:`kinesis_nb.source.Source.export_df`."""
-
-    partition_column: str | None = None
-    encode: Encode | None = None
-    data_column: str | None = None
-    on_bad_key: str = "fail"
-    aggregate: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("partition_column", "data_column"):
-            if not isinstance(value := getattr(self, name), str | None):
-                raise ConfigError(
-                    f"{name}= takes no {type(value).__name__}", hint=f'give the name of one column: {name}="id"'
-                )
-        check_choice("on_bad_key", self.on_bad_key, "fail", "skip", "hash")
-        if not isinstance(self.aggregate, bool | np.bool_):
-            raise ConfigError(f"aggregate= takes no {type(self.aggregate).__name__}", hint="use True or False")
-
-    @classmethod
-    def of_records(cls, partition_column: str | None, on_bad_key: str, aggregate: bool) -> Options:  # noqa: FBT001
-        """Return the options for rows that are records, whatever other columns somebody gave them."""
-        return cls(partition_column, None, DATA, on_bad_key, aggregate)
 
 
 class Preparer:
     """Turns the rows of one frame into entries, batch by batch."""
 
-    def __init__(self, kinesis: Kinesis, schema: pl.Schema, options: Options, gave_up: GaveUp) -> None:
+    def __init__(self, kinesis: Kinesis, schema: pl.Schema, options: RecordOptions, gave_up: GaveUp) -> None:
         self._kinesis, self._options, self._gave_up = kinesis, options, gave_up
         self._payload = Payload(schema, options.encode, options.data_column)
         self.beside = self._payload.beside
@@ -96,12 +69,12 @@ class Preparer:
         )
 
     def marks(self, rows: pl.DataFrame, first_row: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-        """Return a number per row that tells it from another one, and from the same in another place."""
+        """Return a number per row that differs for other values, and for the same values in another place."""
         made_of = rows if self._marked is None else rows.select(self._marked)
-        made_of = made_of.with_columns(cs.categorical().cast(pl.String))  # the numbers of those differ per process
+        made_of = made_of.with_columns(cs.categorical().cast(pl.String))  # the numbers of categories differ per process
         return made_of.with_row_index(_PLACE, first_row).hash_rows().to_numpy()
 
-    def records(self, rows: pl.DataFrame, first_row: int, done: Settled) -> pl.DataFrame:
+    def records(self, rows: pl.DataFrame, first_row: int, done: DoneRows) -> pl.DataFrame:
         """Return the rows that are to be sent, as columns row, key, data, size.
 
         Parameters
@@ -109,7 +82,7 @@ class Preparer:
         first_row
             The number of the first of them; the others follow.
         done
-            Rows that are settled already and left out.
+            Rows that are done already and left out.
         """
         numbers = pl.int_range(first_row, first_row + rows.height, dtype=pl.Int64, eager=True).alias(_ROW)
         if first_row < done.end:
@@ -133,7 +106,7 @@ class Preparer:
         return pl.DataFrame({_ROW: numbers, "key": keys, "data": data, "size": size})
 
     def _warn_of_long_keys(self, keys: pl.Series) -> None:
-        """Keys are counted in characters; a server that counts UTF-16 units takes some of them for too long."""
+        """Keys are counted in characters; a server that counts UTF-16 units refuses some of them as too long."""
         if any(len(key.encode("utf-16-le")) // 2 > KEY_CHARACTERS for key in keys):
             warn("a partition key has up to 256 characters, but more than 256 UTF-16 units: some servers refuse it")
 
@@ -148,7 +121,7 @@ class Preparer:
         return list(map(Entry, records["key"].to_list(), wires, records["size"].to_list(), rows))
 
     def _aggregated(self, records: pl.DataFrame) -> pl.DataFrame:
-        """Join the records of each key, in their order, into aggregates; one that stands alone stays plain."""
+        """Join the records of each key, in their order, into aggregates; a single record stays plain."""
         runs: list[_Run] = []
         latest: dict[str, _Run] = {}
         for row, key, data, size in records.iter_rows():

@@ -1,83 +1,67 @@
-"""Sends entries to a stream with one thread per lane; a DataFrame and a growing table go through the same one."""
+"""Sends entries to a stream with one thread per lane; frames and growing tables both use it."""
 
 from __future__ import annotations
 
 import threading
 import time
 from bisect import bisect_left
-from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kinesis_nb.core import interrupt
 from kinesis_nb.core.shards import hash_key
 from kinesis_nb.exporting.lane import Entry, Lane, Outcome
-from kinesis_nb.exporting.report import Window
-from kinesis_nb.exporting.throughput import Pacer
+from kinesis_nb.exporting.report import QueueLimit
+from kinesis_nb.exporting.throughput import WriteRate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kinesis_nb.core.transport import Clock, Kinesis
     from kinesis_nb.exporting.lane import Observer
+    from kinesis_nb.exporting.options import Delivery
     from kinesis_nb.exporting.report import Tally
-    from kinesis_nb.exporting.target import Target
+    from kinesis_nb.exporting.target import Outlet, Target
 
-STREAMED = Window(200_000, 64 * 2**20)  # of what is read as it is sent
-IN_MEMORY = Window(2_000_000, 512 * 2**20)  # of a frame: the more keys are at hand, the fuller the requests
+STREAMED = QueueLimit(200_000, 64 * 2**20)  # of what is read as it is sent
+IN_MEMORY = QueueLimit(2_000_000, 512 * 2**20)  # of a frame: the more keys are at hand, the fuller the requests
 TICK_SECONDS = 0.1
-LOOK_BACK = timedelta(minutes=1)  # before a request, a look for its records begins: arrival times may be a bit off
 
 
 class Exporter:
-    """Lanes, their threads, and the one place where entries come in.
+    """Lanes, their threads, and the one place that takes entries.
 
     Parameters
     ----------
     tally
         Counts for the report.
     journal
-        Told of every request as well, before the tally.
+        Gets every request and outcome as well, before the tally does.
     """
 
     def __init__(
-        self,
-        kinesis: Kinesis,
-        target: Target,
-        clock: Clock,
-        tally: Tally,
-        *,
-        ordered: bool,
-        resend_unknown: bool = True,
-        journal: Observer | None = None,
+        self, outlet: Outlet, target: Target, tally: Tally, delivery: Delivery, journal: Observer | None = None
     ) -> None:
-        self._target, self._tally = target, tally
+        self._stream, self._target, self._tally = outlet.stream, target, tally
         observer = tally if journal is None else _Both(journal, tally)
-
-        def find(records: Sequence[bytes], seconds: float) -> list[str | None]:
-            since = kinesis.server_time().earliest - timedelta(seconds=seconds) - LOOK_BACK
-            return kinesis.find(target.stream, records, since)
-
+        shards = target.shards_per_lane or 1
         self.lanes = [
             Lane(
-                lambda records: kinesis.put_records(target.stream, records),
-                clock,
-                Pacer(clock, target.shards_per_lane or 1),
+                outlet,
+                WriteRate(outlet.clock, shards),
                 observer,
-                ordered=ordered,
-                resend_unknown=resend_unknown,
-                find=find,
+                ordered=delivery.is_ordered,
+                resend_unknown=delivery.resends_unknown,
             )
             for _ in target.hash_ranges
         ]
         self._lane_of = lru_cache(65_536)(self._find_lane)
         self._stopping = threading.Event()
-        self._is_complete = False  # nothing more will come in
-        # not Thread.join(): interrupted, it takes a living thread for a dead one
+        self._is_complete = False  # no more entries will be queued
+        # not Thread.join(): after an interrupt it takes a living thread for a dead one
         self._ends: list[threading.Event] = []
         self.error: BaseException | None = None
 
-    # --- what the simulation drives by itself ---
+    # --- what the simulation of exports calls without threads ---
 
     def queue(self, entries: Sequence[Entry]) -> None:
         """Give each entry to the lane of its key."""
@@ -99,7 +83,7 @@ class Exporter:
     def start(self) -> None:
         """Start one thread per lane."""
         for number, lane in enumerate(self.lanes):
-            name = f"kinesis_nb {self._target.stream} export {number}"
+            name = f"kinesis_nb {self._stream} export {number}"
             end = threading.Event()
             self._ends.append(end)
             threading.Thread(target=self._run, args=(lane, end), name=name, daemon=True).start()
@@ -120,21 +104,20 @@ class Exporter:
         finally:
             end.set()
 
-    def wait_for_room(self, most: Window, progress: Callable[[int], None]) -> None:
-        """Wait until the queues are below their bounds.
+    def wait_for_room(self, most: QueueLimit, progress: Callable[[int], None]) -> None:
+        """Wait until the queues are below their bounds, or nothing more is to be sent.
 
         Raises
         ------
         BaseException
             What a lane failed with.
         """
-        self._raise_failure()
-        while not self._tally.wait_for_room(most, TICK_SECONDS):
+        while not self._stopping.is_set() and not self._tally.wait_for_room(most, TICK_SECONDS):
             progress(self._tally.rows)
-            self._raise_failure()
+        self._raise_failure()
 
     def finish(self, progress: Callable[[int], None]) -> None:
-        """Wait until everything that was queued is settled, and end the threads.
+        """Wait until everything that was queued is written or given up, and end the threads.
 
         Raises
         ------
@@ -173,10 +156,10 @@ class _Both:
     def __init__(self, first: Observer, second: Observer) -> None:
         self._observers = (first, second)
 
-    def sending(self, entries: Sequence[Entry]) -> None:
+    def on_request(self, entries: Sequence[Entry]) -> None:
         for observer in self._observers:
-            observer.sending(entries)
+            observer.on_request(entries)
 
-    def settled(self, outcome: Outcome) -> None:
+    def on_outcome(self, outcome: Outcome) -> None:
         for observer in self._observers:
-            observer.settled(outcome)
+            observer.on_outcome(outcome)

@@ -1,4 +1,4 @@
-"""A synced Delta table as it grows: the rows that are new, in an order that keeps the order of every key."""
+"""A synced Delta table as it grows: its new rows, in an order that keeps the order of every key."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ BAND_ROWS, BAND_BYTES = 50_000, 32 * 2**20  # what is read at once
 NEEDED = ("partition_key", "data", "kinesis_ingestion_timestamp", "shard_id", "shard_offset")
 
 
-class GrowingTable:
-    """Gives the rows of new files, in the order of their offsets; the caller says which of them it has taken."""
+class TableFollower:
+    """Yields the rows of new files in the order of their offsets; the caller says which rows it has taken."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage, self._options = storage, storage.options()
@@ -48,7 +48,7 @@ class GrowingTable:
 
     @property
     def origin(self) -> Origin:
-        """Where the rows came from; empty where the table does not say."""
+        """The stream that the rows came from; empty where the table does not say."""
         return read_origin(self._table) or Origin("", "", "")
 
     @property
@@ -67,7 +67,7 @@ class GrowingTable:
 
     @property
     def table_id(self) -> str:
-        """What tells this table from any other, wherever they are."""
+        """What distinguishes this table from any other, wherever they are."""
         return str(self._table.metadata().id)
 
     def seen(self) -> datetime | None:
@@ -85,8 +85,8 @@ class GrowingTable:
     def bands(self, taken: Mapping[str, int]) -> Iterator[pl.DataFrame]:
         """Yield the rows of new files that are not before `taken`, in bounded pieces.
 
-        The rows of a key are in the order of their offsets: the children of a shard go on with its numbers, so that
-        order is right across reshards too.
+        The rows of a key are in the order of their offsets: the children of a shard continue its numbers, so the order
+        holds across reshards too.
         """
         with self._reading():
             files = self._newest().file_uris()
@@ -97,8 +97,8 @@ class GrowingTable:
         self._seen = set(files)
 
     @contextmanager
-    def _reading(self, hint: str = "it is read again") -> Generator[None]:
-        """Raise whatever goes wrong as a TableError that another try may cure."""
+    def _reading(self, hint: str = "nothing to do: it is read again") -> Generator[None]:
+        """Raise whatever goes wrong as a retryable TableError."""
         try:
             with storage_errors():
                 yield
@@ -110,7 +110,7 @@ class GrowingTable:
 
     def _newest(self) -> DeltaTable:
         options = self.storage.options()
-        if options != self._options:  # renewed credentials: the open table would go on with the old ones
+        if options != self._options:  # renewed credentials: the open table would keep the old ones
             self._table, self._options = self.storage.open(), options
         self._table.update_incremental()
         return self._table
@@ -118,7 +118,7 @@ class GrowingTable:
     def _scan(self, files: list[str]) -> pl.LazyFrame | None:
         if not files:
             return None
-        return pl.scan_parquet(  # a [1] in the path is a name and no pattern, k=v is a name and no column
+        return pl.scan_parquet(  # glob and hive off: a [1] in a path is part of its name, and so is k=v
             files,
             schema=pl.Schema(self._table.schema()),
             storage_options=self._options or None,

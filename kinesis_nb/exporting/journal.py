@@ -1,8 +1,8 @@
-"""What a streaming export has sent, on disk, so that it goes on where it was even after kill -9.
+"""What a streaming export has sent, on disk, so that it continues where it was even after kill -9.
 
-A request's rows are written down before it goes out, and what became of them before the next record of any of their
-keys may go. So after a crash of the process only the records of the requests that were under way are in doubt, at most
-one per key: they are sent again, in order, and counted as possible duplicates.
+A request's rows are recorded before it goes out, and its outcome before the next record of any of its keys may go. So
+after a crash of the process only the records of the requests that were under way are in doubt, at most one per key:
+they are sent again, in order, and counted as possible duplicates.
 
 After a power cut the last second may be missing, so all rows that had been taken out of the table by then are in doubt;
 how far that was is made durable before the first of them is sent.
@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
+from kinesis_nb.core.position import Kind
 from kinesis_nb.core.process import of_one_process
-from kinesis_nb.errors import ConfigError, warn
+from kinesis_nb.errors import ConfigError, TableError, warn
 from kinesis_nb.exporting.journal_file import GivenUp, JournalFile, read_journal
 from kinesis_nb.exporting.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from kinesis_nb.core.position import StartingPosition
     from kinesis_nb.core.transport import Clock
     from kinesis_nb.exporting.journal_file import Found
     from kinesis_nb.exporting.lane import Entry, Outcome
@@ -32,13 +34,14 @@ Place = tuple[str, int]
 """A row of a synced table: shard id and ``shard_offset``."""
 
 SHARD, OFFSET = "shard_id", "shard_offset"
+RETRY_SECONDS = 1.0  # between two tries to write to a disk that is full
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _OTHER = {
     "table": "it is of a table of the stream {was}",
     "table_id": "it is of another table of the same stream",
-    "created_at": "its table is of a stream that was created at {was}, and this one at {now}",
+    "created_at": "its table is of a stream that was created at {was}, and the present one at {now}",
     "output": "its output stream is {was}",
-    "output_created_at": "its output stream was created at {was}, and the one of today at {now}",
+    "output_created_at": "its output stream was created at {was}, and the present one at {now}",
 }
 
 
@@ -61,7 +64,9 @@ class Journal:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._file = JournalFile(path, clock)
         self._given_up = GivenUp(path.with_name(f"{path.name}.failed"))
-        self._lock = threading.Lock()  # guards everything below
+        self._changed = threading.Condition()  # guards everything below; released while a full disk is waited for
+        self._is_behind = False  # whether the file lacks something that is known here
+        self._is_stopping = False
         self._places: dict[int, Place] = {}  # rows that are queued and not done
         self._tried: set[Place] = set()
         self._taken: dict[str, int] = {}  # per shard, up to where rows were taken by any run
@@ -70,26 +75,25 @@ class Journal:
         self.header: dict[str, str | None] = {}
         self.begin: str | None = None
         self.rows = self.possible_duplicates = self.failed = 0
+        self.retry_reason = ""  # why nothing can be written now, while that is tried again
 
     @classmethod
     def open(
         cls,
         path: Path,
         header: Mapping[str, str | None],
-        begin: str | None,
+        start: StartingPosition,
         clock: Clock,
-        *,
         ends: Callable[[], Mapping[str, int]],
-        is_latest: bool = False,
     ) -> Self:
-        """Open a journal, or make it.
+        """Open a journal, or create it.
 
         Parameters
         ----------
         header
             What it is for; None for what is not known now.
-        begin, is_latest
-            Where a new one begins: at a time (ISO), or behind what the table holds now.
+        start
+            Where a new one begins: before the first row, at a time, or behind what the table holds now.
         ends
             Gives the offset behind the last row of each shard of the table.
 
@@ -104,9 +108,11 @@ class Journal:
         try:
             found = read_journal(path)
             if found.state is None:
-                journal.header, journal.begin = dict(header), begin
+                journal.header = dict(header)
+                if start.kind is Kind.AT_TIMESTAMP and start.timestamp is not None:
+                    journal.begin = start.timestamp.isoformat()
                 journal._given_up.clear()
-                journal.progress.resume(ends() if is_latest else {}, {})
+                journal.progress.resume(ends() if start.kind is Kind.LATEST else {}, {})
             else:
                 journal._load(found.state, found, ends)
                 check_header(path, journal.header, header)
@@ -121,7 +127,7 @@ class Journal:
 
     def high(self) -> dict[str, int]:
         """Return, per shard, the first offset that was not taken yet."""
-        with self._lock:
+        with self._changed:
             return dict(self.progress.high)
 
     def take(self, rows: pl.DataFrame, wanted: pl.Expr, number: Callable[[int], int]) -> tuple[pl.DataFrame, int]:
@@ -141,7 +147,7 @@ class Journal:
         tuple of DataFrame and int
             Those to be sent that were not sent by an earlier run, and the number of the first.
         """
-        with self._lock:
+        with self._changed:
             rows = rows.filter(not_before(self.progress.high))
             new = self._without_resumed(rows.filter(wanted))
             first_row = number(new.height)
@@ -161,18 +167,22 @@ class Journal:
                 rows = rows.filter((pl.col(SHARD) != shard_id) | ~pl.col(OFFSET).is_in(list(done)))
         return rows
 
-    # --- what the lanes tell
+    # --- requests and their outcomes
 
-    def sending(self, entries: Sequence[Entry]) -> None:
-        """Write down what a request tries."""
-        with self._lock:
+    def on_request(self, entries: Sequence[Entry]) -> None:
+        """Record the rows of a request before it goes out."""
+        with self._changed:
             places = [self._places[row] for entry in entries for row in entry.rows]
             self._tried.update(places)
-            self._add({"try": _by_shard(places)})
+            try:
+                self._add({"try": _by_shard(places)})
+            except TableError:
+                self._tried.difference_update(places)  # the request does not go out
+                raise
 
-    def settled(self, outcome: Outcome) -> None:
-        """Write down what became of it."""
-        with self._lock:
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Record the outcome of a request."""
+        with self._changed:
             written = [self._places.pop(row) for entry in outcome.written for row in entry.rows]
             refused = [self._places[row] for entry in outcome.refused for row in entry.rows]
             unknown = [self._places[row] for entry in outcome.unknown for row in entry.rows]
@@ -189,8 +199,8 @@ class Journal:
             self._add({name: value for name, value in line.items() if value})
 
     def gave_up(self, rows: Iterable[int], reason: str) -> None:
-        """Write down rows that are not sent, for a reason."""
-        with self._lock:
+        """Record rows that are not sent, and the reason."""
+        with self._changed:
             line = {"failed": self._fail((row, reason) for row in rows)}
             self._count(line)
             self._add(line)
@@ -214,7 +224,7 @@ class Journal:
 
     def failed_rows(self) -> list[tuple[str, int, str]]:
         """Return the rows that were given up: shard id, offset, reason."""
-        with self._lock:
+        with self._changed:
             found = self._given_up.rows() | {(shard_id, offset): reason for shard_id, offset, reason in self._failed}
         return [(shard_id, offset, found[shard_id, offset]) for shard_id, offset in sorted(found)]
 
@@ -240,7 +250,7 @@ class Journal:
         self._count_doubtful(state, found, ends)
 
     def _count_doubtful(self, state: Mapping[str, Any], found: Found, ends: Callable[[], Mapping[str, int]]) -> None:
-        """Count the rows that are sent again although they may have been sent."""
+        """Count the rows that are sent again although they may be in the output stream already."""
         was_closed = bool(found.lines) and "closed" in found.lines[-1]
         doubtful = len(self._tried)  # of requests that were under way when the process died
         if found.is_damaged:
@@ -274,21 +284,68 @@ class Journal:
                 "try": _by_shard(self._tried),
             }
         )
+        self._is_behind, self.retry_reason = False, ""
 
     def _add(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
-        self._file.add(line, durable=durable)
-        if self._file.is_large:
-            self._rewrite()
+        """Add a line; what it says is known here already, so that :meth:`_rewrite` can write it instead."""
+
+        def add() -> None:
+            self._file.add(line, durable=durable)
+            if self._file.is_large:
+                self._rewrite()
+
+        self._write(add)
+
+    def _write(self, action: Callable[[], None]) -> None:
+        """Change the file; while the disk is full, wait: nothing may be sent that is not recorded.
+
+        Raises
+        ------
+        TableError
+            When the file cannot be written for another reason, or not before the export is to stop.
+        """
+        try:
+            if self._is_behind:
+                self._rewrite()
+            else:
+                action()
+        except TableError as error:
+            self._write_later(error)
+
+    def _write_later(self, error: TableError) -> None:
+        """Write all that is known here as soon as there is room.
+
+        A line that failed is not tried again: its first half may be in the file, and what is behind that is not read.
+        """
+        self._is_behind = True
+        while self._is_behind:
+            if not error.retryable or self._is_stopping:
+                raise error
+            self.retry_reason = str(error)
+            self._changed.wait(RETRY_SECONDS)
+            try:
+                if self._is_behind:  # else another thread found room
+                    self._rewrite()
+            except TableError as again:
+                error = again
+
+    def stop_waiting(self) -> None:
+        """Raise from now on where a full disk would be waited for: the export is to stop."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
 
     def sync(self) -> None:
         """Make everything so far survive a power cut."""
-        with self._lock:
-            self._file.sync()
+        with self._changed:
+            self._write(self._file.sync)
 
     def close(self) -> None:
-        """Let others have it."""
-        with self._lock:
+        """Close the file, so that another process may open it."""
+        with self._changed:
             try:
+                if self._is_behind:
+                    self._rewrite()
                 if self._file.is_open:
                     self._file.add({"closed": True}, durable=True)
             finally:
@@ -296,7 +353,7 @@ class Journal:
 
 
 def not_before(taken: Mapping[str, int]) -> pl.Expr:
-    """Return which rows are not before the offset of their shard; those of other shards all are."""
+    """Return which rows are not before the offset of their shard: all rows of a shard that has none."""
     if not taken:
         return pl.lit(value=True)
     first = pl.col(SHARD).replace_strict(list(taken), list(taken.values()), default=0, return_dtype=pl.Int64)
@@ -311,7 +368,7 @@ def check_journal(path: Path, header: Mapping[str, str | None]) -> None:
 
 
 def check_header(path: Path, then: Mapping[str, str | None], header: Mapping[str, str | None]) -> None:
-    """Raise ConfigError where what a journal was made for differs from what it is to be used for."""
+    """Raise ConfigError where a journal was made for another table or output stream than it is to be used for."""
     for name, now in header.items():
         was = then.get(name)
         if None not in (was, now) and was != now:
@@ -333,7 +390,7 @@ def _by_shard(places: Iterable[Place]) -> dict[str, list[int]]:
 
 
 def _boot() -> str:
-    """Return what changes whenever this machine starts; empty where the system does not tell."""
+    """Return what changes whenever this machine starts; empty where the system does not say."""
     try:
         return _BOOT.read_text().strip()
     except OSError:

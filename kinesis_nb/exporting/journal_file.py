@@ -1,12 +1,13 @@
-"""The file of a journal: lines that are added and never changed, until the file is replaced by its meaning.
+"""The file of a journal: lines are added and never changed, until the file is replaced by the state they add up to.
 
-Each line has a checksum that goes on from the line before it, so what a power cut or a full disk left torn, short,
-zeroed or out is recognised. The first line is the state that the later ones change. It is kept twice, and so are those
-of the later ones that are durable, so that a file that lost its end is recognised too.
+Each line has a checksum that continues that of the line before it, so lines that a power cut or a full disk left torn,
+short, zeroed or missing are recognised. The first line is the state that the later ones change. It is kept twice, and
+so are the durable ones of the later lines, so that a file that lost its end is recognised too.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import weakref
 import zlib
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-REWRITE_BYTES = 4 * 2**20  # then the file is replaced by its meaning
-SYNC_SECONDS = 1.0  # what a power cut takes is at most so old
-_DURABLE = {"taken", "closed"}  # what the lines say that are in the copy as well
+REWRITE_BYTES = 4 * 2**20  # then the file is replaced by the state its lines add up to
+SYNC_SECONDS = 1.0  # a power cut loses at most the lines of this time
+_DURABLE = {"taken", "closed"}  # keys of the lines that are in the copy as well
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _CHECK = b"\t"  # between a line and its checksum; JSON has none
 
 
@@ -43,8 +45,8 @@ class Found(NamedTuple):
     lines
         Those behind it, up to the first that is damaged.
     is_damaged
-        Whether a line is damaged that others follow, or lines are gone, so that what happened since is not known. The
-        last one alone may be torn: the process died in it, and did nothing after it.
+        Whether a line before the last is damaged, or lines are gone, so that what happened since is not known. The last
+        line may be torn without that: the process died while it wrote it, and did nothing after it.
     """
 
     state: dict[str, Any] | None
@@ -53,7 +55,7 @@ class Found(NamedTuple):
 
 
 def read_journal(path: Path) -> Found:
-    """Return what is in a journal's file; somebody may be writing it.
+    """Return what is in the file of a journal, which another process may be writing.
 
     Raises
     ------
@@ -65,19 +67,19 @@ def read_journal(path: Path) -> Found:
     except FileNotFoundError:
         return Found(None, [], is_damaged=False)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {one_line(error)}", hint="check who may read it") from None
+        raise ConfigError(f"{path} cannot be read: {one_line(error)}", hint="check its permissions") from None
     state, lines, is_damaged = _parsed(body)
     copy, kept, _ = _parsed(_read_copy(path))
     if state is None:
         state, lines, is_damaged = copy, kept, True
-    elif copy is not None and state != copy:  # who replaces both died after the copy, which says all that the file did
+    elif copy is not None and state != copy:  # the process died after it replaced the copy, which holds all of it
         state, lines, is_damaged = copy, kept, False
     elif missing := kept[sum(not _DURABLE.isdisjoint(line) for line in lines) :]:
         lines, is_damaged = lines + missing, True
     if state is None:
         raise ConfigError(
             f"{path} is damaged in its first line, and so is its copy: what was sent is not known",
-            hint="put it back from a backup; or delete it, which sends all rows again",
+            hint="restore it from a backup; or delete it, which sends all rows again",
         )
     return Found(state, lines, is_damaged)
 
@@ -125,9 +127,9 @@ class JournalFile:
         body = _encode(state)
         paths = _copy_of(self.path), self.path
         try:
-            with ExitStack() as opened:  # both, before one is replaced: a disk that is full leaves both
+            with ExitStack() as opened:  # both, before either is replaced: a full disk leaves both as they are
                 copied, new = (opened.enter_context(_write_new(path, body)) for path in paths)
-                self._close_files()  # a line that was added now would be in the file and not in a newer copy
+                self._close_files()  # a line added from here on would be in the file and not in its newer copy
                 for path in paths:
                     _new_of(path).replace(path)
                     sync_folder(path.parent)
@@ -145,7 +147,7 @@ class JournalFile:
         Parameters
         ----------
         durable
-            Make it survive a power cut now; others do within a second, as long as lines are added.
+            Make it survive a power cut now; other lines do within a second, as long as lines are added.
 
         Raises
         ------
@@ -159,7 +161,7 @@ class JournalFile:
             _write(self._file, body)
             if durable or self._clock.monotonic() - self._synced_at >= SYNC_SECONDS:
                 self._sync(self._file)
-            _write(self._copied, copy)  # behind the file itself, which may know more and never less
+            _write(self._copied, copy)  # after the file itself, which may hold more than its copy and never less
         except OSError as error:
             for file, size in ((self._copied, self._copied_size), (self._file, self._size)):
                 with suppress(OSError):  # else the torn line is recognised when the file is read
@@ -171,7 +173,7 @@ class JournalFile:
 
     @property
     def is_large(self) -> bool:
-        """Whether it should be rewritten: so the cost of a line does not depend on how many there were."""
+        """Whether it should be rewritten, so that the cost of a line does not depend on how many there were."""
         return self._size > max(REWRITE_BYTES, 2 * self._least)
 
     def sync(self) -> None:
@@ -192,7 +194,7 @@ class JournalFile:
         return self._file is not None
 
     def close(self) -> None:
-        """Let others have it."""
+        """Close the file, and let another process have it."""
         self._close_files()
         _unlock(self._lock)
 
@@ -204,7 +206,7 @@ class JournalFile:
 
 
 class GivenUp:
-    """The rows that were given up, in a file of its own that only grows; a row may stand in it twice."""
+    """The rows that were given up, in a file of its own that only grows; a row may be in it twice."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -214,10 +216,14 @@ class GivenUp:
         if not rows:
             return
         try:
-            with self._path.open("ab") as file:
-                file.write(b"".join(map(_encode, rows)))
-                file.flush()
-                os.fsync(file.fileno())
+            with self._path.open("ab", buffering=0) as file:
+                size = file.tell()
+                try:
+                    _write(file, b"".join(map(_encode, rows)))
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(size)  # half a line would spoil the one behind it
+                    raise
         except OSError as error:
             raise _unwritable(self._path, error) from None
 
@@ -231,7 +237,7 @@ class GivenUp:
         return {(shard_id, offset): reason for shard_id, offset, reason in filter(None, found)}
 
     def clear(self) -> None:
-        """Forget all of them: a new journal begins."""
+        """Forget all of them: a new journal starts."""
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
@@ -239,9 +245,11 @@ class GivenUp:
 
 
 def _unwritable(path: Path, error: OSError) -> TableError:
+    """Return what a user can do about it; retryable where waiting may help, and a fault of the disk never passes."""
     return TableError(
         f"{path} cannot be written: {one_line(error)}",
-        hint="make room there, and run the same line again: it continues where it stopped",
+        hint="make room there: an export that waits for it continues; else run the same line again",
+        retryable=error.errno in _FULL,
     )
 
 
@@ -266,7 +274,7 @@ def _parsed(body: bytes) -> tuple[dict[str, Any] | None, list[dict[str, Any]], b
     if (state := _decode(first, dict)) is None:
         return None, [], True
     lines = _decoded(rest, _check_of(first))
-    return state, lines, len(lines) < len(rest) or b"\0" in torn  # a process that dies leaves half a line, no zeros
+    return state, lines, len(lines) < len(rest) or b"\0" in torn  # a process that dies leaves half a line, and no zeros
 
 
 def _decoded(lines: Sequence[bytes], before: int) -> list[dict[str, Any]]:
@@ -290,18 +298,18 @@ def _decode(line: bytes, kind: type[T], before: int = 0) -> T | None:
         found: Any = msgspec.json.decode(body if mark else line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    # before this release lines had no checksum, and states did not name the start of the machine
+    # earlier releases wrote lines without a checksum, and states without "boot"
     return found if mark or (not before and "boot" not in found) else None
 
 
 def _write(file: IO[bytes], body: bytes) -> None:
-    """Write all of it: a disk that is full takes a part, and says so at the next try."""
+    """Write all of it: a full disk takes a part, and fails at the next call."""
     while body:
         body = body[file.write(body) :]
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder that survives a power cut; who made one that is there may have died before it was durable."""
+    """Create a folder durably; one that exists is synced too, because who made it may have died before that."""
     if not folder.exists():
         if not folder.parent.exists():
             _make_folder(folder.parent)
@@ -310,7 +318,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write_new(path: Path, body: bytes) -> IO[bytes]:
-    """Write a file that is to be put in the place of another, durably; return it open, to be added to."""
+    """Write a file that is to replace another, durably; return it open, for lines to be added."""
     file = _new_of(path).open("wb", buffering=0)
     try:
         _write(file, body)
@@ -325,14 +333,14 @@ def _new_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.new")
 
 
-# --- who has it
+# --- the lock
 
 
-_held: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()  # locks of this process
+_held: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()  # by this process
 
 
 def _locked(path: Path) -> IO[bytes]:
-    """Return an open file that only one process has locked; the system lets go of it when the process dies."""
+    """Return an open file that only one process has locked; the system releases it when the process dies."""
     file = path.open("ab")
     try:
         import fcntl
@@ -354,7 +362,7 @@ def _locked(path: Path) -> IO[bytes]:
 
 
 def _unlock(file: IO[bytes]) -> None:
-    """Let go of a lock, even if a child of this process has the same open file."""
+    """Release a lock, even if a child of this process has the same open file."""
     if file in _held:
         import fcntl
 
@@ -364,7 +372,7 @@ def _unlock(file: IO[bytes]) -> None:
 
 
 def _leave_to_parent() -> None:
-    """Close the locks in a child, without letting go of them: they would outlive the parent there."""
+    """Close the locks in a child without releasing them: there they would outlive the parent."""
     for file in list(_held):
         file.close()
     _held.clear()

@@ -1,4 +1,4 @@
-"""Rows -> JSON objects, a column at a time, nested values too: what stands in a list is written as it is at the top."""
+"""Rows -> JSON objects, a column at a time; nested values are written as top-level ones are."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SECONDS = "%Y-%m-%dT%H:%M:%S%.f"
 def json_objects(rows: pl.DataFrame) -> pl.Series:
     """Return each row as one JSON object.
 
-    Integers and decimals keep all their digits, dates and times are ISO 8601, bytes are base64, what is no number is
-    null, and nested values stay nested.
+    Integers and decimals keep all their digits, dates and times are ISO 8601, bytes are base64, NaN and infinity
+    are null, and nested values stay nested.
 
     Raises
     ------
@@ -80,11 +80,11 @@ def json_texts(column: pl.Series, path: str) -> pl.Series:
 
 
 def _check_years(column: pl.Series, path: str) -> None:
-    """Refuse a time that the calendar of polars does not reach: it panics there."""
+    """Refuse a time beyond the calendar of polars, which panics there."""
     kind = column.dtype
     if isinstance(kind, pl.Date):
         most = _DAYS
-    elif isinstance(kind, pl.Datetime) and kind.time_unit != "ns":  # those do not reach so far
+    elif isinstance(kind, pl.Datetime) and kind.time_unit != "ns":  # nanoseconds end in the year 2262
         most = _DAYS * (86_400_000 if kind.time_unit == "ms" else 86_400_000_000)
     else:
         return
@@ -128,7 +128,7 @@ def _struct(column: pl.Series, path: str) -> pl.Series:
 
 
 def _items(column: pl.Series) -> pl.Series:
-    """Return the items of all lists; a null may have some behind it, which `explode` alone would bring to light."""
+    """Return the items of all lists; a null may have hidden items behind it, which `explode` alone would return."""
     return column.drop_nulls().explode(empty_as_null=False)
 
 

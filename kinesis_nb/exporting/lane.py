@@ -1,7 +1,7 @@
 """One lane of an export: the records of some shards, sent one request at a time, in order per partition key.
 
 The service promises no order within a request, and a request can fail in part. So a request never holds two records of
-one key; a lane waits for the answer before its next request; and what was refused is in that one, before all that
+one key; a lane waits for the response before its next request; and what was refused goes into that one, before all that
 follows. Every key belongs to one lane.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -19,13 +18,14 @@ from kinesis_nb.core.retry import backoff
 from kinesis_nb.errors import InvalidRequest, KeyUnavailable, KinesisError, MalformedAnswer, ServiceError, Throttled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from kinesis_nb.core.transport import Clock, PutResult
-    from kinesis_nb.exporting.throughput import Pacer
+    from kinesis_nb.core.transport import PutResult
+    from kinesis_nb.exporting.target import Outlet
+    from kinesis_nb.exporting.throughput import WriteRate
 
-MALFORMED_TRIES = 10  # for a request of which no readable response tells what became of it
-TRIES = 5  # for a record that is refused with a code we do not know
+MALFORMED_TRIES = 10  # in a row, for requests without a readable response
+TRIES = 5  # of a record that is refused with a code we do not know
 _THROTTLE = "ProvisionedThroughputExceededException"
 _TRY_AGAIN = {_THROTTLE, "InternalFailure", "KMSThrottlingException"}
 
@@ -61,11 +61,11 @@ class Outcome(NamedTuple):
     refused
         Not written, and sent again.
     unknown
-        Written or not: the answer was lost. Sent again, so they may be in the stream twice.
+        Written or not: the response was lost. Sent again, so they may be in the stream twice.
     failed
         Given up, each with the reason.
     throttled
-        How many were refused for lack of throughput.
+        How many entries were refused for lack of throughput.
     """
 
     written: Sequence[Entry] = ()
@@ -77,71 +77,53 @@ class Outcome(NamedTuple):
 
 
 class Observer(Protocol):
-    """Who wants to know about every request: before it goes out, and what became of it."""
+    """Gets every request before it goes out, and its outcome."""
 
-    def sending(self, entries: Sequence[Entry]) -> None:
-        """Take note that these are about to be sent."""
+    def on_request(self, entries: Sequence[Entry]) -> None:
+        """Record that these are about to be sent."""
         ...
 
-    def settled(self, outcome: Outcome) -> None:
-        """Take note of what became of them; nothing more of these keys is sent before this returns."""
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Record the outcome of a request; no other record of its keys is sent before this returns."""
         ...
-
-
-Find = Callable[[Sequence[bytes], float], list[str | None]]
 
 
 @dataclass(slots=True)
 class _Doubtful:
-    """Aggregates that were written or not."""
+    """Aggregates of a request whose response was lost: they were written or not."""
 
-    find: Find
     entries: list[Entry]
     sent_at: float
     error: KinesisError
-    looks: int = 0
-
-    def look(self, now: float) -> list[str | None]:
-        return self.find([entry.wire for entry in self.entries], now - self.sent_at)
+    tries: int = 0
 
 
 class Lane:
     """Sends the entries it is given, one request per :meth:`step`.
 
+    An aggregate whose response was lost is searched for in the stream before it is sent again: else all rows of its key
+    would come twice, the first behind the last.
+
     Parameters
     ----------
-    put
-        Writes records; raises KinesisError.
     ordered
         Whether entries of one key keep their order.
     resend_unknown
         Whether entries whose outcome is not known are sent again; else that is an error.
-    find
-        Takes records and how many seconds ago they were sent; returns the shard of each, None for one that is not in
-        the stream. An aggregate whose response was lost is looked for before it is sent again, because all rows
-        of its key would come twice, the first behind the last.
     """
 
     def __init__(
-        self,
-        put: Callable[[Sequence[bytes]], list[PutResult]],
-        clock: Clock,
-        pacer: Pacer,
-        observer: Observer,
-        *,
-        ordered: bool,
-        resend_unknown: bool = True,
-        find: Find | None = None,
+        self, outlet: Outlet, rate: WriteRate, observer: Observer, *, ordered: bool, resend_unknown: bool = True
     ) -> None:
         self.has_work = threading.Event()
-        self._put, self._clock, self._pacer, self._observer = put, clock, pacer, observer
-        self._ordered, self._resend_unknown, self._find = ordered, resend_unknown, find
-        self._doubtful: _Doubtful | None = None  # under way until it was looked for
+        self._outlet, self._clock, self._rate, self._observer = outlet, outlet.clock, rate, observer
+        self._ordered, self._resend_unknown = ordered, resend_unknown
+        self._doubtful: _Doubtful | None = None  # under way until it was searched for
         self._lock = threading.Lock()  # guards the two below; never held during I/O
         self._queue: deque[Entry] = deque()  # in the order of every key; what was refused is at its front again
         self._suspects: deque[list[Entry]] = deque()  # parts of a request that the service will not take
         self._tries: dict[Entry, int] = {}
-        self._failures = 0  # requests in a row that brought nothing
+        self._failures = 0  # requests in a row of which nothing was written
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Queue entries behind those that were added before."""
@@ -162,26 +144,26 @@ class Lane:
         KinesisError
             When the service refuses for good.
         """
-        if wait := self._pacer.wait():
+        if wait := self._rate.wait():
             return wait
         if self._doubtful is not None:
-            return self._look_for(self._doubtful)
+            return self._search(self._doubtful)
         entries = self._next_request()
         if not entries:
             return None
-        self._observer.sending(entries)
+        self._observer.on_request(entries)
         sent_at = self._clock.monotonic()
         try:
-            results = self._put([entry.wire for entry in entries])
+            results = self._outlet.put([entry.wire for entry in entries])
         except KinesisError as error:
-            return self._request_failed(entries, error, sent_at)
-        return self._answered(entries, results)
+            return self._on_failure(entries, error, sent_at)
+        return self._on_response(entries, results)
 
     def _next_request(self) -> list[Entry]:
         with self._lock:
             if self._suspects:
                 return self._suspects.popleft()
-            records, size = self._pacer.most()
+            records, size = self._rate.most()
             entries = [self._queue.popleft() for _ in range(min(records, len(self._queue)))]
             if self._ordered:
                 entries, later = _first_of_each_key(entries)
@@ -194,59 +176,60 @@ class Lane:
                 self.has_work.clear()
             return entries
 
-    def _request_failed(self, entries: list[Entry], error: KinesisError, sent_at: float) -> float:
+    def _on_failure(self, entries: list[Entry], error: KinesisError, sent_at: float) -> float:
         if isinstance(error, InvalidRequest):
             self._narrow_down(entries, error)
             return 0.0
         is_refusal = isinstance(error, Throttled | KeyUnavailable)
         is_unknown = error.retryable and not is_refusal
-        if is_unknown and self._find is not None and (packed := [entry for entry in entries if len(entry.rows) > 1]):
-            self._doubtful = _Doubtful(self._find, packed, sent_at, error)
+        if is_unknown and (packed := [entry for entry in entries if len(entry.rows) > 1]):
+            self._doubtful = _Doubtful(packed, sent_at, error)
             entries = [entry for entry in entries if len(entry.rows) == 1]
         self._again(entries)
         throttled = len(entries) if isinstance(error, Throttled) else 0
-        self._observer.settled(
+        self._observer.on_outcome(
             Outcome(unknown=entries, throttled=0) if is_unknown else Outcome(refused=entries, throttled=throttled)
         )
-        is_final = not error.retryable or isinstance(error, KeyUnavailable)  # nobody waits in a cell for a key
+        is_final = not error.retryable or isinstance(error, KeyUnavailable)  # a disabled key may stay so for days
         is_final = is_final or (isinstance(error, MalformedAnswer) and self._failures + 1 >= MALFORMED_TRIES)
         if is_final or (is_unknown and entries and not self._resend_unknown):
             raise error
         if throttled:
-            self._pacer.sent(0, 0, throttled=True, refused=True)
+            self._rate.sent(0, 0, throttled=True, refused=True)
         self._failures += 1
         return backoff(self._failures - 1, error, self._clock)
 
-    def _look_for(self, doubtful: _Doubtful) -> float:
+    def _search(self, doubtful: _Doubtful) -> float:
         """Find out which entries of a request were written although its response was lost."""
         try:
-            shard_ids = doubtful.look(self._clock.monotonic())
+            records = [entry.wire for entry in doubtful.entries]
+            shard_ids = self._outlet.find(records, self._clock.monotonic() - doubtful.sent_at)
         except KinesisError as error:
-            doubtful.looks += 1
-            if error.retryable and doubtful.looks < TRIES:
-                return backoff(doubtful.looks, error, self._clock)
+            doubtful.tries += 1
+            if error.retryable and doubtful.tries < TRIES:
+                return backoff(doubtful.tries, error, self._clock)
             shard_ids = [None] * len(doubtful.entries)
         self._doubtful = None
         places = list(zip(doubtful.entries, shard_ids, strict=True))
         missing = [entry for entry, shard_id in places if shard_id is None]
         written = [entry for entry, shard_id in places if shard_id is not None]
         self._again(missing)
-        self._observer.settled(Outcome(written, [shard_id for shard_id in shard_ids if shard_id], unknown=missing))
+        self._observer.on_outcome(Outcome(written, [shard_id for shard_id in shard_ids if shard_id], unknown=missing))
         if missing and not self._resend_unknown:
             raise doubtful.error
         return 0.0
 
     def _narrow_down(self, entries: list[Entry], error: InvalidRequest) -> None:
-        """Find the record that spoils its request by halving; alone, it is given up."""
+        """Find the record that makes its request invalid, by halving; a request of that record alone gives it up."""
         if len(entries) == 1:
-            self._observer.settled(Outcome(failed=[(entries[0], error.message)]))
+            self._observer.on_outcome(Outcome(failed=[(entries[0], error.message)]))
             return
         middle = len(entries) // 2
         with self._lock:
             self._suspects.extendleft([entries[middle:], entries[:middle]])
-        self._observer.settled(Outcome(refused=entries))
+        self._observer.on_outcome(Outcome(refused=entries))
 
-    def _answered(self, entries: list[Entry], results: list[PutResult]) -> float:
+    def _on_response(self, entries: list[Entry], results: list[PutResult]) -> float:
         written = [entry for entry, result in zip(entries, results, strict=True) if result.error_code is None]
         shard_ids = [result.shard_id or "" for result in results if result.error_code is None]
         for entry in written if self._tries else ():
@@ -264,10 +247,10 @@ class Lane:
             else:
                 failed.append((entry, f"{code}: {result.error_message}"))
         self._again(refused)
-        self._observer.settled(Outcome(written, shard_ids, refused, (), failed, throttled))
+        self._observer.on_outcome(Outcome(written, shard_ids, refused, (), failed, throttled))
         size = sum([entry.size for entry in entries])
-        self._pacer.sent(len(entries), size, throttled=throttled > 0, refused=throttled == len(entries))
-        if len(refused) == throttled:  # the pacer knows when to send those again
+        self._rate.sent(len(entries), size, throttled=throttled > 0, refused=throttled == len(entries))
+        if len(refused) == throttled:  # the rate says when to send those again
             self._failures = 0
             return 0.0
         self._failures = 0 if written else self._failures + 1
@@ -287,7 +270,7 @@ class Lane:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits here to be sent; in the lane's own thread also: nothing is under way."""
+        """Whether nothing waits here to be sent; in the lane's own thread: and nothing is under way."""
         with self._lock:
             return not (self._queue or self._suspects or self._doubtful)
 

@@ -1,7 +1,7 @@
 """Python objects -> Arrow, exactly or not at all.
 
-Arrow infers a type from objects too, and then cuts a time to a date, nanoseconds to microseconds and an offset off,
-because the first value looked so.
+Arrow infers a type from objects too, but from the first value: then it cuts a time to a date, nanoseconds to
+microseconds, and drops offsets.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -107,7 +107,7 @@ def _floats(values: list[Any], path: str) -> pa.Array:
     """Return floats; a whole number beside them must be one of those that a float can be."""
     for value in values:
         if isinstance(value, int) and (abs(value) > sys.float_info.max or int(float(value)) != value):
-            raise Inexact(path, f"holds {value} beside floats, which have no such number")
+            raise Inexact(path, f"holds {value} beside floats, which have no exact form for it")
     return pa.array([None if value is None else float(value) for value in values], pa.float64())
 
 
@@ -115,7 +115,7 @@ def _moments(values: list[Any], path: str) -> pa.Array:
     present = [value for value in values if value is not None]
     if any(
         not MINYEAR <= value.year <= MAXYEAR for value in present
-    ):  # pandas has such times, Arrow takes them for 1970
+    ):  # pandas has such times, and Arrow turns them into 1970
         raise Inexact(
             path,
             f"holds times beyond the year {MAXYEAR} as Python objects",
@@ -134,7 +134,7 @@ def _moments(values: list[Any], path: str) -> pa.Array:
 
 def _spans(values: list[Any], path: str) -> pa.Array:
     if any(value is not None and abs(value.total_seconds()) > _MOST_SECONDS for value in values):
-        raise Inexact(path, "holds a duration that microseconds in 64 bits do not reach")  # Arrow takes it for none
+        raise Inexact(path, "holds a duration that microseconds in 64 bits do not reach")  # Arrow turns it into null
     return pa.array(values, pa.duration(_unit(values)))
 
 
@@ -170,7 +170,7 @@ def _vectors(arrays: list[Any]) -> pa.Array | None:
 def _structs(values: list[Any], path: str) -> pa.Array:
     names = dict.fromkeys(chain.from_iterable(value for value in values if value is not None))
     if odd := [name for name in names if not isinstance(name, str)]:
-        raise Inexact(path, f"holds a dict with the key {odd[0]!r}, which is no text", "make its keys text")
+        raise Inexact(path, f"holds a dict with the key {odd[0]!r}, which is not text", "make its keys text")
     if not names:
         return pa.array(values, pa.struct([]))
     rows = [{} if value is None else value for value in values]

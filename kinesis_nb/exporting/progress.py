@@ -1,8 +1,8 @@
 """Which rows of a table an export has queued and sent, per source shard. Pure.
 
 A row is queued, sent or done: queued when it was taken out of the table, sent when a request holds it, done when it was
-acknowledged or given up. The rows of a shard are taken in the order of their offsets, so one number per shard tells
-which of them must never be taken again, whatever becomes of the files they are in.
+acknowledged or given up. The rows of a shard are taken in the order of their offsets, so one number per shard says
+which of them must never be taken again, whatever happens to their files.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Progress:
         self.high: dict[str, int] = {}
         self._open: dict[str, deque[int]] = {}  # taken, in order; those at the front are not done
         self._done: dict[str, set[int]] = {}  # done out of turn
-        self._resumed: dict[str, set[int]] = {}  # the same from earlier runs, where this one has not been yet
+        self._resumed: dict[str, set[int]] = {}  # the same from earlier runs, for rows that this run has not taken yet
 
     def resume(self, low: Mapping[str, int], done: Mapping[str, set[int]]) -> None:
-        """Begin where earlier runs stopped.
+        """Start where earlier runs stopped.
 
         Parameters
         ----------
@@ -59,21 +59,22 @@ class Progress:
         self._open.setdefault(shard_id, deque()).extend((*offsets, *passed))
         self._done.setdefault(shard_id, set()).update(passed)
         self.high[shard_id] = max(end, self.high.get(shard_id, 0))
-        self._settle(shard_id)
+        self._advance(shard_id)
 
     def done(self, shard_id: str, offsets: Iterable[int]) -> None:
         """Record rows that need not be sent any more; they were taken."""
         self._done.setdefault(shard_id, set()).update(offsets)
-        self._settle(shard_id)
+        self._advance(shard_id)
 
-    def _settle(self, shard_id: str) -> None:
+    def _advance(self, shard_id: str) -> None:
+        """Move `low` over the rows at the front that are done."""
         taken, done = self._open.get(shard_id) or deque(), self._done.get(shard_id, set())
         while taken and taken[0] in done:
             done.remove(taken.popleft())
         self.low[shard_id] = taken[0] if taken else self.high[shard_id]
 
     def above(self) -> dict[str, list[int]]:
-        """Return what is done out of turn."""
+        """Return, per shard, the offsets behind `low` that are done."""
         found: dict[str, list[int]] = {}
         for shard_id in self._resumed.keys() | self._done.keys():
             low = self.low.get(shard_id, 0)

@@ -1,4 +1,4 @@
-"""What cannot be exported, said in our words: the column, the first row, and the cast that helps."""
+"""What cannot be exported, as errors of ours: the column, the first row, and the cast that helps."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 NOT_OURS = (Exception, pl.exceptions.PanicException)  # a panic of polars is a BaseException
-OURS = (KinesisError, MemoryError)  # these mean the same to a user wherever they come from
+OURS = (KinesisError, MemoryError)  # these reach the user unchanged
 AS_TEXT = "cast it to a string first, or drop it"
 
 
 class Inexact(Exception):
-    """A value or a type that would not arrive as it is; never reaches a user.
+    """A value or a type that would not arrive unchanged; never reaches a user.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def converted(convert: Callable[[Any], R], column: Any, name: str, numbers: Any)
 
 
 def _first_that_fails(convert: Callable[[Any], object], column: Any) -> int | None:
-    """Return the first row without which all before it are fine; None when it is not about a row."""
+    """Return the first row that fails, by halving; None when it is not about one row."""
     fine, fails = -1, len(column)
     while fails - fine > 1:
         middle = (fine + fails) // 2
@@ -77,7 +77,7 @@ def _first_that_fails(convert: Callable[[Any], object], column: Any) -> int | No
 
 @contextmanager
 def reading(what: str, hint: str) -> Generator[None]:
-    """Raise whatever ends the reading of a frame as a ConfigError; ours, and what is no error of a library, stay."""
+    """Raise whatever ends the reading of a frame as a ConfigError; our errors and those of the system stay."""
     try:
         yield
     except OURS:

@@ -1,4 +1,4 @@
-"""What became of an export: counted while it runs, reported at its end."""
+"""The outcome of an export: counted while it runs, reported at its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHARDS = {"shard_id": pl.String, "rows": pl.Int64, "bytes": pl.Int64}
 
 @dataclass(slots=True, repr=False)
 class ExportReport:
-    """What became of an export.
+    """The outcome of an export.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class ExportReport:
     requests, retries, throttles
         Requests sent; rows sent again; records refused because a shard was busy.
     possible_duplicates
-        Rows of requests whose outcome never became known: each may be in the stream once more than it should.
+        Rows of requests whose outcome is not known: each may be in the stream once more than it should.
     duration
         Seconds.
     shards
@@ -44,7 +44,7 @@ class ExportReport:
     note
         Says so when the export was interrupted.
     stream, settled
-        The output stream, and which rows need not be sent any more: what ``resume=`` goes by.
+        The output stream, and the rows that need not be sent any more: what ``resume=`` uses.
 
     Examples
     --------
@@ -67,7 +67,7 @@ class ExportReport:
     failed: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_FAILED))
     note: str = ""
     stream: str = ""
-    settled: Settled = field(default_factory=lambda: Settled())
+    settled: DoneRows = field(default_factory=lambda: DoneRows())
 
     def __repr__(self) -> str:
         note = f", {self.note}" if self.note else ""
@@ -90,35 +90,36 @@ class ExportReport:
         return [(caption, frame) for caption, frame in shown if len(frame)]
 
 
-class Settled:
+class DoneRows:
     """Which rows need not be sent any more, because they were written or given up, and a mark of what they were.
 
-    Every row has a mark, a number made of its values and its place. The rows before `first` have one together, their
-    sum; those behind it, of which some are settled, one each: what is kept grows with the rows under way, no further.
+    Every row has a mark, a number made of its values and its place. Of the rows before `first` only the sum of their
+    marks is kept; behind it, where some are done, the mark of each: memory grows with the rows under way, and not with
+    the frame.
 
     Examples
     --------
-    >>> settled = Settled()
-    >>> settled.add([0, 1, 5])
-    >>> settled.first, 1 in settled, 5 in settled, 3 in settled
+    >>> done = DoneRows()
+    >>> done.add([0, 1, 5])
+    >>> done.first, 1 in done, 5 in done, 3 in done
     (2, True, True, False)
     """
 
     def __init__(self) -> None:
-        self.first = 0  # every row before it is settled, and it is not
-        self._later = bytearray()  # 1 for each settled row from `first` on
+        self.first = 0  # every row before it is done, and it is not
+        self._later = bytearray()  # 1 for each done row from `first` on
         self._mark = 0  # of all rows before `first`
         self._marks = bytearray()  # of the rows from `first` on, 8 bytes each; none for rows that nobody resumes
 
     def mark(self, first_row: int, marks: Marks) -> None:
-        """Take the marks of rows, before they are settled; those of rows before `first` are known."""
+        """Take the marks of rows, before they are done; those of rows before `first` are known."""
         known = max(0, self.first - first_row)
         place = (max(first_row, self.first) - self.first) * _MARK_BYTES
         content = marks[known:].tobytes()
         self._marks[place : place + len(content)] = content
 
     def differ(self, first_row: int, marks: Marks) -> Sequence[int]:
-        """Return which of these rows are settled and were others; of those before `first` only the sum is known."""
+        """Return which of these rows are done and had other values; of those before `first` only the sum is known."""
         known = max(0, self.first - first_row)
         if known >= len(marks):
             return []
@@ -133,7 +134,7 @@ class Settled:
         return mark % _MARK_RANGE == self._mark
 
     def add(self, rows: Sequence[int]) -> None:
-        """Take note of settled rows."""
+        """Record rows as done."""
         first, later = self.first, self._later
         missing = max(rows, default=first) + 1 - first - len(later)
         if missing > 0:
@@ -157,50 +158,50 @@ class Settled:
 
     @property
     def end(self) -> int:
-        """The number behind the last settled row."""
+        """The number behind the last done row."""
         return self.first + self._later.rfind(1) + 1
 
-    def copy(self) -> Settled:
-        """Return one of its own."""
-        other = Settled()
+    def copy(self) -> DoneRows:
+        """Return an independent copy."""
+        other = DoneRows()
         other.first, other._later = self.first, bytearray(self._later)
         other._mark, other._marks = self._mark, self._marks[: (self.end - self.first) * _MARK_BYTES]
         return other
 
 
 def sum_of(marks: Marks) -> int:
-    """Return what several rows have together."""
+    """Return the sum that several rows have together."""
     return int(marks.sum(dtype=np.uint64))
 
 
-class Window(NamedTuple):
-    """How much may wait to be sent."""
+class QueueLimit(NamedTuple):
+    """How much may wait in the queues."""
 
     rows: int
     bytes: int
 
 
 class Tally:
-    """Counts what the lanes tell; an Observer of them.
+    """Counts the requests and outcomes of all lanes; an Observer of them.
 
     Parameters
     ----------
     named
-        How many of the rows that were given up the report names, the newest; None for all.
+        How many of the rows that were given up the report lists, the newest; None for all.
     """
 
-    def __init__(self, stream: str, settled: Settled | None = None, *, named: int | None = None) -> None:
+    def __init__(self, stream: str, done: DoneRows | None = None, *, named: int | None = None) -> None:
         self._changed = threading.Condition()  # guards everything below
-        self._report = ExportReport(stream=stream, settled=settled or Settled())
+        self._report = ExportReport(stream=stream, settled=done or DoneRows())
         self._shards: dict[str, list[int]] = {}
         self._failed: deque[tuple[int, str]] = deque(maxlen=named)
         self._failures = 0  # rows that were given up
-        self._under_way = 0  # rows of requests without an answer yet
-        self._open = 0  # rows that were queued and are not settled
+        self._under_way = 0  # rows of requests without a response yet
+        self._open = 0  # rows that were queued and are not done
         self._open_bytes = 0
 
     def queued(self, rows: int, size: int) -> None:
-        """Take note of rows that now wait to be sent."""
+        """Record rows that now wait to be sent."""
         with self._changed:
             self._open += rows
             self._open_bytes += size
@@ -210,14 +211,14 @@ class Tally:
         with self._changed:
             self._report.settled.mark(first_row, marks)
 
-    def sending(self, entries: Sequence[Entry]) -> None:
-        """Take note of a request that goes out now."""
+    def on_request(self, entries: Sequence[Entry]) -> None:
+        """Record a request that goes out now."""
         with self._changed:
             self._report.requests += 1
             self._under_way += _rows(entries)
 
-    def settled(self, outcome: Outcome) -> None:
-        """Take note of what became of a request."""
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Record the outcome of a request."""
         report = self._report
         with self._changed:
             self._count(outcome.written, outcome.shard_ids)
@@ -250,7 +251,7 @@ class Tally:
         return len(rows), size
 
     def gave_up(self, rows: Sequence[int], reason: str) -> None:
-        """Take note of rows that are not sent at all."""
+        """Record rows that are not sent at all."""
         with self._changed:
             self._fail([(row, reason) for row in rows])
             self._report.settled.add(rows)
@@ -264,8 +265,8 @@ class Tally:
         """Rows that were given up."""
         return self._failures
 
-    def wait_for_room(self, most: Window, timeout: float) -> bool:
-        """Wait until less than that is queued; return whether it is."""
+    def wait_for_room(self, most: QueueLimit, timeout: float) -> bool:
+        """Wait until less than `most` is queued; return whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: self._open < most.rows and self._open_bytes < most.bytes, timeout)
 
@@ -282,28 +283,28 @@ class Tally:
 
     @property
     def first_open(self) -> int:
-        """Every row before this number is settled."""
+        """Every row before this number is done."""
         with self._changed:
             return self._report.settled.first
 
     def report(self, duration: float, note: str = "") -> ExportReport:
-        """Return a report of this moment; rows under way count as possible duplicates."""
+        """Return a report as of now; rows under way count as possible duplicates."""
         with self._changed:
             report = self._report
             shards = sorted((shard_id, rows, size) for shard_id, (rows, size) in self._shards.items())
             return ExportReport(
-                sum(rows for _, rows, _ in shards),
-                sum(size for _, _, size in shards),
-                report.requests,
-                report.retries,
-                report.throttles,
-                report.possible_duplicates + self._under_way,
-                duration,
-                pl.DataFrame(shards, _SHARDS, orient="row"),
-                pl.DataFrame(sorted(self._failed), _FAILED, orient="row"),
-                note,
-                report.stream,
-                report.settled.copy(),
+                rows=sum(rows for _, rows, _ in shards),
+                bytes=sum(size for _, _, size in shards),
+                requests=report.requests,
+                retries=report.retries,
+                throttles=report.throttles,
+                possible_duplicates=report.possible_duplicates + self._under_way,
+                duration=duration,
+                shards=pl.DataFrame(shards, _SHARDS, orient="row"),
+                failed=pl.DataFrame(sorted(self._failed), _FAILED, orient="row"),
+                note=note,
+                stream=report.stream,
+                settled=report.settled.copy(),
             )
 
 

@@ -1,32 +1,97 @@
-"""Where a streaming export gets its rows from."""
+"""What a streaming export reads: a synced table or a tail, and how its new rows come out of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from datetime import datetime
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
+from kinesis_nb.core.frames import SCHEMA
+from kinesis_nb.errors import ConfigError
+from kinesis_nb.reading.tail import Tail
+from kinesis_nb.syncing.sync import Sync
+from kinesis_nb.table.storage import Storage
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from datetime import datetime
+    from collections.abc import Callable, Iterator, Mapping
 
     from kinesis_nb.core.transport import Clock
-    from kinesis_nb.exporting.follow import GrowingTable
+    from kinesis_nb.exporting.follow import TableFollower
     from kinesis_nb.exporting.journal import Journal
-    from kinesis_nb.reading.tail import Tail
 
     Number = Callable[[int], int]
-    """Gives the number of the first of so many rows."""
+    """Numbers the given count of rows, and returns the number of the first."""
+
+    Place = Callable[[str | PathLike[str], Mapping[str, str] | None], Storage]
+    """Turns the path of a table, and the options of its storage, into that storage."""
 
 TAIL_ROWS, TAIL_SECONDS = 5_000, 0.5  # taken out of a tail at once, and how long to wait for them
 _TIME = "kinesis_ingestion_timestamp"
 
 
-class Feeder(Protocol):
-    """Where the rows come from."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a streaming export reads, whatever the user named it by; made once, and handed on as it is.
 
-    def parts(self) -> Iterator[tuple[pl.DataFrame, int]]:
-        """Yield rows with the number of the first one; ends when nothing new is there now."""
+    Attributes
+    ----------
+    where
+        The storage of a synced table, or a tail of this process.
+    path
+        The path as the user wrote it; None where a sync or a tail was given.
+    """
+
+    where: Storage | Tail
+    path: str | PathLike[str] | None = None
+
+    @classmethod
+    def of(cls, given: Any, options: Mapping[str, str] | None, place: Place) -> Rows:
+        """Return what a sync, the path of its table, or a tail stands for.
+
+        Raises
+        ------
+        ConfigError
+            For anything else, and for `options` of a storage beside a handle that has its own.
+        """
+        if isinstance(given, str | PathLike):
+            return cls(place(given, options), given)
+        if options is not None:
+            raise ConfigError("storage_options= goes with the path of a table", hint="a Sync reaches its own table")
+        if isinstance(given, Tail):
+            return cls(given)
+        if isinstance(given, Sync) or hasattr(type(given), "storage_options"):  # the latter is a sync that agents run
+            return cls(Storage(given.uri, lambda: given.storage_options))
+        raise ConfigError(
+            f"a {type(given).__name__} is neither a synced table nor a tail",
+            hint="give a Sync, the path of its table, or a Tail",
+        )
+
+    @property
+    def uri(self) -> str:
+        """The place of the table, for another process to find it."""
+        if isinstance(self.where, Tail):
+            raise ConfigError("agents cannot read a tail of this process", hint="export a synced table through agents")
+        return self.where.uri
+
+
+class RowSource(Protocol):
+    """Where the new rows come from, while an export runs."""
+
+    @property
+    def journal(self) -> Journal | None:
+        """Where the progress is kept; None where the rows are nowhere else, so that nothing could be resumed."""
+        ...
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The columns of the rows."""
+        ...
+
+    def parts(self, number: Number) -> Iterator[tuple[pl.DataFrame, int]]:
+        """Yield the new rows there are now, each part with the number of its first row."""
         ...
 
     @property
@@ -41,49 +106,52 @@ class Feeder(Protocol):
 
     @property
     def waits_for(self) -> str:
-        """What has to come before it is over, where that is known."""
+        """What has to happen before it is over, where that is known."""
         ...
 
 
-class TableFeeder:
+class TableRowSource:
     """Rows of a synced table that were not taken yet, within a time range.
 
     Attributes
     ----------
     waits_for
-        What has to come before it is over; empty while nothing is known, and without an end.
+        What has to happen before it is over; empty while nothing is known, and without an end.
     """
 
     dropped = 0
 
     def __init__(
         self,
-        table: GrowingTable,
+        table: TableFollower,
         journal: Journal,
-        start: datetime | None,
         end: datetime | None,
-        number: Number,
         clock: Clock,
-        hurry: Callable[[], None] = lambda: None,
+        hurry: Callable[[], None],
     ) -> None:
-        self._table, self._journal, self._start, self._end = table, journal, start, end
-        self._number, self._clock, self._hurry = number, clock, hurry
+        self.journal, self._table, self._clock, self._hurry = journal, table, clock, hurry
+        self._start, self._end = None if journal.begin is None else datetime.fromisoformat(journal.begin), end
         self.is_over = False
         self.waits_for = ""
 
-    def parts(self) -> Iterator[tuple[pl.DataFrame, int]]:
+    @property
+    def schema(self) -> pl.Schema:
+        """The columns of the table."""
+        return self._table.schema
+
+    def parts(self, number: Number) -> Iterator[tuple[pl.DataFrame, int]]:
         """Yield what is new in the table now."""
         began = self._clock.now()
-        for band in self._table.bands(self._journal.high()):
-            rows, first_row = self._journal.take(band, self._is_within(), self._number)
+        for band in self._table.bands(self.journal.high()):
+            rows, first_row = self.journal.take(band, self._is_within(), number)
             if rows.height:
                 yield rows, first_row
         if self._end is not None:
             self._check_end(self._end, began)
 
     def _check_end(self, end: datetime, began: datetime) -> None:
-        """Find out whether rows of the time range may still come: the table says what its sync has read."""
-        if not self._table.origin.stream_arn:  # nobody syncs it
+        """Find out whether rows before the end may still arrive: the table records up to when its sync has read."""
+        if not self._table.origin.stream_arn:  # no sync writes it, so none can say what it has read
             self.is_over = began >= end
             return
         seen = self._table.seen()
@@ -104,19 +172,25 @@ class TableFeeder:
         return inside
 
 
-class TailFeeder:
+class TailRowSource:
     """Rows taken out of a running tail."""
 
+    journal = None
     waits_for = ""
 
-    def __init__(self, tail: Tail, number: Number) -> None:
-        self._tail, self._number = tail, number
+    def __init__(self, tail: Tail) -> None:
+        self._tail = tail
         self._dropped_before = self._count_dropped()
 
-    def parts(self) -> Iterator[tuple[pl.DataFrame, int]]:
+    @property
+    def schema(self) -> pl.Schema:
+        """The columns of a record."""
+        return record_schema()
+
+    def parts(self, number: Number) -> Iterator[tuple[pl.DataFrame, int]]:
         """Yield what the tail holds now."""
         while len(rows := self._tail.take(TAIL_ROWS, timeout=TAIL_SECONDS)):
-            yield rows.to_polars(), self._number(len(rows))
+            yield rows.to_polars(), number(len(rows))
 
     @property
     def is_over(self) -> bool:
@@ -125,8 +199,13 @@ class TailFeeder:
 
     @property
     def dropped(self) -> int:
-        """Rows that the tail had no room for before they were taken."""
+        """Rows that the tail dropped before they were taken, because it was full."""
         return self._count_dropped() - self._dropped_before
 
     def _count_dropped(self) -> int:
         return sum(self._tail.stats().buffer.dropped.values())
+
+
+def record_schema() -> pl.Schema:
+    """Return the columns that rows of a tail have."""
+    return pl.DataFrame(SCHEMA.empty_table()).schema

@@ -1,75 +1,43 @@
-"""Follows a synced table, or a tail, and writes what comes to another stream: resumable, and in order per key."""
+"""Starts the export of a synced table, or of a tail: everything is checked before anything is sent or written."""
 
 from __future__ import annotations
 
 import atexit
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import polars as pl
-
-from kinesis_nb.core.frames import SCHEMA
 from kinesis_nb.core.interrupt import apart
-from kinesis_nb.core.position import Kind, StartingPosition
+from kinesis_nb.core.position import Kind
 from kinesis_nb.core.process import check_polars
 from kinesis_nb.core.running import Registry
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporting.entries import Preparer
-from kinesis_nb.exporting.follow import GrowingTable
+from kinesis_nb.exporting.follow import TableFollower
 from kinesis_nb.exporting.journal import Journal, check_journal
-from kinesis_nb.exporting.rows import TableFeeder, TailFeeder
+from kinesis_nb.exporting.rows import TableRowSource, TailRowSource, record_schema
 from kinesis_nb.exporting.streaming import StreamingExport
-from kinesis_nb.exporting.target import look_up
+from kinesis_nb.exporting.target import describe_target
 from kinesis_nb.reading.tail import Tail
 from kinesis_nb.syncing.start import hurry
-from kinesis_nb.syncing.sync import Sync
-from kinesis_nb.table.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kinesis_nb.core.transport import Clock, Kinesis
-    from kinesis_nb.exporting.entries import Options
+    import polars as pl
 
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Which rows of a table are exported; see :meth:`kinesis_nb.source.Source.export_stream`."""
-
-    start: StartingPosition
-    end: datetime | None = None
-    rate: float | None = None
-    journal: str | PathLike[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.start.kind is Kind.AFTER_SEQUENCE_NUMBER:
-            raise ConfigError(
-                "a sequence number is a place in one shard", hint='use "trim_horizon", "latest" or a time'
-            )
-        if not isinstance(self.journal, str | PathLike | None) or self.journal == "":
-            raise ConfigError(f"journal={self.journal!r} is no file", hint="give the path of a file, or leave it out")
-        if self.rate is not None and not (isinstance(self.rate, int | float) and 0 < self.rate < float("inf")):
-            raise ConfigError(f"rate={self.rate!r} is no rate", hint="give rows per second, more than 0")
-
+    from kinesis_nb.exporting.options import Range, RecordOptions
+    from kinesis_nb.exporting.rows import Rows
+    from kinesis_nb.exporting.target import Outlet, Target
+    from kinesis_nb.table.storage import Storage
 
 _exports: Registry[StreamingExport] = Registry()
 atexit.register(_exports.stop_all)
 
 
 def start_export(
-    kinesis: Kinesis,
-    clock: Clock,
-    rows: Any,
-    stream: str,
-    arn: str,
-    options: Options,
-    span: Range,
-    *,
-    setup: object = None,
+    outlet: Outlet, rows: Rows, options: RecordOptions, span: Range, *, setup: object = None
 ) -> StreamingExport:
     """Start an export, or return the one that runs already in this process.
 
@@ -80,114 +48,104 @@ def start_export(
         or with other `options`, is stopped, and another one started.
     """
     check_polars()
-    setup = (setup, options, span)
-    if isinstance(rows, Tail):
-        key = ("tail", id(rows), arn)
-        return _exports.start(key, setup, lambda: _follow_tail(kinesis, clock, rows, stream, arn, options, span))
-    storage = _storage(rows)
-    table = apart(GrowingTable)(storage)
-    path = _journal_path(storage, arn, span)
-    setup = (setup, storage.uri, arn)  # the journal is the same, what it is for may not be
-    return _exports.start(path, setup, lambda: _follow_table(kinesis, clock, table, path, stream, arn, options, span))
+    if isinstance(rows.where, Tail):
+        plan: _TailPlan | _TablePlan = _TailPlan(outlet, rows.where, options, span)
+    else:
+        table = apart(TableFollower)(rows.where)
+        plan = _TablePlan(outlet, table, options, span, _journal_path(table.storage, outlet.arn, span))
+    return _exports.start(plan.key, (setup, options, span, plan.what), plan.prepare)
 
 
-def _follow_table(
-    kinesis: Kinesis,
-    clock: Clock,
-    table: GrowingTable,
-    path: Path,
-    stream: str,
-    arn: str,
-    options: Options,
-    span: Range,
-) -> Callable[[], StreamingExport]:
-    """Check everything, and return what makes the export: a call that is refused must not leave a journal."""
-    origin = table.origin
-    if origin.stream_arn == arn:
-        _warn_of_loop(stream)
-    target = look_up(kinesis, clock, stream, arn)
-    header = {
-        "table": origin.stream_arn,
-        "table_id": table.table_id,
-        "created_at": origin.created_at,
-        "output": arn,
-        "output_created_at": target.created_at,
-    }
-    begin = span.start.timestamp.isoformat() if span.start.kind is Kind.AT_TIMESTAMP and span.start.timestamp else None
-    schema = table.schema
-    Preparer(kinesis, schema, options, lambda _rows, _reason: None)
-    check_journal(path, header)
+@dataclass(frozen=True, slots=True)
+class _TablePlan:
+    """The export of a synced table; its key is the file of the journal, which one export has to itself."""
 
-    def hurry_sync() -> None:
-        hurry(origin.stream_arn, table.storage)
+    outlet: Outlet
+    table: TableFollower
+    options: RecordOptions
+    span: Range
+    key: Path
 
-    def make() -> StreamingExport:
-        is_latest = span.start.kind is Kind.LATEST
-        journal = Journal.open(path, header, begin, clock, ends=apart(table.ends), is_latest=is_latest)
-        start = None if journal.begin is None else datetime.fromisoformat(journal.begin)
+    @property
+    def what(self) -> tuple[str, ...]:
+        """The table and the output stream: a journal may be named for others before the export that has it ends."""
+        return self.table.storage.uri, self.outlet.arn
+
+    def prepare(self) -> Callable[[], StreamingExport]:
+        """Check everything, and return what makes the export: a call that is refused must not leave a journal."""
+        if self.table.origin.stream_arn == self.outlet.arn:
+            _warn_of_loop(self.outlet)
+        target = describe_target(self.outlet)
+        header = self._header(target)
+        _check_columns(self.outlet, self.table.schema, self.options)
+        check_journal(self.key, header)
+        return lambda: self._make(target, header)
+
+    def _header(self, target: Target) -> dict[str, str | None]:
+        """Return what the journal is for."""
+        origin = self.table.origin
+        return {
+            "table": origin.stream_arn,
+            "table_id": self.table.table_id,
+            "created_at": origin.created_at,
+            "output": self.outlet.arn,
+            "output_created_at": target.created_at,
+        }
+
+    def _make(self, target: Target, header: dict[str, str | None]) -> StreamingExport:
+        clock = self.outlet.clock
+        journal = Journal.open(self.key, header, self.span.start, clock, apart(self.table.ends))
         try:
-            return StreamingExport(
-                kinesis,
-                clock,
-                target,
-                lambda number: TableFeeder(table, journal, start, span.end, number, clock, hurry_sync),
-                options,
-                schema=schema,
-                journal=journal,
-                rate=span.rate,
-            )
+            rows = TableRowSource(self.table, journal, self.span.end, clock, self._hurry_sync)
+            return StreamingExport(self.outlet, target, rows, self.options, self.span.rate)
         except BaseException:
             journal.close()
             raise
 
-    return make
+    def _hurry_sync(self) -> None:
+        hurry(self.table.origin.stream_arn, self.table.storage)
 
 
-def _follow_tail(
-    kinesis: Kinesis, clock: Clock, tail: Tail, stream: str, arn: str, options: Options, span: Range
-) -> Callable[[], StreamingExport]:
-    if span.end is not None or span.start.kind is not Kind.TRIM_HORIZON or span.journal is not None:
-        raise ConfigError(
-            "a tail is exported from where it stands",
-            hint="leave out start=, end= and journal=, or export a synced table",
-        )
-    if tail.stream == stream:
-        _warn_of_loop(stream)
-    target = look_up(kinesis, clock, stream, arn)
-    schema = pl.DataFrame(SCHEMA.empty_table()).schema
-    Preparer(kinesis, schema, options, lambda _rows, _reason: None)
-    return lambda: StreamingExport(
-        kinesis,
-        clock,
-        target,
-        lambda number: TailFeeder(tail, number),
-        options,
-        schema=schema,
-        journal=None,
-        rate=span.rate,
-    )
+@dataclass(frozen=True, slots=True)
+class _TailPlan:
+    """The export of a tail: without a journal, because its rows are nowhere else."""
+
+    outlet: Outlet
+    tail: Tail
+    options: RecordOptions
+    span: Range
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """The tail and the output stream: one export of this process has both to itself."""
+        return "tail", id(self.tail), self.outlet.arn
+
+    @property
+    def what(self) -> tuple[str, ...]:
+        """Nothing that the key does not say."""
+        return ()
+
+    def prepare(self) -> Callable[[], StreamingExport]:
+        """Check everything, and return what makes the export."""
+        span = self.span
+        if span.end is not None or span.start.kind is not Kind.TRIM_HORIZON or span.journal is not None:
+            raise ConfigError(
+                "a tail is exported from its current position",
+                hint="leave out start=, end= and journal=, or export a synced table",
+            )
+        if self.tail.stream == self.outlet.stream:
+            _warn_of_loop(self.outlet)
+        target = describe_target(self.outlet)
+        _check_columns(self.outlet, record_schema(), self.options)
+        return lambda: StreamingExport(self.outlet, target, TailRowSource(self.tail), self.options, span.rate)
 
 
-def _warn_of_loop(stream: str) -> None:
-    warn(f"{stream} is exported into itself: every record comes round again, without end")
+def _check_columns(outlet: Outlet, schema: pl.Schema, options: RecordOptions) -> None:
+    Preparer(outlet.kinesis, schema, options, lambda _rows, _reason: None)
 
 
-def table_uri(rows: Any) -> str:
-    """Return the place of a table that another process is to export."""
-    if isinstance(rows, Tail):
-        raise ConfigError("a tail is in this process, and agents are not", hint="export a synced table through agents")
-    return str(rows.uri if hasattr(rows, "uri") else _storage(rows).uri)
-
-
-def _storage(rows: Any) -> Storage:
-    if isinstance(rows, Storage):
-        return rows
-    if isinstance(rows, Sync) or hasattr(rows, "storage_options"):  # of agents
-        return Storage(rows.uri, lambda: rows.storage_options)
-    raise ConfigError(
-        f"a {type(rows).__name__} is neither a synced table nor a tail",
-        hint="give a Sync, the path of its table, or a Tail",
-    )
+def _warn_of_loop(outlet: Outlet) -> None:
+    warn(f"{outlet.stream} is exported into itself: this creates an endless loop")
 
 
 def _journal_path(storage: Storage, arn: str, span: Range) -> Path:
@@ -195,7 +153,7 @@ def _journal_path(storage: Storage, arn: str, span: Range) -> Path:
         return Path(span.journal).expanduser().absolute()
     if storage.folder is None:
         raise ConfigError(
-            f"{storage.uri} is no folder of this machine, so the position needs a place",
+            f"{storage.uri} is not a folder of this machine, so the position needs a place",
             hint="give journal= with a local path",
         )
     name = arn

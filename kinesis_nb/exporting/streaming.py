@@ -1,4 +1,4 @@
-"""An export that runs in the background: takes rows from a feeder, and gives them to an exporter."""
+"""An export that runs in the background: takes rows from a RowSource, and gives them to an Exporter."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from kinesis_nb.core.arguments import hinted, in_seconds
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.display import show_live, table_html
 from kinesis_nb.errors import KinesisError, TableError
-from kinesis_nb.exporting.entries import Options, Preparer
+from kinesis_nb.exporting.entries import Preparer
 from kinesis_nb.exporting.exporter import STREAMED, Exporter
-from kinesis_nb.exporting.report import ExportReport, Settled, Tally
+from kinesis_nb.exporting.options import Delivery
+from kinesis_nb.exporting.report import DoneRows, ExportReport, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from kinesis_nb.core.arguments import Seconds
-    from kinesis_nb.core.transport import Clock, Kinesis
-    from kinesis_nb.exporting.journal import Journal
-    from kinesis_nb.exporting.rows import Feeder
-    from kinesis_nb.exporting.target import Target
+    from kinesis_nb.exporting.options import RecordOptions
+    from kinesis_nb.exporting.rows import RowSource
+    from kinesis_nb.exporting.target import Outlet, Target
 
-POLL_SECONDS = 0.5  # between two looks at the source
+POLL_SECONDS = 0.5  # between two polls for new rows
 STOP_SECONDS = 10.0
-SLICE_SECONDS = 0.2  # a chosen rate is kept over this time
-NAMED = 1_000  # of the rows that were given up, those in the report: an export may run for ever
+SLICE_SECONDS = 0.2  # rate= holds over each interval of this length
+NAMED = 1_000  # rows that were given up and are in the report, the newest: an export may run for ever
 _FAILED = {"shard_id": pl.String, "shard_offset": pl.Int64, "reason": pl.String}
 
 
 @dataclass(frozen=True, slots=True)
 class StreamingExportStatus:
-    """A moment of a streaming export.
+    """A snapshot of a streaming export.
 
     Attributes
     ----------
     state
-        ``running``, ``ended`` (a time range is through), ``stopped`` or ``failed``.
+        ``running``, ``ended`` (everything up to ``end=``, or from an ended tail, is sent), ``stopped`` or ``failed``.
     rows
-        Acknowledged, by all runs of this export together.
+        Rows that the service acknowledged, by all runs of this export together.
     pending
         Rows that were read and are not acknowledged yet.
     possible_duplicates
-        Of all runs together: each of so many rows may be in the output stream twice.
+        By all runs: how many rows may be in the output stream twice.
     failed
         Rows that were given up, by all runs; :attr:`StreamingExport.failed` says why.
     report
         Of this run: requests, retries, throttles, per-shard counts, and the newest 1,000 rows that were given up.
     dropped
-        Rows that a tail had no room for before they were taken; ``on_full="block"`` keeps it from doing so.
+        Rows that a tail dropped before they were taken, because it was full; ``on_full="block"`` avoids that.
     error
-        Why it failed or is trying again, else an empty string.
+        Why it failed, or why it is retrying (the table cannot be read, the disk of the journal is full); else empty.
     waits_for
-        With ``end=``: what has to come before it ends, else an empty string.
+        With ``end=``: what has to happen before it ends; else empty.
 
     Examples
     --------
@@ -102,32 +102,22 @@ class StreamingExport:
     """
 
     def __init__(
-        self,
-        kinesis: Kinesis,
-        clock: Clock,
-        target: Target,
-        feeder: Callable[[Callable[[int], int]], Feeder],
-        options: Options,
-        *,
-        schema: pl.Schema,
-        journal: Journal | None,
-        rate: float | None,
+        self, outlet: Outlet, target: Target, rows: RowSource, options: RecordOptions, rate: float | None
     ) -> None:
-        self.stream = target.stream
-        self.journal, self.tally = journal, Tally(target.stream, named=NAMED)
-        self._clock, self._target, self._rate = clock, target, rate
-        self._preparer = Preparer(kinesis, schema, options, self._gave_up)
-        self._exporter = Exporter(kinesis, target, clock, self.tally, ordered=True, journal=journal)
+        self.stream = outlet.stream
+        self.journal, self.tally = rows.journal, Tally(outlet.stream, named=NAMED)
+        self._clock, self._target, self._rows, self._rate = outlet.clock, target, rows, rate
+        self._preparer = Preparer(outlet.kinesis, rows.schema, options, self._gave_up)
+        self._exporter = Exporter(outlet, target, self.tally, Delivery(), rows.journal)
         self._stopping = threading.Event()
         self._over = threading.Event()
         self._passes = threading.Condition()  # guards the two below
-        self._begun = 0  # looks at the source that were begun
-        self._queued_by_pass = (0, 0)  # the last look that ended, and how many rows were queued by then
+        self._begun = 0  # polls that have begun
+        self._queued_by_pass = (0, 0)  # the last poll that ended, and how many rows were queued by then
         self._next_row = 0
-        self._started = self._due = clock.monotonic()
+        self._started = self._due = outlet.clock.monotonic()
         self._error: BaseException | None = None
-        self._trouble = ""
-        self._feeder = feeder(self._number)
+        self._retry_reason = ""
 
     def start(self) -> None:
         """Start the threads; returns at once."""
@@ -143,18 +133,28 @@ class StreamingExport:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._look()
-                if self._feeder.is_over:
+                self._poll()
+                if self._rows.is_over:
                     break
                 self._stopping.wait(POLL_SECONDS)
-            if not self._stopping.is_set() or self.journal is None:  # what a tail gave is nowhere else
+            if not self._stopping.is_set() or self.journal is None:  # rows taken from a tail are nowhere else
                 self._exporter.finish(lambda _rows: None)
         except BaseException as error:  # noqa: BLE001 - a thread's failure must reach the user, whatever it is
-            self._error = error
+            self._error = None if self._was_stopped(error) else error
         finally:
+            self._stop_sending()
             self._exporter.stop()
             self._close_journal()
             self._over.set()
+
+    def _was_stopped(self, error: BaseException) -> bool:
+        """Whether it was stopped while it waited for a full disk; closing the journal finds out if there is room."""
+        return isinstance(error, TableError) and error.retryable and self._stopping.is_set()
+
+    def _stop_sending(self) -> None:
+        self._exporter.halt()
+        if self.journal is not None:
+            self.journal.stop_waiting()
 
     def _close_journal(self) -> None:
         try:
@@ -163,20 +163,21 @@ class StreamingExport:
         except KinesisError as error:
             self._error = self._error or error
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         with self._passes:
             self._begun += 1
             number = self._begun
         try:
-            for rows, first_row in self._feeder.parts():
+            for rows, first_row in self._rows.parts(self._number):
                 self._feed(rows, first_row)
                 if self._stopping.is_set():
                     return
-            self._trouble = ""
+            self._retry_reason = ""
         except TableError as error:
             if not error.retryable:  # the journal could not be written: what was taken is not queued
                 raise
-            self._trouble = str(error)
+            if not self._stopping.is_set():
+                self._retry_reason = str(error)
             return
         if self._exporter.error is not None:
             raise self._exporter.error
@@ -186,24 +187,24 @@ class StreamingExport:
             self._queued_by_pass = (number, self._next_row)
 
     def _number(self, rows: int) -> int:
-        """Return the number of the first of so many rows that come next."""
+        """Return the number of the first of the next rows, and count all of them."""
         first = self._next_row
         self._next_row += rows
         return first
 
     def _feed(self, rows: pl.DataFrame, first_row: int) -> None:
         for part in rows.iter_slices(self._slice_rows(rows.height)):
-            records = self._preparer.records(part, first_row, Settled())
+            records = self._preparer.records(part, first_row, DoneRows())
             first_row += part.height
             records = self._without_large(records)
             self._exporter.wait_for_room(STREAMED, lambda _rows: None)
             self._pace(part.height)
-            if self._stopping.is_set():
+            if self._stopping.is_set() and self.journal is not None:  # rows taken from a tail are nowhere else
                 return
             self._exporter.queue(self._preparer.entries(records))
 
     def _without_large(self, records: pl.DataFrame) -> pl.DataFrame:
-        """Give up what the output stream does not take: nobody is there to ask, and the rest must go on."""
+        """Give up what the output stream does not take: nobody is there to ask, and the rest must not wait."""
         is_large = pl.col("size") > self._target.record_bytes
         large = records.filter(is_large)
         if large.height:
@@ -227,36 +228,36 @@ class StreamingExport:
     # --- what the user has ---
 
     def stop(self) -> None:
-        """Stop, after the answers to the requests under way. Stopping twice is fine; calling again resumes."""
+        """Stop after the responses to the requests under way. Stopping twice is fine; the same call resumes."""
         self.request_stop()
         self.join(STOP_SECONDS)
 
     def request_stop(self) -> None:
-        """Begin to stop, and return at once."""
+        """Start to stop, and return at once."""
         self._stopping.set()
         if self.journal is not None:
-            self._exporter.halt()
+            self._stop_sending()
 
     @hinted
     def join(self, timeout: Seconds) -> bool:
-        """Wait until it is over; return whether it is."""
+        """Wait until the export is over; return whether it is."""
         return interrupt.wait(self._over, in_seconds(timeout))
 
     @hinted
     def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:
-        """Wait until everything that is in the table now is sent.
+        """Wait until every row that is in the table now is sent.
 
         Parameters
         ----------
         timeout
-            Seconds, or a timedelta; None waits as long as it takes.
+            Seconds, or a timedelta; None waits without a limit.
         until_caught_up
-            False waits until the export ends, which one without an end never does by itself.
+            False waits until the export ends; without ``end=`` it never ends by itself.
 
         Returns
         -------
         bool
-            False when the time ran out, or the export was stopped before.
+            False after the timeout, or when the export was stopped before.
 
         Raises
         ------
@@ -281,19 +282,19 @@ class StreamingExport:
         return number > begun and self.tally.first_open >= queued
 
     def status(self) -> StreamingExportStatus:
-        """Return a moment of the export."""
+        """Return a snapshot of the export."""
         report = self.tally.report(self._clock.monotonic() - self._started)
         journal = self.journal
         return StreamingExportStatus(
-            self._state(),
-            report.rows if journal is None else journal.rows,
-            self.tally.open,
-            report.possible_duplicates if journal is None else journal.possible_duplicates,
-            self.tally.failed if journal is None else journal.failed,
-            report,
-            self._feeder.dropped,
-            str(self._error or self._trouble),
-            self._feeder.waits_for if self.is_running else "",
+            state=self._state(),
+            rows=report.rows if journal is None else journal.rows,
+            pending=self.tally.open,
+            possible_duplicates=report.possible_duplicates if journal is None else journal.possible_duplicates,
+            failed=self.tally.failed if journal is None else journal.failed,
+            report=report,
+            dropped=self._rows.dropped,
+            error=str(self._error or self._retry_reason or ("" if journal is None else journal.retry_reason)),
+            waits_for=self._rows.waits_for if self.is_running else "",
         )
 
     def _state(self) -> str:
@@ -315,8 +316,8 @@ class StreamingExport:
 
     @property
     def has_trouble(self) -> bool:
-        """Whether it cannot read its rows at the moment."""
-        return bool(self._trouble)
+        """Whether it cannot read its rows now, and retries; a call with new credentials may help."""
+        return bool(self._retry_reason)
 
     @property
     def failed(self) -> pl.DataFrame:
@@ -327,11 +328,11 @@ class StreamingExport:
 
     def __repr__(self) -> str:
         status = self.status()
-        trouble = f", {status.error}" if status.error else ""
+        error = f", {status.error}" if status.error else ""
         waits = f", waits for {status.waits_for}" if status.waits_for else ""
         return (
             f"<StreamingExport to {self.stream}: {status.state}, {status.rows:,} rows,"
-            f" {status.pending:,} pending, {status.possible_duplicates:,} possible duplicates{waits}{trouble}>"
+            f" {status.pending:,} pending, {status.possible_duplicates:,} possible duplicates{waits}{error}>"
         )
 
     def _ipython_display_(self) -> None:

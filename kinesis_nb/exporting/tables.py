@@ -1,4 +1,4 @@
-"""Any table -> batches of polars that hold exactly what it holds; what goes wrong with a frame is said here."""
+"""Any table -> batches of polars with exactly its values; what is wrong with a frame is reported from here."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow has no types)
@@ -20,11 +20,11 @@ from kinesis_nb.exporting.refusals import converted, reading
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-CHUNK_ROWS = 20_000  # enough for the columns to pay, and little memory
+CHUNK_ROWS = 20_000  # large enough to work by column, small in memory
 _JOINED_BY = "_"  # the levels of a column's name
 
 
-class Rows(NamedTuple):
+class FrameRows(NamedTuple):
     """A table as an export reads it.
 
     Attributes
@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     batches
         All rows, once.
     whole
-        All of it for a look ahead; None for what can be read only once.
+        All of it, to be read ahead; None for what can be read only once.
     in_memory
         Whether reading ahead costs nothing.
     """
@@ -43,7 +43,7 @@ class Rows(NamedTuple):
     in_memory: bool
 
 
-def read_rows(frame: Any) -> Rows:
+def read_rows(frame: Any) -> FrameRows:
     """Return any table as rows; a LazyFrame and a stream of Arrow batches are read as they are needed.
 
     A Series is a table of one column. The named levels of a pandas index are columns, those without a name are not.
@@ -57,13 +57,13 @@ def read_rows(frame: Any) -> Rows:
         if isinstance(frame, pl.LazyFrame):
             batches = frame.collect_batches(chunk_size=CHUNK_ROWS, maintain_order=True, lazy=True)
             schema = _of_polars(frame.collect_schema().to_frame(), 0).schema
-            return Rows(schema, _as_they_come(batches, _of_polars), frame, in_memory=False)
+            return FrameRows(schema, _as_they_come(batches, _of_polars), frame, in_memory=False)
         if isinstance(frame, pa.RecordBatchReader):
             empty = ((field.name, pa.chunked_array([], field.type)) for field in frame.schema)
             schema = _of_columns(empty, 0).schema
-            return Rows(schema, _as_they_come(frame, _of_arrow), None, in_memory=False)
+            return FrameRows(schema, _as_they_come(frame, _of_arrow), None, in_memory=False)
         whole = _whole(frame)
-    return Rows(whole.schema, whole.iter_slices(CHUNK_ROWS), whole.lazy(), in_memory=True)
+    return FrameRows(whole.schema, whole.iter_slices(CHUNK_ROWS), whole.lazy(), in_memory=True)
 
 
 def _as_they_come(batches: Iterable[Any], frame_of: Any) -> Iterator[pl.DataFrame]:

@@ -1,9 +1,9 @@
-"""The output stream of an export: its ARN, and what the service tells of it where the policy allows to ask."""
+"""The output stream of an export: the way to it, and what the service says about it where the policy allows to ask."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from kinesis_nb.core.retry import Patient
@@ -11,22 +11,50 @@ from kinesis_nb.core.shards import MAX_HASH_KEY
 from kinesis_nb.errors import AccessDenied, ConfigError, CredentialsError, ServiceError, StreamNotFound, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from kinesis_nb.core.transport import Clock, Kinesis
+    from kinesis_nb.core.transport import Clock, Kinesis, PutResult
 
 T = TypeVar("T")
 
 RECORD_BYTES = 2**20  # AWS: the default limit of a stream, data and key
 LARGEST_RECORD_BYTES = 10 * 2**20  # AWS: what that limit can be raised to
-MOST_LANES = 64  # as many as there are connections
-LANES_UNSEEN = 8  # where the shards are not known
+MOST_LANES = 64  # the connections of a client
+LANES_UNSEEN = 8  # lanes where the shards are not known
 _AUTO = "AUTO"
+_CLOCK_MARGIN = timedelta(minutes=1)  # arrival times are the service's, and may be a bit off
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """The way to an output stream; made once for an export, and the only thing in it that knows the service.
+
+    Attributes
+    ----------
+    stream
+        What calls name the stream by.
+    arn
+        What the user named it by.
+    """
+
+    kinesis: Kinesis
+    clock: Clock
+    stream: str
+    arn: str
+
+    def put(self, records: Sequence[bytes]) -> list[PutResult]:
+        """Write records; raise KinesisError when the request fails as a whole."""
+        return self.kinesis.put_records(self.stream, records)
+
+    def find(self, records: Sequence[bytes], seconds: float) -> list[str | None]:
+        """Return the shard of each record that was sent `seconds` ago; None for one that is not there."""
+        since = self.kinesis.server_time().earliest - timedelta(seconds=seconds) - _CLOCK_MARGIN
+        return self.kinesis.find(self.stream, records, since)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an export goes.
+    """What is known of an output stream.
 
     Attributes
     ----------
@@ -37,19 +65,18 @@ class Target:
     record_bytes
         The largest record that the stream takes, data and key.
     created_at
-        When the stream was created (ISO, UTC): a stream that was deleted and made again is another one. None where the
+        When the stream was created (ISO, UTC): a stream that was deleted and re-created is another one. None where the
         policy does not allow to ask.
     """
 
-    stream: str
     hash_ranges: tuple[int, ...]
     shards_per_lane: int | None = None
     record_bytes: int = RECORD_BYTES
     created_at: str | None = None
 
 
-def look_up(kinesis: Kinesis, clock: Clock, stream: str, arn: str) -> Target:
-    """Ask what the policy allows to ask; a writer that may only put records goes by hash keys and defaults.
+def describe_target(outlet: Outlet) -> Target:
+    """Ask what the policy allows to ask; a writer that may only put records uses hash keys and defaults.
 
     Raises
     ------
@@ -58,7 +85,7 @@ def look_up(kinesis: Kinesis, clock: Clock, stream: str, arn: str) -> Target:
     ConfigError
         When the credentials see a stream of that name with another ARN: of another account, for example.
     """
-    patient = Patient(kinesis, clock)
+    patient, stream, arn = Patient(outlet.kinesis, outlet.clock), outlet.stream, outlet.arn
     extras = _if_allowed(lambda: patient.describe_extras(stream))
     if extras is not None and extras.arn not in (None, arn):
         raise ConfigError(
@@ -66,23 +93,23 @@ def look_up(kinesis: Kinesis, clock: Clock, stream: str, arn: str) -> Target:
             hint="connect with credentials of the stream's own account",
         )
     if extras is not None and extras.distribution == _AUTO:
-        warn(f"{stream} distributes records by itself (AUTO), so nobody can keep the order of a partition key in it")
+        warn(f"{stream} distributes records by itself (AUTO), so the order of a partition key cannot be kept in it")
     limit = (extras and extras.max_record_bytes) or RECORD_BYTES
     created_at = extras.created_at.astimezone(UTC).isoformat() if extras and extras.created_at else None
     shards = _if_allowed(lambda: patient.list_shards(stream))
     ends = sorted(shard.hash_range[1] for shard in shards or () if shard.is_open)
     if not ends:
         ends = [MAX_HASH_KEY * (lane + 1) // LANES_UNSEEN for lane in range(LANES_UNSEEN)]
-        return Target(stream, tuple(ends), None, limit, created_at)
+        return Target(tuple(ends), None, limit, created_at)
     per_lane = -(-len(ends) // MOST_LANES)
     lanes = ends[per_lane - 1 :: per_lane]
     if lanes[-1] != ends[-1]:
         lanes.append(ends[-1])
-    return Target(stream, tuple(lanes), per_lane, limit, created_at)
+    return Target(tuple(lanes), per_lane, limit, created_at)
 
 
 def _if_allowed(ask: Callable[[], T]) -> T | None:
-    """Ask for something that helps and is not needed."""
+    """Return what helps but is not needed; None where the policy does not allow it."""
     try:
         return ask()
     except (StreamNotFound, CredentialsError):

@@ -1,4 +1,4 @@
-"""How fast a shard may be written to: what it refuses is the only thing that says so."""
+"""How fast a shard may be written to: only its refusals say so."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 SHARD_RECORDS, SHARD_BYTES = 1_000, 2**20  # AWS: what a shard takes in a second
 MOST_RECORDS = 500  # AWS: per PutRecords request
 MOST_BYTES = 5 * 2**20  # AWS takes 10 MiB per request, some servers half of it
-_STEP = 0.1  # a second without a refusal: so much faster, in shards
-_CUT = 0.85  # a refusal: so much of the rate is left
+_STEP = 0.1  # added to the rate, in shards, per second without a refusal
+_CUT = 0.85  # the share of the rate that a refusal leaves
 _CUT_SECONDS = 0.5  # refusals that come sooner than this after a cut belong to the same overload
 _SLOWEST = 0.02  # of a shard
 _REQUEST_SECONDS = 0.5  # a paced request holds what the shards take in this time
 
 
-class Pacer:
+class WriteRate:
     """Additive increase, multiplicative decrease, for the shards of one lane.
 
     Rates are in shards: a shard takes 1,000 records and 1 MiB per second, whichever is used up first. Without a limit
@@ -46,7 +46,7 @@ class Pacer:
         )
 
     def sent(self, records: int, size: int, *, throttled: bool, refused: bool = False) -> None:
-        """Note what a request held, whether some of it was refused for lack of throughput, and whether all of it was.
+        """Record what a request held, whether some of it was refused for lack of throughput, and whether all of it was.
 
         What was refused counts as well: an overloaded shard has nothing left for an early second try.
         """
@@ -58,7 +58,7 @@ class Pacer:
             self._changed = now
         self._refusals = self._refusals + 1 if refused else 0
         wait = max(records / SHARD_RECORDS, size / SHARD_BYTES) / self._rate
-        if throttled:  # by then there is room for a paced request, however large this one was
+        if throttled:  # a paced request fits by then, however large this one was
             wait = min(wait, _REQUEST_SECONDS)
         if self._refusals:
             wait = max(wait, _REQUEST_SECONDS * min(2**self._refusals, 8) * self._clock.random())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 from itertools import accumulate, chain
 from math import isfinite
@@ -130,6 +131,29 @@ class Leaf:
         return pa.array(values, self._arrow)
 
 
+class Day:
+    """A date in ISO 8601, which JSON has as text."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def annotation(self, *, forbid_unknown: bool) -> Any:  # noqa: ARG002 - as of a leaf
+        """Return the type to decode into."""
+        return date | None
+
+    def fit(self, raw: bytes, misfits: Misfits) -> Any:
+        """Return the date, or None and a word in `misfits`."""
+        try:
+            return msgspec.json.decode(raw, type=date | None)
+        except msgspec.ValidationError:
+            misfits.lost.append(f"{self._path}: {_kind(raw)} does not fit Date")
+            return None
+
+    def column(self, values: list[Any]) -> pa.Array:
+        """Return the values as an Arrow array."""
+        return pa.array(values, pa.date32())
+
+
 class List:
     """An array."""
 
@@ -230,7 +254,7 @@ class Object:
         return pa.StructArray.from_arrays(self.columns(values), names=self.names, mask=missing)
 
 
-Shape = Leaf | List | Object
+Shape = Leaf | Day | List | Object
 
 
 def object_shape(dtype: pl.Struct, path: str | None = None, text: frozenset[str] = frozenset()) -> Object:
@@ -262,6 +286,8 @@ def shape_of(dtype: Any, path: str, text: frozenset[str]) -> Shape:
             return object_shape(dtype, path, text)
         case pl.List():
             return List(shape_of(dtype.inner, f"{path}[]", text), path)
+        case pl.Date():
+            return Day(path)
         case _ if dtype in _AS_ARROW or _integer_range(dtype):
             return Leaf(dtype, path, as_text=path in text)
         case _:

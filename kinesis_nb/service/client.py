@@ -239,8 +239,9 @@ class KinesisClient:
         try:
             names = self.list_streams() if stream else []
         except KinesisError:
-            return "check the name and the region"
-        return closest(stream, names) or "source.explore() lists the streams; region= of connect() chooses where"
+            return "check the name, and the region: connect(region=...) chooses another one"
+        other = f"connect(region=...) chooses another region than {self._config.region}"
+        return closest(stream, names) or f"source.explore() lists the streams; {other}"
 
 
 def _malformed(operation: str, why: str) -> MalformedAnswer:

@@ -21,7 +21,7 @@ from botocore.utils import InstanceMetadataFetcher
 
 from kinesis_nb.access.credentials import Auth, AwsInstance, Profile, StaticCredentials, StsRole
 from kinesis_nb.core.halt import acquire, holding
-from kinesis_nb.errors import KinesisError, ServiceError, forget_frames
+from kinesis_nb.errors import CredentialsError, KinesisError, ServiceError, forget_frames
 from kinesis_nb.service.translate import RENEWABLE, translate
 
 if TYPE_CHECKING:
@@ -175,6 +175,11 @@ def sign_in(auth: Auth | AwsInstance, region: str, clock: Clock) -> Renewable:
         if isinstance(auth, AwsInstance):
             session.register_component("credential_provider", _instance_providers(session))
         found = session.get_credentials()
+        if found is None and isinstance(auth, Profile):
+            raise CredentialsError(
+                f"{auth} of the AWS configuration has no credentials",
+                hint=f"`aws configure --profile {auth.name}` adds an access key; for SSO `aws configure sso`",
+            )
         return Loaded(found) if found else None
 
     return Renewable(load, clock)

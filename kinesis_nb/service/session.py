@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -11,9 +12,9 @@ import botocore.session
 from botocore import exceptions as boto_errors
 from botocore.config import Config
 
-from kinesis_nb.access.config import SourceConfig, check_endpoint
+from kinesis_nb.access.config import SourceConfig, check_endpoint, masked
 from kinesis_nb.access.credentials import Profile
-from kinesis_nb.errors import forgetful
+from kinesis_nb.errors import closest, forgetful, warn
 from kinesis_nb.service.credentials import NOT_WHOLE, Renewable, assume, sign_in, signed
 from kinesis_nb.service.deadline import set_deadlines
 from kinesis_nb.service.redact import install
@@ -61,6 +62,8 @@ def make_client(config: SourceConfig, credentials: Renewable, service: str = "ki
         session.register_component("data_loader", _models())
         session.set_config_variable("sts_regional_endpoints", "regional")  # not the global sts.amazonaws.com
         session.register_component("credential_provider", _Given(credentials))
+        if service == "kinesis" and config.endpoint_url is None:
+            _warn_of_region(session, config.region)
         client = session.create_client(
             service,
             region_name=config.region,
@@ -82,6 +85,38 @@ def configured_region(profile: str | None) -> str:
         return str(botocore.session.Session(profile=profile).get_scoped_config().get("region", ""))
     except boto_errors.BotoCoreError:  # no such profile, or a file that cannot be read: the first call says so
         return ""
+
+
+def configured_endpoint(profile: str) -> str:
+    """Return where botocore sends a client of Kinesis that is of a profile, without a password; ``""`` is AWS."""
+    try:
+        session = botocore.session.Session(profile=profile)
+        scoped = session.get_scoped_config()
+        services = session.full_config.get("services", {}).get(scoped.get("services", ""), {})
+    except boto_errors.BotoCoreError:
+        return ""
+    of_kinesis = services.get("kinesis", {})
+    found = (
+        os.environ.get("AWS_ENDPOINT_URL_KINESIS"),
+        os.environ.get("AWS_ENDPOINT_URL"),
+        of_kinesis.get("endpoint_url") if isinstance(of_kinesis, dict) else None,
+        scoped.get("endpoint_url"),
+    )
+    return masked(next((url for url in found if url), ""))
+
+
+def _warn_of_region(session: botocore.session.Session, region: str) -> None:
+    """Ask about a region that botocore does not know: it may be new, and it may be mistyped."""
+    known = [
+        name
+        for partition in session.get_available_partitions()
+        for name in session.get_available_regions("kinesis", partition)
+    ]
+    if region not in known:
+        meant = closest(region, known)
+        warn(
+            f"boto3 does not know the region {region!r}; requests go there all the same{f'; {meant}' if meant else ''}"
+        )
 
 
 def is_aws(config: SourceConfig) -> bool:

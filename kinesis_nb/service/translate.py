@@ -7,11 +7,12 @@ import json
 import re
 import urllib.request
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 from botocore import exceptions as boto_errors
 from urllib3.exceptions import LocationValueError
 
-from kinesis_nb.access.config import Proxy, masked
+from kinesis_nb.access.config import Proxy, is_loopback, masked
 from kinesis_nb.access.permissions import SERVICE_OF, statement
 from kinesis_nb.errors import (
     AccessDenied,
@@ -21,6 +22,7 @@ from kinesis_nb.errors import (
     IteratorExpired,
     KeyUnavailable,
     KinesisError,
+    NotListening,
     PositionTrimmed,
     ServiceError,
     StreamNotFound,
@@ -83,6 +85,8 @@ _SKEW = timedelta(minutes=4)  # AWS takes signatures that are 5 minutes off
 _NOT_OPTED_IN = {"OptInRequired", "KMSOptInRequired", "SubscriptionRequiredException"}
 _DENIED = {"AccessDeniedException", "AccessDenied"}
 _ARN = re.compile(r"on resource: (arn:[^\s\"]+)")
+_XML_CODE = re.compile(r"<Code>(\w+)</Code>", re.ASCII)
+_PLAIN_HTTP = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 _CALLER = re.compile(r"User: (arn:\S+)")
 
 
@@ -142,7 +146,7 @@ def _refused(error: boto_errors.ClientError, action: str, no_stream: str) -> Kin
             return Throttled(said, retryable=True)
         case _ if code in _BLOCKED_KEYS:
             why = f"the key that the stream is encrypted with {_BLOCKED_KEYS[code]}: {message}"
-            return KeyUnavailable(why, hint="mend the key before the stream's retention ends", retryable=True)
+            return KeyUnavailable(why, hint="fix the key before the stream's retention ends", retryable=True)
         case "403":  # without a code of AWS
             return ServiceError(
                 said, hint="a proxy or a firewall on the way refused it; ask for the host to be allowed"
@@ -182,14 +186,20 @@ def _bad_credentials(error: boto_errors.ClientError, action: str, now: datetime 
 def translate_local(error: Exception, action: str, proxy: Proxy | None = None) -> KinesisError:
     """Translate what botocore raised by itself, without an answer of the service."""
     match error:
-        case boto_errors.NoCredentialsError() | boto_errors.PartialCredentialsError():
+        case boto_errors.PartialCredentialsError():
+            return CredentialsError(
+                f"an access key of the AWS configuration is incomplete: {error.kwargs.get('cred_var')} is missing"
+                f" ({error.kwargs.get('provider')})",
+                hint="add it, for example with `aws configure`, or give auth= other credentials",
+            )
+        case boto_errors.NoCredentialsError():
             return CredentialsError(
                 "no AWS credentials were found", hint="pass auth=StaticCredentials(...) or auth=Profile(...), or log in"
             )
         case boto_errors.ProfileNotFound():
             return ConfigError(str(error), hint="`aws configure list-profiles` shows the profiles")
         case boto_errors.ConfigParseError() | boto_errors.ConfigNotFound() | boto_errors.InvalidConfigError():
-            return ConfigError(masked(_one_line(error)), hint="mend the AWS configuration, ~/.aws/config")
+            return ConfigError(masked(_one_line(error)), hint="fix the AWS configuration, ~/.aws/config")
         case (
             boto_errors.CredentialRetrievalError()
             | boto_errors.TokenRetrievalError()
@@ -224,13 +234,34 @@ def _no_response(
             f"{action}: the address of the proxy or of the server cannot be used",
             hint="look at HTTPS_PROXY: in a password write / as %2F, ? as %3F, # as %23, % as %25",
         )
+    if address := _refusing(error):
+        port = urlsplit(address).port
+        return NotListening(
+            f"{action}: nothing listens at {address}",
+            hint=f"start the server, for example `kinesis-nb emulator --port {port}`, or correct endpoint_url=",
+            retryable=True,
+        )
     way = f" through proxy {_proxy_used(proxy)}" if is_proxy else ""
     hint = "look at the network, and at region= and endpoint_url= of the source"
     return ServiceError(f"{action}{way}: {masked(_one_line(error))}", hint=hint, retryable=True)
 
 
+def _refusing(error: boto_errors.HTTPClientError | boto_errors.ConnectionError) -> str:
+    """Return the address of this machine at which nothing listens; ``""`` for any other error."""
+    why = error.kwargs.get("error")
+    address = masked(str(error.kwargs.get("endpoint_url", ""))).rstrip("/")
+    is_refused = isinstance(error, boto_errors.EndpointConnectionError) and isinstance(
+        getattr(why, "__cause__", None), ConnectionRefusedError
+    )
+    return address if is_refused and is_loopback(urlsplit(address).hostname or "") else ""
+
+
 def _code(error: boto_errors.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+    """Return the service's code; some servers, and AWS's front ends, send it as XML in place of JSON."""
+    said = error.response.get("Error", {})
+    code = str(said.get("Code", ""))
+    found = _XML_CODE.search(str(said.get("Message", ""))) if code.isdecimal() else None
+    return found[1] if found else code
 
 
 def _denied(action: str, message: str, resource: str) -> AccessDenied:
@@ -292,6 +323,11 @@ def _wrong_clock(ahead: timedelta) -> tuple[str, str]:
 
 def _bad_certificate(error: boto_errors.SSLError, action: str) -> ServiceError:
     why = masked(_one_line(error))
+    if any(sign in why.upper().replace(" ", "_") for sign in _PLAIN_HTTP):
+        return ServiceError(
+            f"{action}: the server does not speak TLS ({why})",
+            hint="if it is a server of plain HTTP, write http:// in endpoint_url=; else look for a proxy on the way",
+        )
     if re.search("mismatch|doesn't match|subjectAltName", why):
         return ServiceError(
             f"{action}: the server's certificate is not of this host ({why})",

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from kinesis_nb.reading.scheduler import Scheduler
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from kinesis_nb.core.transport import Clock
     from kinesis_nb.reading.consumer import ConsumerStats
     from kinesis_nb.reading.feed import Feed
     from kinesis_nb.syncing.intake import Intake
@@ -21,16 +24,20 @@ class Readers:
     def __init__(self, intake: Intake, ledger: Ledger, signals: Signals, upkeep: Upkeep) -> None:
         self._intake, self._ledger, self._signals, self._upkeep = intake, ledger, signals, upkeep
         self._scheduler: Scheduler | None = None  # none before the table is owned
+        self._clock: Clock | None = None
+        self.stopped_at: datetime | None = None
 
     def start(self, feed: Feed) -> None:
         """Start to read; shards that have ended in the table are skipped."""
         self._scheduler = Scheduler(feed, self._intake, skipped=self._ledger.settled, on_done=self._signals.end)
+        self._clock = feed.clock
         self._scheduler.start()
         self._upkeep.start(f"kinesis_nb {feed.stream} upkeep")
 
     def stop(self) -> None:
         """End all threads, and wait for none."""
         self._upkeep.stop()
+        self.stopped_at = self._clock.now() if self._clock is not None else None
         if self._scheduler is not None:
             self._scheduler.stop(0)
 

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from kinesis_nb.table.storage import Storage
 
 _syncs: Registry[Sync] = Registry()
-atexit.register(_syncs.stop_all)
+
+
+@atexit.register
+def _end_all() -> None:
+    for sync in _syncs.stop_all():
+        sync.warn_if_left_alone()
 
 
 def sync_feed(

@@ -12,6 +12,7 @@ from kinesis_nb.reading.consumer import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from kinesis_nb.reading.consumer import ConsumerStats
 
@@ -41,6 +42,8 @@ class SyncStatus:
     kept_apart_by
         What makes sure that no second writer gets rows into the table: the file system, or the conditional writes of
         the object store, which were tried before the first commit. Stores without them are refused.
+    as_of
+        When it stopped, so how old `lag` is; None while it runs.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class SyncStatus:
     error: str
     kept_apart_by: str = ""
     filtered: int = 0
+    as_of: datetime | None = None
 
     @property
     def dropped(self) -> int:
@@ -71,6 +75,7 @@ class SyncStatus:
 
     def __repr__(self) -> str:
         lag = "unknown lag" if self.lag is None else f"{self.lag.total_seconds():,.1f} s behind"
+        lag += f" as of {self.as_of:%Y-%m-%d %H:%M:%S} UTC" if self.as_of else ""
         filtered = f"{self.filtered:,} rows not kept" if self.filtered else ""
         notes = "".join(f", {note}" for note in (filtered, told(self.dropped), *self.lost, self.error) if note)
         return (

@@ -103,6 +103,7 @@ class Sync(TableLike):
         part: RunPart | None = None,
     ) -> None:
         self._warned_of = 0  # how many dropped user records the user was warned of
+        self._is_left_alone = True  # nobody has waited for it or stopped it
         self.stream = feed.stream
         self._feed, self._table = feed, table
         self._viewing, self._numbers = threading.Lock(), Txns(table.storage)  # the lock is held during I/O
@@ -158,6 +159,7 @@ class Sync(TableLike):
         TableError
             When rows that were read could not be committed. Nothing is lost: the next sync reads them again.
         """
+        self._is_left_alone = False
         self.request_stop()
         has_ended = self.join(STOP_SECONDS)
         self._readers.join()
@@ -185,13 +187,14 @@ class Sync(TableLike):
         Returns
         -------
         bool
-            False when the time ran out, or the sync was stopped before.
+            False when the time ran out, or the sync was stopped before; then a warning says when.
 
         Raises
         ------
         KinesisError
             What the sync failed with.
         """
+        self._is_left_alone = False
         caught_up = self.all_caught_up() if until_caught_up else iter(lambda: False, None)
         give_up = self._feed.clock.monotonic() + in_seconds(timeout)
         while not self._committer.join(0.05):
@@ -203,7 +206,19 @@ class Sync(TableLike):
         if self._signals.error is not None:
             raise self._signals.error
         self._warn()
+        if until_caught_up and not self._readers.has_finished:
+            since = f" at {ended:%Y-%m-%d %H:%M:%S} UTC" if (ended := self._readers.stopped_at) else ""
+            warn(f"sync of {self.stream}: stopped{since}; what arrived later is not in the table")
         return self._readers.has_finished
+
+    def warn_if_left_alone(self) -> None:
+        """Warn at the end of the process when nobody waited: a script may have ended before anything was read."""
+        if self._is_left_alone:
+            rows = self._intake.snapshot().committed
+            warn(
+                f"sync of {self.stream}: stopped by the end of this process; {rows:,} rows were committed by"
+                " this run; the next sync of the table reads the rest. Call wait() before a script ends"
+            )
 
     def _warn(self) -> None:
         """Warn of dropped user records in the user's own thread: what a shard's thread prints lands anywhere."""
@@ -249,6 +264,7 @@ class Sync(TableLike):
             str(self._signals.error or retrying or self._readers.lingering),
             self._table.storage.kept_apart_by,
             now.filtered,
+            None if self.is_active else self._readers.stopped_at,
         )
 
     def _state(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pyarrow.fs as pafs
 
 from kinesis_nb.errors import ConfigError
+from kinesis_nb.table.option_names import check_option_names
 
 # The object store's own retries must end before ours are of use: what it waits for cannot be seen from outside.
 CONNECT_SECONDS, REQUEST_SECONDS = 5, 30
@@ -65,4 +66,6 @@ def read_options(options: Mapping[str, str] | None) -> dict[str, str]:
         return {}
     if not isinstance(options, Mapping) or not all(isinstance(text, str) for text in (*options, *options.values())):
         raise ConfigError("storage_options= must map names to texts", hint='give {"endpoint_url": "https://…"}')
-    return {name.lower().removeprefix("aws_"): value for name, value in options.items()}
+    named = {name.lower().removeprefix("aws_"): value for name, value in options.items()}
+    check_option_names(named)
+    return named

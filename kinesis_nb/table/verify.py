@@ -18,6 +18,7 @@ from kinesis_nb.table.schema import TABLE_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.shards import Shard
@@ -79,12 +80,19 @@ class TableCheck:
         problem of their shards as well.
     selection
         What the table keeps of the stream, where that is not every record.
+    up_to
+        Every record that arrived by then was read, of all shards: the table is complete up to this moment. None when
+        nothing was read of a shard yet, and when there is nothing more to read.
+    is_to_the_end
+        Whether all shards are closed and were read to their ends.
     """
 
     version: int
     shards: tuple[ShardCheck, ...]
     others: tuple[str, ...] = ()
     selection: str = ""
+    up_to: datetime | None = None
+    is_to_the_end: bool = False
 
     @property
     def rows(self) -> int:
@@ -130,8 +138,18 @@ class TableCheck:
             ]
         )
 
+    @property
+    def _reach(self) -> str:
+        if self.up_to is not None:
+            return f" up to {self.up_to:%Y-%m-%d %H:%M:%S} UTC"
+        return " to the end of every shard" if self.is_to_the_end else ", but a shard was not read yet"
+
     def __repr__(self) -> str:
-        found = "every row once and in order" if self else f"{len(self.problems)} PROBLEMS: {'; '.join(self.problems)}"
+        found = (
+            f"every row once and in order{self._reach}"
+            if self
+            else f"{len(self.problems)} PROBLEMS: {'; '.join(self.problems)}"
+        )
         lost = "".join(f"; {text}" for text in (*self.lost, *self.notes))
         kept = f"; kept {self.selection}: {self.filtered:,} rows were not" if self.selection else ""
         where = f"{self.rows:,} rows of {len(self.shards)} shards, version {self.version}"
@@ -198,7 +216,22 @@ def verify_table(table: TableReader, listing: Iterable[Shard] | None, selection:
         [] if listing is not None else ["there is no stream to compare with: the lineage of its shards is not checked"]
     )
     kept = "" if selection == EVERYTHING else str(selection)
-    return TableCheck(table.version, tuple(known), (*by_others, *gone), kept)
+    open_ones = [shard_id for shard_id in ours if not checkpoints[shard_id].ended]
+    reached = [_read_up_to(shard_id, checkpoints, parents) for shard_id in open_ones]
+    times = [moment for moment in reached if moment is not None]
+    up_to = min(times) if times and len(times) == len(reached) else None
+    return TableCheck(table.version, tuple(known), (*by_others, *gone), kept, up_to, is_to_the_end=not open_ones)
+
+
+def _read_up_to(
+    shard_id: str, checkpoints: Mapping[str, Checkpoint], parents: Mapping[str, tuple[str, ...]]
+) -> datetime | None:
+    """Return up to when a shard was read: one that was not begun since its parents were; None when that is unknown."""
+    if (seen := checkpoints[shard_id].seen) is not None:
+        return seen
+    known = [checkpoints[parent].seen for parent in parents.get(shard_id, ()) if parent in checkpoints]
+    times = [moment for moment in known if moment is not None]
+    return min(times) if times and len(times) == len(known) else None
 
 
 def _not_kept(frame: pl.LazyFrame, selection: Selection, commits: Iterable[OtherCommit]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from kinesis_nb.core.names import StreamArn
 from kinesis_nb.core.position import StartingPosition, check_end
 from kinesis_nb.errors import ConfigError, ExportsDisabled
 from kinesis_nb.exporting.encode import Payload, partition_column
-from kinesis_nb.exporting.start import Range
+from kinesis_nb.exporting.options import Range
 from kinesis_nb.exporting.tables import read_rows
 from kinesis_nb.reading.tail import Tail
 from kinesis_nb.source import Source

@@ -117,6 +117,7 @@ class ExportView(StatusView):
             ("possible duplicates", now.possible_duplicates),
             ("failed", now.failed),
             ("dropped by the tail", now.dropped or None),
+            ("waits for", now.waits_for or None),
         ]
         shards = now.report.shards
         return self._moment(now.state, now.rows, facts, now.error, [("shard", "rows", "bytes"), *shards.rows()])

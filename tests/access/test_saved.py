@@ -362,6 +362,12 @@ def test_a_name_that_is_none(name: object) -> None:
     assert kn.sources() == []
 
 
+def test_the_name_of_a_profile(ring: MemoryKeyring) -> None:
+    """Whoever gives one where a saved source is wanted learns how to name a profile."""
+    with pytest.raises(kn.ConfigError, match=r"no saved source 'company'\nhint: .*auth=kn\.Profile\('company'\)"):
+        kn.connect("company")
+
+
 def test_a_misspelt_name(ring: MemoryKeyring) -> None:
     """The nearest saved name is offered; a region is recognised."""
     kn.connect().save("orders-prod")

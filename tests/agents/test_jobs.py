@@ -505,7 +505,7 @@ def test_export_through_agents(remote: kn.Source, streams: Streams, tmp_path: Pa
     assert by_key(copies) == written_by_key(streams)
     export.stop()
     assert not export.is_running
-    with pytest.raises(kn.ConfigError, match="a tail is in this process"), remote.tail("orders") as tail:
+    with pytest.raises(kn.ConfigError, match="cannot read a tail of this process"), remote.tail("orders") as tail:
         remote.export_stream(tail, arn)
 
 

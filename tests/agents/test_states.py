@@ -30,8 +30,7 @@ from kinesis_nb.agents.silence import Silence
 from kinesis_nb.agents.states import TRANSITIONS, Event, State, after
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.selection import Selection, Where
-from kinesis_nb.exporting.entries import Options
-from kinesis_nb.exporting.start import Range
+from kinesis_nb.exporting.options import Range, RecordOptions
 from kinesis_nb.source import open_kinesis
 from kinesis_nb.syncing.status import SyncStatus
 from kinesis_nb.table.failures import storage_explained
@@ -66,7 +65,7 @@ def sync_order(uri: str = "/data/orders", auth: Any = None, interval: float = 1.
 
 def export_order(**span: Any) -> ExportOrder:
     parcel = Parcel(SourceConfig(exports_enabled=True), {})
-    return ExportOrder(parcel, open_kinesis, "copies", "/data/orders", ARN, Options(), Range(HORIZON, **span))
+    return ExportOrder(parcel, open_kinesis, "copies", "/data/orders", ARN, RecordOptions(), Range(HORIZON, **span))
 
 
 # --- states

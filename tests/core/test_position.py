@@ -76,6 +76,14 @@ def test_an_end_is_a_whole_millisecond() -> None:
         assert end == NOW + timedelta(milliseconds=millis)
 
 
+@pytest.mark.parametrize("end", ["latest", "trim_horizon", "after"])
+def test_what_is_not_a_time_is_not_an_end(end: str) -> None:
+    """ "latest" is where a tail begins; whoever ends there may mean now, or never."""
+    place = StartingPosition.after("1") if end == "after" else StartingPosition.parse(end, NOW)
+    with pytest.raises(ConfigError, match=r'cannot end at.*\nhint: use "now"'):
+        check_end(StartingPosition.trim_horizon(), place)
+
+
 @pytest.fixture
 def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine in Berlin, where 2:30 on the last night of summer time comes twice."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 import kinesis_nb as kn
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
 EXTRAS = ["consumers", "distribution", "channels", "queues", "max_record_bytes"]
 
 
+def test_an_empty_catalog_says_how_to_choose_a_region(source: kn.Source, streams: Streams) -> None:
+    """Streams in another region are the most likely reason; so it is with a name that nothing is like."""
+    catalog = source.explore()
+    for shown in (repr(catalog), catalog._repr_html_()):
+        assert "no streams in us-east-1; connect(region=...) chooses another region" in shown
+    with pytest.raises(kn.StreamNotFound, match=r"hint: connect\(region=\.\.\.\)"):
+        catalog["orders"]
+    with pytest.raises(
+        kn.StreamNotFound, match=r"hint: .*connect\(region=\.\.\.\) chooses another region than us-east-1"
+    ):
+        source.read("orders")
+
+
 def test_catalog_is_a_mapping_and_a_table(source: kn.Source, streams: Streams) -> None:
     """All streams are there by name, over several pages, and show as a table."""
     for number in range(105):
@@ -33,6 +47,8 @@ def test_catalog_is_a_mapping_and_a_table(source: kn.Source, streams: Streams) -
     assert "stream-104" in catalog
     assert "nope" not in catalog
     assert catalog.get("nope") is None
+    assert catalog.to_pandas()["stream"].to_list() == catalog.to_polars()["stream"].to_list()
+    assert pa.table(catalog).equals(catalog.to_arrow())
     assert catalog.to_polars()["stream"].to_list() == [f"stream-{number:03d}" for number in range(105)]
     assert "stream-000" in catalog._repr_html_()
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 import kinesis_nb as kn
 from kinesis_nb.exporting.encode import Payload, hashed_keys, partition_column, unusable_keys
-from kinesis_nb.exporting.entries import Options, Preparer, refuse_large
+from kinesis_nb.exporting.entries import Preparer, refuse_large
 from kinesis_nb.exporting.json_rows import json_objects
-from kinesis_nb.exporting.report import Settled
+from kinesis_nb.exporting.options import RecordOptions
+from kinesis_nb.exporting.report import DoneRows
 from kinesis_nb.wire.quoting import quoted
 from tests.support.virtual import VirtualKinesis
 
@@ -125,10 +126,10 @@ def test_a_data_column_goes_out_as_it_is(frame: pl.DataFrame, column: str, expec
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda s: Payload(s, None, "n"), "'n' holds neither text nor bytes\nhint: those that do are a, b"),
+        (lambda s: Payload(s, None, "n"), "'n' holds neither text nor bytes\nhint: use one of a, b"),
         (lambda s: Payload(s, None, "z"), "'z' does not exist"),
-        (lambda s: Payload(s, str, "a"), "two ways to make the data"),
-        (lambda s: Payload(s, "csv", None), "encode= takes no str"),
+        (lambda s: Payload(s, str, "a"), "both make the data"),
+        (lambda s: Payload(s, "csv", None), "encode= does not accept this str"),
         (lambda s: partition_column(s, "n"), "holds Int64, not strings\nhint: .*string column .a, b"),
         (lambda s: partition_column(s, "z"), "no column 'z'\nhint: its string columns are a, b"),
         (
@@ -170,9 +171,9 @@ def test_sizes_count_the_key() -> None:
     """What counts against the limit of a record is its data and the bytes of its key; one byte more is refused."""
     frame = pl.DataFrame({"key": ["é" * 10], "data": ["x" * 80]})
     preparer = Preparer(
-        VirtualKinesis.__new__(VirtualKinesis), frame.schema, Options(data_column="data"), lambda *_: None
+        VirtualKinesis.__new__(VirtualKinesis), frame.schema, RecordOptions(data_column="data"), lambda *_: None
     )
-    records = preparer.records(frame, 0, Settled())
+    records = preparer.records(frame, 0, DoneRows())
     refuse_large(records, 100)
     with pytest.raises(kn.ConfigError, match="larger than 99 bytes with the key: rows 0 "):
         refuse_large(records, 99)

@@ -15,7 +15,7 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import CutBody, EmptyReply, ErrorReply, PartialFailure, Reset, Stall
-from kinesis_nb.exporting.report import Tally, Window
+from kinesis_nb.exporting.report import QueueLimit, Tally
 from kinesis_nb.service.client import KinesisClient
 from tests.conftest import Streams, by_key
 
@@ -73,7 +73,7 @@ def test_order_survives_partial_failures(source: kn.Source, streams: Streams, em
 
 
 def test_unknown_outcomes_are_counted(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """An answer lost after its request was applied loses no row, and doubles at most those reported."""
+    """A response lost after its request was applied loses no row, and doubles at most those reported."""
     arn, df = streams.create(), frame(40, keys=40)
     emulator.on("PutRecords", Reset(before=False), CutBody(at=0.5))
     report = source.export_df(df, arn, progress=False)
@@ -183,7 +183,7 @@ def test_gives_up_a_record_after_some_tries(source: kn.Source, streams: Streams,
         ([1, 2], {}, "a list is not a table"),
         (pl.DataFrame({"a": ["x"], "o": [object()]}), {}, "column 'o' holds Python objects"),
         (pd.DataFrame({"a": ["x", 1]}), {}, "column .a. holds Python objects of different types, int and str: row 1"),
-        (pl.DataFrame({"a": ["x"]}), {"encode": "csv"}, "encode= takes no str"),
+        (pl.DataFrame({"a": ["x"]}), {"encode": "csv"}, "encode= does not accept this str"),
         (pl.DataFrame({"a": ["x"]}), {"encode": lambda row: row["b"]}, "row 0 cannot be encoded: KeyError"),
     ],
 )
@@ -206,7 +206,7 @@ def test_keys_of_256_characters_are_allowed(source: kn.Source, streams: Streams)
 @pytest.mark.parametrize(
     ("arn", "says"),
     [
-        ("orders", "is not the ARN of a stream"),
+        ("orders", r'is not the ARN of a stream\nhint: explore\("orders"\)\.summary\.arn'),
         ("arn:aws:sqs:us-east-1:000000000000:orders", "is not the ARN of a stream"),
         ("arn:aws:kinesis:eu-west-1:000000000000:stream/orders", "stream 'orders' is in eu-west-1"),
     ],
@@ -276,7 +276,7 @@ def test_what_the_user_sees_is_sent(source: kn.Source, streams: Streams) -> None
     arn = streams.create()
     raw = {"data_raw": [b"\xff", b"\xff", b"\xff", None, b"x"]}
     df = pl.DataFrame({"partition_key": list("abcde"), "data": ["\ufffd", "redacted", None, "text", "x"], **raw})
-    with pytest.warns(UserWarning, match="data is sent and not data_raw where .*: rows 1 "):
+    with pytest.warns(UserWarning, match="data was changed, so it is sent and not data_raw: rows 1 "):
         source.export_df(df, arn, progress=False)
     back = {record.partition_key: record.data_raw or record.data.encode() for record in source.read("orders")}
     assert back == {"a": b"\xff", "b": b"redacted", "c": b"\xff", "d": b"text", "e": b"x"}
@@ -309,7 +309,7 @@ def test_data_column_that_is_no_text_is_part_of_the_json(source: kn.Source, stre
 
 
 def test_resume_sends_only_the_rest(source: kn.Source, streams: Streams) -> None:
-    """After an interrupt the report of it makes the next export send what was not settled, in order, and no more."""
+    """After an interrupt its report makes the next export send what was not done, in order, and no more."""
     arn, df = streams.create(), frame(200, keys=7)
     interrupted = kn.Source(source.config, kinesis=Interrupted(source.config))
     with pytest.warns(UserWarning, match="export was interrupted"):
@@ -337,7 +337,10 @@ def test_a_failure_has_its_report(source: kn.Source, streams: Streams, emulator:
 
 @pytest.mark.parametrize(
     ("resume", "says"),
-    [("yes", "resume= takes no str"), (kn.ExportReport(stream="other"), "is of an export to 'other', not to 'orders'")],
+    [
+        ("yes", "resume= does not accept this str"),
+        (kn.ExportReport(stream="other"), "is of an export to 'other', not to 'orders'"),
+    ],
 )
 def test_a_report_of_something_else_is_refused(
     source: kn.Source, streams: Streams, emulator: Emulator, resume: object, says: str
@@ -423,7 +426,7 @@ def test_a_lazy_frame_is_read_as_it_is_sent(
 ) -> None:
     """Of a LazyFrame no more is queued than the window holds, and every row arrives."""
     monkeypatch.setattr("kinesis_nb.exporting.tables.CHUNK_ROWS", 50)
-    monkeypatch.setattr("kinesis_nb.exporting.frame.STREAMED", Window(100, 2**20))
+    monkeypatch.setattr("kinesis_nb.exporting.frame.STREAMED", QueueLimit(100, 2**20))
     arn, df, most = streams.create(shards=2), frame(600, keys=2), 0
     queued = Tally.queued
 
@@ -439,7 +442,7 @@ def test_a_lazy_frame_is_read_as_it_is_sent(
 
 
 def test_a_lazy_frame_with_bad_keys_sends_nothing(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """The keys of a LazyFrame are looked at before its first row is sent."""
+    """The keys of a LazyFrame are checked before its first row is sent."""
     arn = streams.create()
     df = pl.LazyFrame({"a": ["x"] * 30_000 + [None]})
     with pytest.raises(kn.ConfigError, match="rows 30000 "):

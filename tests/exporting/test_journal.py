@@ -9,6 +9,7 @@ import resource
 import select
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
+from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.emulator import ManualClock
 from kinesis_nb.exporting import journal as journal_module
 from kinesis_nb.exporting.journal import Journal
@@ -29,10 +31,11 @@ from tests.simulation.life.disk import Disk
 from tests.support.virtual import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from pathlib import Path
 
 ALL = pl.lit(value=True)
+BEGINNING = StartingPosition.trim_horizon()
 HEADER: dict[str, str | None] = {"table": "arn", "table_id": "1", "created_at": "a", "output": "b"}
 
 
@@ -54,7 +57,7 @@ class Book:
         self.clock = VirtualClock(ManualClock())
         self.path = path
         self._next = 0
-        self.journal = Journal.open(path, HEADER | header, None, self.clock, ends=lambda: ends or {})
+        self.journal = Journal.open(path, HEADER | header, BEGINNING, self.clock, lambda: ends or {})
         self.opened.append(self.journal)
 
     def take(self, *places: tuple[str, int], wanted: pl.Expr = ALL) -> list[int]:
@@ -69,8 +72,8 @@ class Book:
     def send(self, rows: Iterable[int]) -> None:
         """Have rows acknowledged, one request each."""
         for row in rows:
-            self.journal.sending([entry(row)])
-            self.journal.settled(Outcome(written=[entry(row)]))
+            self.journal.on_request([entry(row)])
+            self.journal.on_outcome(Outcome(written=[entry(row)]))
 
     def die(self) -> None:
         """End as a process does that is killed: nothing is written any more, and the lock is gone."""
@@ -100,7 +103,7 @@ def book(tmp_path: Path) -> Book:
 
 @pytest.fixture
 def boots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A file that holds what tells one start of the machine from another."""
+    """A file that holds what differs for each start of the machine."""
     file = tmp_path / "boot_id"
     file.write_text("first")
     monkeypatch.setattr(journal_module, "_BOOT", file)
@@ -114,8 +117,8 @@ def test_remembers_over_a_crash(book: Book) -> None:
     """What was acknowledged stays done; what was under way when the process died is sent again and counted."""
     places = [("s", 5), ("s", 6), ("s", 7), ("t", 0)]
     assert book.take(*places) == [0, 1, 2, 3]
-    book.journal.sending([entry(row) for row in range(3)])
-    book.journal.settled(Outcome(written=[entry(1)], refused=[entry(2)]))
+    book.journal.on_request([entry(row) for row in range(3)])
+    book.journal.on_outcome(Outcome(written=[entry(1)], refused=[entry(2)]))
     with book.path.open("ab") as file:
         file.write(b'{"done":{"s":[7')  # the line that it died in
     book.die()
@@ -125,7 +128,7 @@ def test_remembers_over_a_crash(book: Book) -> None:
 
 
 def test_a_clean_end_leaves_nothing_in_doubt(book: Book, boots: Path) -> None:
-    """Stopped, and opened after the machine was started anew: nothing may be twice."""
+    """Stopped, and opened after the machine was restarted: nothing may be twice."""
     assert book.take(("s", 0), ("s", 1)) == [0, 1]
     book.send([0])
     book.journal.close()
@@ -161,8 +164,8 @@ def test_rows_that_were_given_up_stay_so(book: Book) -> None:
     places = [("s", 0), ("s", 1), ("s", 2)]
     book.take(*places)
     book.journal.gave_up([0], "no key")
-    book.journal.sending([entry(1)])
-    book.journal.settled(Outcome(failed=[(entry(1), "too odd")]))
+    book.journal.on_request([entry(1)])
+    book.journal.on_outcome(Outcome(failed=[(entry(1), "too odd")]))
     book.die()
     again = book.again()
     assert again.wanted(*places) == [2]
@@ -194,8 +197,8 @@ def test_stays_small(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     places = [("s", row) for row in range(count)]
     book.take(*places)
     book.send(range(1, count))
-    book.journal.sending([entry(0)])
-    book.journal.settled(Outcome(unknown=[entry(0)]))
+    book.journal.on_request([entry(0)])
+    book.journal.on_outcome(Outcome(unknown=[entry(0)]))
     book.die()
     assert book.path.stat().st_size < 6000
     again = book.again()
@@ -212,8 +215,8 @@ def test_holes_and_rows_given_up_do_not_pile_up(book: Book) -> None:
         sent = [row for row in rows if row % 10]
         for start in range(0, len(sent), 500):
             entries = [entry(row) for row in sent[start : start + 500]]
-            book.journal.sending(entries)
-            book.journal.settled(Outcome(written=entries))
+            book.journal.on_request(entries)
+            book.journal.on_outcome(Outcome(written=entries))
         book.journal._rewrite()
         sizes.append(book.path.stat().st_size)
         assert book.journal.progress.low == {"s": first + 9_999}
@@ -305,10 +308,10 @@ def played(path: Path) -> tuple[list[tuple[str, int]], set[tuple[str, int]]]:
     book.send(rows[2:6])
     book.journal.gave_up([rows[7]], "no key")
     rows += book.take(*places[12:])
-    book.journal.sending([entry(row) for row in (0, 8, 12)])
-    book.journal.settled(Outcome(written=[entry(8)], unknown=[entry(0)], refused=[entry(12)]))
+    book.journal.on_request([entry(row) for row in (0, 8, 12)])
+    book.journal.on_outcome(Outcome(written=[entry(8)], unknown=[entry(0)], refused=[entry(12)]))
     book.send(rows[13:16])
-    book.journal.sending([entry(9)])
+    book.journal.on_request([entry(9)])
     book.die()
     return places, {places[row] for row in (0, 2, 3, 4, 5, 8, 9, 13, 14, 15)}
 
@@ -361,7 +364,7 @@ def test_a_file_that_lost_its_end_is_not_taken_for_a_kill(tmp_path: Path) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:.*was damaged")
-def test_who_dies_while_it_mends_a_file_has_counted_what_may_come_twice(tmp_path: Path) -> None:
+def test_who_dies_while_it_repairs_a_file_has_counted_what_may_come_twice(tmp_path: Path) -> None:
     """Its copy is replaced first: what was found out then is known, whatever the file itself looks like."""
     for number, share in ((number, share) for number in range(6) for share in (0, 0.5)):
         book = Book(tmp_path / f"{number}-{share}", {"s": 4})
@@ -378,14 +381,14 @@ def test_who_dies_while_it_mends_a_file_has_counted_what_may_come_twice(tmp_path
 
 @pytest.mark.filterwarnings("ignore:.*was damaged")
 @pytest.mark.parametrize("left", [b"", b"\0" * 4096, b"\0" * 100 + b"\n{}\n"])
-def test_a_file_that_is_lost_is_mended_from_its_copy_and_the_table(tmp_path: Path, left: bytes) -> None:
+def test_a_file_that_is_lost_is_restored_from_its_copy_and_the_table(tmp_path: Path, left: bytes) -> None:
     """Empty or full of zeros, it knows what it is for, and how many rows may come twice from the table."""
     places, sent = played(tmp_path / "j")
     (tmp_path / "j").write_bytes(left)
     check_after_damage(tmp_path / "j", places, sent)
 
 
-def test_what_is_mended_is_told(tmp_path: Path) -> None:
+def test_what_is_restored_causes_a_warning(tmp_path: Path) -> None:
     """Who runs the line hears that the journal was damaged, and how many rows may come twice."""
     played(tmp_path / "j")
     lines = (tmp_path / "j").read_bytes().split(b"\n")
@@ -396,7 +399,7 @@ def test_what_is_mended_is_told(tmp_path: Path) -> None:
 
 
 def test_nothing_is_guessed_where_nothing_is_left(book: Book) -> None:
-    """With both copies of the state gone the answer is an error with two ways out, and no row is sent."""
+    """With both copies of the state gone there is an error with two ways out, and no row is sent."""
     book.take(("s", 0))
     book.journal.close()
     for path in (book.path, book.path.with_name("j.copy")):
@@ -427,14 +430,14 @@ def test_the_identity_of_another_table_or_output_is_refused(book: Book) -> None:
     for name, match in {
         "table": "of a table of the stream arn",
         "table_id": "another table of the same stream",
-        "created_at": "created at a, and this one at other",
+        "created_at": "created at a, and the present one at other",
         "output": "its output stream is b",
     }.items():
         with pytest.raises(kn.ConfigError, match=match):
             book.again(**{name: "other"})
     book.again(table_id=None, output_created_at="then").journal.close()
     book.again().journal.close()
-    with pytest.raises(kn.ConfigError, match="its output stream was created at then, and the one of today at now"):
+    with pytest.raises(kn.ConfigError, match="its output stream was created at then, and the present one at now"):
         book.again(output_created_at="now")
 
 
@@ -473,7 +476,7 @@ def test_what_was_taken_is_durable_before_it_is_sent(book: Book, monkeypatch: py
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_new_journal_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """With the folders that were made for it: once a row may have been sent, it does not begin anew."""
+    """With the folders that were made for it: once a row may have been sent, it does not start from the beginning."""
     (tmp_path / "root").mkdir()
     disk = Disk(tmp_path / "root", tmp_path / "shadow", Random(seed))
     monkeypatch.setattr(os, "fsync", disk.fsync)
@@ -489,7 +492,7 @@ def test_a_new_journal_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.
 
 @contextmanager
 def full_disk(more: int) -> Generator[None]:
-    """Let no file grow beyond so many bytes."""
+    """Let no file grow beyond this number of bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (more, before[1]))
     try:
@@ -498,12 +501,90 @@ def full_disk(more: int) -> Generator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@contextmanager
+def no_room(journal: Journal) -> Generator[None]:
+    """Let the disk of a journal be full, as the system says it."""
+    path = journal._file.path
+    drafts = [path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.copy.new")]
+    for draft in drafts:
+        draft.symlink_to("/dev/full")
+    assert journal._file._file is not None
+    journal._file._file.close()
+    journal._file._file = open("/dev/full", "wb", buffering=0)  # noqa: PTH123, SIM115 - no file of a folder
+    yield
+    for draft in drafts:
+        draft.unlink()
+
+
+WRITES: dict[str, Callable[[Journal], object]] = {
+    "what was taken": lambda journal: journal.take(rows_of(("s", 2)), ALL, lambda _rows: 2),
+    "a request": lambda journal: journal.on_request([entry(1)]),
+    "an outcome": lambda journal: journal.on_outcome(Outcome(written=[entry(0)])),
+    "a row that was given up": lambda journal: journal.gave_up([1], "too odd"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_a_full_disk_is_waited_for(
+    book: Book, write: Callable[[Journal], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No call returns before its line is written, with those of other threads; readers are not held up."""
+    monkeypatch.setattr(journal_module, "RETRY_SECONDS", 0.01)
+    book.take(("s", 0), ("s", 1))
+    book.journal.on_request([entry(0)])
+    threads = [threading.Thread(target=write, args=(book.journal,)), threading.Thread(target=book.journal.sync)]
+    with no_room(book.journal):
+        threads[0].start()
+        threads[0].join(0.2)
+        assert threads[0].is_alive()
+        assert "No space left on device" in book.journal.retry_reason
+        assert book.journal.failed_rows() is not None  # readers are not held up
+        threads[1].start()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert book.journal.retry_reason == ""
+    known = book.journal.progress.low, book.journal.rows, book.journal.failed, len(book.journal._tried)
+    book.die()
+    again = book.again().journal
+    assert (again.progress.low, again.rows, again.failed, again.possible_duplicates) == known
+
+
+def test_a_stop_waits_for_no_room(book: Book) -> None:
+    """What it could not write down is written when it is closed; a request that did not go out counts as none."""
+    book.take(("s", 0), ("s", 1))
+    book.journal.on_request([entry(0)])
+    book.journal.stop_waiting()
+    with no_room(book.journal):
+        with pytest.raises(kn.TableError, match="No space left on device"):
+            book.journal.on_outcome(Outcome(written=[entry(0)]))
+        with pytest.raises(kn.TableError, match="No space left on device"):
+            book.journal.on_request([entry(1)])
+    book.journal.close()
+    again = book.again()
+    assert (again.journal.rows, again.journal.possible_duplicates) == (1, 0)
+    assert again.wanted(("s", 0), ("s", 1)) == [1]
+
+
+def test_rows_that_were_given_up_are_known_after_a_full_disk(book: Book) -> None:
+    """Half a line that found room does not spoil the one that comes when there is more."""
+    rows = book.take(*(("s", offset) for offset in range(9)))
+    book.journal.gave_up(rows[:1], "too odd")
+    book.journal._rewrite()
+    book.journal.gave_up(rows[1:], "too odd")
+    with full_disk(book.path.with_name("j.failed").stat().st_size + 5), pytest.raises(kn.TableError):
+        book.journal._rewrite()
+    book.journal._rewrite()
+    book.die()
+    assert len(book.again().journal.failed_rows()) == 9
+
+
 def test_a_full_disk_leaves_no_half_line(book: Book) -> None:
-    """A line that found no room is refused in our words and is not in the file; when there is room it goes on."""
+    """A line that found no room is refused in our words and is not in the file; when there is room it continues."""
     rows = book.take(("s", 0), ("s", 1))
     size = book.path.stat().st_size
     with full_disk(size + 5), pytest.raises(kn.TableError, match="cannot be written") as caught:
-        book.journal.sending([entry(row) for row in rows])
+        book.journal.on_request([entry(row) for row in rows])
     assert "make room" in caught.value.hint
     assert book.path.stat().st_size == size
     book.send(rows[:1])
@@ -524,7 +605,7 @@ def test_a_full_disk_leaves_the_state_before(book: Book) -> None:
 
 
 def test_a_state_is_written_to_both_files_or_to_none(book: Book) -> None:
-    """Lines go on behind the state before; a newer copy would say that they are not there."""
+    """Lines are added behind the state before; a newer copy would say that they are not there."""
     rows = book.take(("s", 0), ("s", 1))
     copy = book.path.with_name("j.copy")
     before = copy.read_bytes()
@@ -543,6 +624,7 @@ def test_a_line_is_added_to_both_files_or_to_none(book: Book) -> None:
     before = book.path.read_bytes()
     with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123 - no file of a folder
         book.journal._file._copied, copied = full, book.journal._file._copied
+        book.journal.stop_waiting()
         with pytest.raises(kn.TableError, match="cannot be written"):
             book.take(("s", 0))
         book.journal._file._copied = copied
@@ -575,13 +657,14 @@ def test_one_at_a_time(book: Book) -> None:
 HOLDER = r"""
 import ctypes, os, sys
 from pathlib import Path
+from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.emulator import ManualClock
 from kinesis_nb.exporting.journal import Journal
 from tests.support.virtual import VirtualClock
-journal = Journal.open(Path(sys.argv[1]), {"table": "arn", "table_id": "1", "created_at": "a", "output": "b"}, None,
-                       VirtualClock(ManualClock()), ends=dict)
+journal = Journal.open(Path(sys.argv[1]), {"table": "arn", "table_id": "1", "created_at": "a", "output": "b"},
+                       StartingPosition.trim_horizon(), VirtualClock(ManualClock()), dict)
 read, write = os.pipe()
-fork = ctypes.CDLL(None).fork if sys.argv[2] == "closes" else os.fork  # of a library, which tells nobody
+fork = ctypes.CDLL(None).fork if sys.argv[2] == "closes" else os.fork  # of a library, which runs no hooks of Python
 if fork() == 0:
     os.close(write)
     os.write(1, b"child\n")
@@ -618,7 +701,7 @@ def test_a_child_does_not_keep_the_lock(tmp_path: Path, end: str) -> None:
 
 
 def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where two processes cannot be kept apart the answer says so, and not that another one runs."""
+    """Where two processes cannot be kept apart the error says so, and not that another one runs."""
 
     def flock(_file: object, _operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import heapq
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 import pytest
@@ -18,18 +18,23 @@ from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.core.transport import PutResult, StreamExtras
 from kinesis_nb.emulator import ManualClock, Model, Quotas
 from kinesis_nb.errors import AccessDenied, InvalidRequest, KeyUnavailable, ServiceError
-from kinesis_nb.exporting.entries import Options, Preparer, waves
+from kinesis_nb.exporting.entries import Preparer, waves
 from kinesis_nb.exporting.exporter import Exporter
-from kinesis_nb.exporting.lane import Entry, Find, Lane
-from kinesis_nb.exporting.report import Settled, Tally
-from kinesis_nb.exporting.target import Target, look_up
-from kinesis_nb.exporting.throughput import MOST_BYTES, MOST_RECORDS, Pacer
+from kinesis_nb.exporting.lane import Entry, Lane
+from kinesis_nb.exporting.options import Delivery, RecordOptions
+from kinesis_nb.exporting.report import DoneRows, Tally
+from kinesis_nb.exporting.target import Outlet, Target, describe_target
+from kinesis_nb.exporting.throughput import MOST_BYTES, MOST_RECORDS, WriteRate
 from kinesis_nb.wire.aggregation import pack, unpack
 from kinesis_nb.wire.putting import decode_results, encode_records, request_body
 from tests.support.virtual import VirtualClock, VirtualKinesis
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from kinesis_nb.core.transport import Clock
+
+    Find = Callable[[Sequence[bytes], float], list[str | None]]
 
 ARN = "arn:aws:kinesis:us-east-1:123456789012:stream/copy"
 
@@ -39,18 +44,22 @@ def entry(key: str, row: int, size: int = 10) -> Entry:
 
 
 class Service:
-    """Answers with what a script says: results, or an error; written otherwise."""
+    """Stands for an outlet; responds with what a script says: results, or an error; written otherwise."""
 
-    def __init__(self, *script: list[PutResult] | Exception) -> None:
-        self.script = list(script)
+    def __init__(self, clock: Clock, script: Sequence[list[PutResult] | Exception], find: Find | None) -> None:
+        self.clock, self.script, self._find = clock, list(script), find
         self.requests: list[list[str]] = []
 
     def put(self, records: Sequence[bytes]) -> list[PutResult]:
         self.requests.append([record.decode() for record in records])
-        answer = self.script.pop(0) if self.script else [PutResult("s")] * len(records)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        response = self.script.pop(0) if self.script else [PutResult("s")] * len(records)
+        if isinstance(response, Exception):
+            raise response
+        return response
+
+    def find(self, records: Sequence[bytes], seconds: float) -> list[str | None]:
+        assert self._find is not None
+        return self._find(records, seconds)
 
 
 class LaneKit:
@@ -64,11 +73,9 @@ class LaneKit:
         find: Find | None = None,
     ) -> None:
         self.clock = VirtualClock(ManualClock())
-        self.service, self.tally = Service(*script), Tally("copy")
-        pacer = Pacer(self.clock)
-        self.lane = Lane(
-            self.service.put, self.clock, pacer, self.tally, ordered=ordered, resend_unknown=resend_unknown, find=find
-        )
+        self.service, self.tally = Service(self.clock, script, find), Tally("copy")
+        outlet, rate = cast("Outlet", self.service), WriteRate(self.clock)
+        self.lane = Lane(outlet, rate, self.tally, ordered=ordered, resend_unknown=resend_unknown)
 
     def drain(self) -> kn.ExportReport:
         while (wait := self.lane.step()) is not None:
@@ -147,12 +154,12 @@ def packed(key: str, *rows: int) -> Entry:
 LOST = ServiceError("connection reset", retryable=True)
 
 
-def test_an_aggregate_without_a_response_is_looked_for_before_it_is_sent_again() -> None:
-    """One that is in the stream is done, one that is not goes first again; a plain record goes again unlooked for."""
-    looks: list[list[str]] = []
+def test_an_aggregate_without_a_response_is_searched_for_before_it_is_sent_again() -> None:
+    """One that is in the stream is done, one that is not goes first again; a plain record goes again anyway."""
+    searches: list[list[str]] = []
 
     def find(records: Sequence[bytes], _seconds: float) -> list[str | None]:
-        looks.append([record.decode() for record in records])
+        searches.append([record.decode() for record in records])
         return ["s" if record == b"a0-1" else None for record in records]
 
     kit = LaneKit(LOST, find=find)
@@ -160,15 +167,15 @@ def test_an_aggregate_without_a_response_is_looked_for_before_it_is_sent_again()
     assert kit.lane.step() is not None
     assert not kit.lane.is_idle
     report = kit.drain()
-    assert looks == [["a0-1", "b2-3"]]
+    assert searches == [["a0-1", "b2-3"]]
     assert kit.service.requests == [["a0-1", "b2-3", "c4"], ["b2-3", "c4", "a5-6"], ["b7-8"]]
     assert (report.rows, report.possible_duplicates, report.shards.rows()) == (9, 3, [("s", 9, 50)])
 
 
 @pytest.mark.parametrize(
-    ("error", "looks"), [(AccessDenied("GetRecords: no"), 1), (kn.Throttled("GetRecords: busy", retryable=True), 5)]
+    ("error", "searches"), [(AccessDenied("GetRecords: no"), 1), (kn.Throttled("GetRecords: busy", retryable=True), 5)]
 )
-def test_an_aggregate_that_nobody_can_look_for_is_sent_again(error: kn.KinesisError, looks: int) -> None:
+def test_an_aggregate_that_cannot_be_searched_for_is_sent_again(error: kn.KinesisError, searches: int) -> None:
     """Without permission at once, and after some tries where the shard is busy; it is counted then."""
     asked: list[float] = []
 
@@ -179,7 +186,7 @@ def test_an_aggregate_that_nobody_can_look_for_is_sent_again(error: kn.KinesisEr
     kit = LaneKit(LOST, find=find)
     kit.lane.add([packed("a", 0, 1)])
     report = kit.drain()
-    assert len(asked) == looks
+    assert len(asked) == searches
     assert asked == sorted(asked)
     assert kit.service.requests == [["a0-1"]] * 2
     assert report.possible_duplicates == 2
@@ -253,9 +260,9 @@ class Quota(VirtualKinesis):
     def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:
         entries = json.loads(request_body(stream, records))["Records"]
         decoded = [{"PartitionKey": e["PartitionKey"], "Data": base64.b64decode(e["Data"])} for e in entries]
-        answer = self.model.call("PutRecords", {"StreamName": stream, "Records": decoded})
-        self.refused += answer["FailedRecordCount"]
-        return decode_results(json.dumps(answer).encode(), len(records))
+        response = self.model.call("PutRecords", {"StreamName": stream, "Records": decoded})
+        self.refused += response["FailedRecordCount"]
+        return decode_results(json.dumps(response).encode(), len(records))
 
     def encode_records(self, keys: pl.Series, data: pl.Series) -> list[bytes]:
         return encode_records(keys, data)
@@ -272,11 +279,11 @@ def fill(shards: int, rows: int, data: str, quotas: Quotas) -> tuple[float, int,
     model.call("CreateStream", {"StreamName": "copy", "ShardCount": shards})
     kinesis = Quota(model, clock)
     frame = pl.DataFrame({"key": [f"key-{row}" for row in range(rows)], "data": [data] * rows})
-    target = Target("copy", tuple(shard.hash_range[1] for shard in kinesis.list_shards("copy")), 1)
+    target = Target(tuple(shard.hash_range[1] for shard in kinesis.list_shards("copy")), 1)
     tally = Tally("copy")
-    exporter = Exporter(kinesis, target, clock, tally, ordered=True)
-    preparer = Preparer(kinesis, frame.schema, Options(data_column="data"), tally.gave_up)
-    exporter.queue(preparer.entries(preparer.records(frame, 0, Settled())))
+    exporter = Exporter(Outlet(kinesis, clock, "copy", ARN), target, tally, Delivery())
+    preparer = Preparer(kinesis, frame.schema, RecordOptions(data_column="data"), tally.gave_up)
+    exporter.queue(preparer.entries(preparer.records(frame, 0, DoneRows())))
     started = clock.monotonic()
     due = [(started, number) for number in range(shards)]
     while due:
@@ -284,7 +291,7 @@ def fill(shards: int, rows: int, data: str, quotas: Quotas) -> tuple[float, int,
         manual.advance(max(0.0, at - clock.monotonic()))
         wait = exporter.lanes[number].step()
         if wait is not None:
-            heapq.heappush(due, (clock.monotonic() + max(wait, 0.005), number))  # an answer takes 5 ms
+            heapq.heappush(due, (clock.monotonic() + max(wait, 0.005), number))  # a response takes 5 ms
     report = tally.report(0.0)
     assert report.rows == rows
     return clock.monotonic() - started, kinesis.refused, report.shards["rows"].max()
@@ -302,49 +309,49 @@ def test_eight_shards_are_filled() -> None:
 def test_the_rate_goes_down_and_up_again() -> None:
     """The first refusal brings the pace of the service's own quota, later ones slow down further, calm speeds up."""
     clock = VirtualClock(ManualClock())
-    pacer = Pacer(clock)
-    assert pacer.most() == (MOST_RECORDS, MOST_BYTES)
-    pacer.sent(500, 1000, throttled=False)
-    assert pacer.wait() == 0
-    pacer.sent(500, 1000, throttled=True)
-    assert pacer.wait() == pytest.approx(0.5)
+    rate = WriteRate(clock)
+    assert rate.most() == (MOST_RECORDS, MOST_BYTES)
+    rate.sent(500, 1000, throttled=False)
+    assert rate.wait() == 0
+    rate.sent(500, 1000, throttled=True)
+    assert rate.wait() == pytest.approx(0.5)
     clock.sleep(1)
-    pacer.sent(500, 1000, throttled=True)
-    assert pacer.most()[0] == 425
-    pacer.sent(500, 1000, throttled=True)
-    assert pacer.most()[0] == 425  # the same overload
+    rate.sent(500, 1000, throttled=True)
+    assert rate.most()[0] == 425
+    rate.sent(500, 1000, throttled=True)
+    assert rate.most()[0] == 425  # the same overload
     for _ in range(10):
         clock.sleep(1)
-        pacer.sent(500, 1000, throttled=False)
-    assert pacer.most()[0] == 500
-    assert pacer.wait() < 0.3
+        rate.sent(500, 1000, throttled=False)
+    assert rate.most()[0] == 500
+    assert rate.wait() < 0.3
 
 
-# --- which rows are settled
+# --- which rows are done
 
 
-def test_settled_rows() -> None:
-    """Rows count as settled one by one, in any order; the first open one is known."""
-    settled = Settled()
-    settled.add([3, 1, 0, 5000])
-    assert (settled.first, settled.end) == (2, 5001)
-    assert [row in settled for row in (0, 1, 2, 3, 4, 5000, 9999)] == [True, True, False, True, False, True, False]
-    other = settled.copy()
+def test_done_rows() -> None:
+    """Rows count as done one by one, in any order; the first open one is known."""
+    rows = DoneRows()
+    rows.add([3, 1, 0, 5000])
+    assert (rows.first, rows.end) == (2, 5001)
+    assert [row in rows for row in (0, 1, 2, 3, 4, 5000, 9999)] == [True, True, False, True, False, True, False]
+    other = rows.copy()
     other.add([2])
-    assert (other.first, settled.first) == (4, 2)
+    assert (other.first, rows.first) == (4, 2)
 
 
 @pytest.mark.parametrize("aggregate", [False, True])
 @settings(deadline=None)
 @given(done=st.sets(st.integers(0, 11)), batch=st.integers(1, 12))
 def test_resuming_prepares_exactly_the_rest(*, aggregate: bool, done: set[int], batch: int) -> None:
-    """Whatever rows are settled, and however the frame comes in batches: each of the others is sent once, no other."""
+    """Whatever rows are done, and however the frame comes in batches: each of the others is sent once, no other."""
     frame = pl.DataFrame({"key": ["a", "b", "c"] * 4, "n": range(12)})
-    settled = Settled()
+    settled = DoneRows()
     settled.add(sorted(done))
     manual = ManualClock()
     kinesis = Quota(Model(clock=manual), VirtualClock(manual))
-    preparer = Preparer(kinesis, frame.schema, Options(aggregate=aggregate), Tally("copy").gave_up)
+    preparer = Preparer(kinesis, frame.schema, RecordOptions(aggregate=aggregate), Tally("copy").gave_up)
     sent = [
         row
         for first_row in range(0, 12, batch)
@@ -367,31 +374,35 @@ def test_an_arn_says_where_the_stream_is() -> None:
         StreamArn.parse(ARN, "eu-west-1")
 
 
-class Told(VirtualKinesis):
+class Described(VirtualKinesis):
     """Answers listings from what a test says."""
 
     def __init__(self, extras: StreamExtras | Exception, shards: list[Shard] | Exception) -> None:
         manual = ManualClock()
         super().__init__(Model(clock=manual), VirtualClock(manual))
-        self.answers: tuple[Any, Any] = (extras, shards)
+        self.responses: tuple[Any, Any] = (extras, shards)
 
     def describe_extras(self, stream: str) -> StreamExtras:
-        return _raise_or_return(self.answers[0])
+        return _raise_or_return(self.responses[0])
 
     def list_shards(self, stream: str) -> list[Shard]:
-        return _raise_or_return(self.answers[1])
+        return _raise_or_return(self.responses[1])
 
 
-def _raise_or_return(answer: Any) -> Any:
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+def outlet_of(kinesis: Described) -> Outlet:
+    return Outlet(kinesis, kinesis.clock, "copy", ARN)
+
+
+def _raise_or_return(response: Any) -> Any:
+    if isinstance(response, Exception):
+        raise response
+    return response
 
 
 def test_a_writer_that_may_ask_nothing_goes_by_hash_keys() -> None:
-    """Without permission to look, lanes are parts of the hash keys and the default limit of a record holds."""
-    kinesis = Told(AccessDenied("no"), AccessDenied("no"))
-    target = look_up(kinesis, kinesis.clock, "copy", ARN)
+    """Without permission to list, lanes are parts of the hash keys and the default limit of a record holds."""
+    kinesis = Described(AccessDenied("no"), AccessDenied("no"))
+    target = describe_target(outlet_of(kinesis))
     assert len(target.hash_ranges) == 8
     assert (target.hash_ranges[-1], target.shards_per_lane, target.record_bytes) == (MAX_HASH_KEY, None, 2**20)
 
@@ -401,24 +412,24 @@ def test_lanes_are_the_open_shards() -> None:
     edges = [MAX_HASH_KEY * n // 130 for n in range(131)]
     shards = [Shard(f"s{n}", hash_range=(edges[n] + 1, edges[n + 1])) for n in range(130)]
     closed = Shard("old", ending_sequence_number="9")
-    kinesis = Told(StreamExtras(arn=ARN, max_record_bytes=2**21), [closed, *shards[:3]])
-    assert look_up(kinesis, kinesis.clock, "copy", ARN) == Target("copy", tuple(edges[1:4]), 1, 2**21)
-    kinesis = Told(StreamExtras(), shards)
-    target = look_up(kinesis, kinesis.clock, "copy", ARN)
+    kinesis = Described(StreamExtras(arn=ARN, max_record_bytes=2**21), [closed, *shards[:3]])
+    assert describe_target(outlet_of(kinesis)) == Target(tuple(edges[1:4]), 1, 2**21)
+    kinesis = Described(StreamExtras(), shards)
+    target = describe_target(outlet_of(kinesis))
     assert (len(target.hash_ranges), target.shards_per_lane, target.hash_ranges[-1]) == (44, 3, MAX_HASH_KEY)
 
 
-def test_what_a_look_tells() -> None:
-    """AUTO distribution is warned of, another account's stream refused, a missing stream told."""
-    kinesis = Told(StreamExtras(distribution="AUTO", arn=ARN), [])
+def test_what_the_service_says_about_a_stream() -> None:
+    """AUTO distribution causes a warning, another account's stream is refused, a missing stream is an error."""
+    kinesis = Described(StreamExtras(distribution="AUTO", arn=ARN), [])
     with pytest.warns(UserWarning, match="AUTO"):
-        look_up(kinesis, kinesis.clock, "copy", ARN)
-    kinesis = Told(StreamExtras(arn=ARN.replace("1234", "9999")), [])
+        describe_target(outlet_of(kinesis))
+    kinesis = Described(StreamExtras(arn=ARN.replace("1234", "9999")), [])
     with pytest.raises(kn.ConfigError, match="these credentials see"):
-        look_up(kinesis, kinesis.clock, "copy", ARN)
-    kinesis = Told(kn.StreamNotFound("no stream"), [])
+        describe_target(outlet_of(kinesis))
+    kinesis = Described(kn.StreamNotFound("no stream"), [])
     with pytest.raises(kn.StreamNotFound):
-        look_up(kinesis, kinesis.clock, "copy", ARN)
+        describe_target(outlet_of(kinesis))
 
 
 # --- the wire
@@ -443,7 +454,7 @@ def test_records_on_the_wire_are_what_boto3_would_send() -> None:
     ],
 )
 def test_an_answer_that_is_not_whole_is_none(body: bytes) -> None:
-    """An answer that is cut off, empty, of somebody else or for fewer records means that nothing is known."""
+    """A response that is cut off, empty, of somebody else or for fewer records means that nothing is known."""
     with pytest.raises(ServiceError) as caught:
         decode_results(body, 2)
     assert caught.value.retryable

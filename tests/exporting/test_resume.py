@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import ErrorReply, PartialFailure
-from kinesis_nb.exporting.report import ExportReport, Settled, Window, sum_of
+from kinesis_nb.exporting.report import DoneRows, ExportReport, QueueLimit, sum_of
 from tests.conftest import Streams, by_key
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ ENDS: dict[str, tuple[type[BaseException] | None, Callable[[pl.DataFrame], Any],
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read little at once, so that something is sent before the end of a small frame is read."""
     monkeypatch.setattr("kinesis_nb.exporting.tables.CHUNK_ROWS", BATCH)
-    monkeypatch.setattr("kinesis_nb.exporting.frame.STREAMED", Window(BATCH, 2**20))
+    monkeypatch.setattr("kinesis_nb.exporting.frame.STREAMED", QueueLimit(BATCH, 2**20))
 
 
 def ended(error: type[BaseException] | None, call: Callable[[], ExportReport]) -> ExportReport:
@@ -143,7 +143,7 @@ def test_an_end_before_the_first_request_has_a_report_too(
 
 
 def half(source: kn.Source, emulator: Emulator, arn: str, rows: Any, **options: Any) -> ExportReport:
-    """Export until a request is refused for good; some rows in the middle are settled then, others before them not."""
+    """Export until a request is refused for good; some rows in the middle are done then, others before them not."""
     emulator.on("PutRecords", PartialFailure(0.5), ErrorReply("AccessDeniedException"))
     return ended(kn.AccessDenied, lambda: source.export_df(rows, arn, progress=False, **options))
 
@@ -169,7 +169,9 @@ def test_other_rows_are_refused(source: kn.Source, streams: Streams, emulator: E
     report = half(source, emulator, arn, df)
     assert 0 < report.rows < ROWS
     asked = emulator.requests["PutRecords"]
-    with pytest.raises(kn.ConfigError, match=r"not the rows that the report is about|report is of one with more") as e:
+    with pytest.raises(
+        kn.ConfigError, match=r"these are not the rows of the report|report is of a frame with more"
+    ) as e:
         source.export_df(OTHERS[how](df), arn, resume=report, progress=False)
     assert emulator.requests["PutRecords"] == asked
     source.export_df(df, arn, resume=e.value.report, progress=False)
@@ -184,7 +186,7 @@ def test_nothing_is_sent_before_all_is_compared(source: kn.Source, streams: Stre
     assert report.settled.first < BATCH < report.settled.end == ROWS
     asked = emulator.requests["PutRecords"]
     late = df.with_columns(n=pl.col("n") + (pl.col("n") == ROWS - 1))
-    with pytest.raises(kn.ConfigError, match=r"report is about: rows 399 \(1 in all\)"):
+    with pytest.raises(kn.ConfigError, match=r"not the rows of the report: rows 399 \(1 in all\)"):
         source.export_df(reader(late), arn, resume=report, progress=False, on_bad_key="skip")
     assert emulator.requests["PutRecords"] == asked
     source.export_df(reader(df), arn, resume=report, progress=False, on_bad_key="skip")
@@ -192,23 +194,23 @@ def test_nothing_is_sent_before_all_is_compared(source: kn.Source, streams: Stre
 
 
 def test_a_query_without_an_order_is_noticed(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """Also where the rows that are settled are all behind the first one that is not."""
+    """Also where the rows that are done are all behind the first one that is not."""
     arn, df = streams.create(shards=2), frame()
     emulator.on("PutRecords", PartialFailure(0.5), ErrorReply("AccessDeniedException"))
     report = ended(kn.AccessDenied, lambda: source.export_df(df.lazy(), arn, progress=False))
     assert report.settled.first < report.settled.end
     shuffled = df.sample(fraction=1, shuffle=True, seed=1)
-    with pytest.raises(kn.ConfigError, match="not the rows that the report is about"):
+    with pytest.raises(kn.ConfigError, match="these are not the rows of the report"):
         source.export_df(shuffled.lazy(), arn, resume=report, progress=False)
 
 
 def test_an_export_that_is_through_is_about_its_rows_in_their_order(source: kn.Source, streams: Streams) -> None:
-    """All rows are settled and share one mark: it knows their order too, in one batch and over several."""
+    """All rows are done and share one mark: it knows their order too, in one batch and over several."""
     arn, df = streams.create(), frame(120)
     report = source.export_df(df, arn, progress=False)
     assert source.export_df(df, arn, resume=report, progress=False).rows == 0
     for others in (df.reverse(), pl.concat([df[1:2], df[:1], df[2:]]), df.with_columns(n=pl.col("n") + 1)):
-        with pytest.raises(kn.ConfigError, match="the first 120 rows were others"):
+        with pytest.raises(kn.ConfigError, match="the first 120 rows differ"):
             source.export_df(others, arn, resume=report, progress=False)
 
 
@@ -244,7 +246,7 @@ def test_rows_that_are_not_settled_may_be_others(source: kn.Source, streams: Str
 
 
 def test_only_what_a_record_is_made_of_counts(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """The same records read twice differ in when they were read; that is no part of what is sent."""
+    """The same records read twice differ in when they were read; that is not part of what is sent."""
     streams.create()
     streams.put(30, keys=30)
     arn = streams.create("copy")
@@ -254,7 +256,7 @@ def test_only_what_a_record_is_made_of_counts(source: kn.Source, streams: Stream
     source.export_df(again, arn, resume=report, progress=False)
     assert len(source.read("copy", progress=False)) == 30
     edited = again.with_columns(data=pl.lit("{}"))
-    with pytest.raises(kn.ConfigError, match="not the rows that the report is about"):
+    with pytest.raises(kn.ConfigError, match="these are not the rows of the report"):
         source.export_df(edited, arn, resume=report, progress=False)
 
 
@@ -264,7 +266,7 @@ def test_a_report_of_a_rest_is_about_all_rows(source: kn.Source, streams: Stream
     first = half(source, emulator, arn, df)
     second = half(source, emulator, arn, df.lazy(), resume=first)
     assert second.settled.end >= first.settled.end
-    with pytest.raises(kn.ConfigError, match="not the rows that the report is about"):
+    with pytest.raises(kn.ConfigError, match="these are not the rows of the report"):
         source.export_df(df.reverse(), arn, resume=second, progress=False)
     third = source.export_df(df, arn, resume=second, progress=False)
     assert first.rows + second.rows + third.rows == ROWS
@@ -272,22 +274,22 @@ def test_a_report_of_a_rest_is_about_all_rows(source: kn.Source, streams: Stream
 
 
 def test_a_report_without_marks_is_refused(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """Nobody can tell which rows it is about."""
-    arn, settled = streams.create(), Settled()
+    """Which rows it is about cannot be checked."""
+    arn, settled = streams.create(), DoneRows()
     settled.add([0, 2])
     report = ExportReport(stream="orders", settled=settled)
-    with pytest.raises(kn.ConfigError, match="not the rows that the report is about"):
+    with pytest.raises(kn.ConfigError, match="these are not the rows of the report"):
         source.export_df(frame(), arn, resume=report, progress=False)
     assert emulator.requests.total() == 0
 
 
 @given(st.data())
-def test_a_changed_row_is_noticed_if_it_is_settled(data: st.DataObject) -> None:
-    """Whatever was settled in whatever order, and however the rows are cut into batches: that row, and no other one."""
+def test_a_changed_row_is_noticed_if_it_is_done(data: st.DataObject) -> None:
+    """Whatever was done in whatever order, and however the rows are cut into batches: that row, and no other one."""
     count = data.draw(st.integers(1, 40))
     marks = np.array(data.draw(st.lists(st.integers(0, 2**64 - 1), min_size=count, max_size=count)), np.uint64)
     order = data.draw(st.permutations(range(count)))
-    settled, size = Settled(), data.draw(st.integers(1, count))
+    settled, size = DoneRows(), data.draw(st.integers(1, count))
     for start in range(0, count, size):
         settled.mark(start, marks[start : start + size])
     for rows in (order[: count // 3], order[count // 3 : data.draw(st.integers(0, count))]):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,8 @@ from deltalake import DeltaTable
 import kinesis_nb as kn
 from kinesis_nb.emulator import ErrorReply, ManualClock, PartialFailure, Reset, Stall
 from kinesis_nb.exporting import follow
-from kinesis_nb.exporting.follow import GrowingTable
+from kinesis_nb.exporting.follow import TableFollower
+from kinesis_nb.exporting.report import QueueLimit
 from kinesis_nb.syncing.start import hurry
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.storage import Storage
@@ -26,7 +29,7 @@ from tests.support.servers import bucket
 from tests.support.virtual import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from kinesis_nb.emulator import Emulator
     from tests.support.places import Place
@@ -98,14 +101,14 @@ def test_a_table_in_every_kind_of_place(source: kn.Source, streams: Streams, pla
 
 
 def test_a_table_in_s3_is_read_with_the_keys_of_the_moment(source: kn.Source, streams: Streams, ministack: str) -> None:
-    """Keys, or another address, that change while an export runs are used at its next look at the table."""
+    """Keys, or another address, that change while an export runs are used at its next poll of the table."""
     uri, options = bucket(ministack)
     streams.create()
     streams.put(10)
     sync = source.sync("orders", f"{uri}/t", storage_options=options, commit_interval=0.05)
     assert sync.wait(timeout=30)
     now = dict(options)
-    table = GrowingTable(Storage.at(f"{uri}/t", lambda: now))
+    table = TableFollower(Storage.at(f"{uri}/t", lambda: now))
     assert sum(band.height for band in table.bands({})) == 10
     now["endpoint_url"] = "http://127.0.0.1:9"
     with pytest.raises(kn.TableError, match="cannot be read"):
@@ -120,7 +123,7 @@ def test_a_table_in_s3_is_read_with_the_keys_of_the_moment(source: kn.Source, st
 def test_a_file_that_cannot_be_read_is_trouble_not_the_end(
     source: kn.Source, streams: Streams, table: kn.Sync, tmp_path: Path
 ) -> None:
-    """While a file of the table is missing the export says so and goes on; when it is back its rows are sent."""
+    """While a file of the table is missing the export says so and continues; when it is back its rows are sent."""
     arn = streams.create("copy")
     streams.put(10)
     assert table.wait(timeout=30)
@@ -151,7 +154,7 @@ def test_options_of_a_place_go_with_its_address(source: kn.Source, streams: Stre
 def test_faults_double_at_most_what_is_reported(
     source: kn.Source, streams: Streams, table: kn.Sync, emulator: Emulator
 ) -> None:
-    """Throttles, partial failures and lost answers lose nothing and keep the order of every key."""
+    """Throttles, partial failures and lost responses lose nothing and keep the order of every key."""
     arn = streams.create("copy", shards=2)
     streams.put(100)
     assert table.wait(timeout=30)
@@ -218,7 +221,7 @@ def test_follows_a_tail(source: kn.Source, streams: Streams) -> None:
 def test_a_row_that_is_given_up_is_named(
     source: kn.Source, streams: Streams, table: kn.Sync, emulator: Emulator
 ) -> None:
-    """A record that the service never takes is listed with its place and reason; the others go on."""
+    """A record that the service never takes is listed with its place and reason; the others are sent."""
     arn = streams.create("copy")
     streams.put(20)
     assert table.wait(timeout=30)
@@ -266,13 +269,13 @@ def test_refuses_what_is_no_synced_table(source: kn.Source, streams: Streams, tm
 def test_refuses_a_journal_of_another_export(
     source: kn.Source, streams: Streams, table: kn.Sync, tmp_path: Path
 ) -> None:
-    """A journal says what it is for, and another export does not go on from it."""
+    """A journal says what it is for, and another export does not continue from it."""
     first, second = streams.create("copy"), streams.create("other")
     finish(source.export_stream(table, first, journal=tmp_path / "place"))
     running = source.export_stream(table, first, journal=tmp_path / "place")
     with pytest.raises(kn.ConfigError, match="is of another export"):
         source.export_stream(table, second, journal=tmp_path / "place")
-    assert running.is_active, "who is refused stops nobody"
+    assert running.is_active, "a refused call stops no export"
     running.stop()
 
 
@@ -301,7 +304,7 @@ def test_files_that_are_rewritten_bring_no_row_twice(
 def test_a_look_that_breaks_brings_no_row_twice(
     source: kn.Source, streams: Streams, table: kn.Sync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading that fails behind the first of several bands is trouble, and goes on behind what was taken."""
+    """Reading that fails behind the first of several bands is retried, behind what was taken."""
     arn = streams.create("copy")
     streams.put(300)
     assert table.wait(timeout=30)
@@ -322,12 +325,12 @@ def test_a_look_that_breaks_brings_no_row_twice(
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
 
 
-def test_a_table_that_cannot_be_read_now_is_trouble(table: kn.Sync, streams: Streams, tmp_path: Path) -> None:
-    """Whatever is asked of it, the answer is an error of ours that another try may cure."""
+def test_a_table_that_cannot_be_read_now_is_retried(table: kn.Sync, streams: Streams, tmp_path: Path) -> None:
+    """Whatever is asked of it, the error is ours and retryable."""
     streams.put(10)
     assert table.wait(timeout=30)
     table.stop()
-    rows = GrowingTable(Storage(table.uri))
+    rows = TableFollower(Storage(table.uri))
     Path(table.uri).rename(tmp_path / "away")
     for ask in (rows.ends, rows.seen, lambda: list(rows.bands({}))):
         with pytest.raises(kn.TableError, match="cannot be read") as caught:
@@ -338,7 +341,7 @@ def test_a_table_that_cannot_be_read_now_is_trouble(table: kn.Sync, streams: Str
 def test_a_journal_that_cannot_be_written_ends_the_export(
     source: kn.Source, streams: Streams, table: kn.Sync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows of which it is not written down that they were taken are not left out while later ones go on."""
+    """Rows that are not recorded as taken are not skipped while later ones are sent."""
     arn = streams.create("copy")
     streams.put(10)
     assert table.wait(timeout=30)
@@ -346,13 +349,13 @@ def test_a_journal_that_cannot_be_written_ends_the_export(
     assert export.wait(timeout=30)
     fsync, refused = os.fsync, []
 
-    def once_full(file: int) -> None:
+    def once_broken(file: int) -> None:
         if not refused and Path(f"/proc/self/fd/{file}").readlink().suffix == ".journal":
             refused.append(file)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         fsync(file)
 
-    monkeypatch.setattr(os, "fsync", once_full)
+    monkeypatch.setattr(os, "fsync", once_broken)
     streams.put(10)
     with pytest.raises(kn.TableError, match="cannot be written"):
         export.wait(timeout=20, until_caught_up=False)
@@ -362,7 +365,104 @@ def test_a_journal_that_cannot_be_written_ends_the_export(
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
 
 
-def test_a_failure_is_told_however_slow_the_rate_is(
+@contextmanager
+def no_room_for_journals(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Let the disk of all journals be full."""
+    fsync = os.fsync
+
+    def full(file: int) -> None:
+        if ".journal" in Path(f"/proc/self/fd/{file}").readlink().name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        yield
+
+
+def test_an_export_waits_for_a_full_disk(
+    source: kn.Source, streams: Streams, table: kn.Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends nothing that is not recorded, says what it waits for, and continues when there is room."""
+    arn = streams.create("copy")
+    streams.put(10)
+    assert table.wait(timeout=30)
+    export = source.export_stream(table, arn)
+    assert export.wait(timeout=30)
+    with no_room_for_journals(monkeypatch):
+        streams.put(10)
+        assert table.wait(timeout=30)
+        assert not export.wait(timeout=3)
+        status = export.status()
+        assert (status.state, status.rows) == ("running", 10)
+        assert "No space left on device" in status.error
+        assert source.export_stream(table, arn) is export
+        assert len(source.read("copy", progress=False)) == 10
+    assert export.wait(timeout=30)
+    assert (export.status().error, export.status().possible_duplicates) == ("", 0)
+    finish(export)
+    finish(source.export_stream(table, arn))
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_an_export_that_waits_for_a_full_disk_can_be_stopped(
+    source: kn.Source, streams: Streams, table: kn.Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once; what it could not record is an error, and nothing is lost or sent twice."""
+    arn = streams.create("copy")
+    streams.put(10)
+    assert table.wait(timeout=30)
+    export = source.export_stream(table, arn)
+    assert export.wait(timeout=30)
+    with no_room_for_journals(monkeypatch):
+        streams.put(10)
+        assert table.wait(timeout=30)
+        assert not export.wait(timeout=2)
+        export.stop()
+        assert export.status().state == "failed"
+        assert "No space left on device" in export.status().error
+    finish(source.export_stream(table, arn))
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_what_was_taken_from_a_tail_is_sent_before_the_export_stops(source: kn.Source, streams: Streams) -> None:
+    """However slow the rate: those rows are nowhere else. The others stay in the tail."""
+    streams.create()
+    arn = streams.create("copy")
+    streams.put(100)
+    with source.tail("orders", "trim_horizon", on_full="block") as tail:
+        while len(tail) < 100:
+            threading.Event().wait(0.01)
+        export = source.export_stream(tail, arn, rate=20)
+        while len(tail):
+            assert not export.wait(0.05)
+        export.stop()
+        assert (export.status().state, export.status().rows) == ("stopped", 100)
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_an_export_whose_queues_are_full_can_be_stopped(
+    source: kn.Source, streams: Streams, table: kn.Sync, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, although no room comes: nothing is sent any more; the same call sends the rest."""
+    arn = streams.create("copy")
+    streams.put(50)
+    assert table.wait(timeout=30)
+    monkeypatch.setattr("kinesis_nb.exporting.streaming.STREAMED", QueueLimit(5, 2**20))
+    monkeypatch.setattr("kinesis_nb.exporting.streaming.SLICE_SECONDS", 0.01)
+    emulator.chaos(seed=1, rate=1.0, faults=[ErrorReply("LimitExceededException")], operations=["PutRecords"])
+    export = source.export_stream(table, arn, rate=500)
+    while export.status().pending < 5:
+        assert not export.wait(timeout=0.1)
+    assert export.status().pending < 50
+    export.stop()
+    assert export.status().state == "stopped"
+    emulator.calm()
+    finish(source.export_stream(table, arn))
+    assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
+
+
+def test_a_failure_is_reported_however_slow_the_rate_is(
     source: kn.Source, streams: Streams, table: kn.Sync, emulator: Emulator
 ) -> None:
     """A request that is refused for good ends the export now, and not when all that was read has had its turn."""
@@ -411,11 +511,11 @@ def test_an_end_is_reached_when_the_table_has_read_past_it(source: kn.Source, st
 
 
 def test_an_end_waits_for_every_shard(source: kn.Source, streams: Streams, table: kn.Sync) -> None:
-    """Also for those whose parent has ended and that nobody has read yet, and not for those that ended."""
+    """Also for those whose parent has ended and that are not read yet, and not for those that ended."""
     streams.put(20)
     streams.split("orders")
     assert table.wait(timeout=30)
-    rows = GrowingTable(Storage(table.uri))
+    rows = TableFollower(Storage(table.uri))
     before = rows.seen()
     assert before is not None
     assert before <= datetime.now(UTC)
@@ -438,7 +538,7 @@ def test_an_end_of_a_silent_stream_is_reached_soon(source: kn.Source, streams: S
 
 
 def test_a_table_without_a_sync_ends_by_the_clock(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """Of a table that no sync writes nobody knows more."""
+    """A table that no sync writes cannot say more."""
     synced(["a"], ['{"n": 1}']).write_delta(tmp_path / "table")
     export = source.export_stream(tmp_path / "table", streams.create("copy"), end="now")
     assert export.wait(timeout=30, until_caught_up=False)
@@ -482,7 +582,7 @@ def test_a_journal_that_is_no_path_is_refused(
     source: kn.Source, streams: Streams, tmp_path: Path, journal: Any
 ) -> None:
     """Before anything is asked or written."""
-    with pytest.raises(kn.ConfigError, match=r"is no file|journal= does not accept"):
+    with pytest.raises(kn.ConfigError, match=r"is not a valid path|journal= does not accept"):
         source.export_stream(tmp_path / "t", streams.create("copy"), journal=journal)
 
 
@@ -515,7 +615,7 @@ def synced(keys: list[str | None], data: list[str]) -> pl.DataFrame:
 
 
 def test_a_row_that_is_too_large_is_given_up(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """A record that the output stream does not take is named with its size, and the others go on."""
+    """A record that the output stream does not take is named with its size, and the others are sent."""
     synced(["a", "a", "b"], ['{"n": 1}', "x" * 2**20, '{"n": 3}']).write_delta(tmp_path / "table")
     export = source.export_stream(tmp_path / "table", streams.create("copy"))
     finish(export)

@@ -1,4 +1,4 @@
-"""Frames of all libraries, with all types, at the top and nested: a value arrives exactly, or its owner is told."""
+"""Frames of all libraries, with all types, at the top and nested: values arrive exactly, or are refused."""
 
 from __future__ import annotations
 
@@ -380,7 +380,7 @@ def test_sliced_arrays_are_their_slice() -> None:
 
 
 def test_items_behind_a_null_are_not_sent() -> None:
-    """A list that is null may have items all the same; they belong to nobody."""
+    """A list that is null may have items all the same; they are not part of the value."""
     for items in (pa.array([1, 2, 3]), pa.array([UUID(int=n) for n in (1, 2, 3)])):
         lists = pa.LargeListArray.from_arrays([0, 2, 3], items, mask=pa.array([True, False]))
         first, second = (json.loads(text)["v"] for text in sent(pa.table({"v": lists})))

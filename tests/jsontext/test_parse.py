@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from datetime import date
 from typing import Any
 
 import pandas as pd
@@ -463,3 +464,22 @@ def is_object(text: str) -> bool:
         return isinstance(json.loads(text, parse_constant=lambda name: int(name, 0)), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def test_a_date_of_a_given_schema() -> None:
+    """Text in ISO 8601 becomes a date, within lists and objects too; anything else is null, and `error` says so."""
+    rows = ['{"day": "2026-11-30", "days": ["2024-02-29", null], "o": {"d": "0001-01-01"}}']
+    rows += ['{"day": null}', "{}", '{"day": "2026-02-30"}', '{"day": 20261130}', '{"day": "2026-11-30T00:00:00Z"}']
+    schema = {"day": pl.Date, "days": pl.List(pl.Date), "o": pl.Struct({"d": pl.Date})}
+    parsed = kn.parse_json(pl.DataFrame({"data": rows}), schema=schema, keep=False)
+    assert parsed.schema["day"] == pl.Date
+    assert parsed["day"].to_list() == [date(2026, 11, 30), None, None, None, None, None]
+    assert parsed.row(0) == (date(2026, 11, 30), [date(2024, 2, 29), None], {"d": date(1, 1, 1)}, None)
+    assert parsed["error"].to_list()[1:3] == [None, None]
+    assert parsed["error"].to_list()[3:] == [
+        "day: string does not fit Date",
+        "day: int does not fit Date",
+        "day: string does not fit Date",
+    ]
+    pandas = kn.parse_json(pd.DataFrame({"data": rows}), schema=schema, keep=False)
+    assert pandas["day"].tolist()[0] == date(2026, 11, 30)

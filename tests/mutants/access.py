@@ -11,6 +11,7 @@ EMULATOR = "tests/emulator/test_server.py"
 FORK = "tests/core/test_fork.py"
 CANARY = "tests/test_canaries.py"
 LAZY = "tests/table/test_lazy.py"
+TRAILS, RETRY, SHOWN = "tests/service/test_wrong_trails.py", "tests/core/test_retry.py", "tests/core/test_shown.py"
 NETWORKING, BAD_INPUT = "tests/service/test_networking.py", "tests/test_bad_input.py"
 
 MUTANTS = [
@@ -401,6 +402,55 @@ MUTANTS = [
         "            _forget_variables(failed := error)",
         "            failed = error",
         SECRETS,
+    ),
+    Mutant(
+        "a refusal in XML is a firewall's",
+        "service/translate.py",
+        "if code.isdecimal() else None",
+        "if not code else None",
+        TRAILS,
+    ),
+    Mutant(
+        "what another machine refuses is not tried again",
+        "service/translate.py",
+        'return address if is_refused and is_loopback(urlsplit(address).hostname or "") else ""',
+        'return address if is_refused else ""',
+        TRAILS,
+    ),
+    Mutant(
+        "a server that somebody must start is waited for",
+        "core/retry.py",
+        "if not failed.retryable or isinstance(failed, NotListening) or",
+        "if not failed.retryable or",
+        RETRY,
+    ),
+    Mutant(
+        "an interrupt of a wait is chained to what failed",
+        "core/retry.py",
+        "                failed = error\n",
+        "                failed = error\n                self._clock.sleep(0)\n",
+        RETRY,
+    ),
+    Mutant(
+        "a misspelt option of the storage is ignored",
+        "table/option_names.py",
+        "if name not in _KNOWN and (meant := closest(name, _KNOWN, 0.8)):",
+        "if name in _KNOWN and (meant := closest(name, _KNOWN, 0.8)):",
+        TRAILS,
+    ),
+    Mutant(
+        "a bar in a log",
+        "display.py",
+        "return has_kernel() or (sys.stderr is not None and sys.stderr.isatty())",
+        "return True",
+        SHOWN,
+    ),
+    Mutant(
+        "a terminal obeys a record",
+        "display.py",
+        "    text = plain(value)\n    return text if len(text) <= _TERMINAL_CELL",
+        "    text = str(value)\n    return text if len(text) <= _TERMINAL_CELL",
+        SHOWN,
     ),
 ]
 

@@ -9,6 +9,7 @@ INTERRUPTS, ARGUMENTS, WHERE = (
     "tests/core/test_arguments.py",
     "tests/reading/test_where.py",
 )
+STATUS = "tests/syncing/test_status.py"
 TIMES = "tests/core/test_position.py::test_local_time_is_told_once_where_it_was_written"
 
 MUTANTS = [
@@ -123,6 +124,69 @@ MUTANTS = [
         "if drop >= rows.num_rows and not self._rows:",
         "if False:",
         tests="tests/reading/test_tail.py::test_a_tail_smaller_than_a_record_says_so",
+    ),
+    Mutant(
+        "the fastest shard bounds a verdict",
+        "table/verify.py",
+        "up_to = min(times) if times and len(times) == len(reached) else None",
+        "up_to = max(times) if times and len(times) == len(reached) else None",
+        tests=STATUS,
+    ),
+    Mutant(
+        "a shard that was never read bounds no verdict",
+        "table/verify.py",
+        "up_to = min(times) if times and len(times) == len(reached) else None",
+        "up_to = min(times, default=None)",
+        tests=STATUS,
+    ),
+    Mutant(
+        "a child that was not begun bounds no verdict",
+        "table/verify.py",
+        "open_ones = [shard_id for shard_id in ours if not checkpoints[shard_id].ended]",
+        "open_ones = [shard_id for shard_id in ours if checkpoints[shard_id].seen and not checkpoints[shard_id].ended]",
+        tests=STATUS,
+    ),
+    Mutant(
+        "a stopped sync is as of now",
+        "syncing/sync.py",
+        "            None if self.is_active else self._readers.stopped_at,\n",
+        "            None,\n",
+        tests=STATUS,
+    ),
+    Mutant(
+        "a sync that was waited for warns at exit",
+        "syncing/sync.py",
+        "        self._is_left_alone = False\n        caught_up",
+        "        caught_up",
+        tests=f"{STATUS}::test_a_script_that_waited_for_nothing_is_warned",
+    ),
+    Mutant(
+        "a region may point anywhere",
+        "core/names.py",
+        "rf\"[a-z]{{2,4}}(-[a-z]+){{0,2}}-({'|'.join(_DIRECTIONS)})-\\d{{1,2}}\"",
+        'r"[a-z]{2,4}(-[a-z]+){1,3}-\\d{1,2}"',
+        tests="tests/service/test_networking.py::test_a_mistyped_region_is_refused_with_what_was_meant",
+    ),
+    Mutant(
+        "the endpoint of all services comes before that of Kinesis",
+        "service/session.py",
+        'os.environ.get("AWS_ENDPOINT_URL_KINESIS"),',
+        'os.environ.get("AWS_ENDPOINT_URL"),',
+        tests="tests/service/test_networking.py::test_a_source_shows_where_its_profile_leads",
+    ),
+    Mutant(
+        "a source shows the password of a configured endpoint",
+        "service/session.py",
+        'return masked(next((url for url in found if url), ""))',
+        'return next((url for url in found if url), "")',
+        tests="tests/service/test_networking.py::test_a_source_shows_no_password_of_a_configured_endpoint",
+    ),
+    Mutant(
+        "latest is an end",
+        "core/position.py",
+        "if end.kind is not Kind.AT_TIMESTAMP or end.timestamp is None:",
+        "if end.timestamp is None:",
+        tests="tests/core/test_position.py",
     ),
 ]
 

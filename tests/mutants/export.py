@@ -56,7 +56,7 @@ MUTANTS = [
         "is_unknown = error.retryable",
     ),
     Mutant(
-        "an answer for fewer records is taken",
+        "a response for fewer records is taken",
         "wire/putting.py",
         "    if len(results) != count:",
         "    if len(results) > count:",
@@ -147,10 +147,10 @@ MUTANTS = [
     Mutant("the rate falls too far", "exporting/throughput.py", "_CUT = 0.85 ", "_CUT = 0.1 "),
     # --- aggregates whose response was lost
     Mutant(
-        "an aggregate is sent again unlooked for",
+        "an aggregate is sent again without a search",
         "exporting/lane.py",
-        "if is_unknown and self._find is not None and (packed",
-        "if False and self._find is not None and (packed",
+        "if is_unknown and (packed",
+        "if False and (packed",
     ),
     Mutant(
         "an aggregate that was not found is forgotten",
@@ -165,7 +165,7 @@ MUTANTS = [
         "missing = [entry for entry, _ in places]",
     ),
     Mutant(
-        "what is sent again after a look is not counted",
+        "what is sent again after a search is not counted",
         "exporting/lane.py",
         "[shard_id for shard_id in shard_ids if shard_id], unknown=missing))",
         "[shard_id for shard_id in shard_ids if shard_id], refused=missing))",
@@ -183,7 +183,7 @@ MUTANTS = [
         'if False else b""\n',
     ),
     Mutant(
-        "an aggregate is looked for in one shard of several",
+        "an aggregate is searched for in one shard of several",
         "wire/finding.py",
         "        for page in _pages(reader, stream, shard, since) if wanted else ():",
         "        for page in _pages(reader, stream, shard, since) if wanted and shard.is_open else ():",
@@ -297,7 +297,7 @@ MUTANTS = [
         "tests/exporting/test_resume.py",
     ),
     Mutant(
-        "what a rest settled is not marked",
+        "what a resumed export has done is not marked",
         "exporting/frame.py",
         "            self.tally.mark(row, marks)\n",
         "            if not self.done.end:\n                self.tally.mark(row, marks)\n",

@@ -296,7 +296,7 @@ def test_a_broken_configuration_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """A configuration file that cannot be read is the user's to mend: two lines."""
     (tmp_path / "config").write_text("[profile dev\nregion=x")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    with pytest.raises(kn.ConfigError, match=r"\nhint: mend the AWS configuration"):
+    with pytest.raises(kn.ConfigError, match=r"\nhint: fix the AWS configuration"):
         kn.connect(auth=kn.Profile("dev")).explore()
 
 

@@ -15,6 +15,7 @@ from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import botocore.session
 import pytest
 from botocore.httpsession import ProxyConfiguration
 from urllib3.exceptions import InsecureRequestWarning
@@ -252,7 +253,7 @@ def test_no_error_shows_a_password_of_any_signs(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize("url", ["http://ada:p%C3%A4ss@host:1", "http://ad%C3%A4:x@host:1", "http://ada:p%0Ass@host:1"])
 def test_a_password_that_cannot_be_sent(url: str) -> None:
     """HTTP knows no such letter: refused at once, unseen, in place of an error of botocore's that quotes it."""
-    with pytest.raises(kn.ConfigError, match="has a letter that cannot be sent\nhint: ") as caught:
+    with pytest.raises(kn.ConfigError, match="has a character that cannot be sent\nhint: ") as caught:
         kn.connect(proxy=url)
     shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
     assert "\xe4" not in shown
@@ -367,7 +368,7 @@ def test_a_file_that_is_no_ca_bundle(tmp_path: Path) -> None:
     """A bundle without a certificate is refused before anything is sent."""
     bundle = tmp_path / "ca.pem"
     bundle.write_text("not a certificate")
-    with pytest.raises(kn.ConfigError, match=r"ca.pem' is no CA bundle .*\nhint: give the path"):
+    with pytest.raises(kn.ConfigError, match=r"ca.pem' is not a CA bundle .*\nhint: give the path"):
         kn.connect(auth=KEYS, verify=str(bundle))
 
 
@@ -483,3 +484,90 @@ def test_a_region_of_the_environment_that_is_none(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AWS_REGION", "us east")
     with pytest.raises(kn.ConfigError, match="AWS_REGION: 'us east' is not the name of a region"):
         kn.connect()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("eu-cntral-1", "eu-central-1"),
+        ("eu-central1", "eu-central-1"),
+        ("eu-central-1b", "eu-central-1"),
+        ("EU_CENTRAL_1", "eu-central-1"),
+        ("us-gov-wset-1", "us-gov-west-1"),
+        ("ap-sutheast-2", "ap-southeast-2"),
+    ],
+)
+def test_a_mistyped_region_is_refused_with_what_was_meant(
+    monkeypatch: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    """Wherever it is from, before anything is sent."""
+    monkeypatch.setenv("AWS_REGION", given)
+    for options in ({"region": given}, {}):
+        with pytest.raises(kn.ConfigError, match=f"{given}' is not the name of a region\nhint: did you mean '{meant}'"):
+            kn.connect(**options)
+
+
+def test_every_region_of_aws_is_one() -> None:
+    """All partitions, as botocore lists them; a region that AWS may open tomorrow too."""
+    session = botocore.session.Session()
+    regions = [
+        region
+        for partition in session.get_available_partitions()
+        for region in session.get_available_regions("kinesis", partition)
+    ]
+    assert len(regions) > 30
+    for region in (*regions, "nz-south-1", "eu-central-3"):
+        assert kn.connect(region=region).config.region == region
+
+
+def test_a_region_that_botocore_does_not_know_is_asked_about() -> None:
+    """It may be new, and it may be mistyped: a warning at the first use; not where the user names the server."""
+    with pytest.warns(UserWarning, match="does not know the region 'eur-north-1'.*did you mean 'eu-north-1'"):
+        KinesisClient(SourceConfig(region="eur-north-1", auth=KEYS))
+    KinesisClient(SourceConfig(region="eu-central-1", auth=KEYS))
+    KinesisClient(SourceConfig(region="eur-north-1", auth=KEYS, endpoint_url="http://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(
+    ("config", "environment"),
+    [
+        ("endpoint_url=https://a.example.com", {}),
+        (
+            "endpoint_url=https://a.example.com\nservices=s\n[services s]\nkinesis =\n  endpoint_url=https://b.example.com",
+            {},
+        ),
+        (
+            "endpoint_url=https://a.example.com\nservices=s\n[services s]\ns3 =\n  endpoint_url=https://b.example.com",
+            {},
+        ),
+        ("endpoint_url=https://a.example.com", {"AWS_ENDPOINT_URL": "https://c.example.com"}),
+        ("", {"AWS_ENDPOINT_URL": "https://c.example.com", "AWS_ENDPOINT_URL_KINESIS": "https://d.example.com"}),
+        ("", {}),
+    ],
+)
+def test_a_source_shows_where_its_profile_leads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: str, environment: dict[str, str]
+) -> None:
+    """The endpoint in the repr is the one that botocore takes; nothing where that is AWS's."""
+    (tmp_path / "config").write_text(f"[profile lab]\nregion=eu-west-1\n{config}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    source = kn.connect(auth=kn.Profile("lab"))
+    taken = KinesisClient(source.config)._client.meta.endpoint_url
+    assert (f" at {taken} " in repr(source)) == ("example.com" in taken)
+    assert " at " not in repr(source) or "example.com" in taken
+
+
+def test_a_source_shows_no_password_of_a_configured_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A request to it would be refused; the repr is not the place to learn the password either."""
+    (tmp_path / "config").write_text("[profile lab]\nendpoint_url=https://ada:hunter2@a.example.com\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    assert "hunter2" not in repr(kn.connect(auth=kn.Profile("lab")))
+
+
+def test_a_source_says_that_the_endpoint_of_the_environment_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever set it expects it to count."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:4567")
+    assert "at AWS (AWS_ENDPOINT_URL_KINESIS counts only with a Profile)" in repr(kn.connect())
+    assert "counts only" not in repr(kn.connect(endpoint_url="http://127.0.0.1:4567"))

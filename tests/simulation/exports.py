@@ -1,14 +1,14 @@
 """Exports against the emulator's model, in virtual time and in one thread, from one seed.
 
-A run exports rows over some keys while chance refuses records, throttles, loses answers before and after the request
+A run exports rows over some keys while chance refuses records, throttles, loses responses before and after the request
 was applied, cuts and replaces them, reshards the output stream, writes the records of a request in any order (the
 service promises none), and interrupts the export, which is then resumed.
 
 What is real: everything from the frame to the body of the request, the lanes and their pacing, the reading of the
-answer, the report. What is played: the network, threads, and time.
+response, the report. What is played: the network, threads, and time.
 
 The promise that is checked: every row is written; the rows of a key are written in their order; a row that is there
-twice comes in place (but for aggregates that nobody could look for), and there are at most as many of those as the
+twice comes in place (but for aggregates that could not be searched for), and there are at most as many of those as the
 report calls possible.
 
 Run many seeds with ``python -m tests.simulation.exports --seeds 1000``.
@@ -30,11 +30,12 @@ import polars as pl
 
 from kinesis_nb.emulator import AwsError, ManualClock, Model, Quotas
 from kinesis_nb.errors import InvalidRequest, KinesisError, ServiceError, Throttled
-from kinesis_nb.exporting.entries import Options, Preparer, waves
+from kinesis_nb.exporting.entries import Preparer, waves
 from kinesis_nb.exporting.exporter import Exporter
-from kinesis_nb.exporting.report import ExportReport, Settled, Tally, sum_of
+from kinesis_nb.exporting.options import Delivery, RecordOptions
+from kinesis_nb.exporting.report import DoneRows, ExportReport, Tally, sum_of
 from kinesis_nb.exporting.tables import read_rows
-from kinesis_nb.exporting.target import look_up
+from kinesis_nb.exporting.target import Outlet, describe_target
 from kinesis_nb.wire.aggregation import pack, unpack
 from kinesis_nb.wire.batches import decode_page
 from kinesis_nb.wire.finding import Page, find
@@ -58,9 +59,9 @@ MUST_HAPPEN = (
     "request: throttled",
     "request: reset before",
     "request: reset after",
-    "request: cut answer",
-    "request: empty answer",
-    "request: short answer",
+    "request: cut response",
+    "request: empty response",
+    "request: short response",
     "request: html",
     "request: too large for a proxy",
     "quota",
@@ -68,9 +69,9 @@ MUST_HAPPEN = (
     "reshard: merge",
     "interrupted",
     "aggregates",
-    "look: found",
-    "look: missing",
-    "look: throttled",
+    "search: found",
+    "search: missing",
+    "search: throttled",
     "no permission to list",
     "rows in several batches",
 )
@@ -109,11 +110,11 @@ class PlayedKinesis(VirtualKinesis):
     def find(self, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
         self._was_throttled = not self._was_throttled and self.random.random() < REQUEST_FAULTS
         if self._was_throttled and not self.is_calm:
-            self.happened["look: throttled"] += 1
+            self.happened["search: throttled"] += 1
             raise Throttled("GetRecords: too many", retryable=True)
         found = find(self, stream, records, since)
-        self.happened["look: found"] += sum(shard_id is not None for shard_id in found)
-        self.happened["look: missing"] += found.count(None)
+        self.happened["search: found"] += sum(shard_id is not None for shard_id in found)
+        self.happened["search: missing"] += found.count(None)
         return found
 
     def get_page(self, _stream: str, iterator: str) -> Page:
@@ -128,41 +129,41 @@ class PlayedKinesis(VirtualKinesis):
             self.happened[f"request: {fault}"] += 1
         if fault in _BEFORE:
             raise _BEFORE[fault]
-        answer = self._apply(json.loads(request_body(stream, records))["Records"])
+        response = self._apply(json.loads(request_body(stream, records))["Records"])
         if fault == "reset after":
             raise ServiceError("PutRecords: connection reset", retryable=True)
-        return decode_results(self._damaged(answer, fault), len(records))
+        return decode_results(self._damaged(response, fault), len(records))
 
     def _apply(self, records: list[dict[str, str]]) -> list[dict[str, Any]]:
         """Write records in any order, some of them not at all."""
-        answers: dict[int, dict[str, Any]] = {}
+        responses: dict[int, dict[str, Any]] = {}
         for place in self.random.sample(range(len(records)), len(records)):
             record = records[place]
             data = base64.b64decode(record["Data"])
             if not self.is_calm and self.random.random() < RECORD_FAILURES:
                 code = self.random.choice(_CODES)
                 self.happened[f"record: {code}"] += 1
-                answers[place] = {"ErrorCode": code, "ErrorMessage": "made up"}
+                responses[place] = {"ErrorCode": code, "ErrorMessage": "made up"}
                 continue
             one = {"Data": data, "PartitionKey": record["PartitionKey"]}
-            answer = self.model.call("PutRecords", {"StreamName": STREAM, "Records": [one]})["Records"][0]
-            answers[place] = answer
-            if "ErrorCode" in answer:
+            response = self.model.call("PutRecords", {"StreamName": STREAM, "Records": [one]})["Records"][0]
+            responses[place] = response
+            if "ErrorCode" in response:
                 self.happened["quota"] += 1
                 continue
             users = [user.data for user in unpack(data) or ()] or [data]
             self.written += [(record["PartitionKey"], json.loads(user)["n"]) for user in users]
-        return [answers[place] for place in range(len(records))]
+        return [responses[place] for place in range(len(records))]
 
-    def _damaged(self, answer: list[dict[str, Any]], fault: str) -> bytes:
-        body = json.dumps({"FailedRecordCount": 0, "Records": answer}).encode()
+    def _damaged(self, response: list[dict[str, Any]], fault: str) -> bytes:
+        body = json.dumps({"FailedRecordCount": 0, "Records": response}).encode()
         match fault:
-            case "cut answer":
+            case "cut response":
                 return body[: self.random.randrange(len(body))]
-            case "empty answer":
+            case "empty response":
                 return b"{}"
-            case "short answer":
-                return json.dumps({"Records": answer[:-1]}).encode()
+            case "short response":
+                return json.dumps({"Records": response[:-1]}).encode()
             case "html":
                 return b"<html><body>It works!</body></html>"
             case _:
@@ -174,7 +175,7 @@ _BEFORE: dict[str, KinesisError] = {
     "reset before": ServiceError("PutRecords: connection reset", retryable=True),
     "too large for a proxy": InvalidRequest("PutRecords: 413"),
 }
-_FAULTS = [*_BEFORE, "reset after", "cut answer", "empty answer", "short answer", "html"]
+_FAULTS = [*_BEFORE, "reset after", "cut response", "empty response", "short response", "html"]
 _CODES = ["ProvisionedThroughputExceededException", "InternalFailure", "KMSThrottlingException"]
 
 
@@ -192,7 +193,7 @@ class Run:
         self.kinesis = PlayedKinesis(self.model, self.clock, self.random, self.happened)
         self.reports: list[ExportReport] = []
         self.rows = self._rows(self.random.randint(1, 600), self.random.choice([1, 3, 20, 300]))
-        self.options = Options(aggregate=self.random.random() < 0.25)
+        self.options = RecordOptions(aggregate=self.random.random() < 0.25)
         self.batch = self.random.choice([50, 1000])
 
     def _rows(self, count: int, keys: int) -> pl.DataFrame:
@@ -205,7 +206,7 @@ class Run:
         return pl.DataFrame(rows, {"key": pl.String, "n": pl.Int64}, orient="row")
 
     def run(self) -> Counter[str]:
-        settled = Settled()
+        settled = DoneRows()
         while settled.first < self.rows.height:
             report = self._export(settled)
             self.reports.append(report)
@@ -216,14 +217,13 @@ class Run:
         self._check()
         return self.happened
 
-    def _export(self, settled: Settled) -> ExportReport:
-        """Export what is not settled, until the end or an interrupt."""
+    def _export(self, settled: DoneRows) -> ExportReport:
+        """Export what is not done, until the end or an interrupt."""
         tally = Tally(STREAM, settled.copy())
         schema = read_rows(self.rows).schema
         preparer = Preparer(self.kinesis, schema, self.options, tally.gave_up)
-        exporter = Exporter(
-            self.kinesis, look_up(self.kinesis, self.clock, STREAM, ""), self.clock, tally, ordered=True
-        )
+        outlet = Outlet(self.kinesis, self.clock, STREAM, "")
+        exporter = Exporter(outlet, describe_target(outlet), tally, Delivery())
         batches = list(self.rows.iter_slices(self.batch))
         self.happened["rows in several batches"] += len(batches) > 1
         first_row, steps, idle, note = 0, 0, 0, ""
@@ -281,7 +281,7 @@ class Run:
         found: dict[str, list[int]] = {}
         for key, number in self.kinesis.written:
             found.setdefault(key, []).append(number)
-        # an aggregate comes again whole, unless it could be looked for before it was sent again
+        # an aggregate comes again whole, unless it could be searched for before it was sent again
         could_look = self.kinesis.may_list and not self.happened["interrupted"]
         may_come_again = self.options.aggregate and not could_look
         for (key,), part in self.rows.group_by("key"):

@@ -9,7 +9,10 @@ import pytest
 from tests.simulation.life_exports.run import never, simulate
 
 # a sync tells of what it dropped as a KPL wrote it again; that it does is tested elsewhere
-pytestmark = pytest.mark.filterwarnings("ignore:sync of orders")
+pytestmark = [  # what a user is warned of, and nothing else
+    pytest.mark.filterwarnings("ignore:sync of orders"),
+    pytest.mark.filterwarnings("ignore:.*; trying again until"),
+]
 
 SEEDS = 90
 

@@ -10,7 +10,10 @@ from tests.simulation.life_jobs.run import never, simulate
 
 SEEDS = 60
 
-pytestmark = pytest.mark.filterwarnings("ignore:sync of orders")  # dropped user records, as wait() tells
+pytestmark = [  # what a user is warned of, and nothing else
+    pytest.mark.filterwarnings("ignore:sync of orders"),
+    pytest.mark.filterwarnings("ignore:.*; trying again until"),
+]
 
 
 @pytest.mark.timeout(600)

@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 import kinesis_nb as kn
-from kinesis_nb.exporting.follow import GrowingTable
+from kinesis_nb.exporting.follow import TableFollower
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table import deltalog, storage
 from kinesis_nb.table import table as table_module
@@ -105,7 +105,7 @@ READERS: dict[str, Callable[[Place], Any]] = {
     "open": lambda place: place.storage.open(),
     "scan": lambda place: place.storage.scan(),
     "numbers": lambda place: Txns(place.storage).at(9),
-    "growing": lambda place: GrowingTable(place.storage),
+    "growing": lambda place: TableFollower(place.storage),
 }
 
 

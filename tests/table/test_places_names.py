@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
-from kinesis_nb.exporting.follow import GrowingTable
+from kinesis_nb.exporting.follow import TableFollower
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.address import read_address
 from kinesis_nb.table.checkpoints import Checkpoint
@@ -91,12 +91,12 @@ def work(place: Place) -> None:
     """Do with a table all that is ever done with one, and check what is seen of it."""
     table = place.open()
     table.acquire(["s"])
-    export = GrowingTable(place.storage)
+    export = TableFollower(place.storage)
     for offset in range(3):
         assert table.commit(table.write_rows(_rows(offset)), {"s": Checkpoint(offset + 1, str(BIG + offset))})
     _look(place, 3)
     assert sum(map(len, export.bands({}))) == 3
-    assert GrowingTable(place.storage).ends() == {"s": 3}
+    assert TableFollower(place.storage).ends() == {"s": 3}
     before = place.storage.names()
     Maintenance(place.storage).run()
     files = [uri.rpartition("/")[2] for uri in place.storage.open().file_uris()]
@@ -264,7 +264,7 @@ def test_a_column_that_somebody_adds(tmp_path: Path, name: str) -> None:
     log = json.dumps({"add": _add(place, new)})
     handle.alter.add_columns([_field("note")])
     (tmp_path / name / LOG / f"{handle.version() + 1:020d}.json").write_text(log)
-    for rows in (place.storage.scan().collect(), *GrowingTable(place.storage).bands({})):
+    for rows in (place.storage.scan().collect(), *TableFollower(place.storage).bands({})):
         assert rows.sort("shard_offset")["note"].to_list() == [None, "mine"]
 
 

@@ -162,7 +162,7 @@ def test_a_ca_bundle_is_a_file_of_certificates(end: FrontEnd, tmp_path: Path) ->
     """The path is looked at as it is typed."""
     form = SourceForm()
     fill(end, form, networking=True, ca_bundle=str(tmp_path / "none.pem"))
-    assert "is no CA bundle" in form.problem
+    assert "is not a CA bundle" in form.problem
     import certifi
 
     fill(end, form, ca_bundle=certifi.where())
@@ -171,7 +171,7 @@ def test_a_ca_bundle_is_a_file_of_certificates(end: FrontEnd, tmp_path: Path) ->
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"region": "frankfurt"}, "'frankfurt' is not the name of a region"),
-    ({"auth": "Static Credentials", "access_key_id": "AKIAé"}, "the access key id is not one"),
+    ({"auth": "Static Credentials", "access_key_id": "AKIAé"}, "this is not a valid access key id"),
     ({"auth": "Static Credentials", "access_key_id": "A", "secret_access_key": "ab "}, "has a space, a line break"),
     ({"assumes_role": True, "role_arn": "arn:aws:iam::1:role/x"}, "'arn:aws:iam::1:role/x' is not the ARN of a role"),
     ({"assumes_role": True, "role_arn": ROLE, "session_name": "a b"}, "'a b' cannot name a session"),
@@ -179,7 +179,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"assumes_role": True, "role_arn": ROLE, "session_name": "ab", "external_id": "?"}, "'?' is not one"),
     ({"networking": True, "endpoint_url": "kinesis"}, "endpoint_url is not the address of a server"),
     ({"networking": True, "endpoint_url": "http://10.0.0.1"}, "is not encrypted"),
-    ({"networking": True, "sts_endpoint_url": "https://a:b@sts"}, "must not hold a user or a password"),
+    ({"networking": True, "sts_endpoint_url": "https://a:b@sts"}, "must not contain a user or a password"),
     ({"networking": True, "proxy": "proxy:8080"}, "proxy is not the address of a server"),
     ({"read": "orders, no/stream"}, "'no/stream' is not the name of a stream"),
     ({"read": "arn:aws:kinesis:eu-west-1:123456789012:stream/x"}, "is in eu-west-1, the source in us-east-1"),
@@ -245,7 +245,7 @@ def test_a_connection_through_agents(end: FrontEnd) -> None:
     fill(end, form, connection="Agent")
     assert form.problem == "Agent address is missing"
     fill(end, form, agents="nonsense")
-    assert "agents= is no address" in shown(form.fields["agents"])
+    assert "agents= is not the address of a scheduler" in shown(form.fields["agents"])
     fill(end, form, agents="tls://scheduler:8786", auth="AWS Instance")
     expected = kn.connect(agents="tls://scheduler:8786", auth=kn.AwsInstance()).config
     assert form.config == SourceForm(expected).config == expected

@@ -304,7 +304,7 @@ def test_a_wrong_value_of_an_export_is_marked(
         ("start", "soon", "is not a position"),
         ("end", "never", "is not a position"),
         ("rate", "fast", "is no number"),
-        ("rate", "-1", "is no rate"),
+        ("rate", "-1", "is not a valid rate"),
     ],
 )
 def test_a_wrong_value_of_a_streaming_export_is_marked(

@@ -520,6 +520,22 @@ def test_an_export_shows_how_it_goes(source: kn.Source, streams: Streams, tmp_pa
     assert not export.is_running
 
 
+def test_an_export_shows_what_it_waits_for(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
+    """With an end, what has to happen before it is reached; without one nothing is said of it."""
+    streams.create()
+    arn = streams.create("results")
+    sync = source.sync("orders", tmp_path / "table")
+    assert sync.wait(timeout=30)
+    sync.stop()
+    export = source.export_stream(tmp_path / "table", arn, end="now")
+    page = ExportView(export).comm
+    page.say("hello")
+    frame = page.wait_for(lambda frame, _: "waits for" in dict(frame["facts"]))
+    assert "the sync of the table" in dict(frame["facts"])["waits for"]
+    export.stop()
+    page.wait_for(lambda frame, _: "waits for" not in dict(frame["facts"]))
+
+
 def test_a_sync_that_cannot_commit_says_so(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
     """The last error stands in the view, and what the stop button could not do as well."""
     streams.create()

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.selection import EVERYTHING
-from kinesis_nb.exporting.entries import Options
-from kinesis_nb.exporting.start import Range, start_export
+from kinesis_nb.exporting.options import Range, RecordOptions
+from kinesis_nb.exporting.rows import Rows
+from kinesis_nb.exporting.start import start_export
+from kinesis_nb.exporting.target import Outlet
 from kinesis_nb.syncing.start import open_table, sync_feed
 from kinesis_nb.table.storage import LOG
 from tests.simulation.life.moves import MOST_PROCESSES, Moves
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.exporting.streaming import StreamingExport
 
-Line = tuple[Options, Range]
+Line = tuple[RecordOptions, Range]
 _UNSURE = timedelta(milliseconds=2)  # the emulator and the oracle may round a time to other milliseconds
 
 
@@ -53,7 +55,7 @@ class ExportMoves(Moves):
         self.broken: list[str] = []  # promises, seen in a cell
         self.cells: list[Cell] = []  # lines of the export
         self.refused_lines: list[Cell] = []
-        self.is_cut_short = self.is_lost = False  # the journal, in a way that nobody can notice, or can mend
+        self.is_cut_short = self.is_lost = False  # the journal, in a way that cannot be noticed, or cannot be fixed
         self.is_deleted = False
 
     def all(self) -> dict[Callable[[], object], int]:
@@ -116,16 +118,20 @@ class ExportMoves(Moves):
         found = [path for path in folder.glob("*") if path.suffix in {".journal", ""}] if folder.is_dir() else []
         return found[0] if found else None
 
+    def outlet(self, process: ExportProcess) -> Outlet:
+        """Return the way of a process to the output stream."""
+        return Outlet(process.kinesis, process.clock, OUTPUT, self.life.arn)
+
     def begin_export(self, process: ExportProcess, name: str = "export", line: Line | None = None) -> Cell:
         """Run the line of an export in a process."""
-        life, storage = self.life, process.storage()
-        options = Options(aggregate=self.aggregates and self.random.random() < 0.8)
+        storage = process.storage()
+        options = RecordOptions(aggregate=self.aggregates and self.random.random() < 0.8)
         options, span = process.line = line or (options, self.span)
         if self.latest is None:
             self.latest = frozenset(self.rows())
 
         def run() -> StreamingExport:
-            made = start_export(process.kinesis, process.clock, storage, OUTPUT, life.arn, options, span)
+            made = start_export(self.outlet(process), Rows(storage), options, span)
             if self.sure_since is None:
                 self.sure_since = frozenset(self.rows())
             return made
@@ -158,7 +164,7 @@ class ExportMoves(Moves):
         return self.begin_export(self.random.choice(idle)) if idle else False
 
     def export_line_again(self) -> object:
-        """Run the same line in the same process: it gives the same export, as long as that has no trouble."""
+        """Run the same line in the same process: it gives the same export, as long as that can read its rows."""
         if not (found := self._exporting()):
             return False
         process = self.random.choice(found)
@@ -261,7 +267,7 @@ class ExportMoves(Moves):
 
         def line() -> StreamingExport:
             open_table(sync_feed(process.kinesis, STREAM, process.clock), storage, self.start)
-            return start_export(process.kinesis, process.clock, storage, OUTPUT, self.life.arn, Options(), span)
+            return start_export(self.outlet(process), Rows(storage), RecordOptions(), span)
 
         self.refused_lines.append(process.run("export another table with this journal", line))
         return True
@@ -271,10 +277,10 @@ class ExportMoves(Moves):
     def faulty_output(self) -> object:
         self.life.faults = self.random.choice([0.1, 0.3, 0.6, 0.8])
 
-        def mend() -> None:
+        def recover() -> None:
             self.life.faults = 0.0
 
-        self._later(self.random.choice([3.0, 10.0, 30.0]), mend)
+        self._later(self.random.choice([3.0, 10.0, 30.0]), recover)
         return True
 
     def slow_output(self) -> object:

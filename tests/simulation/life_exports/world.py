@@ -20,7 +20,7 @@ from kinesis_nb.core.transport import StreamExtras
 from kinesis_nb.emulator import AwsError
 from kinesis_nb.errors import AccessDenied, InvalidRequest, ServiceError, Throttled
 from kinesis_nb.exporting import exporter, follow, journal, journal_file, lane, report, start, streaming
-from kinesis_nb.exporting.follow import GrowingTable
+from kinesis_nb.exporting.follow import TableFollower
 from kinesis_nb.exporting.streaming import StreamingExport
 from kinesis_nb.table.txns import Txns
 from kinesis_nb.wire.aggregation import pack, unpack
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.core.transport import PutResult
+    from kinesis_nb.exporting.target import Outlet
     from tests.simulation.life.world import Machine
 
 OUTPUT = "copy"
@@ -84,8 +85,8 @@ class OutputKinesis(LifeKinesis):
 
     def find(self, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
         found = find(self, stream, records, since)
-        self._life.happened["look: found"] += sum(shard_id is not None for shard_id in found)
-        self._life.happened["look: missing"] += found.count(None)
+        self._life.happened["search: found"] += sum(shard_id is not None for shard_id in found)
+        self._life.happened["search: missing"] += found.count(None)
         return found
 
     def get_page(self, _stream: str, iterator: str) -> Page:
@@ -246,21 +247,21 @@ class ExportLife(Life):
     def apply(self, request: Request) -> list[dict[str, Any]]:
         """Write the records of a request in any order, some of them not at all."""
         request.is_applied = True
-        answers: dict[int, dict[str, Any]] = {}
+        responses: dict[int, dict[str, Any]] = {}
         for place in self.random.sample(range(len(request.records)), len(request.records)):
             record = request.records[place]
             if self.chance(self.faults / 3):
                 code = self.random.choice(_REFUSED)
                 self.happened[f"record: {code}"] += 1
-                answers[place] = {"ErrorCode": code, "ErrorMessage": "made up"}
+                responses[place] = {"ErrorCode": code, "ErrorMessage": "made up"}
                 continue
             key, data = record["PartitionKey"], base64.b64decode(record["Data"])
             one = {"Data": data, "PartitionKey": key}
-            answers[place] = self.call("PutRecords", StreamName=OUTPUT, Records=[one])["Records"][0]
+            responses[place] = self.call("PutRecords", StreamName=OUTPUT, Records=[one])["Records"][0]
             users = [user.data for user in unpack(data) or ()] or [data]
             self.copied += [(key, int(user)) for user in users]
         self.note("written " + " ".join(f"{r['PartitionKey'][4:]}" for r in request.records))
-        return [answers[place] for place in range(len(request.records))]
+        return [responses[place] for place in range(len(request.records))]
 
     def land_request(self) -> None:
         """Let a request arrive that nobody waits for."""
@@ -336,15 +337,15 @@ def _around_journals(replace: Callable[..., Any], life: ExportLife) -> None:
 
 
 def _around_looks(replace: Callable[..., Any], life: ExportLife) -> None:
-    newest, scan, bands = GrowingTable._newest, GrowingTable._scan, follow._in_bands
+    newest, scan, bands = TableFollower._newest, TableFollower._scan, follow._in_bands
 
-    def played_newest(self: GrowingTable) -> Any:
+    def played_newest(self: TableFollower) -> Any:
         life.at(life.running, "before look", writes=False)
         found = newest(self)
         life.at(life.running, "after look", writes=False)
         return found
 
-    def played_scan(self: GrowingTable, files: list[str]) -> Any:
+    def played_scan(self: TableFollower, files: list[str]) -> Any:
         life.at(life.running, "before scan", writes=False)
         return scan(self, files)
 
@@ -358,8 +359,8 @@ def _around_looks(replace: Callable[..., Any], life: ExportLife) -> None:
             life.at(life.running, "before txns", writes=False)
             return super().at(version)
 
-    replace(GrowingTable, "_newest", played_newest)
-    replace(GrowingTable, "_scan", played_scan)
+    replace(TableFollower, "_newest", played_newest)
+    replace(TableFollower, "_scan", played_scan)
     replace(follow, "_in_bands", played_bands)
     replace(follow, "Txns", PlayedTxns)
 
@@ -368,10 +369,11 @@ def _remembered(replace: Callable[..., Any]) -> None:
     """Let each process know the exports that were made in it, also those that no cell got."""
     make = StreamingExport.__init__
 
-    def made(self: StreamingExport, kinesis: OutputKinesis, *what: Any, **more: Any) -> None:
-        make(self, kinesis, *what, **more)
-        kinesis.process.exports.append(self)
-        kinesis.process.world.made.append(self)
+    def made(self: StreamingExport, outlet: Outlet, *what: Any) -> None:
+        make(self, outlet, *what)
+        process = cast("OutputKinesis", outlet.kinesis).process
+        process.exports.append(self)
+        process.world.made.append(self)
 
     replace(StreamingExport, "__init__", made)
 
