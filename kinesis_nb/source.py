@@ -82,7 +82,17 @@ def open_kinesis(config: SourceConfig) -> Kinesis:
 
 @of_one_process
 class Source:
-    """Streams of one account and region; made by :func:`~kinesis_nb.connection.connect`."""
+    """Streams of one account and region; made by :func:`~kinesis_nb.connection.connect`.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> source = kn.demo()
+    >>> source.explore()
+    <Catalog us-east-1: clicks, orders, results>
+    >>> source.read("orders", progress=False)
+    <Records: 1,000 rows>
+    """
 
     def __init__(
         self,
@@ -135,6 +145,15 @@ class Source:
             When the source was connected without ``agents=``.
         AgentError
             When the agents cannot be reached.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> kn.demo().jobs()
+        Traceback (most recent call last):
+            ...
+        kinesis_nb.errors.ConfigError: this source has no agents
+        hint: connect it with agents=, the address of a scheduler
         """
         return self._runner.jobs()
 
@@ -151,7 +170,16 @@ class Source:
     @hinted
     @loading(_CLIENT, "kinesis_nb.exploring.explore", "kinesis_nb.reading.read")
     def explore(self, stream: str | None = None) -> Catalog | StreamView:
-        """Return a :class:`~kinesis_nb.exploring.explore.Catalog` of all streams, or a StreamView of one."""
+        """Return a :class:`~kinesis_nb.exploring.explore.Catalog` of all streams, or a StreamView of one.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> kn.demo().explore()
+        <Catalog us-east-1: clicks, orders, results>
+        >>> kn.demo().explore("orders").open_shards
+        2
+        """
         from kinesis_nb.exploring.explore import Catalog, StreamView
 
         if stream is None:
@@ -249,6 +277,14 @@ class Source:
         ------
         ConfigError, StreamNotFound
             For a window, shards, a key or a limit that cannot be right; when there is no such stream.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> kn.demo().read("orders", start="-1h", progress=False)
+        <Records: 1,000 rows>
+        >>> kn.demo().read("orders", key="Ada", limit=5, progress=False)[0].partition_key
+        'Ada'
         """
         from kinesis_nb.reading.read import read_window, row_filter
 
@@ -308,6 +344,13 @@ class Source:
             As for :meth:`read`.
         name
             Stop the earlier tail of this name, whatever it reads, and no other one.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> with kn.demo().tail("clicks", max_rows=10_000) as tail:
+        ...     tail.take(10, timeout=10)
+        <Records: 10 rows>
         """
         from kinesis_nb.reading.buffer import Buffer
         from kinesis_nb.reading.tail import Tail, replace_running
@@ -379,6 +422,16 @@ class Source:
             For a place, a start, an end, a selection, an interval or options that cannot be right.
         TableError
             When the place cannot be used, holds something else, or the table of another stream or selection.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import kinesis_nb as kn
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sync = kn.demo().sync("orders", f"{folder}/orders", end="now")
+        ...     sync.wait(timeout=60, until_caught_up=False), len(sync)
+        ...     sync.stop()
+        (True, 1000)
         """
         from kinesis_nb.runner import SyncCall
         from kinesis_nb.table.options import read_options
@@ -462,6 +515,16 @@ class Source:
             earlier batches of a frame that is read while it is sent (see ``error.report``).
         StreamNotFound, ServiceError
             No such stream; the service refuses for good. After any error, ``error.report`` can be resumed.
+
+        Examples
+        --------
+        >>> import polars as pl
+        >>> import kinesis_nb as kn
+        >>> source = kn.demo()
+        >>> frame = pl.DataFrame({"customer": ["Ada", "Alan"], "total": [4.5, 3.2]})
+        >>> report = source.export_df(frame, source.explore("results").summary.arn, progress=False)
+        >>> report.rows, report.possible_duplicates
+        (2, 0)
         """
         from kinesis_nb.exporting.frame import export_frame
         from kinesis_nb.exporting.options import Delivery, RecordOptions
@@ -524,6 +587,18 @@ class Source:
             When there is no synced table.
         Fenced
             When another process runs this export.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import kinesis_nb as kn
+        >>> source = kn.demo()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sync = source.sync("orders", f"{folder}/orders")
+        ...     export = source.export_stream(sync, source.explore("results").summary.arn, end="now")
+        ...     export.wait(timeout=60, until_caught_up=False), export.status().rows
+        ...     sync.stop()
+        (True, 1000)
         """
         from kinesis_nb.exporting.options import Range, RecordOptions
         from kinesis_nb.exporting.rows import Rows
@@ -575,6 +650,13 @@ class Source:
 
         Secrets go to the keyring of the system if there is one, and never into the file; otherwise they are asked for
         when the source is connected.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> kn.connect(region="eu-central-1").save("orders-prod")  # doctest: +SKIP
+        >>> kn.connect("orders-prod", exports_enabled=True)  # doctest: +SKIP
+        <Source eu-central-1, default credentials, exports enabled>
         """
         save(self.config, name)
 
@@ -615,6 +697,13 @@ class Source:
         ------
         ConfigError
             For what is no stream, ARN or principal, and when nobody knows the account of a name.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> policy = kn.demo().iam_policy(read=["orders"])
+        >>> policy.to_dict()["Statement"][0]["Resource"]
+        'arn:aws:kinesis:us-east-1:000000000000:stream/orders'
         """
         from kinesis_nb.access.permissions import write_policy
 
@@ -647,6 +736,13 @@ class Source:
         -------
         PermissionReport
             What is allowed, denied or not known, what each denial disables, and the policy that would fix it.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> report = kn.demo().check(read=["orders"], write=["results"])
+        >>> report.is_sufficient
+        True
         """
         from kinesis_nb.access.permissions import check
 
