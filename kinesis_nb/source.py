@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from kinesis_nb.access.credentials import Profile
@@ -34,22 +32,21 @@ if TYPE_CHECKING:
 
     from kinesis_nb.access.config import SourceConfig
     from kinesis_nb.access.permissions import IamPolicy, PermissionReport
-    from kinesis_nb.agents.cluster import Cluster
     from kinesis_nb.agents.job import AgentExport, AgentSync, Job
+    from kinesis_nb.agents.runner import AgentRunner
     from kinesis_nb.core.arguments import Seconds
     from kinesis_nb.core.frames import Records
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.exploring.explore import Catalog, StreamView
     from kinesis_nb.exporting.encode import Encode
-    from kinesis_nb.exporting.options import Range, RecordOptions
     from kinesis_nb.exporting.report import ExportReport
-    from kinesis_nb.exporting.rows import Rows
     from kinesis_nb.exporting.streaming import StreamingExport
     from kinesis_nb.exporting.target import Outlet
     from kinesis_nb.reading.feed import Feed
     from kinesis_nb.reading.read import Window
     from kinesis_nb.reading.tail import Tail
+    from kinesis_nb.runner import LocalRunner
     from kinesis_nb.syncing.sync import Sync
     from kinesis_nb.table.storage import Storage
 
@@ -112,46 +109,21 @@ class Source:
             self._kinesis_made = KinesisClient(self.config, self._clock)
         return self._kinesis_made
 
+    @property
+    def _runner(self) -> LocalRunner | AgentRunner:
+        """What starts syncs and streaming exports."""
+        from kinesis_nb.runner import LocalRunner
+
+        if self.config.agents is not None:
+            return self._agents
+        return LocalRunner(self.config, lambda: self._kinesis, self._clock)
+
     @cached_property
-    def _cluster(self) -> Cluster:
-        """The agents; looked for when first needed."""
-        load("kinesis_nb.agents.job")
-        from kinesis_nb.agents.cluster import Cluster
+    def _agents(self) -> AgentRunner:
+        load("kinesis_nb.agents.runner")
+        from kinesis_nb.agents.runner import AgentRunner
 
-        return Cluster(self.config.agents)
-
-    def _sync_on_agents(
-        self,
-        stream: str,
-        table: str | PathLike[str],
-        storage: Storage,
-        start: StartingPosition,
-        given: dict[str, str],
-        interval: float,
-        loss: str,
-        *,
-        foreign: Foreign,
-        selection: Selection,
-    ) -> AgentSync:
-        from kinesis_nb.agents.job import AgentSync, submit
-        from kinesis_nb.agents.order import Parcel, SyncOrder
-
-        parcel = Parcel(self.config, given)
-        order = SyncOrder(parcel, open_kinesis, stream, storage.uri, start, interval, loss, foreign, selection)
-        return AgentSync(self._cluster, submit(self._cluster, order, table), order, storage)
-
-    def _export_on_agents(
-        self, outlet: Outlet, rows: Rows, options: RecordOptions, span: Range, given: Mapping[str, str] | None
-    ) -> AgentExport:
-        from kinesis_nb.agents.job import AgentExport, submit
-        from kinesis_nb.agents.order import ExportOrder, Parcel
-        from kinesis_nb.table.options import read_options
-
-        parcel, journal = Parcel(self.config, read_options(given)), span.journal
-        if journal is not None:  # relative to a folder of this process, not to that of an agent's
-            span = replace(span, journal=str(Path(journal).expanduser().absolute()))
-        order = ExportOrder(parcel, open_kinesis, outlet.stream, rows.uri, outlet.arn, options, span)
-        return AgentExport(self._cluster, submit(self._cluster, order, rows.path, journal), order)
+        return AgentRunner(self.config, open_kinesis)
 
     @hinted
     def jobs(self) -> list[Job]:
@@ -164,11 +136,7 @@ class Source:
         AgentError
             When the agents cannot be reached.
         """
-        from kinesis_nb.agents.job import jobs
-
-        if self.config.agents is None:
-            raise ConfigError("this source has no agents", hint="connect it with agents=, the address of a scheduler")
-        return jobs(self._cluster)
+        return self._runner.jobs()
 
     @property
     def _listings(self) -> Patient:
@@ -412,51 +380,26 @@ class Source:
         TableError
             When the place cannot be used, holds something else, or the table of another stream or selection.
         """
-        from kinesis_nb.syncing.start import check_options, start_sync, sync_feed
+        from kinesis_nb.runner import SyncCall
         from kinesis_nb.table.options import read_options
 
         position, wanted = StartingPosition.parse(start, self._clock.now()), check_foreign(foreign)
         selection = _selection(_chosen(shards), key, where, decompress=decompress)
         if end is not None:
             check_end(position, StartingPosition.parse(end, self._clock.now()))
-        storage = self._place(table, storage_options)
-        if self.config.agents is not None:
-            check_options(position, in_seconds(commit_interval), on_data_loss)
-            if end is not None:
-                raise ConfigError(
-                    "agents run a sync until it is stopped", hint="leave end= out, or sync without agents="
-                )
-            given = read_options(storage_options)
-            return self._sync_on_agents(
-                self._address(stream),
-                table,
-                storage,
-                position,
-                given,
-                in_seconds(commit_interval),
-                on_data_loss,
-                foreign=wanted,
-                selection=selection,
-            )
-        until = None if end is None else self._end(position, end)
-        return start_sync(
-            sync_feed(self._kinesis, self._address(stream), self._clock, selection, wanted, until),
-            storage,
-            position,
+        call = SyncCall(
+            stream=self._address(stream),
+            table=table,
+            storage=self._place(table, storage_options),
+            storage_options=read_options(storage_options),
+            start=position,
+            end=end,
             commit_interval=in_seconds(commit_interval),
             on_data_loss=on_data_loss,
-            setup=self._setup(storage_options),
+            foreign=wanted,
+            selection=selection,
         )
-
-    def _end(self, start: StartingPosition, end: Position) -> datetime:
-        """Fix the end, by the service's clock."""
-        return check_end(start, StartingPosition.parse(end, self._kinesis.server_time().likely(self._clock.now())))
-
-    def _setup(self, storage_options: Mapping[str, str] | None) -> object:
-        """Return what tells a call with other credentials or options of the storage from this one."""
-        from kinesis_nb.table.options import read_options
-
-        return self.config, read_options(storage_options)
+        return self._runner.sync(call)
 
     def _place(self, table: str | PathLike[str], storage_options: Mapping[str, str] | None) -> Storage:
         from kinesis_nb.table.options import read_options
@@ -584,15 +527,18 @@ class Source:
         """
         from kinesis_nb.exporting.options import Range, RecordOptions
         from kinesis_nb.exporting.rows import Rows
-        from kinesis_nb.exporting.start import start_export
+        from kinesis_nb.runner import ExportCall
+        from kinesis_nb.table.options import read_options
 
         outlet = self._outlet(output_stream_arn)
-        rows = Rows.of(table_or_tail, storage_options, self._place)
-        span = Range(*self._range(start, end), rate, journal)
-        options = RecordOptions.of_records(partition_column, on_bad_key, aggregate)
-        if self.config.agents is not None:
-            return self._export_on_agents(outlet, rows, options, span, storage_options)
-        return start_export(outlet, rows, options, span, setup=self._setup(storage_options))
+        call = ExportCall(
+            outlet=outlet,
+            rows=Rows.of(table_or_tail, storage_options, self._place),
+            options=RecordOptions.of_records(partition_column, on_bad_key, aggregate),
+            span=Range(*self._range(start, end), rate, journal),
+            storage_options=read_options(storage_options),
+        )
+        return self._runner.export_stream(call)
 
     def _range(self, start: Position, end: Position | None) -> tuple[StartingPosition, datetime | None]:
         """Return where to start and where to end, by the service's clock; the end may be left out."""

@@ -212,7 +212,7 @@ class World:
 class _Away:
     """Agents that cannot be reached."""
 
-    def desk(self, *_: object, **__: object) -> None:
+    def ask(self, *_: object, **__: object) -> None:
         raise AgentError("the scheduler is away", hint="start it")
 
 
