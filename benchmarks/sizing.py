@@ -30,7 +30,7 @@ import commits
 import replay
 
 import kinesis_nb as kn
-from kinesis_nb.agents.place import better_place, first_places, how_many, plan
+from kinesis_nb.agents.placement import better_place, count_parts, first_places, plan
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.table.checkpoints import Checkpoint
 from kinesis_nb.table.storage import Storage
@@ -164,14 +164,14 @@ def _commit_rate(folder: Path, parts: int, seconds: float = TABLE_SECONDS) -> fl
 
 
 class Played:
-    """Agents and the parts that they run, by the rules of the desk."""
+    """Agents and the parts that they run, by the rules of the job registry."""
 
     def __init__(self, shards: int, agents: int) -> None:
         edges = [MAX_HASH_KEY * number // shards for number in range(shards + 1)]
         self._shards = [Shard(f"s{number}", hash_range=(edges[number], edges[number + 1])) for number in range(shards)]
         self.agents = [f"agent-{number}" for number in range(agents)]
         started = time.perf_counter()
-        placement = plan(self._shards, how_many(shards, agents))
+        placement = plan(self._shards, count_parts(shards, agents))
         self.sizes = Counter(map(placement.part_of, self._shards))
         self.took = time.perf_counter() - started
         self.places = {str(part): agent for part, agent in enumerate(first_places(len(placement), self.agents))}

@@ -247,17 +247,17 @@ def _agent(options: argparse.Namespace) -> int:
     import asyncio
 
     from kinesis_nb.agents.agent import AgentOptions, serve
-    from kinesis_nb.agents.windows import Window
+    from kinesis_nb.agents.maintenance import MaintenanceWindow
 
     logging.basicConfig(format="%(asctime)s %(message)s")
     security = _security(options)
     if security is None and options.scheduler.startswith("tls:") and not _has_certificates(options.scheduler):
         raise ConfigError(
-            f"the way to {options.scheduler} needs certificates",
+            f"the connection to {options.scheduler} needs certificates",
             hint="give --tls-ca-file, --tls-cert and --tls-key, or set distributed.comm.tls in Dask's configuration;"
             " a scheduler that this user started on this machine needs neither",
         )
-    windows = tuple(map(Window.parse, options.maintenance))
+    windows = tuple(map(MaintenanceWindow.parse, options.maintenance))
     asyncio.run(
         serve(
             AgentOptions(
@@ -290,7 +290,7 @@ def _scheduler(options: argparse.Namespace) -> int:
 def _security(options: argparse.Namespace) -> Any:
     if importlib.util.find_spec("distributed") is None:
         raise AgentError("Dask is not installed", hint="pip install 'kinesis-nb[dask]'")
-    from kinesis_nb.agents.private import security_of
+    from kinesis_nb.agents.certificates import security_of
 
     files = (options.tls_ca_file, options.tls_cert, options.tls_key)
     if not any(files):
@@ -315,9 +315,9 @@ def _has_certificates(scheduler: str) -> bool:
     """Return whether this user has some for a scheduler, or Dask's own configuration names some."""
     from distributed.security import Security
 
-    from kinesis_nb.agents.private import way
+    from kinesis_nb.agents.certificates import resolve
 
-    return way(scheduler)[1] is not None or Security().get_connection_args("worker").get("ssl_context") is not None
+    return resolve(scheduler)[1] is not None or Security().get_connection_args("worker").get("ssl_context") is not None
 
 
 def _count(text: str) -> int:

@@ -66,6 +66,15 @@ class KinesisError(Exception):
     report
         The :class:`~kinesis_nb.ExportReport` of what an export had done before; None for everything else. What
         ends an export has one even if it is no error of ours: MemoryError, or an error of your own `progress=`.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> try:
+    ...     kn.demo().read("ordres")
+    ... except kn.KinesisError as error:
+    ...     print(type(error).__name__, error.hint, sep=": ")
+    StreamNotFound: did you mean 'orders'?
     """
 
     code: str = ""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from kinesis_nb.access.credentials import Profile
@@ -34,22 +32,21 @@ if TYPE_CHECKING:
 
     from kinesis_nb.access.config import SourceConfig
     from kinesis_nb.access.permissions import IamPolicy, PermissionReport
-    from kinesis_nb.agents.cluster import Cluster
     from kinesis_nb.agents.job import AgentExport, AgentSync, Job
+    from kinesis_nb.agents.runner import AgentRunner
     from kinesis_nb.core.arguments import Seconds
     from kinesis_nb.core.frames import Records
     from kinesis_nb.core.selection import Selection
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.exploring.explore import Catalog, StreamView
     from kinesis_nb.exporting.encode import Encode
-    from kinesis_nb.exporting.options import Range, RecordOptions
     from kinesis_nb.exporting.report import ExportReport
-    from kinesis_nb.exporting.rows import Rows
     from kinesis_nb.exporting.streaming import StreamingExport
     from kinesis_nb.exporting.target import Outlet
     from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.read import TimeRange
     from kinesis_nb.reading.tail import Tail
+    from kinesis_nb.runner import LocalRunner
     from kinesis_nb.syncing.sync import Sync
     from kinesis_nb.table.storage import Storage
 
@@ -85,7 +82,17 @@ def open_kinesis(config: SourceConfig) -> Kinesis:
 
 @of_one_process
 class Source:
-    """Streams of one account and region; made by :func:`~kinesis_nb.connection.connect`."""
+    """Streams of one account and region; made by :func:`~kinesis_nb.connection.connect`.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> source = kn.demo()
+    >>> source.explore()
+    <Catalog us-east-1: clicks, orders, results>
+    >>> source.read("orders", progress=False)
+    <Records: 1,000 rows>
+    """
 
     def __init__(
         self,
@@ -112,46 +119,21 @@ class Source:
             self._kinesis_made = KinesisClient(self.config, self._clock)
         return self._kinesis_made
 
+    @property
+    def _runner(self) -> LocalRunner | AgentRunner:
+        """What starts syncs and streaming exports."""
+        from kinesis_nb.runner import LocalRunner
+
+        if self.config.agents is not None:
+            return self._agents
+        return LocalRunner(self.config, lambda: self._kinesis, self._clock)
+
     @cached_property
-    def _cluster(self) -> Cluster:
-        """The agents; looked for when first needed."""
-        load("kinesis_nb.agents.job")
-        from kinesis_nb.agents.cluster import Cluster
+    def _agents(self) -> AgentRunner:
+        load("kinesis_nb.agents.runner")
+        from kinesis_nb.agents.runner import AgentRunner
 
-        return Cluster(self.config.agents)
-
-    def _sync_on_agents(
-        self,
-        stream: str,
-        table: str | PathLike[str],
-        storage: Storage,
-        start: StartingPosition,
-        given: dict[str, str],
-        interval: float,
-        loss: str,
-        *,
-        foreign: Foreign,
-        selection: Selection,
-    ) -> AgentSync:
-        from kinesis_nb.agents.job import AgentSync, submit
-        from kinesis_nb.agents.order import Parcel, SyncOrder
-
-        parcel = Parcel(self.config, given)
-        order = SyncOrder(parcel, open_kinesis, stream, storage.uri, start, interval, loss, foreign, selection)
-        return AgentSync(self._cluster, submit(self._cluster, order, table), order, storage)
-
-    def _export_on_agents(
-        self, outlet: Outlet, rows: Rows, options: RecordOptions, span: Range, given: Mapping[str, str] | None
-    ) -> AgentExport:
-        from kinesis_nb.agents.job import AgentExport, submit
-        from kinesis_nb.agents.order import ExportOrder, Parcel
-        from kinesis_nb.table.options import read_options
-
-        parcel, journal = Parcel(self.config, read_options(given)), span.journal
-        if journal is not None:  # relative to a folder of this process, not to that of an agent's
-            span = replace(span, journal=str(Path(journal).expanduser().absolute()))
-        order = ExportOrder(parcel, open_kinesis, outlet.stream, rows.uri, outlet.arn, options, span)
-        return AgentExport(self._cluster, submit(self._cluster, order, rows.path, journal), order)
+        return AgentRunner(self.config, open_kinesis)
 
     @hinted
     def jobs(self) -> list[Job]:
@@ -163,12 +145,17 @@ class Source:
             When the source was connected without ``agents=``.
         AgentError
             When the agents cannot be reached.
-        """
-        from kinesis_nb.agents.job import jobs
 
-        if self.config.agents is None:
-            raise ConfigError("this source has no agents", hint="connect it with agents=, the address of a scheduler")
-        return jobs(self._cluster)
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> kn.demo().jobs()
+        Traceback (most recent call last):
+            ...
+        kinesis_nb.errors.ConfigError: this source has no agents
+        hint: connect it with agents=, the address of a scheduler
+        """
+        return self._runner.jobs()
 
     @property
     def _listings(self) -> RetryingReader:
@@ -183,7 +170,16 @@ class Source:
     @hinted
     @loading(_CLIENT, "kinesis_nb.exploring.explore", "kinesis_nb.reading.read")
     def explore(self, stream: str | None = None) -> Catalog | StreamView:
-        """Return a :class:`~kinesis_nb.exploring.explore.Catalog` of all streams, or a StreamView of one."""
+        """Return a :class:`~kinesis_nb.exploring.explore.Catalog` of all streams, or a StreamView of one.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> kn.demo().explore()
+        <Catalog us-east-1: clicks, orders, results>
+        >>> kn.demo().explore("orders").open_shards
+        2
+        """
         from kinesis_nb.exploring.explore import Catalog, StreamView
 
         if stream is None:
@@ -281,6 +277,14 @@ class Source:
         ------
         ConfigError, StreamNotFound
             For a window, shards, a key or a limit that cannot be right; when there is no such stream.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> kn.demo().read("orders", start="-1h", progress=False)
+        <Records: 1,000 rows>
+        >>> kn.demo().read("orders", key="Ada", limit=5, progress=False)[0].partition_key
+        'Ada'
         """
         from kinesis_nb.reading.read import read_range, row_filter
 
@@ -340,6 +344,13 @@ class Source:
             As for :meth:`read`.
         name
             Stop the earlier tail of this name, whatever it reads, and no other one.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> with kn.demo().tail("clicks", max_rows=10_000) as tail:
+        ...     tail.take(10, timeout=10)
+        <Records: 10 rows>
         """
         from kinesis_nb.reading.buffer import Buffer
         from kinesis_nb.reading.tail import Tail, replace_running
@@ -411,52 +422,37 @@ class Source:
             For a place, a start, an end, a selection, an interval or options that cannot be right.
         TableError
             When the place cannot be used, holds something else, or the table of another stream or selection.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import kinesis_nb as kn
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sync = kn.demo().sync("orders", f"{folder}/orders", end="now")
+        ...     sync.wait(timeout=60, until_caught_up=False), len(sync)
+        ...     sync.stop()
+        (True, 1000)
         """
-        from kinesis_nb.syncing.start import check_options, start_sync, sync_feed
+        from kinesis_nb.runner import SyncCall
         from kinesis_nb.table.options import read_options
 
         position, wanted = StartingPosition.parse(start, self._clock.now()), check_foreign(foreign)
         selection = _selection(_chosen(shards), key, where, decompress=decompress)
         if end is not None:
             check_end(position, StartingPosition.parse(end, self._clock.now()))
-        storage = self._place(table, storage_options)
-        if self.config.agents is not None:
-            check_options(position, in_seconds(commit_interval), on_data_loss)
-            if end is not None:
-                raise ConfigError(
-                    "agents run a sync until it is stopped", hint="leave end= out, or sync without agents="
-                )
-            given = read_options(storage_options)
-            return self._sync_on_agents(
-                self._address(stream),
-                table,
-                storage,
-                position,
-                given,
-                in_seconds(commit_interval),
-                on_data_loss,
-                foreign=wanted,
-                selection=selection,
-            )
-        until = None if end is None else self._end(position, end)
-        return start_sync(
-            sync_feed(self._kinesis, self._address(stream), self._clock, selection, wanted, until),
-            storage,
-            position,
+        call = SyncCall(
+            stream=self._address(stream),
+            table=table,
+            storage=self._place(table, storage_options),
+            storage_options=read_options(storage_options),
+            start=position,
+            end=end,
             commit_interval=in_seconds(commit_interval),
             on_data_loss=on_data_loss,
-            setup=self._setup(storage_options),
+            foreign=wanted,
+            selection=selection,
         )
-
-    def _end(self, start: StartingPosition, end: Position) -> datetime:
-        """Fix the end, by the service's clock."""
-        return check_end(start, StartingPosition.parse(end, self._kinesis.server_time().likely(self._clock.now())))
-
-    def _setup(self, storage_options: Mapping[str, str] | None) -> object:
-        """Return what tells a call with other credentials or options of the storage from this one."""
-        from kinesis_nb.table.options import read_options
-
-        return self.config, read_options(storage_options)
+        return self._runner.sync(call)
 
     def _place(self, table: str | PathLike[str], storage_options: Mapping[str, str] | None) -> Storage:
         from kinesis_nb.table.options import read_options
@@ -519,6 +515,16 @@ class Source:
             earlier batches of a frame that is read while it is sent (see ``error.report``).
         StreamNotFound, ServiceError
             No such stream; the service refuses for good. After any error, ``error.report`` can be resumed.
+
+        Examples
+        --------
+        >>> import polars as pl
+        >>> import kinesis_nb as kn
+        >>> source = kn.demo()
+        >>> frame = pl.DataFrame({"customer": ["Ada", "Alan"], "total": [4.5, 3.2]})
+        >>> report = source.export_df(frame, source.explore("results").summary.arn, progress=False)
+        >>> report.rows, report.possible_duplicates
+        (2, 0)
         """
         from kinesis_nb.exporting.frame import export_frame
         from kinesis_nb.exporting.options import Delivery, RecordOptions
@@ -581,18 +587,33 @@ class Source:
             When there is no synced table.
         Fenced
             When another process runs this export.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import kinesis_nb as kn
+        >>> source = kn.demo()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sync = source.sync("orders", f"{folder}/orders")
+        ...     export = source.export_stream(sync, source.explore("results").summary.arn, end="now")
+        ...     export.wait(timeout=60, until_caught_up=False), export.status().rows
+        ...     sync.stop()
+        (True, 1000)
         """
         from kinesis_nb.exporting.options import Range, RecordOptions
         from kinesis_nb.exporting.rows import Rows
-        from kinesis_nb.exporting.start import start_export
+        from kinesis_nb.runner import ExportCall
+        from kinesis_nb.table.options import read_options
 
         outlet = self._outlet(output_stream_arn)
-        rows = Rows.of(table_or_tail, storage_options, self._place)
-        span = Range(*self._range(start, end), rate, journal)
-        options = RecordOptions.of_records(partition_column, on_bad_key, aggregate)
-        if self.config.agents is not None:
-            return self._export_on_agents(outlet, rows, options, span, storage_options)
-        return start_export(outlet, rows, options, span, setup=self._setup(storage_options))
+        call = ExportCall(
+            outlet=outlet,
+            rows=Rows.of(table_or_tail, storage_options, self._place),
+            options=RecordOptions.of_records(partition_column, on_bad_key, aggregate),
+            span=Range(*self._range(start, end), rate, journal),
+            storage_options=read_options(storage_options),
+        )
+        return self._runner.export_stream(call)
 
     def _range(self, start: Position, end: Position | None) -> tuple[StartingPosition, datetime | None]:
         """Return where to start and where to end, by the service's clock; the end may be left out."""
@@ -629,6 +650,13 @@ class Source:
 
         Secrets go to the keyring of the system if there is one, and never into the file; otherwise they are asked for
         when the source is connected.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> kn.connect(region="eu-central-1").save("orders-prod")  # doctest: +SKIP
+        >>> kn.connect("orders-prod", exports_enabled=True)  # doctest: +SKIP
+        <Source eu-central-1, default credentials, exports enabled>
         """
         save(self.config, name)
 
@@ -669,6 +697,13 @@ class Source:
         ------
         ConfigError
             For what is no stream, ARN or principal, and when nobody knows the account of a name.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> policy = kn.demo().iam_policy(read=["orders"])
+        >>> policy.to_dict()["Statement"][0]["Resource"]
+        'arn:aws:kinesis:us-east-1:000000000000:stream/orders'
         """
         from kinesis_nb.access.permissions import write_policy
 
@@ -701,6 +736,13 @@ class Source:
         -------
         PermissionReport
             What is allowed, denied or not known, what each denial disables, and the policy that would fix it.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> report = kn.demo().check(read=["orders"], write=["results"])
+        >>> report.is_sufficient
+        True
         """
         from kinesis_nb.access.permissions import check
 

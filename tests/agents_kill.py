@@ -1,4 +1,4 @@
-"""Two agents under load that are killed, frozen and taken away again and again; and the verdict on the table.
+"""Two agents under load that are killed, frozen and drained repeatedly, and a check of the table at the end.
 
 ``python -m tests.agents_kill`` is the full run (``make agents``); ``tests/agents/test_jobs.py`` runs a small one.
 """
@@ -27,8 +27,8 @@ import polars as pl
 import psutil
 
 import kinesis_nb as kn
+from kinesis_nb.agents.certificates import OwnCertificates
 from kinesis_nb.agents.cluster import _clients
-from kinesis_nb.agents.private import OwnCertificates
 from kinesis_nb.emulator import Emulator
 from tests.conftest import Streams, by_key, written_by_key
 from tests.support.servers import free_port
@@ -46,7 +46,7 @@ LONGEST_GAP = 2.0  # seconds in which a shard may get no rows because an agent h
 
 
 class Line:
-    """A network between an agent and its scheduler that can be cut: nothing passes, and nobody is told.
+    """A network between an agent and its scheduler that can be cut: nothing passes, and neither end notices.
 
     Attributes
     ----------
@@ -92,11 +92,11 @@ class Line:
     def cut(self) -> None:
         self._whole.clear()
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         self._whole.set()
 
     def close(self) -> None:
-        self.mend()
+        self.repair()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -228,9 +228,9 @@ def loops() -> int:
 
 def running_keys() -> list[str]:
     """Return the parts that run in a worker; called there."""
-    from kinesis_nb.agents.worker import running
+    from kinesis_nb.agents.parts import syncs_here
 
-    return list(running())
+    return list(syncs_here())
 
 
 def hang_up(address: str) -> None:
@@ -343,16 +343,16 @@ class Campaign:
     def parts_of(self, name: str) -> dict[str, str]:
         """Return the parts of an agent that have shards to read, and the address of the worker that runs them."""
         return {
-            part["key"]: part["agent"]
-            for part in self.sync._record()["parts"]
-            if part["name"] == name and part["status"] and pickle.loads(part["status"]).state != "ended"
+            part.key: part.agent
+            for part in self.sync._snapshot().parts
+            if part.agent_name == name and part.status and pickle.loads(part.status).state != "ended"
         }
 
     def wait_for_balance(self) -> None:
         until("each agent has parts, and reads", self._is_balanced)
 
     def _is_balanced(self) -> bool:
-        """Whether each agent reads all of its parts: what the desk knows of one may be of the agent before."""
+        """Whether each agent reads all of its parts: what the registry knows of one may be of the agent before."""
         parts = [self.parts_of(name) for name in self.agents.agents]
         if not all(parts):
             return False
@@ -367,14 +367,14 @@ class Campaign:
 
     def have_moved(self, before: dict[str, str]) -> bool:
         """Whether all these parts have committed in another worker than before, those that have shards to read."""
-        for part in self.sync._record()["parts"]:
-            assert part["over"] != "failed", part["error"]
-            if part["key"] not in before:
+        for part in self.sync._snapshot().parts:
+            assert part.over != "failed", part.error
+            if part.key not in before:
                 continue
-            if not part["status"]:  # the agent that has it has not reported yet
+            if not part.status:  # the agent that has it has not reported yet
                 return False
-            status = pickle.loads(part["status"])
-            if part["agent"] == before[part["key"]] or (status.commits == 0 and status.state != "ended"):
+            status = pickle.loads(part.status)
+            if part.agent == before[part.key] or (status.commits == 0 and status.state != "ended"):
                 return False
         return True
 
@@ -395,7 +395,7 @@ class Campaign:
         self.agents.revive(victim)
 
     def kill_all(self) -> None:
-        """Kill all agents at once; whoever comes back goes on."""
+        """Kill all agents at once; those that come back continue."""
         self.wait_for_balance()
         keys = {key: agent for name in self.agents.agents for key, agent in self.parts_of(name).items()}
         for name in self.agents.agents:
@@ -418,7 +418,7 @@ class Campaign:
                 process.resume()
 
     def cut(self, victim: str, what: str = "cut") -> None:
-        """Cut an agent off from the scheduler; by default not from the stream and the table: it goes on writing."""
+        """Cut an agent off from the scheduler; by default not from the stream and the table: it continues to write."""
         self.wait_for_balance()
         keys = self.parts_of(victim)
         self.agents.lines[victim].cut()
@@ -428,7 +428,7 @@ class Campaign:
             if what == "cut":
                 until("the table has refused a commit", lambda: self._refused(victim) > before or before > 0)
         finally:
-            self.agents.lines[victim].mend()
+            self.agents.lines[victim].repair()
 
     def _refused(self, victim: str) -> int:
         return self.agents.log(victim).count("another writer took")
@@ -447,7 +447,7 @@ class Campaign:
         self.report.done["drain"] += 1
 
     def restart_scheduler(self) -> None:
-        """Kill the scheduler and start it again, without its memory: the agents give it the job back."""
+        """Kill the scheduler and start it again, without its memory: the agents resubmit the job."""
         self.agents.kill_scheduler()
         self.agents.start_scheduler()
         until("the job is known again", self._is_known)
@@ -456,7 +456,7 @@ class Campaign:
 
     def _is_known(self) -> bool:
         try:
-            return any(part["status"] for part in self.sync._record()["parts"])
+            return any(part.status for part in self.sync._snapshot().parts)
         except kn.AgentError:
             return False
 

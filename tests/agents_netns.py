@@ -3,7 +3,7 @@
 ``python -m tests.agents_netns`` (``make agents-netns``). Needs root and ``ip``; without them it says so and ends.
 
 Each agent has two cables, as a machine with two networks has: one to the scheduler, one to Kinesis, each to a switch
-(a bridge). A port of a switch that is down drops what passes, and neither side is told. The table is in a folder, so it
+(a bridge). A port of a switch that is down drops what passes, and neither side notices. The table is in a folder, so it
 can be written all the time.
 """
 
@@ -101,12 +101,12 @@ class Cables(Line):
     def cut(self) -> None:
         self._set("down", *self.networks)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         self._set("up", CONTROL, DATA)
 
     def close(self) -> None:
         with suppress(subprocess.CalledProcessError):
-            self.mend()
+            self.repair()
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def campaign(folder: Path, seed: int) -> Generator[Campaign]:
 
 
 def main() -> int:
-    """Cut and mend; return 1 when a promise was broken, or too little happened to tell."""
+    """Cut and repair; return 1 when a promise was broken, or too little happened to tell."""
     parser = argparse.ArgumentParser(prog="python -m tests.agents_netns", description=__doc__)
     parser.add_argument("--cuts", type=int, default=20)
     parser.add_argument("--folder", type=Path, help="where the logs go; a temporary one by default")
@@ -153,7 +153,7 @@ def main() -> int:
 
 
 def _cut(going: Campaign, number: int) -> None:
-    """Cut one agent off: from its scheduler alone, so that it goes on reading and writing, or from everything."""
+    """Cut one agent off: from its scheduler alone, so that it continues to read and write, or from everything."""
     victim = f"agent-{1 + number % 2}"
     line = going.agents.lines[victim]
     assert isinstance(line, Cables)

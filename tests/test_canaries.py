@@ -26,6 +26,7 @@ from keyring.backend import KeyringBackend
 
 import kinesis_nb as kn
 from kinesis_nb.agents.job import Job
+from kinesis_nb.agents.protocol import JobInfo
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import Emulator
 from tests.conftest import Streams
@@ -326,7 +327,7 @@ def _fresh_role(world: World) -> kn.Source:
 
 
 def _job(world: World) -> Job:
-    return Job(world.agents._cluster, "job", {"kind": "sync", "stream": "orders", "place": "s3://bucket/t"})
+    return Job(world.agents._agents.cluster, "job", JobInfo("sync", "orders", "s3://bucket/t"))
 
 
 def leaks(error: BaseException) -> dict[str, list[str]]:

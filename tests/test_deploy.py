@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from kinesis_nb.agents.windows import Window
+from kinesis_nb.agents.maintenance import MaintenanceWindow
 from kinesis_nb.cli import _parser
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def check_commands(*commands: list[str]) -> list[str]:
     parsed = [_parser().parse_args(command) for command in commands]
     for one in parsed:
         for text in getattr(one, "maintenance", []):
-            Window.parse(text)
+            MaintenanceWindow.parse(text)
     return sorted(one.run.__name__ for one in parsed)
 
 

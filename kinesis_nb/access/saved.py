@@ -10,21 +10,21 @@ import json
 import os
 import re
 import stat
-import tempfile
 import tomllib
 import uuid
 import warnings
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.access.config import Proxy, SourceConfig
 from kinesis_nb.access.credentials import AwsInstance, Profile, Secret, StaticCredentials, StsRole
 from kinesis_nb.core.names import is_region
+from kinesis_nb.core.private_files import open_file, replace_file
 from kinesis_nb.errors import ConfigError, closest, forgetful
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Mapping
+    from pathlib import Path
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _SETTINGS = (
@@ -38,14 +38,19 @@ _SETTINGS = (
     "allow_http",
     "agents",
 )
-_NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
-_NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)  # nor does a pipe at that place keep anybody waiting
 _SECRETS_OF = "secrets_of"  # which saving of the source the secrets in the keyring are of
 _SERVICE = "kinesis_nb"  # the keyring's word for whose secrets these are
 
 
 def sources() -> list[str]:
-    """Return the names of the saved sources, sorted."""
+    """Return the names of the saved sources, sorted.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> "a name that nobody saved" in kn.sources()
+    False
+    """
     folder = _folder()
     names = (path.stem for path in folder.glob("*.toml")) if folder.is_dir() else ()
     return sorted(name for name in names if _NAME.fullmatch(name))
@@ -67,23 +72,12 @@ def save(config: SourceConfig, name: str) -> None:
     before, ring = _entries(name), _Ring(name, secrets_of=uuid.uuid4().hex)
     ring.keep(secrets)  # first, under names of their own: a file never refers to the secrets of another one
     try:
-        _write(path, _to_toml(config, secrets, ring.secrets_of))
+        replace_file(path, _to_toml(config, secrets, ring.secrets_of).encode())
     except BaseException:
         ring.drop(secrets)
         raise
     for old, kinds in before:
         old.drop(kinds)
-
-
-def _write(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.")  # mode 0600, never through a link
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).replace(path)  # a link at its place is replaced, not followed
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _entries(name: str) -> list[tuple[_Ring, Iterable[str]]]:
@@ -119,7 +113,7 @@ def missing(name: str) -> list[str]:
 def _opened(name: str) -> Generator[dict[str, Any]]:
     path = _path(name)
     try:
-        handle = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT)
+        handle = open_file(path)
     except FileNotFoundError:
         if is_region(name):
             raise ConfigError(f"there is no saved source {name!r}", hint=f'write region="{name}"') from None

@@ -1,8 +1,8 @@
-"""The command of an agent: a Dask worker with its nanny, kept running, taken away only after it handed over its parts.
+"""The command ``kinesis-nb agent``: a Dask worker with its nanny, kept running, and replaced only after it handed over.
 
-What may end a worker - a maintenance window, its lifetime, a signal - first makes it hand over. A crash is followed by
-a new worker. When the scheduler is gone, the worker goes on without it; when it is back without its memory, the agent
-gives it the jobs again, and a new worker takes their parts over.
+What can end a worker - a maintenance window, its lifetime, a signal - first makes it hand over its parts. After a crash
+a new worker starts. When the scheduler is gone, the worker continues without it; when a scheduler is back that has lost
+its memory, the agent resubmits the jobs, and a new worker takes over their parts.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from kinesis_nb.access.config import is_loopback
-from kinesis_nb.agents import private
-from kinesis_nb.agents.orders import Orders, read_order
-from kinesis_nb.agents.warm import METRICS
-from kinesis_nb.agents.windows import Window, check_apart, next_window
+from kinesis_nb.agents import certificates
+from kinesis_nb.agents.job_spec import read_spec
+from kinesis_nb.agents.maintenance import MaintenanceWindow, check_no_overlap, next_window
+from kinesis_nb.agents.preload import METRICS
+from kinesis_nb.agents.protocol import DRAIN, JOIN, KNOWS, LEAVE, AgentInfo, RegistryCall, Roster
+from kinesis_nb.agents.spec_store import SpecStore, spec_folder
 from kinesis_nb.errors import AgentError, KinesisError
 
 if TYPE_CHECKING:
@@ -31,22 +33,25 @@ if TYPE_CHECKING:
     from distributed import Client, Nanny
     from distributed.security import Security
 
-    from kinesis_nb.agents.orders import JobOrder
+    from kinesis_nb.agents.job_spec import JobSpec
 
-RENEW_SECONDS = 1.0
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+JOIN_SECONDS = 1.0  # between two calls that say that the agent lives
 RETRY_SECONDS = 1.0
 CONNECT_SECONDS = 30.0
-RECONNECT_SECONDS = 5.0  # Dask waits longer and longer between its own tries
-DRAIN_SECONDS = 20.0  # then it ends all the same: what is not committed is read again by another agent
-NEVER_SECONDS = 3650 * 86_400.0  # Dask's ttl of workers goes by the clock on the wall; the desk has one that does not
-WINDOW_SECONDS = 30.0  # between looks at the clock on the wall, which may step, while there is maintenance
-THREADS = 2  # for short questions; parts of jobs take none of them
+RECONNECT_SECONDS = 5.0  # Dask waits longer and longer between its own attempts
+DRAIN_SECONDS = 20.0  # then the worker ends anyway: another agent reads again what is not committed
+NEVER_SECONDS = 3650 * 86_400.0  # for Dask's own ttl of workers, which goes by the wall clock; the registry's does not
+WINDOW_SECONDS = 30.0  # between readings of the wall clock, which may step, during maintenance
+THREADS = 2  # for short tasks; parts of jobs leave Dask's thread pool
 
 log = logging.getLogger("kinesis_nb.agent")
 
 
-class Why(StrEnum):
-    """Why a worker ends."""
+class EndReason(StrEnum):
+    """EndReason a worker ends."""
 
     ASKED = "asked to end"
     MAINTENANCE = "maintenance"
@@ -61,12 +66,14 @@ class AgentOptions:
     Attributes
     ----------
     lifetime, stagger
-        A worker is replaced after the one, more or less up to the other.
+        A worker is replaced after its lifetime, plus or minus a random part of the stagger.
+    ttl
+        Seconds of silence after which an agent has lost its parts, where this agent installs the job registry.
     """
 
     scheduler: str
     name: str
-    windows: tuple[Window, ...] = ()
+    windows: tuple[MaintenanceWindow, ...] = ()
     lifetime: timedelta | None = None
     stagger: timedelta = timedelta(0)
     security: Security | None = None
@@ -76,7 +83,7 @@ class AgentOptions:
 
 
 def asked_to_end() -> asyncio.Event:
-    """Return what SIGTERM and SIGINT set."""
+    """Return an event that SIGTERM and SIGINT set."""
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
@@ -84,14 +91,14 @@ def asked_to_end() -> asyncio.Event:
 
 
 async def serve(options: AgentOptions, asked: asyncio.Event | None = None) -> None:
-    """Run an agent until it is asked to end, by SIGTERM or SIGINT if nothing else is given.
+    """Run an agent until it is asked to end: by an event, or by SIGTERM or SIGINT if none is given.
 
     Raises
     ------
     ConfigError
         When its maintenance overlaps that of another agent.
     AgentError
-        When no scheduler answers at the start; later it is waited for.
+        When no scheduler responds at the start; a scheduler that is lost later is waited for.
     """
     asked = asked or asked_to_end()
     agent = _Agent(options, asked)
@@ -101,19 +108,19 @@ async def serve(options: AgentOptions, asked: asyncio.Event | None = None) -> No
             if asked.is_set():
                 return
             try:
-                why = await agent.serve_once()
-                log.warning("agent %s: %s", options.name, why)
+                reason = await agent.serve_once()
+                log.warning("agent %s: %s", options.name, reason)
             except KinesisError:
                 raise
-            except Exception as error:  # whatever Dask has to say of a scheduler that comes and goes
+            except Exception as error:  # Dask raises many kinds when a scheduler comes and goes
                 if not agent.has_served:
-                    msg = f"no scheduler answers at {options.scheduler}"
+                    msg = f"no scheduler responds at {options.scheduler}"
                     raise AgentError(
                         msg, hint="start one with `kinesis-nb scheduler`, or check --scheduler and the certificates"
                     ) from error
-                log.warning("agent %s looks for its scheduler: %s %s", options.name, type(error).__name__, error)
-                why = Why.LOST
-            if why is Why.LOST:
+                log.warning("agent %s waits for its scheduler: %s %s", options.name, type(error).__name__, error)
+                reason = EndReason.LOST
+            if reason is EndReason.LOST:
                 await _wait(asked, RETRY_SECONDS)
     finally:
         await agent.close()
@@ -124,9 +131,9 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
 
 
-def desk(client: Client) -> Any:
-    """Return the way to the desk in the scheduler."""
-    return client.scheduler
+async def _ask(client: Client, call: RegistryCall[Q, R], request: Q) -> R:
+    """RegistryCall the job registry."""
+    return await call.send(client.scheduler, request)
 
 
 class _Agent:
@@ -134,19 +141,19 @@ class _Agent:
 
     def __init__(self, options: AgentOptions, asked: asyncio.Event) -> None:
         self._options, self._asked = options, asked
-        self._orders = Orders(private.orders(options.scheduler), time.monotonic)
-        self._giving: dict[str, asyncio.Task[None]] = {}  # jobs that are on their way to the scheduler
+        self._specs = SpecStore(spec_folder(options.scheduler), time.monotonic)
+        self._resubmitting: dict[str, asyncio.Task[None]] = {}  # by the name of the job
         self._nanny: Nanny | None = None
-        self._left: list[Nanny] = []  # of workers that go on without their scheduler, until their parts are over
-        self.has_served = False  # so there is a scheduler, which is waited for when it is away
+        self._left: list[Nanny] = []  # of workers that continue without their scheduler, until their parts are over
+        self.has_served = False  # then a scheduler existed, and is waited for when it is away
 
-    async def serve_once(self) -> Why:
+    async def serve_once(self) -> EndReason:
         """Serve with one worker, until there is a reason to end it."""
         from distributed import Client
 
         options = self._options
         address, security = (
-            (options.scheduler, options.security) if options.security else private.way(options.scheduler)
+            (options.scheduler, options.security) if options.security else certificates.resolve(options.scheduler)
         )
         timeout = CONNECT_SECONDS if self._nanny is None else RECONNECT_SECONDS
         async with Client(
@@ -156,20 +163,20 @@ class _Agent:
             nanny = await self._serving(client, address, security)
             log.warning("agent %s serves %s", options.name, address)
             self.has_served = True
-            why = await self._watch(client, nanny, address, security)
-            if why is not Why.LOST:
+            reason = await self._watch(client, nanny, address, security)
+            if reason is not EndReason.LOST:
                 with suppress(OSError, TimeoutError):
                     await asyncio.wait_for(self._drain(client, nanny), DRAIN_SECONDS)
                 await self.close()
-            return why
+            return reason
 
     async def _serving(self, client: Client, address: str, security: Security | None) -> Nanny:
-        """Return what runs a worker of this scheduler: the one that there is, if the scheduler still knows it."""
+        """Return the nanny of a worker of this scheduler: the present one, if the scheduler knows its worker."""
         from distributed import Status
 
         nanny = self._nanny
         if nanny is not None and nanny.status == Status.running and nanny.worker_address:
-            if await desk(client).kinesis_nb_serves(agent=nanny.worker_address):
+            if await _ask(client, KNOWS, nanny.worker_address):
                 return nanny
             nanny.close_gracefully("its scheduler is gone")
         left = [*self._left, *([nanny] if nanny is not None else [])]
@@ -182,126 +189,123 @@ class _Agent:
         """Let all workers commit and end."""
         from distributed import Status
 
-        from kinesis_nb.agents.lasting import LEAVE_SECONDS, LEAVING
+        from kinesis_nb.agents.dask_worker import LEAVE_SECONDS, LEAVING
 
         nannies = [nanny for nanny in (self._nanny, *self._left) if nanny is not None]
         self._nanny, self._left = None, []
         alive = [nanny for nanny in nannies if nanny.status not in (Status.closed, Status.failed)]
-        # Dask gives a worker four fifths of the time
+        # Dask allows the worker four fifths of this time
         await asyncio.gather(*(nanny.close(timeout=LEAVE_SECONDS / 0.75, reason=LEAVING) for nanny in alive))
 
     async def _prepare(self, client: Client) -> None:
-        from kinesis_nb.agents.desk import Desk
+        from kinesis_nb.agents.job_registry import JobRegistry
 
-        await client.register_plugin(Desk(self._options.ttl))
-        others = (await self._join(client))["others"]
-        theirs = [(name, Window.parse(text)) for name, texts in others.items() for text in texts]
+        await client.register_plugin(JobRegistry(self._options.ttl))
+        others = (await self._join(client)).windows
+        theirs = [(name, MaintenanceWindow.parse(text)) for name, texts in others.items() for text in texts]
         try:
-            check_apart(self._options.name, self._options.windows, theirs, datetime.now(UTC))
+            check_no_overlap(self._options.name, self._options.windows, theirs, datetime.now(UTC))
         except KinesisError:
-            await desk(client).kinesis_nb_leave(name=self._options.name)
+            await _ask(client, LEAVE, self._options.name)
             raise
 
-    async def _join(self, client: Client) -> Any:
-        away = next_window(self._options.windows, datetime.now(UTC))
-        return await desk(client).kinesis_nb_join(
-            client=client.id,
-            name=self._options.name,
-            windows=[str(window) for window in self._options.windows],
-            away=f"{away[0]:%Y-%m-%d %H:%M} UTC" if away else "",
-        )
+    async def _join(self, client: Client) -> Roster:
+        windows = self._options.windows
+        following = next_window(windows, datetime.now(UTC))
+        maintenance = f"{following[0]:%Y-%m-%d %H:%M} UTC" if following else ""
+        return await _ask(client, JOIN, AgentInfo(self._options.name, client.id, tuple(map(str, windows)), maintenance))
 
     def _new_nanny(self, address: str, security: Security | None) -> Nanny:
         from distributed import Nanny
         from distributed.comm.addressing import get_address_host
         from distributed.utils import get_ip
 
-        from kinesis_nb.agents.lasting import LastingWorker
+        from kinesis_nb.agents.dask_worker import AutonomousWorker
 
         options = self._options
-        preload = ["kinesis_nb.agents.warm", "kinesis_nb.service.client"]
+        preload = ["kinesis_nb.agents.preload", "kinesis_nb.service.client"]
         is_measured = options.metrics_port is not None
         metrics = {METRICS: f"{options.metrics_port} {options.metrics_host}"} if is_measured else {}
         return Nanny(
             address,
             nthreads=THREADS,
-            # a worker runs whatever it is sent: it listens where its scheduler is, not on every network of the machine
+            # a worker runs whatever it is sent: it listens only on the network to its scheduler
             host=get_ip(get_address_host(address)),
             name=options.name,
             security=security,
-            memory_limit="0",  # none: a paused worker would hold up its parts; their memory is bounded (DESIGN.md)
+            memory_limit="0",  # none: Dask would pause the worker; the memory of parts is bounded anyway (DESIGN.md)
             preload=preload,
             env=metrics,
-            worker_class=LastingWorker,
+            worker_class=AutonomousWorker,
             dashboard_address="127.0.0.1:0",  # plain HTTP
         )
 
-    def _give_back(self, known: Collection[str], address: str, security: Security | None) -> None:
-        """Submit again what ran before and the scheduler does not know, each job for itself."""
-        for job, body in self._orders.due(known).items():
-            if job not in self._giving:
-                self._giving[job] = asyncio.create_task(self._give(job, body, address, security))
+    def _resubmit_lost(self, known: Collection[str], address: str, security: Security | None) -> None:
+        """Resubmit the jobs that the scheduler does not know, each independently of the others."""
+        for job, body in self._specs.due(known).items():
+            if job not in self._resubmitting:
+                self._resubmitting[job] = asyncio.create_task(self._resubmit(job, body, address, security))
 
-    async def _give(self, job: str, body: bytes, address: str, security: Security | None) -> None:
-        """Give a job back, or try again later; one that cannot be read is told in the log, and forgotten."""
+    async def _resubmit(self, job: str, body: bytes, address: str, security: Security | None) -> None:
+        """Resubmit a job, or try again later; one whose spec cannot be read is logged and forgotten."""
         from kinesis_nb.agents.cluster import Cluster
-        from kinesis_nb.agents.job import give_back
+        from kinesis_nb.agents.submit import resubmit
 
-        def give(ordered: JobOrder) -> None:
+        def submit(spec: JobSpec) -> None:
             from distributed import Client
 
             with Client(address, security=security, timeout=CONNECT_SECONDS, set_as_default=False) as blocking:
-                give_back(Cluster(blocking), ordered, body)
+                resubmit(Cluster(blocking), spec)
 
         try:
-            if (ordered := read_order(body)) is None:
-                log.warning("%s was ordered with another version of kinesis_nb: start it again", job)
-                self._orders.forget(job)
+            if (spec := read_spec(body)) is None:
+                log.warning("%s was submitted with another version of kinesis_nb: start it again", job)
+                self._specs.forget(job)
                 return
-            await asyncio.to_thread(give, ordered)
-            log.warning("agent %s gave %s back", self._options.name, job)
-        except Exception as error:  # noqa: BLE001 - whatever ails this job, the others come back
-            log.warning("agent %s cannot give %s back: %s", self._options.name, job, error)
-            self._orders.postpone(job)
+            await asyncio.to_thread(submit, spec)
+            log.warning("agent %s resubmitted %s", self._options.name, job)
+        except Exception as error:  # noqa: BLE001 - whatever ails this job, the others must come back
+            log.warning("agent %s cannot resubmit %s: %s", self._options.name, job, error)
+            self._specs.postpone(job)
         finally:
-            del self._giving[job]
+            del self._resubmitting[job]
 
-    async def _watch(self, client: Client, nanny: Nanny, address: str, security: Security | None) -> Why:
-        """Wait for a reason to end the worker, or to look for the scheduler."""
+    async def _watch(self, client: Client, nanny: Nanny, address: str, security: Security | None) -> EndReason:
+        """Wait for a reason to end the worker, or for the loss of the scheduler."""
         from distributed import Status
 
         ends = self._ends()
         while not self._asked.is_set():
             if nanny.status != Status.running or client.status != "running":
-                return Why.LOST
+                return EndReason.LOST
             now = datetime.now(UTC)
             window = next_window(self._options.windows, now)
             if window and window[0] <= now:
-                return Why.MAINTENANCE
+                return EndReason.MAINTENANCE
             if ends is not None and time.monotonic() >= ends:
-                return Why.LIFETIME
+                return EndReason.LIFETIME
             try:
-                told = await asyncio.wait_for(self._join(client), CONNECT_SECONDS)
-            except (OSError, TimeoutError, ValueError):  # tornado's word for a TLS connection that breaks off
-                return Why.LOST
-            self._orders.heard(told["orders"], told["over"])
-            self._give_back({*told["orders"], *told["over"]}, address, security)
-            await _wait(self._asked, RENEW_SECONDS)
-        return Why.ASKED
+                roster = await asyncio.wait_for(self._join(client), CONNECT_SECONDS)
+            except (OSError, TimeoutError, ValueError):  # the last is what tornado raises for a broken TLS connection
+                return EndReason.LOST
+            self._specs.update(roster.specs, roster.over)
+            self._resubmit_lost({*roster.specs, *roster.over}, address, security)
+            await _wait(self._asked, JOIN_SECONDS)
+        return EndReason.ASKED
 
     def _ends(self) -> float | None:
         if self._options.lifetime is None:
             return None
-        chance = random.SystemRandom().uniform(-1, 1)  # so that agents do not end together
+        chance = random.SystemRandom().uniform(-1, 1)  # so that agents started together do not end together
         return time.monotonic() + (self._options.lifetime + chance * self._options.stagger).total_seconds()
 
     async def _drain(self, client: Client, nanny: Nanny) -> None:
-        while nanny.worker_address and await desk(client).kinesis_nb_drain(agent=nanny.worker_address):  # noqa: ASYNC110
+        while nanny.worker_address and await _ask(client, DRAIN, nanny.worker_address):  # noqa: ASYNC110 - parts are threads
             await asyncio.sleep(0.1)
-        await desk(client).kinesis_nb_leave(name=self._options.name)
+        await _ask(client, LEAVE, self._options.name)
 
     async def wait_for_end_of_window(self) -> None:
-        """Run nothing while there is maintenance."""
+        """Run nothing during maintenance."""
         while not self._asked.is_set():
             now = datetime.now(UTC)
             window = next_window(self._options.windows, now)
@@ -322,16 +326,16 @@ class SchedulerOptions:
 
 
 async def serve_scheduler(options: SchedulerOptions, agents: int = 0) -> None:
-    """Run a scheduler, and some agents next to it, until SIGTERM or SIGINT.
+    """Run a scheduler, and a number of agents next to it, until SIGTERM or SIGINT.
 
-    On loopback it has certificates of its own, unless others are given: other users of the machine are there too.
+    On loopback it makes its own certificates unless others are given: other users of the machine can listen there.
     """
     from distributed import Scheduler
 
-    from kinesis_nb.agents.desk import Desk
+    from kinesis_nb.agents.job_registry import JobRegistry
 
     asked = asked_to_end()
-    own = private.OwnCertificates(options.port) if options.security is None and is_loopback(options.host) else None
+    own = certificates.OwnCertificates(options.port) if options.security is None and is_loopback(options.host) else None
     security = own.security if own else options.security
     async with Scheduler(
         host=options.host,
@@ -341,13 +345,13 @@ async def serve_scheduler(options: SchedulerOptions, agents: int = 0) -> None:
         worker_ttl=NEVER_SECONDS,
         dashboard_address="127.0.0.1:0",
     ) as scheduler:
-        desk = Desk(options.ttl)
-        await desk.start(scheduler)
-        scheduler.add_plugin(desk, name=desk.name)
+        registry = JobRegistry(options.ttl)
+        await registry.start(scheduler)
+        scheduler.add_plugin(registry, name=registry.name)
         if own:
             own.keep(scheduler.port)
         else:
-            private.forget_certificates(scheduler.port)
+            certificates.forget_certificates(scheduler.port)
         place = scheduler.address
         log.warning("scheduler at %s: kn.connect(agents=%r)", place, place)
         log.warning("dashboard at http://127.0.0.1:%s/status", scheduler.http_server.port)

@@ -1,4 +1,4 @@
-"""The way to the agents: a Dask client, checked before anything is asked of it, and the desk in the scheduler."""
+"""The connection to the agents: a client of Dask's, the checks before it is used, and calls of the job registry."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import threading
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from kinesis_nb.agents import private
+from kinesis_nb.agents import certificates
 from kinesis_nb.core.halt import holding
 from kinesis_nb.core.interrupt import apart, load
 from kinesis_nb.core.process import of_one_process
@@ -21,15 +21,20 @@ from kinesis_nb.errors import AgentError, ConfigError, KinesisError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from distributed import Client
+    from distributed import Client, Future
 
-    from kinesis_nb.agents.order import Parcel, Task
+    from kinesis_nb.agents.job_spec import PartTask
+    from kinesis_nb.agents.protocol import RegistryCall
+    from kinesis_nb.agents.settings import PortableSettings
 
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 20.0
 
+Q = TypeVar("Q")
+R = TypeVar("R")
+
 _lock = threading.Lock()  # guards _clients; held while one connects
-_clients: dict[str, Any] = {}  # each a WholeClient; only who asks for agents has Dask
+_clients: dict[str, Any] = {}  # by address; each a ClosingClient, a class that exists only where Dask is installed
 
 
 @of_one_process
@@ -47,7 +52,7 @@ class Cluster:
         When it cannot be reached, has no worker, or runs another version of Python or of this package.
     """
 
-    def __init__(self, agents: Any) -> None:
+    def __init__(self, agents: str | Client) -> None:
         if importlib.util.find_spec("distributed") is None:
             raise AgentError("Dask is not installed", hint="pip install 'kinesis-nb[dask]'")
         load("distributed")
@@ -55,24 +60,24 @@ class Cluster:
 
     @property
     def client(self) -> Client:
-        """The client; a new one where the last has lost its scheduler."""
+        """The client; a new one when the last one has lost its scheduler."""
         return _connect(self._agents) if isinstance(self._agents, str) else self._agents
 
     def check(self) -> list[str]:
-        """Return the addresses of the agents, sorted, and install the desk where there is none.
+        """Return the addresses of the agents, sorted, and install the job registry if there is none.
 
         Raises
         ------
         AgentError
             For a cluster that cannot run our jobs.
         """
-        from kinesis_nb.agents.desk import Desk
+        from kinesis_nb.agents.job_registry import JobRegistry
 
         ours = {"kinesis-nb": importlib.metadata.version("kinesis-nb"), "Python": platform.python_version()}
-        with self._told("asked for its version"):
-            # of the standard library: it is found there by its name, whatever runs there
-            workers = self.run(platform.python_version)
-            theirs = self.run(importlib.metadata.version, "kinesis-nb")
+        with self._translated("did not return the versions of the agents"):
+            # functions of the standard library: they are pickled by name, so any worker can run them
+            workers = _responses(self.run(platform.python_version))
+            theirs = _responses(self.run(importlib.metadata.version, "kinesis-nb"))
         if not workers:
             raise AgentError(
                 f"no agent is connected to {self.address}", hint="start one: kinesis-nb agent --scheduler …"
@@ -80,15 +85,15 @@ class Cluster:
         for name, found in (("Python", workers), ("kinesis-nb", theirs)):
             for address, version in found.items():
                 _compare(name, ours[name], version if isinstance(version, str) else "none", address)
-        with self._told("asked for a plugin"):
-            self.client.register_plugin(Desk())
+        with self._translated("did not accept the job registry"):
+            self.client.register_plugin(JobRegistry())
         return sorted(workers)
 
     @apart
     def run(self, function: Callable[..., Any], *args: Any, agents: Sequence[str] | None = None) -> dict[str, Any]:
-        """Call a function in every agent, or some; return the answers by address, an exception where there is one."""
+        """RegistryCall a function in every agent, or in some; return the results, or the exceptions, by address."""
         client: Any = self.client
-        call = client._run  # noqa: SLF001 - run() itself waits without an end for an agent that stands still
+        call = client._run  # noqa: SLF001 - run() itself waits forever for an agent that hangs
         return client.sync(call, function, *args, workers=agents, on_error="return", callback_timeout=CALL_SECONDS)
 
     def check_paths(self, *paths: object) -> None:
@@ -100,11 +105,11 @@ class Cluster:
                 hint="give an absolute path that is the same place for all agents, or s3://bucket/prefix",
             )
 
-    def check_way(self, parcel: Parcel) -> None:
+    def check_encrypted(self, settings: PortableSettings) -> None:
         """Raise AgentError when secrets would travel where others can read them."""
-        from kinesis_nb.agents.order import check_way
+        from kinesis_nb.agents.settings import check_encrypted
 
-        check_way(parcel, [self.address, *self.workers])
+        check_encrypted(settings, [self.address, *self.workers])
 
     @property
     def address(self) -> str:
@@ -118,33 +123,38 @@ class Cluster:
 
     @apart
     def _identity(self, agents: int) -> dict[str, Any]:
-        """Return what the scheduler says of itself and so many agents, -1 for all.
+        """Return what the scheduler says about itself and some agents.
 
-        Not by the client's scheduler_info(): that gives what was asked for last, in the background too, with no agents.
+        Not by the client's scheduler_info(): that is a cache, which the client itself refreshes without the agents.
+
+        Parameters
+        ----------
+        agents
+            The most agents to describe; -1 for all.
         """
-        with self._told("was not found"):
+        with self._translated("was not found"):
             client: Any = self.client
             found: dict[str, Any] = client.sync(
                 client.scheduler.identity, n_workers=agents, callback_timeout=CALL_SECONDS
             )
         return found
 
-    def submit(self, task: Task, place: str) -> Any:
-        """Let an agent run a part of a job; another one when that one is gone."""
-        from kinesis_nb.agents.worker import run
+    def submit(self, task: PartTask, place: str) -> Future[bytes]:
+        """Let an agent run a part of a job; another one if that one is gone."""
+        from kinesis_nb.agents.parts import run
 
         return self.client.submit(run, task, key=task.key, pure=False, workers=[place], allow_other_workers=True)
 
     @apart
-    def desk(self, call: str, **what: Any) -> Any:
-        """Ask the desk in the scheduler."""
-        with self._told("did not answer"):
-            return self.client.sync(
-                getattr(self.client.scheduler, f"kinesis_nb_{call}"), callback_timeout=CALL_SECONDS, **what
-            )
+    def ask(self, call: RegistryCall[Q, R], request: Q) -> R:
+        """RegistryCall the job registry."""
+        with self._translated("did not respond"):
+            client: Any = self.client
+            response: R = client.sync(call.send, client.scheduler, request, callback_timeout=CALL_SECONDS)
+            return response
 
     @contextmanager
-    def _told(self, what: str) -> Generator[None]:
+    def _translated(self, what: str) -> Generator[None]:
         try:
             yield
         except KinesisError:
@@ -152,19 +162,20 @@ class Cluster:
         except (OSError, TimeoutError, ValueError, AttributeError) as error:
             raise AgentError(
                 f"the scheduler {what}: {type(error).__name__} {error}",
-                hint="is it running? a job that runs goes on by itself; try again",
+                hint="is it running? jobs continue without it; try again",
                 retryable=True,
             ) from error
 
 
 @cache
-def _whole_client() -> type[Any]:
+def _closing_client() -> type[Any]:
     from distributed import Client
 
-    class WholeClient(Client):
-        """One that could not be made is ended at once: the garbage collector would do it in any thread.
+    class ClosingClient(Client):
+        """A client that is closed at once when it cannot connect.
 
-        There it may wait for a lock of Dask's that is held until that very thread goes on.
+        Otherwise the garbage collector closes it, in whichever thread it runs: there it may wait for a lock of Dask's
+        that this very thread holds.
         """
 
         def start(self, **kwargs: Any) -> None:
@@ -175,11 +186,11 @@ def _whole_client() -> type[Any]:
                 raise
 
         def end(self) -> None:
-            """Close it, and end its thread, which Dask leaves running when it closed the client by itself."""
+            """Close it, and end its thread, which Dask leaves running when it has closed the client by itself."""
             self.close()
             self._loop_runner.stop()
 
-    return WholeClient
+    return ClosingClient
 
 
 @apart
@@ -190,20 +201,20 @@ def _connect(address: str) -> Client:
             return cast("Client", known)
         if known is not None:
             known.end()
-        place, security = private.way(address)
+        place, security = certificates.resolve(address)
         try:
-            client: Client = _whole_client()(
+            client: Client = _closing_client()(
                 place, security=security, timeout=CONNECT_SECONDS, set_as_default=False, name="kinesis_nb"
             )
-        except TypeError as error:  # what Dask says when it has no certificates for tls://
+        except TypeError as error:  # what Dask raises when it has no certificates for tls://
             raise AgentError(
-                f"the way to {address} needs certificates",
+                f"the connection to {address} needs certificates",
                 hint="set distributed.comm.tls in Dask's configuration, or give agents= a Client with security=; a"
                 " scheduler that this user started on this machine needs neither",
             ) from error
         except (OSError, TimeoutError, ValueError) as error:
             raise AgentError(
-                f"no scheduler answers at {address}",
+                f"no scheduler responds at {address}",
                 hint="start one with `kinesis-nb agents --count 2`, or check the address and its certificates",
                 retryable=True,
             ) from error
@@ -212,8 +223,15 @@ def _connect(address: str) -> Client:
 
 
 def _is_relative(path: object) -> bool:
-    text = os.fspath(path) if isinstance(path, str | os.PathLike) else ""  # a handle knows where its table is
+    text = (
+        os.fspath(path) if isinstance(path, str | os.PathLike) else ""
+    )  # a handle has the absolute place of its table
     return bool(text) and "://" not in text and not Path(text).expanduser().is_absolute()
+
+
+def _responses(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what agents returned, without the agents that are gone or hang: they are no reason to refuse a job."""
+    return {address: result for address, result in found.items() if not isinstance(result, OSError)}
 
 
 def _compare(name: str, ours: str, theirs: str, address: str) -> None:

@@ -1,21 +1,18 @@
-"""What a user holds of a job that agents run: the same as of one that runs here, and it may be let go."""
+"""The handle of a job that agents run. It has what the handle of a local one has; the job does not depend on it."""
 
 from __future__ import annotations
 
 import pickle
 import time
-import uuid
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import polars as pl
 import pyarrow as pa
 
-from kinesis_nb.agents.order import ExportOrder, SyncOrder, Task
-from kinesis_nb.agents.orders import JobOrder
-from kinesis_nb.agents.place import Placement, first_places
-from kinesis_nb.agents.states import State
+from kinesis_nb.agents.job_spec import ExportSpec, SyncSpec
+from kinesis_nb.agents.protocol import JOBS, MARK, STOP, JobInfo, JobRef
+from kinesis_nb.agents.states import JobState
 from kinesis_nb.core.arguments import hinted, in_seconds
 from kinesis_nb.core.foreign import describe_dropped
 from kinesis_nb.core.frames import Records, TableLike, concat
@@ -29,142 +26,40 @@ from kinesis_nb.table.lazy import scan
 from kinesis_nb.table.schema import as_written
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import timedelta
 
     from kinesis_nb.agents.cluster import Cluster
-    from kinesis_nb.agents.order import Order
+    from kinesis_nb.agents.protocol import JobSnapshot, PartSnapshot
     from kinesis_nb.core.arguments import Seconds
+    from kinesis_nb.exporting.streaming import StreamingExportStatus
     from kinesis_nb.table.storage import Storage
     from kinesis_nb.table.verify import TableCheck
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 20.0
-PREPARE_SECONDS = 60.0
-REPLACE_SECONDS = 60.0  # for a job that is to end before another one of its name begins
-
-
-def submit(cluster: Cluster, order: Order, *paths: object) -> str:
-    """Give a job to the agents, unless the same runs already; return its name.
-
-    One that writes the same with other options is stopped first, and one that is stopping is waited for.
-
-    Parameters
-    ----------
-    paths
-        What the user gave for places; one that is relative means a folder of this machine.
-
-    Raises
-    ------
-    AgentError
-        When the agents cannot be reached, do not fit, or may not be told what they need; when the job that is to be
-        replaced does not end.
-    ConfigError
-        For a relative path when agents are on other machines.
-    KinesisError
-        What an agent found when it looked: no such stream, no permission, a table of something else.
-    """
-    agents = cluster.check()  # now: all of them may be away for a moment when the parts are given out
-    cluster.check_way(order.parcel)
-    cluster.check_paths(*paths)
-    job, setup = order.job(), order.setup()
-    known = cluster.desk("jobs", job=job).get(job)
-    if known and known["setup"] == setup and State(known["state"]) in (State.STARTING, State.RUNNING):
-        return job
-    placement = _prepare(cluster, order) if isinstance(order, SyncOrder) else Placement(())
-    give_up = time.monotonic() + REPLACE_SECONDS
-    while (known := _open(cluster, agents, JobOrder(order, placement))) is not None:
-        state = State(known["state"])
-        if known["setup"] == setup and state in (State.STARTING, State.RUNNING):
-            return job
-        if known["setup"] != setup and state.is_active:
-            cluster.desk("stop", job=job, run=known["run"])
-        if time.monotonic() >= give_up:
-            raise AgentError(
-                f"the {order.kind} that {order.uri} had before does not end: it is {state}",
-                hint="an agent is still at work for it; try again",
-                retryable=True,
-            )
-        time.sleep(POLL_SECONDS)
-    return job
-
-
-def give_back(cluster: Cluster, ordered: JobOrder, body: bytes) -> None:
-    """Give a job to a scheduler that does not know it any more; one that it knows, whatever became of it, stays so."""
-    agents = cluster.check()
-    cluster.check_way(ordered.order.parcel)
-    _open(cluster, agents, ordered, body)
-
-
-def _open(
-    cluster: Cluster, agents: Sequence[str], ordered: JobOrder, body: bytes | None = None
-) -> dict[str, Any] | None:
-    """Register a job and give out its parts; return the one in its place if there is one.
-
-    Parameters
-    ----------
-    body
-        The same order, as it was remembered; then a job that is over is in its place too.
-    """
-    order, placement = ordered.order, ordered.placement
-    job, run = order.job(), uuid.uuid4().hex[:8]
-    tasks = [Task(f"{job}-{run}-{number}", order, placement, number) for number in range(len(placement))]
-    opened: dict[str, Any] = cluster.desk(
-        "open",
-        job=job,
-        order=body or pickle.dumps(ordered),
-        what={"kind": order.kind, "stream": order.stream, "place": order.uri},
-        setup=order.setup(),
-        run=run,
-        keys=[task.key for task in tasks],
-        again=body is not None,
-    )
-    if not opened["is_new"]:
-        return opened
-    try:
-        places = first_places(len(tasks), agents)
-        futures = [cluster.submit(task, place) for task, place in zip(tasks, places, strict=True)]
-        cluster.desk("hold", job=job, run=run)
-        del futures  # from here on the desk keeps them
-    except BaseException as error:
-        with suppress(KinesisError):
-            cluster.desk("withdraw", job=job, run=run, reason=f"{type(error).__name__} {error}".strip())
-        raise
-    return None
-
-
-def _prepare(cluster: Cluster, order: SyncOrder) -> Placement:
-    """Let an agent open the table and look at the stream: it has the permissions that count."""
-    from kinesis_nb.agents.worker import prepare
-
-    future = cluster.client.submit(prepare, order, len(cluster.workers), pure=False)
-    try:
-        return apart(future.result)(timeout=PREPARE_SECONDS)
-    except KinesisError as error:
-        error.__traceback__ = None
-        raise error from None
-    except TimeoutError as error:
-        hint = "are all of them busy? see the dashboard of Dask"
-        raise AgentError("no agent took the job", hint=hint, retryable=True) from error
 
 
 @dataclass(frozen=True, slots=True)
 class PartStatus:
-    """Who runs one part of a job, and how it is.
+    """Which agent runs one part of a job, and how far it is.
 
     Attributes
     ----------
     agent
-        Its name; empty while nobody runs the part.
+        The name of the agent; empty while none runs the part.
     status
-        A :class:`~kinesis_nb.SyncStatus` or a status of an export; None before the agent's first report.
+        The status of the sync or export; None before the agent's first report.
+    over
+        ``ended``, ``stopped`` or ``failed``; empty while the part is not over.
+    error
+        What it failed with, or what keeps it from starting; else empty.
     maintenance
         When the agent is away next, as text; empty for never.
     """
 
     number: int
     agent: str
-    status: Any
+    status: SyncStatus | StreamingExportStatus | None
     over: str
     error: str
     maintenance: str
@@ -172,51 +67,42 @@ class PartStatus:
 
 @of_one_process
 class Job:
-    """A job that agents run. It goes on when this object, or its process, is gone."""
+    """A job that agents run. It continues when this object, or the process that has it, is gone."""
 
-    def __init__(self, cluster: Cluster, name: str, what: dict[str, str]) -> None:
+    def __init__(self, cluster: Cluster, name: str, info: JobInfo) -> None:
         self.name = name
-        self.kind, self.stream = what["kind"], what["stream"]
-        self._cluster, self._what = cluster, what
+        self.kind, self.stream = info.kind, info.stream
+        self._cluster = cluster
 
-    def _record(self) -> dict[str, Any]:
-        found: dict[str, Any] | None = self._cluster.desk("jobs", job=self.name).get(self.name)
+    def _snapshot(self) -> JobSnapshot:
+        found = self._cluster.ask(JOBS, self.name).get(self.name)
         if found is None:
             raise AgentError(
-                f"the scheduler does not know the {self.kind} of {self.stream} any more",
-                hint="it was started again: start the job again, it goes on where it was",
+                f"the scheduler does not know the {self.kind} of {self.stream}",
+                hint="it was restarted: start the job again, it continues after the last commit",
             )
         return found
 
     def parts(self) -> list[PartStatus]:
-        """Return who runs what."""
-        return [
-            PartStatus(
-                int(part["key"].rpartition("-")[2]),
-                part["name"],
-                pickle.loads(part["status"]) if part["status"] else None,  # noqa: S301 - from our own agents
-                part["over"],
-                part["error"],
-                part["away"],
-            )
-            for part in self._record()["parts"]
-        ]
+        """Return which agent runs which part, and how far each is."""
+        return [_part_status(part) for part in self._snapshot().parts]
 
     def logs(self) -> list[str]:
         """Return the last lines of what happened to the job: agents lost, parts moved, errors."""
-        return list(self._record()["log"])
+        return list(self._snapshot().log)
 
-    def status(self) -> Any:
-        """Return a moment of the job: of all parts together. None for an export while no agent runs it.
+    def status(self) -> SyncStatus | StreamingExportStatus | None:
+        """Return a snapshot of the job, of all parts together. None for an export while no agent runs it.
 
-        The state of a sync is ``waiting`` while no agent runs one of its parts, and ``stopping`` while a part is still
-        at work after the job was asked to stop.
+        The state of a sync is ``waiting`` while no agent runs one of its parts, and ``stopping`` while a part still
+        works after the job was asked to stop.
         """
-        record, parts = self._record(), self.parts()
-        return _sync_status(record, parts) if self.kind == SyncOrder.kind else parts[0].status
+        job = self._snapshot()
+        parts = [_part_status(part) for part in job.parts]
+        return _sync_status(job.state, parts) if self.kind == SyncSpec.kind else parts[0].status
 
     def stop(self) -> None:
-        """Finish what is under way, and stop. Stopping twice is fine; the same call as before goes on from there.
+        """Finish what is under way, and stop. Stopping twice is fine; the same call as before resumes from there.
 
         Raises
         ------
@@ -225,24 +111,24 @@ class Job:
         """
         self.request_stop()
         self.join(STOP_SECONDS)
-        for part in self._record()["parts"]:
-            if part["over"] == State.FAILED and isinstance(error := _error(part), TableError):
+        for part in self._snapshot().parts:
+            if part.over == JobState.FAILED and isinstance(error := _error(part), TableError):
                 raise error
 
     @property
     def is_active(self) -> bool:
         """Whether it runs, or waits for an agent."""
-        return State(self._record()["state"]).is_active
+        return self._snapshot().state.is_active
 
     def request_stop(self) -> None:
         """Begin to stop, and return at once."""
-        self._cluster.desk("stop", job=self.name)
+        self._cluster.ask(STOP, JobRef(self.name))
 
     @hinted
     def join(self, timeout: Seconds) -> bool:
         """Wait until it is over; return whether it is."""
         give_up = time.monotonic() + in_seconds(timeout)
-        while not self._record()["is_over"]:
+        while not self._snapshot().is_over:
             if time.monotonic() >= give_up:
                 return False
             time.sleep(POLL_SECONDS)
@@ -250,7 +136,7 @@ class Job:
 
     @hinted
     def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:
-        """Wait until everything that is there now is through.
+        """Wait until everything that is in the stream, or the table, now is written.
 
         Parameters
         ----------
@@ -262,7 +148,7 @@ class Job:
         Returns
         -------
         bool
-            False when the time ran out, or the job was stopped before.
+            False when the timeout passed, or the job was stopped before.
 
         Raises
         ------
@@ -270,18 +156,16 @@ class Job:
             What it failed with.
         """
         give_up = time.monotonic() + in_seconds(timeout)
-        run = mark = None
+        run, mark = "", 0
         while True:
-            record = self._record()
-            if failed := [part for part in record["parts"] if part["over"] == State.FAILED]:
+            job = self._snapshot()
+            if failed := [part for part in job.parts if part.over == JobState.FAILED]:
                 raise _error(failed[0])
-            if State(record["state"]).is_final:
-                return record["state"] == State.ENDED
-            if record["run"] != run:  # at first, and when a scheduler that was started again counts anew
-                run, mark = record["run"], self._cluster.desk("mark", job=self.name)
-            elif until_caught_up and all(
-                part["reached"] >= mark or part["over"] == State.ENDED for part in record["parts"]
-            ):
+            if job.state.is_final:
+                return job.state is JobState.ENDED
+            if job.run != run:  # at first, and when the job was resubmitted to a restarted scheduler, which counts anew
+                run, mark = job.run, self._cluster.ask(MARK, JobRef(self.name, run))
+            elif until_caught_up and all(part.reached >= mark or part.over == JobState.ENDED for part in job.parts):
                 return True
             if time.monotonic() >= give_up:
                 return False
@@ -299,11 +183,17 @@ class Job:
         return table_html(frame.columns, frame.rows(), repr(self).strip("<>"))
 
 
-def _error(part: dict[str, Any]) -> KinesisError:
+def _part_status(part: PartSnapshot) -> PartStatus:
+    status = pickle.loads(part.status) if part.status else None  # noqa: S301 - from our own agents
+    return PartStatus(part.number, part.agent_name, status, part.over, part.error, part.maintenance)
+
+
+def _error(part: PartSnapshot) -> KinesisError:
     """Return what a part failed with."""
-    if part["failure"]:
-        return pickle.loads(part["failure"])  # noqa: S301 - from our own agents
-    return AgentError(f"a part of the job failed: {part['error']}", hint="see logs(), and the log of the agent")
+    if part.failure:
+        error: KinesisError = pickle.loads(part.failure)  # noqa: S301 - from our own agents
+        return error
+    return AgentError(f"a part of the job failed: {part.error}", hint="see logs(), and the log of the agent")
 
 
 _LINE = {
@@ -320,7 +210,7 @@ _LINE = {
 }
 
 
-def _lines(part: PartStatus) -> list[tuple[Any, ...]]:
+def _lines(part: PartStatus) -> list[tuple[object, ...]]:
     status = part.status
     shards = status.shards if isinstance(status, SyncStatus) else ()
     error = part.error or (status.error if status else "")
@@ -353,29 +243,36 @@ class AgentSync(Job, TableLike):
     It has what a :class:`~kinesis_nb.Sync` has, and :meth:`agents`, :meth:`parts` and :meth:`logs`.
     """
 
-    def __init__(self, cluster: Cluster, name: str, order: SyncOrder, storage: Storage) -> None:
-        super().__init__(cluster, name, {"kind": order.kind, "stream": order.stream, "place": order.uri})
-        self._order, self._storage = order, storage
-        self._told = 0  # of how many dropped user records the user was warned
+    def __init__(self, cluster: Cluster, spec: SyncSpec, storage: Storage) -> None:
+        super().__init__(cluster, spec.job(), JobInfo(spec.kind, spec.stream, spec.uri))
+        self._spec, self._storage = spec, storage
+        self._warned = 0  # the number of dropped user records that the user was warned of
+
+    def status(self) -> SyncStatus:
+        """Return a snapshot of the sync, of all parts together.
+
+        The state is ``waiting`` while no agent runs one of its parts, and ``stopping`` while a part still works after
+        the job was asked to stop.
+        """
+        return cast("SyncStatus", super().status())
 
     @hinted
     def wait(self, timeout: Seconds | None = None, *, until_caught_up: bool = True) -> bool:
-        """Wait as for any job, and warn of user records that were dropped meanwhile."""
-        is_through = super().wait(timeout, until_caught_up=until_caught_up)
+        """Wait as :meth:`Job.wait` does, and warn of user records that were dropped meanwhile."""
+        has_caught_up = super().wait(timeout, until_caught_up=until_caught_up)
         dropped = self.status().dropped
-        before, self._told = self._told, dropped
-        if number := dropped - before if dropped >= before else dropped:  # parts that begin again count from 0
+        before, self._warned = self._warned, dropped
+        if number := dropped - before if dropped >= before else dropped:  # parts that are restarted count from 0
             warn(f"sync of {self.stream}: {describe_dropped(number)}")
-        return is_through
+        return has_caught_up
 
     @property
     def live(self) -> Records:
         """The rows that agents have read but not committed yet; fetched from them."""
-        from kinesis_nb.agents.worker import pending
+        from kinesis_nb.agents.parts import pending
 
-        record = self._record()
-        keys = {part["key"]: part["agent"] for part in record["parts"] if part["agent"] and not part["over"]}
-        found = self._cluster.run(pending, list(keys), agents=sorted(set(keys.values())))
+        agents = {part.key: part.agent for part in self._snapshot().parts if part.agent and not part.over}
+        found = self._cluster.run(pending, list(agents), agents=sorted(set(agents.values())))
         return Records(concat([batch for batches in found.values() if isinstance(batches, list) for batch in batches]))
 
     @property
@@ -398,10 +295,16 @@ class AgentSync(Job, TableLike):
 
     @forgetful
     def verify(self) -> TableCheck:
-        """Let an agent read the whole committed table and check that each shard is there whole, once and in order."""
-        from kinesis_nb.agents.worker import look_at
+        """Let an agent read the whole committed table and check that each shard is complete, in order, and there once.
 
-        return apart(self._cluster.client.submit(look_at, self._order, pure=False).result)()
+        Returns
+        -------
+        TableCheck
+            As of :meth:`Sync.verify`.
+        """
+        from kinesis_nb.agents.parts import verify_sync
+
+        return apart(self._cluster.client.submit(verify_sync, self._spec, pure=False).result)()
 
     @forgetful
     @apart
@@ -435,11 +338,12 @@ def _without(pending: pa.Table, committed: pa.Table) -> pa.Table:
     )
 
 
-def _sync_status(record: dict[str, Any], parts: list[PartStatus]) -> SyncStatus:
-    known = [part.status for part in parts if part.status is not None]
-    errors = [part.error or part.status.error for part in parts if part.error or (part.status and part.status.error)]
+def _sync_status(state: JobState, parts: list[PartStatus]) -> SyncStatus:
+    """Return one status for all parts of a sync."""
+    known = [part.status for part in parts if isinstance(part.status, SyncStatus)]
+    errors = filter(None, (part.error or (part.status.error if part.status else "") for part in parts))
     return SyncStatus(
-        _state(record, parts),
+        _sync_state(state, parts),
         sum(status.rows for status in known),
         sum(status.commits for status in known),
         sum(status.pending for status in known),
@@ -452,8 +356,7 @@ def _sync_status(record: dict[str, Any], parts: list[PartStatus]) -> SyncStatus:
     )
 
 
-def _state(record: dict[str, Any], parts: list[PartStatus]) -> str:
-    state = State(record["state"])
+def _sync_state(state: JobState, parts: list[PartStatus]) -> str:
     if not state.is_active:
         return str(state)
     states = {part.status.state if part.status else "waiting" for part in parts if not part.over}
@@ -464,23 +367,27 @@ def _state(record: dict[str, Any], parts: list[PartStatus]) -> str:
 
 
 def _lag(parts: list[PartStatus]) -> timedelta | None:
-    lags = [part.status.lag if part.status else None for part in parts]
-    busy = [lag for lag, part in zip(lags, parts, strict=True) if part.status is None or part.status.shards]
-    known = [lag for lag in busy if lag is not None]
-    return max(known, default=None) if len(known) == len(busy) else None
+    """Return the lag of the slowest part that has shards; None when one of them is not known."""
+    known = [part.status if isinstance(part.status, SyncStatus) else None for part in parts]
+    lags = [status.lag if status else None for status in known if status is None or status.shards]
+    return None if not lags or None in lags else max(lag for lag in lags if lag is not None)
 
 
 @of_one_process
 class AgentExport(Job):
     """A streaming export that an agent runs; made by :meth:`Source.export_stream` of a source with ``agents=``."""
 
-    def __init__(self, cluster: Cluster, name: str, order: ExportOrder) -> None:
-        super().__init__(cluster, name, {"kind": order.kind, "stream": order.stream, "place": order.uri})
+    def __init__(self, cluster: Cluster, spec: ExportSpec) -> None:
+        super().__init__(cluster, spec.job(), JobInfo(spec.kind, spec.stream, spec.uri))
+
+    def status(self) -> StreamingExportStatus | None:
+        """Return a snapshot of the export; None while no agent runs it."""
+        return cast("StreamingExportStatus | None", super().status())
 
     @property
     def is_running(self) -> bool:
         """Whether it still sends."""
-        return not self._record()["is_over"]
+        return not self._snapshot().is_over
 
     @property
     def failed(self) -> pl.DataFrame:
@@ -493,6 +400,6 @@ class AgentExport(Job):
 
 
 def jobs(cluster: Cluster) -> list[Job]:
-    """Return all jobs that the desk knows."""
+    """Return all jobs that the registry knows."""
     cluster.check()
-    return [Job(cluster, name, record["what"]) for name, record in cluster.desk("jobs").items()]
+    return [Job(cluster, name, job.info) for name, job in cluster.ask(JOBS, "").items()]

@@ -1,4 +1,4 @@
-"""What an agent's parts do, for Prometheus; read when it asks."""
+"""Metrics of the parts that run in this process, for Prometheus; computed at each scrape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from kinesis_nb.access.config import is_loopback
-from kinesis_nb.agents.worker import running
+from kinesis_nb.agents.parts import syncs_here
 from kinesis_nb.errors import AgentError
 
 if TYPE_CHECKING:
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 _GAUGES = {
-    "rows": "rows committed by this agent since it took the part over",
-    "commits": "commits since then",
+    "rows": "rows committed by this agent since it took over the part",
+    "commits": "commits by this agent since it took over the part",
     "pending": "rows read and not committed yet",
 }
 
 
-_servers: list[Any] = []  # the one that runs
+_servers: list[Any] = []  # at most one
 
 
 def serve(port: int, host: str) -> None:
-    """Serve the metrics of this process, and nothing to the page of another site.
+    """Serve the metrics of this process, but not to web pages.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def serve(port: int, host: str) -> None:
 
 
 def stop() -> None:
-    """Serve no longer; the port is free then."""
+    """Stop serving, and free the port."""
     while _servers:
         server = _servers.pop()
         server.shutdown()
@@ -54,19 +54,19 @@ def stop() -> None:
 def guarded(
     app: Callable[..., Iterable[bytes]], listens_at: str
 ) -> Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]:
-    """Return a WSGI app that refuses what a web page asks in a browser, by its own name for this machine or by ours."""
+    """Return a WSGI app that refuses requests of web pages, also of those whose own name resolves to this machine."""
 
-    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def respond(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if "HTTP_ORIGIN" in environ or not _is_ours(environ.get("HTTP_HOST", ""), listens_at):
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
-            return [b"not for web pages, and only by the name of this machine\n"]
+            return [b"not for web pages, and only by the name or an address of this machine\n"]
         return app(environ, start_response)
 
-    return answer
+    return respond
 
 
 def _is_ours(header: str, listens_at: str) -> bool:
-    """Whether a Host header names this machine; a name of somebody else's may lead anywhere, an address may not."""
+    """Whether a Host header names this machine: a name may resolve to anywhere (DNS rebinding), an address may not."""
     try:
         name = urlsplit(f"//{header}").hostname or ""
     except ValueError:
@@ -85,30 +85,32 @@ def _is_address(name: str) -> bool:
 
 
 def registry() -> CollectorRegistry:
-    """Return the metrics of this process, and of nothing else in it."""
+    """Return the metrics of the parts in this process; other libraries' metrics are not in it."""
     try:
         from prometheus_client import CollectorRegistry
     except ImportError:
         raise AgentError("prometheus-client is not installed", hint="pip install 'kinesis-nb[metrics]'") from None
     made = CollectorRegistry()
-    made.register(_Collector())
+    made.register(_MetricsCollector())
     return made
 
 
-class _Collector:
-    """Makes the metrics anew whenever they are asked for."""
+class _MetricsCollector:
+    """Computes the metrics at each scrape."""
 
     def collect(self) -> Iterator[Any]:
         from prometheus_client.core import GaugeMetricFamily
 
-        syncs = {key: (sync.stream, sync.status()) for key, sync in running().items()}
+        syncs = {key: (sync.stream, sync.status()) for key, sync in syncs_here().items()}
         for name, what in _GAUGES.items():
             gauge = GaugeMetricFamily(f"kinesis_nb_{name}", what, labels=("stream", "part"))
             for key, (stream, status) in syncs.items():
                 gauge.add_metric((stream, key), getattr(status, name))
             yield gauge
-        lag = GaugeMetricFamily("kinesis_nb_lag_seconds", "how far a shard is behind", labels=("stream", "shard"))
-        rate = GaugeMetricFamily("kinesis_nb_rows_per_second", "of a shard, lately", labels=("stream", "shard"))
+        lag = GaugeMetricFamily(
+            "kinesis_nb_lag_seconds", "how far a shard is behind the tip of the stream", labels=("stream", "shard")
+        )
+        rate = GaugeMetricFamily("kinesis_nb_rows_per_second", "recent rate of a shard", labels=("stream", "shard"))
         for stream, status in syncs.values():
             for shard in status.shards:
                 rate.add_metric((stream, shard.shard_id), shard.rate)

@@ -1,13 +1,13 @@
-"""What a job of agents goes through. Pure: the table below is all there is; desk and job act by it.
+"""The states of a job that agents run. Pure: the registry and the handles act by the table below.
 
 =========  ==============================================  =====================================================
-state      what there is                                   what its parts are told
+state      what there is                                   what its parts are instructed
 =========  ==============================================  =====================================================
 submitted  a name; the tasks are not known to Dask yet     nothing: no part runs
 starting   tasks; no part has begun                        continue
-running    parts, some of which maybe wait for an agent    continue
+running    parts, some of which may wait for an agent      continue
 stopping   was asked to stop; some part still runs         stop
-ended      every part has read all there will ever be      stop
+ended      every part has read its shards to their ends    stop
 stopped    every part has committed what it had, and ended stop
 failed     a part cannot continue, or none ever began      stop
 =========  ==============================================  =====================================================
@@ -18,8 +18,8 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class State(StrEnum):
-    """Where a job is; the last three are final."""
+class JobState(StrEnum):
+    """The state of a job; the last three are final."""
 
     SUBMITTED = "submitted"
     STARTING = "starting"
@@ -32,44 +32,44 @@ class State(StrEnum):
     @property
     def is_active(self) -> bool:
         """Whether it runs, or will, and nobody asked it to stop."""
-        return self in (State.SUBMITTED, State.STARTING, State.RUNNING)
+        return self in (JobState.SUBMITTED, JobState.STARTING, JobState.RUNNING)
 
     @property
     def is_final(self) -> bool:
         """Whether nothing changes any more."""
-        return self in (State.ENDED, State.STOPPED, State.FAILED)
+        return self in (JobState.ENDED, JobState.STOPPED, JobState.FAILED)
 
 
-class Event(StrEnum):
-    """What moves it on."""
+class JobEvent(StrEnum):
+    """What changes the state of a job."""
 
     HELD = "Dask knows all tasks"
     REPORTED = "a part runs"
-    ASKED_TO_STOP = "somebody asked it to stop"
-    ALL_ENDED = "every part is over, and each has read all there will ever be"
-    ALL_OVER = "every part is over, and one was stopped before it had read all"
+    ASKED_TO_STOP = "the job was asked to stop"
+    ALL_ENDED = "every part is over, and each has read its shards to their ends"
+    ALL_OVER = "every part is over, and one was stopped before the ends of its shards"
     FAILED = "a part has failed, or the tasks never came"
 
 
-# what is not listed leaves a job where it is
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.SUBMITTED, Event.HELD): State.STARTING,
-    (State.SUBMITTED, Event.REPORTED): State.RUNNING,
-    (State.SUBMITTED, Event.ASKED_TO_STOP): State.STOPPING,
-    (State.SUBMITTED, Event.FAILED): State.FAILED,
-    (State.STARTING, Event.REPORTED): State.RUNNING,
-    (State.STARTING, Event.ASKED_TO_STOP): State.STOPPING,
-    (State.STARTING, Event.ALL_ENDED): State.ENDED,
-    (State.STARTING, Event.FAILED): State.FAILED,
-    (State.RUNNING, Event.ASKED_TO_STOP): State.STOPPING,
-    (State.RUNNING, Event.ALL_ENDED): State.ENDED,
-    (State.RUNNING, Event.FAILED): State.FAILED,
-    (State.STOPPING, Event.ALL_ENDED): State.ENDED,
-    (State.STOPPING, Event.ALL_OVER): State.STOPPED,
-    (State.STOPPING, Event.FAILED): State.FAILED,
+# an event that is not listed leaves the state as it is
+TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
+    (JobState.SUBMITTED, JobEvent.HELD): JobState.STARTING,
+    (JobState.SUBMITTED, JobEvent.REPORTED): JobState.RUNNING,
+    (JobState.SUBMITTED, JobEvent.ASKED_TO_STOP): JobState.STOPPING,
+    (JobState.SUBMITTED, JobEvent.FAILED): JobState.FAILED,
+    (JobState.STARTING, JobEvent.REPORTED): JobState.RUNNING,
+    (JobState.STARTING, JobEvent.ASKED_TO_STOP): JobState.STOPPING,
+    (JobState.STARTING, JobEvent.ALL_ENDED): JobState.ENDED,
+    (JobState.STARTING, JobEvent.FAILED): JobState.FAILED,
+    (JobState.RUNNING, JobEvent.ASKED_TO_STOP): JobState.STOPPING,
+    (JobState.RUNNING, JobEvent.ALL_ENDED): JobState.ENDED,
+    (JobState.RUNNING, JobEvent.FAILED): JobState.FAILED,
+    (JobState.STOPPING, JobEvent.ALL_ENDED): JobState.ENDED,
+    (JobState.STOPPING, JobEvent.ALL_OVER): JobState.STOPPED,
+    (JobState.STOPPING, JobEvent.FAILED): JobState.FAILED,
 }
 
 
-def after(state: State, event: Event) -> State:
+def next_state(state: JobState, event: JobEvent) -> JobState:
     """Return the state of a job after an event."""
     return TRANSITIONS.get((state, event), state)

@@ -58,7 +58,15 @@ SCHEMA = pa.schema(
 
 
 class Record(NamedTuple):
-    """One row. Made only by iterating; everything else stays columnar."""
+    """One row. Made only by iterating; everything else stays columnar.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> first = kn.demo().read("orders", limit=1, progress=False)[0]
+    >>> first.partition_key, first.sub_sequence_number
+    ('Barbara', 0)
+    """
 
     partition_key: str | None
     data: str
@@ -300,6 +308,17 @@ class Records(TableLike):
         With the columns of `SCHEMA`.
     note
         Something to say about them in the display, for example that reading was interrupted.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> orders = kn.demo().read("orders", progress=False)
+    >>> orders
+    <Records: 1,000 rows>
+    >>> orders[0].partition_key
+    'Barbara'
+    >>> orders.head(2).to_pandas()["data"][0]
+    '{"order": 1, "customer": "Barbara", "item": "apples", "count": 1, "total": 1.9}'
     """
 
     def __init__(self, rows: pa.Table | pl.DataFrame, note: str = "") -> None:

@@ -30,6 +30,13 @@ class Shard:
         The first and last 128-bit hash key that the shard takes, both included.
     starting_sequence_number, ending_sequence_number
         Decimal text. An open shard has no ending one.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> shard = kn.demo().explore("orders").shard_for("Ada")
+    >>> shard.shard_id, shard.is_open, shard.parents
+    ('shardId-000000000000', True, ())
     """
 
     shard_id: str

@@ -34,6 +34,13 @@ class StreamSummary:
         How long a record stays, in hours.
     encryption
         ``"KMS"`` or ``"NONE"``.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> summary = kn.demo().explore("orders").summary
+    >>> summary.status, summary.retention
+    ('ACTIVE', 24)
     """
 
     name: str

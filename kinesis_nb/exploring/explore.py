@@ -46,7 +46,19 @@ Stream, position, limit, newest (see :func:`kinesis_nb.reading.read.read_range`)
 
 
 class StreamView:
-    """One stream; each part is requested when first used, and only once."""
+    """One stream; each part is requested when first used, and only once.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> orders = kn.demo().explore("orders")
+    >>> orders.shards.select("shard_id", "state").rows()
+    [('shardId-000000000000', 'open'), ('shardId-000000000001', 'open')]
+    >>> orders.sample(3)
+    <Records: 3 rows>
+    >>> orders.shard_for("Ada").shard_id
+    'shardId-000000000000'
+    """
 
     def __init__(self, kinesis: RetryingReader, name: str, read: ReadRange) -> None:
         self.name = name
@@ -236,6 +248,13 @@ class Heat:
     shards, keys
         The shards in the order of the listing, the keys from the hottest: `records` and `bytes` (data and key) in the
         sample, their shares from 0 to 1, and whether it is `hot`.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> heat = kn.demo().explore("orders").heat()
+    >>> heat.shards["records"].sum(), len(heat.keys)
+    (1000, 10)
     """
 
     shards: pl.DataFrame
@@ -291,7 +310,17 @@ def _shown(value: object) -> object:
 
 
 class Catalog(Mapping[str, StreamView]):
-    """The streams of a source by name; displays as a table."""
+    """The streams of a source by name; displays as a table.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> catalog = kn.demo().explore()
+    >>> sorted(catalog)
+    ['clicks', 'orders', 'results']
+    >>> catalog["orders"].summary.arn
+    'arn:aws:kinesis:us-east-1:000000000000:stream/orders'
+    """
 
     def __init__(self, kinesis: RetryingReader, region: str, read: ReadRange) -> None:
         self._kinesis, self._region, self._read = kinesis, region, read

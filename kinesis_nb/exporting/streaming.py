@@ -57,6 +57,19 @@ class StreamingExportStatus:
         Why it failed, or why it is retrying (the table cannot be read, the disk of the journal is full); else empty.
     waits_for
         With ``end=``: what has to happen before it ends; else empty.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import kinesis_nb as kn
+    >>> source = kn.demo()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sync = source.sync("orders", f"{folder}/orders")
+    ...     export = source.export_stream(sync, source.explore("results").summary.arn)
+    ...     export.wait(timeout=60), export.status().state, export.status().possible_duplicates
+    ...     export.stop()
+    ...     sync.stop()
+    (True, 'running', 0)
     """
 
     state: str
@@ -72,7 +85,21 @@ class StreamingExportStatus:
 
 @of_one_process
 class StreamingExport:
-    """A running export; made by :meth:`kinesis_nb.source.Source.export_stream`."""
+    """A running export; made by :meth:`kinesis_nb.source.Source.export_stream`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import kinesis_nb as kn
+    >>> source = kn.demo()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sync = source.sync("orders", f"{folder}/orders")
+    ...     export = source.export_stream(sync, source.explore("results").summary.arn)
+    ...     sync.wait(timeout=60), export.wait(timeout=60), export.status().rows
+    ...     export.stop()
+    ...     sync.stop()
+    (True, True, 1000)
+    """
 
     def __init__(
         self, outlet: Outlet, target: Target, rows: RowSource, options: RecordOptions, rate: float | None

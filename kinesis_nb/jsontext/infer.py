@@ -91,6 +91,13 @@ class Schema(TableLike):
         The fields in the order in which they were met, those of an object behind it.
     left_out
         The names beyond `max_fields`: the least frequent fields of the whole objects.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> schema = kn.demo().explore("orders").schema()
+    >>> [field.path for field in schema.fields]
+    ['order', 'customer', 'item', 'count', 'total']
     """
 
     dtype: pl.Struct

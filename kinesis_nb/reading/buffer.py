@@ -41,6 +41,14 @@ class BufferStats:
         Rows put in and taken out since the start.
     dropped
         Rows dropped for lack of room, by shard id. ``received == rows + taken + sum(dropped.values())`` always holds.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> with kn.demo().tail("clicks") as tail:
+    ...     rows = tail.take(10, timeout=10)
+    >>> tail.stats().buffer.received >= 10
+    True
     """
 
     rows: int

@@ -78,6 +78,14 @@ class ConsumerStats:
         Which call was the last one whose response said that nothing is left; 0 for none.
     error
         Why the consumer is backing off, else an empty string.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> with kn.demo().tail("clicks") as tail:
+    ...     rows = tail.take(10, timeout=10)
+    >>> sum(shard.records for shard in tail.stats().shards) >= 10
+    True
     """
 
     shard_id: str

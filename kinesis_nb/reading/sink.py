@@ -27,6 +27,14 @@ class Gap:
         Everything that arrived up to this time was read.
     first, until
         Sequence number and arrival of the first record behind the gap; None when the shard holds none.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> with kn.demo().tail("clicks") as tail:
+    ...     rows = tail.take(10, timeout=10)
+    >>> tail.stats().gaps    # one Gap for each shard that lost some
+    ()
     """
 
     shard_id: str

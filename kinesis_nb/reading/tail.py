@@ -54,6 +54,14 @@ class TailStats:
         A warning about the stream as a whole, or about the size of the tail; else an empty string.
     packed
         Rows received with compressed data that `decompress` left in ``data_raw``; parse_json says why.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> with kn.demo().tail("clicks") as tail:
+    ...     rows = tail.take(10, timeout=10)
+    >>> tail.stats().gaps, tail.stats().buffer.dropped
+    ((), {})
     """
 
     buffer: BufferStats
@@ -75,6 +83,15 @@ class Tail(TableLike):
     ------
     KinesisError
         When reading failed for good: iterating raises it once the rows read before are taken.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> with kn.demo().tail("clicks") as tail:
+    ...     tail.take(100, timeout=10)
+    <Records: 100 rows>
+    >>> tail.state
+    'stopped'
     """
 
     def __init__(self, plan: ReadPlan, start: StartingPosition, buffer: Buffer) -> None:

@@ -44,6 +44,16 @@ class SyncStatus:
         the object store, which were tried before the first commit. Stores without them are refused.
     as_of
         When it stopped, so how old `lag` is; None while it runs.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import kinesis_nb as kn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sync = kn.demo().sync("orders", f"{folder}/orders", end="now")
+    ...     sync.wait(timeout=60, until_caught_up=False), sync.status().state, sync.status().rows
+    ...     sync.stop()
+    (True, 'ended', 1000)
     """
 
     state: str

@@ -81,6 +81,16 @@ class Sync(TableLike):
     ----------
     part
         Which shards are read and committed, when others write the other shards of the table; None for all.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import kinesis_nb as kn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sync = kn.demo().sync("orders", f"{folder}/orders")
+    ...     sync.wait(timeout=60), len(sync), bool(sync.verify())
+    ...     sync.stop()
+    (True, 1000, True)
     """
 
     def __init__(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kinesis_nb.display import plain, table_html
 from kinesis_nb.errors import KinesisError
 from kinesis_nb.reading.consumer import ConsumerStats, ShardState
+from kinesis_nb.syncing.status import SyncStatus
 from kinesis_nb.widgets.live import Rate
 from kinesis_nb.widgets.status_view import StatusView, Table, seconds
 
@@ -117,6 +118,7 @@ def _per_agent(parts: Sequence[PartStatus]) -> Table:
     for name, group in groupby(by_name, key=lambda part: part.agent):
         own = list(group)
         known = [part.status for part in own if part.status is not None]
+        commits = [status.commits for status in known if isinstance(status, SyncStatus)]
         shards = [shard for _, shard in _going(own)]
         lags = [shard.millis_behind_latest for shard in shards if shard.millis_behind_latest is not None]
         errors = [part.error or getattr(part.status, "error", "") for part in own]
@@ -128,7 +130,7 @@ def _per_agent(parts: Sequence[PartStatus]) -> Table:
                 round(sum(shard.rate for shard in shards), 1) if shards else None,
                 seconds(max(lags, default=None)),
                 sum(status.rows for status in known) if known else None,
-                sum(status.commits for status in known) if known and hasattr(known[0], "commits") else None,
+                sum(commits) if commits else None,
                 next(filter(None, errors), ""),
                 own[0].maintenance,
             )

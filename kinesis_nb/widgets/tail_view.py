@@ -39,6 +39,14 @@ class TailView(RowsView):
         Show only rows whose data, and whose partition key, hold these texts, in any case.
     json
         Show the fields of JSON objects in columns of their own.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> from kinesis_nb.widgets import TailView
+    >>> tail = kn.demo().tail("clicks")
+    >>> view = TailView(tail, key="/cart")
+    >>> tail.stop()
     """
 
     @hinted

@@ -72,9 +72,9 @@ def test_a_job_that_is_over_stays_so(
 def test_rows_need_no_scheduler(
     running: Agents, remote: kn.Source, source: kn.Source, streams: Streams, tmp_path: Path
 ) -> None:
-    """While the scheduler is away the parts go on; when it is back it gets the job, and new parts take it over.
+    """While the scheduler is away the parts continue; when it is back the job is resubmitted, and new parts take over.
 
-    A job that cannot go on fails alone.
+    A job that cannot continue fails alone.
     """
     streams.create(shards=2)
     streams.create("others")
@@ -199,7 +199,7 @@ def fetch(url: str) -> str:
 
 
 def test_metrics_of_an_agent(metrics_port: int, remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """Prometheus finds rows, commits, what is pending, lag and rate of the agent's own parts where it was told to."""
+    """Prometheus finds rows, commits, pending rows, lag and rate of the agent's own parts at the given port."""
     streams.create(shards=2)
     streams.put(100)
     sync: Any = remote.sync("orders", tmp_path / "table", commit_interval=0.1)
@@ -223,7 +223,7 @@ def test_dashboard(running: Agents, remote: kn.Source, streams: Streams, tmp_pat
     until("both have parts", lambda: set(sync.agents()["agent"]) == {"agent-1", "agent-2"})
     workers = fetch(f"{address}/info/main/workers.html")
     assert all(name in workers for name in running.agents)
-    [agent] = {part["agent"] for part in sync._record()["parts"] if part["name"] == "agent-1"}
+    [agent] = {part.agent for part in sync._snapshot().parts if part.agent_name == "agent-1"}
     assert sync.name in fetch(f"{address}/info/worker/{urllib.parse.quote(agent, safe='')}.html")
 
 
@@ -231,7 +231,7 @@ def test_dashboard(running: Agents, remote: kn.Source, streams: Streams, tmp_pat
 
 
 def test_another_version(emulator: Emulator, tmp_path: Path) -> None:
-    """An agent of another version of this package is refused, both versions are named, and nothing is begun."""
+    """An agent of another version of this package is refused, both versions are named, and nothing is started."""
     about = tmp_path / "kinesis_nb-9.9.9.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: kinesis-nb\nVersion: 9.9.9\n")
@@ -246,7 +246,7 @@ def test_another_version(emulator: Emulator, tmp_path: Path) -> None:
 
 
 def test_no_agent(emulator: Emulator, tmp_path: Path) -> None:
-    """A scheduler without an agent is told, with how to start one."""
+    """A scheduler without an agent is an error that says how to start one."""
     with cluster(agents=0) as (address, _):
         source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=address)
         with pytest.raises(kn.AgentError, match="no agent is connected") as raised:
@@ -290,7 +290,7 @@ def test_no_permission_on_the_stream(running: Agents, emulator: Emulator, stream
 
 
 def test_who_is_there_whatever_else_is_asked(running: Agents) -> None:
-    """The agents are known while others ask for less: a client of Dask keeps the last answer for all who ask."""
+    """The agents are known while others ask for less: a client of Dask keeps the last response for all callers."""
     cluster = Cluster(running.address)
     is_over = threading.Event()
 

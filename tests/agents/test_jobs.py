@@ -10,24 +10,26 @@ import sys
 import time
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
 from distributed import Client
+from distributed.comm import CommClosedError
 from prometheus_client import generate_latest
 
 import kinesis_nb as kn
 from kinesis_nb.access.config import SourceConfig
-from kinesis_nb.agents import worker
+from kinesis_nb.agents import parts
 from kinesis_nb.agents.agent import AgentOptions, serve
-from kinesis_nb.agents.cluster import _compare
+from kinesis_nb.agents.certificates import resolve
+from kinesis_nb.agents.cluster import _compare, _responses
+from kinesis_nb.agents.maintenance import MaintenanceWindow, check_no_overlap, next_window
 from kinesis_nb.agents.metrics import registry
-from kinesis_nb.agents.order import Parcel, check_way
-from kinesis_nb.agents.place import better_place, first_places, how_many, plan
-from kinesis_nb.agents.private import way
-from kinesis_nb.agents.windows import Window, check_apart, next_window
+from kinesis_nb.agents.placement import better_place, count_parts, first_places, plan
+from kinesis_nb.agents.settings import PortableSettings, check_encrypted
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.core.transport import SystemClock
@@ -67,7 +69,7 @@ def even(count: int) -> list[Shard]:
 @pytest.mark.parametrize(("count", "agent_count"), [(1, 2), (8, 2), (64, 2), (1_000, 3), (10_000, 20)])
 def test_plan_is_even(count: int, agent_count: int) -> None:
     """Parts have the same number of shards, one more or less, and no part more threads than it should."""
-    placement = plan(even(count), how_many(count, agent_count))
+    placement = plan(even(count), count_parts(count, agent_count))
     load = [0] * len(placement)
     for shard in even(count):
         load[placement.part_of(shard)] += 1
@@ -106,26 +108,26 @@ def test_parts_move_only_when_it_helps() -> None:
 )
 def test_windows(text: str, begin: str) -> None:
     """A window is what it says, in its time zone; one that is open counts."""
-    assert Window.parse(text).next(NOW)[0] == datetime.fromisoformat(begin).replace(tzinfo=UTC)
+    assert MaintenanceWindow.parse(text).next(NOW)[0] == datetime.fromisoformat(begin).replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["", "Sun", "Sun 25:00-26:00", "Son 03:00-04:00", "03:00-04:00 Mars/Olympus"])
 def test_bad_windows(text: str) -> None:
     """What is no window is refused, with how one looks."""
     with pytest.raises(kn.ConfigError) as raised:
-        Window.parse(text)
+        MaintenanceWindow.parse(text)
     assert "Sun 03:00-03:05 UTC" in raised.value.hint
 
 
 def test_windows_that_overlap() -> None:
     """Agents that would be away together are refused, and both are named; windows that touch are fine."""
     mine, theirs = (
-        [Window.parse("Sun 03:00-03:10 UTC")],
-        [("agent-2", Window.parse("daily 22:05-22:20 America/New_York"))],
+        [MaintenanceWindow.parse("Sun 03:00-03:10 UTC")],
+        [("agent-2", MaintenanceWindow.parse("daily 22:05-22:20 America/New_York"))],
     )
     with pytest.raises(kn.ConfigError, match=r"agent-1 \(Sun 03:00-03:10 UTC\) overlaps that of agent-2 \(daily"):
-        check_apart("agent-1", mine, theirs, NOW)  # in summer it is 02:05 to 02:20 there, in winter 03:05
-    check_apart("agent-1", mine, [("agent-2", Window.parse("Sun 03:10-03:20 UTC"))], NOW)
+        check_no_overlap("agent-1", mine, theirs, NOW)  # in summer it is 02:05 to 02:20 there, in winter 03:05
+    check_no_overlap("agent-1", mine, [("agent-2", MaintenanceWindow.parse("Sun 03:10-03:20 UTC"))], NOW)
     assert next_window([], NOW) is None
 
 
@@ -134,18 +136,18 @@ def test_windows_that_overlap() -> None:
 
 def test_secrets_travel_only_where_nobody_listens() -> None:
     """Secrets go over TLS or within this process; loopback is there for all users of a machine, and refused."""
-    secret = Parcel(SourceConfig(auth=KEYS), {})
+    secret = PortableSettings(SourceConfig(auth=KEYS), {})
     for address in ("tls://10.0.0.1:1", "tls://127.0.0.1:1", "inproc://x"):
-        check_way(secret, [address])
+        check_encrypted(secret, [address])
     for address in ("tcp://10.0.0.1:1", "tcp://127.0.0.1:1", "tcp://[::1]:1"):
         with pytest.raises(kn.AgentError, match="not encrypted") as raised:
-            check_way(secret, ["tls://127.0.0.1:1", address])
+            check_encrypted(secret, ["tls://127.0.0.1:1", address])
         assert "AwsInstance()" in raised.value.hint
     with pytest.raises(kn.AgentError):
-        check_way(Parcel(SourceConfig(), {"aws_secret_access_key": "x"}), ["tcp://10.0.0.1:1"])
+        check_encrypted(PortableSettings(SourceConfig(), {"aws_secret_access_key": "x"}), ["tcp://10.0.0.1:1"])
     with pytest.raises(kn.AgentError):
-        check_way(Parcel(SourceConfig(proxy="http://ada:hunter2@proxy:1"), {}), ["tcp://10.0.0.1:1"])  # type: ignore[arg-type]
-    check_way(Parcel(SourceConfig(), {"region": "us-east-1"}), ["tcp://10.0.0.1:1"])
+        check_encrypted(PortableSettings(SourceConfig(proxy="http://ada:hunter2@proxy:1"), {}), ["tcp://10.0.0.1:1"])  # type: ignore[arg-type]
+    check_encrypted(PortableSettings(SourceConfig(), {"region": "us-east-1"}), ["tcp://10.0.0.1:1"])
 
 
 def test_a_parcel_arrives_and_shows_nothing() -> None:
@@ -155,11 +157,11 @@ def test_a_parcel_arrives_and_shows_nothing() -> None:
         proxy="http://ada:hunter4@proxy:1",  # type: ignore[arg-type]
         sts_role=kn.StsRole("arn:aws:iam::123456789012:role/x", "me"),
     )
-    parcel = Parcel(config, {"secret": "hunter5"})
-    arrived = pickle.loads(pickle.dumps(parcel))
-    assert arrived.config == parcel.config
+    settings = PortableSettings(config, {"secret": "hunter5"})
+    arrived = pickle.loads(pickle.dumps(settings))
+    assert arrived.config == settings.config
     assert arrived.storage_options == {"secret": "hunter5"}
-    assert not any(secret in repr(parcel) + str(vars(parcel)["config"]) for secret in ("hunter", "token3"))
+    assert not any(secret in repr(settings) + str(vars(settings)["config"]) for secret in ("hunter", "token3"))
 
 
 def test_aws_instance_is_for_agents() -> None:
@@ -167,8 +169,8 @@ def test_aws_instance_is_for_agents() -> None:
     with pytest.raises(kn.ConfigError, match="through agents"):
         kn.connect(auth=kn.AwsInstance())
     source = kn.connect(auth=kn.AwsInstance(), agents="tls://scheduler:8786")
-    assert not Parcel(source.config, {}).has_secrets
-    assert isinstance(pickle.loads(pickle.dumps(Parcel(source.config, {}))).config.auth, kn.AwsInstance)
+    assert not PortableSettings(source.config, {}).has_secrets
+    assert isinstance(pickle.loads(pickle.dumps(PortableSettings(source.config, {}))).config.auth, kn.AwsInstance)
 
 
 def test_saved_with_agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,11 +218,18 @@ def test_versions_must_agree() -> None:
         _compare("kinesis-nb", "1.2.3", "none", "tcp://h:1")
 
 
+def test_an_agent_that_does_not_respond_has_no_version() -> None:
+    """One that is gone or hangs while the versions are compared is left out; one that lacks the package is not."""
+    gone, lost, lacks = CommClosedError("gone"), TimeoutError(), PackageNotFoundError("kinesis-nb")
+    found = {"tls://h:1": "3.11.2", "tls://h:2": gone, "tls://h:3": lost, "tls://h:4": lacks}
+    assert _responses(found) == {"tls://h:1": "3.11.2", "tls://h:4": lacks}
+
+
 def test_no_scheduler() -> None:
-    """A scheduler that does not answer is an error of ours, with how to start one; nothing of the client is left."""
+    """A scheduler that does not respond is an error that says how to start one; nothing of the client is left."""
     before = loops()
     source = kn.connect(auth=KEYS, agents="tcp://127.0.0.1:9")
-    with pytest.raises(kn.AgentError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9") as raised:
+    with pytest.raises(kn.AgentError, match=r"no scheduler responds at tcp://127\.0\.0\.1:9") as raised:
         source.jobs()
     assert "kinesis-nb agents" in raised.value.hint
     assert loops() == before
@@ -230,7 +239,7 @@ def test_no_scheduler() -> None:
 
 
 def test_same_handle() -> None:
-    """What agents run has all that the same job has that runs here."""
+    """The handle of a job on agents has everything that the handle of a local one has."""
     from kinesis_nb.agents.job import AgentExport, AgentSync
 
     def public(kind: type) -> set[str]:
@@ -285,7 +294,7 @@ def test_agents_drop_what_the_call_says(remote: kn.Source, streams: Streams, tmp
 
 
 def test_agents_sync_a_part_of_a_stream(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """By key and expression over reshards, counted; another selection is refused, and the job goes on."""
+    """By key and expression over reshards, counted; another selection is refused, and the job continues."""
     streams.create(shards=2)
     streams.put(60, keys=3)
     even = pl.col("data").str.json_path_match("$.n").cast(pl.Int64) % 2 == 0
@@ -321,7 +330,7 @@ def test_pending_rows(remote: kn.Source, streams: Streams, tmp_path: Path) -> No
 
 
 def test_the_kernel_dies(running: Agents, remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """A job goes on when the process that submitted it is killed, and a new one finds it again."""
+    """A job continues when the process that submitted it is killed, and a new one finds it again."""
     streams.create(shards=2)
     code = (
         "import sys, kinesis_nb as kn\n"
@@ -349,7 +358,7 @@ def test_the_kernel_dies(running: Agents, remote: kn.Source, streams: Streams, t
 
 @pytest.mark.timeout(300)  # on a machine that is busy
 def test_killed_and_cut_off(tmp_path: Path) -> None:
-    """Kill an agent, then all, cut one off that goes on writing, let the scheduler forget all: nothing is lost."""
+    """Kill an agent, then all, cut one off that continues to write, let the scheduler forget all: nothing is lost."""
     with campaign(tmp_path, 3, commit_interval=0.5) as going:
         with load(going.streams):
             going.kill("agent-1", with_nanny=False)
@@ -417,7 +426,7 @@ def test_maintenance(running: Agents, remote: kn.Source, streams: Streams, tmp_p
     async def serve_a_while() -> None:
         asked = asyncio.Event()
         serving = asyncio.create_task(serve(options, asked))
-        address, security = way(running.address)
+        address, security = resolve(running.address)
         async with Client(address, security=security, asynchronous=True, set_as_default=False) as client:
             while not await is_there(client):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
@@ -426,7 +435,7 @@ def test_maintenance(running: Agents, remote: kn.Source, streams: Streams, tmp_p
                 await asyncio.sleep(0.1)
             await asyncio.sleep(1)
             now = datetime.now(UTC)
-            windows.append(Window("daily 00:00-00:01", None, now.time(), timedelta(seconds=10), "UTC"))
+            windows.append(MaintenanceWindow("daily 00:00-00:01", None, now.time(), timedelta(seconds=10), "UTC"))
             for wanted in (False, True):
                 while await is_there(client) != wanted:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
@@ -441,7 +450,7 @@ def test_maintenance(running: Agents, remote: kn.Source, streams: Streams, tmp_p
     assert sync.wait(SECONDS)
     assert by_key(sync.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
     assert any("runs on agent-away" in line for line in sync.logs())
-    assert not any("an agent has left" in line for line in sync.logs())  # it had nothing any more when it left
+    assert not any("an agent has left" in line for line in sync.logs())  # it had handed over everything before it left
 
 
 def test_a_late_agent(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
@@ -475,7 +484,7 @@ def test_errors_come_from_the_agent(remote: kn.Source, streams: Streams, tmp_pat
 
 
 def test_a_job_that_fails(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """An error that no retry can mend ends all parts, is in status and logs, and is raised by wait()."""
+    """An error that no retry can fix ends all parts, is in status and logs, and is raised by wait()."""
     streams.create(shards=2)
     streams.put(20)
     sync: Any = remote.sync("orders", tmp_path / "table", commit_interval=0.1)
@@ -535,11 +544,11 @@ def test_metrics(remote: kn.Source, streams: Streams, tmp_path: Path) -> None:
     sync = source.sync("orders", tmp_path / "table", commit_interval=0.05)
     assert isinstance(sync, Sync)
     assert sync.wait(SECONDS)
-    worker._running["part-0"] = sync
+    parts._syncs["part-0"] = sync
     try:
         text = generate_latest(registry()).decode()
     finally:
-        del worker._running["part-0"]
+        del parts._syncs["part-0"]
         sync.stop()
     assert 'kinesis_nb_rows{part="part-0",stream="orders"} 20.0' in text
     assert 'kinesis_nb_lag_seconds{shard="shardId-000000000000",stream="orders"} 0.0' in text

@@ -1,4 +1,4 @@
-"""What a job of agents goes through, with injected clocks and no process: states, the desk, orders, silence."""
+"""Jobs of agents with injected clocks and no process: states, the job registry, specs, heartbeats, one part."""
 
 from __future__ import annotations
 
@@ -17,17 +17,34 @@ from distributed.utils import LoopRunner
 
 import kinesis_nb as kn
 from kinesis_nb.access.config import SourceConfig
-from kinesis_nb.agents import worker
+from kinesis_nb.agents import parts
 from kinesis_nb.agents.cluster import Cluster
-from kinesis_nb.agents.desk import FORGET_SECONDS, Desk
-from kinesis_nb.agents.job import AgentSync, PartStatus, _sync_status, submit
+from kinesis_nb.agents.heartbeats import HeartbeatMonitor
+from kinesis_nb.agents.job import AgentSync, PartStatus, _sync_status
+from kinesis_nb.agents.job_registry import FORGET_SECONDS, JobRegistry
+from kinesis_nb.agents.job_spec import ExportSpec, JobSpec, PartTask, SyncSpec, dump_spec, read_spec
 from kinesis_nb.agents.metrics import guarded
-from kinesis_nb.agents.order import Answer, ExportOrder, Parcel, SyncOrder, Task
-from kinesis_nb.agents.orders import CAP_SECONDS, JobOrder, Orders, read_order
-from kinesis_nb.agents.place import Placement
-from kinesis_nb.agents.private import PrivateFolder, orders
-from kinesis_nb.agents.silence import Silence
-from kinesis_nb.agents.states import TRANSITIONS, Event, State, after
+from kinesis_nb.agents.placement import Placement
+from kinesis_nb.agents.protocol import (
+    JOIN,
+    REGISTER,
+    REPORT,
+    WITHDRAW,
+    AgentInfo,
+    Instruction,
+    JobInfo,
+    JobRef,
+    NewJob,
+    PartInstructions,
+    PartReport,
+    RegisteredJob,
+    Withdrawal,
+)
+from kinesis_nb.agents.registry_client import RegistryClient
+from kinesis_nb.agents.settings import PortableSettings
+from kinesis_nb.agents.spec_store import CAP_SECONDS, SpecStore, spec_folder
+from kinesis_nb.agents.states import TRANSITIONS, JobEvent, JobState, next_state
+from kinesis_nb.agents.submit import submit
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.selection import Selection, Where
 from kinesis_nb.exporting.options import Range, RecordOptions
@@ -42,14 +59,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
+    from kinesis_nb.agents.private_folder import PrivateFolder
+
 KEYS = kn.StaticCredentials("emulator", "emulator")
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/copies"
 HORIZON = StartingPosition.trim_horizon()
-STRANGER = {"name": "stranger", "windows": [], "away": "", "client": ""}  # an agent that joins
+INFO = JobInfo("sync", "orders", "/data/orders")
+ANYONE = AgentInfo("anyone", "client")
 
 
 class Ticks:
-    """A monotonic clock that stands still until it is moved."""
+    """A monotonic clock that only moves when it is moved."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -58,120 +78,119 @@ class Ticks:
         return self.now
 
 
-def sync_order(uri: str = "/data/orders", auth: Any = None, interval: float = 1.0, **options: Any) -> SyncOrder:
-    parcel = Parcel(SourceConfig(auth=auth, **options), {})
-    return SyncOrder(parcel, open_kinesis, "orders", uri, HORIZON, interval, "fail")
+def sync_spec(uri: str = "/data/orders", auth: Any = None, interval: float = 1.0, **options: Any) -> SyncSpec:
+    settings = PortableSettings(SourceConfig(auth=auth, **options), {})
+    return SyncSpec(settings, open_kinesis, "orders", uri, HORIZON, interval, "fail")
 
 
-def export_order(**span: Any) -> ExportOrder:
-    parcel = Parcel(SourceConfig(exports_enabled=True), {})
-    return ExportOrder(parcel, open_kinesis, "copies", "/data/orders", ARN, RecordOptions(), Range(HORIZON, **span))
+def export_spec(**span: Any) -> ExportSpec:
+    settings = PortableSettings(SourceConfig(exports_enabled=True), {})
+    return ExportSpec(settings, open_kinesis, "copies", "/data/orders", ARN, RecordOptions(), Range(HORIZON, **span))
 
 
 # --- states
 
 
-@pytest.mark.parametrize("state", State)
-def test_final_states_are_final(state: State) -> None:
+@pytest.mark.parametrize("state", JobState)
+def test_final_states_are_final(state: JobState) -> None:
     """What is over stays as it is whatever happens; what is not over can fail, or be stopped before it does."""
-    after_all = {after(state, event) for event in Event}
+    after_all = {next_state(state, event) for event in JobEvent}
     if state.is_final:
         assert after_all == {state}
     else:
-        assert State.FAILED in after_all
-        assert after(state, Event.ASKED_TO_STOP) is State.STOPPING
+        assert JobState.FAILED in after_all
+        assert next_state(state, JobEvent.ASKED_TO_STOP) is JobState.STOPPING
 
 
 def test_a_stopping_job_never_runs_again() -> None:
-    """From stopping only an end is reached, and ended and stopped are told apart; every state can be reached."""
-    assert {after(State.STOPPING, event) for event in Event} - {State.STOPPING} == {
-        State.ENDED,
-        State.STOPPED,
-        State.FAILED,
+    """From stopping only an end is reached, and ended differs from stopped; every state can be reached."""
+    assert {next_state(JobState.STOPPING, event) for event in JobEvent} - {JobState.STOPPING} == {
+        JobState.ENDED,
+        JobState.STOPPED,
+        JobState.FAILED,
     }
-    assert after(State.RUNNING, Event.ALL_ENDED) is State.ENDED
-    assert after(State.STOPPING, Event.ALL_OVER) is State.STOPPED
-    assert {*TRANSITIONS.values()} | {State.SUBMITTED} == {*State}
+    assert next_state(JobState.RUNNING, JobEvent.ALL_ENDED) is JobState.ENDED
+    assert next_state(JobState.STOPPING, JobEvent.ALL_OVER) is JobState.STOPPED
+    assert {*TRANSITIONS.values()} | {JobState.SUBMITTED} == {*JobState}
 
 
-# --- the desk
+# --- the job registry
 
 
-def at_a_desk(
-    act: Callable[[Desk, Scheduler], Coroutine[Any, Any, None]], clock: Callable[[], float], ttl: float = 5.0
+def with_registry(
+    act: Callable[[JobRegistry, Scheduler], Coroutine[Any, Any, None]], clock: Callable[[], float], ttl: float = 5.0
 ) -> None:
-    """Run something at a desk in a scheduler of Dask's, in this thread."""
+    """Run something with a job registry in a scheduler of Dask's, in this thread."""
 
     async def run() -> None:
         async with Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address=None) as scheduler:
-            desk = Desk(ttl, clock)
-            await desk.start(scheduler)
-            scheduler.add_plugin(desk, name=desk.name)
-            await act(desk, scheduler)
-            await desk.close()
+            registry = JobRegistry(ttl, clock)
+            await registry.start(scheduler)
+            scheduler.add_plugin(registry, name=registry.name)
+            await act(registry, scheduler)
+            await registry.close()
 
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
-def opened(desk: Desk, job: str = "job-1", setup: str = "", *, again: bool = False) -> dict[str, Any]:
-    what = {"kind": "sync", "stream": "orders", "place": "/data/orders"}
-    return desk.open(job, b"order", what, setup, "run", [f"{job}-run-0", f"{job}-run-1"], again=again)
+def opened(registry: JobRegistry, name: str = "job-1", *, again: bool = False, info: JobInfo = INFO) -> RegisteredJob:
+    job = NewJob(name, info, b"spec", "", "run", (f"{name}-run-0", f"{name}-run-1"), is_resubmission=again)
+    return registry.register(job)
 
 
 def test_a_job_that_was_never_submitted_has_failed() -> None:
-    """A job whose client ended between its two calls fails after a while; nobody takes it for one that is through."""
+    """A job whose client ended between its two calls fails after a while; it never looks like one that has ended."""
     clock = Ticks()
 
-    async def act(desk: Desk, _: Scheduler) -> None:
-        opened(desk)
+    async def act(registry: JobRegistry, _: Scheduler) -> None:
+        opened(registry)
         clock.now += FORGET_SECONDS - 1
-        await desk.look()
-        assert desk.jobs()["job-1"]["state"] == State.SUBMITTED
+        await registry.sweep()
+        assert registry.jobs()["job-1"].state is JobState.SUBMITTED
         clock.now += 2
-        await desk.look()
-        job = desk.jobs()["job-1"]
-        assert (job["state"], job["is_over"]) == (State.FAILED, True)
-        assert all("never submitted" in part["error"] for part in job["parts"])
-        assert desk.join("one", [], "", "client")["orders"] == {}
-        assert opened(desk)["is_new"]
+        await registry.sweep()
+        job = registry.jobs()["job-1"]
+        assert (job.state, job.is_over) == (JobState.FAILED, True)
+        assert all("never submitted" in part.error for part in job.parts)
+        assert registry.join(ANYONE).specs == {}
+        assert opened(registry).is_new
 
-    at_a_desk(act, clock)
+    with_registry(act, clock)
 
 
 def test_a_job_that_nobody_runs_stops_at_once() -> None:
     """Parts without an agent have nothing to commit: they are over when they are asked to stop, and none comes back."""
 
-    async def act(desk: Desk, _: Scheduler) -> None:
-        opened(desk)
-        desk.stop("job-1", run="another one of that name")
-        assert desk.jobs()["job-1"]["state"] == State.SUBMITTED
-        desk.stop("job-1")
-        job = desk.jobs()["job-1"]
-        assert (job["state"], job["is_over"]) == (State.STOPPED, True)
-        assert desk.join("one", [], "", "client")["over"] == ["job-1"]
-        assert not opened(desk, again=True)["is_new"]  # an agent that remembers it does not bring it back
-        assert opened(desk)["is_new"]
+    async def act(registry: JobRegistry, _: Scheduler) -> None:
+        opened(registry)
+        registry.stop(JobRef("job-1", "another one of that name"))
+        assert registry.jobs()["job-1"].state is JobState.SUBMITTED
+        registry.stop(JobRef("job-1"))
+        job = registry.jobs()["job-1"]
+        assert (job.state, job.is_over) == (JobState.STOPPED, True)
+        assert registry.join(ANYONE).over == ("job-1",)
+        assert not opened(registry, again=True).is_new  # an agent that remembers it does not bring it back
+        assert opened(registry).is_new
 
-    at_a_desk(act, Ticks())
+    with_registry(act, Ticks())
 
 
 def test_a_part_of_an_earlier_scheduler() -> None:
-    """Its sync goes on until its job is here and was stopped; an export ends as soon as somebody else may go on."""
+    """Its sync continues until its job is known and was stopped; an export ends as soon as another may continue."""
 
-    async def act(desk: Desk, _: Scheduler) -> None:
-        def told(job: str) -> str:
-            return desk.report(f"{job}-earlier-0", "tls://127.0.0.1:1", b"", 0, 0)[0]
+    async def act(registry: JobRegistry, _: Scheduler) -> None:
+        def instruction_for(job: str) -> str:
+            return registry.report(PartReport(f"{job}-earlier-0", "tls://127.0.0.1:1")).instruction
 
-        assert told("job-1") == Answer.LEFT_ALONE
-        opened(desk)
-        assert told("job-1") == Answer.LEFT_ALONE
-        desk.stop("job-1")
-        assert told("job-1") == Answer.STOP
-        what = {"kind": "export", "stream": "orders", "place": "/data/orders"}
-        desk.open("job-2", b"order", what, "", "run", ["job-2-run-0"], again=False)
-        assert told("job-2") == Answer.NOT_YOURS
+        assert instruction_for("job-1") == Instruction.UNKNOWN_JOB
+        opened(registry)
+        assert instruction_for("job-1") == Instruction.UNKNOWN_JOB
+        registry.stop(JobRef("job-1"))
+        assert instruction_for("job-1") == Instruction.STOP
+        opened(registry, "job-2", info=JobInfo("export", "orders", "/data/orders"))
+        assert instruction_for("job-2") == Instruction.NOT_YOURS
 
-    at_a_desk(act, Ticks())
+    with_registry(act, Ticks())
 
 
 WORK: queue.Queue[str] = queue.Queue()  # what a part in this process does next
@@ -183,17 +202,17 @@ def part_of_job() -> None:
 
 
 def test_a_part_without_an_agent_shows_none_as_well() -> None:
-    """What an agent said of a part is shown while it runs it: not when it has handed over, nor when it is gone."""
+    """What an agent reported of a part is shown while it runs it: not after it handed over, nor when it is gone."""
 
-    async def act(desk: Desk, scheduler: Scheduler) -> None:
-        opened(desk)
+    async def act(registry: JobRegistry, scheduler: Scheduler) -> None:
+        opened(registry)
 
         def shown() -> tuple[str, bytes]:
-            found = desk.jobs()["job-1"]["parts"][0]
-            return found["name"], found["status"]
+            found = registry.jobs()["job-1"].parts[0]
+            return found.agent_name, found.status
 
         def report(worker: Worker, status: bytes) -> str:
-            return desk.report("job-1-run-0", worker.address, status, 0, 0)[0]
+            return registry.report(PartReport("job-1-run-0", worker.address, status)).instruction
 
         async def begun() -> None:
             while (task := scheduler.tasks.get("job-1-run-0")) is None or task.processing_on is None:  # noqa: ASYNC110
@@ -216,11 +235,11 @@ def test_a_part_without_an_agent_shows_none_as_well() -> None:
             report(one, b"running")
             await scheduler.remove_worker(one.address, stimulus_id="it is gone")
             assert shown() == ("", b"")
-            assert sum("an agent has left: part 0" in line for line in desk.jobs()["job-1"]["log"]) == 1
+            assert sum("an agent has left: part 0" in line for line in registry.jobs()["job-1"].log) == 1
             WORK.put("end")
             del future
 
-    at_a_desk(act, Ticks())
+    with_registry(act, Ticks())
 
 
 def test_a_job_with_a_part_that_nobody_runs_is_not_called_running() -> None:
@@ -229,77 +248,77 @@ def test_a_job_with_a_part_that_nobody_runs_is_not_called_running() -> None:
 
     def status(*of_parts: SyncStatus | None) -> SyncStatus:
         parts = [PartStatus(number, "", one, "", "", "") for number, one in enumerate(of_parts)]
-        return _sync_status({"state": "running"}, parts)
+        return _sync_status(JobState.RUNNING, parts)
 
     assert [(one.state, one.lag) for one in (status(running, None), status(None, None))] == [("waiting", None)] * 2
     assert status(running, running).state == "running"
 
 
 def test_the_clock_on_the_wall_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the scheduler's clock steps by a minute no agent is lost; one that is silent for as long is."""
+    """When the scheduler's wall clock steps by a minute no agent is lost; one that is silent for as long is."""
     clock, step = Ticks(), 0.0
 
-    async def act(desk: Desk, scheduler: Scheduler) -> None:
+    async def act(registry: JobRegistry, scheduler: Scheduler) -> None:
         nonlocal step
         async with Worker(scheduler.address, nthreads=1, dashboard=False, dashboard_address=None) as one:
             one.periodic_callbacks["heartbeat"].stop()
             [known] = scheduler.workers.values()
-            await desk.look()
+            await registry.sweep()
             known.last_seen += 60
-            await desk.look()
+            await registry.sweep()
             known.last_seen -= 120
-            await desk.look()
+            await registry.sweep()
             assert scheduler.workers
             for _ in range(400):
                 clock.now += 1
-                await desk.look()
+                await registry.sweep()
             assert not scheduler.workers
             assert one.status in {*Status}
 
-    at_a_desk(act, clock)
+    with_registry(act, clock)
 
 
 def test_silence() -> None:
-    """Only the time in which somebody listened counts, from the last sign that differs from the one before."""
+    """Only time in which somebody listened counts, from the last heartbeat that differs from the one before."""
     clock = Ticks()
-    silence = Silence(clock, pause=1.0)
-    assert silence.look({"a": 5.0, "b": 5.0}) == {"a": 0, "b": 0}
+    monitor = HeartbeatMonitor(clock, stall=1.0)
+    assert monitor.silent_seconds({"a": 5.0, "b": 5.0}) == {"a": 0, "b": 0}
     clock.now += 0.5
-    assert silence.look({"a": 5.0, "b": 65.0}) == {"a": 0.5, "b": 0}
+    assert monitor.silent_seconds({"a": 5.0, "b": 65.0}) == {"a": 0.5, "b": 0}
     clock.now += 3600  # the listener was held up
-    assert silence.look({"a": 5.0, "b": 65.0}) == {"a": 1.5, "b": 1.0}
-    assert silence.look({"b": 65.0}) == {"b": 1.0}
-    assert silence.look({"a": 5.0, "b": 65.0}) == {"a": 0, "b": 1.0}
+    assert monitor.silent_seconds({"a": 5.0, "b": 65.0}) == {"a": 1.5, "b": 1.0}
+    assert monitor.silent_seconds({"b": 65.0}) == {"b": 1.0}
+    assert monitor.silent_seconds({"a": 5.0, "b": 65.0}) == {"a": 0, "b": 1.0}
 
 
 def test_a_killed_agent_leaves_no_ghost() -> None:
     """An agent whose worker or connection is gone is forgotten at once; another one may be away at its time."""
     clock = Ticks()
 
-    async def act(desk: Desk, scheduler: Scheduler) -> None:
-        windows = ["Sun 03:00-03:05 UTC"]
+    async def act(registry: JobRegistry, scheduler: Scheduler) -> None:
+        def join(name: str, client: str) -> set[str]:
+            return set(registry.join(AgentInfo(name, client, ("Sun 03:00-03:05 UTC",))).windows)
 
-        def others() -> dict[str, Any]:
-            found: dict[str, Any] = desk.join("new", windows, "", "new")["others"]
-            return found
+        def others() -> set[str]:
+            return join("new", "new")
 
         async with Client(scheduler.address, asynchronous=True, set_as_default=False) as client:
-            desk.join("early", windows, "", client.id)
-            assert set(others()) == {"early"}
+            join("early", client.id)
+            assert others() == {"early"}
         while client.id in scheduler.clients:  # noqa: ASYNC110 - Dask notices that it is gone
             await asyncio.sleep(0.01)
-        assert others() == {}
+        assert others() == set()
         async with Worker(scheduler.address, name="first", nthreads=1, dashboard=False, dashboard_address=None):
-            desk.join("first", windows, "", "client")
-            assert set(others()) == {"first"}
+            join("first", "client")
+            assert others() == {"first"}
         while scheduler.workers:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        assert others() == {}
-        desk.join("silent", windows, "", "client")
+        assert others() == set()
+        join("silent", "client")
         clock.now += FORGET_SECONDS + 1
-        assert others() == {}
+        assert others() == set()
 
-    at_a_desk(act, clock)
+    with_registry(act, clock)
 
 
 # --- what a job is
@@ -307,67 +326,67 @@ def test_a_killed_agent_leaves_no_ghost() -> None:
 
 def test_a_job_is_what_it_writes() -> None:
     """Other options, credentials or streams are the same job with another setup; another table is another job."""
-    first = sync_order()
-    for other in (sync_order(interval=2.0), sync_order(auth=KEYS), sync_order(region="eu-west-1")):
+    first = sync_spec()
+    for other in (sync_spec(interval=2.0), sync_spec(auth=KEYS), sync_spec(region="eu-west-1")):
         assert other.job() == first.job()
         assert other.setup() != first.setup()
     chosen = [Selection(key="k"), Selection(where=Where.of(pl.col("data") == "a")), Selection(decompress=True)]
     setups = {replace(first, selection=selection).setup() for selection in chosen}
     assert len(setups | {first.setup()}) == 1 + len(chosen)
     assert pickle.loads(pickle.dumps(replace(first, selection=chosen[1]))).selection == chosen[1]
-    assert sync_order(interval=1).setup() == first.setup()
-    assert sync_order(exports_enabled=True).setup() == first.setup()
-    assert sync_order("/data/others").job() != first.job()
+    assert sync_spec(interval=1).setup() == first.setup()
+    assert sync_spec(exports_enabled=True).setup() == first.setup()
+    assert sync_spec("/data/others").job() != first.job()
     secret = kn.StaticCredentials("emulator", "another")
-    assert sync_order(auth=secret).setup() != sync_order(auth=KEYS).setup()
+    assert sync_spec(auth=secret).setup() != sync_spec(auth=KEYS).setup()
 
 
 def test_an_export_is_a_table_and_an_output() -> None:
     """Another rate or journal is the same export with another setup; a time range is one of its own."""
-    first = export_order()
-    for other in (export_order(rate=5.0), export_order(journal="/data/journal")):
+    first = export_spec()
+    for other in (export_spec(rate=5.0), export_spec(journal="/data/journal")):
         assert other.job() == first.job()
         assert other.setup() != first.setup()
-    assert export_order(rate=5).setup() == export_order(rate=5.0).setup()
+    assert export_spec(rate=5).setup() == export_spec(rate=5.0).setup()
     end = datetime(2026, 11, 24, tzinfo=UTC)
-    assert export_order(end=end).job() != first.job()
+    assert export_spec(end=end).job() != first.job()
     same = end.astimezone(tz=None)
-    assert export_order(end=same).job() == export_order(end=end).job() != export_order(end=end + timedelta(1)).job()
+    assert export_spec(end=same).job() == export_spec(end=end).job() != export_spec(end=end + timedelta(1)).job()
 
 
-# --- orders
+# --- specs
 
 
-def body(order: Any) -> bytes:
-    return pickle.dumps(JobOrder(order, Placement(())))
+def body(work: SyncSpec | ExportSpec) -> bytes:
+    return dump_spec(JobSpec(work, Placement((7,))))
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PrivateFolder:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    return orders("tls://127.0.0.1:8786")
+    return spec_folder("tls://127.0.0.1:8786")
 
 
-def test_an_order_is_forgotten_when_its_job_is_over_and_not_before(folder: PrivateFolder) -> None:
-    """A scheduler that does not know a job gets it back; one that knows that it is over does not, and nobody else."""
-    mine = Orders(folder, Ticks())
-    one = body(sync_order())
-    mine.heard({"job-1": one, "job-2": one}, [])
+def test_a_spec_is_forgotten_when_its_job_is_over_and_not_before(folder: PrivateFolder) -> None:
+    """A job is resubmitted to a scheduler that does not know it, and never to one that knows that it is over."""
+    mine = SpecStore(folder, Ticks())
+    one = body(sync_spec())
+    mine.update({"job-1": one, "job-2": one}, [])
     assert mine.due(["job-1", "job-2"]) == {}
-    mine.heard({}, [])
+    mine.update({}, [])
     assert mine.due([]) == {"job-1": one, "job-2": one}
-    mine.heard({"job-1": one}, ["job-2"])
+    mine.update({"job-1": one}, ["job-2"])
     assert mine.due([]) == {"job-1": one}
-    assert Orders(folder, Ticks()).due([]) == {"job-1": one}  # an agent that was started again
-    mine.heard({}, ["job-1"])
-    assert Orders(folder, Ticks()).due([]) == {}
+    assert SpecStore(folder, Ticks()).due([]) == {"job-1": one}  # an agent that was started again
+    mine.update({}, ["job-1"])
+    assert SpecStore(folder, Ticks()).due([]) == {}
 
 
-def test_an_order_that_cannot_be_given_back_keeps_no_other() -> None:
+def test_a_spec_that_cannot_be_given_back_keeps_no_other() -> None:
     """It is tried again later, and later each time; the others are due at once."""
     clock = Ticks()
-    mine = Orders(None, clock)
-    mine.heard({"bad": b"1", "good": b"2"}, [])
+    mine = SpecStore(None, clock)
+    mine.update({"bad": b"1", "good": b"2"}, [])
     waits = []
     for _ in range(10):
         mine.postpone("bad")
@@ -381,9 +400,9 @@ def test_an_order_that_cannot_be_given_back_keeps_no_other() -> None:
 
 
 def test_secrets_are_not_kept(folder: PrivateFolder) -> None:
-    """An order with a secret is remembered in memory alone; what is in the folder is for this user's eyes only."""
-    mine = Orders(folder, Ticks())
-    mine.heard({"secret": body(sync_order(auth=KEYS)), "plain": body(sync_order())}, [])
+    """A spec with a secret is kept in memory only; what is in the folder only this user can read."""
+    mine = SpecStore(folder, Ticks())
+    mine.update({"secret": body(sync_spec(auth=KEYS)), "plain": body(sync_spec())}, [])
     assert folder.names() == ["plain"]
     assert [path.stat().st_mode & 0o777 for path in (folder.path, folder.path / "plain")] == [0o700, 0o600]
     assert set(mine.due([])) == {"secret", "plain"}
@@ -391,51 +410,85 @@ def test_secrets_are_not_kept(folder: PrivateFolder) -> None:
 
 
 def test_a_folder_that_others_may_write_is_not_believed(folder: PrivateFolder) -> None:
-    """What is in it would be run; the agent goes on without it."""
-    Orders(folder, Ticks()).heard({"plain": body(sync_order())}, [])
+    """What is in it would be run; the agent continues without it."""
+    SpecStore(folder, Ticks()).update({"plain": body(sync_spec())}, [])
     folder.path.chmod(0o770)
-    mine = Orders(folder, Ticks())
+    mine = SpecStore(folder, Ticks())
     assert mine.due([]) == {}
-    mine.heard({"plain": body(sync_order())}, [])
+    mine.update({"plain": body(sync_spec())}, [])
     assert set(mine.due([])) == {"plain"}
 
 
-def test_an_order_of_another_version() -> None:
-    """What cannot be read is none."""
-    assert read_order(b"nothing") is None
-    assert read_order(pickle.dumps("text")) is None
-    assert read_order(body(sync_order())) is not None
+def test_a_spec_outlives_its_process() -> None:
+    """What an agent kept is read by the next process as it was, with the division into parts."""
+    for work in (sync_spec(), sync_spec(auth=KEYS), export_spec(rate=5.0, journal="/data/journal")):
+        spec = read_spec(body(work))
+        assert spec is not None
+        assert (spec.work.job(), spec.work.setup()) == (work.job(), work.setup())
+        assert spec.placement == Placement((7,))
 
 
-# --- a part and its desk
+class Executed:
+    """Something whose pickle does something when it is read."""
+
+    def __reduce__(self) -> Any:
+        return READ.append, ("a pickle of another format was read",)
 
 
-class Answers:
-    """A worker of Dask's whose scheduler says what it is told to say."""
+READ: list[str] = []
 
-    def __init__(self, *answers: str) -> None:
+
+def test_a_spec_of_another_version() -> None:
+    """What another version dumped in a format of its own is not even unpickled; what is damaged is none."""
+    now = body(sync_spec())
+    header = now[: now.index(b"\n") + 1]
+    before = header.replace(b"2", b"1")
+    for other in (b"nothing", pickle.dumps(Executed()), before + pickle.dumps(Executed()), before + now[len(header) :]):
+        assert read_spec(other) is None
+    assert READ == []
+    for damaged in (header + pickle.dumps("text"), header, now[:-10]):
+        assert read_spec(damaged) is None
+    assert read_spec(now) is not None
+
+
+def test_an_agent_forgets_a_spec_of_another_version(folder: PrivateFolder) -> None:
+    """It is due once, so that the agent can say that it cannot be resubmitted, and is not kept any longer."""
+    folder.write("job-1", b"of an earlier format")
+    mine = SpecStore(folder, Ticks())
+    assert mine.due([]) == {"job-1": b"of an earlier format"}
+    mine.forget("job-1")
+    assert folder.names() == []
+
+
+# --- a part and the job registry
+
+
+class Responses:
+    """A worker of Dask's whose scheduler responds with given instructions; an empty one is no response."""
+
+    def __init__(self, *responses: str) -> None:
         self._runner = LoopRunner()
         self._runner.start()
         self.loop, self.status, self.address = self._runner.loop, Status.running, "tls://127.0.0.1:1"
-        self.scheduler, self._answers, self.reports = self, list(answers), 0
+        self.scheduler, self._responses, self.reports = self, list(responses), 0
 
-    async def kinesis_nb_report(self, **_: Any) -> tuple[str, int, int]:
+    async def kinesis_nb_report(self, message: bytes) -> bytes:
         self.reports += 1
-        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        if not answer:
+        response = self._responses.pop(0) if len(self._responses) > 1 else self._responses[0]
+        if not response:
             raise OSError("the scheduler is away")
-        return answer, 0, 0
+        return await REPORT.served_by(lambda _: PartInstructions(Instruction(response)))(message)
 
     def stop(self) -> None:
         self._runner.stop()
 
 
 @pytest.fixture
-def answers() -> Iterator[Callable[..., Answers]]:
-    made: list[Answers] = []
+def responses() -> Iterator[Callable[..., Responses]]:
+    made: list[Responses] = []
 
-    def make(*given: str) -> Answers:
-        made.append(Answers(*given))
+    def make(*given: str) -> Responses:
+        made.append(Responses(*given))
         return made[-1]
 
     yield make
@@ -443,17 +496,17 @@ def answers() -> Iterator[Callable[..., Answers]]:
         one.stop()
 
 
-def part(order: SyncOrder) -> Task:
-    return Task("job-run-0", order, Placement(()), 0)
+def part(spec: SyncSpec) -> PartTask:
+    return PartTask("job-run-0", spec, Placement(()), 0)
 
 
-def table_of(emulator: Any, tmp_path: Path) -> SyncOrder:
-    return sync_order(str(tmp_path / "table"), KEYS, 0.1, endpoint_url=emulator.endpoint_url)
+def table_of(emulator: Any, tmp_path: Path) -> SyncSpec:
+    return sync_spec(str(tmp_path / "table"), KEYS, 0.1, endpoint_url=emulator.endpoint_url)
 
 
-def owned(order: SyncOrder) -> bool:
+def owned(spec: SyncSpec) -> bool:
     """Whether anybody ever took a shard of the table."""
-    storage = Storage.at(order.uri)
+    storage = Storage.at(spec.uri)
     return storage.exists() and any("epoch" in text for text in map(str, _actions(storage)))
 
 
@@ -463,97 +516,103 @@ def _actions(storage: Storage) -> list[str]:
     return [path.read_text() for path in sorted((folder / "_delta_log").glob("*.json"))]
 
 
-@pytest.mark.parametrize("answer", [Answer.STOP, Answer.HAND_OVER, Answer.NOT_YOURS, Answer.LEFT_ALONE])
+@pytest.mark.parametrize(
+    "instruction", [Instruction.STOP, Instruction.HAND_OVER, Instruction.NOT_YOURS, Instruction.UNKNOWN_JOB]
+)
 def test_a_part_takes_nothing_when_it_is_to_end(
-    answers: Callable[..., Answers], emulator: Any, streams: Streams, tmp_path: Path, answer: str
+    responses: Callable[..., Responses], emulator: Any, streams: Streams, tmp_path: Path, instruction: str
 ) -> None:
     """A part that is not to run takes no shard from whoever has it: not at first, nor after it opened the table."""
     from distributed import Reschedule
 
     streams.create()
     streams.put(10)
-    for given in ((answer,), (Answer.GO_ON, answer)):
-        order = table_of(emulator, tmp_path)
-        desk: Any = answers(*given, Answer.STOP)  # or a part that goes on would never end
+    for given in ((instruction,), (Instruction.CONTINUE, instruction)):
+        spec = table_of(emulator, tmp_path)
+        scheduler: Any = responses(*given, Instruction.STOP)  # or a part that goes on would never end
         try:
-            worker._run_sync(part(order), order, worker._Desk("job-run-0", desk))
+            parts.run_part(part(spec), RegistryClient("job-run-0", scheduler))
         except (Reschedule, kn.Fenced):
-            assert answer != Answer.STOP
+            assert instruction != Instruction.STOP
         else:
-            assert answer == Answer.STOP
-        assert not owned(order)
+            assert instruction == Instruction.STOP
+        assert not owned(spec)
 
 
-def test_a_part_begins_with_an_answer_and_goes_on_without(
-    answers: Callable[..., Answers], emulator: Any, streams: Streams, tmp_path: Path
+def test_a_part_starts_with_a_response_and_continues_without(
+    responses: Callable[..., Responses], emulator: Any, streams: Streams, tmp_path: Path
 ) -> None:
-    """Before it takes a shard a part waits for its scheduler; afterwards it commits whether that is there or not."""
+    """Before it takes a shard a part waits for its scheduler; afterwards it commits whether that responds or not."""
     streams.create()
     streams.put(10)
-    order = table_of(emulator, tmp_path)
-    desk: Any = answers("", "", Answer.GO_ON, Answer.GO_ON, "")
+    spec = table_of(emulator, tmp_path)
+    scheduler: Any = responses("", "", Instruction.CONTINUE, Instruction.CONTINUE, "")
     running = threading.Thread(
-        target=lambda: worker._run_sync(part(order), order, worker._Desk("job-run-0", desk)), daemon=True
+        target=lambda: parts.run_part(part(spec), RegistryClient("job-run-0", scheduler)), daemon=True
     )
     running.start()
-    until("it begins", lambda: desk.reports > 4, 30)
+    until("it begins", lambda: scheduler.reports > 4, 30)
     streams.put(50)
-    storage = Storage.at(order.uri)
+    storage = Storage.at(spec.uri)
     until("all is committed", lambda: storage.scan().collect().height == 60, 30)
-    desk._answers = [Answer.STOP]
+    scheduler._responses = [Instruction.STOP]
     running.join(30)
     assert not running.is_alive()
     assert by_key(storage.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
 
 
-def test_a_part_waits_for_an_answer(
-    answers: Callable[..., Answers], emulator: Any, streams: Streams, tmp_path: Path
+def test_a_part_waits_for_a_response(
+    responses: Callable[..., Responses], emulator: Any, streams: Streams, tmp_path: Path
 ) -> None:
-    """A part whose scheduler is away when it is to begin takes nothing: it does not know whether it may."""
+    """A part whose scheduler does not respond when it is to start takes nothing: it does not know whether it may."""
     streams.create()
-    order = table_of(emulator, tmp_path)
-    desk: Any = answers("", Answer.GO_ON, "", Answer.STOP)
-    assert worker._run_sync(part(order), order, worker._Desk("job-run-0", desk)) == b""
-    assert not owned(order)
+    spec = table_of(emulator, tmp_path)
+    scheduler: Any = responses("", Instruction.CONTINUE, "", Instruction.STOP)
+    assert parts.run_part(part(spec), RegistryClient("job-run-0", scheduler)) == b""
+    assert not owned(spec)
 
 
 def test_a_part_waits_for_kinesis(
-    answers: Callable[..., Answers], emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    responses: Callable[..., Responses], emulator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What may pass is tried again when a part begins, until it is told to stop."""
+    """What a retry may cure is tried again when a part starts, until it is instructed to stop."""
     monkeypatch.setattr("kinesis_nb.core.retry.PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr("kinesis_nb.core.retry.CAP_SECONDS", 0.1)
-    away = sync_order(str(tmp_path / "table"), KEYS, 0.1, endpoint_url="http://127.0.0.1:9")
-    desk: Any = answers(*[Answer.GO_ON] * 5, Answer.STOP)
-    assert worker._run_sync(part(away), away, worker._Desk("job-run-0", desk)) == b""
+    away = sync_spec(str(tmp_path / "table"), KEYS, 0.1, endpoint_url="http://127.0.0.1:9")
+    scheduler: Any = responses(*[Instruction.CONTINUE] * 5, Instruction.STOP)
+    assert parts.run_part(part(away), RegistryClient("job-run-0", scheduler)) == b""
 
 
 @pytest.mark.parametrize("said", ["[Errno 28] No space left on device", "Generic error (os error 5)"])
 def test_a_part_waits_for_its_disk(
-    answers: Callable[..., Answers], emulator: Any, streams: Streams, tmp_path: Path, said: str
+    responses: Callable[..., Responses], emulator: Any, streams: Streams, tmp_path: Path, said: str
 ) -> None:
-    """A folder that is full when a part begins is tried again, until it is told to stop; a wrong one is not."""
+    """A folder that is full when a part starts is tried again until the part is to stop; a wrong one is not."""
     streams.create()
-    order = table_of(emulator, tmp_path)
-    desk: Any = answers(*[Answer.GO_ON] * 5, Answer.STOP)
+    spec = table_of(emulator, tmp_path)
+    scheduler: Any = responses(*[Instruction.CONTINUE] * 5, Instruction.STOP)
 
     def begin() -> None:
-        with storage_explained(order.uri):
+        with storage_explained(spec.uri):
             raise OSError(said)
 
-    assert worker._begun(begin, worker._Desk("job-run-0", desk)) is None
-    assert desk.reports > 5
+    assert parts.start_when_possible(begin, RegistryClient("job-run-0", scheduler)) is None
+    assert scheduler.reports > 5
     said = "[Errno 13] Permission denied"
     with pytest.raises(kn.TableError, match="Permission denied"):
-        worker._begun(begin, worker._Desk("job-run-0", answers(Answer.GO_ON, Answer.GO_ON, Answer.STOP)))
+        parts.start_when_possible(
+            begin, RegistryClient("job-run-0", responses(Instruction.CONTINUE, Instruction.CONTINUE, Instruction.STOP))
+        )
 
 
-def test_a_part_says_what_will_not_help(answers: Callable[..., Answers], emulator: Any, tmp_path: Path) -> None:
+def test_a_part_fails_with_what_no_retry_can_fix(
+    responses: Callable[..., Responses], emulator: Any, tmp_path: Path
+) -> None:
     """What no retry can cure is its error, at once."""
-    order = table_of(emulator, tmp_path)
-    desk: Any = answers(*[Answer.GO_ON] * 20, Answer.STOP)
+    spec = table_of(emulator, tmp_path)
+    scheduler: Any = responses(*[Instruction.CONTINUE] * 20, Instruction.STOP)
     with pytest.raises(kn.StreamNotFound):
-        worker._run_sync(part(order), order, worker._Desk("job-run-0", desk))
+        parts.run_part(part(spec), RegistryClient("job-run-0", scheduler))
 
 
 # --- a job and its handle
@@ -570,7 +629,7 @@ def near(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def test_other_options_replace_a_job(near: Cluster, emulator: Any, streams: Streams, tmp_path: Path) -> None:
-    """The same line gives the same job back; with other options, or while it stops, it ends and another one begins."""
+    """The same call returns the same job; with other options, or while it stops, it ends and another one starts."""
     streams.create()
     streams.put(10)
     source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=near.client)
@@ -578,14 +637,14 @@ def test_other_options_replace_a_job(near: Cluster, emulator: Any, streams: Stre
     for interval in (0.1, 0.1, 0.2):
         sync: Any = source.sync("orders", tmp_path / "table", commit_interval=interval)
         assert sync.wait(30)
-        runs.append(sync._record()["run"])
+        runs.append(sync._snapshot().run)
     assert runs[0] == runs[1] != runs[2]
     sync.request_stop()
     again: Any = source.sync("orders", tmp_path / "table", commit_interval=0.2)
     streams.put(10)
     assert again.wait(30)
     assert again.is_active
-    assert again._record()["run"] not in runs
+    assert again._snapshot().run not in runs
     assert len(source.jobs()) == 1
     with pytest.raises(kn.StreamNotFound):
         source.sync("nowhere", tmp_path / "table")
@@ -596,19 +655,18 @@ def test_other_options_replace_a_job(near: Cluster, emulator: Any, streams: Stre
 
 
 def test_a_stopped_job_was_not_through(near: Cluster, emulator: Any, streams: Streams, tmp_path: Path) -> None:
-    """Who waits hears True only when every row is there: not when the job was stopped, or never submitted."""
+    """wait() is True only when every row is in the table: not when the job was stopped, or never submitted."""
     streams.create()
-    order = table_of(emulator, tmp_path)
+    spec = table_of(emulator, tmp_path)
     near.check()
-    sync = AgentSync(near, order.job(), order, Storage.at(order.uri))
-    what = {"kind": "sync", "stream": "orders", "place": order.uri}
-    near.desk("open", job=order.job(), order=b"", what=what, setup="", run="r", keys=["a-r-0"], again=False)
+    sync = AgentSync(near, spec, Storage.at(spec.uri))
+    near.ask(REGISTER, NewJob(spec.job(), INFO, b"", "", "r", ("a-r-0",)))
     assert sync.wait(0) is False
-    near.desk("withdraw", job=order.job(), run="r", reason="its client ended")
+    near.ask(WITHDRAW, Withdrawal(spec.job(), "r", "its client ended"))
     with pytest.raises(kn.AgentError, match="never submitted"):
         sync.wait(5)
     assert sync.status().state == "failed"
-    submit(near, order)
+    submit(near, spec)
     assert sync.wait(30)
     sync.stop()
     assert sync.wait(5) is False
@@ -618,7 +676,7 @@ def test_a_stopped_job_was_not_through(near: Cluster, emulator: Any, streams: St
 def test_a_relative_path_is_of_this_process(
     near: Cluster, emulator: Any, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative place or journal is in the folder of whoever said it; agents on other machines do not have that."""
+    """A relative place or journal is in the folder of the caller; agents on other machines do not have that."""
     arn = streams.create("copies")
     streams.create()
     streams.put(10)
@@ -632,9 +690,9 @@ def test_a_relative_path_is_of_this_process(
     export: Any = source.export_stream("../table", arn, journal="own.journal")
     assert export.wait(30)
     assert (tmp_path / "elsewhere" / "own.journal").exists()
-    [body] = [body for body in near.desk("join", **STRANGER)["orders"].values() if b"own.journal" in body]
-    ordered: Any = read_order(body)  # whoever runs it may be in any folder
-    assert ordered.order.span.journal == str(tmp_path / "elsewhere" / "own.journal")
+    [body] = [body for body in near.ask(JOIN, ANYONE).specs.values() if b"own.journal" in body]
+    spec: Any = read_spec(body)  # whoever runs it may be in any folder
+    assert spec.work.span.journal == str(tmp_path / "elsewhere" / "own.journal")
     export.stop()
     sync.stop()
     monkeypatch.setattr("platform.node", lambda: "here" if threading.current_thread().name == "MainThread" else "there")
@@ -670,7 +728,7 @@ def test_a_relative_path_is_of_this_process(
     ],
 )
 def test_metrics_are_not_for_web_pages(listens_at: str, headers: dict[str, str], *, is_answered: bool) -> None:
-    """A page of another site gets no metrics, by whatever name it leads a browser here."""
+    """A page of another site gets no metrics, whatever name it makes a browser use."""
     said: list[str] = []
 
     def app(_environ: Any, start_response: Any) -> list[bytes]:

@@ -19,7 +19,7 @@ from distributed import Client
 from distributed.security import Security
 
 import kinesis_nb as kn
-from kinesis_nb.agents.private import OwnCertificates, forget_certificates, way
+from kinesis_nb.agents.certificates import OwnCertificates, forget_certificates, resolve
 from kinesis_nb.cli import main
 from tests.agents_kill import loops
 from tests.conftest import Streams, by_key, written_by_key
@@ -184,7 +184,7 @@ def test_a_listener_would_hear_it_without_tls(emulator: Emulator, streams: Strea
     with cluster(host=host, agents=1, settings=own_keys) as (address, _), wiretap(address) as tap:
         source = kn.connect(endpoint_url=emulator.endpoint_url, agents=tap.address)
         assert sync_and_look(source, streams, tmp_path / "table-that-is-heard") == {"agent-1"}
-        source._cluster.client.close()
+        source._agents.cluster.client.close()
     assert b"table-that-is-heard" in tap.heard
 
 
@@ -199,7 +199,7 @@ def test_loopback_is_encrypted_without_a_word(emulator: Emulator, streams: Strea
         source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=plain_address)
         assert sync_and_look(source, streams, tmp_path / "table") == {"agent-1"}
         assert {ip for command in commands for ip in command.listens_on()} == {"127.0.0.1"}
-        source._cluster.client.close()
+        source._agents.cluster.client.close()
     assert len(tap.heard) > 10_000
     assert KEYS.secret_access_key.reveal().encode() not in tap.heard
 
@@ -208,37 +208,37 @@ def test_certificates_that_others_may_read_are_refused(tmp_path: Path, monkeypat
     """A folder or file of certificates that is not this user's alone is not believed, and the error names it."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     OwnCertificates(1234).keep(1234)
-    assert way("tcp://127.0.0.1:1234")[0] == "tls://127.0.0.1:1234"
-    assert way("tcp://localhost:1234")[0] == way("localhost:1234")[0] == "tls://localhost:1234"
-    assert way("tcp://127.0.0.1:1235") == ("tcp://127.0.0.1:1235", None)
-    assert way("tcp://10.0.0.1:1234") == ("tcp://10.0.0.1:1234", None)
+    assert resolve("tcp://127.0.0.1:1234")[0] == "tls://127.0.0.1:1234"
+    assert resolve("tcp://localhost:1234")[0] == resolve("localhost:1234")[0] == "tls://localhost:1234"
+    assert resolve("tcp://127.0.0.1:1235") == ("tcp://127.0.0.1:1235", None)
+    assert resolve("tcp://10.0.0.1:1234") == ("tcp://10.0.0.1:1234", None)
     folder = tmp_path / "kinesis_nb/agents/tls"
     file = folder / "1234.pem"
     assert [path.stat().st_mode & 0o777 for path in (folder, file)] == [0o700, 0o600]
     for path, mode in ((file, 0o640), (folder, 0o750), (folder.parent, 0o701)):
         before = path.stat().st_mode
         path.chmod(mode)
-        for use in (lambda: way("tcp://127.0.0.1:1234"), lambda: OwnCertificates(1234)):
+        for use in (lambda: resolve("tcp://127.0.0.1:1234"), lambda: OwnCertificates(1234)):
             with pytest.raises(kn.AgentError, match=f"{path} is not yours alone: others may open it"):
                 use()
         path.chmod(before)
     file.rename(folder / "elsewhere")
     file.symlink_to(folder / "elsewhere")
     with pytest.raises(kn.AgentError, match="is not yours alone"):
-        way("tcp://127.0.0.1:1234")
+        resolve("tcp://127.0.0.1:1234")
 
 
 def test_certificates_are_kept_for_the_next_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Agents that go on without their scheduler know the next one at its port; certificates that end are re-created."""
+    """Agents without their scheduler recognize the next one at its port; certificates near their end are re-created."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     first = OwnCertificates(1234)
     first.keep(1234)
     assert OwnCertificates(1234).security.tls_worker_key == first.security.tls_worker_key
     assert OwnCertificates(1235).security.tls_worker_key != first.security.tls_worker_key
-    monkeypatch.setattr("kinesis_nb.agents.private.RENEW_BEFORE", timedelta(days=366))
+    monkeypatch.setattr("kinesis_nb.agents.certificates.RENEW_BEFORE", timedelta(days=366))
     assert OwnCertificates(1234).security.tls_worker_key != first.security.tls_worker_key
     forget_certificates(1234)
-    assert way("tcp://127.0.0.1:1234")[1] is None
+    assert resolve("tcp://127.0.0.1:1234")[1] is None
 
 
 def test_an_address_is_enough(
@@ -248,7 +248,7 @@ def test_an_address_is_enough(
     with dask.config.set(certificates.config):
         source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=encrypted)
         assert sync_and_look(source, streams, tmp_path / "table") == {"agent-1", "agent-2"}
-        source._cluster.client.close()
+        source._agents.cluster.client.close()
 
 
 def test_secrets_are_refused_over_plain_tcp(emulator: Emulator, streams: Streams, tmp_path: Path) -> None:
@@ -284,16 +284,16 @@ def test_a_client_without_certificates(encrypted: str) -> None:
 
 
 def test_strangers_are_refused(encrypted: str, others: Certificates) -> None:
-    """No client or agent with certificates of another CA, or with none, gets in; each is told in two lines."""
-    with dask.config.set(others.config), pytest.raises(kn.AgentError, match="no scheduler answers") as raised:
+    """No client or agent with certificates of another CA, or with none, gets in; each gets an error of two lines."""
+    with dask.config.set(others.config), pytest.raises(kn.AgentError, match="no scheduler responds") as raised:
         kn.connect(auth=KEYS, agents=encrypted).jobs()
     assert "certificates" in raised.value.hint
-    with pytest.raises(kn.AgentError, match="no scheduler answers"):
+    with pytest.raises(kn.AgentError, match="no scheduler responds"):
         kn.connect(auth=KEYS, agents=encrypted.replace("tls:", "tcp:")).jobs()
     agent = Command("agent", "--scheduler", encrypted, "--name", "stranger", *others.options)
     try:
         assert agent.process.wait(SECONDS) == 2
-        agent.says(f"no scheduler answers at {encrypted}\nhint: .*certificates")
+        agent.says(f"no scheduler responds at {encrypted}\nhint: .*certificates")
     finally:
         agent.stop()
 
@@ -305,14 +305,16 @@ def test_bad_certificates(
     """Files that are missing, no certificates, or of different pairs are refused before anything starts."""
     start = [command, *(["--scheduler", "tls://127.0.0.1:9"] if command == "agent" else [])]
 
-    def told(*options: str) -> str:
+    def error_of(*options: str) -> str:
         assert main([*start, *options]) == 2
         return capsys.readouterr().err
 
     _, ca, _, cert, _, key = certificates.options
-    assert "there is no file /nowhere.pem" in told("--tls-ca-file", ca, "--tls-cert", "/nowhere.pem", "--tls-key", key)
-    assert "cannot be used" in told("--tls-ca-file", ca, "--tls-cert", cert, "--tls-key", str(others.key))
-    assert "cannot be used" in told("--tls-ca-file", __file__, "--tls-cert", cert, "--tls-key", key)
-    assert "TLS needs a CA, a certificate and a key" in told("--tls-ca-file", ca)
+    assert "there is no file /nowhere.pem" in error_of(
+        "--tls-ca-file", ca, "--tls-cert", "/nowhere.pem", "--tls-key", key
+    )
+    assert "cannot be used" in error_of("--tls-ca-file", ca, "--tls-cert", cert, "--tls-key", str(others.key))
+    assert "cannot be used" in error_of("--tls-ca-file", __file__, "--tls-cert", cert, "--tls-key", key)
+    assert "TLS needs a CA, a certificate and a key" in error_of("--tls-ca-file", ca)
     if command == "agent":
-        assert "needs certificates" in told()
+        assert "needs certificates" in error_of()

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import kinesis_nb as kn
 from kinesis_nb.access.config import SourceConfig
-from kinesis_nb.agents.order import Parcel, SyncOrder
+from kinesis_nb.agents.job_spec import SyncSpec
+from kinesis_nb.agents.settings import PortableSettings
 from kinesis_nb.core.compression import decompressed
 from kinesis_nb.core.foreign import STALE_MAP, Dropped, Foreign, count, drops, made_at
 from kinesis_nb.core.position import StartingPosition
@@ -273,13 +274,13 @@ def test_counts() -> None:
     assert count(dropped(1, 2)) == 4
 
 
-def test_orders_of_agents_with_another_choice_differ() -> None:
-    """A job that runs is replaced when the same line says something else."""
+def test_specs_of_agents_with_another_choice_differ() -> None:
+    """A job that runs is replaced when the same call has another choice."""
 
-    def order(foreign: Foreign) -> SyncOrder:
-        parcel = Parcel(SourceConfig(auth=kn.StaticCredentials("emulator", "emulator")), {})
-        return SyncOrder(parcel, open_kinesis, "orders", "/t", StartingPosition.trim_horizon(), 1.0, "fail", foreign)
+    def spec(foreign: Foreign) -> SyncSpec:
+        settings = PortableSettings(SourceConfig(auth=kn.StaticCredentials("emulator", "emulator")), {})
+        return SyncSpec(settings, open_kinesis, "orders", "/t", StartingPosition.trim_horizon(), 1.0, "fail", foreign)
 
-    orders = [order(foreign) for foreign in Foreign]
-    assert len({order.setup() for order in orders}) == 3
-    assert len({order.job() for order in orders}) == 1
+    specs = [spec(foreign) for foreign in Foreign]
+    assert len({one.setup() for one in specs}) == 3
+    assert len({one.job() for one in specs}) == 1

@@ -157,7 +157,7 @@ MUTANTS = [
     ),
     Mutant(
         "links are followed",
-        "access/saved.py",
+        "core/private_files.py",
         "os.O_RDONLY | _NO_LINK",
         "os.O_RDONLY",
         SAVED,

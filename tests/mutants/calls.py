@@ -14,6 +14,13 @@ TIMES = "tests/core/test_position.py::test_local_time_is_told_once_where_it_was_
 
 MUTANTS = [
     Mutant(
+        "a table needs a style sheet",
+        "display.py",
+        """_TEXT = ' style="text-align:left;white-space:nowrap"'""",
+        '_TEXT = ""',
+        tests="tests/exploring/test_explore.py::test_what_is_shown_needs_neither_style_nor_svg",
+    ),
+    Mutant(
         "an import is broken off",
         "core/interrupt.py",
         "if threading.current_thread() is not threading.main_thread():",

@@ -7,26 +7,26 @@ from tests.mutants import Mutant, Suite
 MUTANTS = [
     Mutant(
         "what was caught up with is not waited for",
-        "agents/worker.py",
+        "agents/parts.py",
         "if reached != mark and next(caught_up):",
         "if reached != mark:",
     ),
     Mutant(
         "a part that lost its agent waits for that one",
-        "agents/desk.py",
+        "agents/job_registry.py",
         "            self._scheduler.set_restrictions({key: None})\n",
         "",
     ),
     Mutant(
-        "an order is kept when its job is over",
-        "agents/orders.py",
-        "        for job in self._orders.keys() & set(over):\n            self.forget(job)\n",
+        "a spec is kept when its job is over",
+        "agents/spec_store.py",
+        "        for job in self._specs.keys() & set(over):\n            self.forget(job)\n",
         "",
     ),
     Mutant(
-        "an order is not given back",
-        "agents/orders.py",
-        "lost = {job: body for job, body in self._orders.items() if job not in known}",
+        "a lost job is not resubmitted",
+        "agents/spec_store.py",
+        "lost = {job: body for job, body in self._specs.items() if job not in known}",
         "lost: dict[str, bytes] = {}",
     ),
     Mutant(
@@ -37,14 +37,14 @@ MUTANTS = [
     ),
     Mutant(
         "the parts of a stopped job go on",
-        "agents/desk.py",
-        "if part.over or not record.state.is_active:\n            return Answer.STOP",
-        "if part.over:\n            return Answer.STOP",
+        "agents/job_registry.py",
+        "if part.over or not record.state.is_active:\n            return Instruction.STOP",
+        "if part.over:\n            return Instruction.STOP",
     ),
     Mutant(
         "other options do not end the job that runs",
-        "agents/job.py",
-        'cluster.desk("stop", job=job, run=known["run"])',
+        "agents/submit.py",
+        "cluster.ask(STOP, JobRef(name, known.run))",
         "pass",
     ),
 ]

@@ -100,6 +100,7 @@ def everything() -> dict[str, Any]:
     """Use all that runs, while it runs; then see that the child wrote nothing."""
     from kinesis_nb.agents.cluster import Cluster
     from kinesis_nb.agents.job import Job
+    from kinesis_nb.agents.protocol import JobInfo
 
     warnings.simplefilter("ignore")
     with emulator() as streams, tempfile.TemporaryDirectory() as folder:
@@ -110,7 +111,7 @@ def everything() -> dict[str, Any]:
         export, tail = source.export_stream(sync, arn), source.tail("orders")
         export.wait(20)
         cluster = Cluster("tcp://127.0.0.1:1")
-        job = Job(cluster, "job", {"kind": "sync", "stream": "orders", "place": folder})
+        job = Job(cluster, "job", JobInfo("sync", "orders", folder))
         things = [source, sync, tail, export, export.journal, streams.emulator, cluster, job, source._kinesis]
         uses = {name: use for thing in things for name, use in uses_of(thing).items()}
         view = source.explore("orders")

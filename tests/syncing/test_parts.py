@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.agents.place import Part, Placement, plan
+from kinesis_nb.agents.placement import PartFilter, Placement, plan
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.transport import SystemClock
@@ -56,7 +56,7 @@ class Parts:
         sync = start_part(
             self.feed(),
             self.table(),
-            RunPart(self.run_of(placement), number, Part(placement, number)),
+            RunPart(self.run_of(placement), number, PartFilter(placement, number)),
             commit_interval=interval,
             on_data_loss="fail",
         )

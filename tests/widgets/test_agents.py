@@ -9,7 +9,7 @@ import pytest
 from distributed import Client
 
 import kinesis_nb as kn
-from kinesis_nb.agents.private import way
+from kinesis_nb.agents.certificates import resolve
 from kinesis_nb.widgets import SourceForm, SyncForm
 from kinesis_nb.widgets.job_view import JobView
 from tests.agents_kill import Agents, agents, until
@@ -79,18 +79,18 @@ def test_a_scheduler_that_does_not_answer_holds_up_nothing(
     sync: Any = remote.sync("orders", tmp_path / "table", commit_interval=0.1)
     view = JobView(sync)
     until("something is known", lambda: len(tables(view)) == 2)
-    error = kn.AgentError("the scheduler did not answer", hint="is it there?")
+    error = kn.AgentError("the scheduler did not respond", hint="is it there?")
 
     def silent(*_: object, **__: object) -> None:
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(sync._cluster, "desk", silent)
+        patched.setattr(sync._cluster, "ask", silent)
         until("it is noticed", lambda: view._look(everything=True)["state"] == "no answer")
         began = time.monotonic()
         moment = view._look(everything=True)
         assert time.monotonic() - began < 0.5
-        assert "the scheduler did not answer" in moment["trouble"]
+        assert "the scheduler did not respond" in moment["trouble"]
         assert len(moment["tables"]) == 2
     until("it is back", lambda: view._look(everything=True)["state"] == "running")
     sync.stop()
@@ -98,7 +98,7 @@ def test_a_scheduler_that_does_not_answer_holds_up_nothing(
 
 def test_a_source_form_takes_a_client_of_dask(end: FrontEnd, running: Agents) -> None:
     """What the form shows is the address; while that stays, the source keeps the client."""
-    address, security = way(running.address)
+    address, security = resolve(running.address)
     with Client(address, security=security, set_as_default=False) as client:
         form = SourceForm(kn.connect(agents=client, auth=KEYS).config)
         assert form.fields["agents"].value == client.scheduler.address

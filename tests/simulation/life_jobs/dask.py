@@ -1,4 +1,4 @@
-"""Dask as far as the desk and the parts use it: tasks that go from worker to worker, and a plugin that is told."""
+"""Dask as far as the job registry and the parts use it: tasks that move between workers, and the hooks of a plugin."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Reschedule, Status
 
-from kinesis_nb.agents import worker as parts
+from kinesis_nb.agents import parts
+from kinesis_nb.agents.protocol import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
 
-    from kinesis_nb.agents.desk import Desk
-    from kinesis_nb.agents.order import Task
+    from kinesis_nb.agents.job_registry import JobRegistry
+    from kinesis_nb.agents.job_spec import PartTask
     from tests.simulation.life_jobs.world import Agent, JobLife
 
 ALLOWED_FAILURES = 3  # workers that may die under a task; more, and Dask gives it up
@@ -33,7 +34,7 @@ class DaskTask:
     """One task."""
 
     key: str
-    work: Task
+    work: PartTask
     wanted_by: set[str]
     restriction: str | None = None
     loose_restrictions: bool = True
@@ -65,21 +66,21 @@ class DaskWorker:
         """The way to the scheduler that is there now."""
         return self
 
-    def kinesis_nb_report(self, **what: Any) -> Any:
-        """Report to the desk."""
-        return self.agent.world.call_desk(self.agent, "report", **what)
+    async def kinesis_nb_report(self, message: bytes) -> bytes:
+        """Report to the job registry."""
+        return self.agent.world.call_registry(self.agent, REPORT.handler, message)
 
 
 class DaskScheduler:
     """One life of a scheduler."""
 
-    def __init__(self, life: JobLife, desk: Desk) -> None:
-        self.life, self.desk = life, desk
+    def __init__(self, life: JobLife, registry: JobRegistry) -> None:
+        self.life, self.registry = life, registry
         self.tasks: dict[str, DaskTask] = {}
         self.workers: dict[str, DaskWorker] = {}
         self.handlers: dict[str, Callable[..., Any]] = {}
         self.loop = self
-        driven(desk.start(self))  # type: ignore[arg-type]
+        driven(registry.start(self))  # type: ignore[arg-type]
 
     @property
     def running(self) -> list[DaskWorker]:
@@ -87,12 +88,12 @@ class DaskScheduler:
         return [worker for worker in self.workers.values() if worker.status == Status.running]
 
     def add_callback(self, call: Callable[..., object], *what: Any) -> None:
-        """Call something later."""
+        """RegistryCall something later."""
         self.life.fibers.spawn(self.life.scheduler_group, "callback", lambda: call(*what))
 
     # --- clients
 
-    def submit(self, work: Task, place: str, client: str) -> None:
+    def submit(self, work: PartTask, place: str, client: str) -> None:
         """Take a task, for one worker if that is there."""
         self.tasks[work.key] = task = DaskTask(work.key, work, {client}, place)
         self._begin(task)
@@ -123,7 +124,7 @@ class DaskScheduler:
     def add_worker(self, worker: DaskWorker) -> None:
         """Let a worker join."""
         self.workers[worker.address] = worker
-        self.desk.add_worker(self, worker.address)  # type: ignore[arg-type]
+        self.registry.add_worker(self, worker.address)  # type: ignore[arg-type]
         for task in list(self.tasks.values()):
             if task.state == "no-worker" and task.restriction in (None, worker.address):
                 self._begin(task)
@@ -144,7 +145,7 @@ class DaskScheduler:
                 self._go(task, "erred")
             elif task.wanted_by:
                 self._begin(task)
-        self.desk.remove_worker(self, address, stimulus_id=stimulus_id)  # type: ignore[arg-type]
+        self.registry.remove_worker(self, address, stimulus_id=stimulus_id)  # type: ignore[arg-type]
 
     async def retire_workers(self, *, workers: list[str], **_: Any) -> None:
         """Give workers nothing more."""
@@ -196,4 +197,4 @@ class DaskScheduler:
     def _go(self, task: DaskTask, state: str) -> None:
         start, task.state = task.state, state
         if start != state:
-            self.desk.transition(task.key, start, state, stimulus_id="played")
+            self.registry.transition(task.key, start, state, stimulus_id="played")

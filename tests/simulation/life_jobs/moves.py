@@ -61,8 +61,8 @@ class JobMoves(Moves):
 
     def begin_job(self, process: Process) -> Cell:
         """Run the line of a sync in a notebook."""
-        order = self.life.order(self.start, self.interval)
-        cell = process.run(f"line {self.interval}", lambda: self.life.submit(process, order))
+        spec = self.life.spec(self.start, self.interval)
+        cell = process.run(f"line {self.interval}", lambda: self.life.submit(process, spec))
         self.cells.append(cell)
         return cell
 

@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kinesis_nb.agents.orders import CAP_SECONDS
-from kinesis_nb.agents.states import State
+from kinesis_nb.agents.spec_store import CAP_SECONDS
+from kinesis_nb.agents.states import JobState
 from kinesis_nb.errors import KinesisError
 from tests.simulation.life.run import Run, _remembered, _told
 from tests.simulation.life_jobs.moves import NAMES, JobMoves
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOVES = 8, 17  # of one seed
 NEVER = "never submitted"
 UNCOMMITTED = "rows that were read are not in the table"  # when a job stops while its storage is away
-BACK_SECONDS = 12.0  # until agents have joined, the lost ones are noticed, and jobs are given back
+BACK_SECONDS = 12.0  # until agents have joined, the lost ones are noticed, and jobs are resubmitted
 SUBMITTED_SECONDS = 70.0  # for a line, which waits for the job before it
 THROUGH_SECONDS = 180.0  # until all is in the table where nothing fails
 STOPPED_SECONDS = 30.0
@@ -60,7 +60,7 @@ class JobRun(Run):
             life.put()
             life.fibers.run(BACK_SECONDS)
             self._check_ends()
-            self._check_given_back()
+            self._check_resubmitted()
             process = life.begin_process(life.machines[0])
             sync = self._submitted(process)
             self._wait(process, sync)
@@ -78,14 +78,14 @@ class JobRun(Run):
             if cell.error is not None and not isinstance(cell.error, KinesisError):
                 raise Violation(f"a cell shows an error that is not ours: {_told(cell.error)}")
         for name, record in self._jobs().items():
-            errors = [part.error for part in record.parts.values() if part.over == State.FAILED]
+            errors = [part.error for part in record.parts.values() if part.over == JobState.FAILED]
             was_stopped = any("asked to stop" in line for line in record.log)
             may_fail = [f"the job was {NEVER}", *([UNCOMMITTED] if was_stopped else [])]
-            if record.state is State.FAILED and not any(one in error for one in may_fail for error in errors):
+            if record.state is JobState.FAILED and not any(one in error for one in may_fail for error in errors):
                 raise Violation(f"{name} has failed: {errors}; {list(record.log)}")
 
     def _jobs(self):
-        return self.life.dask.desk._jobs if self.life.dask is not None else {}
+        return self.life.dask.registry._jobs if self.life.dask is not None else {}
 
     # --- the end
 
@@ -98,19 +98,19 @@ class JobRun(Run):
             raise Violation(f"{name} fails although nothing else does: {_told(cell.error)}; {logs}")
         return cell
 
-    def _check_given_back(self) -> None:
+    def _check_resubmitted(self) -> None:
         """Check that the scheduler knows all jobs that an agent remembers, whatever became of them."""
 
         def forgotten() -> set[str]:
-            return {name for agent in self.life.agents for name in agent.orders._orders} - self._jobs().keys()
+            return {name for agent in self.life.agents for name in agent.specs._specs} - self._jobs().keys()
 
         self.life.fibers.run(CAP_SECONDS, lambda: not forgotten())
         if left := forgotten():
-            raise Violation(f"jobs that nobody gave back: {left}")
+            raise Violation(f"jobs that nobody resubmitted: {left}")
 
     def _submitted(self, process: Process) -> AgentSync:
-        order = self.life.order(self.moves.start, self.moves.interval)
-        return self._done(process, "the last line", lambda: self.life.submit(process, order), SUBMITTED_SECONDS).value
+        spec = self.life.spec(self.moves.start, self.moves.interval)
+        return self._done(process, "the last line", lambda: self.life.submit(process, spec), SUBMITTED_SECONDS).value
 
     def _wait(self, process: Process, sync: AgentSync) -> None:
         cell = self._done(process, "wait", lambda: self.moves.check_wait(sync, THROUGH_SECONDS), THROUGH_SECONDS + 10.0)
@@ -149,15 +149,15 @@ class JobRun(Run):
             raise Violation(f"shards that are read twice: {sorted(shards)}")
 
     def _stop(self, process: Process, sync: AgentSync) -> None:
-        """Stop the job: it is over, nothing writes any more, and no agent brings it back."""
+        """Stop the job: it is over, nothing writes, and no agent resubmits it."""
         self._done(process, "stop", sync.stop, STOPPED_SECONDS)
         life = self.life
         state = self._done(process, "status", sync.status, 10.0).value.state
-        if state != State.STOPPED or self._living():
+        if state != JobState.STOPPED or self._living():
             raise Violation(f"it is not stopped: {state}, {self._living()}")
         life.fibers.run(BACK_SECONDS)
-        if left := [agent.name for agent in life.agents if agent.orders._orders]:
-            raise Violation(f"orders of a job that is over: {left}")
+        if left := [agent.name for agent in life.agents if agent.specs._specs]:
+            raise Violation(f"specs of a job that is over: {left}")
         if self._living():
             raise Violation(f"a job that was stopped runs again: {self._living()}")
 
@@ -182,7 +182,7 @@ HAPPENS = [
     "power is cut",
     "wait: True",
     "wait: False",
-    "job given back",
+    "job resubmitted",
 ]
 
 

@@ -11,11 +11,15 @@ import distributed.utils
 from distributed import Status
 
 from kinesis_nb.access.config import SourceConfig
-from kinesis_nb.agents import desk, job, worker
-from kinesis_nb.agents.desk import Desk
-from kinesis_nb.agents.job import AgentSync, give_back, submit
-from kinesis_nb.agents.order import Parcel, SyncOrder
-from kinesis_nb.agents.orders import Orders, read_order
+from kinesis_nb.agents import job, job_registry, parts, registry_client
+from kinesis_nb.agents import submit as submitting
+from kinesis_nb.agents.job import AgentSync
+from kinesis_nb.agents.job_registry import JobRegistry
+from kinesis_nb.agents.job_spec import SyncSpec, read_spec
+from kinesis_nb.agents.protocol import DRAIN, JOIN, KNOWS, LEAVE, AgentInfo, RegistryCall
+from kinesis_nb.agents.settings import PortableSettings
+from kinesis_nb.agents.spec_store import SpecStore
+from kinesis_nb.agents.submit import resubmit, submit
 from kinesis_nb.core.selection import EVERYTHING
 from kinesis_nb.errors import AgentError
 from tests.simulation.life.fibers import Time
@@ -43,8 +47,8 @@ class Agent(Process):
     def __init__(self, world: JobLife, machine: Machine, pid: int) -> None:
         super().__init__(world, machine, pid)
         self.name = f"agent-{pid}"
-        self.orders = Orders(None, world.manual.now)
-        self.giving: set[str] = set()  # jobs that are on their way to the scheduler
+        self.specs = SpecStore(None, world.manual.now)
+        self.resubmitting: set[str] = set()  # jobs that are on their way to the scheduler
         self.worker: DaskWorker | None = None
         self.cut_until = 0.0  # no way to the scheduler
         self.is_leaving = False
@@ -63,15 +67,15 @@ class Agent(Process):
         life = self.world
         while not self.is_leaving:
             with suppress(OSError):
-                if self.worker is None or not life.call_desk(self, "serves", agent=self.worker.address):
+                if self.worker is None or not life.ask_registry(self, KNOWS, self.worker.address):
                     self._join_dask()
-                told = life.call_desk(self, "join", name=self.name, windows=[], away="", client=self.name)
-                self.orders.heard(told["orders"], told["over"])
-                for name, body in self.orders.due({*told["orders"], *told["over"]}).items():
-                    if name not in self.giving:
-                        self.giving.add(name)
+                roster = life.ask_registry(self, JOIN, AgentInfo(self.name, self.name))
+                self.specs.update(roster.specs, roster.over)
+                for name, body in self.specs.due({*roster.specs, *roster.over}).items():
+                    if name not in self.resubmitting:
+                        self.resubmitting.add(name)
                         life.fibers.spawn(
-                            self, f"give {name} back", lambda name=name, body=body: self._give(name, body)
+                            self, f"resubmit {name}", lambda name=name, body=body: self._resubmit(name, body)
                         )
             life.fibers.wait(None, JOIN_SECONDS)
 
@@ -89,26 +93,26 @@ class Agent(Process):
             if self.worker is not None and not self.is_cut:
                 self.worker.last_seen = self.world.scheduler_time()
 
-    def _give(self, name: str, body: bytes) -> None:
+    def _resubmit(self, name: str, body: bytes) -> None:
         try:
-            ordered = read_order(body)
-            assert ordered is not None
-            give_back(self.world.cluster(self), ordered, body)
-            self.world.count("job given back")
+            spec = read_spec(body)
+            assert spec is not None
+            resubmit(self.world.cluster(self), spec)
+            self.world.count("job resubmitted")
         except Exception:  # noqa: BLE001 - as an agent does
-            self.orders.postpone(name)
+            self.specs.postpone(name)
         finally:
-            self.giving.discard(name)
+            self.resubmitting.discard(name)
 
     def leave(self) -> None:
         """End as on SIGTERM: hand over, then go; whoever calls it has set `is_leaving`."""
         end = self.world.manual.now() + 20.0
         with suppress(OSError):
             while self.worker and self.world.manual.now() < end:
-                if not self.world.call_desk(self, "drain", agent=self.worker.address):
+                if not self.world.ask_registry(self, DRAIN, self.worker.address):
                     break
                 self.world.fibers.wait(None, 0.1)
-            self.world.call_desk(self, "leave", name=self.name)
+            self.world.ask_registry(self, LEAVE, self.name)
         self.world.fibers.wait(None, 0.5)
         self.kill()
 
@@ -151,16 +155,16 @@ class PlayedCluster:
             self._life.reach(self._process)
         return sorted(self._life.dask.workers) if self._life.dask else []
 
-    def check_way(self, _parcel: Parcel) -> None:
-        """Everybody may be told everything here."""
+    def check_encrypted(self, _parcel: PortableSettings) -> None:
+        """Nobody listens here."""
 
     def check_paths(self, *_paths: object) -> None:
         """All paths are those of one disk."""
 
-    def desk(self, call: str, /, **what: Any) -> Any:
-        """Ask the desk."""
+    def ask(self, call: RegistryCall[Any, Any], request: Any) -> Any:
+        """RegistryCall the job registry."""
         with self._told():
-            return self._life.call_desk(self._process, call, **what)
+            return self._life.ask_registry(self._process, call, request)
 
     def submit(self, work: Any, *what: Any, **_: Any) -> Any:
         """Give out a part; or let an agent look at the stream, which the caller does here by itself."""
@@ -177,7 +181,7 @@ class PlayedCluster:
         try:
             yield
         except OSError as error:
-            raise AgentError(f"the scheduler did not answer: {error}", retryable=True) from error
+            raise AgentError(f"the scheduler did not respond: {error}", retryable=True) from error
 
 
 class _Done:
@@ -237,7 +241,7 @@ class JobLife(Life):
         self._pids += 1
         self.scheduler_group = group = SchedulerProcess(self, self.scheduler_machine, self._pids)
         self.scheduler_machine.processes[group.pid] = group
-        self.dask = DaskScheduler(self, Desk(TTL_SECONDS, self.manual.now))
+        self.dask = DaskScheduler(self, JobRegistry(TTL_SECONDS, self.manual.now))
         self.note("a scheduler begins")
 
     def scheduler_time(self) -> float:
@@ -248,15 +252,16 @@ class JobLife(Life):
         """Return the way to the agents of a process."""
         return PlayedCluster(self, process)
 
-    def submit(self, process: Process, order: SyncOrder) -> AgentSync:
-        """Do what `Source.sync` does."""
+    def submit(self, process: Process, spec: SyncSpec) -> AgentSync:
+        """Do what `AgentRunner.sync` does."""
         cluster = self.cluster(process)
-        return AgentSync(cluster, submit(cluster, order), order, process.storage())
+        submit(cluster, spec)
+        return AgentSync(cluster, spec, process.storage())
 
-    def order(self, start: StartingPosition, interval: float) -> SyncOrder:
-        """Return the order of a sync into the table of this world."""
-        return SyncOrder(
-            Parcel(SourceConfig(), {}),
+    def spec(self, start: StartingPosition, interval: float) -> SyncSpec:
+        """Return the spec of a sync into the table of this world."""
+        return SyncSpec(
+            PortableSettings(SourceConfig(), {}),
             connect,
             STREAM,
             str(self.place),
@@ -273,21 +278,23 @@ class JobLife(Life):
         self.fibers.wait(None, self.random.uniform(0.0, 0.02))
         if isinstance(process, Agent) and process.is_cut:
             self.fibers.wait(None, ANSWER_SECONDS)
-            raise OSError("no answer")
+            raise OSError("no response")
         if self.scheduler_group.frozen_until > self.manual.now():
             self.fibers.wait(lambda: self.scheduler_group.frozen_until <= self.manual.now(), ANSWER_SECONDS)
         if self.dask is None or self.scheduler_group.frozen_until > self.manual.now():
-            raise OSError("no scheduler answers")
+            raise OSError("no scheduler responds")
         return self.dask
 
-    def call_desk(self, process: Process, call: str, /, **what: Any) -> Any:
-        """Ask the desk for something; the answer may get lost."""
-        found = self.reach(process).handlers[f"{desk.NAME}_{call}"](**what)
-        if hasattr(found, "send"):
-            found = driven(found)
+    def call_registry(self, process: Process, handler: str, message: bytes) -> bytes:
+        """RegistryCall a handler of the job registry; the response may get lost."""
+        response: bytes = driven(self.reach(process).handlers[handler](message=message))
         if isinstance(process, Agent) and (process.is_cut or self.dask is None):
-            raise OSError("the answer is lost")
-        return found
+            raise OSError("the response is lost")
+        return response
+
+    def ask_registry(self, process: Process, call: RegistryCall[Any, Any], request: Any) -> Any:
+        """RegistryCall the job registry."""
+        return driven(call.send(_Connection(self, process), request))
 
     def lose(self, lost: DaskWorker) -> None:
         """Let the scheduler notice that the connection to a worker is gone."""
@@ -301,7 +308,7 @@ class JobLife(Life):
             self.fibers.spawn(self.scheduler_group, "connection lost", notice)
 
     def close_worker(self, lost: DaskWorker) -> None:
-        """Let a worker hear that its scheduler does not want it any more, if it hears anything."""
+        """Notify a worker that its scheduler has removed it, if the network lets it."""
         if not lost.agent.is_cut:
             lost.status = Status.closing
 
@@ -327,16 +334,16 @@ class JobLife(Life):
         spent = Time(self.fibers, self._wall_clock)
         with super().installed(), ExitStack() as stack:
             replace = lambda *what: stack.enter_context(patch.object(*what))  # noqa: E731
-            replace(job, "time", spent)
-            replace(worker, "time", spent)
-            replace(worker, "SystemClock", lambda: self.running.clock)
-            replace(worker, "REPORT_SECONDS", REPORT_SECONDS)
-            replace(worker, "_storage", lambda _order, _kinesis: self.running.storage())
-            replace(desk, "PeriodicCallback", lambda call, millis: _Periodic(self, call, millis / 1000))
-            replace(desk, "asyncio", _Sleeping(self))
+            for module in (job, submitting, parts, registry_client):
+                replace(module, "time", spent)
+            replace(parts, "SystemClock", lambda: self.running.clock)
+            replace(registry_client, "REPORT_SECONDS", REPORT_SECONDS)
+            replace(parts, "_storage", lambda _spec, _kinesis: self.running.storage())
+            replace(job_registry, "PeriodicCallback", lambda call, millis: _Periodic(self, call, millis / 1000))
+            replace(job_registry, "asyncio", _Sleeping(self))
             replace(distributed, "secede", lambda: None)
             replace(distributed, "get_worker", lambda: self._worker_of[id(self.fibers.current)])
-            replace(distributed.utils, "sync", lambda _loop, call, *, callback_timeout, **what: call(**what))
+            replace(distributed.utils, "sync", lambda _loop, call, *what, callback_timeout: driven(call(*what)))
             _Here.life = self
             yield
 
@@ -346,12 +353,25 @@ class _Here:
 
 
 def connect(_config: SourceConfig) -> Kinesis:
-    """Return the stream as the process that runs reaches it; it is named in orders, and so pickled."""
+    """Return the stream as the process that runs reaches it; it is named in specs, and so pickled."""
     return _Here.life.running.kinesis
 
 
+class _Connection:
+    """A process's connection to the scheduler, as far as calls of the job registry use it."""
+
+    def __init__(self, life: JobLife, process: Process) -> None:
+        self._life, self._process = life, process
+
+    def __getattr__(self, handler: str) -> Callable[..., Any]:
+        async def call(message: bytes) -> bytes:
+            return self._life.call_registry(self._process, handler, message)
+
+        return call
+
+
 class _Sleeping:
-    """What the desk needs of `asyncio`."""
+    """What the job registry needs of `asyncio`."""
 
     def __init__(self, life: JobLife) -> None:
         self._life = life
@@ -361,7 +381,7 @@ class _Sleeping:
 
 
 class _Periodic:
-    """What the desk needs of tornado."""
+    """What the job registry needs of tornado."""
 
     def __init__(self, life: JobLife, call: Callable[[], Any], seconds: float) -> None:
         self._life, self._call, self._seconds = life, call, seconds

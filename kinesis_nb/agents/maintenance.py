@@ -1,4 +1,4 @@
-"""When an agent may be taken away: weekly or daily windows of maintenance. Pure."""
+"""When an agent is taken down: weekly or daily maintenance windows. Pure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _WINDOW = re.compile(r"(?:([A-Za-z]{3,9})\s+)?(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})(?:\s+([\w/+-]+))?", re.ASCII)
-_YEAR = 371  # days: every change of the clocks is in it
+_YEAR_DAYS = 371  # whole weeks that include every change to and from daylight saving time
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """A time of the week, or of every day, at which an agent runs no part of a job.
+class MaintenanceWindow:
+    """A time of the week, or of every day, in which an agent runs no part of a job.
 
     Examples
     --------
-    >>> window = Window.parse("Sun 03:00-03:05 UTC")
+    >>> window = MaintenanceWindow.parse("Sun 03:00-03:05 UTC")
     >>> window.next(datetime(2026, 11, 24, tzinfo=UTC))[0].isoformat()
     '2026-11-29T03:00:00+00:00'
     """
@@ -36,8 +36,8 @@ class Window:
     zone: str
 
     @classmethod
-    def parse(cls, text: str) -> Window:
-        """Take apart what a user wrote, or raise ConfigError."""
+    def parse(cls, text: str) -> MaintenanceWindow:
+        """Parse what a user wrote, or raise ConfigError."""
         match = _WINDOW.fullmatch(text.strip())
         name, hour, minute, last_hour, last_minute, zone = match.groups() if match else ("",) * 6
         try:
@@ -46,7 +46,7 @@ class Window:
             zoneinfo.ZoneInfo(zone or "UTC")
         except (ValueError, zoneinfo.ZoneInfoNotFoundError):
             hint = 'write a day, a time from and to, and a time zone: "Sun 03:00-03:05 UTC"'
-            raise ConfigError(f"{text!r} is no maintenance window", hint=hint) from None
+            raise ConfigError(f"{text!r} is not a valid maintenance window", hint=hint) from None
         length = datetime.combine(date.min, end) - datetime.combine(date.min, begin)
         if length <= timedelta(0):
             length += timedelta(days=1)
@@ -66,21 +66,23 @@ class Window:
         """Return the first window that is not over, as two times in UTC."""
         return next(self._days(now, 9))
 
-    def overlaps(self, other: Window, now: datetime) -> bool:
+    def overlaps(self, other: MaintenanceWindow, now: datetime) -> bool:
         """Whether both are open at once within a year."""
-        theirs = list(other._days(now, _YEAR))
-        return any(begin < end and first < last for first, end in self._days(now, _YEAR) for begin, last in theirs)
+        theirs = list(other._days(now, _YEAR_DAYS))
+        return any(begin < end and first < last for first, end in self._days(now, _YEAR_DAYS) for begin, last in theirs)
 
     def __str__(self) -> str:
         return self.text
 
 
-def next_window(windows: Iterable[Window], now: datetime) -> tuple[datetime, datetime] | None:
+def next_window(windows: Iterable[MaintenanceWindow], now: datetime) -> tuple[datetime, datetime] | None:
     """Return the first of all windows that is not over."""
     return min((window.next(now) for window in windows), default=None)
 
 
-def check_apart(name: str, windows: Iterable[Window], others: Iterable[tuple[str, Window]], now: datetime) -> None:
+def check_no_overlap(
+    name: str, windows: Iterable[MaintenanceWindow], others: Iterable[tuple[str, MaintenanceWindow]], now: datetime
+) -> None:
     """Raise ConfigError when an agent would be away while another one is."""
     known = list(others)
     for window in windows:
@@ -88,5 +90,5 @@ def check_apart(name: str, windows: Iterable[Window], others: Iterable[tuple[str
             if window.overlaps(theirs, now):
                 raise ConfigError(
                     f"the maintenance of {name} ({window}) overlaps that of {other} ({theirs})",
-                    hint="give the agents of a source windows apart: one of them must run",
+                    hint="choose non-overlapping windows: one of the agents must run",
                 )

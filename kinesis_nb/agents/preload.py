@@ -1,4 +1,4 @@
-"""Loaded by every agent's worker before its first job, so that to take over costs no time for imports."""
+"""What every agent's worker loads before its first job, so that taking over a part needs no time for imports."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from distributed import Worker
 
-METRICS = "KINESIS_NB_METRICS"  # where to serve them: a port and a host
+METRICS = "KINESIS_NB_METRICS"  # the environment variable that says where to serve metrics: "<port> <host>"
 
 
 async def dask_setup(worker: Worker) -> None:
     """Import what a part needs; called by Dask."""
-    importlib.import_module("kinesis_nb.agents.worker")
+    importlib.import_module("kinesis_nb.agents.parts")
     from kinesis_nb.core.frames import warm_up
 
     warm_up()

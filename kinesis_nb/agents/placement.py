@@ -1,4 +1,4 @@
-"""Which shards belong to which part of a sync, and which agent runs which part. Pure: no I/O, no Dask."""
+"""Which part of a sync a shard belongs to, and which agent runs which part. Pure: no I/O, no Dask."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from kinesis_nb.core.shards import Shard
 
 PARTS_PER_AGENT = 2  # so that a part can move to an agent that joins
-MOST_SHARDS = 250  # in one part: every shard is a thread
+MAX_SHARDS = 250  # in one part: each shard is a thread
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The hash keys cut into ranges, one per part. A shard belongs where its first hash key lies.
+    """The hash keys divided into ranges, one per part. A shard belongs where its first hash key lies.
 
     So the children of a split stay in the part of their parent, and the child of a merge goes to the part of its lower
-    parent: whoever looks at a shard knows its part, without having seen anything else.
+    parent: the shard alone determines its part.
 
     Attributes
     ----------
@@ -47,8 +47,8 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One part of a placement, as the test that a feed makes."""
+class PartFilter:
+    """The test whether a shard belongs to one part of a placement."""
 
     placement: Placement
     number: int
@@ -59,19 +59,19 @@ class Part:
 
 
 def plan(shards: Collection[Shard], parts: int) -> Placement:
-    """Cut the hash keys so that all parts have the same number of open shards, one more or less."""
+    """Divide the hash keys so that the numbers of open shards of all parts differ by at most one."""
     starts = sorted({shard.hash_range[0] for shard in shards if shard.is_open})
     count = max(1, min(parts, len(starts)))
     return Placement(tuple(starts[len(starts) * part // count] for part in range(1, count)))
 
 
-def how_many(shards: int, agents: int) -> int:
-    """Return how many parts a sync of so many open shards has on so many agents."""
-    return max(1, min(shards, max(PARTS_PER_AGENT * agents, -(-shards // MOST_SHARDS))))
+def count_parts(shards: int, agents: int) -> int:
+    """Return how many parts a sync has, from the numbers of open shards and of agents."""
+    return max(1, min(shards, max(PARTS_PER_AGENT * agents, -(-shards // MAX_SHARDS))))
 
 
 def first_places(parts: int, agents: Sequence[str]) -> list[str]:
-    """Return the agent of each part, as evenly as it goes."""
+    """Return the agent of each part, as evenly as possible."""
     return [agents[part % len(agents)] for part in range(parts)]
 
 
@@ -85,7 +85,7 @@ def better_place(here: str, running: Mapping[str, str], agents: Collection[str])
     running
         The agent of every part that runs.
     agents
-        Those that may run parts.
+        All that may run parts.
     """
     load = Counter(dict.fromkeys(agents, 0))
     load.update(agent for agent in running.values() if agent in load)
