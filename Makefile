@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 
-.PHONY: demo test lab lint js e2e binder screenshots notebooks sim sim-life sim-life-sync sim-life-exports sim-life-jobs sim-export kill-export
+.PHONY: demo test lab lint js docs design e2e binder screenshots notebooks sim sim-life sim-life-sync sim-life-exports sim-life-jobs sim-export kill-export
 .PHONY: least mutants crash agents
 .PHONY: powercut
 .PHONY: agents-netns bench bench-agents bench-export bench-views sizing clean help
@@ -17,9 +17,9 @@ demo: .venv/.run    ## the whole job on an embedded Kinesis, checked
 lab: .venv/.lab    ## open JupyterLab on the tutorials
 	$(BIN)/kinesis-nb lab notebooks
 
-test: .venv/.test servers js    ## everything: unit, contract, notebooks, browser, JavaScript
+test: .venv/.test servers docs js    ## everything: unit, contract, notebooks, browser, documents, JavaScript
 	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest kinesis_nb README.md --doctest-modules -p no:randomly
+	$(BIN)/python -m pytest kinesis_nb README.md docs --doctest-modules -p no:randomly
 	XDG_CONFIG_HOME=.build/config $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
 
 e2e: .venv/.e2e    ## what a person does, in JupyterLab, Notebook 7 and Voila; pictures in .build/screenshots
@@ -31,6 +31,13 @@ binder: .venv/.test    ## what Binder installs, in a bare environment
 screenshots: .venv/.test    ## the pictures of the README
 	sh scripts/setup_chromium.sh
 	PYTHONPATH=. $(BIN)/python scripts/screenshots.py
+
+docs: .venv/.docs    ## the site, built strictly and checked: .build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python scripts/check_site.py
+
+design: .venv/.run    ## the map of files and the pictures of DESIGN.md, from the code
+	$(BIN)/python scripts/design.py
 
 js: .node-js/node_modules    ## lint and test the JavaScript of the widgets
 	.node-js/node_modules/.bin/biome lint
@@ -134,6 +141,11 @@ servers: .venv/.test    # the Kinesis servers from npm, ministack, Helm, and a b
 	@echo 'Installing what the tests need …'
 	@$(BIN)/pip install -q -c constraints.txt -e '.[notebook,test]'
 	@touch $@ .venv/.lab
+
+.venv/.docs: .venv/.run
+	@echo 'Installing what the site is built with …'
+	@$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	@touch $@
 
 .venv/.e2e: .venv/.test scripts/setup_e2e.sh
 	@echo 'Installing Notebook 7, Voila and an older ipykernel …'

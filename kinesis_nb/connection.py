@@ -70,6 +70,14 @@ def connect(
         For a value that cannot be right.
     UnknownOption
         For a keyword that does not exist.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> kn.connect(region="eu-central-1")
+    <Source eu-central-1, default credentials>
+    >>> kn.connect(region="eu-central-1", auth=kn.Profile("dev"), exports_enabled=True)
+    <Source eu-central-1, profile 'dev', exports enabled>
     """
     options = given(dict(locals()))
     if (saved := options.pop("name")) is not None:

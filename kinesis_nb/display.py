@@ -31,15 +31,17 @@ TABLE_STYLE = (
     "color:var(--jp-ui-font-color1,inherit)}"
     ".knb{overflow-x:auto}.knb~.knb{margin-top:12px}"
     ".knb table{border-collapse:collapse;margin:0;font-size:inherit}"
-    ".knb caption,.knb .none{text-align:left;white-space:nowrap}"
     ".knb caption,.knb .none{padding:2px 0 6px;color:var(--jp-ui-font-color2,inherit)}"
     # the notebook's own rules for tables are more specific than a class
-    ".knb table th,.knb table td{padding:2px 16px 2px 0!important;text-align:left!important;white-space:nowrap}"
-    ".knb table .num{text-align:right!important;font-variant-numeric:tabular-nums}"
+    ".knb table th,.knb table td{padding:2px 16px 2px 0!important}"
+    ".knb table .num{font-variant-numeric:tabular-nums}"
     ".knb table th{border-bottom:1px solid var(--jp-border-color1,#8888);font-weight:600}"
     ".knb table td{font-family:var(--jp-code-font-family,ui-monospace,monospace)}"
     "</style>"
 )
+# Each cell says where its text stands: notebooks that are not trusted, and GitHub, drop the <style> above.
+_TEXT = ' style="text-align:left;white-space:nowrap"'
+_NUMBER = ' class="num" align="right" style="text-align:right;white-space:nowrap"'
 
 
 def plain(value: object) -> str:
@@ -64,10 +66,10 @@ def table_html(columns: Sequence[str], rows: Iterable[Sequence[object]], caption
     rows = list(rows)
     values = [[row[i] for row in rows] for i in range(len(columns))]
     shown = [i for i in range(len(columns)) if any(value not in (None, "") for value in values[i])]
-    classes = {i: ' class="num"' if is_numeric(values[i]) else "" for i in shown}
-    head = "".join(f"<th{classes[i]}>{cell(columns[i])}</th>" for i in shown)
-    body = "".join("<tr>" + "".join(f"<td{classes[i]}>{cell(row[i])}</td>" for i in shown) + "</tr>" for row in rows)
-    top = f"<caption>{cell(caption)}</caption>" if caption else ""
+    look = {i: _NUMBER if is_numeric(values[i]) else _TEXT for i in shown}
+    head = "".join(f"<th{look[i]}>{cell(columns[i])}</th>" for i in shown)
+    body = "".join("<tr>" + "".join(f"<td{look[i]}>{cell(row[i])}</td>" for i in shown) + "</tr>" for row in rows)
+    top = f"<caption{_TEXT}>{cell(caption)}</caption>" if caption else ""
     if not rows:
         return f'{TABLE_STYLE}<div class="knb"><div class="none">{cell(caption)}</div></div>'
     return (

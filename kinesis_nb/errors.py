@@ -16,7 +16,7 @@
     │   ├── PositionTrimmed                the record of a sequence number is not kept any more
     │   ├── KeyUnavailable                 the stream's encryption key cannot be used now
     │   ├── NotListening                   nothing listens at an address of this machine
-    │   └── MalformedAnswer                an answer that was not whole
+    │   └── MalformedResponse              a response that was incomplete or invalid
     ├── DataLoss                           records were gone before they could be read
     ├── TableError (ValueError)            the sync's target is not a table it may write to
     ├── AgentError                         the agents cannot be reached, or do not fit this process
@@ -66,6 +66,15 @@ class KinesisError(Exception):
     report
         The :class:`~kinesis_nb.ExportReport` of what an export had done before; None for everything else. What
         ends an export has one even if it is no error of ours: MemoryError, or an error of your own `progress=`.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> try:
+    ...     kn.demo().read("ordres")
+    ... except kn.KinesisError as error:
+    ...     print(type(error).__name__, error.hint, sep=": ")
+    StreamNotFound: did you mean 'orders'?
     """
 
     code: str = ""
@@ -145,8 +154,8 @@ class NotListening(ServiceError):
     """Nothing listens at an address of this machine: what runs tries again, but a call that begins need not wait."""
 
 
-class MalformedAnswer(ServiceError):
-    """An answer that was cut off, or came from something else than the service."""
+class MalformedResponse(ServiceError):
+    """A response that was cut off, or did not come from the service."""
 
 
 class DataLoss(KinesisError):

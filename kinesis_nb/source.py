@@ -13,7 +13,7 @@ from kinesis_nb.core.interrupt import load, loading
 from kinesis_nb.core.names import StreamArn, check_region, check_stream_name
 from kinesis_nb.core.position import Kind, StartingPosition, check_end, moment
 from kinesis_nb.core.process import of_one_process
-from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.retry import RetryingReader
 from kinesis_nb.core.transport import Clock, Kinesis, SystemClock
 from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from kinesis_nb.exporting.report import ExportReport
     from kinesis_nb.exporting.streaming import StreamingExport
     from kinesis_nb.exporting.target import Outlet
-    from kinesis_nb.reading.feed import Feed
-    from kinesis_nb.reading.read import Window
+    from kinesis_nb.reading.plan import ReadPlan
+    from kinesis_nb.reading.read import TimeRange
     from kinesis_nb.reading.tail import Tail
     from kinesis_nb.runner import LocalRunner
     from kinesis_nb.syncing.sync import Sync
@@ -75,7 +75,17 @@ def open_kinesis(config: SourceConfig) -> Kinesis:
 
 @of_one_process
 class Source:
-    """Streams of one account and region; made by :func:`~kinesis_nb.connection.connect`."""
+    """Streams of one account and region; made by :func:`~kinesis_nb.connection.connect`.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> source = kn.demo()
+    >>> source.explore()
+    <Catalog us-east-1: clicks, orders, results>
+    >>> source.read("orders", progress=False)
+    <Records: 1,000 rows>
+    """
 
     def __init__(
         self,
@@ -128,12 +138,21 @@ class Source:
             When the source was connected without ``agents=``.
         AgentError
             When the agents cannot be reached.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> kn.demo().jobs()
+        Traceback (most recent call last):
+            ...
+        kinesis_nb.errors.ConfigError: this source has no agents
+        hint: connect it with agents=, the address of a scheduler
         """
         return self._runner.jobs()
 
     @property
-    def _listings(self) -> Patient:
-        return Patient(self._kinesis, self._clock)
+    def _listings(self) -> RetryingReader:
+        return RetryingReader(self._kinesis, self._clock)
 
     @overload
     def explore(self) -> Catalog: ...
@@ -144,7 +163,16 @@ class Source:
     @hinted
     @loading(_CLIENT, "kinesis_nb.exploring.explore", "kinesis_nb.reading.read")
     def explore(self, stream: str | None = None) -> Catalog | StreamView:
-        """Return a :class:`~kinesis_nb.exploring.explore.Catalog` of all streams, or a StreamView of one."""
+        """Return a :class:`~kinesis_nb.exploring.explore.Catalog` of all streams, or a StreamView of one.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> kn.demo().explore()
+        <Catalog us-east-1: clicks, orders, results>
+        >>> kn.demo().explore("orders").open_shards
+        2
+        """
         from kinesis_nb.exploring.explore import Catalog, StreamView
 
         if stream is None:
@@ -154,11 +182,11 @@ class Source:
         return view
 
     def _sample(self, stream: str, start: StartingPosition, limit: int | None, newest: int | None) -> Records:
-        from kinesis_nb.reading.read import Window, read_window
+        from kinesis_nb.reading.read import TimeRange, read_range
 
         feed = self._feed(stream)
         end = self._kinesis.server_time().latest
-        return read_window(feed, Window(start, end, limit=limit, newest=newest))
+        return read_range(feed, TimeRange(start, end, limit=limit, newest=newest))
 
     def _feed(
         self,
@@ -169,15 +197,15 @@ class Source:
         reshard: Reshard = "ordered",
         decompress: bool = False,
         foreign: Foreign = "auto",
-    ) -> Feed:
+    ) -> ReadPlan:
         """List a stream; ``shards=`` must be among its shards."""
         from kinesis_nb.core.compression import decompressed, unchanged
         from kinesis_nb.reading.choice import shard_filter
-        from kinesis_nb.reading.feed import Feed
+        from kinesis_nb.reading.plan import ReadPlan
 
         listing = self._listings.list_shards(stream)
         wanted = shard_filter(stream, listing, shards, key)
-        return Feed(
+        return ReadPlan(
             self._kinesis,
             stream,
             self._clock,
@@ -241,10 +269,18 @@ class Source:
         ------
         ConfigError, StreamNotFound
             For a window, shards, a key or a limit that cannot be right; when there is no such stream.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> kn.demo().read("orders", start="-1h", progress=False)
+        <Records: 1,000 rows>
+        >>> kn.demo().read("orders", key="Ada", limit=5, progress=False)[0].partition_key
+        'Ada'
         """
         from kinesis_nb.core.bars import share_bar
         from kinesis_nb.reading.choice import check_shards
-        from kinesis_nb.reading.read import read_window, row_filter
+        from kinesis_nb.reading.read import read_range, row_filter
 
         keep = row_filter(key, where)
         start, end = moment(start), moment(end)
@@ -254,17 +290,17 @@ class Source:
         stream = self._address(stream)
         feed = self._feed(stream, shards, key, reshard=reshard, decompress=decompress, foreign=foreign)
         with share_bar(stream, shown=progress) as bar:
-            return read_window(feed, self._window(start, end, keep, limit), bar)
+            return read_range(feed, self._window(start, end, keep, limit), bar)
 
     def _window(
         self, start: Position, end: Position, keep: Callable[[pa.RecordBatch], pa.RecordBatch], limit: int | None
-    ) -> Window:
+    ) -> TimeRange:
         """Fix both ends, by the service's clock."""
-        from kinesis_nb.reading.read import Window
+        from kinesis_nb.reading.read import TimeRange
 
         now = self._kinesis.server_time().likely(self._clock.now())
         first = StartingPosition.parse(start, now)
-        return Window(first, check_end(first, StartingPosition.parse(end, now)), keep, limit)
+        return TimeRange(first, check_end(first, StartingPosition.parse(end, now)), keep, limit)
 
     @hinted
     @loading(_CLIENT, "kinesis_nb.reading.tail")
@@ -302,6 +338,13 @@ class Source:
             As for :meth:`read`.
         name
             Stop the earlier tail of this name, whatever it reads, and no other one.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> with kn.demo().tail("clicks", max_rows=10_000) as tail:
+        ...     tail.take(10, timeout=10)
+        <Records: 10 rows>
         """
         from kinesis_nb.reading.buffer import Buffer
         from kinesis_nb.reading.choice import check_shards
@@ -374,6 +417,16 @@ class Source:
             For a place, a start, an end, a selection, an interval or options that cannot be right.
         TableError
             When the place cannot be used, holds something else, or the table of another stream or selection.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import kinesis_nb as kn
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sync = kn.demo().sync("orders", f"{folder}/orders", end="now")
+        ...     sync.wait(timeout=60, until_caught_up=False), len(sync)
+        ...     sync.stop()
+        (True, 1000)
         """
         from kinesis_nb.reading.choice import check_shards, selection
         from kinesis_nb.runner import SyncCall
@@ -458,6 +511,16 @@ class Source:
             earlier batches of a frame that is read while it is sent (see ``error.report``).
         StreamNotFound, ServiceError
             No such stream; the service refuses for good. After any error, ``error.report`` can be resumed.
+
+        Examples
+        --------
+        >>> import polars as pl
+        >>> import kinesis_nb as kn
+        >>> source = kn.demo()
+        >>> frame = pl.DataFrame({"customer": ["Ada", "Alan"], "total": [4.5, 3.2]})
+        >>> report = source.export_df(frame, source.explore("results").summary.arn, progress=False)
+        >>> report.rows, report.possible_duplicates
+        (2, 0)
         """
         from kinesis_nb.core.bars import row_bar
         from kinesis_nb.exporting.frame import export_frame
@@ -521,6 +584,18 @@ class Source:
             When there is no synced table.
         Fenced
             When another process runs this export.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import kinesis_nb as kn
+        >>> source = kn.demo()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sync = source.sync("orders", f"{folder}/orders")
+        ...     export = source.export_stream(sync, source.explore("results").summary.arn, end="now")
+        ...     export.wait(timeout=60, until_caught_up=False), export.status().rows
+        ...     sync.stop()
+        (True, 1000)
         """
         from kinesis_nb.exporting.options import Range, RecordOptions
         from kinesis_nb.exporting.rows import Rows
@@ -572,6 +647,13 @@ class Source:
 
         Secrets go to the keyring of the system if there is one, and never into the file; otherwise they are asked for
         when the source is connected.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> kn.connect(region="eu-central-1").save("orders-prod")  # doctest: +SKIP
+        >>> kn.connect("orders-prod", exports_enabled=True)  # doctest: +SKIP
+        <Source eu-central-1, default credentials, exports enabled>
         """
         save(self.config, name)
 
@@ -612,6 +694,13 @@ class Source:
         ------
         ConfigError
             For what is not a stream, ARN or principal, and when the account of a name cannot be found out.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> policy = kn.demo().iam_policy(read=["orders"])
+        >>> policy.to_dict()["Statement"][0]["Resource"]
+        'arn:aws:kinesis:us-east-1:000000000000:stream/orders'
         """
         from kinesis_nb.access.permissions import write_policy
 
@@ -644,6 +733,13 @@ class Source:
         -------
         PermissionReport
             What is allowed, denied or not known, what each denial disables, and the policy that would fix it.
+
+        Examples
+        --------
+        >>> import kinesis_nb as kn
+        >>> report = kn.demo().check(read=["orders"], write=["results"])
+        >>> report.is_sufficient
+        True
         """
         from kinesis_nb.access.permissions import check
 

@@ -33,6 +33,6 @@ def test_first_look_in_jupyterlab(tmp_path: Path) -> None:
             table.scroll_into_view_if_needed()
             page.screenshot(path=PICTURES / f"first-look-{number}.png")
         assert page.locator("div.knb table").count() >= 4
-        page.locator(".jp-OutputArea-output svg").last.scroll_into_view_if_needed()
+        page.locator(".knb-lineage img").last.scroll_into_view_if_needed()
         page.screenshot(path=PICTURES / "first-look-lineage.png")
         assert outside == []

@@ -95,7 +95,7 @@ SEQUENCES = [
 PAYLOADS = list(dict.fromkeys([wrap(text) for wrap, text in itertools.product(WRAPS, SCRIPTS)] + SEQUENCES))
 _ACTIVE = """fragments => {
     const tags = new Set(["DIV", "TABLE", "THEAD", "TBODY", "TR", "TH", "TD", "CAPTION", "STYLE", "P", "I", "B", "PRE",
-                          "svg", "g", "rect", "text", "title", "BUTTON"]);
+                          "svg", "g", "rect", "text", "IMG", "MAP", "AREA", "BUTTON"]);
     const found = [];
     for (const [name, html] of fragments) {
         const place = document.createElement("div");
@@ -105,8 +105,11 @@ _ACTIVE = """fragments => {
             const isButton = node.tagName === "BUTTON";
             const isCopy = isButton && node.getAttribute("onclick").startsWith("navigator.clipboard");
             if (!tags.has(node.tagName) || (isButton && !isCopy)) found.push(`${name}: ${node.tagName}`);
+            const isPicture = node.tagName === "IMG" && node.src.startsWith("data:image/svg+xml;base64,");
+            if (isPicture) fragments.push([`picture of ${name}`, atob(node.src.split(",")[1])]);
             for (const { name: attribute } of node.attributes)
-                if ((attribute.startsWith("on") && !isCopy) || ["href", "src", "srcdoc", "action"].includes(attribute))
+                if ((attribute.startsWith("on") && !isCopy)
+                    || (["href", "src", "srcdoc", "action"].includes(attribute) && !(isPicture && attribute === "src")))
                     found.push(`${name}: ${node.tagName} ${attribute}`);
             if (node.tagName === "STYLE" && /@import|url\\(|evil/.test(node.textContent)) found.push(`${name}: style`);
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import kinesis_nb as kn
+from scripts.design import wanted
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ["pandas", "polars", "pyarrow", "boto3", "botocore", "deltalake", "ipywidgets", "anywidget", "msgspec", "tqdm"]
@@ -46,10 +48,30 @@ def test_every_public_name_loads_and_is_documented() -> None:
         _ = kn.nope
 
 
-def test_every_public_name_is_in_the_readme() -> None:
-    """The README's reference names everything that can be called."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [name for name in kn.__all__ if name not in readme] == []
+def test_every_public_name_has_an_example() -> None:
+    """What can be called shows in its docstring how; `make test` runs the examples, `make docs` gives each a page."""
+    widgets = importlib.import_module("kinesis_nb.widgets")
+    callables = [getattr(kn, name) for name in kn.__all__] + [getattr(widgets, name) for name in widgets.__all__]
+    errors = {error for error in callables if isinstance(error, type) and issubclass(error, BaseException)}
+    on_agents = {one for one in callables if ".agents." in one.__module__}  # an example would need a scheduler
+    needed = [one for one in callables if one not in errors | on_agents]
+    assert [one.__name__ for one in needed if ">>>" not in (one.__doc__ or "")] == []
+
+
+def test_the_map_of_files_and_the_pictures_are_those_of_the_code() -> None:
+    """DESIGN.md lists every module, and no other, with its key types; `make design` writes that."""
+    assert [path.name for path, text in wanted().items() if path.read_text(encoding="utf-8") != text] == []
+
+
+def test_design_names_files_that_exist() -> None:
+    """Each file that DESIGN.md or CONTRIBUTING.md names in its text is in the repository."""
+    there = {
+        path.name for folder in ("kinesis_nb", "tests", "scripts", "docs") for path in (ROOT / folder).rglob("*.*")
+    }
+    for document in ("DESIGN.md", "CONTRIBUTING.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        named = re.findall(r"[\w./-]*?([\w-]+\.(?:py|js|css|md))\b", text)
+        assert sorted(set(named) - there - {path.name for path in ROOT.glob("*.*")}) == [], document
 
 
 NOT_NAMED = {

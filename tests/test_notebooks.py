@@ -65,6 +65,17 @@ def test_only_what_is_meant_to_fail_fails(path: Path) -> None:
             assert [line.partition(":")[0] for line in error["traceback"]] == [error["ename"], "hint"]
 
 
+@each_tutorial
+def test_outputs_can_be_seen_where_nobody_trusts_the_notebook(path: Path) -> None:
+    """GitHub, and JupyterLab before a cell was run, drop <svg> and <style>: pictures are images, cells align alone."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        for output in cell.get("outputs", ()):
+            html = "".join(output.get("data", {}).get("text/html", ""))
+            assert "<svg" not in html
+            if 'class="knb"' in html:
+                assert re.findall("<t[hd]>", html) == [], cell["source"]
+
+
 def test_tutorials_decide_in_the_same_words_where_they_run() -> None:
     """The choice between the samples and a stream of yours is the same cell everywhere."""
     setups = {path.stem: _setup(path) for path in TUTORIALS if path.stem != ON_OWN_EMULATOR}

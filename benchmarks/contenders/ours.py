@@ -16,8 +16,8 @@ def connect(endpoint: str) -> measure.Read:
 
 def unpaced(endpoint: str) -> kn.Source:
     """Return a source that calls as often as it can: the others do not pace themselves by bytes either."""
-    pace.BEHIND_SECONDS = pace.FULL_REPLY_SECONDS = 0.0
-    pace.BYTES_PER_SECOND = float("inf")
+    pace.BEHIND_SECONDS = pace.FULL_RESPONSE_SECONDS = 0.0
+    pace.SHARD_READ_BYTES = float("inf")
     auth = kn.StaticCredentials(measure.KEY, measure.KEY)
     return kn.connect(region=measure.REGION, auth=auth, endpoint_url=endpoint)
 

@@ -72,6 +72,13 @@ class StaticCredentials:
         Not secret by itself.
     secret_access_key, session_token
         Text or :class:`Secret`; kept as Secret.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> keys = kn.StaticCredentials("emulator", "emulator")
+    >>> kn.connect(region="us-east-1", auth=keys, endpoint_url="http://127.0.0.1:4567")
+    <Source us-east-1 at http://127.0.0.1:4567, static credentials 'emulator'>
     """
 
     access_key_id: str
@@ -104,6 +111,12 @@ class AwsInstance:
 
     Only their metadata services are asked (ECS and EKS containers; EC2 with IMDSv2), never the environment's keys or
     the files of the AWS configuration. For connections through agents: on a direct connection leave ``auth`` out.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> kn.connect(region="eu-central-1", auth=kn.AwsInstance(), agents="tls://scheduler:8786")
+    <Source eu-central-1, the role of the instance>
     """
 
     def __str__(self) -> str:
@@ -112,7 +125,14 @@ class AwsInstance:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A named profile of the AWS configuration (SSO and role profiles included)."""
+    """A named profile of the AWS configuration (SSO and role profiles included).
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> kn.connect(region="eu-central-1", auth=kn.Profile("dev"))
+    <Source eu-central-1, profile 'dev'>
+    """
 
     name: str
 
@@ -147,6 +167,13 @@ class StsRole:
     ------
     ConfigError
         For what STS would refuse.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> role = kn.StsRole("arn:aws:iam::123456789012:role/reader", "my-notebook")
+    >>> kn.connect(region="eu-central-1", sts_role=role)
+    <Source eu-central-1, default credentials, role arn:aws:iam::123456789012:role/reader>
     """
 
     role_arn: str

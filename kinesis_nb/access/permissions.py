@@ -68,6 +68,13 @@ class IamPolicy:
         For the role itself: who may assume it; None unless asked for.
     resource_policies
         For streams that another account uses, by stream ARN; empty unless asked for.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> policy = kn.demo().iam_policy(write=["results"])
+    >>> policy.actions
+    ('kinesis:PutRecords',)
     """
 
     statements: tuple[Mapping[str, Any], ...]
@@ -182,7 +189,15 @@ def _document(statements: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 class Verdict(Enum):
-    """What a look at an action found."""
+    """What a look at an action found.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> report = kn.demo().check(read=["orders"])
+    >>> [one.action for one in report if one.verdict is not kn.Verdict.ALLOWED]
+    []
+    """
 
     ALLOWED = "allowed"
     DENIED = "denied"
@@ -206,6 +221,13 @@ class Permission:
         What does not work while it is denied.
     reason
         Why it is denied or not known; empty when it is allowed.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> first = next(iter(kn.demo().check(read=["orders"])))
+    >>> first.action, first.verdict.value
+    ('kinesis:ListShards', 'allowed')
     """
 
     action: str
@@ -218,7 +240,15 @@ class Permission:
 
 @dataclass(frozen=True, slots=True)
 class PermissionReport:
-    """What is allowed and what is not, action by action; shows itself as a table."""
+    """What is allowed and what is not, action by action; shows itself as a table.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> report = kn.demo().check(read=["orders"])
+    >>> report.is_sufficient, report.denied
+    (True, ())
+    """
 
     permissions: tuple[Permission, ...]
 

@@ -43,7 +43,14 @@ _SERVICE = "kinesis_nb"  # the keyring's word for whose secrets these are
 
 
 def sources() -> list[str]:
-    """Return the names of the saved sources, sorted."""
+    """Return the names of the saved sources, sorted.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> "a name that nobody saved" in kn.sources()
+    False
+    """
     folder = _folder()
     names = (path.stem for path in folder.glob("*.toml")) if folder.is_dir() else ()
     return sorted(name for name in names if _NAME.fullmatch(name))

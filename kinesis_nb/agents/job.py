@@ -14,7 +14,7 @@ from kinesis_nb.agents.job_spec import ExportSpec, SyncSpec
 from kinesis_nb.agents.protocol import JOBS, MARK, STOP, JobInfo, JobRef
 from kinesis_nb.agents.states import JobState
 from kinesis_nb.core.arguments import hinted, in_seconds
-from kinesis_nb.core.foreign import told
+from kinesis_nb.core.foreign import describe_dropped
 from kinesis_nb.core.frames import Records, TableLike, concat
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.process import of_one_process
@@ -240,7 +240,7 @@ class AgentSync(Job, TableLike):
         dropped = self.status().dropped
         before, self._warned = self._warned, dropped
         if number := dropped - before if dropped >= before else dropped:  # parts that are restarted count from 0
-            warn(f"sync of {self.stream}: {told(number)}")
+            warn(f"sync of {self.stream}: {describe_dropped(number)}")
         return has_caught_up
 
     @property

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from kinesis_nb.agents.job_spec import ExportSpec
 from kinesis_nb.agents.placement import PartFilter, count_parts, plan
 from kinesis_nb.agents.registry_client import REPORT_SECONDS, RegistryClient, is_over, owning_nothing
-from kinesis_nb.core.retry import Patient, backoff
+from kinesis_nb.core.retry import RetryingLookups, backoff
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.errors import Fenced, KinesisError, TableError
 from kinesis_nb.exporting.rows import Rows
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kinesis_nb.agents.placement import Placement
     from kinesis_nb.core.transport import Kinesis
     from kinesis_nb.exporting.streaming import StreamingExport, StreamingExportStatus
-    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.syncing.status import SyncStatus
     from kinesis_nb.syncing.sync import Sync
     from kinesis_nb.table.table import SyncTable
@@ -61,14 +61,16 @@ def prepare(spec: SyncSpec, agents: int) -> Placement:
     secede()  # while this waits for Kinesis, other tasks can use the thread
     kinesis, clock = spec.connect(spec.settings.config), SystemClock()
     _open_table(spec, kinesis)
-    shards = list(filter(spec.selection.wants, Patient(kinesis, clock).list_shards(spec.stream)))
+    shards = list(filter(spec.selection.wants, RetryingLookups(kinesis, clock).list_shards(spec.stream)))
     return plan(shards, count_parts(sum(shard.is_open for shard in shards), agents))
 
 
 def verify_sync(spec: SyncSpec) -> TableCheck:
     """Verify the table of a sync."""
     kinesis, clock = spec.connect(spec.settings.config), SystemClock()
-    return verify_table(_open_table(spec, kinesis), Patient(kinesis, clock).list_shards(spec.stream), spec.selection)
+    return verify_table(
+        _open_table(spec, kinesis), RetryingLookups(kinesis, clock).list_shards(spec.stream), spec.selection
+    )
 
 
 def pending(keys: list[str]) -> list[pa.RecordBatch]:
@@ -288,7 +290,7 @@ def _open_table(spec: SyncSpec, kinesis: Kinesis) -> SyncTable:
     return open_table(_feed(spec, kinesis), _storage(spec, kinesis), spec.start)
 
 
-def _feed(spec: SyncSpec, kinesis: Kinesis) -> Feed:
+def _feed(spec: SyncSpec, kinesis: Kinesis) -> ReadPlan:
     return sync_feed(kinesis, spec.stream, SystemClock(), spec.selection, spec.foreign)
 
 

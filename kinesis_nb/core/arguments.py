@@ -1,6 +1,6 @@
 """What the arguments of a public call may be, by the annotations of its signature: checked in one place.
 
-What libraries have of the same kind is taken as that: a number of numpy, a timedelta where seconds are meant.
+Equivalents of other libraries are accepted: a number of numpy, a timedelta where seconds are meant.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ MOST = 2**63 - 1  # of a whole number: what Arrow and polars count with
 
 
 def in_seconds(given: Seconds | None) -> float:
-    """Return a time to wait as a number; for ever where none is given."""
+    """Return a time to wait as a number; infinity where none is given."""
     if given is None:
         return math.inf
     return given.total_seconds() if isinstance(given, timedelta) else given
 
 
 class _Default:
-    """Stands for an option that was not given; looks like its default in a signature."""
+    """Placeholder of an option that was not given; shows its default in a signature."""
 
     def __init__(self, value: object) -> None:
         self._value = value
@@ -47,7 +47,7 @@ class _Default:
 
 
 def default(value: R) -> R:
-    """Mark the default of an option, so that :func:`given` can tell it from the same value given by the caller."""
+    """Mark the default of an option, so that :func:`given` knows it from the same value given by the caller."""
     return cast("R", _Default(value))
 
 
@@ -69,8 +69,10 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs:
             if name not in known:
-                msg = f"{function.__name__}() has no option {name!r}"
-                raise UnknownOption(msg, hint=closest(name, known) or f"its options are {', '.join(known)}")
+                raise UnknownOption(
+                    f"{function.__name__}() has no option {name!r}",
+                    hint=closest(name, known) or f"its options are {', '.join(known)}",
+                )
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -102,8 +104,8 @@ def check_count(name: str, value: object) -> None:
         raise ConfigError(f"{name}: {value!r} is not a number of rows", hint="give a whole number, 1 or more")
 
 
-def _checks(signature: inspect.Signature) -> dict[str, Callable[[Any], Any]]:
-    """Return, per parameter that can be checked, what takes an argument and gives what the function is to get.
+def _checks(signature: inspect.Signature) -> dict[str, Callable[[object], object]]:
+    """Return, per parameter that can be checked, a function that converts an argument to what the callee gets.
 
     Each raises ConfigError for anything else, and shows no value: it may be a secret in the wrong place.
     """

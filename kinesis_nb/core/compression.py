@@ -1,4 +1,4 @@
-"""Compressed records: gzip (CloudWatch Logs writes it) and zstd, taken apart with a limit on what comes out."""
+"""Compressed records: gzip (CloudWatch Logs writes it) and zstd, decompressed up to a limit."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions when it is imported)
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from kinesis_nb.core.foreign import Dropped
 
 MOST_BYTES = 64 * 2**20  # of one record of a stream; a record of 1 MiB could hold gigabytes
-MOST_RATIO = 200  # what comes out to what went in
+MOST_RATIO = 200  # size of the result to size of the data
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # RFC 1952, RFC 8878; neither is UTF-8
 _GZIP = 16 + zlib.MAX_WBITS  # as zlib takes it
 _MEMBERS = 1_000  # of gzip in one record that are opened one by one: each copies what is behind it
 
 
 class Opened(NamedTuple):
-    """What came out of compressed data.
+    """The result of decompressing data.
 
     Attributes
     ----------
     content
-        None when it stays as it came.
+        None when the data is kept as received.
     fault
         What is wrong with it, else empty.
     """
@@ -44,11 +44,11 @@ _DAMAGED = Opened(None, "it is cut or damaged")
 _TOO_LARGE = Opened(None, f"more than {MOST_RATIO} times its size or {MOST_BYTES // 2**20} MiB would come out")
 
 Found = dict[int, Opened]
-"""What came out of rows, by their places."""
+"""The decompressed data of rows, by their positions."""
 
 
 def unchanged(batch: Batch, most: int) -> tuple[Batch, ...]:  # noqa: ARG001 - as below
-    """Return the records as they came."""
+    """Return the records unchanged."""
     return (batch,)
 
 
@@ -59,7 +59,7 @@ def may_burst(rows: pa.RecordBatch, most: int) -> bool:
 
 
 def decompressed(batch: Batch, most: int) -> Iterator[Batch]:
-    """Give records with gzip and zstd data as the text that is in them, in parts of about `most` bytes of it.
+    """Decompress records with gzip and zstd data, in parts of about `most` bytes of text.
 
     Only rows with ``data_raw`` can be compressed, so text costs nothing. A record that is damaged, or that would grow
     beyond 64 MiB or 200 times its size, stays as it is; so does a user record of a KPL aggregate beyond the first 64
@@ -73,7 +73,7 @@ def decompressed(batch: Batch, most: int) -> Iterator[Batch]:
 
 
 def _cut(rows: pa.RecordBatch, most: int) -> Iterator[tuple[int, Found]]:
-    """Yield where a part of the rows ends, and what came out of those in it."""
+    """Yield the end of each part of the rows, with the decompressed data in it."""
     raw = rows.column("data_raw")
     numbers = rows.column("sequence_number")
     found: Found = {}
@@ -97,7 +97,7 @@ def _cut(rows: pa.RecordBatch, most: int) -> Iterator[tuple[int, Found]]:
 
 
 def _opened(batch: Batch, start: int, end: int, found: Found) -> Batch:
-    """Return the rows between two places, with what came out of some of them."""
+    """Return the rows between two positions, with the decompressed data of some of them."""
     rows = batch.rows
     if end - start < rows.num_rows:  # a slice would keep all of it
         columns = [pa.concat_arrays([column.slice(start, end - start)]) for column in rows.columns]
@@ -113,7 +113,7 @@ def _opened(batch: Batch, start: int, end: int, found: Found) -> Batch:
 
 
 def _dropped_between(batch: Batch, start: int, last: str | None) -> tuple[Dropped, ...]:
-    """Return what was dropped behind the record before a place, up to the record `last`."""
+    """Return what was dropped after the record before a position, up to the record `last`."""
     before = int(batch.rows.column("sequence_number")[start - 1].as_py()) if start else -1
     return tuple(
         records
@@ -129,7 +129,7 @@ def _with_texts(rows: pa.RecordBatch, start: int, found: Found) -> pa.RecordBatc
     found.clear()  # Arrow has it now
     text, rest = decode_text(data)
     columns = dict(zip(rows.schema.names, rows.columns, strict=True))
-    if is_faulty.true_count:  # not all that came is in the text
+    if is_faulty.true_count:  # the text does not hold all that was received
         rest = pc.if_else(is_faulty, columns["data_raw"].filter(is_opened), rest)
     if len(text) == rows.num_rows:  # as of one large record, which is not copied once more
         columns |= {"data": text, "data_raw": rest}
@@ -140,17 +140,17 @@ def _with_texts(rows: pa.RecordBatch, start: int, found: Found) -> pa.RecordBatc
 
 
 def count_packed(raw: pa.Array | pa.ChunkedArray) -> int:
-    """Return how many values of a column ``data_raw`` are compressed data after all was opened that can be."""
+    """Return how many values of a column ``data_raw`` are still compressed data after decompression."""
     return sum(pc.sum(pc.starts_with(raw, magic)).as_py() or 0 for magic in MAGIC)
 
 
 def codec_of(data: bytes) -> str | None:
-    """Return how data is compressed, as its first bytes say."""
+    """Return how data is compressed, judging by its first bytes."""
     return next((name for magic, name in MAGIC.items() if data.startswith(magic)), None)
 
 
 def decompress(data: bytes, left: int = MOST_BYTES) -> Opened | None:
-    """Open data within the limits; None for what is not compressed.
+    """Decompress data within the limits; None for what is not compressed.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def decompress(data: bytes, left: int = MOST_BYTES) -> Opened | None:
 
 
 def _with_bytes_behind(data: bytes, most: int) -> Opened:
-    """Open gzip data that Arrow refuses: its members may be sound, and what is behind them no member."""
+    """Decompress gzip data that Arrow refuses: its members may be intact and followed by other bytes."""
     parts: list[bytes] = []
     left, rest = most, data
     for _ in range(_MEMBERS):

@@ -1,7 +1,7 @@
-"""User records of aggregates that are in another shard than the one that takes their hash keys: kept, or dropped.
+"""Foreign user records, those of aggregates in another shard than the one of their hash keys: kept, or dropped.
 
 A producer packs user records of several keys into one record, which goes to one shard. AWS's aggregators for Python,
-Java and Node do that with any keys, and nobody sends those records again. The KPL packs only keys of one shard, as its
+Java and Node do that with any keys, and those records are not sent again. The KPL packs only keys of one shard, as its
 map of the shards says; after a reshard the map is stale for a while, and the KPL sends what is in the wrong shard once
 more. Pure: no I/O, no clock; docs/aggregates.md has the rule and its proof.
 """
@@ -27,7 +27,7 @@ to the shard once a minute.
 
 _SKEW = timedelta(minutes=1)  # between the two times of a record; AWS's own examples have up to 2 s
 _TOP = 0b10 << 184  # how the numbers of the service begin
-_MADE, _WRITTEN = 148, 36  # where the two times stand, in bits from the end: whole seconds since 1970
+_MADE, _WRITTEN = 148, 36  # where the two times are, in bits from the end: whole seconds since 1970
 _SECONDS = 2**36 - 1
 
 
@@ -42,7 +42,7 @@ class Dropped(NamedTuple):
 def drops(foreign: Foreign, shard: Shard, sequence_number: str, arrived: datetime) -> bool:
     """Return whether the foreign user records of a record are dropped.
 
-    It depends on nothing but the record and the parents of its shard, so every reader decides alike, and always.
+    It depends on nothing but the record and the parents of its shard, so every reader always makes the same decision.
     """
     if foreign != "auto":
         return foreign == "drop"
@@ -65,12 +65,12 @@ def made_at(sequence_number: str, arrived: datetime) -> datetime | None:
 
 
 def count(dropped: Iterable[Dropped]) -> int:
-    """Return how many user records that are."""
+    """Return the number of user records."""
     return sum(record.user_records for record in dropped)
 
 
-def told(number: int) -> str:
-    """Return in words that user records were dropped; empty for none."""
+def describe_dropped(number: int) -> str:
+    """Return a message that user records were dropped; empty for none."""
     if not number:
         return ""
     return f'{number:,} user records of aggregates were dropped as another shard\'s (foreign="keep" keeps them)'

@@ -9,6 +9,7 @@ import sys
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 
 from kinesis_nb.core.arguments import hinted
 from kinesis_nb.core.interrupt import apart
+from kinesis_nb.core.limits import MOST_RETENTION
 from kinesis_nb.core.process import check_polars
 from kinesis_nb.display import SHOWN_ROWS, frame_html, frame_text, has_kernel, plain
 from kinesis_nb.errors import ConfigError
@@ -38,7 +40,7 @@ CHUNK_BYTES = 2**30
 _IN_A_TERMINAL = ("partition_key", "kinesis_ingestion_timestamp", "data")  # what fits
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
-UNKNOWN_LAG = 366 * 24 * 3_600_000  # ms, the longest retention: an answer that does not say it may end anywhere
+UNKNOWN_LAG = MOST_RETENTION // timedelta(milliseconds=1)  # of a response that does not say it: it may end anywhere
 
 SCHEMA = pa.schema(
     [
@@ -56,7 +58,15 @@ SCHEMA = pa.schema(
 
 
 class Record(NamedTuple):
-    """One row. Exists only when somebody iterates; everything else stays columnar."""
+    """One row. Made only by iterating; everything else stays columnar.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> first = kn.demo().read("orders", limit=1, progress=False)[0]
+    >>> first.partition_key, first.sub_sequence_number
+    ('Barbara', 0)
+    """
 
     partition_key: str | None
     data: str
@@ -68,7 +78,7 @@ class Record(NamedTuple):
     data_raw: bytes | None
 
     def __repr__(self) -> str:
-        """As a named tuple's, but a megabyte of data does not flood the screen."""
+        """As a named tuple's, with long data shortened."""
         shown = (f"{name}={plain(repr(value))}" for name, value in zip(self._fields, self, strict=True))
         return f"Record({', '.join(shown)})"
 
@@ -82,17 +92,17 @@ class Batch:
     rows
         The records in the order of the shard, with the columns of `SCHEMA`.
     next_iterator
-        Where to go on; None at the end of a closed shard.
+        Where to continue; None at the end of a closed shard.
     millis_behind_latest
-        How far the answer's end is behind the tip of the shard, in milliseconds, or `UNKNOWN_LAG`. An empty answer with
-        a value above 0 is a gap in the shard, not its end.
+        How far the response's end is behind the tip of the shard, in milliseconds, or `UNKNOWN_LAG`. An empty response
+        with a value above 0 is a gap in the shard, not its end.
     child_shards
-        Given with the last answer of a closed shard.
+        Given with the last response of a closed shard.
     dropped
         User records of aggregates that are not in `rows`, because the shard does not take their hash keys; by record,
         in the order of the shard.
     read_from, read_to
-        The sequence numbers of the answer's first and last record, whose rows may have been dropped.
+        The sequence numbers of the response's first and last record, whose rows may have been dropped.
     seen
         Up to when, by the service's clock, everything in the shard is delivered with this batch; None when not known.
     count, size
@@ -135,17 +145,17 @@ class Batch:
 
     @classmethod
     def part(cls, rows: pa.RecordBatch, read_from: str, read_to: str, dropped: tuple[Dropped, ...] = ()) -> Batch:
-        """Return a part of a response that is not its last one: that it lags says that more follows."""
+        """Return a part of a response that is not its last one: its lag says that more follows."""
         return cls(rows, None, UNKNOWN_LAG, (), dropped, read_from, read_to, is_part=True)
 
     def behind(self, sequence_number: str) -> Batch:
-        """Return the batch without what is in records up to a sequence number, that one included."""
+        """Return the batch without records up to and including a sequence number."""
         dropped = tuple(record for record in self.dropped if int(record.sequence_number) > int(sequence_number))
         return replace(self, rows=rows_behind(self.rows, sequence_number), dropped=dropped)
 
 
 def rows_behind(rows: pa.RecordBatch, sequence_number: str | None) -> pa.RecordBatch:
-    """Return the rows of one shard, which are in order, that stand behind a sequence number; all of them for None."""
+    """Return the rows of one shard, which are in order, after a sequence number; all of them for None."""
     if sequence_number is None:
         return rows
     numbers = rows.column("sequence_number")
@@ -154,7 +164,7 @@ def rows_behind(rows: pa.RecordBatch, sequence_number: str | None) -> pa.RecordB
 
 
 def decode_text(data: pa.Array, pool: pa.MemoryPool | None = None) -> tuple[pa.Array, pa.Array]:
-    """Split record bytes into text and what text cannot hold.
+    """Split record bytes into text, and the bytes that are not text.
 
     Parameters
     ----------
@@ -239,7 +249,7 @@ def in_range(rows: pa.RecordBatch, start: datetime | None, end: datetime | None)
 
 
 def as_frame(given: Any) -> Any:
-    """Return a column that stands alone as a frame of it, named ``value`` if it has no name; anything else as it is."""
+    """Return a single column as a frame of it, named ``value`` if it has no name; anything else as it is."""
     polars, pandas = sys.modules.get("polars"), sys.modules.get("pandas")
     if polars is not None and isinstance(given, polars.Series):
         return given.to_frame(given.name or "value")
@@ -259,7 +269,7 @@ def warm_up() -> None:
 
 
 class TableLike(ABC):
-    """What everything that holds rows offers; a subclass only has to give :meth:`to_arrow`."""
+    """The conversions of everything that holds rows; a subclass only defines :meth:`to_arrow`."""
 
     @abstractmethod
     def to_arrow(self) -> pa.Table:
@@ -279,7 +289,7 @@ class TableLike(ABC):
         return self.to_arrow().to_pandas()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Offer the rows to any library that speaks the Arrow PyCapsule protocol."""
+        """Export the rows to any library that supports the Arrow PyCapsule protocol."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def __len__(self) -> int:
@@ -298,6 +308,17 @@ class Records(TableLike):
         With the columns of `SCHEMA`.
     note
         Something to say about them in the display, for example that reading was interrupted.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> orders = kn.demo().read("orders", progress=False)
+    >>> orders
+    <Records: 1,000 rows>
+    >>> orders[0].partition_key
+    'Barbara'
+    >>> orders.head(2).to_pandas()["data"][0]
+    '{"order": 1, "customer": "Barbara", "item": "apples", "count": 1, "total": 1.9}'
     """
 
     def __init__(self, rows: pa.Table | pl.DataFrame, note: str = "") -> None:
@@ -305,7 +326,7 @@ class Records(TableLike):
         self.note = note
 
     def to_arrow(self) -> pa.Table:
-        """Return the rows as an Arrow table; copied when they are held by polars, whose text Arrow lays out anew."""
+        """Return the rows as an Arrow table; copied when polars holds them, whose layout of text is another one."""
         return self._rows if isinstance(self._rows, pa.Table) else as_arrow(self._rows)
 
     def to_polars(self) -> pl.DataFrame:
@@ -388,8 +409,10 @@ def _index(given: object) -> int:
     try:
         return operator.index(given)  # type: ignore[arg-type]
     except TypeError:
-        msg = f"rows are found by their numbers, not by this {type(given).__name__}"
-        raise ConfigError(msg, hint="records[0], records[-1], records[:10]; to_polars() has the columns") from None
+        raise ConfigError(
+            f"rows are indexed by integers and slices, not by this {type(given).__name__}",
+            hint="records[0], records[-1], records[:10]; to_polars() has the columns",
+        ) from None
 
 
 def _not_negative(n: int) -> int:
@@ -400,5 +423,5 @@ def _not_negative(n: int) -> int:
 
 def iter_records(rows: pa.RecordBatch) -> Iterator[Record]:
     """Yield the rows one by one."""
-    columns: list[list[Any]] = [rows.column(name).to_pylist() for name in Record._fields]
+    columns: list[list[object]] = [rows.column(name).to_pylist() for name in Record._fields]
     yield from map(Record._make, zip(*columns, strict=True))

@@ -1,6 +1,6 @@
-"""The end of a reader: one flag for all its threads, which everything that they wait in obeys.
+"""Stopping a reader: one flag for all its threads; every wait of these threads ends when it is set.
 
-A thread belongs to one reader at most. So a reader that is stopped disturbs nobody, though others share its source.
+A thread belongs to one reader at most. So stopping a reader does not disturb others of the same source.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from kinesis_nb.errors import Closed
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-LOOK_SECONDS = 0.25  # how often a thread looks that waits where nobody can wake it: in a socket, for a lock
+POLL_SECONDS = 0.25  # how often a thread checks the flag while nothing can wake it: in a socket, for a lock
 
 
 class Halt(threading.Event):
-    """Set once, for good."""
+    """A flag that is set once and never cleared."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Halt(threading.Event):
         self._wakers: list[Callable[[], object]] = []
 
     def set(self) -> None:
-        """Let every thread that obeys end, and wake those that wait."""
+        """End every thread that obeys the flag, and wake those that wait."""
         super().set()
         with self._lock:
             wakers = set(self._wakers)
@@ -35,7 +35,7 @@ class Halt(threading.Event):
 
     @contextmanager
     def obeyed(self) -> Generator[None]:
-        """Let this thread obey: what it waits in raises Closed once the flag is set."""
+        """Make this thread obey the flag: its waits raise Closed once the flag is set."""
         _of_thread.halt = self
         try:
             yield
@@ -63,12 +63,12 @@ _NEVER = Halt()
 
 
 def current() -> Halt:
-    """Return the flag that this thread obeys; one that is never set for a thread of nobody."""
+    """Return the flag that this thread obeys; one that is never set where it obeys none."""
     return _of_thread.halt or _NEVER
 
 
 def check() -> None:
-    """Raise Closed when this thread shall end."""
+    """Raise Closed when the flag of this thread is set."""
     if current().is_set():
         raise Closed("its reader was stopped")
 
@@ -79,9 +79,9 @@ def acquire(lock: threading.Lock) -> None:
     Raises
     ------
     Closed
-        When this thread shall end; the lock is not held then.
+        When the flag of this thread is set; the lock is not held then.
     """
-    while not lock.acquire(timeout=LOOK_SECONDS):
+    while not lock.acquire(timeout=POLL_SECONDS):
         check()
 
 

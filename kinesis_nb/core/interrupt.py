@@ -1,6 +1,6 @@
-"""Waiting that Ctrl-C ends, whatever handles the signal.
+"""Waits that Ctrl-C can end, whatever handles the signal.
 
-Python notices an interrupt between two steps of its own; a wait for a lock is a single step, which the signal breaks
+Python notices an interrupt between two of its own steps; a wait for a lock is a single step, which the signal breaks
 off. After polars was imported it does not any more: the handler that polars installs has such a wait resumed. So what
 a user waits for is waited for in turns of a quarter of a second, and what cannot be waited for in turns, because
 another library does it, runs in a thread of its own.
@@ -15,7 +15,7 @@ import time
 from concurrent import futures
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from kinesis_nb.core.halt import LOOK_SECONDS
+from kinesis_nb.core.halt import POLL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def wait_for(condition: threading.Condition, is_ready: Callable[[], object], tim
     while not is_ready():
         if (left := give_up - time.monotonic()) <= 0:
             return False
-        condition.wait(min(left, LOOK_SECONDS))
+        condition.wait(min(left, POLL_SECONDS))
     return True
 
 
@@ -40,20 +40,20 @@ def wait(event: threading.Event, timeout: float | None = None) -> bool:
     """Wait as `event.wait()` does; return whether it is set."""
     give_up = time.monotonic() + (float("inf") if timeout is None else timeout)
     while (left := give_up - time.monotonic()) > 0:
-        if event.wait(min(left, LOOK_SECONDS)):
+        if event.wait(min(left, POLL_SECONDS)):
             return True
     return event.is_set()
 
 
 def result_of(future: futures.Future[R]) -> R:
     """Wait for a future; return its result, or raise what it failed with."""
-    while not futures.wait([future], LOOK_SECONDS).done:
+    while not futures.wait([future], POLL_SECONDS).done:
         pass
     return future.result()
 
 
 def apart(function: Callable[P, R]) -> Callable[P, R]:
-    """Let the main thread, where interrupts are raised, call a function in a thread of its own.
+    """Make the main thread, where interrupts are raised, run a function in a thread of its own.
 
     For what waits in another library: interrupted, the caller leaves it there, and it ends by itself.
     """
@@ -82,7 +82,7 @@ def apart(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def load(*names: str) -> None:
-    """Import modules apart: numpy and polars cannot be imported any more after an import that was broken off."""
+    """Import modules apart: after an interrupted import numpy and polars cannot be imported any more."""
     if missing := set(names) - _loaded:
         _import(sorted(missing))
         _loaded.update(missing)

@@ -6,6 +6,7 @@ import difflib
 import re
 from dataclasses import dataclass
 
+from kinesis_nb.core.limits import KEY_CHARACTERS
 from kinesis_nb.errors import ConfigError
 
 _DIRECTIONS = ("northeast", "northwest", "southeast", "southwest", "north", "south", "east", "west", "central")
@@ -54,9 +55,18 @@ def check_stream_name(stream: object) -> str:
     ``..`` is refused although AWS would allow it: in practice it is a path that slipped in.
     """
     if not isinstance(stream, str) or not _STREAM.fullmatch(stream) or ".." in stream:
-        msg = f"{stream!r} is not the name of a stream"
-        raise ConfigError(msg, hint="1 to 128 letters, digits, '_', '.' and '-', without '..'")
+        raise ConfigError(
+            f"{stream!r} is not the name of a stream", hint="1 to 128 letters, digits, '_', '.' and '-', without '..'"
+        )
     return stream
+
+
+def check_partition_key(key: object) -> None:
+    """Raise ConfigError for anything but a partition key that a record can have."""
+    if not isinstance(key, str) or not 1 <= len(key) <= KEY_CHARACTERS:
+        raise ConfigError(
+            f"no record has the partition key {key!r:.40}", hint=f"keys are text of 1 to {KEY_CHARACTERS} characters"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +80,21 @@ class StreamArn:
 
     @classmethod
     def parse(cls, arn: object, region: str) -> StreamArn:
-        """Take an ARN apart, or raise ConfigError when it is none, or of another region than the source's."""
+        """Parse an ARN; raise ConfigError when it is not valid, or names another region than the source's."""
         match = _STREAM_ARN.fullmatch(str(arn))
         if match is None:
-            msg = f"{arn!r} is not the ARN of a stream"
             looks = "it looks like arn:aws:kinesis:us-east-1:123456789012:stream/orders"
             is_name = isinstance(arn, str) and _STREAM.fullmatch(arn)
-            raise ConfigError(msg, hint=f'explore("{arn}").summary.arn of the source is its ARN' if is_name else looks)
+            raise ConfigError(
+                f"{arn!r} is not the ARN of a stream",
+                hint=f'explore("{arn}").summary.arn of the source is its ARN' if is_name else looks,
+            )
         found = cls(**match.groupdict())
         if found.region != region:
-            msg = f"stream {found.stream!r} is in {found.region}, the source in {region}"
-            raise ConfigError(msg, hint=f'connect a source with region="{found.region}" for it')
+            raise ConfigError(
+                f"stream {found.stream!r} is in {found.region}, the source in {region}",
+                hint=f'connect a source with region="{found.region}" for it',
+            )
         return found
 
     def __str__(self) -> str:

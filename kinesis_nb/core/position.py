@@ -57,7 +57,7 @@ class StartingPosition:
         Parameters
         ----------
         pinned
-            The moment that "latest" stood for. A shard iterator that is lost before the first record came is made
+            The time that "latest" meant. A shard iterator that is lost before the first record came is re-created
             again at this time, because a second LATEST would skip what arrived in between.
         """
         return cls(Kind.LATEST, timestamp=pinned)
@@ -74,7 +74,7 @@ class StartingPosition:
             exact = datetime.fromisoformat(timestamp.isoformat()).replace(fold=timestamp.fold)
             moment = exact.astimezone(UTC)
         except (AttributeError, TypeError, ValueError, OverflowError):
-            raise ConfigError(f"{timestamp!r} is not a moment in a stream", hint="give a datetime") from None
+            raise ConfigError(f"{timestamp!r} is not a time in a stream", hint="give a datetime") from None
         if exact.tzinfo is None:
             warn(f"{exact} has no time zone and is taken as local time: {moment:%Y-%m-%d %H:%M:%S} UTC")
         return cls(Kind.AT_TIMESTAMP, timestamp=moment)
@@ -90,19 +90,20 @@ class StartingPosition:
         ----------
         seen
             When everything up to then is known to have been read: so a shard that was silent for longer than the
-            stream's retention can be told from one whose records were lost.
+            stream's retention can be distinguished from one whose records were lost.
         arrived
-            When that record arrived, if that is known: so it can be told whether the stream must still have it.
+            When that record arrived, if that is known: it says whether the stream must still have it.
         """
         if not sequence_number.isdecimal():
-            msg = f"{sequence_number!r} is not a sequence number"
-            raise ConfigError(msg, hint="a sequence number is a string of decimal digits")
+            raise ConfigError(
+                f"{sequence_number!r} is not a sequence number", hint="a sequence number is a string of decimal digits"
+            )
         return cls(Kind.AFTER_SEQUENCE_NUMBER, sequence_number=sequence_number, seen=seen, arrived=arrived)
 
     @classmethod
     @hinted
     def parse(cls, value: StartingPosition | str | datetime | timedelta, now: datetime) -> StartingPosition:
-        """Read what a user may write for a start or an end.
+        """Parse what a user may write for a start or an end.
 
         Parameters
         ----------
@@ -110,7 +111,7 @@ class StartingPosition:
             ``"trim_horizon"``, ``"latest"``, ``"now"``, a datetime (without time zone: local time), a timedelta
             before `now`, a text like ``"-15m"`` (s, m, h, d) or ``"2026-11-01T12:00Z"``, or a StartingPosition.
         now
-            The moment that ``"now"``, ``"-15m"`` and a timedelta are counted from.
+            The time that ``"now"``, ``"-15m"`` and a timedelta are counted from.
 
         Raises
         ------
@@ -177,7 +178,7 @@ class StartingPosition:
 
 
 def moment(given: StartingPosition | str | datetime | timedelta) -> StartingPosition | str | datetime | timedelta:
-    """Return a point in time that a user wrote as a position, so that it is warned of once; anything else as it is."""
+    """Convert a time to a position, so that a warning is given once; return anything else as it is."""
     if isinstance(given, datetime) or (isinstance(given, str) and _ISO.match(given.strip())):
         return StartingPosition.parse(given, datetime.now(UTC))
     return given
@@ -196,13 +197,13 @@ def check_end(start: StartingPosition, end: StartingPosition) -> datetime:
     Raises
     ------
     ConfigError
-        When the end is not a time, or lies before the start.
+        When the end is not a time, or is before the start.
     """
     if end.kind is not Kind.AT_TIMESTAMP or end.timestamp is None:
         raise ConfigError(f"a read cannot end at {end!r}", hint='use "now", a datetime or a text like "-5m"')
     if start.timestamp is not None and start.timestamp > end.timestamp:
         raise ConfigError(
-            f"the start {start.timestamp.astimezone(UTC)} lies after the end {end.timestamp.astimezone(UTC)}",
+            f"the start {start.timestamp.astimezone(UTC)} is after the end {end.timestamp.astimezone(UTC)}",
             hint="swap them, or leave end out to read up to now",
         )
     return end.timestamp + timedelta(microseconds=-end.timestamp.microsecond % 1000)

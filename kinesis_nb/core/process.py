@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PROBE_SECONDS = 3.0  # what polars is asked takes milliseconds where it has its threads
+PROBE_SECONDS = 3.0  # the query takes milliseconds where polars has its threads
 _HINT = "start the child with the multiprocessing method 'spawn' (or 'forkserver'), and connect() there"
 _SPECIAL = {"__len__", "__iter__", "__enter__", "__repr__"}
 
@@ -40,7 +40,7 @@ def of_one_process(cls: type[T]) -> type[T]:
     made: Callable[..., None] = cls.__init__
 
     @functools.wraps(made)
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+    def init(self: object, *args: object, **kwargs: object) -> None:
         object.__setattr__(self, "_process", os.getpid())
         made(self, *args, **kwargs)
 
@@ -55,9 +55,9 @@ def of_one_process(cls: type[T]) -> type[T]:
     return cls
 
 
-def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
+def _checked(method: Callable[..., object]) -> Callable[..., object]:
     @functools.wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Any, *args: object, **kwargs: object) -> object:
         check_process(self._process)
         return method(self, *args, **kwargs)
 
@@ -65,7 +65,7 @@ def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_polars() -> None:
-    """Raise ForkedProcess in a child in which polars would wait for the threads that it had in the parent, for ever."""
+    """Raise ForkedProcess in a child in which polars would hang, waiting for the threads that it had in the parent."""
     if not polars_works():
         raise ForkedProcess(
             f"polars had its threads in the parent of process {os.getpid()}, and does not work without them",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
-import pyarrow as pa
 
 from kinesis_nb.core.frames import SCHEMA
 from kinesis_nb.core.shards import hash_key
@@ -17,16 +16,18 @@ from kinesis_nb.errors import ConfigError, TableError, warn
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    import pyarrow as pa
+
     from kinesis_nb.core.shards import Shard
 
 COLUMNS = [name for name in SCHEMA.names if name != "foundry_ingestion_timestamp"]  # that one comes with the commit
 MOST_SHOWN = 300  # characters of an expression, in a message
-_ONE_TABLE = "a table keeps one selection for good: give the same options, or a new place"
+_ONE_TABLE = "a table keeps the selection that it was made with: give the same options, or a new place"
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A polars expression, and what tells it from others.
+    """A polars expression, and what identifies it.
 
     Attributes
     ----------
@@ -131,8 +132,9 @@ class Selection:
     def check_listed(self, stream: str, listing: Iterable[Shard]) -> None:
         """Raise ConfigError for a shard that the stream does not have."""
         if missing := sorted((self.shards or set()) - {shard.shard_id for shard in listing}):
-            msg = f"stream {stream!r} has no shard {', '.join(missing)}"
-            raise ConfigError(msg, hint=f"explore({stream!r}).shards lists them")
+            raise ConfigError(
+                f"stream {stream!r} has no shard {', '.join(missing)}", hint=f"explore({stream!r}).shards lists them"
+            )
 
     # --- in the properties of a table
 
@@ -140,7 +142,7 @@ class Selection:
         """Return what a table records of it; empty when every record is kept as it is."""
         if self == EVERYTHING:
             return ""
-        chosen: dict[str, Any] = {
+        chosen: dict[str, object] = {
             "shards": None if self.shards is None else sorted(self.shards),
             "key": self.key,
             "where": self.where and self.where.text,
@@ -153,13 +155,13 @@ class Selection:
 
     def __str__(self) -> str:
         """As the arguments of a call."""
-        return _told(json.loads(self.record() or "{}"))
+        return _as_arguments(json.loads(self.record() or "{}"))
 
 
 EVERYTHING = Selection()
 
 
-def _told(record: dict[str, Any]) -> str:
+def _as_arguments(record: dict[str, object]) -> str:
     shown = [f"{name}={record[name]!r}" for name in ("shards", "key", "decompress") if name in record]
     shown += [f"where={record['where']:.{MOST_SHOWN}}"] if "where" in record else []
     return ", ".join(shown) or "every record"
@@ -180,11 +182,11 @@ def check_same(recorded: str, wanted: str, uri: str) -> None:
         texts = [(one.pop("digest"), one.pop("where"))[1] for one in (found, given)]
         if found == given and texts[0] != texts[1]:
             warn(
-                f"{uri} was made with where={texts[0]} by polars {versions[0]}; whether where={texts[1]} means the same"
-                " cannot be told, and is assumed"
+                f"{uri} was made with where={texts[0]} by polars {versions[0]}; this call's where={texts[1]}"
+                " cannot be compared with it, and is assumed to mean the same"
             )
     if found != given:
-        shown = _told(json.loads(recorded or "{}")), _told(json.loads(wanted or "{}"))
+        shown = _as_arguments(json.loads(recorded or "{}")), _as_arguments(json.loads(wanted or "{}"))
         differs = "" if shown[0] != shown[1] else ", which differs in what is not shown"
         raise TableError(f"{uri} keeps {shown[0]}, and this call asks for {shown[1]}{differs}", hint=_ONE_TABLE)
 
@@ -192,18 +194,36 @@ def check_same(recorded: str, wanted: str, uri: str) -> None:
 def check_row_by_row(expression: pl.Expr) -> None:
     """Raise ConfigError for an expression whose value for a row depends on other rows, or that cannot be applied.
 
-    Rows come in batches, which are cut anew after a restart, so it would mean something else each time. The planner of
-    polars knows: it filters before it sorts only where the order and the other rows do not matter.
+    A sync cuts its rows into batches differently after a restart, so it would mean something else each time.
     """
-    empty = pl.DataFrame(pa.RecordBatch.from_pylist([], SCHEMA)).select(COLUMNS)
+    empty = pl.DataFrame(SCHEMA.empty_table()).select(COLUMNS)
     try:
-        plan = empty.lazy().sort("sequence_number").filter(expression).explain()
+        empty.lazy().filter(expression).explain()  # an unknown column, or a result other than true or false
+        is_across = depends_on_other_rows(expression, empty)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        msg = f"where= cannot be applied: {str(error).splitlines()[0]}"
-        hint = f"a sync has the columns {', '.join(COLUMNS)} to choose by"
-        raise ConfigError(msg, hint=hint) from error
-    if plan.lstrip().startswith("FILTER"):
+        raise ConfigError(
+            f"where= cannot be applied: {str(error).splitlines()[0]}",
+            hint=f"a sync has the columns {', '.join(COLUMNS)} to choose by",
+        ) from error
+    if is_across:
         raise ConfigError(
             "where= looks across rows, and a sync filters batch by batch",
             hint="keep the rows, and apply it to the table: sync.scan().filter(…)",
         )
+
+
+def depends_on_other_rows(expression: pl.Expr, empty: pl.DataFrame) -> bool:
+    """Return whether the value of an expression in one row depends on other rows.
+
+    The optimizer of polars knows: it cuts the rows before it computes an expression only where the other rows make no
+    difference. (``Expr.meta.is_row_separable`` sees no further than the outermost function. What an expression computes
+    twice would become a column of its own, below which no cut is moved.)
+
+    Parameters
+    ----------
+    empty
+        A frame without rows that has the columns.
+    """
+    query = empty.lazy().with_columns(expression.alias("mask")).slice(1, 2)
+    plan = query.explain(optimizations=pl.QueryOptFlags(comm_subexpr_elim=False))
+    return not plan.lstrip().startswith("WITH_COLUMNS")

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
-from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.errors import MalformedResponse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 MAX_HASH_KEY = 2**128 - 1
-_MOST_SHOWN = 4  # shards of a circle, in an error
+_MOST_SHOWN = 4  # shards of a cycle, in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,13 @@ class Shard:
         The first and last 128-bit hash key that the shard takes, both included.
     starting_sequence_number, ending_sequence_number
         Decimal text. An open shard has no ending one.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> shard = kn.demo().explore("orders").shard_for("Ada")
+    >>> shard.shard_id, shard.is_open, shard.parents
+    ('shardId-000000000000', True, ())
     """
 
     shard_id: str
@@ -45,15 +52,12 @@ class Shard:
 
 
 def hash_key(partition_key: str) -> int:
-    """Return the 128-bit hash key by which the service chooses the shard of a record (AWS.
-
-    MD5 of the partition key).
-    """
+    """Return the 128-bit hash key by which the service chooses the shard of a record: the MD5 of its partition key."""
     return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest(), "big")
 
 
 def has_hole(listing: Iterable[Shard]) -> bool:
-    """Return whether a listing lacks a shard: some hash keys belong to none that is open."""
+    """Return whether a listing lacks a shard: no open shard takes some of the hash keys."""
     reached = 0
     for low, high in sorted(shard.hash_range for shard in listing if shard.is_open):
         if low > reached:
@@ -67,17 +71,18 @@ def parents_first(parents: Mapping[str, Sequence[str]]) -> list[str]:
 
     Raises
     ------
-    MalformedAnswer
-        When a shard is its own ancestor, which is no shard of Kinesis.
+    MalformedResponse
+        When a shard is its own ancestor, which no shard of Kinesis can be.
     """
     try:
         return list(TopologicalSorter(parents).static_order())
     except CycleError as error:
         around: list[str] = error.args[1]
         shown = " <- ".join(around[:_MOST_SHOWN]) + (" <- …" if len(around) > _MOST_SHOWN else "")
-        msg = f"a shard is listed as its own ancestor: {shown}"
-        raise MalformedAnswer(
-            msg, hint="no such listing comes from Kinesis: check endpoint_url", retryable=True
+        raise MalformedResponse(
+            f"a shard is listed as its own ancestor: {shown}",
+            hint="Kinesis sends no such listing: check endpoint_url",
+            retryable=True,
         ) from None
 
 
@@ -118,14 +123,14 @@ class ShardTracker:
         self._gone: list[Shard] = []  # known from an earlier listing only
 
     def observe(self, shards: Iterable[Shard]) -> None:
-        """Take in a listing; what is known already is kept, so a stale listing takes nothing away.
+        """Add a listing; what is known already is kept, so a stale listing removes nothing.
 
         A shard that is not listed, while its children are, has left the stream.
 
         Raises
         ------
-        MalformedAnswer
-            When a shard would be its own ancestor: it could never be read. Nothing is taken in then.
+        MalformedResponse
+            When a shard would be its own ancestor: it could never be read. Nothing is added then.
         """
         listed = {shard.shard_id: shard for shard in shards}
         self._take_in(listed)
@@ -146,11 +151,11 @@ class ShardTracker:
         return self._shards.get(shard_id)
 
     def observe_new(self, shards: Iterable[Shard]) -> None:
-        """Take in children as the last answer of their parent names them; a listing knows more, so it wins.
+        """Add children as the last response of their parent names them; a listing knows more, so it wins.
 
         Raises
         ------
-        MalformedAnswer
+        MalformedResponse
             As :meth:`observe` does.
         """
         new = {shard.shard_id: shard for shard in shards if shard.shard_id not in self._shards}
@@ -203,7 +208,7 @@ class ShardTracker:
         )
 
     def _has_unknown_parent(self, shard: Shard) -> bool:
-        """Whether a parent may be one that no listing has shown yet; one that a listing lacks has left."""
+        """Whether a parent may not have been listed yet; a parent that a listing lacks has left the stream."""
         return shard.shard_id in self._unlisted and any(parent not in self._shards for parent in shard.parents)
 
     @property

@@ -16,8 +16,6 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import polars as pl
-
     from kinesis_nb.core.frames import Batch
     from kinesis_nb.core.names import StreamArn
     from kinesis_nb.core.position import StartingPosition
@@ -36,6 +34,13 @@ class StreamSummary:
         How long a record stays, in hours.
     encryption
         ``"KMS"`` or ``"NONE"``.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> summary = kn.demo().explore("orders").summary
+    >>> summary.status, summary.retention
+    ('ACTIVE', 24)
     """
 
     name: str
@@ -49,7 +54,7 @@ class StreamSummary:
 
 @dataclass(frozen=True, slots=True)
 class StreamExtras:
-    """What only ``DescribeStreamSummary`` says of a stream, which no reader needs; None where the server says nothing.
+    """What only ``DescribeStreamSummary`` says of a stream; no reader needs it. None where the server does not say.
 
     Attributes
     ----------
@@ -69,7 +74,7 @@ class StreamExtras:
 
 
 class ServerTime(NamedTuple):
-    """The service's clock stands between these two."""
+    """The service's clock is between these two."""
 
     earliest: datetime
     latest: datetime
@@ -87,8 +92,16 @@ class PutResult(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
     error_message: str | None = None
 
 
-class Listings(Protocol):
-    """The calls that tell what there is. Whatever goes wrong is a :class:`~kinesis_nb.errors.KinesisError`."""
+class ServerClock(Protocol):
+    """What is known of the service's clock; no call is made."""
+
+    def server_time(self) -> ServerTime:
+        """Return between which two times the service's clock is."""
+        ...
+
+
+class Listings(ServerClock, Protocol):
+    """The calls that list and describe streams. Whatever goes wrong is a :class:`~kinesis_nb.errors.KinesisError`."""
 
     def list_streams(self) -> list[str]:
         """Return the names of all streams."""
@@ -106,20 +119,48 @@ class Listings(Protocol):
         """Return all shards that hold records or may still take some."""
         ...
 
-    def server_time(self) -> ServerTime:
-        """Return what is known of the service's clock."""
+
+class Reader(Listings, Protocol):
+    """The calls that read a stream."""
+
+    def get_shard_iterator(self, stream: str, shard_id: str, position: StartingPosition) -> str:
+        """Return a shard iterator; it lives 5 minutes."""
+        ...
+
+    def get_records(self, stream: str, shard: Shard, iterator: str, limit: int) -> Batch:
+        """Return the next records of a shard, at most `limit` (at most 10,000) and 10 MiB; its parts are unpacked."""
+        ...
+
+
+class Writer(Listings, Protocol):
+    """The calls that write to a stream."""
+
+    def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:
+        """Write up to 500 records, encoded by :mod:`kinesis_nb.wire.putting`; the results are in their order.
+
+        Raises a retryable ServiceError when the outcome is not known, and InvalidRequest for records that the service
+        will never take.
+        """
+        ...
+
+    def find(self, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
+        """Return the shard that each encoded record is in; None for one that has not arrived since a time.
+
+        Only for aggregates: each of them differs from all other records. Reads the stream, which a writer's policy need
+        not allow.
+        """
         ...
 
 
 class Prober(Protocol):
-    """Tells what is allowed, and what a stream is called in a policy."""
+    """Finds out what is allowed, and what a stream is called in a policy."""
 
     def may(self, action: str, stream: str) -> bool | None:
         """Return whether an action on a stream is allowed, without doing it; None when that cannot be asked."""
         ...
 
     def customer_key(self, stream: str) -> str | None:
-        """Return the key of the customer's own that encrypts a stream; None when there is none, or nobody may tell."""
+        """Return the key of the customer's own that encrypts a stream; None without one, or when it may not be seen."""
         ...
 
     def stream_arn(self, stream: str) -> str | None:
@@ -131,44 +172,16 @@ class Prober(Protocol):
         ...
 
 
-class Kinesis(Listings, Prober, Protocol):
-    """All calls the engine makes."""
-
-    def get_shard_iterator(self, stream: str, shard_id: str, position: StartingPosition) -> str:
-        """Return a shard iterator; it lives 5 minutes."""
-        ...
-
-    def get_records(self, stream: str, shard: Shard, iterator: str, limit: int) -> Batch:
-        """Return the next records of a shard, at most `limit` (at most 10,000) and 10 MiB; its parts are unpacked."""
-        ...
+class Lender(Protocol):
+    """Lends the credentials of a source to the store of its table."""
 
     def storage_options(self) -> dict[str, str]:
-        """Return the region and the credentials of this moment, by the names that object stores take them by."""
+        """Return the region and the current credentials, by the names that object stores take them by."""
         ...
 
-    def encode_records(self, keys: pl.Series, data: pl.Series) -> list[bytes]:
-        """Return records in the form that :meth:`put_records` takes; no call is made."""
-        ...
 
-    def aggregate(self, partition_key: str, data: Sequence[bytes]) -> bytes:
-        """Return the data of one record that holds several of the same key (KPL format); no call is made."""
-        ...
-
-    def find(self, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
-        """Return the shard that each encoded record is in; None for one that did not arrive since a moment.
-
-        Only for aggregates: each of them differs from all other records. Reads the stream, which a writer's policy need
-        not allow.
-        """
-        ...
-
-    def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:
-        """Write up to 500 encoded records; the results are in their order.
-
-        Raises a retryable ServiceError when the outcome is not known, and InvalidRequest for records that the service
-        will never take.
-        """
-        ...
+class Kinesis(Reader, Writer, Prober, Lender, Protocol):
+    """Everything that the engine asks of the service. Only its makers need all; users take the part that they need."""
 
 
 class Clock(Protocol):

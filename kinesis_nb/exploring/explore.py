@@ -1,4 +1,4 @@
-"""A look at a source: its streams, their shards, a sample of their records."""
+"""What a source holds: its streams, their shards, a sample of their records."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from kinesis_nb.core.arguments import check_count, hinted
 from kinesis_nb.core.frames import Records
 from kinesis_nb.core.halt import Halt
 from kinesis_nb.core.interrupt import result_of
+from kinesis_nb.core.names import check_partition_key
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.shards import hash_key
 from kinesis_nb.core.transport import StreamExtras, StreamSummary
 from kinesis_nb.display import plain, table_html
-from kinesis_nb.errors import AccessDenied, ConfigError, KinesisError, ServiceError, StreamNotFound, closest
+from kinesis_nb.errors import AccessDenied, KinesisError, ServiceError, StreamNotFound, closest
 from kinesis_nb.exploring.lineage import Lineage
 from kinesis_nb.reading.pace import PART_BYTES
 
@@ -28,26 +29,38 @@ if TYPE_CHECKING:
     import polars as pl
 
     from kinesis_nb.core.frames import Batch
-    from kinesis_nb.core.retry import Patient
+    from kinesis_nb.core.retry import RetryingReader
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.jsontext.infer import Schema
 
 _DENIED = "not permitted"
 _EXTRAS = [field.name for field in fields(StreamExtras) if field.name not in {"arn", "created_at"}]  # see the summary
 _AT_ONCE = 8  # shards that are asked at the same time
-_LOOK_BACK = (timedelta(minutes=1), timedelta(minutes=15), timedelta(hours=4))
+_SAMPLE_SPANS = (timedelta(minutes=1), timedelta(minutes=15), timedelta(hours=4))
 
-ReadWindow = Callable[[str, StartingPosition, int | None, int | None], Records]
+ReadRange = Callable[[str, StartingPosition, int | None, int | None], Records]
 """Reads a stream from a position up to now.
 
-Stream, position, limit, newest (see :func:`kinesis_nb.reading.read.read_window`).
+Stream, position, limit, newest (see :func:`kinesis_nb.reading.read.read_range`).
 """
 
 
 class StreamView:
-    """One stream; everything is asked for when you ask for it, and asked once."""
+    """One stream; each part is requested when first used, and only once.
 
-    def __init__(self, kinesis: Patient, name: str, read: ReadWindow) -> None:
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> orders = kn.demo().explore("orders")
+    >>> orders.shards.select("shard_id", "state").rows()
+    [('shardId-000000000000', 'open'), ('shardId-000000000001', 'open')]
+    >>> orders.sample(3)
+    <Records: 3 rows>
+    >>> orders.shard_for("Ada").shard_id
+    'shardId-000000000000'
+    """
+
+    def __init__(self, kinesis: RetryingReader, name: str, read: ReadRange) -> None:
         self.name = name
         self._kinesis, self._read = kinesis, read
 
@@ -60,14 +73,14 @@ class StreamView:
     def extras(self) -> Mapping[str, object]:
         """Consumers, how records find their shard, channels and queues; ``"not permitted"`` without that permission.
 
-        Needs ``kinesis:DescribeStreamSummary``; None is what the server does not say.
+        Needs ``kinesis:DescribeStreamSummary``; None where the server does not say.
         """
         try:
             found = asdict(self._kinesis.describe_extras(self.name))
             return {name: found[name] for name in _EXTRAS}
         except AccessDenied:
             return dict.fromkeys(_EXTRAS, _DENIED)
-        except KinesisError:  # a server that does not know the call; it is no reason to show nothing
+        except KinesisError:  # a server that does not know the call; the rest is shown all the same
             return dict.fromkeys(_EXTRAS)
 
     @cached_property
@@ -107,7 +120,7 @@ class StreamView:
         if not newest:
             return self._read(self.name, StartingPosition.trim_horizon(), n, None)
         now = self._kinesis.server_time().earliest
-        for back in _LOOK_BACK:
+        for back in _SAMPLE_SPANS:
             found = self._read(self.name, StartingPosition.at(now - back), None, n)
             if len(found) >= n:
                 return found.last(n)
@@ -129,15 +142,16 @@ class StreamView:
         ConfigError
             For a key that no record can have.
         """
-        if not 1 <= len(key) <= 256:  # noqa: PLR2004 - AWS: characters of a partition key
-            msg = f"no record has a partition key of {len(key)} characters"
-            raise ConfigError(msg, hint="partition keys have 1 to 256 characters")
+        check_partition_key(key)
         hashed = hash_key(key)
         for shard in self._listing:
             if shard.is_open and shard.hash_range[0] <= hashed <= shard.hash_range[1]:
                 return shard
-        msg = f"no open shard of {self.name!r} takes {key!r} now"
-        raise ServiceError(msg, hint="the stream was changing when it was listed: explore it again", retryable=True)
+        raise ServiceError(
+            f"no open shard of {self.name!r} takes {key!r} now",
+            hint="the stream was changing when it was listed: explore it again",
+            retryable=True,
+        )
 
     @hinted
     def schema(self, n: int = 1_000, *, max_fields: int = 500) -> Schema:
@@ -148,7 +162,7 @@ class StreamView:
         Parameters
         ----------
         max_fields
-            Keep so many fields, the most frequent ones. An object within a record with more names stays JSON text.
+            How many fields to keep, the most frequent ones first. An object with more names stays JSON text.
         """
         from kinesis_nb.jsontext.infer import infer_schema
 
@@ -174,8 +188,8 @@ class StreamView:
         Returns
         -------
         polars.DataFrame
-            `shard_id`, `state`, `lag` (``MillisBehindLatest`` of the first answer; zero: nothing to read) and `oldest`,
-            the arrival of the oldest record; null when there is none, or a stretch without records before it.
+            `shard_id`, `state`, `lag` (``MillisBehindLatest`` of the first response; zero: nothing to read) and
+            `oldest`, the arrival of the oldest record; null when there is none, or a stretch without records before it.
         """
         import polars as pl
 
@@ -234,6 +248,13 @@ class Heat:
     shards, keys
         The shards in the order of the listing, the keys from the hottest: `records` and `bytes` (data and key) in the
         sample, their shares from 0 to 1, and whether it is `hot`.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> heat = kn.demo().explore("orders").heat()
+    >>> heat.shards["records"].sum(), len(heat.keys)
+    (1000, 10)
     """
 
     shards: pl.DataFrame
@@ -289,20 +310,29 @@ def _shown(value: object) -> object:
 
 
 class Catalog(Mapping[str, StreamView]):
-    """The streams of a source by name; displays as a table."""
+    """The streams of a source by name; displays as a table.
 
-    def __init__(self, kinesis: Patient, region: str, read: ReadWindow) -> None:
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> catalog = kn.demo().explore()
+    >>> sorted(catalog)
+    ['clicks', 'orders', 'results']
+    >>> catalog["orders"].summary.arn
+    'arn:aws:kinesis:us-east-1:000000000000:stream/orders'
+    """
+
+    def __init__(self, kinesis: RetryingReader, region: str, read: ReadRange) -> None:
         self._kinesis, self._region, self._read = kinesis, region, read
-        self._views: dict[str, StreamView] = {}  # a traceback may show it before its names are known
+        self._views: dict[str, StreamView] = {}  # a traceback may show this object before its names are known
         self._views = {name: StreamView(kinesis, name, read) for name in _names(kinesis)}
 
     def __getitem__(self, name: str) -> StreamView:
         try:
             return self._views[name]
         except KeyError:
-            msg = f"no stream {name!r} in {self._region}"
             hint = closest(name, self._views) or "connect(region=...) chooses another region"
-            raise StreamNotFound(msg, hint=hint) from None
+            raise StreamNotFound(f"no stream {name!r} in {self._region}", hint=hint) from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._views
@@ -355,7 +385,7 @@ class Catalog(Mapping[str, StreamView]):
         return f"<Catalog {self._region}: {', '.join(names[:_MOST_NAMES])}{more}>"
 
 
-def _names(kinesis: Patient) -> list[str]:
+def _names(kinesis: RetryingReader) -> list[str]:
     try:
         return kinesis.list_streams()
     except AccessDenied as error:

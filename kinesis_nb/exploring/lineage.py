@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
 
 from kinesis_nb.core.shards import MAX_HASH_KEY
 from kinesis_nb.display import cell, plain
@@ -20,23 +22,9 @@ _LINE, _LETTER = 13, 7  # pixels a line of text is high, a letter wide
 _GAP = 2
 _MOST_LINES = 40
 
-_STYLE = (
-    "<style>"
-    ".knb-lineage{overflow-x:auto;font:var(--jp-ui-font-size1,13px)/1.5 var(--jp-ui-font-family,system-ui,sans-serif);"
-    "color:var(--jp-ui-font-color1,inherit)}"
-    ".knb-lineage p{margin:0 0 6px;color:var(--jp-ui-font-color2,inherit)}"
-    ".knb-lineage svg{display:block;max-width:none}"
-    ".knb-lineage text{font-size:11px;fill:var(--jp-ui-font-color1,currentColor)}"
-    ".knb-lineage rect{stroke-width:1;fill-opacity:.16;stroke-opacity:.7;"
-    "fill:currentColor;stroke:var(--jp-ui-font-color3,currentColor)}"
-    ".knb-lineage .open rect{fill-opacity:.35;fill:var(--jp-brand-color1,#1976d2);"
-    "stroke:var(--jp-brand-color1,#1976d2)}"
-    ".knb-lineage i{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 1em;vertical-align:-.05em;"
-    "border:1px solid currentColor;background:color-mix(in srgb,currentColor 16%,transparent)}"
-    ".knb-lineage i.open{border-color:var(--jp-brand-color1,#1976d2);"
-    "background:color-mix(in srgb,var(--jp-brand-color1,#1976d2) 35%,transparent)}"
-    "</style>"
-)
+# To be read on a light page and on a dark one: an image does not know the theme of the page it is in.
+_FILL = {"open": "#1976d2", "closed": "#6b6b6b"}
+_LETTERS = 'font-family="system-ui,sans-serif" font-size="11" fill="#fff"'
 
 
 class Lineage:
@@ -44,7 +32,16 @@ class Lineage:
 
     Shown as a picture in a notebook: time goes to the right, the hash keys from top to bottom. A shard is as high as
     its share of the hash keys (a very small one is drawn higher) and reaches from its birth to that of its children:
-    what lies to the right of a shard came out of it, and the right edge is the stream of today.
+    the shards to the right of one came out of it, and the right edge is the stream as it is now.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> lineage = kn.demo().explore("orders").lineage
+    >>> print(lineage)
+    orders: 2 open and 0 closed shards
+    >>> lineage.svg.startswith("<svg")
+    True
     """
 
     def __init__(self, stream: str, shards: Sequence[Shard]) -> None:
@@ -75,28 +72,43 @@ class Lineage:
                     ready.append(child)
         return born
 
-    def _repr_html_(self) -> str:
+    @cached_property
+    def svg(self) -> str:
+        """The picture, as an SVG document."""
+        boxes, width, height = self._boxes()
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height:.0f}" {_LETTERS}>'
+            f"{''.join(map(_drawn, boxes))}</svg>"
+        )
+
+    def _boxes(self) -> tuple[list[_Box], int, float]:
+        """Return a box for each shard, and the width and height of all of them."""
         born = self.generations
         columns = max(born.values(), default=0) + 1
         width = max(_NARROWEST, min(_WIDEST, _LONGEST // columns))
         place = _places(self._shards.values())
-        height = max(place.values(), default=0.0)
-        boxes = "".join(
-            _box(
-                self._shards[shard_id],
-                (born[shard_id] * width, place[self._shards[shard_id].hash_range[0]]),
-                (
-                    min((born[child] for child in self.children[shard_id]), default=columns) * width,
-                    place[self._shards[shard_id].hash_range[1] + 1],
-                ),
+        boxes = [
+            _Box(
+                shard := self._shards[shard_id],
+                born[shard_id] * width,
+                place[shard.hash_range[0]],
+                min((born[child] for child in self.children[shard_id]), default=columns) * width,
+                place[shard.hash_range[1] + 1],
             )
             for shard_id in born
-        )
+        ]
+        return boxes, columns * width, max(place.values(), default=0.0)
+
+    def _repr_html_(self) -> str:
+        # An image: of an <svg> and a <style>, GitHub and notebooks that are not trusted keep nothing but the text
+        picture = b64encode(self.svg.encode()).decode()
+        areas = "".join(map(_area, self._boxes()[0]))
+        name = f"knb-{crc32(self.svg.encode()):08x}"
         label = cell(f"{self}; time goes to the right, hash keys from top to bottom")
         return (
-            f'{_STYLE}<div class="knb-lineage"><p>{cell(self)}<i class="open"></i>open<i></i>closed</p>'
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{columns * width}" height="{height:.0f}" role="img" '
-            f'aria-label="{label}">{boxes}</svg></div>'
+            f'<div class="knb-lineage" style="overflow-x:auto"><p>{cell(self)} (open: blue, closed: grey)</p>'
+            f'<img src="data:image/svg+xml;base64,{picture}" alt="{label}" usemap="#{name}" style="max-width:none">'
+            f'<map name="{name}">{areas}</map></div>'
         )
 
     def __str__(self) -> str:
@@ -118,7 +130,7 @@ def _share(shard: Shard) -> float:
 
 
 def _places(shards: Collection[Shard]) -> dict[int, float]:
-    """Return how far down each hash key stands at which a shard begins or ends.
+    """Return how far down to draw each hash key at which a shard begins or ends.
 
     To scale, but with room for a line of text in the thinnest shard as long as they are not too many.
     """
@@ -131,24 +143,46 @@ def _places(shards: Collection[Shard]) -> dict[int, float]:
     )  # without shards there is one height too many
 
 
-def _box(shard: Shard, start: tuple[float, float], end: tuple[float, float]) -> str:
-    """Return a shard as a box between two corners, and of its name and share what fits."""
-    (left, top), (right, bottom) = start, end
-    gap = min(_GAP, (bottom - top) / 4)
-    width, height = right - left - gap, bottom - top - gap
-    number = shard.shard_id.removeprefix("shardId-").lstrip("0") or "0"
-    share = f"{100 * _share(shard):.3g} %"
-    lines = [number, share][: int(height // _LINE)]
-    y = (top + bottom) / 2 + 4 - (_LINE / 2) * (len(lines) - 1)
+class _Box(NamedTuple):
+    """Where a shard stands in the picture, in pixels."""
+
+    shard: Shard
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def share(self) -> str:
+        return f"{100 * _share(self.shard):.3g} %"
+
+    @property
+    def state(self) -> str:
+        return "open" if self.shard.is_open else "closed"
+
+
+def _drawn(box: _Box) -> str:
+    """Return a box as SVG, with what fits of the shard's number and share."""
+    gap = min(_GAP, (box.bottom - box.top) / 4)
+    width, height = box.right - box.left - gap, box.bottom - box.top - gap
+    number = box.shard.shard_id.removeprefix("shardId-").lstrip("0") or "0"
+    lines = [number, box.share][: int(height // _LINE)]
+    y = (box.top + box.bottom) / 2 + 4 - (_LINE / 2) * (len(lines) - 1)
     text = "".join(
-        f'<text x="{left + 6:.1f}" y="{y + n * _LINE:.1f}">{cell(line)}</text>'
+        f'<text x="{box.left + 6:.1f}" y="{y + n * _LINE:.1f}">{cell(line)}</text>'
         for n, line in enumerate(lines)
         if len(line) * _LETTER + 8 <= width
     )
-    state = "open" if shard.is_open else "closed"
-    parents = f"from {', '.join(shard.parents)}" if shard.parents else "no parent"
     return (
-        f'<g class="{state}"><title>{cell(f"{shard.shard_id}, {state}, {share} of the hash keys, {parents}")}</title>'
-        f'<rect x="{left + gap / 2:.1f}" y="{top + gap / 2:.1f}" width="{width:.1f}" height="{height:.1f}" rx="2"/>'
-        f"{text}</g>"
+        f'<g class="{box.state}"><rect x="{box.left + gap / 2:.1f}" y="{box.top + gap / 2:.1f}" '
+        f'width="{width:.1f}" height="{height:.1f}" rx="2" fill="{_FILL[box.state]}"/>{text}</g>'
     )
+
+
+def _area(box: _Box) -> str:
+    """Return the part of the picture that says, under the pointer, which shard it is."""
+    shard = box.shard
+    parents = f"from {', '.join(shard.parents)}" if shard.parents else "no parent"
+    title = cell(f"{shard.shard_id}, {box.state}, {box.share} of the hash keys, {parents}")
+    coords = ",".join(f"{edge:.0f}" for edge in box[1:])
+    return f'<area shape="rect" coords="{coords}" title="{title}"/>'

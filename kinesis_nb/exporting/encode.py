@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.core.frames import SCHEMA, decode_text
+from kinesis_nb.core.limits import KEY_CHARACTERS
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporting.json_rows import json_objects, json_texts
 from kinesis_nb.exporting.refusals import NOT_OURS, OURS, converted, reading
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     Encode = Callable[[dict[str, Any]], bytes | str]
 
-KEY_CHARACTERS = 256  # AWS: characters, not bytes
 KEY, DATA, RAW = "partition_key", "data", "data_raw"  # the columns of a synced table that make a record
 _OF_RECORDS = {*SCHEMA.names, "shard_offset"}  # what a table of records says about each of them
 _SHOWN = 10  # row numbers in a message

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import polars.selectors as cs
 
+from kinesis_nb.core.limits import KEY_CHARACTERS
 from kinesis_nb.errors import warn
 from kinesis_nb.exporting.encode import (
     DATA,
     KEY,
-    KEY_CHARACTERS,
     Payload,
     hashed_keys,
     partition_column,
@@ -20,13 +21,14 @@ from kinesis_nb.exporting.encode import (
 )
 from kinesis_nb.exporting.lane import Entry
 from kinesis_nb.exporting.refusals import reading
+from kinesis_nb.wire.aggregation import pack
+from kinesis_nb.wire.putting import encode_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
 
-    from kinesis_nb.core.transport import Kinesis
     from kinesis_nb.exporting.options import RecordOptions
     from kinesis_nb.exporting.report import DoneRows
 
@@ -42,8 +44,8 @@ _PLACE = "\0place"  # a name that no column of a user has
 class Preparer:
     """Turns the rows of one frame into entries, batch by batch."""
 
-    def __init__(self, kinesis: Kinesis, schema: pl.Schema, options: RecordOptions, gave_up: GaveUp) -> None:
-        self._kinesis, self._options, self._gave_up = kinesis, options, gave_up
+    def __init__(self, schema: pl.Schema, options: RecordOptions, gave_up: GaveUp) -> None:
+        self._options, self._gave_up = options, gave_up
         self._payload = Payload(schema, options.encode, options.data_column)
         self.beside = self._payload.beside
         wanted = options.partition_column
@@ -117,7 +119,7 @@ class Preparer:
             rows: Iterable[tuple[int, ...]] = map(tuple, records[_ROW].to_list())
         else:
             rows = zip(records[_ROW].to_list())
-        wires = self._kinesis.encode_records(records["key"], records["data"])
+        wires = encode_records(records["key"], records["data"])
         return list(map(Entry, records["key"].to_list(), wires, records["size"].to_list(), rows))
 
     def _aggregated(self, records: pl.DataFrame) -> pl.DataFrame:
@@ -130,7 +132,7 @@ class Preparer:
                 run = latest[key] = _Run(key)
                 runs.append(run)
             run.add(row, data, size)
-        data = [run.data[0] if len(run.data) == 1 else self._kinesis.aggregate(run.key, run.data) for run in runs]
+        data = [run.data[0] if len(run.data) == 1 else pack(run.key, run.data, uuid.uuid4().hex) for run in runs]
         sizes = [len(content) + len(run.key.encode()) for content, run in zip(data, runs, strict=True)]
         rows = pl.Series(_ROW, [run.rows for run in runs], pl.List(pl.Int64))
         keys = pl.Series("key", [run.key for run in runs], pl.String)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from kinesis_nb.core.limits import LARGEST_RECORD_BYTES
 from kinesis_nb.core.process import check_polars
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.exporting.encode import refuse_rows
@@ -15,7 +16,7 @@ from kinesis_nb.exporting.entries import Preparer, refuse_large, waves
 from kinesis_nb.exporting.exporter import IN_MEMORY, STREAMED, Exporter
 from kinesis_nb.exporting.report import Tally, sum_of
 from kinesis_nb.exporting.tables import CHUNK_ROWS, read_rows
-from kinesis_nb.exporting.target import LARGEST_RECORD_BYTES, describe_target
+from kinesis_nb.exporting.target import describe_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -66,7 +67,7 @@ class _Export:
     progress: Callable[[int], None]
 
     def run(self, rows: FrameRows, options: RecordOptions) -> None:
-        preparer = Preparer(self.outlet.kinesis, rows.schema, options, self.tally.gave_up)
+        preparer = Preparer(rows.schema, options, self.tally.gave_up)
         if preparer.beside:
             _warn_of_columns_beside(preparer.beside)
         if rows.whole is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from kinesis_nb.core.retry import backoff
-from kinesis_nb.errors import InvalidRequest, KeyUnavailable, KinesisError, MalformedAnswer, ServiceError, Throttled
+from kinesis_nb.errors import InvalidRequest, KeyUnavailable, KinesisError, MalformedResponse, ServiceError, Throttled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -191,7 +191,7 @@ class Lane:
             Outcome(unknown=entries, throttled=0) if is_unknown else Outcome(refused=entries, throttled=throttled)
         )
         is_final = not error.retryable or isinstance(error, KeyUnavailable)  # a disabled key may stay so for days
-        is_final = is_final or (isinstance(error, MalformedAnswer) and self._failures + 1 >= MALFORMED_TRIES)
+        is_final = is_final or (isinstance(error, MalformedResponse) and self._failures + 1 >= MALFORMED_TRIES)
         if is_final or (is_unknown and entries and not self._resend_unknown):
             raise error
         if throttled:

@@ -45,6 +45,15 @@ class ExportReport:
         Says so when the export was interrupted.
     stream, settled
         The output stream, and the rows that need not be sent any more: what ``resume=`` uses.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> source = kn.demo()
+    >>> orders = source.read("orders", limit=100, progress=False)
+    >>> report = source.export_df(orders, source.explore("results").summary.arn, progress=False)
+    >>> report.rows, report.possible_duplicates, len(report.failed)
+    (100, 0, 0)
     """
 
     rows: int = 0

@@ -77,7 +77,7 @@ class _TablePlan:
             _warn_of_loop(self.outlet)
         target = describe_target(self.outlet)
         header = self._header(target)
-        _check_columns(self.outlet, self.table.schema, self.options)
+        _check_columns(self.table.schema, self.options)
         check_journal(self.key, header)
         return lambda: self._make(target, header)
 
@@ -136,12 +136,12 @@ class _TailPlan:
         if self.tail.stream == self.outlet.stream:
             _warn_of_loop(self.outlet)
         target = describe_target(self.outlet)
-        _check_columns(self.outlet, record_schema(), self.options)
+        _check_columns(record_schema(), self.options)
         return lambda: StreamingExport(self.outlet, target, TailRowSource(self.tail), self.options, span.rate)
 
 
-def _check_columns(outlet: Outlet, schema: pl.Schema, options: RecordOptions) -> None:
-    Preparer(outlet.kinesis, schema, options, lambda _rows, _reason: None)
+def _check_columns(schema: pl.Schema, options: RecordOptions) -> None:
+    Preparer(schema, options, lambda _rows, _reason: None)
 
 
 def _warn_of_loop(outlet: Outlet) -> None:

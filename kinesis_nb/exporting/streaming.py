@@ -58,6 +58,19 @@ class StreamingExportStatus:
         Why it failed, or why it is retrying (the table cannot be read, the disk of the journal is full); else empty.
     waits_for
         With ``end=``: what has to happen before it ends; else empty.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import kinesis_nb as kn
+    >>> source = kn.demo()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sync = source.sync("orders", f"{folder}/orders")
+    ...     export = source.export_stream(sync, source.explore("results").summary.arn)
+    ...     export.wait(timeout=60), export.status().state, export.status().possible_duplicates
+    ...     export.stop()
+    ...     sync.stop()
+    (True, 'running', 0)
     """
 
     state: str
@@ -73,7 +86,21 @@ class StreamingExportStatus:
 
 @of_one_process
 class StreamingExport(Running, LiveDisplay):
-    """A running export; made by :meth:`kinesis_nb.source.Source.export_stream`."""
+    """A running export; made by :meth:`kinesis_nb.source.Source.export_stream`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import kinesis_nb as kn
+    >>> source = kn.demo()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sync = source.sync("orders", f"{folder}/orders")
+    ...     export = source.export_stream(sync, source.explore("results").summary.arn)
+    ...     sync.wait(timeout=60), export.wait(timeout=60), export.status().rows
+    ...     export.stop()
+    ...     sync.stop()
+    (True, True, 1000)
+    """
 
     def __init__(
         self, outlet: Outlet, target: Target, rows: RowSource, options: RecordOptions, rate: float | None
@@ -81,7 +108,7 @@ class StreamingExport(Running, LiveDisplay):
         self.stream = outlet.stream
         self.journal, self.tally = rows.journal, Tally(outlet.stream, named=NAMED)
         self._clock, self._target, self._rows, self._rate = outlet.clock, target, rows, rate
-        self._preparer = Preparer(outlet.kinesis, rows.schema, options, self._gave_up)
+        self._preparer = Preparer(rows.schema, options, self._gave_up)
         self._exporter = Exporter(outlet, target, self.tally, Delivery(), rows.journal)
         self._stopping = threading.Event()
         self._over = threading.Event()

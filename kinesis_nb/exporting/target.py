@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.limits import RECORD_BYTES
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.shards import MAX_HASH_KEY
 from kinesis_nb.errors import AccessDenied, ConfigError, CredentialsError, ServiceError, StreamNotFound, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kinesis_nb.core.transport import Clock, Kinesis, PutResult
+    from kinesis_nb.core.transport import Clock, PutResult, Writer
 
 T = TypeVar("T")
 
-RECORD_BYTES = 2**20  # AWS: the default limit of a stream, data and key
-LARGEST_RECORD_BYTES = 10 * 2**20  # AWS: what that limit can be raised to
 MOST_LANES = 64  # the connections of a client
 LANES_UNSEEN = 8  # lanes where the shards are not known
 _AUTO = "AUTO"
@@ -37,7 +36,7 @@ class Outlet:
         What the user named it by.
     """
 
-    kinesis: Kinesis
+    kinesis: Writer
     clock: Clock
     stream: str
     arn: str
@@ -85,7 +84,7 @@ def describe_target(outlet: Outlet) -> Target:
     ConfigError
         When the credentials see a stream of that name with another ARN: of another account, for example.
     """
-    patient, stream, arn = Patient(outlet.kinesis, outlet.clock), outlet.stream, outlet.arn
+    patient, stream, arn = RetryingLookups(outlet.kinesis, outlet.clock), outlet.stream, outlet.arn
     extras = _if_allowed(lambda: patient.describe_extras(stream))
     if extras is not None and extras.arn not in (None, arn):
         raise ConfigError(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from kinesis_nb.core.limits import PUT_RECORDS, SHARD_WRITE_BYTES, SHARD_WRITE_RECORDS
+
 if TYPE_CHECKING:
     from kinesis_nb.core.transport import Clock
 
-SHARD_RECORDS, SHARD_BYTES = 1_000, 2**20  # AWS: what a shard takes in a second
-MOST_RECORDS = 500  # AWS: per PutRecords request
 MOST_BYTES = 5 * 2**20  # AWS takes 10 MiB per request, some servers half of it
 _STEP = 0.1  # added to the rate, in shards, per second without a refusal
 _CUT = 0.85  # the share of the rate that a refusal leaves
@@ -38,11 +38,11 @@ class WriteRate:
     def most(self) -> tuple[int, int]:
         """Return how many records, and how many bytes, the next request may hold."""
         if math.isinf(self._rate):
-            return MOST_RECORDS, MOST_BYTES
+            return PUT_RECORDS, MOST_BYTES
         share = self._rate * _REQUEST_SECONDS
         return (
-            min(MOST_RECORDS, max(1, math.ceil(share * SHARD_RECORDS))),
-            min(MOST_BYTES, math.ceil(share * SHARD_BYTES)),
+            min(PUT_RECORDS, max(1, math.ceil(share * SHARD_WRITE_RECORDS))),
+            min(MOST_BYTES, math.ceil(share * SHARD_WRITE_BYTES)),
         )
 
     def sent(self, records: int, size: int, *, throttled: bool, refused: bool = False) -> None:
@@ -57,7 +57,7 @@ class WriteRate:
             self._rate += _STEP * self._shards * (now - self._changed)
             self._changed = now
         self._refusals = self._refusals + 1 if refused else 0
-        wait = max(records / SHARD_RECORDS, size / SHARD_BYTES) / self._rate
+        wait = max(records / SHARD_WRITE_RECORDS, size / SHARD_WRITE_BYTES) / self._rate
         if throttled:  # a paced request fits by then, however large this one was
             wait = min(wait, _REQUEST_SECONDS)
         if self._refusals:

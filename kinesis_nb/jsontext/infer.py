@@ -45,12 +45,12 @@ def _float(text: str) -> float:
 
 
 _KINDS[_LongFloat] = "float"
-_decode = msgspec.json.Decoder(dict[str, Any], float_hook=_float).decode
+_decode = msgspec.json.Decoder(dict[str, object], float_hook=_float).decode
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class SchemaField:
     """One field of a schema.
 
     Attributes
@@ -84,19 +84,26 @@ class Schema(TableLike):
     dtype
         The type of the whole object, to give to :func:`kinesis_nb.parse_json` or to polars.
     rows
-        How many rows were looked at.
+        How many rows were read.
     malformed
-        How many of them were no JSON object.
+        How many of them were not a JSON object.
     fields
         The fields in the order in which they were met, those of an object behind it.
     left_out
         The names beyond `max_fields`: the least frequent fields of the whole objects.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> schema = kn.demo().explore("orders").schema()
+    >>> [field.path for field in schema.fields]
+    ['order', 'customer', 'item', 'count', 'total']
     """
 
     dtype: pl.Struct
     rows: int
     malformed: int
-    fields: tuple[Field, ...]
+    fields: tuple[SchemaField, ...]
     left_out: frozenset[str] = frozenset()
 
     @property
@@ -137,7 +144,7 @@ _TABLE = pa.schema(
 
 
 def infer_schema(texts: Iterable[str | bytes | None], max_fields: int = MAX_FIELDS) -> Schema:
-    """Look at JSON texts and say what they hold; nothing in them is an error.
+    """Return the schema of JSON texts; nothing in them is an error.
 
     None is passed over; a text may hold several objects. Integers and floats together are Float64. Any other two types,
     integers beyond 64 bits, or beyond 2^53 beside floats, floats with more digits than a double keeps, objects with
@@ -153,7 +160,7 @@ def infer_schema(texts: Iterable[str | bytes | None], max_fields: int = MAX_FIEL
     <Schema: 2 fields from 3 rows, 1 malformed>
     """
     if not isinstance(max_fields, int) or max_fields < 1:
-        raise ConfigError(f"max_fields={max_fields!r} keeps nothing", hint="give a whole number, 1 or more")
+        raise ConfigError(f"max_fields={max_fields!r} is not a number of fields", hint="give a whole number, 1 or more")
     top, malformed = _Seen(max_fields), 0
     for text in texts:
         if text is None:
@@ -171,7 +178,7 @@ def infer_schema(texts: Iterable[str | bytes | None], max_fields: int = MAX_FIEL
     return Schema(dtype, top.count + malformed, malformed, tuple(fields), frozenset(left_out))
 
 
-def _objects(text: str | bytes) -> Iterator[dict[str, Any] | None]:
+def _objects(text: str | bytes) -> Iterator[dict[str, object] | None]:
     """Give the objects of a text that is not one; None for each other value, and for a text that is not JSON."""
     try:
         values = read_leniently(text if isinstance(text, str) else bytes.decode(text, errors="replace"))
@@ -220,20 +227,20 @@ class _Seen:
             for item in value:
                 self.items.add(item, depth + 1)
 
-    def struct(self, path: str | None, depth: int) -> tuple[pl.Struct, list[Field]]:
+    def struct(self, path: str | None, depth: int) -> tuple[pl.Struct, list[SchemaField]]:
         """Return the type of these objects and their fields; of too many fields those that are there most often."""
         kept = sorted(self.fields, key=lambda name: -self.fields[name].count)[: self._max_fields]
         types: dict[str, Any] = {}
-        found: list[Field] = []
+        found: list[SchemaField] = []
         for name, seen in self.fields.items():
             if name in {*kept}:
                 types[name], fields = seen.typed(join(path, name), self.kinds["object"], depth + 1)
                 found += fields
         return pl.Struct(types), found
 
-    def typed(self, path: str, of: int, depth: int) -> tuple[pl.DataType, list[Field]]:
+    def typed(self, path: str, of: int, depth: int) -> tuple[pl.DataType, list[SchemaField]]:
         """Return the type of what was met here, and this field and those below it."""
-        below: list[Field] = []
+        below: list[SchemaField] = []
         kinds = frozenset(self.kinds.keys() - {"null"})
         conflict = self._conflict(kinds, depth)
         dtype: pl.DataType = pl.String() if conflict else _SCALARS.get(kinds, pl.String())
@@ -242,8 +249,10 @@ class _Seen:
         if not conflict and kinds == _ARRAY and self.items is not None:
             inner, below = self.items.typed(f"{path}[]", self.kinds["array"], depth + 1)
             dtype = pl.List(inner)
-            below = below if below[0].conflict else below[1:]  # the items of an array are no field of their own
-        field = Field(path, dtype, min(1.0, self.count / of) if of else 0.0, tuple(self.kinds.most_common()), conflict)
+            below = below if below[0].conflict else below[1:]  # the items of an array are not a field themselves
+        field = SchemaField(
+            path, dtype, min(1.0, self.count / of) if of else 0.0, tuple(self.kinds.most_common()), conflict
+        )
         return dtype, [field, *below]
 
     def _conflict(self, kinds: frozenset[str], depth: int) -> str:

@@ -47,7 +47,7 @@ def read_leniently(text: str) -> list[Value]:
     Raises
     ------
     ValueError
-        For what is not JSON all the same.
+        For what is not even such JSON.
     RecursionError
         For what is nested too deeply.
 
@@ -64,7 +64,7 @@ def read_leniently(text: str) -> list[Value]:
             value, end = _decoder.raw_decode(text, begin)
         except json.JSONDecodeError:
             value = None
-        if not isinstance(value, dict | list):  # a number behind a number is no list of anything
+        if not isinstance(value, dict | list):  # a number after a number is not a list of values
             raise json.JSONDecodeError("Extra data", text, begin)
         values.append(value)
     return [_strict(item) for value in values for item in (value if _has_object(value) else [value])]
@@ -76,16 +76,16 @@ def _space(text: str, start: int) -> int:
     return found.end() if found else start
 
 
-def _has_object(value: Any) -> bool:
+def _has_object(value: object) -> bool:
     return isinstance(value, list) and any(isinstance(item, dict) for item in value)
 
 
-def _strict(value: Any) -> Value:
+def _strict(value: object) -> Value:
     changed: list[str] = []
     return Value(msgspec.json.encode(_cleaned(value, None, changed)), list(dict.fromkeys(changed)))
 
 
-def _cleaned(value: Any, path: str | None, changed: list[str]) -> Any:
+def _cleaned(value: object, path: str | None, changed: list[str]) -> Any:
     """Return a value without what JSON does not have, and name each such thing."""
     match value:
         case _Constant():

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from kinesis_nb.jsontext.row_reader import SchemaLike
 
-    Slices = Callable[[int], Iterator[list[Any]]]
+    Slices = Callable[[int], Iterator[list[object]]]
 
 _CHUNK = 20_000  # rows that are Python objects at the same time
-_LOOKS = 3  # how often the types are inferred, when integers show that those of the sample would lose digits
+_MOST_INFERENCES = 3  # how often the types are inferred, when integers show that those of the sample would lose digits
 _PLACE = "place_in_record"
 DATA, RAW = "data", "data_raw"  # the columns of what was read: text, and the bytes of what is not text
 
@@ -134,19 +134,19 @@ def _read(
     A schema is inferred from the first rows, and from those with integers whose digits the types of these would lose.
     """
     sample, max_fields = inferring
-    large: Mapping[str, Any] = {}
-    looks = 0
+    large: Mapping[str, object] = {}
+    inferences = 0
     while True:
-        looks += 1
+        inferences += 1
         texts = chain(_head(slices(_CHUNK), sample), large.values())
         reader = RowReader(infer_schema(texts, max_fields) if schema is None else schema, explode=explode)
         parsed = pa.concat_tables([reader.read([]), *map(reader.read, slices(_CHUNK))])
-        if schema is not None or looks == _LOOKS or reader.large.keys() <= large.keys():
+        if schema is not None or inferences == _MOST_INFERENCES or reader.large.keys() <= large.keys():
             return reader, parsed
         large = {**reader.large, **large}
 
 
-def _explode(table: Any, parsed: pa.Table, several: Mapping[int, int]) -> tuple[Any, pa.Table]:
+def _explode(table: Any, parsed: pa.Table, several: Mapping[int, int]) -> tuple[object, pa.Table]:
     """Repeat the rows that gave several rows, as `several` says, and add the place of each in its record."""
     counts = np.ones(len(table), np.int64)
     counts[[*several]] = [*several.values()]
@@ -157,7 +157,7 @@ def _explode(table: Any, parsed: pa.Table, several: Mapping[int, int]) -> tuple[
 
 
 def _open(frame: Any, column: str) -> tuple[Any, Slices]:
-    """Return the frame as polars or pandas, and a function that gives the values of a column, so many at a time."""
+    """Return the frame as polars or pandas, and a function that gives the values of a column, `size` at a time."""
     frame, pandas = as_frame(frame), sys.modules.get("pandas")
     if pandas is not None and isinstance(frame, pandas.DataFrame):
         _check_column(column, list(frame.columns))
@@ -175,10 +175,10 @@ def _open(frame: Any, column: str) -> tuple[Any, Slices]:
     return table, _slices(len(table), lambda part: series[part].to_list(), lambda part: raw[part].to_list())
 
 
-def _slices(height: int, texts: Callable[[slice], list[Any]], raws: Callable[[slice], list[Any]]) -> Slices:
-    """Return a function that gives the values so many at a time; `raws` has the bytes of those that are not UTF-8."""
+def _slices(height: int, texts: Callable[[slice], list[Any]], raws: Callable[[slice], list[object]]) -> Slices:
+    """Return a function that gives the values `size` at a time; `raws` has the bytes of those that are not UTF-8."""
 
-    def give(size: int) -> Iterator[list[Any]]:
+    def give(size: int) -> Iterator[list[object]]:
         for start in range(0, height, size):
             part = slice(start, start + size)
             rows = texts(part)
@@ -199,21 +199,25 @@ def _to_polars(frame: Any) -> pl.DataFrame:
     if isinstance(frame, pl.LazyFrame):
         raise ConfigError("a LazyFrame holds no rows yet", hint="collect() it first")
     if not hasattr(frame, "__arrow_c_stream__"):
-        msg = f"a {type(frame).__name__} is not a table"
-        raise ConfigError(msg, hint="give a polars or pandas DataFrame, or what read(), tail() and sample() return")
+        raise ConfigError(
+            f"a {type(frame).__name__} is not a table",
+            hint="give a polars or pandas DataFrame, or what read(), tail() and sample() return",
+        )
     return pl.DataFrame(frame)
 
 
 def _check_column(column: str, columns: list[Any]) -> None:
     if columns.count(column) != 1:
-        msg = f"the frame has {columns.count(column) or 'no'} column{'s' * (column in columns)} {column!r}"
         names = [str(name) for name in columns]
-        raise ConfigError(msg, hint=closest(column, names) or f"its columns are {', '.join(names) or 'none'}")
+        raise ConfigError(
+            f"the frame has {columns.count(column) or 'no'} column{'s' * (column in columns)} {column!r}",
+            hint=closest(column, names) or f"its columns are {', '.join(names) or 'none'}",
+        )
 
 
-def _head(slices: Iterable[list[Any]], most: int | None) -> Iterator[Any]:
+def _head(slices: Iterable[list[object]], most: int | None) -> Iterator[Any]:
     if most is not None and most < 1:
-        raise ConfigError(f"sample={most} shows nothing", hint="give 1 or more, or None for all rows")
+        raise ConfigError(f"sample={most}: sample must be at least 1", hint="give None to infer from all rows")
     taken = 0
     for rows in slices:
         for value in rows:
@@ -237,7 +241,7 @@ def _free_names(names: list[str], taken: set[str]) -> list[str]:
     return [*free, error]
 
 
-def _close(table: Any, parsed: pa.Table, *, keep: bool) -> Any:
+def _close(table: Any, parsed: pa.Table, *, keep: bool) -> object:
     """Put the new columns behind the old ones, in the kind of frame that was given."""
     if not isinstance(table, pl.DataFrame):
         import pandas as pd

@@ -29,13 +29,13 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError)
 
 
 class Replaced(NamedTuple):
-    """Text that stands for bytes which it does not wholly say."""
+    """Text of bytes that are not all UTF-8, so it does not say all of them."""
 
     text: str
     raw: bytes
 
     def fault(self) -> str:
-        """Return what is wrong with the bytes; empty when they are what the text was before somebody changed it."""
+        """Return what is wrong with the bytes; empty when they are UTF-8 and the text was changed later."""
         opened = decompress(self.raw)
         if opened is None:
             return "not UTF-8: what is not became U+FFFD" if "\ufffd" in self.text else ""
@@ -45,7 +45,7 @@ class Replaced(NamedTuple):
 
     @property
     def is_packed(self) -> bool:
-        """Whether the text is of compressed data as it came."""
+        """Whether the text is compressed data that was not decompressed."""
         return codec_of(self.raw) is not None and self.text == self.raw.decode(errors="replace")
 
 
@@ -80,9 +80,9 @@ class RowReader:
     def _make(self) -> None:
         self._decode = self._shape.decoder(forbid_unknown=self._schema is not None and self._remakes > 0)
 
-    def read(self, rows: list[Any]) -> pa.Table:
+    def read(self, rows: list[object]) -> pa.Table:
         """Return the columns of some rows, and behind them what is wrong with each row."""
-        values: list[Any] = []
+        values: list[object] = []
         reasons: dict[int, str] = {}
         decode = self._decode
         for n, row in enumerate(rows):
@@ -99,7 +99,7 @@ class RowReader:
         why = pa.array(map(reasons.get, range(len(values))), _TEXT) if reasons else pa.nulls(len(values), _TEXT)
         return pa.Table.from_arrays([*self._shape.columns(values), why], names=[*self._shape.names, ""])
 
-    def _read_carefully(self, row: Any) -> list[tuple[Any, list[str]]]:
+    def _read_carefully(self, row: object) -> list[tuple[object, list[str]]]:
         """Read a row that the quick way refused: value by value, and say what is wrong."""
         if isinstance(row, bytes):
             text = row.decode(errors="replace")
@@ -112,7 +112,7 @@ class RowReader:
             return [(None, [] if row is None else [f"{type(row).__name__}, not text"])]
         return self._read_text(row)
 
-    def _read_text(self, text: str) -> list[tuple[Any, list[str]]]:
+    def _read_text(self, text: str) -> list[tuple[object, list[str]]]:
         try:
             return [self._fit(Value(text.encode(), []))]
         except _UNREADABLE:
@@ -127,7 +127,7 @@ class RowReader:
             return [(None, [f"{len(found):,} JSON values in one record: explode=True gives each a row"])]
         return [self._fit_object(value) for value in found]
 
-    def _fit_object(self, value: Value) -> tuple[Any, list[str]]:
+    def _fit_object(self, value: Value) -> tuple[object, list[str]]:
         try:
             return self._fit(value)
         except RecursionError:
@@ -135,7 +135,7 @@ class RowReader:
         except _UNREADABLE:
             return None, [f"not an object: {value.raw[:40].decode(errors='ignore')}"]
 
-    def _fit(self, value: Value) -> tuple[Any, list[str]]:
+    def _fit(self, value: Value) -> tuple[object, list[str]]:
         self._misfits.clear()
         fitted = self._shape.fit(value.raw, self._misfits)
         self._learn(value.raw)
@@ -151,7 +151,7 @@ class RowReader:
             self.large.setdefault(path, raw)
 
     def remarks(self) -> str:
-        """Say what the rows had and the schema had not, and how the rows are others than those that came."""
+        """Return a message of what is in the rows and not in the schema, and of rows that were split."""
         said = []
         if self._schema is not None:  # one without fields is false
             left_out, limit = sorted(self._schema.left_out), len(self._schema.dtype.fields)
@@ -188,12 +188,11 @@ def _top_shape(schema: SchemaLike) -> Object:
     return object_shape(dtype)
 
 
-def _text(row: Any) -> str:
+def _text(row: object) -> str:
     match row:
         case str():
             return row
         case bytes():
             return row.decode()
         case _:
-            msg = f"{type(row).__name__}, not text"
-            raise TypeError(msg)
+            raise TypeError(f"{type(row).__name__}, not text")

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 NEW_FIELD = "new field "
 _NULL = b"null"
-_MOST = 2**63 - 1  # msgspec takes no larger bound
-_AS_ARROW: dict[Any, pa.DataType] = {
+_MOST = 2**63 - 1  # msgspec does not accept a larger bound
+_AS_ARROW: dict[object, pa.DataType] = {
     pl.Float32(): pa.float32(),
     pl.Float64(): pa.float64(),
     pl.Boolean(): pa.bool_(),
@@ -76,7 +76,7 @@ class Leaf:
         self._whole = _WHOLE.get(dtype, 0)
         self._arrow = _AS_ARROW.get(dtype) or getattr(pa, str(dtype).lower())()
 
-    def annotation(self, *, forbid_unknown: bool) -> Any:  # noqa: ARG002 - the shapes have the same methods
+    def annotation(self, *, forbid_unknown: bool) -> object:  # noqa: ARG002 - the shapes have the same methods
         """Return the type to decode into."""
         if self._range:
             least, most = self._range
@@ -89,7 +89,7 @@ class Leaf:
         whole = Annotated[int, msgspec.Meta(ge=-self._whole, le=self._whole)]
         return Optional[whole | float]  # noqa: UP045 - for pyright
 
-    def fit(self, raw: bytes, misfits: Misfits) -> Any:
+    def fit(self, raw: bytes, misfits: Misfits) -> object:
         """Return the value, or None and a word in `misfits`."""
         if raw == _NULL:
             return None
@@ -124,7 +124,7 @@ class Leaf:
             return whole if whole is not None and self._range[0] <= whole <= self._range[1] else None
         return float(value) if isinstance(value, float) or abs(value) <= self._whole else None
 
-    def column(self, values: list[Any]) -> pa.Array:
+    def column(self, values: list[object]) -> pa.Array:
         """Return the values as an Arrow array."""
         if self._as_text:
             values = [_string(bytes(value)) if type(value) is msgspec.Raw else value for value in values]
@@ -160,11 +160,11 @@ class List:
     def __init__(self, items: Shape, path: str) -> None:
         self._items, self._path = items, path
 
-    def annotation(self, *, forbid_unknown: bool) -> Any:
+    def annotation(self, *, forbid_unknown: bool) -> object:
         """Return the type to decode into."""
         return list[self._items.annotation(forbid_unknown=forbid_unknown)] | None  # type: ignore[misc]
 
-    def fit(self, raw: bytes, misfits: Misfits) -> Any:
+    def fit(self, raw: bytes, misfits: Misfits) -> object:
         """Return the items, or None and a word in `misfits`."""
         if raw == _NULL:
             return None
@@ -196,7 +196,7 @@ class Object:
         Raises
         ------
         ValueError
-            For a field name that msgspec does not take.
+            For a field name that msgspec does not accept.
         """
         members: list[Any] = [
             (self._slots[name], kind := shape.annotation(forbid_unknown=forbid_unknown), _default(kind))
@@ -207,16 +207,16 @@ class Object:
         rename = {slot: name for name, slot in self._slots.items()} | extra
         return msgspec.defstruct("Row", members, rename=rename, forbid_unknown_fields=forbid_unknown, gc=False) | None
 
-    def decoder(self, *, forbid_unknown: bool) -> Callable[[str], Any]:
+    def decoder(self, *, forbid_unknown: bool) -> Callable[[str], object]:
         """Return the quick way from a row to an object with a slot per field; it raises for what does not fit."""
         try:
             kind = self.annotation(forbid_unknown=forbid_unknown).__args__[0]
         except ValueError:
             return _refuse
-        decode: Callable[[str], Any] = msgspec.json.Decoder(kind).decode
+        decode: Callable[[str], object] = msgspec.json.Decoder(kind).decode
         return decode
 
-    def fit(self, raw: bytes, misfits: Misfits) -> Any:
+    def fit(self, raw: bytes, misfits: Misfits) -> object:
         """Return an object with a slot per field, or None and a word in `misfits`.
 
         Raises
@@ -243,12 +243,12 @@ class Object:
         """The fields, in order."""
         return list(self._fields)
 
-    def columns(self, values: list[Any]) -> list[pa.Array]:
+    def columns(self, values: list[object]) -> list[pa.Array]:
         """Return an array per field; a value that is None is null in all of them."""
         rows = [self._empty if value is None else value for value in values]
         return [shape.column(list(map(attrgetter(self._slots[name]), rows))) for name, shape in self._fields.items()]
 
-    def column(self, values: list[Any]) -> pa.Array:
+    def column(self, values: list[object]) -> pa.Array:
         """Return the values as an Arrow array."""
         missing = pa.array([value is None for value in values], pa.bool_())
         return pa.StructArray.from_arrays(self.columns(values), names=self.names, mask=missing)
@@ -263,7 +263,7 @@ def object_shape(dtype: pl.Struct, path: str | None = None, text: frozenset[str]
     Parameters
     ----------
     path
-        Where it stands in the rows; None for a whole row, because a field may be called "".
+        Its path in the rows; None for a whole row, because a field may be called "".
     text
         The paths of String fields for which anything may come.
 
@@ -278,7 +278,7 @@ def object_shape(dtype: pl.Struct, path: str | None = None, text: frozenset[str]
     return Object(fields, path)
 
 
-def shape_of(dtype: Any, path: str, text: frozenset[str]) -> Shape:
+def shape_of(dtype: object, path: str, text: frozenset[str]) -> Shape:
     """Return the shape of a polars type; see :func:`object_shape`."""
     dtype = dtype() if isinstance(dtype, type) and issubclass(dtype, pl.DataType) else dtype
     match dtype:
@@ -291,8 +291,7 @@ def shape_of(dtype: Any, path: str, text: frozenset[str]) -> Shape:
         case _ if dtype in _AS_ARROW or _integer_range(dtype):
             return Leaf(dtype, path, as_text=path in text)
         case _:
-            msg = f"{path} cannot be {dtype}"
-            raise ConfigError(msg, hint="take it as pl.String and convert it afterwards")
+            raise ConfigError(f"{path} cannot be {dtype}", hint="take it as pl.String and convert it afterwards")
 
 
 def join(path: str | None, name: str) -> str:
@@ -301,7 +300,7 @@ def join(path: str | None, name: str) -> str:
 
 
 def whole_number(text: str, value: float) -> int | None:
-    """Return the integer that a JSON number with a fraction or an exponent stands for, if it is one of 64 bits.
+    """Return the integer that a JSON number with a fraction or an exponent equals, if it has at most 64 bits.
 
     Parameters
     ----------
@@ -334,14 +333,14 @@ def _has_digits(text: str) -> bool:
     return not {*text.lower().partition("e")[0]} <= {*"-0."}
 
 
-def _integer_range(dtype: Any) -> tuple[int, int] | None:
+def _integer_range(dtype: object) -> tuple[int, int] | None:
     sign, _, bits = str(dtype).rpartition("Int")
     if sign not in {"", "U"} or bits not in {"8", "16", "32", "64"}:
         return None
     return (0, 2 ** int(bits) - 1) if sign else (-(2 ** (int(bits) - 1)), 2 ** (int(bits) - 1) - 1)
 
 
-def _default(annotation: Any) -> Any:
+def _default(annotation: object) -> object:
     return msgspec.Raw(_NULL) if annotation is msgspec.Raw else None
 
 
@@ -356,6 +355,6 @@ def _kind(raw: bytes) -> str:
     return _KINDS.get(raw[:1], "float" if {*b".eE"} & {*raw} else "int")
 
 
-def _refuse(_row: str) -> Any:
+def _refuse(_row: str) -> object:
     """Send every row the careful way."""
     raise msgspec.ValidationError

@@ -34,7 +34,7 @@ class ArrivalOrder:
     shards
         Those that are known from the beginning.
     newest
-        Keep only about so many of the newest rows of each shard.
+        Keep only about this many of the newest rows of each shard.
     """
 
     def __init__(self, shards: Iterable[Shard], newest: int | None = None) -> None:
@@ -45,7 +45,7 @@ class ArrivalOrder:
         self.expect(shards)
 
     def expect(self, shards: Iterable[Shard]) -> None:
-        """Take note of shards: one that gives no rows itself still stands between its parents and its children."""
+        """Record shards: one without rows still orders its children behind its parents."""
         with self._lock:
             self._parents.update((shard.shard_id, shard.parents) for shard in shards)
 
@@ -60,7 +60,7 @@ class ArrivalOrder:
                     del batches[0]
 
     def take(self) -> pl.DataFrame | pa.Table:
-        """Give all rows away, in order: whoever still holds this object afterwards holds no rows.
+        """Return all rows, in order, and keep none of them.
 
         polars moves 16 bytes of each text, which say where it lies; the text itself stays where it was decoded. Arrow
         copies all of it, and is used only where polars cannot be.
@@ -88,7 +88,7 @@ def _keys(table: pa.Table, floor: int) -> Keys:
 def _sorted(tables: Mapping[str, pa.Table], keys: Sequence[Keys]) -> pl.DataFrame:
     """Return the rows of all shards in the order of their keys, equal ones in the order of the shards."""
     table, order = _joined(tables, keys)
-    # to make a column anew is faster than to move its rows; mostly nothing was aggregated, and all is text
+    # creating a constant column is faster than moving its rows; mostly nothing was aggregated, and all is text
     made: dict[str, pl.Series | pl.Expr] = {}
     if table["data_raw"].null_count == table.num_rows:
         made["data_raw"] = pl.lit(None, pl.Binary)

@@ -1,4 +1,4 @@
-"""A bounded, thread-safe queue of columnar batches that knows exactly what it dropped."""
+"""A bounded, thread-safe queue of columnar batches that counts exactly what it dropped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Held = tuple[str, pa.RecordBatch]
 
 @dataclass(frozen=True, slots=True)
 class BufferStats:
-    """A moment of a buffer.
+    """A snapshot of a buffer.
 
     Attributes
     ----------
@@ -35,6 +35,14 @@ class BufferStats:
         Rows put in and taken out since the start.
     dropped
         Rows dropped for lack of room, by shard id. ``received == rows + taken + sum(dropped.values())`` always holds.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> with kn.demo().tail("clicks") as tail:
+    ...     rows = tail.take(10, timeout=10)
+    >>> tail.stats().buffer.received >= 10
+    True
     """
 
     rows: int
@@ -57,8 +65,10 @@ class Buffer:
 
     def __init__(self, max_rows: int, max_bytes: int, on_full: OnFull) -> None:
         if not all(isinstance(limit, int) and limit > 0 for limit in (max_rows, max_bytes)):
-            msg = f"a buffer of {max_rows!r} rows and {max_bytes!r} bytes can hold nothing"
-            raise ConfigError(msg, hint="max_rows and max_bytes are whole numbers, 1 or more")
+            raise ConfigError(
+                f"a buffer of {max_rows!r} rows and {max_bytes!r} bytes cannot hold anything",
+                hint="max_rows and max_bytes are whole numbers, 1 or more",
+            )
         self._max_rows, self._max_bytes, self._on_full = max_rows, max_bytes, on_full
         self._changed = threading.Condition()  # guards everything below; never held during I/O
         self._batches: deque[Held] = deque()
@@ -76,7 +86,7 @@ class Buffer:
         Raises
         ------
         Closed
-            When the buffer is closed, or this thread shall end, also while waiting for room; the batch was not taken.
+            When the buffer is closed or this thread is to stop, also while waiting for room; the batch was not taken.
         """
         if rows.num_rows == 0:
             return
@@ -84,8 +94,7 @@ class Buffer:
             if self._on_full == "block" and not self._may_take(rows):
                 self._wait_for_room(rows)
             if self._closed:
-                msg = "the buffer is closed"
-                raise Closed(msg)
+                raise Closed("the buffer is closed")
             self._append(shard_id, rows)
             self._received += rows.num_rows
             for see in self._watchers:
@@ -147,7 +156,7 @@ class Buffer:
         return max(by_count, -(-too_many_bytes * rows.num_rows // held))
 
     def take(self, timeout: float | None = None, most: int | None = None, batches: int | None = None) -> list[Held]:
-        """Take rows out, waiting until there is something: all, at most `most`, or so many batches.
+        """Take rows out, waiting until there is something: all, at most `most` rows, or at most `batches` batches.
 
         Returns
         -------
@@ -183,7 +192,7 @@ class Buffer:
         return taken
 
     def untake(self, taken: list[Held]) -> None:
-        """Put back what was taken last and not used; it may exceed the budget for a moment."""
+        """Put back what was taken last and not used; it may exceed the budget for a short time."""
         with self._changed:
             for shard_id, rows in reversed(taken):
                 self._prepend(shard_id, self._whole(rows))
@@ -191,7 +200,7 @@ class Buffer:
             self._changed.notify_all()
 
     def _whole(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """Join a slice with what was left of its batch: either of them would count as all of it."""
+        """Join a slice with the rest of its batch: each of them alone would count with the memory of all of it."""
         if _held(rows) == rows.nbytes:
             return rows
         rest = [self._pop()[1]] if self._rest is not None and self._batches[0][1] is self._rest else []
@@ -216,12 +225,12 @@ class Buffer:
             return list(self._batches)
 
     def unwatch(self, see: Callable[[Held], object]) -> None:
-        """Call `see` no more."""
+        """Stop calling `see`."""
         with self._changed:
             self._watchers = [other for other in self._watchers if other is not see]
 
     def close(self, error: BaseException | None = None) -> None:
-        """Let no more in and wake everybody who waits; what is held can still be taken."""
+        """Accept no more batches and wake all waiting threads; what is held can still be taken."""
         with self._changed:
             self._closed = True
             self._error = self._error or error
@@ -229,7 +238,7 @@ class Buffer:
 
     @property
     def warning(self) -> str:
-        """What is odd about its size, else an empty string."""
+        """A warning about its size, else an empty string."""
         size = self._too_large
         return (
             f"records of about {size:,} bytes are dropped: max_bytes={self._max_bytes:,} holds none of them"
@@ -253,18 +262,18 @@ class Buffer:
         return self._error
 
     def stats(self) -> BufferStats:
-        """Return exact counts, all of the same moment."""
+        """Return exact counts, all taken at the same time."""
         with self._changed:
             return BufferStats(self._rows, self._bytes, self._received, self._taken, dict(self._dropped))
 
 
 def _held(rows: pa.RecordBatch) -> int:
-    """Return how many bytes stay in memory as long as a batch does; `nbytes` tells how many of them it shows."""
+    """Return how many bytes stay in memory as long as a batch does; `nbytes` says how many of them it shows."""
     return int(rows.get_total_buffer_size())
 
 
 def _unburdened(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch that keeps at most twice what it shows: a slice keeps all it was cut from."""
+    """Return a batch that holds at most twice the memory of its rows: a slice holds all that it was cut from."""
     return _copied(rows) if _held(rows) > 2 * rows.nbytes else rows
 
 

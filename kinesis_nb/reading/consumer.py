@@ -1,6 +1,6 @@
 """One shard's state machine.
 
-It decides how long to wait and never sleeps, so a test can run hours of it in a moment.
+It decides how long to wait and never sleeps, so a test can run hours of it in milliseconds.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from kinesis_nb.errors import (
     IteratorExpired,
     KeyUnavailable,
     KinesisError,
-    MalformedAnswer,
+    MalformedResponse,
     PositionTrimmed,
     ServiceError,
     StreamNotFound,
     Throttled,
 )
-from kinesis_nb.reading.feed import check_same_stream, made_again
 from kinesis_nb.reading.gaps import GapWatch
-from kinesis_nb.reading.pace import ALONE, Pace, Share
+from kinesis_nb.reading.pace import ALONE, ReadPace, SharedQuota
+from kinesis_nb.reading.phase import ShardEvent, ShardPhase, after
+from kinesis_nb.reading.plan import check_same_stream, stream_recreated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,17 +36,17 @@ if TYPE_CHECKING:
 
     from kinesis_nb.core.frames import Batch
     from kinesis_nb.core.shards import Shard
-    from kinesis_nb.reading.feed import Feed
     from kinesis_nb.reading.gaps import Reach
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.sink import Sink
 
 DEGRADED_SECONDS = 60.0  # of failures without a success
 LATEST_LASTS = timedelta(seconds=5)  # between the call of a tail and the first call for a shard
-MISSING_TRIES = 3  # for a shard that is listed, and yet not found
+MISSING_TRIES = 3  # for a shard that is listed but not found
 RATE_SECONDS = 10.0  # over which the rate of records is averaged
 
 
-class State(StrEnum):
+class ShardState(StrEnum):
     """What a consumer is doing."""
 
     STARTING = "starting"
@@ -59,12 +60,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ConsumerStats:
-    """A moment of one shard.
+    """A snapshot of one shard.
 
     Attributes
     ----------
     millis_behind_latest
-        As the last answer said; None before the first.
+        As the last response said; None before the first.
     records, calls, throttles, retries
         Counts since the start; `retries` includes `throttles`.
     rate
@@ -72,15 +73,23 @@ class ConsumerStats:
     dropped
         User records of aggregates that are not among the rows, because the shard does not take their hash keys.
     malformed
-        Answers that were not whole and were asked for again.
+        Incomplete responses, which were requested again.
     caught_up_call
-        Which call was the last one to be answered with "nothing left"; 0 for none.
+        Which call was the last one whose response said that nothing is left; 0 for none.
     error
         Why the consumer is backing off, else an empty string.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> with kn.demo().tail("clicks") as tail:
+    ...     rows = tail.take(10, timeout=10)
+    >>> sum(shard.records for shard in tail.stats().shards) >= 10
+    True
     """
 
     shard_id: str
-    state: State
+    state: ShardState
     millis_behind_latest: int | None
     records: int
     rate: float
@@ -93,46 +102,96 @@ class ConsumerStats:
     error: str
 
 
+@dataclass
+class Counters:
+    """What a consumer has counted so far, named as in :class:`ConsumerStats`."""
+
+    millis_behind_latest: int | None = None
+    records: int = 0
+    rate: float = 0.0
+    dropped: int = 0
+    calls: int = 0
+    caught_up_call: int = 0
+    throttles: int = 0
+    retries: int = 0
+    malformed: int = 0
+    error: str = ""
+
+
+@dataclass
+class Failures:
+    """What went wrong, and how often, so that no failure is retried without end.
+
+    Attributes
+    ----------
+    in_a_row
+        Steps that failed since the last one that did not; the first of them at `since`, the last one at `last_at`, in
+        seconds of the monotonic clock.
+    not_found
+        How often the service did not know the shard since the last response.
+    older_listings
+        Listings that lacked this shard and every newer one.
+    is_renewed
+        Whether the iterator was replaced because it was unusable, and no response came since then.
+    """
+
+    in_a_row: int = 0
+    since: float = 0.0
+    last_at: float = 0.0
+    not_found: int = 0
+    older_listings: int = 0
+    is_renewed: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long the failures in a row have lasted."""
+        return self.last_at - self.since
+
+    def begin(self, now: float) -> None:
+        """Record the time of a failure."""
+        self.last_at = now
+        if not self.in_a_row:
+            self.since = now
+
+    def note_response(self) -> None:
+        """Record that a response came."""
+        self.is_renewed, self.not_found = False, 0
+
+
 class ShardConsumer:
     """Reads one shard, in order, into a sink.
 
-    Call :meth:`step` again and again, waiting in between as long as it says. One thread at a time.
+    Call :meth:`step` repeatedly, waiting in between for the time that it returns. One thread at a time.
 
     Parameters
     ----------
-    share
-        What this shard may take of what all of them have in common.
+    quota
+        How much of what all shards share this one may use.
     reach
         For a child: how far its parents were read.
     """
 
     def __init__(
         self,
-        feed: Feed,
+        plan: ReadPlan,
         shard: Shard,
         sink: Sink,
-        share: Share = ALONE,
+        quota: SharedQuota = ALONE,
         reach: Reach | None = None,
     ) -> None:
         self.shard = shard
-        self.state = State.STARTING
+        self.state = ShardState.STARTING
+        self.phase = ShardPhase.READ
         self.children: tuple[Shard, ...] = ()
-        self._feed, self._sink, self._share = feed, sink, share
-        self._kinesis, self._clock = feed.kinesis, feed.clock
-        self._pace = Pace()
+        self._plan, self._sink, self._quota = plan, sink, quota
+        self._pace = ReadPace()
         self._position: StartingPosition | None = None
         self._iterator: str | None = None
-        self._gaps = GapWatch(feed, shard.shard_id, sink, reach)
-        self.is_expired = False  # the stream has dropped the shard
-        self.gave_enough = False  # the sink wants no more of it, whatever it still holds
-        self._at_end = self._is_renewed = self._is_closed = self._is_missing = False
-        self._failures = self._missed = self._older_listings = 0
-        self._failing_since = self._failed_at = self._called_at = 0.0
-        self._millis_behind: int | None = None
-        self._records = self._dropped = self._calls = self._caught_up_call = self._throttles = self._retries = 0
-        self._malformed = 0
-        self._rate = 0.0
-        self._error = ""
+        self._gaps = GapWatch(plan, shard.shard_id, sink, reach)
+        self._is_closed = False  # a listing has said so, or lacks the shard: its end is read once more
+        self._called_at = 0.0
+        self._failures = Failures()
+        self._counters = Counters()
 
     def step(self) -> float | None:
         """Make the next call or two.
@@ -145,26 +204,35 @@ class ShardConsumer:
         Raises
         ------
         KinesisError
-            One that no retry can mend, or whatever the sink raised.
+            One that no retry can help, or whatever the sink raised.
         """
         try:
             wait = self._next()()
         except KinesisError as error:
-            self._failed_at = self._clock.monotonic()
+            self._failures.begin(self._plan.clock.monotonic())
             self._prepare_retry(error)
             return self._back_off(error)
-        self._failures, self._error = 0, ""
+        self._failures.in_a_row, self._counters.error = 0, ""
         return wait
 
     def _next(self) -> Callable[[], float | None]:
-        if self._is_missing:
-            return self._look_for_shard
-        return self._confirm_end if self._at_end else self._read
+        match self.phase:
+            case ShardPhase.FIND_SHARD | ShardPhase.FIND_ENDED_SHARD:
+                return self._find_shard
+            case ShardPhase.CONFIRM_END:
+                return self._confirm_end
+            case _:
+                return self._read
+
+    def _move(self, event: ShardEvent) -> None:
+        self.phase = after(self.phase, event)
+        if self.phase.is_over:
+            self.state = ShardState.ENDED
 
     @property
     def has_iterator(self) -> bool:
         """Whether the place in the shard is held by the service, so that nothing that arrives from now on is missed."""
-        return self._iterator is not None or self._records > 0 or self.state is State.ENDED
+        return self._iterator is not None or self._counters.records > 0 or self.state is ShardState.ENDED
 
     @property
     def reach(self) -> Reach | None:
@@ -177,128 +245,132 @@ class ShardConsumer:
         if self._position is None:
             self._position = self._sink.position(self.shard)
             if self._position is None:
-                self.state = State.ENDED
+                self._move(ShardEvent.NOT_WANTED)
                 return None
             self._gaps.begin(self._position)
         iterator = self._current_iterator(self._position)
-        started = self._clock.monotonic()
+        clock, counters = self._plan.clock, self._counters
+        started = clock.monotonic()
         elapsed, self._called_at = started - self._called_at, started
-        self._calls += 1
-        limit = self._pace.limit(self._share.page_bytes)
-        asked_at = self._kinesis.server_time().earliest
-        answer = self._kinesis.get_records(self._feed.stream, self.shard, iterator, limit)
-        received, before = self._clock.monotonic(), self._records
-        self._check_forward(answer)
-        self._is_renewed, self._missed = False, 0
-        with closing(self._feed.parts(answer, self._share.part_bytes)) as parts:
+        counters.calls += 1
+        limit = self._pace.limit(self._quota.page_bytes)
+        asked_at = self._plan.kinesis.server_time().earliest
+        response = self._plan.kinesis.get_records(self._plan.stream, self.shard, iterator, limit)
+        received, before = clock.monotonic(), counters.records
+        self._check_forward(response)
+        self._failures.note_response()
+        with closing(self._plan.parts(response, self._quota.part_bytes)) as parts:
             wants_more = all(self._deliver(part, asked_at) for part in parts)
-        self._note_rate(self._records - before, elapsed)
+        self._note_rate(counters.records - before, elapsed)
         if not wants_more:
-            self.state, self.gave_enough = State.ENDED, True
+            self._move(ShardEvent.ENOUGH)
             return None
-        if self._at_end:
+        if self.phase is ShardPhase.CONFIRM_END:
             return self._confirm_end()
-        return self._wait(answer, received)
+        return self._wait(response, received)
 
-    def _check_forward(self, answer: Batch) -> None:
-        """Raise MalformedAnswer for records that were delivered before, unless the last one was asked for again."""
+    def _check_forward(self, response: Batch) -> None:
+        """Raise MalformedResponse for records that were delivered before, unless the last one was requested again."""
         position = self._position
-        if position is None or position.sequence_number is None or answer.read_from is None:
+        if position is None or position.sequence_number is None or response.read_from is None:
             return
-        ahead = int(answer.read_from) - int(position.sequence_number)
+        ahead = int(response.read_from) - int(position.sequence_number)
         if ahead < 0 or (ahead == 0 and position.kind is Kind.AFTER_SEQUENCE_NUMBER and not self._gaps.is_pending):
             self._iterator = None
-            msg = f"a response for {self.shard.shard_id} holds records that were read before"
-            raise MalformedAnswer(msg, hint="it will be asked for again", retryable=True)
+            raise MalformedResponse(
+                f"a response for {self.shard.shard_id} holds records that were read before",
+                hint="it will be requested again",
+                retryable=True,
+            )
 
     def _deliver(self, batch: Batch, asked_at: datetime) -> bool:
         """Give the sink a part of a response; whatever fails after that continues behind this part."""
-        batch, gap = self._gaps.settle(batch, asked_at)
+        batch, gap = self._gaps.confirm_gap(batch, asked_at)
         wants_more = self._sink.deliver(self.shard, batch)
         self._gaps.delivered(batch, gap)
         self._advance(batch)
         return wants_more
 
     def _current_iterator(self, position: StartingPosition) -> str:
-        if self._gaps.suspects(position):
+        if self._gaps.may_be_trimmed(position):
             self._iterator = None
         if self._iterator is None:
             self._position = self._pinned(position)
             place = self._gaps.place(self._position)
-            self._iterator = self._kinesis.get_shard_iterator(self._feed.stream, self.shard.shard_id, place)
+            self._iterator = self._plan.kinesis.get_shard_iterator(self._plan.stream, self.shard.shard_id, place)
         return self._iterator
 
     def _pinned(self, position: StartingPosition) -> StartingPosition:
-        """Return the moment of LATEST in its place once LATEST would skip what arrived since then."""
+        """Replace LATEST by its time once LATEST would skip what arrived since then."""
         if position.kind is not Kind.LATEST or position.timestamp is None:
             return position
-        is_late = self._kinesis.server_time().latest - position.timestamp > LATEST_LASTS
-        return StartingPosition.at(position.timestamp) if is_late or self._failures else position
+        is_late = self._plan.kinesis.server_time().latest - position.timestamp > LATEST_LASTS
+        return StartingPosition.at(position.timestamp) if is_late or self._failures.in_a_row else position
 
     def _advance(self, batch: Batch) -> None:
         self._iterator = batch.next_iterator  # None behind a part: should the next one fail, the position counts
-        self._records += batch.rows.num_rows
-        self._dropped += foreign.count(batch.dropped)
+        self._counters.records += batch.rows.num_rows
+        self._counters.dropped += foreign.count(batch.dropped)
         if batch.read_to is not None:
             self._position = StartingPosition.after(batch.read_to)
         if not batch.is_part:
-            self._at_end = batch.next_iterator is None
+            self._move(ShardEvent.NO_ITERATOR if batch.next_iterator is None else ShardEvent.MORE_FOLLOWS)
             self.children = batch.child_shards
-            self._millis_behind = batch.millis_behind_latest
+            self._counters.millis_behind_latest = batch.millis_behind_latest
 
     def _note_rate(self, records: int, elapsed: float) -> None:
-        weight = 1 - exp(-elapsed / RATE_SECONDS) if self._calls > 1 else 0.0
-        self._rate += weight * (records / max(elapsed, 1e-3) - self._rate)
+        counters = self._counters
+        weight = 1 - exp(-elapsed / RATE_SECONDS) if counters.calls > 1 else 0.0
+        counters.rate += weight * (records / max(elapsed, 1e-3) - counters.rate)
 
-    def _wait(self, answer: Batch, received: float) -> float:
-        caught_up = self._millis_behind == 0
-        self.state = State.CAUGHT_UP if caught_up else State.READING
+    def _wait(self, response: Batch, received: float) -> float:
+        caught_up = self._counters.millis_behind_latest == 0
+        self.state = ShardState.CAUGHT_UP if caught_up else ShardState.READING
         if caught_up:
-            self._caught_up_call = self._calls
-        idle = self._share.idle_seconds if caught_up else None
-        call_at = self._pace.answered(self._called_at, received, answer.count, answer.size, idle=idle)
-        return max(0.0, call_at - self._clock.monotonic())
+            self._counters.caught_up_call = self._counters.calls
+        idle = self._quota.idle_seconds if caught_up else None
+        call_at = self._pace.note_response(self._called_at, received, response.count, response.size, idle=idle)
+        return max(0.0, call_at - self._plan.clock.monotonic())
 
     # --- the end of a shard ---
 
     def _confirm_end(self) -> float | None:
         """Finish the shard if it has ended: children or a listing prove that, a missing iterator alone does not."""
         if not self.children:
-            listing = self._feed.lookup.shards(since=max(self._called_at, self._failed_at))
+            listing = self._plan.lookup.shards(since=max(self._called_at, self._failures.last_at))
             self._check_closed(listing.get(self.shard.shard_id))
             self.children = _children(self.shard, listing)
             if not self.children and self.shard.shard_id in listing:
                 raise ServiceError(f"{self.shard.shard_id} is closed, its children are not listed yet", retryable=True)
-        self._finish()
-        return None
-
-    def _finish(self) -> None:
         self._sink.finish(self.shard, self.children)
-        self.state = State.ENDED
+        self._move(ShardEvent.END_PROVEN)
+        return None
 
     def _check_closed(self, listed: Shard | None) -> None:
         if listed is None or listed.is_open:
-            self._at_end, self._is_closed = False, listed is None
-            raise MalformedAnswer(f"{self.shard.shard_id} gave no next iterator, and is not closed", retryable=True)
+            self._move(ShardEvent.END_UNPROVEN)
+            self._is_closed = listed is None
+            raise MalformedResponse(f"{self.shard.shard_id} gave no next iterator, and is not closed", retryable=True)
         if not self._is_closed:  # it may have been open, and written to, when it gave none
-            self._is_closed, self._at_end = True, False
+            self._move(ShardEvent.END_UNPROVEN)
+            self._is_closed = True
             raise ServiceError(f"{listed.shard_id} is closed: its end is read again", retryable=True)
 
-    def _look_for_shard(self) -> float | None:
+    def _find_shard(self) -> float | None:
         """Find out why the service does not know the shard: it left the stream, or the stream is another one."""
-        listing = self._feed.lookup.shards(since=self._failed_at)
+        listing = self._plan.lookup.shards(since=self._failures.last_at)
         listed = listing.get(self.shard.shard_id)
         if listed is None:
             self._check_newer(listing)
             if not self._is_closed:  # else it had given everything
                 self._gaps.lose_shard(self._position)
             self.children = _children(self.shard, listing)
-            self.is_expired = True
-            self._finish()
+            self._sink.finish(self.shard, self.children)
+            self._move(ShardEvent.UNLISTED)
             return None
         check_same_stream(self.shard, listed)
-        self._is_missing = False
-        raise ServiceError(f"{self.shard.shard_id} is listed, and yet not found", retryable=True)
+        self._move(ShardEvent.LISTED)
+        raise ServiceError(f"{self.shard.shard_id} is listed but not found", retryable=True)
 
     def _check_newer(self, listing: Mapping[str, Shard]) -> None:
         """Raise for a listing without this shard and without any newer one: it is stale, or of another stream.
@@ -307,77 +379,64 @@ class ShardConsumer:
         """
         if max(listing, default="") > self.shard.shard_id:
             return
-        self._older_listings += 1
-        if self._older_listings > MISSING_TRIES:
-            raise made_again()
+        self._failures.older_listings += 1
+        if self._failures.older_listings > MISSING_TRIES:
+            raise stream_recreated()
         raise ServiceError(f"a listing lacks {self.shard.shard_id}, and all newer ones", retryable=True)
 
     # --- failures ---
 
     def _prepare_retry(self, error: KinesisError) -> None:
-        """Get ready to try again, or raise what no retry can mend."""
+        """Get ready to try again, or raise what no retry can help."""
         match error:
             case IteratorExpired():
                 self._renew_iterator(error)
             case PositionTrimmed():
                 if self._position is not None:
-                    self._gaps.refuse(self._position)
+                    self._gaps.mark_trimmed(self._position)
                 self._position = StartingPosition.trim_horizon()
             case StreamNotFound():
-                self._miss(error)
+                self._note_not_found(error)
             case _:
                 if not error.retryable:
                     raise error
 
     def _renew_iterator(self, error: IteratorExpired) -> None:
-        if not error.retryable and self._is_renewed:
+        if not error.retryable and self._failures.is_renewed:
             raise error  # unusable, and so was the one before: a third will be no better
         self._iterator = None
-        self._is_renewed = self._is_renewed or not error.retryable
+        self._failures.is_renewed = self._failures.is_renewed or not error.retryable
 
-    def _miss(self, error: StreamNotFound) -> None:
-        """Look next whether the shard is still there."""
-        if self._is_missing:  # not even a listing knows the stream
+    def _note_not_found(self, error: StreamNotFound) -> None:
+        """Find out next whether the shard is still there."""
+        if self.phase in (ShardPhase.FIND_SHARD, ShardPhase.FIND_ENDED_SHARD):  # not even a listing knows the stream
             raise error
-        self._missed += 1
-        if self._missed > MISSING_TRIES:
+        self._failures.not_found += 1
+        if self._failures.not_found > MISSING_TRIES:
             raise error
-        self._is_missing, self._iterator = True, None
+        self._move(ShardEvent.NOT_FOUND)
+        self._iterator = None
 
     def _back_off(self, error: KinesisError) -> float:
-        self._failing_since = self._failing_since if self._failures else self._failed_at
-        is_long = self._failed_at - self._failing_since >= DEGRADED_SECONDS
-        self.state = State.DEGRADED if is_long else State.BACKING_OFF
+        failures, counters = self._failures, self._counters
+        self.state = ShardState.DEGRADED if failures.seconds >= DEGRADED_SECONDS else ShardState.BACKING_OFF
         if isinstance(error, KeyUnavailable):
-            self.state = State.BLOCKED
+            self.state = ShardState.BLOCKED
         if isinstance(error, Throttled):
-            self._throttles += 1
-            self._pace.throttled(self._failed_at, self._failures)
-        self._malformed += isinstance(error, MalformedAnswer)
-        self._error = error.message
-        self._retries += 1
-        if isinstance(error, MalformedAnswer) and self._failed_at - self._failing_since >= self._feed.patience:
+            counters.throttles += 1
+            self._pace.throttled(failures.last_at, failures.in_a_row)
+        counters.malformed += isinstance(error, MalformedResponse)
+        counters.error = error.message
+        counters.retries += 1
+        if isinstance(error, MalformedResponse) and failures.seconds >= self._plan.patience:
             raise error
-        wait = backoff(self._failures, error, self._clock)
-        self._failures += 1
+        wait = backoff(failures.in_a_row, error, self._plan.clock)
+        failures.in_a_row += 1
         return wait
 
     def stats(self) -> ConsumerStats:
         """Return what this consumer has done so far."""
-        return ConsumerStats(
-            self.shard.shard_id,
-            self.state,
-            self._millis_behind,
-            self._records,
-            self._rate,
-            self._dropped,
-            self._calls,
-            self._caught_up_call,
-            self._throttles,
-            self._retries,
-            self._malformed,
-            self._error,
-        )
+        return ConsumerStats(self.shard.shard_id, self.state, **vars(self._counters))
 
     def __repr__(self) -> str:
         return f"<ShardConsumer {self.shard.shard_id} {self.state}>"

@@ -1,4 +1,4 @@
-"""Where a sync with an end stops in each shard. Pure: no thread, no table, no clock."""
+"""Where a sync that has an end stops in each shard. Pure: no thread, no table, no clock."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions when it is imported)
@@ -17,7 +17,7 @@ class Ending:
     """Holds back the rows that arrived later than the end.
 
     Arrival times step back within a shard, so a row that arrived too late goes into the table when one that arrived in
-    time stands behind it: else the next sync of the table would have to read the two in the wrong order. What is held
+    time follows it: else the next sync of the table would have to read the two in the wrong order. What is held
     back when the shard has given enough is left in the stream.
     """
 

@@ -1,4 +1,4 @@
-"""A bounded read: all shards, from a start to an end that is fixed when it is called."""
+"""A bounded read: all shards, from a start to an end that is fixed at the call."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions when it is imported)
@@ -16,7 +16,9 @@ import pyarrow.compute as pc
 from kinesis_nb.core import foreign, retry
 from kinesis_nb.core.compression import count_packed, unchanged
 from kinesis_nb.core.frames import SCHEMA, Records, in_range
+from kinesis_nb.core.names import check_partition_key
 from kinesis_nb.core.process import check_polars
+from kinesis_nb.core.selection import depends_on_other_rows
 from kinesis_nb.errors import ConfigError, warn
 from kinesis_nb.reading.arrival import ArrivalOrder
 from kinesis_nb.reading.scheduler import Scheduler
@@ -28,12 +30,12 @@ if TYPE_CHECKING:
     from kinesis_nb.core.frames import Batch
     from kinesis_nb.core.position import StartingPosition
     from kinesis_nb.core.shards import Shard
-    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.sink import Gap
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class TimeRange:
     """What a bounded read covers.
 
     Attributes
@@ -45,9 +47,9 @@ class Window:
     keep
         Filters every batch as it comes, so that memory holds only what is wanted.
     limit
-        Stop after so many rows; which ones they are depends on which shard answers first.
+        Stop after this many rows; which ones they are depends on which shard responds first.
     newest
-        Keep only about so many of the newest rows of each shard, however long the window is.
+        Keep only about this many of the newest rows of each shard, however long the range is.
     """
 
     start: StartingPosition
@@ -57,8 +59,8 @@ class Window:
     newest: int | None = None
 
 
-def read_window(
-    feed: Feed, window: Window, progress: Callable[[int, float], None] = lambda _rows, _share: None
+def read_range(
+    plan: ReadPlan, window: TimeRange, progress: Callable[[int, float], None] = lambda _rows, _share: None
 ) -> Records:
     """Read a window of a stream into memory.
 
@@ -73,19 +75,19 @@ def read_window(
         In the order of arrival across shards; the rows of one partition key in the order they were written. After an
         interrupt what was read so far, and a note that says so; it also says how many user records were dropped.
     """
-    feed = replace(feed, patience=retry.PATIENCE_SECONDS)
-    sink = _Collector(feed, window)
-    scheduler = Scheduler(feed, sink, on_done=sink.close)
+    plan = replace(plan, patience=retry.PATIENCE_SECONDS)
+    sink = _RowCollector(plan, window)
+    scheduler = Scheduler(plan, sink, on_done=sink.close)
     note = ""
     try:
-        if feed.shards:
+        if plan.shards:
             scheduler.start()
         else:
             sink.close(None)
         while not sink.done.wait(0.1):
             progress(sink.kept, sink.share())
     except KeyboardInterrupt:
-        note = "interrupted: not all was read"
+        note = "interrupted: not everything was read"
         warn(f"the read was {note}")
     finally:
         scheduler.stop()
@@ -95,12 +97,12 @@ def read_window(
     for gap in sink.gaps:
         note = f"{note}, {gap}" if note else str(gap)
         warn(f"the read has a gap: {gap}")
-    if said := foreign.told(sink.dropped):
+    if said := foreign.describe_dropped(sink.dropped):
         note = f"{note}, {said}" if note else said
         warn(f"the read is without some: {said}")
     rows = sink.take()
-    if feed.unpack is not unchanged and (packed := count_packed(_present(rows["data_raw"]))):
-        told = f"{packed:,} with compressed data that is damaged, too large or not all: the bytes are in data_raw"
+    if plan.unpack is not unchanged and (packed := count_packed(_present(rows["data_raw"]))):
+        told = f"{packed:,} with compressed data that is damaged, too large or incomplete: the bytes are in data_raw"
         note = f"{note}, {told}" if note else told
         warn(f"of the rows of the read {told}, parse_json says why")
     return Records(rows, note)
@@ -113,27 +115,27 @@ def _present(column: pl.Series | pa.ChunkedArray) -> pa.Array:
     return column.drop_nulls().to_arrow()
 
 
-class _Collector:
+class _RowCollector:
     """The sink of a bounded read."""
 
-    def __init__(self, feed: Feed, window: Window) -> None:
+    def __init__(self, plan: ReadPlan, window: TimeRange) -> None:
         self.done = threading.Event()
         self.error: BaseException | None = None
         self.kept = 0
         self.dropped = 0
         self.gaps: set[Gap] = set()
-        self._feed, self._window = feed, window
-        self._order = ArrivalOrder(feed.shards, window.newest)
+        self._plan, self._window = plan, window
+        self._order = ArrivalOrder(plan.shards, window.newest)
         self._lock = threading.Lock()  # guards the one below, `kept` and `dropped`
         self._spans: dict[str, tuple[datetime, datetime]] = {}  # by shard: from when, and up to when it is read
 
     def position(self, shard: Shard) -> StartingPosition:
         """Start where the user said; a shard born later is read from its beginning."""
-        return self._feed.position(shard, self._window.start)
+        return self._plan.position(shard, self._window.start)
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
-        """Keep what is wanted; a shard has given enough when its answer reaches past the end."""
-        received = self._feed.kinesis.server_time().earliest
+        """Keep what is wanted; a shard has given enough when its response reaches past the end."""
+        received = self._plan.kinesis.server_time().earliest
         rows = self._window.keep(in_range(batch.rows, self._window.start.timestamp, self._window.end))
         self._order.add(shard, rows)
         with self._lock:
@@ -158,22 +160,22 @@ class _Collector:
         with self._lock:
             spans = dict(self._spans)
         shares = [
-            _share(*spans[shard.shard_id], self._window.end) for shard in self._feed.shards if shard.shard_id in spans
+            _share(*spans[shard.shard_id], self._window.end) for shard in self._plan.shards if shard.shard_id in spans
         ]
-        return sum(shares) / max(1, len(self._feed.shards))
+        return sum(shares) / max(1, len(self._plan.shards))
 
     def _is_past_end(self, batch: Batch, received: datetime) -> bool:
         """Whether everything that had arrived by the end has been seen.
 
         Arrival times within a shard may step back a little, so a row from after the end proves nothing. The lag does:
-        it says for which moment the answer is complete. An empty answer that lags is a gap, and reading goes on.
+        it says for which time the response is complete. An empty response that lags is a gap, and reading continues.
         """
         if batch.millis_behind_latest == 0:
             return True
         return received - timedelta(milliseconds=batch.millis_behind_latest) > self._window.end + timedelta(minutes=1)
 
     def lost(self, gap: Gap) -> None:
-        """Keep it for the note."""
+        """Record it for the note."""
         self.gaps.add(gap)
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:  # noqa: ARG002 - as for all sinks
@@ -181,12 +183,12 @@ class _Collector:
         self._order.expect(children)
 
     def close(self, error: BaseException | None) -> None:
-        """Let the caller return."""
+        """End the wait of the caller."""
         self.error = error
         self.done.set()
 
     def take(self) -> pl.DataFrame | pa.Table:
-        """Give all rows away, in order of arrival."""
+        """Return all rows, in order of arrival, and keep none of them."""
         return self._order.take().slice(0, self._window.limit)
 
 
@@ -205,10 +207,12 @@ def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBat
         For a key that no record can have, or an expression that does not give true or false for each row from the
         columns of that row. The function raises it too, for rows that an expression fails on.
     """
-    if key is not None and not (isinstance(key, str) and 1 <= len(key) <= 256):  # noqa: PLR2004 - AWS: characters
-        raise ConfigError(f"no record has the partition key {key!r:.40}", hint="keys are text of 1 to 256 characters")
+    if key is not None:
+        check_partition_key(key)
     if where is not None and not isinstance(where, pl.Expr):
-        raise ConfigError(f"where= takes no {type(where).__name__}", hint='give where=pl.col("data").str.contains("x")')
+        raise ConfigError(
+            f"where= does not accept {type(where).__name__}", hint='give where=pl.col("data").str.contains("x")'
+        )
     if where is not None:
         check_polars()
 
@@ -218,7 +222,7 @@ def row_filter(key: str | None, where: pl.Expr | None) -> Callable[[pa.RecordBat
         return rows if where is None else rows.filter(_mask(rows, where))
 
     keep(pa.RecordBatch.from_pylist([], SCHEMA))
-    if where is not None and _looks_across_rows(where):
+    if where is not None and depends_on_other_rows(where, pl.DataFrame(SCHEMA.empty_table())):
         raise ConfigError(
             "where= looks at other rows, and is applied to one batch of rows at a time",
             hint="read without it, then filter: read(...).to_polars().filter(...)",
@@ -230,20 +234,10 @@ def _mask(rows: pa.RecordBatch, where: pl.Expr) -> pa.Array:
     try:
         mask = pl.DataFrame(rows).with_columns(where.alias("mask"))["mask"]
     except (Exception, pl.exceptions.PanicException) as error:  # functions of the user run in it too
-        msg = f"where= cannot be applied: {(str(error).splitlines() or [type(error).__name__])[0]}"
-        raise ConfigError(msg, hint=f"it gives true or false from the columns {', '.join(SCHEMA.names)}") from error
+        raise ConfigError(
+            f"where= cannot be applied: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            hint=f"it gives true or false from the columns {', '.join(SCHEMA.names)}",
+        ) from error
     if mask.dtype != pl.Boolean:
         raise ConfigError(f"where= gives {mask.dtype}, not true or false", hint="compare it with something")
     return mask.to_arrow()
-
-
-def _looks_across_rows(where: pl.Expr) -> bool:
-    """Whether the value of an expression in one row depends on other rows.
-
-    The optimizer of polars knows: only what does not may be computed after the rows were cut, so it moves the cut
-    below. (``Expr.meta.is_row_separable`` sees no further than the outermost function. What an expression computes
-    twice would become a column of its own, which is not moved.)
-    """
-    query = pl.DataFrame(SCHEMA.empty_table()).lazy().with_columns(where.alias("mask")).slice(1, 2)
-    plan = query.explain(optimizations=pl.QueryOptFlags(comm_subexpr_elim=False))
-    return not plan.lstrip().startswith("WITH_COLUMNS")

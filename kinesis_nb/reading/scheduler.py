@@ -11,22 +11,23 @@ from kinesis_nb.core import interrupt
 from kinesis_nb.core.frames import warm_up
 from kinesis_nb.core.halt import Halt
 from kinesis_nb.core.shards import ShardTracker, has_hole
-from kinesis_nb.errors import Closed, KinesisError, MalformedAnswer
-from kinesis_nb.reading.consumer import ConsumerStats, ShardConsumer, State
-from kinesis_nb.reading.feed import check_same_stream
-from kinesis_nb.reading.pace import Share
+from kinesis_nb.errors import Closed, KinesisError, MalformedResponse
+from kinesis_nb.reading.consumer import ConsumerStats, ShardConsumer, ShardState
+from kinesis_nb.reading.pace import SharedQuota
+from kinesis_nb.reading.phase import ShardPhase
+from kinesis_nb.reading.plan import check_same_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from kinesis_nb.core.shards import Shard
-    from kinesis_nb.reading.feed import Feed
     from kinesis_nb.reading.gaps import Reach
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.sink import Sink
 
 DISCOVERY_SECONDS = 15.0  # a reshard shows itself at the end of its parents; listing only covers what that missed
-TICK_SECONDS = 1.0  # how often the discovery thread looks whether its owner is gone
-JOIN_SECONDS = 1.0  # a thread that waits for an answer or a lock looks four times a second whether it shall end
+TICK_SECONDS = 1.0  # how often the discovery thread checks whether its owner is gone
+JOIN_SECONDS = 1.0  # a thread that waits for a response or a lock checks four times a second whether it is to stop
 HOLES = 2  # listings in a row; one alone may just have met a reshard
 WAVE = 256  # threads that may be opening their shard at a time; fewer lose the race against those that read already
 STALE = 4  # listings in a row without the newest shard; it takes seconds at most until all servers know it
@@ -41,7 +42,7 @@ class Scheduler:
         Ids of listed shards that count as read to their end already.
     on_done
         Called once, from one of the threads: with None when there is nothing left to read, or with the error that
-        ended it all.
+        ended reading.
 
     Notes
     -----
@@ -51,27 +52,27 @@ class Scheduler:
 
     def __init__(
         self,
-        feed: Feed,
+        plan: ReadPlan,
         sink: Sink,
         *,
         skipped: Iterable[str] = (),
         on_done: Callable[[BaseException | None], None],
     ) -> None:
-        self._feed, self._sink, self._on_done = feed, sink, on_done
+        self._plan, self._sink, self._on_done = plan, sink, on_done
         self._lock = threading.Lock()  # guards the eleven below; never held during I/O
-        self._tracker = ShardTracker(is_ordered=feed.is_ordered)
-        self._refused: MalformedAnswer | None = None  # why the first listing was, which `start` reports
+        self._tracker = ShardTracker(is_ordered=plan.is_ordered)
+        self._refused: MalformedResponse | None = None  # why the first listing was, which `start` reports
         try:
-            self._tracker.observe(feed.shards)
-        except MalformedAnswer as error:
+            self._tracker.observe(plan.shards)
+        except MalformedResponse as error:
             self._refused = error
         for shard_id in skipped:
             self._tracker.skip(shard_id)
         self._consumers: dict[str, ShardConsumer] = {}
-        self._to_start: deque[ShardConsumer] = deque()  # they have no thread yet
-        self._opening: list[ShardConsumer] = []  # they have one, and maybe no answer yet
+        self._to_start: deque[ShardConsumer] = deque()  # without a thread so far
+        self._opening: list[ShardConsumer] = []  # they have a thread, and maybe no response yet
         self._active = 0  # consumers that have not ended
-        self._share = Share(lambda: self._active)
+        self._quota = SharedQuota(lambda: self._active)
         self._enough: set[str] = set()  # ids of shards of which the sink wants no more
         self._reach: dict[str, Reach] = {}  # by child: how far its parents were read
         self._threads: list[threading.Thread] = []
@@ -80,7 +81,7 @@ class Scheduler:
         self._holes = 0  # listings in a row that lacked a shard; only the thread that lists writes these three
         self._stale = 0  # listings in a row that lacked the newest shard
         self._odd_listing = ""  # why the last one was refused
-        self._left = threading.Condition(self._lock)  # notified when a thread is no longer at work
+        self._left = threading.Condition(self._lock)  # notified when a thread has finished its work
         self._stop = Halt()
         self._was_awaited = False  # by `stop`
         self._is_abandoned = False
@@ -96,7 +97,7 @@ class Scheduler:
             return
         try:
             self._start_runnable()
-            self._spawn(self._discover, f"kinesis_nb {self._feed.stream} discovery")
+            self._spawn(self._discover, f"kinesis_nb {self._plan.stream} discovery")
         except BaseException:
             self.stop()
             raise
@@ -112,9 +113,9 @@ class Scheduler:
     def stop(self, timeout: float = JOIN_SECONDS) -> None:
         """End all threads and wait for them: all together, until none ended for `timeout` seconds.
 
-        Whatever they wait in is given up: a connection, an answer, room in the sink. Only what cannot be given up, such
-        as a look-up of the host's name, lets a thread outlive that; then `warning` says so. Calling it again, after an
-        interrupt too, waits for those that are left.
+        Whatever they wait for is given up: a connection, a response, room in the sink. Only what cannot be given up,
+        such as resolving the host's name, lets a thread outlive that; then `warning` says so. Calling it again, after
+        an interrupt too, waits for those that are left.
         """
         self._end()
         me = {threading.current_thread()}
@@ -140,25 +141,25 @@ class Scheduler:
         """
         self._is_abandoned = True
 
-    def look(self) -> None:
+    def list_now(self) -> None:
         """List the shards now, and not at the next turn of the discovery; returns at once."""
-        self._spawn(self._list, f"kinesis_nb {self._feed.stream} look")
+        self._spawn(self._list, f"kinesis_nb {self._plan.stream} listing")
 
     def pause(self) -> None:
-        """Make no more calls until :meth:`resume`."""
+        """Make no calls until :meth:`resume`."""
         self._may_run.clear()
 
     def resume(self) -> None:
-        """Go on where :meth:`pause` stopped."""
+        """Continue where :meth:`pause` stopped."""
         self._may_run.set()
 
     @property
     def is_paused(self) -> bool:
-        """Whether calls are on hold."""
+        """Whether reading is paused."""
         return not self._may_run.is_set()
 
     def stats(self) -> list[ConsumerStats]:
-        """Return a moment of every consumer that was started, by shard id."""
+        """Return a snapshot of every consumer that was started, by shard id."""
         return sorted((consumer.stats() for consumer in self._snapshot()), key=lambda stats: stats.shard_id)
 
     def caught_up(self) -> Iterator[bool]:
@@ -180,13 +181,13 @@ class Scheduler:
         """Return the ids of the shards that are not read to their end, whether they are being read already or not."""
         with self._lock:
             return (
-                self._tracker.unfinished if self._refused is None else {shard.shard_id for shard in self._feed.shards}
+                self._tracker.unfinished if self._refused is None else {shard.shard_id for shard in self._plan.shards}
             )
 
     @property
     def warning(self) -> str:
-        """What is odd about the stream as a whole, or about the end of reading, else an empty string."""
-        odd = self._odd_listing or ("some hash keys belong to no open shard" if self._holes >= HOLES else "")
+        """A warning about the stream as a whole, or about threads that have not ended, else an empty string."""
+        odd = self._odd_listing or ("no open shard takes some of the hash keys" if self._holes >= HOLES else "")
         return self.lingering or odd
 
     @property
@@ -215,7 +216,7 @@ class Scheduler:
                 raise
 
     def _run(self, work: Callable[..., None], *args: object) -> None:
-        """Work in a thread of its own: the one place where each of them ends, whatever was raised."""
+        """Run a thread's work; every thread ends here, whatever was raised."""
         try:
             with self._stop.obeyed():
                 work(*args)
@@ -235,7 +236,7 @@ class Scheduler:
             if self._stop.is_set():
                 return
             ready = [
-                ShardConsumer(self._feed, shard, self._sink, self._share, self._reach.get(shard.shard_id))
+                ShardConsumer(self._plan, shard, self._sink, self._quota, self._reach.get(shard.shard_id))
                 for shard in self._tracker.start_runnable()
             ]
             self._active += len(ready)
@@ -244,21 +245,21 @@ class Scheduler:
         self._start_next()
 
     def _start_next(self) -> None:
-        """Start the threads of shards that may be read, as those started before have opened theirs.
+        """Start the threads of shards that may be read, as those started before have read from theirs.
 
         Thousands at once would only wait for each other, with what each of them has in memory.
         """
         while True:
             with self._lock:
-                self._opening = [consumer for consumer in self._opening if consumer.state is State.STARTING]
+                self._opening = [consumer for consumer in self._opening if consumer.state is ShardState.STARTING]
                 if not self._to_start or len(self._opening) >= WAVE:
                     return
                 consumer = self._to_start.popleft()
                 self._opening.append(consumer)
-            self._spawn(self._consume, f"kinesis_nb {self._feed.stream} {consumer.shard.shard_id}", consumer)
+            self._spawn(self._consume, f"kinesis_nb {self._plan.stream} {consumer.shard.shard_id}", consumer)
 
     def _start_wave(self) -> None:
-        """Start more threads though others have not opened their shards: they may be waiting for just these."""
+        """Start more threads although others have not read yet: those may be waiting for just these."""
         with self._lock:
             self._opening.clear()
         self._start_next()
@@ -286,47 +287,48 @@ class Scheduler:
         with self._lock:
             self._active -= 1
             self._tracker.finish(consumer.shard.shard_id)
-            if consumer.gave_enough:
+            if consumer.phase is ShardPhase.GAVE_ENOUGH:
                 self._enough.add(consumer.shard.shard_id)
             if (reach := consumer.reach) is not None:
                 for child in consumer.children:
                     known = self._reach.get(child.shard_id, reach)
                     self._reach[child.shard_id] = min(reach, known, key=lambda reach: reach.seen)
-            self._tracker.observe_new(filter(self._feed.wanted, consumer.children))
+            self._tracker.observe_new(filter(self._plan.wanted, consumer.children))
             is_complete = not self._tracker.unfinished
             awaits_listing = self._tracker.awaits_listing
-        if is_complete and not consumer.is_expired:
+        has_expired = consumer.phase is ShardPhase.EXPIRED
+        if is_complete and not has_expired:
             self._done(None)
             return
         self._start_runnable()
-        if awaits_listing or consumer.is_expired:  # nobody may know yet what came after a shard that is gone
+        if awaits_listing or has_expired:  # the children of an expired shard may not be known yet
             self._list()
 
     def _discover(self) -> None:
-        next_listing = self._feed.clock.monotonic() + DISCOVERY_SECONDS
+        next_listing = self._plan.clock.monotonic() + DISCOVERY_SECONDS
         while not self._stop.wait(TICK_SECONDS):
             if self._to_start and not self.is_paused:
                 self._start_wave()
             if self._is_abandoned:
                 self._done(None)
-            elif self._feed.clock.monotonic() >= next_listing:
+            elif self._plan.clock.monotonic() >= next_listing:
                 with self._lock:
                     self._threads = [known for known in self._threads if known.is_alive()]
                 self._list()
                 self._note_retention()
-                next_listing = self._feed.clock.monotonic() + DISCOVERY_SECONDS
+                next_listing = self._plan.clock.monotonic() + DISCOVERY_SECONDS
 
     def _note_retention(self) -> None:
         """Keep what is known of the stream's retention up to date: a sync records it for the next one."""
         with suppress(KinesisError):
-            self._feed.lookup.retention()
+            self._plan.lookup.retention()
 
     def _list(self) -> None:
         try:
-            self._observe(self._feed.lookup.shards(since=self._feed.clock.monotonic()).values())
+            self._observe(self._plan.lookup.shards(since=self._plan.clock.monotonic()).values())
             self._odd_listing = ""
         except BaseException as error:  # noqa: BLE001 - as in _run
-            self._odd_listing = error.message if isinstance(error, MalformedAnswer) else ""
+            self._odd_listing = error.message if isinstance(error, MalformedResponse) else ""
             if not (isinstance(error, KinesisError) and error.retryable):
                 self._done(error)
 
@@ -339,7 +341,7 @@ class Scheduler:
                 self._note_stale(newest)
                 return  # stale, or of another stream of this name; ids ascend
             self._stale = 0
-            wanted = list(filter(self._feed.wanted, shards))
+            wanted = list(filter(self._plan.wanted, shards))
             self._tracker.observe(wanted)
             is_complete = not self._tracker.unfinished
             # if a shard that has ended is open in it
@@ -351,8 +353,10 @@ class Scheduler:
     def _note_stale(self, newest: str) -> None:
         self._stale += 1
         if self._stale > STALE:
-            msg = f"{newest} was named as a child, and no listing knows it"
-            raise MalformedAnswer(msg, hint="start again; if that does not help, check endpoint_url")
+            raise MalformedResponse(
+                f"{newest} was named as a child, but no listing has it",
+                hint="start again; if that does not help, check endpoint_url",
+            )
 
     def _done(self, error: BaseException | None) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Where the records of all shards go: the three methods of a tail, a bounded read or a sync, and one for bad news."""
+"""Where the records of all shards go: what a tail, a bounded read and a sync have in common."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Records that may be lost: the stream does not keep them any more, and they were not read.
+    """Records that may be lost: the stream dropped them before they were read.
 
     Attributes
     ----------
@@ -24,9 +24,17 @@ class Gap:
     after
         The sequence number of the last record before the gap; None when there was none.
     seen
-        Everything that arrived up to this moment was read.
+        Everything that arrived up to this time was read.
     first, until
         Sequence number and arrival of the first record behind the gap; None when the shard holds none.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> with kn.demo().tail("clicks") as tail:
+    ...     rows = tail.take(10, timeout=10)
+    >>> tail.stats().gaps    # one Gap for each shard that lost some
+    ()
     """
 
     shard_id: str
@@ -43,7 +51,7 @@ class Gap:
 
 
 class Sink(Protocol):
-    """Takes what the consumers read. Every method is called by the thread of the shard it is about."""
+    """Receives what the consumers read. Every method is called by the thread of the shard it is about."""
 
     def position(self, shard: Shard) -> StartingPosition | None:
         """Return where reading of `shard` starts; None when everything in it was read before."""
@@ -57,12 +65,12 @@ class Sink(Protocol):
         ...
 
     def lost(self, gap: Gap) -> None:
-        """Take note of a gap, before the first batch behind it; raise to go no further.
+        """Record a gap, before the first batch behind it; raise to stop.
 
         It may be called again for the same gap when what follows it could not be delivered.
         """
         ...
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
-        """Take note that everything in a closed shard was delivered; its children start after this returned."""
+        """Record that everything in a closed shard was delivered; its children start after this returned."""
         ...

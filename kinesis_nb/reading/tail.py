@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.reading.buffer import Buffer, BufferStats, Held
     from kinesis_nb.reading.consumer import ConsumerStats
-    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.sink import Gap
 
-TELL_SECONDS = 1.0  # how often somebody who waits for rows is warned of gaps and drops
-POLL_SECONDS = 0.05  # between looks whether everything has come
+WARN_SECONDS = 1.0  # how often whoever waits for rows is warned
+POLL_SECONDS = 0.05  # between checks whether everything has come
 OPEN_SECONDS = 2.0  # how long start() waits for the place "latest" in every shard
 
 
@@ -53,9 +53,17 @@ class TailStats:
     dropped
         User records of aggregates that are not among the rows, because their hash keys are another shard's.
     warning
-        What is odd about the stream as a whole, or the size of the tail; else an empty string.
+        A warning about the stream as a whole, or about the size of the tail; else an empty string.
     packed
         Rows received with compressed data that `decompress` left in ``data_raw``; parse_json says why.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> with kn.demo().tail("clicks") as tail:
+    ...     rows = tail.take(10, timeout=10)
+    >>> tail.stats().gaps, tail.stats().buffer.dropped
+    ((), {})
     """
 
     buffer: BufferStats
@@ -77,31 +85,40 @@ class Tail(Running, TableLike, LiveDisplay):
     ------
     KinesisError
         When reading failed for good: iterating raises it once the rows read before are taken.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> with kn.demo().tail("clicks") as tail:
+    ...     tail.take(100, timeout=10)
+    <Records: 100 rows>
+    >>> tail.state
+    'stopped'
     """
 
-    def __init__(self, feed: Feed, start: StartingPosition, buffer: Buffer) -> None:
-        self.stream = feed.stream
+    def __init__(self, plan: ReadPlan, start: StartingPosition, buffer: Buffer) -> None:
+        self.stream = plan.stream
         self._buffer = buffer
         is_latest = start.kind is Kind.LATEST
         # nothing new arrives in a closed shard
-        skipped = [shard.shard_id for shard in feed.shards if is_latest and not shard.is_open]
-        self._sink = _BufferSink(feed, start, buffer)
-        self._told = self._told_dropped = 0  # of how many gaps and dropped user records the user was warned
-        self._told_small = False  # that records are larger than the buffer
-        self._scheduler = Scheduler(feed, self._sink, skipped=skipped, on_done=buffer.close)
+        skipped = [shard.shard_id for shard in plan.shards if is_latest and not shard.is_open]
+        self._sink = _BufferSink(plan, start, buffer)
+        self._gaps_warned = self._dropped_warned = 0  # of how many gaps and dropped user records the user was warned
+        self._has_warned_of_size = False  # that records are larger than the buffer
+        self._scheduler = Scheduler(plan, self._sink, skipped=skipped, on_done=buffer.close)
         self._stopper = weakref.finalize(self, self._scheduler.abandon)
         self._scheduler.start()
         if is_latest:
             self._scheduler.wait_opened(OPEN_SECONDS)
 
     def stop(self) -> None:
-        """Stop reading; the rows that are held stay readable. Stopping twice is fine."""
+        """Stop reading; the rows that are held stay readable. Stopping it again does nothing."""
         self._buffer.close()
         self._stopper.detach()
         self._scheduler.stop()
 
     def pause(self) -> None:
-        """Make no calls until :meth:`resume`; nothing is missed as long as the stream keeps it."""
+        """Make no calls until :meth:`resume`; records are not missed while the stream retains them."""
         self._check_running()
         self._scheduler.pause()
 
@@ -119,7 +136,7 @@ class Tail(Running, TableLike, LiveDisplay):
         return self.stats()
 
     def stats(self) -> TailStats:
-        """Return a snapshot with exact counts."""
+        """Return exact counts, as of now."""
         sink, scheduler = self._sink, self._scheduler
         return TailStats(
             self._buffer.stats(),
@@ -135,27 +152,27 @@ class Tail(Running, TableLike, LiveDisplay):
         give_up = time.monotonic() + in_seconds(timeout)
         while True:
             was_closed = self._buffer.is_closed
-            taken = self._buffer.take(min(TELL_SECONDS, give_up - time.monotonic()), most, batches)
+            taken = self._buffer.take(min(WARN_SECONDS, give_up - time.monotonic()), most, batches)
             try:
-                self._tell()
+                self._warn()
             except BaseException:  # of a warning that is to be an error
                 self._buffer.untake(taken)
                 raise
             if taken or was_closed or time.monotonic() >= give_up:
                 return taken
 
-    def _tell(self) -> None:
+    def _warn(self) -> None:
         """Warn in the user's own thread: what a consumer thread prints lands anywhere."""
-        gaps, small = self._sink.gaps[self._told :], self._buffer.warning
-        self._told += len(gaps)
+        gaps, small = self._sink.gaps[self._gaps_warned :], self._buffer.warning
+        self._gaps_warned += len(gaps)
         for gap in gaps:
             warn(f"tail of {self.stream}: {gap}")
-        if small and not self._told_small:
-            self._told_small = True
+        if small and not self._has_warned_of_size:
+            self._has_warned_of_size = True
             warn(f"tail of {self.stream}: {small}")
         dropped = self._sink.dropped
-        number, self._told_dropped = dropped - self._told_dropped, dropped
-        if said := foreign.told(number):
+        number, self._dropped_warned = dropped - self._dropped_warned, dropped
+        if said := foreign.describe_dropped(number):
             warn(f"tail of {self.stream}: {said}")
 
     def to_arrow(self) -> pa.Table:
@@ -184,7 +201,7 @@ class Tail(Running, TableLike, LiveDisplay):
 
     @hinted
     def take(self, rows: int, timeout: Seconds | None = None) -> Records:
-        """Take `rows` rows out, or as many as come.
+        """Take `rows` rows out, or as many as arrive.
 
         Parameters
         ----------
@@ -199,7 +216,7 @@ class Tail(Running, TableLike, LiveDisplay):
         check_count("take", rows)
         give_up = time.monotonic() + in_seconds(timeout)
         taken: list[Held] = []
-        count, told = 0, self._told_dropped
+        count, before = 0, self._dropped_warned
         try:
             while count < rows:
                 if not (more := self._next(give_up - time.monotonic(), rows - count)):
@@ -209,7 +226,7 @@ class Tail(Running, TableLike, LiveDisplay):
         except BaseException:
             self._buffer.untake(taken)
             raise
-        return Records(concat(batch for _, batch in taken), foreign.told(self._told_dropped - told))
+        return Records(concat(batch for _, batch in taken), foreign.describe_dropped(self._dropped_warned - before))
 
     def __len__(self) -> int:
         return self._buffer.stats().rows
@@ -249,7 +266,7 @@ class Tail(Running, TableLike, LiveDisplay):
 
     @hinted
     def unwatch(self, see: Callable[[Held], object]) -> None:
-        """Call `see` no more."""
+        """Stop calling `see`."""
         self._buffer.unwatch(see)
 
     def view(self) -> Any:
@@ -282,8 +299,8 @@ class Tail(Running, TableLike, LiveDisplay):
         lags = [shard.millis_behind_latest or 0 for shard in stats.shards]
         counts = {"gaps": len(stats.gaps), "rows still compressed": stats.packed}
         counted = [f"{count:,} {name}" for name, count in counts.items() if count]
-        told = [*counted, foreign.told(stats.dropped), stats.warning, str(self._buffer.error or "")]
-        trouble = "".join(f", {text}" for text in told if text)
+        notes = [*counted, foreign.describe_dropped(stats.dropped), stats.warning, str(self._buffer.error or "")]
+        trouble = "".join(f", {text}" for text in notes if text)
         return (
             f"<Tail {self.stream}: {self.state}, {len(lags)} shards, {stats.buffer.rows:,} of {stats.buffer.received:,}"
             f" rows held, {max(lags, default=0) / 1000:.1f} s behind{trouble}>"
@@ -291,15 +308,15 @@ class Tail(Running, TableLike, LiveDisplay):
 
 
 class _BufferSink:
-    def __init__(self, feed: Feed, start: StartingPosition, buffer: Buffer) -> None:
+    def __init__(self, plan: ReadPlan, start: StartingPosition, buffer: Buffer) -> None:
         self.gaps: list[Gap] = []
         self._dropped: dict[str, tuple[int, int]] = {}  # by shard: up to which record, and how many; its thread counts
         self.packed: Counter[str] = Counter()  # by shard id, each of which has a thread
-        self._feed, self._start, self._buffer = feed, start, buffer
+        self._plan, self._start, self._buffer = plan, start, buffer
 
     def position(self, shard: Shard) -> StartingPosition:
         """Start where the user said; a shard born later is read from its beginning."""
-        return self._feed.position(shard, self._start)
+        return self._plan.position(shard, self._start)
 
     def deliver(self, shard: Shard, batch: Batch) -> bool:
         """Put the rows into the buffer, which may wait for room."""
@@ -307,7 +324,7 @@ class _BufferSink:
         if batch.dropped:
             self._drop(shard.shard_id, batch.dropped, earliest)
         rows = in_range(batch.rows, earliest, None)
-        if self._feed.unpack is not unchanged and (packed := count_packed(rows.column("data_raw"))):
+        if self._plan.unpack is not unchanged and (packed := count_packed(rows.column("data_raw"))):
             self.packed[shard.shard_id] += packed
         self._buffer.put(shard.shard_id, rows)  # who takes them may know the counts
         return True
@@ -325,12 +342,12 @@ class _BufferSink:
         return sum(number for _, number in self._dropped.copy().values())
 
     def lost(self, gap: Gap) -> None:
-        """Keep it for those who look."""
+        """Keep it for :meth:`Tail.stats`."""
         if gap not in self.gaps:
             self.gaps.append(gap)
 
     def finish(self, shard: Shard, children: tuple[Shard, ...]) -> None:
-        """Note nothing: memory forgets."""
+        """Do nothing: a tail keeps no checkpoints."""
 
 
 tails: Newest[Tail] = Newest()

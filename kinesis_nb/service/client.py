@@ -7,7 +7,6 @@ import threading
 import weakref
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import uuid4
 
 import msgspec
 from botocore import exceptions as boto_errors
@@ -20,7 +19,7 @@ from kinesis_nb.core.transport import Clock, PutResult, ServerTime, SystemClock
 from kinesis_nb.errors import (
     AccessDenied,
     KinesisError,
-    MalformedAnswer,
+    MalformedResponse,
     StreamNotFound,
     closest,
     forget_frames,
@@ -30,18 +29,15 @@ from kinesis_nb.service.deadline import set_deadlines, why_too_large
 from kinesis_nb.service.probe import Probe
 from kinesis_nb.service.raw import RawCalls
 from kinesis_nb.service.session import caller_arn, is_aws, make_client, make_credentials
-from kinesis_nb.service.translate import translate
-from kinesis_nb.wire.aggregation import pack
+from kinesis_nb.service.translate import FailedCall, translate
 from kinesis_nb.wire.batches import decode_batch, decode_iterator, decode_page, decoding
 from kinesis_nb.wire.finding import Page, find
 from kinesis_nb.wire.listing import all_shards, all_streams, stream_extras, stream_summary
 from kinesis_nb.wire.naming import is_arn, named, named_beside_iterator
-from kinesis_nb.wire.putting import decode_results, encode_records, request_body
+from kinesis_nb.wire.putting import decode_results, request_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    import polars as pl
 
     from kinesis_nb.access.config import SourceConfig
     from kinesis_nb.core.frames import Batch
@@ -84,7 +80,7 @@ class KinesisClient:
     def list_streams(self) -> list[str]:
         """Return the names of all streams, in the order of the service."""
 
-        def next_page(last: str | None) -> Mapping[str, Any]:
+        def next_page(last: str | None) -> Mapping[str, object]:
             return self._call("list_streams", **{"ExclusiveStartStreamName": last} if last else {})
 
         return all_streams(next_page)
@@ -100,7 +96,7 @@ class KinesisClient:
     def list_shards(self, stream: str) -> list[Shard]:
         """Return all shards of a stream, all pages of them."""
 
-        def next_page(token: str | None) -> Mapping[str, Any]:
+        def next_page(token: str | None) -> Mapping[str, object]:
             # a call with a token must not name the stream
             return self._call("list_shards", stream, **{"NextToken": token} if token else named(stream))
 
@@ -108,7 +104,7 @@ class KinesisClient:
 
     def get_shard_iterator(self, stream: str, shard_id: str, position: StartingPosition) -> str:
         """Return a shard iterator."""
-        where: dict[str, Any] = {"ShardId": shard_id, "ShardIteratorType": position.kind.value}
+        where: dict[str, object] = {"ShardId": shard_id, "ShardIteratorType": position.kind.value}
         if position.kind is Kind.AT_TIMESTAMP and position.timestamp is not None:
             where["Timestamp"] = position.timestamp.timestamp()
         if position.sequence_number is not None:
@@ -122,14 +118,6 @@ class KinesisClient:
         with decoding.call():
             return decode_batch(self._post("get_records", request, stream), shard, self._clock.now())
 
-    def encode_records(self, keys: pl.Series, data: pl.Series) -> list[bytes]:
-        """Return records in the form that :meth:`put_records` takes."""
-        return encode_records(keys, data)
-
-    def aggregate(self, partition_key: str, data: Sequence[bytes]) -> bytes:
-        """Return the data of one record that holds several of the same key (KPL format)."""
-        return pack(partition_key, data, uuid4().hex)
-
     def find(self, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
         """Return the shard that each record is in; None for one that is not in the stream."""
         return find(self, stream, records, since)
@@ -141,11 +129,11 @@ class KinesisClient:
 
     def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:
         """Write records; raises a retryable ServiceError when the outcome is not known."""
-        answer = self._post("put_records", request_body(stream, records), stream)
-        return decode_results(answer, len(records))
+        response = self._post("put_records", request_body(stream, records), stream)
+        return decode_results(response, len(records))
 
     def storage_options(self) -> dict[str, str]:
-        """Return the region and the credentials of this moment."""
+        """Return the region and the current credentials."""
         key = self._credentials.get_frozen_credentials()
         options = {"region": self._config.region, "access_key_id": key.access_key, "secret_access_key": key.secret_key}
         if key.token:
@@ -153,7 +141,7 @@ class KinesisClient:
         return options
 
     def server_time(self) -> ServerTime:
-        """Return between which two moments the service's clock stands, from the Date headers seen so far."""
+        """Return between which two times the service's clock is, from the Date headers seen so far."""
         return self._time.at(self._clock.now())
 
     def may(self, action: str, stream: str) -> bool | None:
@@ -161,7 +149,7 @@ class KinesisClient:
         return self._probe.may(action, stream)
 
     def customer_key(self, stream: str) -> str | None:
-        """Return the key of the customer's own that encrypts a stream; None when there is none, or nobody may tell."""
+        """Return the key of the customer's own that encrypts a stream; None without one, or when it may not be seen."""
         return self._probe.customer_key(stream)
 
     def stream_arn(self, stream: str) -> str | None:
@@ -190,23 +178,23 @@ class KinesisClient:
             self._caller = caller_arn(self._config, self._credentials)
         return self._caller
 
-    def _call(self, operation: str, stream: str = "", **params: Any) -> Mapping[str, Any]:
+    def _call(self, operation: str, stream: str = "", **params: object) -> Mapping[str, object]:
         sent = self._clock.now()
         method = getattr(self._client, operation)
-        answer: Mapping[str, Any] = self._made(lambda: method(**params), operation, stream)
+        response: Mapping[str, Any] = self._made(lambda: method(**params), operation, stream)
         self._time.observe(
-            answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"), sent, self._clock.now()
+            response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"), sent, self._clock.now()
         )
-        return answer
+        return response
 
     def _post(self, operation: str, body: bytes, stream: str) -> bytes:
-        """Make a call that is too large, or made too often, for botocore's own way of encoding and decoding."""
+        """Make a call that is too large or too frequent for botocore's serializer and parser."""
         sent = self._clock.now()
-        # what GetRecords does not find may be the shard
+        # when GetRecords finds no shard, the stream may still exist
         missed = "" if operation == "get_records" else stream
-        answer, date = self._made(lambda: self._raw.post(operation, body, stream), operation, missed)
+        response, date = self._made(lambda: self._raw.post(operation, body, stream), operation, missed)
         self._time.observe(date, sent, self._clock.now())
-        return answer
+        return response
 
     def _made(self, call: Callable[[], T], operation: str, stream: str) -> T:
         halt.check()
@@ -221,19 +209,18 @@ class KinesisClient:
         raise failed  # without what led to it: it quotes the address of the proxy, or the response, or what was signed
 
     def _translate(self, error: Exception, operation: str, stream: str = "") -> KinesisError:
-        halt.check()  # what was given up did not fail
+        halt.check()  # a call that was given up did not fail
         if too_large := why_too_large(error):
             forget_frames(error)
             return _malformed(operation, str(too_large))
-        translated = translate(
-            error, operation, stream, self._config.region, now=self._clock.now(), proxy=self._config.proxy
-        )
+        call = FailedCall(operation, stream, self._config.region, proxy=self._config.proxy)
+        translated = translate(error, call, self._clock.now())
         if isinstance(translated, StreamNotFound) and not translated.hint:
             translated.hint = self._hint_for(stream)
         return translated
 
     def _hint_for(self, stream: str) -> str:
-        """Look for a name like it; listing streams is optional, so a refusal only costs the hint."""
+        """Suggest a name like it; listing streams is optional, so a refusal only costs the hint."""
         if is_arn(stream):
             return "check the ARN, and that the stream's own account shares it"
         try:
@@ -244,8 +231,8 @@ class KinesisClient:
         return closest(stream, names) or f"source.explore() lists the streams; {other}"
 
 
-def _malformed(operation: str, why: str) -> MalformedAnswer:
-    return MalformedAnswer(f"{operation}: {why}", hint="it can be asked for again", retryable=True)
+def _malformed(operation: str, why: str) -> MalformedResponse:
+    return MalformedResponse(f"{operation}: {why}", hint="it can be requested again", retryable=True)
 
 
 class _ServerClock:
@@ -270,7 +257,7 @@ class _ServerClock:
             old_least, old_most = self._least, self._most
             if old_least is None or old_most is None:
                 self._least, self._most = least, most
-            elif least > old_most or most < old_least:  # a clock was set, or one answer was wrong: allow for both
+            elif least > old_most or most < old_least:  # a clock was set, or one response was wrong: allow for both
                 self._least, self._most = min(least, old_least), max(most, old_most)
             else:
                 self._least, self._most = max(least, old_least), min(most, old_most)

@@ -1,4 +1,4 @@
-"""Where credentials come from, how a role is assumed, and how both are renewed without anybody noticing."""
+"""Where credentials come from, how a role is assumed, and how both are renewed in the background."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from botocore.utils import InstanceMetadataFetcher
 from kinesis_nb.access.credentials import Auth, AwsInstance, Profile, StaticCredentials, StsRole
 from kinesis_nb.core.halt import acquire, holding
 from kinesis_nb.errors import CredentialsError, KinesisError, ServiceError, forget_frames
-from kinesis_nb.service.translate import RENEWABLE, translate
+from kinesis_nb.service.translate import RENEWABLE, FailedCall, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NOT_WHOLE = (KeyError, ResponseParserError)  # what botocore makes of a page of HTML in place of STS's answer
-# renewed so long before they expire; botocore's 900 would be all of a role's default life
+NOT_WHOLE = (KeyError, ResponseParserError)  # what botocore makes of a page of HTML in place of STS's response
+# before they expire, when they are renewed; botocore's 900 would be all of a role's default life
 EARLY = timedelta(seconds=300)
-LATE = timedelta(seconds=60)  # from here on nobody goes on with the old ones
+LATE = timedelta(seconds=60)  # before they expire, after which they are not used any more
 AGAIN = timedelta(seconds=30)  # after a renewal failed while the old ones still hold
 
 
@@ -53,7 +53,7 @@ class Loaded:
 class Renewable(Credentials):  # type: ignore[misc]  # botocore has no types
     """What a client signs with, for all its life: loaded when first needed, and again before or when they expire.
 
-    At any moment at most one thread loads; the others go on with the old credentials as long as these hold.
+    At most one thread loads at a time; the others continue with the old credentials while these are valid.
 
     Parameters
     ----------
@@ -164,12 +164,12 @@ def signed(credentials: Renewable, call: Callable[[], T]) -> T:
 
 
 def sign_in(auth: Auth | AwsInstance, region: str, clock: Clock) -> Renewable:
-    """Return the credentials that `auth` stands for. They are looked up when first needed."""
+    """Return the credentials that `auth` describes. They are looked up when first needed."""
     if isinstance(auth, StaticCredentials):
         return Renewable(lambda: Loaded(_static(auth)), clock, is_fixed=True)
 
     def load() -> Loaded | None:
-        # a new session reads files, SSO tokens and metadata anew
+        # a new session reads files, SSO tokens and metadata again
         session = botocore.session.Session(profile=auth.name if isinstance(auth, Profile) else None)
         session.set_config_variable("region", region)
         if isinstance(auth, AwsInstance):
@@ -202,19 +202,19 @@ def assume(role: StsRole, base: Renewable, sts: Any, clock: Clock, proxy: Proxy 
     def load() -> Loaded:
         failed: KinesisError
         try:
-            answer = signed(
+            response = signed(
                 base,
                 lambda: sts.assume_role(
                     RoleArn=role.role_arn, RoleSessionName=role.session_name, DurationSeconds=role.duration, **external
                 ),
             )
-            return _loaded(answer["Credentials"], role)
+            return _loaded(response["Credentials"], role)
         except (boto_errors.BotoCoreError, boto_errors.ClientError) as error:
-            failed = translate(error, "assume_role", now=clock.now(), resource=role.role_arn, proxy=proxy)
+            failed = translate(error, FailedCall("assume_role", resource=role.role_arn, proxy=proxy), clock.now())
         except NOT_WHOLE:
-            hint = "it can be asked for again"
+            hint = "it can be requested again"
             failed = ServiceError("AssumeRole: the response was incomplete", hint=hint, retryable=True)
-        raise failed  # without what led to it: it quotes the address of the proxy, or the answer with the keys
+        raise failed  # without what led to it: it quotes the address of the proxy, or the response with the keys
 
     return Renewable(load, clock)
 

@@ -1,8 +1,8 @@
-"""An end for every call: however slowly the answer drips, however long it gets, and when nobody wants it any more.
+"""A deadline for every call: for slow responses, for endless ones, and for those whose reader was stopped.
 
-A socket's timeout counts from one piece of an answer to the next, so a server that sends a byte now and then is never
+A socket's timeout counts from one piece of a response to the next, so a server that sends a byte now and then is never
 cut off; and nothing in HTTP says that a response ends. Connections made here limit the seconds and bytes of a whole
-response. While they wait they look now and then whether their thread shall end
+response. While they wait they check now and then whether their thread is to stop
 (:mod:`kinesis_nb.core.halt`): then they are closed, and those of other threads go on.
 """
 
@@ -30,7 +30,7 @@ from kinesis_nb.core import halt, interrupt
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
-ANSWER_SECONDS = 30.0  # from the end of the request to the last byte of its answer
+RESPONSE_SECONDS = 30.0  # from the end of the request to the last byte of its response
 RECORDS_BYTES = 32 * 2**20  # AWS: 10 MiB of data, which JSON makes 14 MiB; the fields of 10,000 records take 3 more
 OTHER_BYTES = 8 * 2**20  # a listing of 10,000 shards has 4 MiB
 ERROR_BYTES = 2**20
@@ -38,11 +38,11 @@ HEAD_BYTES = 2**18  # http.client alone would take a hundred lines of 64 KiB
 
 
 class TooLarge(http.client.HTTPException):
-    """An answer that nobody can have meant."""
+    """A response larger than the service ever sends."""
 
 
 class _Bounded(io.RawIOBase):
-    """The receiving side of a socket: until a deadline, up to a limit of bytes, and while somebody wants them."""
+    """The receiving side of a socket: until a deadline, up to a limit of bytes, and until its thread is to stop."""
 
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         self._sock, self._file = sock, sock.makefile("rb", buffering=0)  # which keeps the socket open for us
@@ -64,7 +64,7 @@ class _Bounded(io.RawIOBase):
                 continue
             self.left -= count
             if self.left < 0:
-                raise TooLarge("the service sends no answer of that many bytes")
+                raise TooLarge("the service never sends a response of that many bytes")
             return count
 
     def close(self) -> None:
@@ -76,12 +76,12 @@ class _Bounded(io.RawIOBase):
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer of at most `most` bytes, without its head."""
+    """A response of at most `most` bytes, without its head."""
 
     def __init__(self, sock: socket.socket, *args: Any, most: int = OTHER_BYTES, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
-        self._bounded, self._most = _Bounded(sock, ANSWER_SECONDS), most
+        self._bounded, self._most = _Bounded(sock, RESPONSE_SECONDS), most
         self.fp = io.BufferedReader(self._bounded)
 
     def begin(self) -> None:
@@ -97,15 +97,15 @@ class _Response(http.client.HTTPResponse):
 
     def _check(self, count: int) -> None:
         if not 0 <= count <= self._most:
-            raise TooLarge(f"the service sends no answer of {count:,} bytes")
+            raise TooLarge(f"the service never sends a response of {count:,} bytes")
 
 
 class _SSLSocket(ssl.SSLSocket):
-    """Gives up a handshake when the thread shall end."""
+    """Gives up a handshake when the thread is to stop."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's signature
-        """Retry as long as the socket's timeout allows: a handshake goes on where it stopped."""
-        seconds = self.gettimeout() or ANSWER_SECONDS
+        """Retry as long as the socket's timeout allows: a handshake continues where it stopped."""
+        seconds = self.gettimeout() or RESPONSE_SECONDS
         give_up = time.monotonic() + seconds
         try:
             while True:
@@ -123,13 +123,13 @@ class _Connection:
     response_class: Any = _Response
 
     def request(self, method: str, url: str, body: Any, headers: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Send a request, and bound its answer by what is asked for."""
+        """Send a request, and bound its response by the kind of call."""
         super().request(method, url, body, headers, *args, **kwargs)  # type: ignore[misc]
         if str(headers.get("X-Amz-Target")).endswith(".GetRecords"):
             self.response_class = functools.partial(_Response, most=RECORDS_BYTES)
 
     def _new_conn(self) -> socket.socket:
-        """Connect as urllib3 does, but give up when the thread shall end."""
+        """Connect as urllib3 does, but give up when the thread is to stop."""
         connection: Any = self
         try:
             return _connected(connection)
@@ -146,14 +146,14 @@ def _connected(connection: Any) -> socket.socket:
     host = connection._dns_host.strip("[]")  # noqa: SLF001 - as urllib3's own connections do
     failed: OSError = OSError(f"{host} has no address")
     sys.audit("http.client.connect", connection, host, connection.port)
-    for *kind, _, address in _look_up(host, connection.port, allowed_gai_family(), socket.SOCK_STREAM):
+    for *kind, _, address in _resolve(host, connection.port, allowed_gai_family(), socket.SOCK_STREAM):
         sock = socket.socket(*kind)
         try:
             for option in connection.socket_options or ():
                 sock.setsockopt(*option)
             if connection.source_address:
                 sock.bind(connection.source_address)
-            _connect(sock, address, connection.timeout or ANSWER_SECONDS)
+            _connect(sock, address, connection.timeout or RESPONSE_SECONDS)
         except OSError as error:
             sock.close()
             failed = error
@@ -165,7 +165,7 @@ def _connected(connection: Any) -> socket.socket:
         del failed  # its traceback holds this frame
 
 
-_look_up = interrupt.apart(socket.getaddrinfo)
+_resolve = interrupt.apart(socket.getaddrinfo)
 
 
 def _connect(sock: socket.socket, address: Any, seconds: float) -> None:
@@ -182,13 +182,13 @@ def _connect(sock: socket.socket, address: Any, seconds: float) -> None:
 
 
 def _patience(give_up: float) -> float:
-    """Return for how long to wait before the next look; raise at the moment `give_up`, or when the thread shall end."""
+    """Return for how long to wait before the next check; raise at the time `give_up`, or when the thread is to stop."""
     left = give_up - time.monotonic()
     if left <= 0:
-        raise TimeoutError("it took too long as a whole")
+        raise TimeoutError("the request took too long")
     if halt.current().is_set():
         raise TimeoutError("the reader was stopped")
-    return min(left, halt.LOOK_SECONDS)
+    return min(left, halt.POLL_SECONDS)
 
 
 class _HTTPConnection(_Connection, botocore.awsrequest.AWSHTTPConnection):
@@ -212,13 +212,13 @@ class _HTTPSPool(botocore.awsrequest.AWSHTTPSConnectionPool):
 
 
 def set_deadlines(client: Any) -> None:
-    """Make a botocore client's connections end every answer in time, in size, and when its reader is stopped."""
+    """Make a botocore client's connections end every response in time, in size, and when its reader is stopped."""
     pools: MutableMapping[str, type] = client._endpoint.http_session._pool_classes_by_scheme  # noqa: SLF001 - botocore has no setting for it
     pools.update(http=_HTTPPool, https=_HTTPSPool)
 
 
 def why_too_large(error: BaseException) -> TooLarge | None:
-    """Return what an error of botocore or urllib3 comes from, if an answer was too large."""
+    """Return what an error of botocore or urllib3 comes from, if a response was too large."""
     led: BaseException | None = error
     while led is not None and not isinstance(led, TooLarge):
         led = led.__cause__ or led.__context__

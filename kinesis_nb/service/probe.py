@@ -18,8 +18,8 @@ _ALLOWED = "DryRunOperationException"  # the API's way to say yes to a call with
 class Call(Protocol):
     """One call of the API."""
 
-    def __call__(self, operation: str, stream: str = "", **params: Any) -> Mapping[str, Any]:
-        """Return the answer, or raise a KinesisError."""
+    def __call__(self, operation: str, stream: str = "", **params: object) -> Mapping[str, Any]:
+        """Return the response, or raise a KinesisError."""
         ...
 
 
@@ -29,8 +29,8 @@ class Probe:
     Parameters
     ----------
     trusts_dry_run
-        Whether the server is AWS. Another one must first answer a harmless call as AWS would: a server that does not
-        know DryRun would write.
+        Whether the server is AWS. Another one must first respond to a harmless call as AWS would: a server that does
+        not know DryRun would write.
     """
 
     def __init__(self, call: Call, *, trusts_dry_run: bool) -> None:
@@ -51,12 +51,12 @@ class Probe:
             return True
 
     def customer_key(self, stream: str) -> str | None:
-        """Return the key of the customer's own that encrypts a stream; None when there is none, or nobody may tell."""
+        """Return the key of the customer's own that encrypts a stream; None without one, or when it may not be seen."""
         try:
-            answer = self._call("describe_stream", stream, **named(stream), Limit=1)
+            response = self._call("describe_stream", stream, **named(stream), Limit=1)
         except KinesisError:
             return None
-        key = answer.get("StreamDescription", {}).get("KeyId")
+        key = response.get("StreamDescription", {}).get("KeyId")
         return None if key is None or key.endswith(_AWS_KEY) else str(key)
 
     def _ask(self, action: str, stream: str) -> bool | None:
@@ -104,8 +104,10 @@ class Probe:
             shard = self._first_shard(stream)
         except AccessDenied:
             shard = "shardId-000000000000"  # the first of every stream; may have expired
-        answer = self._call("get_shard_iterator", stream, **named(stream), ShardId=shard, ShardIteratorType=kind, **dry)
-        return str(answer["ShardIterator"])
+        response = self._call(
+            "get_shard_iterator", stream, **named(stream), ShardId=shard, ShardIteratorType=kind, **dry
+        )
+        return str(response["ShardIterator"])
 
     def _first_shard(self, stream: str) -> str:
         return str(self._call("list_shards", stream, **named(stream), MaxResults=1)["Shards"][0]["ShardId"])

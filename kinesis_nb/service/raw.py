@@ -1,7 +1,7 @@
 """One call to Kinesis from bytes to bytes.
 
 botocore signs it and sends it over its own connections, with its credentials, proxy and CA settings. Left out are its
-serializer, its parser and its hooks, which take longer than everything else when an answer has thousands of records.
+serializer, its parser and its hooks, which take longer than everything else when a response has thousands of records.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import urllib3.exceptions
 from botocore import exceptions as boto_errors
 from botocore.awsrequest import AWSRequest
 
-from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.errors import MalformedResponse
 from kinesis_nb.wire.naming import is_arn, named
 
 _OK = 200
-_AGAIN = "it can be asked for again; a proxy on the way may have changed it"
+_AGAIN = "it can be requested again; a proxy on the way may have changed it"
 
 
 class RawCalls:
@@ -44,30 +44,30 @@ class RawCalls:
         Returns
         -------
         tuple of bytes and str or None
-            The body of the answer, and its Date header.
+            The body of the response, and its Date header.
 
         Raises
         ------
         botocore.exceptions.ClientError
             When the service refuses.
         botocore.exceptions.BotoCoreError
-            When there is no whole answer.
+            When the response is incomplete.
         """
         action = self._client.meta.method_to_api_mapping[operation]
         headers = {**self._headers, "X-Amz-Target": f"{self._model.metadata['targetPrefix']}.{action}"}
         request = AWSRequest("POST", self._url_for(action, stream), headers, body, stream_output=True)
         self._client._request_signer.sign(action, request)  # noqa: SLF001 - the one that the client itself calls
-        answer = self._client._endpoint.http_session.send(request.prepare())  # noqa: SLF001 - as above
+        response = self._client._endpoint.http_session.send(request.prepare())  # noqa: SLF001 - as above
         try:
-            content: bytes = answer.raw.read()
+            content: bytes = response.raw.read()
         except urllib3.exceptions.HTTPError as error:
             raise boto_errors.HTTPClientError(error=error) from error
-        if (coding := answer.headers.get("content-encoding", "identity")) != "identity":
-            # nobody asked for that, and what it opens to may be of any size
-            raise MalformedAnswer(f"{action}: an answer in the form {coding}", hint=_AGAIN, retryable=True)
-        if answer.status_code != _OK:
-            raise self._refusal(action, answer, content)
-        return content, answer.headers.get("date")
+        if (coding := response.headers.get("content-encoding", "identity")) != "identity":
+            # it was not requested, and may decompress to any size
+            raise MalformedResponse(f"{action}: a response in the form {coding}", hint=_AGAIN, retryable=True)
+        if response.status_code != _OK:
+            raise self._refusal(action, response, content)
+        return content, response.headers.get("date")
 
     def _url_for(self, action: str, stream: str) -> str:
         if not is_arn(stream):
@@ -76,9 +76,9 @@ class RawCalls:
         url, _, _ = resolve(self._model.operation_model(action), named(stream), {})
         return f"{url}/"
 
-    def _refusal(self, action: str, answer: Any, content: bytes) -> boto_errors.ClientError:
+    def _refusal(self, action: str, response: Any, content: bytes) -> boto_errors.ClientError:
         parsed = self._client._response_parser.parse(  # noqa: SLF001 - as above
-            {"headers": answer.headers, "status_code": answer.status_code, "body": content},
+            {"headers": response.headers, "status_code": response.status_code, "body": content},
             self._model.operation_model(action).output_shape,
         )
         return boto_errors.ClientError(parsed, action)

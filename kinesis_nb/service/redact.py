@@ -1,7 +1,7 @@
 """What the HTTP libraries below us may log: which calls they make, never what was in them.
 
-At DEBUG botocore logs whole requests and answers: signatures, session tokens, records, and the secret key in STS's
-answer. Its templates stay, the values that could hold any of this do not.
+At DEBUG botocore logs whole requests and responses: signatures, session tokens, records, and the secret key in STS's
+response. Its templates stay, the values that could hold any of this do not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Redact(logging.Filter):
     """Withholds, below WARNING, every value that is not plainly harmless."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep the record, without what it should not tell."""
+        """Keep the record, without the values that it must not show."""
         if record.levelno >= logging.WARNING:
             return True
         withhold = record.name.startswith(_NEVER)

@@ -126,7 +126,7 @@ def is_aws(config: SourceConfig) -> bool:
 
 
 def caller_arn(config: SourceConfig, credentials: Renewable) -> str | None:
-    """Return who signs, as STS says; needs no permission. None where there is no STS to ask."""
+    """Return the ARN of the caller, as STS says; needs no permission. None without an STS."""
     if not is_aws(config) and config.sts_endpoint_url is None:
         return None
     sts = make_client(config, credentials, "sts")

@@ -6,6 +6,7 @@ import email.utils
 import json
 import re
 import urllib.request
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -90,43 +91,56 @@ _PLAIN_HTTP = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "
 _CALLER = re.compile(r"User: (arn:\S+)")
 
 
-def translate(
-    error: Exception,
-    operation: str,
-    stream: str = "",
-    region: str = "",
-    *,
-    now: datetime | None = None,
-    resource: str = "",
-    proxy: Proxy | None = None,
-) -> KinesisError:
+@dataclass(frozen=True, slots=True)
+class FailedCall:
+    """The call that failed.
+
+    Attributes
+    ----------
+    operation
+        The client's method, for example ``"get_records"``.
+    resource
+        The ARN that was asked for, where it is known.
+    proxy
+        That of the source; None for the environment's.
+    """
+
+    operation: str
+    stream: str = ""
+    region: str = ""
+    resource: str = ""
+    proxy: Proxy | None = None
+
+    @property
+    def action(self) -> str:
+        """The operation as policies name it."""
+        return "".join(word.title() for word in self.operation.split("_"))
+
+
+def translate(error: Exception, call: FailedCall, now: datetime | None = None) -> KinesisError:
     """Turn an exception of botocore into ours: by error code, never by exception class.
 
     The frames in its traceback hold what was signed with, so the traceback is dropped.
 
     Parameters
     ----------
-    operation
-        The client's method, for example ``"get_records"``.
     now
-        The time by this machine, to be compared with the answer's; None skips the comparison.
-    resource
-        The ARN that was asked for, where it is known.
+        The time by this machine, to be compared with the response's; None skips the comparison.
     """
     forget_frames(error)
-    action = "".join(word.title() for word in operation.split("_"))
+    action = call.action
     if not isinstance(error, boto_errors.ClientError):
-        return translate_local(error, action, proxy)
+        return translate_local(error, action, call.proxy)
     code = _code(error)
     if code in _DENIED:
         message = str(error.response.get("Error", {}).get("Message", ""))
-        translated: KinesisError = _denied(action, message, resource or _arn(action, stream, region, message))
+        translated: KinesisError = _denied(action, message, call.resource or _arn(action, call, message))
     elif code in _BAD_CREDENTIALS:
         translated = _bad_credentials(error, action, now)
     elif code == "407":
-        translated = _proxy_wants_login(action, proxy)
+        translated = _proxy_wants_login(action, call.proxy)
     else:
-        translated = _refused(error, action, f"no stream {stream!r} in {region}" if stream else "")
+        translated = _refused(error, action, f"no stream {call.stream!r} in {call.region}" if call.stream else "")
     translated.code = code
     return translated
 
@@ -184,7 +198,7 @@ def _bad_credentials(error: boto_errors.ClientError, action: str, now: datetime 
 
 
 def translate_local(error: Exception, action: str, proxy: Proxy | None = None) -> KinesisError:
-    """Translate what botocore raised by itself, without an answer of the service."""
+    """Translate what botocore raised by itself, without a response of the service."""
     match error:
         case boto_errors.PartialCredentialsError():
             return CredentialsError(
@@ -290,21 +304,21 @@ def _denied(action: str, message: str, resource: str) -> AccessDenied:
     return denied
 
 
-def _arn(action: str, stream: str, region: str, message: str) -> str:
+def _arn(action: str, call: FailedCall, message: str) -> str:
     """Return the ARN that was asked for: as AWS names it, else of the caller's account, else of any."""
     if found := _ARN.search(message):
         return found[1]
     if action == "ListStreams":
         return "*"  # has no resource
-    if is_arn(stream):
-        return stream
+    if is_arn(call.stream):
+        return call.stream
     caller = _CALLER.search(message)
     _, partition, _, _, account, *_ = f"{caller[1]}:::::".split(":") if caller else ("arn", "aws", "", "", "*")
-    return f"arn:{partition}:kinesis:{region}:{account}:stream/{stream or 'NAME-OF-THE-STREAM'}"
+    return f"arn:{partition}:kinesis:{call.region}:{account}:stream/{call.stream or 'NAME-OF-THE-STREAM'}"
 
 
 def _skew(error: boto_errors.ClientError, now: datetime | None) -> timedelta | None:
-    """Return how far this machine's clock is ahead of the answer's Date, when that is too far."""
+    """Return how far this machine's clock is ahead of the response's Date, when that is too far."""
     date = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     if now is None or not date:
         return None

@@ -25,14 +25,13 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from kinesis_nb.core import interrupt
-from kinesis_nb.core.retry import Patient
 from kinesis_nb.errors import Closed, Fenced, KinesisError, TableError
 from kinesis_nb.table.failures import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.syncing.intake import Intake
     from kinesis_nb.syncing.ledger import Pending, Prepared
     from kinesis_nb.syncing.ownership import Ownership
@@ -56,7 +55,7 @@ class Phase(StrEnum):
 class Reading(Protocol):
     """What fills the intake."""
 
-    def start(self, feed: Feed) -> None:
+    def start(self, feed: ReadPlan) -> None:
         """Start to read; returns at once."""
 
     def stop(self) -> None:
@@ -212,7 +211,7 @@ class Committer:
             self.phase = Phase.WAITING
             self._ready.set()
             return POLL_SECONDS
-        feed = self._retried(lambda: self._ownership.take_all(Patient(self._feed.kinesis, self._feed.clock)))
+        feed = self._retried(lambda: self._ownership.take_all(self._feed.lookups))
         if self._signals.is_stopping:
             self._retries.retry_until_done(self._turn.release)
             return None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.position import StartingPosition
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.core.types import OnDataLoss
-    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.reading.sink import Gap
     from kinesis_nb.syncing.ledger import Ledger, Pending, Prepared
     from kinesis_nb.syncing.signals import Signals
@@ -93,7 +93,7 @@ class Intake:
     """
 
     def __init__(
-        self, feed: Feed, ledger: Ledger, signals: Signals, on_data_loss: OnDataLoss, *, is_eager: bool = False
+        self, feed: ReadPlan, ledger: Ledger, signals: Signals, on_data_loss: OnDataLoss, *, is_eager: bool = False
     ) -> None:
         self._feed, self._ledger, self._signals = feed, ledger, signals
         self._changed = signals.changed  # guards everything of this object that changes

@@ -79,7 +79,7 @@ class Prepared:
     @property
     def notes(self) -> list[str]:
         """What the history of the table records about rows that are left out."""
-        notes = [f"{shard_id}: {foreign.told(number)}" for shard_id, number in self.dropped.items()]
+        notes = [f"{shard_id}: {foreign.describe_dropped(number)}" for shard_id, number in self.dropped.items()]
         return [*notes, f"{self.filtered:,} rows not kept"] if self.filtered else notes
 
 

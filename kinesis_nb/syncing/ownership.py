@@ -35,9 +35,9 @@ from kinesis_nb.table.checkpoints import Checkpoint
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from kinesis_nb.core.retry import Patient
+    from kinesis_nb.core.retry import RetryingLookups
     from kinesis_nb.core.selection import Selection
-    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.syncing.ledger import Ledger
     from kinesis_nb.syncing.retries import TableRetries
     from kinesis_nb.syncing.signals import Signals
@@ -154,7 +154,7 @@ class Ownership:
     """
 
     def __init__(
-        self, feed: Feed, table: SyncTable, ledger: Ledger, signals: Signals, retries: TableRetries, run: str = ""
+        self, feed: ReadPlan, table: SyncTable, ledger: Ledger, signals: Signals, retries: TableRetries, run: str = ""
     ) -> None:
         self.feed, self.table, self.signals, self.retries = feed, table, signals, retries
         self.turn = Turn(table, run)
@@ -163,20 +163,20 @@ class Ownership:
 
     # --- at the start
 
-    def take_all(self, lookups: Patient) -> Feed:
+    def take_all(self, lookups: RetryingLookups) -> ReadPlan:
         """Own every shard that is listed after the last take-over, and those that left the stream unread.
 
         A writer that is being fenced may end a shard meanwhile; its children are in the next listing then.
 
         Returns
         -------
-        Feed
+        ReadPlan
             What is to be read.
         """
-        kept = lookups.insist(self.feed.lookup.retention)
+        kept = lookups.retry_until_done(self.feed.lookup.retention)
         is_taken = False
         while True:
-            shards, listed = lookups.insist(self._to_read)
+            shards, listed = lookups.retry_until_done(self._to_read)
             unowned = {shard.shard_id for shard in shards} - self._ledger.owned
             if is_taken and not unowned:
                 self.inherit(shards, listed)
@@ -190,7 +190,7 @@ class Ownership:
         shards = [*filter(self.feed.wanted, listing), *self._ancestry.gone(listing)]
         return shards, {shard.shard_id for shard in listing}
 
-    def _feed_of(self, shards: Iterable[Shard], kept: timedelta) -> Feed:
+    def _feed_of(self, shards: Iterable[Shard], kept: timedelta) -> ReadPlan:
         """Return what is to be read, and have the table remember what must not be lost of the first shards."""
         start, now = self.table.origin.position, self.feed.kinesis.server_time().earliest
         horizon = now - kept + GRACE

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.core.transport import Clock
     from kinesis_nb.reading.consumer import ConsumerStats
-    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.syncing.intake import Intake
     from kinesis_nb.syncing.ledger import Ledger
     from kinesis_nb.syncing.signals import Signals
@@ -28,7 +28,7 @@ class Readers:
         self._clock: Clock | None = None
         self.stopped_at: datetime | None = None
 
-    def start(self, feed: Feed) -> None:
+    def start(self, feed: ReadPlan) -> None:
         """Start to read; shards that have ended in the table are skipped."""
         self._scheduler = Scheduler(feed, self._intake, skipped=self._ledger.settled, on_done=self._signals.end)
         self._clock = feed.clock
@@ -81,4 +81,4 @@ class Readers:
     def list_now(self) -> None:
         """List the shards of the stream now."""
         if self._scheduler is not None:
-            self._scheduler.look()
+            self._scheduler.list_now()

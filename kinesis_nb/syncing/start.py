@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from kinesis_nb.core.compression import decompressed, unchanged
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.position import Kind, StartingPosition
-from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.running import Registry
 from kinesis_nb.core.selection import EVERYTHING
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.reading.feed import NOW, Feed
+from kinesis_nb.reading.plan import NOW, ReadPlan
 from kinesis_nb.syncing.sync import RunPart, Sync
 from kinesis_nb.table.origin import Origin, encode_start
 from kinesis_nb.table.table import SyncTable
@@ -43,16 +42,16 @@ def sync_feed(
     selection: Selection = EVERYTHING,
     foreign: Foreign = "auto",
     end: datetime | None = None,
-) -> Feed:
+) -> ReadPlan:
     """Return what a sync reads."""
     unpack = decompressed if selection.decompress else unchanged
-    return Feed(
+    return ReadPlan(
         kinesis, stream, clock, (), selection.wants, unpack=unpack, selection=selection, foreign=foreign, end=end
     )
 
 
 def start_sync(
-    feed: Feed,
+    feed: ReadPlan,
     storage: Storage,
     start: StartingPosition,
     *,
@@ -69,7 +68,7 @@ def start_sync(
         another `commit_interval`, `on_data_loss`, `foreign` or `end` is stopped, and another one started.
     """
     check_options(start, commit_interval)
-    summary = Patient(feed.kinesis, feed.clock).describe_stream(feed.stream)
+    summary = feed.lookups.describe_stream(feed.stream)
 
     def prepare() -> Callable[[], Sync]:
         table = apart(_open)(feed, summary, storage, start)
@@ -88,7 +87,7 @@ def hurry(stream_arn: str, storage: Storage) -> None:
 
 
 def start_part(
-    feed: Feed, table: SyncTable, part: RunPart, *, commit_interval: float, on_data_loss: OnDataLoss
+    feed: ReadPlan, table: SyncTable, part: RunPart, *, commit_interval: float, on_data_loss: OnDataLoss
 ) -> Sync:
     """Start a sync of some shards; other writers have the other shards of the same table."""
     wanted = lambda shard: part.wanted(shard) and feed.selection.wants(shard)  # noqa: E731
@@ -97,14 +96,14 @@ def start_part(
     return sync
 
 
-def open_table(feed: Feed, storage: Storage, start: StartingPosition) -> SyncTable:
+def open_table(feed: ReadPlan, storage: Storage, start: StartingPosition) -> SyncTable:
     """Open the table of a sync, or create it."""
-    return _open(feed, Patient(feed.kinesis, feed.clock).describe_stream(feed.stream), storage, start)
+    return _open(feed, feed.lookups.describe_stream(feed.stream), storage, start)
 
 
-def _open(feed: Feed, summary: StreamSummary, storage: Storage, start: StartingPosition) -> SyncTable:
+def _open(feed: ReadPlan, summary: StreamSummary, storage: Storage, start: StartingPosition) -> SyncTable:
     """Open the table, or create it once the stream is known to be readable: a call that fails must leave nothing."""
-    listing = Patient(feed.kinesis, feed.clock).list_shards(feed.stream)
+    listing = feed.lookups.list_shards(feed.stream)
     if feed.selection.shards is not None and not storage.exists():  # later they may have left the stream
         feed.selection.check_listed(feed.stream, listing)
     begin = encode_start(start, feed.kinesis.server_time().earliest)

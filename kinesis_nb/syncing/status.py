@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from kinesis_nb.core.foreign import told
+from kinesis_nb.core.foreign import describe_dropped
 from kinesis_nb.display import table_html
-from kinesis_nb.reading.consumer import State
+from kinesis_nb.reading.consumer import ShardState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,6 +44,16 @@ class SyncStatus:
         the object store, which were tried before the first commit. Stores without them are refused.
     as_of
         When it stopped, so how old `lag` is; None while it runs.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import kinesis_nb as kn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sync = kn.demo().sync("orders", f"{folder}/orders", end="now")
+    ...     sync.wait(timeout=60, until_caught_up=False), sync.status().state, sync.status().rows
+    ...     sync.stop()
+    (True, 'ended', 1000)
     """
 
     state: str
@@ -67,7 +77,9 @@ class SyncStatus:
         lag = "unknown lag" if self.lag is None else f"{self.lag.total_seconds():,.1f} s behind"
         lag += f" as of {self.as_of:%Y-%m-%d %H:%M:%S} UTC" if self.as_of else ""
         filtered = f"{self.filtered:,} rows not kept" if self.filtered else ""
-        notes = "".join(f", {note}" for note in (filtered, told(self.dropped), *self.lost, self.error) if note)
+        notes = "".join(
+            f", {note}" for note in (filtered, describe_dropped(self.dropped), *self.lost, self.error) if note
+        )
         return (
             f"<SyncStatus {self.state}: {self.rows:,} rows in {self.commits:,} commits by this run,"
             f" {self.pending:,} pending, {lag}{notes}>"
@@ -79,7 +91,7 @@ class SyncStatus:
                 shard.shard_id,
                 shard.state.value,
                 shard.records,
-                None if shard.state is State.ENDED else shard.millis_behind_latest,
+                None if shard.state is ShardState.ENDED else shard.millis_behind_latest,
                 shard.throttles,
                 shard.retries,
                 shard.error,
@@ -93,6 +105,6 @@ class SyncStatus:
 def lag_of(shards: Iterable[ConsumerStats]) -> timedelta | None:
     """Return how far the slowest shard is behind the tip of the stream; None before all have responded."""
     shards = tuple(shards)
-    behind = [shard.millis_behind_latest for shard in shards if shard.state is not State.ENDED]
+    behind = [shard.millis_behind_latest for shard in shards if shard.state is not ShardState.ENDED]
     known = [millis for millis in behind if millis is not None]
     return timedelta(milliseconds=max(known, default=0)) if shards and len(known) == len(behind) else None

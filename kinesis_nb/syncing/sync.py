@@ -13,12 +13,11 @@ import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.core.arguments import hinted, in_seconds
-from kinesis_nb.core.foreign import told
+from kinesis_nb.core.foreign import describe_dropped
 from kinesis_nb.core.frames import Records, TableLike, concat, rows_behind
 from kinesis_nb.core.halt import holding
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.process import of_one_process
-from kinesis_nb.core.retry import Patient
 from kinesis_nb.core.running import Running
 from kinesis_nb.display import LiveDisplay
 from kinesis_nb.errors import StreamNotFound, TableError, forgetful, warn
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.arguments import Seconds
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.core.types import OnDataLoss
-    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.table.table import SyncTable
 
 STOP_SECONDS = 10.0  # for the last commit
@@ -83,11 +82,21 @@ class Sync(Running, TableLike, LiveDisplay):
     ----------
     part
         Which shards are read and committed, when others write the other shards of the table; None for all.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import kinesis_nb as kn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sync = kn.demo().sync("orders", f"{folder}/orders")
+    ...     sync.wait(timeout=60), len(sync), bool(sync.verify())
+    ...     sync.stop()
+    (True, 1000, True)
     """
 
     def __init__(
         self,
-        feed: Feed,
+        feed: ReadPlan,
         table: SyncTable,
         commit_interval: float,
         on_data_loss: OnDataLoss,
@@ -196,7 +205,7 @@ class Sync(Running, TableLike, LiveDisplay):
         dropped = sum(shard.dropped for shard in self._readers.stats())
         number, self._warned_of = dropped - self._warned_of, dropped
         if number:
-            warn(f"sync of {self.stream}: {told(number)}")
+            warn(f"sync of {self.stream}: {describe_dropped(number)}")
 
     def all_caught_up(self) -> Iterator[bool]:
         """Yield whether everything that was in the stream at the first check is committed by now.
@@ -293,7 +302,7 @@ class Sync(Running, TableLike, LiveDisplay):
     def _listing(self) -> list[Shard] | None:
         """Return the shards of the stream; None when there is no such stream any more."""
         try:
-            return Patient(self._feed.kinesis, self._feed.clock).list_shards(self.stream)
+            return self._feed.lookups.list_shards(self.stream)
         except StreamNotFound:
             return None
 

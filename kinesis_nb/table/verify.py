@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from kinesis_nb.core.foreign import told
+from kinesis_nb.core.foreign import describe_dropped
 from kinesis_nb.core.selection import COLUMNS, EVERYTHING
 from kinesis_nb.display import table_html
 from kinesis_nb.errors import TableError
@@ -314,7 +314,7 @@ def _left_out(rows: pl.DataFrame, checkpoint: Checkpoint) -> list[str]:
     number, sub = pl.col("sequence_number"), pl.col("sub_sequence_number")
     skipped = pl.when(number == number.shift()).then(sub - sub.shift() - 1).otherwise(sub)
     holes = int(rows.select(skipped.sum()).item() or 0)
-    said = [told(checkpoint.dropped)] if checkpoint.dropped else []
+    said = [describe_dropped(checkpoint.dropped)] if checkpoint.dropped else []
     if holes > checkpoint.dropped:
         uncounted = holes - checkpoint.dropped
         said.append(f"{uncounted:,} user records within aggregates are not here and were not counted as dropped")

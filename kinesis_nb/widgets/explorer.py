@@ -51,6 +51,16 @@ class Explorer(Form):
     ----------
     stream
         The stream that is open, or None.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> from kinesis_nb.widgets import Explorer
+    >>> explorer = Explorer(kn.demo(), "orders")
+    >>> explorer.settle()
+    True
+    >>> explorer.stream.name
+    'orders'
     """
 
     @hinted

@@ -61,6 +61,16 @@ class ExportForm(RunForm):
     ----------
     export
         The export that was started last: a StreamingExport, or the ExportReport of a frame; None before.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> from kinesis_nb.widgets import ExportForm
+    >>> source = kn.demo()
+    >>> form = ExportForm(source, source.read("orders", limit=10, progress=False))
+    >>> form.fields["output_stream_arn"].control.value = "arn:aws:kinesis:us-east-1:000000000000:stream/results"
+    >>> form.to_code().splitlines()[0]
+    'report = source.export_df(df, "arn:aws:kinesis:us-east-1:000000000000:stream/results")'
     """
 
     @hinted

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.display import plain, table_html
 from kinesis_nb.errors import KinesisError
-from kinesis_nb.reading.consumer import ConsumerStats, State
+from kinesis_nb.reading.consumer import ConsumerStats, ShardState
 from kinesis_nb.syncing.status import SyncStatus
 from kinesis_nb.widgets.live import Rate
 from kinesis_nb.widgets.status_view import StatusView, Table, seconds
@@ -111,7 +111,7 @@ def _shards(parts: Sequence[PartStatus]) -> list[tuple[PartStatus, ConsumerStats
 
 
 def _going(parts: Sequence[PartStatus]) -> list[tuple[PartStatus, ConsumerStats]]:
-    return [(part, shard) for part, shard in _shards(parts) if shard.state is not State.ENDED]
+    return [(part, shard) for part, shard in _shards(parts) if shard.state is not ShardState.ENDED]
 
 
 def _per_agent(parts: Sequence[PartStatus]) -> Table:

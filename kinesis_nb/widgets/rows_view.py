@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kinesis_nb.core.frames import Records
+from kinesis_nb.core.limits import KEY_CHARACTERS
 from kinesis_nb.display import frame_html
 from kinesis_nb.widgets.assets import source
 from kinesis_nb.widgets.live import SCRIPTS, STYLES, LiveView
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 FRAME_ROWS, FRAME_CHARACTERS = 100, 60_000  # of one message
 FIRST_ROWS, FIRST_CHARACTERS = 300, 250_000  # that a new front end gets
-LONGEST_FILTER = 256  # characters, as a partition key
 PICTURE_ROWS = 20
 QUIET_SECONDS = 60.0  # between two polls of rows that do not change
 
@@ -57,7 +57,7 @@ class RowsView(LiveView):
     def filter(self, text: str = "", key: str = "") -> None:
         """Show only rows whose data, and whose partition key, hold these texts, in any case."""
         with self._lock:
-            self._filter = Filter(text[:LONGEST_FILTER], key[:LONGEST_FILTER])
+            self._filter = Filter(text[:KEY_CHARACTERS], key[:KEY_CHARACTERS])
             self._scan()
             self._is_new = True
 

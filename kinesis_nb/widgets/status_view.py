@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kinesis_nb.display import plain
-from kinesis_nb.reading.consumer import State
+from kinesis_nb.reading.consumer import ShardState
 from kinesis_nb.widgets.assets import source
 from kinesis_nb.widgets.live import SCRIPTS, STYLES, LiveView, Rate
 from kinesis_nb.widgets.rows import cut
@@ -73,7 +73,7 @@ class SyncView(StatusView):
     def _look(self, *, everything: bool) -> Message:  # noqa: ARG002 - a moment is always whole
         now = self._sync.status()
         lag = "not known yet" if now.lag is None else f"{now.lag.total_seconds():,.1f} s"
-        going = [shard for shard in now.shards if shard.state is not State.ENDED]
+        going = [shard for shard in now.shards if shard.state is not ShardState.ENDED]
         facts: list[tuple[str, object]] = [
             ("rows", now.rows),
             ("commits", now.commits),

@@ -45,6 +45,14 @@ class Studio(Panel):
     ----------
     source
         The source that is used now, or None.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> from kinesis_nb.widgets import Studio
+    >>> studio = Studio(kn.demo())
+    >>> studio.source is kn.demo()
+    True
     """
 
     @hinted

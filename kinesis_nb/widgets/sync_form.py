@@ -52,6 +52,15 @@ class SyncForm(RunForm):
     ----------
     sync
         The sync that was started last, or None.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> from kinesis_nb.widgets import SyncForm
+    >>> form = SyncForm(kn.demo(), "orders")
+    >>> form.fields["table"].control.value = "tables/orders"
+    >>> form.to_code().splitlines()[0]
+    'sync = source.sync("orders", "tables/orders")'
     """
 
     @hinted

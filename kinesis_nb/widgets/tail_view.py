@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kinesis_nb.core.arguments import hinted
 from kinesis_nb.display import plain
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.reading.consumer import ConsumerStats, State
+from kinesis_nb.reading.consumer import ConsumerStats, ShardState
 from kinesis_nb.reading.tail import Tail
 from kinesis_nb.widgets.live import Rate
 from kinesis_nb.widgets.rows import Waiting, cut, short
@@ -41,6 +41,14 @@ class TailView(RowsView):
         Show only rows whose data, and whose partition key, hold these texts, in any case.
     json
         Show the fields of JSON objects in columns of their own.
+
+    Examples
+    --------
+    >>> import kinesis_nb as kn
+    >>> from kinesis_nb.widgets import TailView
+    >>> tail = kn.demo().tail("clicks")
+    >>> view = TailView(tail, key="/cart")
+    >>> tail.stop()
     """
 
     @hinted
@@ -79,7 +87,7 @@ class TailView(RowsView):
         buffer = stats.buffer
         self._rate.count(buffer.received)
         behind = sorted(stats.shards, key=lambda shard: -(shard.millis_behind_latest or 0))
-        shards = [shard for shard in behind if shard.state is not State.ENDED]
+        shards = [shard for shard in behind if shard.state is not ShardState.ENDED]
         return {
             "title": plain(self.tail.stream),
             "state": self.tail.state,

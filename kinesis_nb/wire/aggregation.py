@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kinesis_nb.core.limits import KEY_CHARACTERS
 from kinesis_nb.core.shards import MAX_HASH_KEY, hash_key
 
 if TYPE_CHECKING:
@@ -21,15 +22,12 @@ if TYPE_CHECKING:
 
 MAGIC = b"\xf3\x89\x9a\xc2"
 _DIGEST = 16  # bytes of an MD5
-_MAX_KEY = (
-    256  # AWS: characters of a partition key; without a limit one long key could be blown up to gigabytes of rows
-)
 MOST_RECORDS = 2**20 // 6  # in one aggregate: KPL writes at most 1 MiB, of which each takes 6 bytes without any data
-ROW_BYTES = 4 * _MAX_KEY + 128  # of one as a row besides its data, at most: UTF-8 has 4 bytes for a character
+ROW_BYTES = 4 * KEY_CHARACTERS + 128  # of one as a row besides its data, at most: UTF-8 has 4 bytes for a character
 _MAX_VARINT = 10  # bytes of a 64-bit number
 
 _VARINT, _BYTES = 0, 2  # protobuf's wire types
-_FIXED = {1: 8, 5: 4}  # those whose values always have so many bytes
+_FIXED = {1: 8, 5: 4}  # wire types whose values have a fixed number of bytes
 _KEYS, _EXPLICIT_HASH_KEYS, _RECORDS = (number << 3 | _BYTES for number in (1, 2, 3))
 _KEY_INDEX, _HASH_INDEX, _DATA, _TAGS = 1 << 3 | _VARINT, 2 << 3 | _VARINT, 3 << 3 | _BYTES, 4 << 3 | _BYTES
 _TAG_KEY, _TAG_VALUE = 1 << 3 | _BYTES, 2 << 3 | _BYTES
@@ -73,7 +71,7 @@ def pack(partition_key: str, data: Iterable[bytes], number: str = "") -> bytes:
     Parameters
     ----------
     number
-        What tells it from any other aggregate of the same rows; a tag of its first record, which readers pass over.
+        Distinguishes it from any other aggregate of the same rows; a tag of its first record, which readers ignore.
 
     Examples
     --------
@@ -108,7 +106,7 @@ def _user_records(message: bytes) -> list[UserRecord]:
     for tag, _, content in _fields(message):
         if tag == _RECORDS:
             if len(records) == MOST_RECORDS:
-                raise ValueError("no producer writes so many")
+                raise ValueError("no producer writes this many records")
             records.append(content)
         elif tag == _KEYS:
             keys.append(_partition_key(content))
@@ -134,7 +132,7 @@ def _user_record(message: bytes, keys: list[tuple[str, int]], explicit: list[byt
 
 def _partition_key(content: bytes) -> tuple[str, int]:
     key = content.decode()
-    if len(key) > _MAX_KEY:
+    if len(key) > KEY_CHARACTERS:  # else one long key could be repeated in gigabytes of rows
         raise ValueError("too long for a partition key")
     return key, hash_key(key)
 

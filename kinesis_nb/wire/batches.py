@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 
 from kinesis_nb.core.foreign import Dropped, drops
 from kinesis_nb.core.frames import SCHEMA, TIMESTAMP, UNKNOWN_LAG, Batch, decode_text
+from kinesis_nb.core.limits import SEQUENCE_NUMBER_DIGITS
 from kinesis_nb.core.shards import Shard
-from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.errors import MalformedResponse
 from kinesis_nb.wire.aggregation import ROW_BYTES, may_hold_aggregates, unpack
-from kinesis_nb.wire.columnar import LARGE_BYTES, LATEST, Columns, content, read_columns
+from kinesis_nb.wire.columnar import LARGE_BYTES, LATEST, RecordColumns, raw_bytes_and_offsets, read_columns
 from kinesis_nb.wire.decoding import Decoding
 from kinesis_nb.wire.finding import Page
 from kinesis_nb.wire.listing import Id, Keys, hash_range, malformed
@@ -38,10 +39,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MOST_LAG = 10 * UNKNOWN_LAG  # ms; of more no server can know
+_MOST_LAG = 10 * UNKNOWN_LAG  # ms; no server can know of more
 # Arrow's own pool keeps 1.5 MiB for each thread that ever made an array: for a thousand shards, far more than they hold
 _POOL = pa.system_memory_pool()
-_MOST_DIGITS = 129  # AWS: of a sequence number
 _EPOCH, _MICROSECOND = datetime.fromtimestamp(0, UTC), timedelta(microseconds=1)
 
 _Token = Annotated[str, msgspec.Meta(min_length=1, max_length=4_096)]  # AWS: an iterator has 512 characters at most
@@ -60,43 +60,46 @@ class _Record(msgspec.Struct, gc=False):
     PartitionKey: str | None = None  # absent on streams that distribute records by themselves
 
 
-class _Answer(msgspec.Struct):
+class _GetRecordsResponse(msgspec.Struct):
     Records: list[_Record]
     NextShardIterator: _Token | None = None
     MillisBehindLatest: Annotated[float, msgspec.Meta(ge=0, le=_MOST_LAG)] | None = None
     ChildShards: list[_ChildShard] = []
 
 
-class _Iterator(msgspec.Struct):
+class _GetShardIteratorResponse(msgspec.Struct):
     ShardIterator: _Token
 
 
-_decoder = msgspec.json.Decoder(_Answer)
-_iterator_decoder = msgspec.json.Decoder(_Iterator)
+_decoder = msgspec.json.Decoder(_GetRecordsResponse)
+_iterator_decoder = msgspec.json.Decoder(_GetShardIteratorResponse)
 decoding = Decoding()
 
 
 def decode_iterator(body: bytes) -> str:
-    """Return the iterator in the body of a ``GetShardIterator`` answer; raises a retryable MalformedAnswer."""
+    """Return the iterator in the body of a ``GetShardIterator`` response; raises a retryable MalformedResponse."""
     return _decoded(_iterator_decoder, body, "with a shard iterator").ShardIterator
 
 
 def decode_page(body: bytes) -> Page:
-    """Return the records of a ``GetRecords`` answer as they are; raises a retryable MalformedAnswer."""
-    answer = _decoded(_decoder, body, "with records")
-    return Page([record.Data for record in answer.Records], answer.NextShardIterator, answer.MillisBehindLatest == 0)
+    """Return the records of a ``GetRecords`` response as they are; raises a retryable MalformedResponse."""
+    response = _decoded(_decoder, body, "with records")
+    return Page(
+        [record.Data for record in response.Records], response.NextShardIterator, response.MillisBehindLatest == 0
+    )
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], body: bytes, which: str) -> T:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        msg = f"an answer {which} was not whole: {error}"
-        raise MalformedAnswer(msg, hint="it will be asked for again", retryable=True) from error
+        raise MalformedResponse(
+            f"a response {which} was incomplete or invalid: {error}", hint="it will be requested again", retryable=True
+        ) from error
 
 
 def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
-    """Turn the body of a ``GetRecords`` answer into a batch.
+    """Turn the body of a ``GetRecords`` response into a batch.
 
     Parameters
     ----------
@@ -108,7 +111,7 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
     Raises
     ------
     ServiceError
-        Retryable, when the body is not a whole and well-formed answer: cut off, HTML, bad base64, wrong types.
+        Retryable, when the body is not a complete and well-formed response: cut off, HTML, bad base64, wrong types.
     """
     if len(body) >= LARGE_BYTES:
         batch = decoding.beside_others(_decode_columns, body, shard, now)
@@ -119,57 +122,58 @@ def decode_batch(body: bytes, shard: Shard, now: datetime) -> Batch:
 
 
 def _decode_columns(body: bytes, shard: Shard, now: datetime) -> Batch | None:
-    """Return the batch of an answer whose records are plain and all written alike; None for any other."""
+    """Return the batch of a response whose records are plain and all written in the same form; None for any other."""
     split = read_columns(body)
     if split is None or may_hold_aggregates(split[0].data):
         return None
     columns, rest = split
     try:
-        answer = _decoded(_decoder, rest, f"for {shard.shard_id}")
+        response = _decoded(_decoder, rest, f"for {shard.shard_id}")
         _check_numbers(columns.sequence_numbers)
-    except MalformedAnswer:
+    except MalformedResponse:
         return None
-    first = Columns(*(column[:1] for column in columns))
+    first = RecordColumns(*(column[:1] for column in columns))
     first = first._replace(data=first.data.cast(pa.binary()))
-    if _columns(answer.Records) != first or rest.count(b'"Records"') != 1 or b"\\" in rest:
+    if _columns(response.Records) != first or rest.count(b'"Records"') != 1 or b"\\" in rest:
         return None  # those were the records of something else
-    return _batch(answer, columns, _rows(columns, None, shard, now))
+    return _batch(response, columns, _rows(columns, None, shard, now))
 
 
 def _decode(body: bytes, shard: Shard, now: datetime) -> Batch:
-    answer = _decoded(_decoder, body, f"for {shard.shard_id}")
-    if not answer.Records:  # of an idle shard, once a second
-        return _batch(answer, _NO_COLUMNS, _NO_ROWS)
-    columns = _columns(answer.Records)
+    response = _decoded(_decoder, body, f"for {shard.shard_id}")
+    if not response.Records:  # of an idle shard, once a second
+        return _batch(response, _NO_COLUMNS, _NO_ROWS)
+    columns = _columns(response.Records)
     _check_numbers(columns.sequence_numbers)
     if not may_hold_aggregates(columns.data):
-        return _batch(answer, columns, _rows(columns, None, shard, now))
-    batch = _batch(answer, columns, _NO_ROWS)
-    return replace(batch, packed=partial(_unpacked, batch, answer.Records, shard, now))
+        return _batch(response, columns, _rows(columns, None, shard, now))
+    batch = _batch(response, columns, _NO_ROWS)
+    return replace(batch, packed=partial(_unpacked, batch, response.Records, shard, now))
 
 
-def _batch(answer: _Answer, columns: Columns, rows: pa.RecordBatch) -> Batch:
-    """Return the rows of an answer's records, of which `columns` holds what the service counts."""
+def _batch(response: _GetRecordsResponse, columns: RecordColumns, rows: pa.RecordBatch) -> Batch:
+    """Return the rows of a response's records, of which `columns` holds what the service counts."""
     numbers = columns.sequence_numbers
     children = tuple(
-        Shard(child.ShardId, tuple(child.ParentShards), hash_range(child.HashKeyRange)) for child in answer.ChildShards
+        Shard(child.ShardId, tuple(child.ParentShards), hash_range(child.HashKeyRange))
+        for child in response.ChildShards
     )
-    lag = answer.MillisBehindLatest
-    if lag is None:  # AWS may leave it out: then only an empty answer says that nothing is left
+    lag = response.MillisBehindLatest
+    if lag is None:  # AWS may leave it out: then only an empty response says that nothing is left
         lag = UNKNOWN_LAG if len(numbers) else 0
     first, last = (numbers[0].as_py(), numbers[-1].as_py()) if len(numbers) else (None, None)
     size = _size(columns)
-    return Batch(rows, answer.NextShardIterator, int(lag), children, (), first, last, len(numbers), size)
+    return Batch(rows, response.NextShardIterator, int(lag), children, (), first, last, len(numbers), size)
 
 
 def _check_numbers(numbers: pa.Array) -> None:
-    """Raise MalformedAnswer unless they are decimal and none is smaller than the one before."""
-    digits, bounds = content(numbers)
+    """Raise MalformedResponse unless they are decimal and none is smaller than the one before."""
+    digits, bounds = raw_bytes_and_offsets(numbers)
     lengths = np.diff(bounds)
     if not len(lengths):
         return
     is_decimal = ord("0") <= digits.min(initial=ord("9")) and digits.max(initial=ord("0")) <= ord("9")
-    if not is_decimal or not 0 < lengths.min() <= lengths.max() <= _MOST_DIGITS:
+    if not is_decimal or not 0 < lengths.min() <= lengths.max() <= SEQUENCE_NUMBER_DIGITS:
         raise malformed("records have sequence numbers that are not decimal")
     if lengths.min() == lengths.max():  # nearly always: then text is ordered as numbers are
         rises = pc.all(pc.less_equal(numbers[:-1], numbers[1:], memory_pool=_POOL), memory_pool=_POOL).as_py()
@@ -180,8 +184,8 @@ def _check_numbers(numbers: pa.Array) -> None:
         raise malformed("the sequence numbers of records step back")
 
 
-def _columns(records: list[_Record]) -> Columns:
-    return Columns(
+def _columns(records: list[_Record]) -> RecordColumns:
+    return RecordColumns(
         _array([record.PartitionKey for record in records], pa.string()),
         _array([record.Data for record in records], pa.binary()),
         _array([record.ApproximateArrivalTimestamp for record in records], pa.float64()),
@@ -196,8 +200,8 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
 _NO_COLUMNS, _NO_ROWS = _columns([]), pa.RecordBatch.from_pylist([], SCHEMA)
 
 
-def _rows(columns: Columns, places: pa.Array | None, shard: Shard, now: datetime) -> pa.RecordBatch:
-    """Return the rows of records; `places` holds those of user records in their aggregates, None stands for zeros."""
+def _rows(columns: RecordColumns, places: pa.Array | None, shard: Shard, now: datetime) -> pa.RecordBatch:
+    """Return the rows of records; `places` holds those of user records in their aggregates, None means zeros."""
     text, raw = decode_text(columns.data, _POOL)
     count = len(text)
     return pa.RecordBatch.from_arrays(
@@ -225,9 +229,9 @@ def _fixed(kind: pa.DataType, values: NDArray[np.int64]) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
-def _size(columns: Columns) -> int:
+def _size(columns: RecordColumns) -> int:
     """Return the bytes of all data and keys."""
-    return len(content(columns.data)[0]) + len(content(columns.keys)[0])
+    return len(raw_bytes_and_offsets(columns.data)[0]) + len(raw_bytes_and_offsets(columns.keys)[0])
 
 
 @lru_cache(maxsize=64)
@@ -257,7 +261,7 @@ class _Part(NamedTuple):
 
 
 def _unpacked(
-    answer: Batch, records: list[_Record], shard: Shard, now: datetime, most: int, foreign: Foreign
+    response: Batch, records: list[_Record], shard: Shard, now: datetime, most: int, foreign: Foreign
 ) -> Iterator[Batch]:
     """Give a response with aggregates in parts; no part is held here while the next one is made."""
     end = 0
@@ -270,7 +274,7 @@ def _unpacked(
         batch = (
             Batch.part(rows, first, last, part.dropped)
             if end < len(records)
-            else replace(answer, rows=rows, read_from=first, dropped=part.dropped, packed=None)
+            else replace(response, rows=rows, read_from=first, dropped=part.dropped, packed=None)
         )
         del part, rows
         yield batch

@@ -1,8 +1,8 @@
-"""The records of a large answer of ``GetRecords`` as columns, without the GIL and without an object for each record.
+"""The records of a large response of ``GetRecords`` as columns, without the GIL and without an object for each record.
 
-A service writes all records of an answer alike: the same fields in the same order, with the same spaces. Then the
-quotation marks tell where every value is, provided that what stands between the values is byte for byte what stands
-there in the first record. An answer that is written in any other way is for the strict decoder.
+A service writes all records of a response in the same form: the same fields in the same order, with the same spaces.
+Then the quotation marks tell where every value is, provided that the bytes between the values are the same as
+in the first record. A response that is written in any other way is for the strict decoder.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -29,7 +29,7 @@ Spans = tuple[Places, Places]  # where values begin and end
 LARGE_BYTES = 2**20  # below, msgspec takes less, and holds the GIL for 3 ms at most
 LATEST = 2.5e11  # seconds since 1970, in the year 9892
 _MOST_BYTES = 2**31 - 1  # so far Arrow can count; AWS sends 14 MiB at most
-_PIECE = 2**18  # bytes of a body, looked at several times while they are in the processor's cache
+_PIECE = 2**18  # bytes of a body, scanned several times while they are in the processor's cache
 
 _MOST_FIELDS = 16  # of a record: AWS sends five, and each takes time however short it is
 _TIME = "ApproximateArrivalTimestamp"
@@ -42,7 +42,7 @@ _DIGITS = re.compile(rb"[-+.\w]*")
 _AGGREGATE = base64.b64encode(MAGIC)[:5]  # what comes then depends on the next byte
 
 
-class Columns(NamedTuple):
+class RecordColumns(NamedTuple):
     """Of each record one value in each array."""
 
     keys: pa.Array  # string
@@ -51,14 +51,14 @@ class Columns(NamedTuple):
     sequence_numbers: pa.Array  # string
 
 
-def read_columns(body: bytes) -> tuple[Columns, bytes] | None:
-    """Split an answer.
+def read_columns(body: bytes) -> tuple[RecordColumns, bytes] | None:
+    """Split a response.
 
     Returns
     -------
     columns, rest
-        `rest` is the answer with its first record alone. If that is a well-formed answer whose record is what the
-        columns begin with, the whole is one. None for an answer that only the strict decoder can judge.
+        `rest` is the response with its first record alone. If that is a well-formed response whose record is what the
+        columns begin with, the whole is one. None for a response that only the strict decoder can parse.
     """
     beginning = _BEGINNING.search(body)
     first = beginning and _first_record(body, beginning.end())
@@ -79,14 +79,14 @@ class _First(NamedTuple):
     begin: int
     end: int
     names: list[str]
-    values: list[tuple[int, int]]  # where each stands, without its quotation marks
+    values: list[tuple[int, int]]  # where each is, without its quotation marks
     gaps: list[bytes]  # between one value and the next
     closing: bytes  # behind the last one
     to_next: bytes  # all between the last one and the first of the next record
 
 
 def _first_record(body: bytes, begin: int) -> _First | None:
-    """Return None unless it has one number, the time, otherwise texts, and another record behind it."""
+    """Return None unless it has one number, the time, otherwise texts, and another record follows it."""
     names: list[str] = []
     values: list[tuple[int, int]] = []
     place = begin
@@ -135,10 +135,10 @@ def _find_values(body: bytes, first: _First, quotes: Places) -> list[Spans] | No
     if count < 2:  # noqa: PLR2004
         return None
     rows = quotes[: count * width].reshape(count, width)
-    return [_find(body, rows, start, end) for start, end in first.values]
+    return [_spans_of_field(body, rows, start, end) for start, end in first.values]
 
 
-def _find(body: bytes, rows: Places, start: int, end: int) -> Spans:
+def _spans_of_field(body: bytes, rows: Places, start: int, end: int) -> Spans:
     """Return where the values of a field are: as far from the nearest quotation marks as the first one is."""
     before = int(np.searchsorted(rows[0], start)) - 1
     starts = rows[:, before] + (start - rows[0, before])
@@ -161,14 +161,14 @@ def _are_alike(body: bytes, first: _First, values: list[Spans]) -> bool:
 
 
 def _stands_at(places: Places, text: bytes, body: bytes) -> bool:
-    if places[-1] > len(body) - len(text) or len(text) * len(places) > len(body):  # so often there is no room for it
+    if places[-1] > len(body) - len(text) or len(text) * len(places) > len(body):  # it does not fit in that many times
         return False
     windows = np.ndarray(len(body) - len(text) + 1, f"V{len(text)}", body, strides=(1,))  # one at each character
     return windows[places].tobytes() == text * len(places)
 
 
-def _columns(body: bytes, values: dict[str, Spans]) -> Columns | None:
-    pieces = {name: _pieces(body, *spans) for name, spans in values.items()}
+def _columns(body: bytes, values: dict[str, Spans]) -> RecordColumns | None:
+    pieces = {name: _slices_between(body, *spans) for name, spans in values.items()}
     base64_pieces = pieces.pop("Data")
     every_other = np.arange(0, len(base64_pieces), 2, dtype=np.uint32)
     found = {name: every.take(pa.array(every_other)) for name, every in pieces.items()}
@@ -184,7 +184,7 @@ def _columns(body: bytes, values: dict[str, Spans]) -> Columns | None:
     if seconds.max() > LATEST:
         return None
     keys = texts.get("PartitionKey", pa.nulls(len(times), pa.string()))
-    return Columns(keys, data, pa.array(seconds), texts["SequenceNumber"])
+    return RecordColumns(keys, data, pa.array(seconds), texts["SequenceNumber"])
 
 
 def _from_base64(texts: pl.Series) -> pa.Array:
@@ -195,8 +195,8 @@ def _from_base64(texts: pl.Series) -> pa.Array:
     return data.to_arrow(compat_level=pl.CompatLevel.newest()).cast(kind)  # the oldest level copies once more
 
 
-def _pieces(body: bytes, starts: Places, ends: Places) -> pa.Array:
-    """Return the values at these places, and between each two what lies between them; nothing is copied."""
+def _slices_between(body: bytes, starts: Places, ends: Places) -> pa.Array:
+    """Return the values at these places, and the bytes between each two of them; nothing is copied."""
     bounds = np.empty(2 * len(starts), np.int32)
     bounds[::2], bounds[1::2] = starts, ends
     return pa.Array.from_buffers(pa.binary(), len(bounds) - 1, [None, pa.py_buffer(bounds), pa.py_buffer(body)])
@@ -204,13 +204,13 @@ def _pieces(body: bytes, starts: Places, ends: Places) -> pa.Array:
 
 def _are_plain(texts: pa.Array) -> bool:
     """Return whether texts mean in JSON what they are: without escapes, and characters that must be escaped."""
-    characters, _ = content(texts)
+    characters, _ = raw_bytes_and_offsets(texts)
     return bool(characters.min(initial=ord(" ")) >= ord(" ") and (characters != ord("\\")).all())
 
 
 def _are_numbers(texts: pa.Array) -> bool:
     """Return whether all that can be read as a number is written as JSON writes a positive one."""
-    characters, bounds = content(texts)
+    characters, bounds = raw_bytes_and_offsets(texts)
     if not (bounds[:-1] < bounds[1:]).all():
         return False
     is_digit = characters - ord("0") < 10  # unsigned  # noqa: PLR2004
@@ -223,8 +223,8 @@ def _are_numbers(texts: pa.Array) -> bool:
     )
 
 
-def content(values: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Return all bytes of a string or binary array that is no slice, and between which two places each value lies."""
+def raw_bytes_and_offsets(values: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Return all bytes of a string or binary array that is not a slice, and where each value begins."""
     _, bounds, data = values.buffers()
     places = np.frombuffer(bounds, np.int32, len(values) + 1)
     return np.frombuffer(data or b"", np.uint8, places[-1]), places

@@ -1,4 +1,4 @@
-"""When the answers of many shards are asked for, and decoded."""
+"""When the responses of many shards are requested and decoded."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def _cores_of_this_process() -> int:
 
 
 class Decoding:
-    """Who decodes with the GIL does it alone, who does without it takes a core; what is asked for keeps them busy.
+    """GIL-bound decoding runs one at a time; GIL-free decoding gets one core each; calls keep them busy.
 
     Threads that decode with the GIL at the same time fight for it and take 2-3 times as long. So do, less, those that
-    send and receive meanwhile, and each answer takes up to 10 MiB of memory until it is decoded. How many calls it
+    send and receive meanwhile, and each response takes up to 10 MiB of memory until it is decoded. How many calls it
     takes depends on how far away the service is: one more whenever a decoder had to wait for longer than it worked, and
-    fewer when answers pile up.
+    fewer when responses pile up.
 
     Parameters
     ----------
     cores
-        Answers that are decoded at the same time without the GIL.
+        Responses that are decoded at the same time without the GIL.
     least
-        Calls that may be made at the same time in any case; by default one answer can come while all cores decode.
+        Calls that may be made at the same time in any case; by default one response can come while all cores decode.
     most_wait
         Seconds without the end of a call after which one is made in any case: those before it may be stuck.
     clock
@@ -57,23 +57,23 @@ class Decoding:
         self._most_wait, self._clock = most_wait, clock
         self._begin()
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._begin)  # where no thread is left that would finish anything
+            os.register_at_fork(after_in_child=self._begin)  # where the threads do not exist
 
     def _begin(self) -> None:
-        # always the same few threads: memory that one answer took in its thread is at hand there for the next
+        # always the same few threads: memory that one response took in its thread is at hand there for the next
         self._threads = ThreadPoolExecutor(self._cores, "kinesis_nb decoding")
         self._home: weakref.ref[threading.Thread] | None = None
         self._alone = threading.Lock()
         self._changed = threading.Condition()  # guards all below
         self._room = self._least
-        self._calls = 0  # from the request to the decoded answer
+        self._calls = 0  # from the request to the decoded response
         self._went = self._clock()  # the last of them
-        self._answers = 0  # that wait for their turn, or have it
+        self._responses = 0  # waiting for their turn, or being decoded
         self._ended = self._clock()  # the last turn
 
     @contextmanager
     def call(self) -> Generator[None]:
-        """Wait for room, and take it for one call and what is made of its answer."""
+        """Wait for room for one call and the decoding of its response."""
         with self._changed:
             waits = self._calls >= self._room
             while waits and not self._changed.wait(self._most_wait):
@@ -90,18 +90,18 @@ class Decoding:
 
     @contextmanager
     def alone(self) -> Generator[None]:
-        """Wait until nobody else decodes with the GIL."""
-        with self._answer(), self._alone, self._turn(1):
+        """Wait until no other thread decodes with the GIL."""
+        with self._response(), self._alone, self._turn(1):
             yield
 
     def beside_others(self, decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what is decoded without the GIL: at once for a reader with no other beside it, else on a free core."""
+        """Decode without the GIL: in this thread when no other call is under way, else on a free core."""
 
         def work() -> T:
             with self._turn(self._cores):
                 return decode(*args, **kwargs)
 
-        with self._answer():
+        with self._response():
             return work() if self._calls <= 1 and self._is_at_home() else _run_in(self._threads, work)
 
     def _is_at_home(self) -> bool:
@@ -114,18 +114,18 @@ class Decoding:
             return owner is me
 
     @contextmanager
-    def _answer(self) -> Generator[None]:
+    def _response(self) -> Generator[None]:
         with self._changed:
-            self._answers += 1
+            self._responses += 1
         try:
             yield
         finally:
             with self._changed:
-                self._answers -= 1
+                self._responses -= 1
 
     @contextmanager
     def _turn(self, width: int) -> Generator[None]:
-        """Decode beside at most `width - 1` others; then see whether more should be asked for, or less."""
+        """Decode beside at most `width - 1` others; then adapt the number of calls."""
         with self._changed:
             began = self._clock()
             idle = began - self._ended
@@ -134,7 +134,7 @@ class Decoding:
         finally:
             with self._changed:
                 self._ended = self._clock()
-                piled_up = self._answers - 1 - width
+                piled_up = self._responses - 1 - width
                 if piled_up > 0:
                     self._room = max(self._least, self._room - piled_up)
                 elif idle > self._ended - began and self._calls >= self._room:

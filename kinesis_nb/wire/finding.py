@@ -1,6 +1,6 @@
 """Whether records are in a stream although the response that would have said so was lost.
 
-Only for records that no other record can be equal to, such as numbered aggregates.
+Only for records that are unique in the stream, such as numbered aggregates.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.core.shards import Shard
 
-MOST_PAGES = 100  # of one shard: a look may not become a read of the stream
+MOST_PAGES = 100  # of one shard: the search may not become a read of the stream
 
 
 class Page(NamedTuple):
@@ -29,8 +29,8 @@ class Page(NamedTuple):
     is_tip: bool
 
 
-class Reader(Protocol):
-    """The calls of a look."""
+class PageReader(Protocol):
+    """The calls of a search."""
 
     def list_shards(self, stream: str) -> list[Shard]:
         """Return all shards of a stream."""
@@ -50,7 +50,7 @@ class _Sent(msgspec.Struct):
     PartitionKey: str
 
 
-def find(reader: Reader, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
+def find(reader: PageReader, stream: str, records: Sequence[bytes], since: datetime) -> list[str | None]:
     """Return the shard that each record is in; None for one that is not in the stream.
 
     Parameters
@@ -78,7 +78,7 @@ def find(reader: Reader, stream: str, records: Sequence[bytes], since: datetime)
     return [found.get(record.Data) for record in sent]
 
 
-def _pages(reader: Reader, stream: str, shard: Shard, since: datetime) -> Iterator[list[bytes]]:
+def _pages(reader: PageReader, stream: str, shard: Shard, since: datetime) -> Iterator[list[bytes]]:
     iterator: str | None = reader.get_shard_iterator(stream, shard.shard_id, StartingPosition.at(since))
     for _ in range(MOST_PAGES):
         if iterator is None:

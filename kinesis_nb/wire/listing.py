@@ -1,15 +1,16 @@
-"""What the calls that tell what there is respond, strictly: botocore's parser checks no types."""
+"""Responses of the calls that list and describe, strictly: botocore's parser checks no types."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 
+from kinesis_nb.core.limits import MOST_RETENTION, SEQUENCE_NUMBER_DIGITS
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.core.transport import StreamExtras, StreamSummary
-from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.errors import MalformedResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,13 +19,13 @@ T = TypeVar("T")
 
 MOST = 200_000  # shards or streams; AWS: an account has some ten thousand, and of closed ones as many for each reshard
 MOST_PAGES = 1_000  # AWS: a page has 1,000 shards or 100 streams
-_MOST_HOURS = 100 * 366 * 24  # AWS: records are kept for a year at most
+_MOST_HOURS = 100 * MOST_RETENTION // timedelta(hours=1)  # of no server can be believed to keep records for longer
 _OLDEST, _NEWEST = datetime(1971, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 Id = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}\Z")]
 _Parent = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{0,128}\Z")]  # some servers say "" for none
 _HashKey = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,39}\Z")]  # up to 2**128 - 1
-_SequenceNumber = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,129}\Z")]
+_SequenceNumber = Annotated[str, msgspec.Meta(pattern=rf"^[0-9]{{1,{SEQUENCE_NUMBER_DIGITS}}}\Z")]
 _Text = Annotated[str, msgspec.Meta(max_length=2_048)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
@@ -49,12 +50,12 @@ class _Shard(msgspec.Struct):
     AdjacentParentShardId: _Parent | None = None
 
 
-class _Shards(msgspec.Struct):
+class _ListShardsResponse(msgspec.Struct):
     Shards: list[_Shard]
     NextToken: str | None = None
 
 
-class _Streams(msgspec.Struct):
+class _ListStreamsResponse(msgspec.Struct):
     StreamNames: list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]]
     HasMoreStreams: bool = False
 
@@ -73,7 +74,7 @@ class _Description(msgspec.Struct):
     EncryptionType: _Text | None = None
 
 
-class _Described(msgspec.Struct):
+class _DescribeStreamResponse(msgspec.Struct):
     StreamDescription: _Description
 
 
@@ -87,25 +88,25 @@ class _Extras(msgspec.Struct):
     StreamCreationTimestamp: datetime | None = None
 
 
-class _Summarized(msgspec.Struct):
+class _DescribeStreamSummaryResponse(msgspec.Struct):
     StreamDescriptionSummary: _Extras
 
 
-def malformed(why: str) -> MalformedAnswer:
+def malformed(why: str) -> MalformedResponse:
     """Return the error of a response that is not what the service sends."""
-    return MalformedAnswer(
-        why, hint="it can be asked for again; a proxy on the way may have changed it", retryable=True
+    return MalformedResponse(
+        why, hint="it can be requested again; a proxy on the way may have changed it", retryable=True
     )
 
 
-def _strictly(response: Mapping[str, Any], kind: type[T]) -> T:
+def _strictly(response: Mapping[str, object], kind: type[T]) -> T:
     try:
         return msgspec.convert(response, kind)
     except (msgspec.ValidationError, ValueError) as error:
         raise malformed(f"a response is not what the service sends: {error}") from error
 
 
-def read_shard(shard: Mapping[str, Any]) -> Shard:
+def read_shard(shard: Mapping[str, object]) -> Shard:
     """Return one shard of a listing."""
     return _made(_strictly(shard, _Shard))
 
@@ -130,24 +131,24 @@ def hash_range(keys: Keys) -> tuple[int, int]:
     return first, last
 
 
-def all_shards(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[Shard]:
+def all_shards(next_page: Callable[[str | None], Mapping[str, object]]) -> list[Shard]:
     """Return the shards on all pages, each once.
 
     Parameters
     ----------
     next_page
-        Asks for the page of a token, or for the first one.
+        Requests the page of a token, or the first one.
 
     Raises
     ------
-    MalformedAnswer
+    MalformedResponse
         When the pages do not end.
     """
     shards: dict[str, Shard] = {}
     tokens: set[str] = set()
     token: str | None = None
     while True:
-        page = _strictly(next_page(token), _Shards)
+        page = _strictly(next_page(token), _ListShardsResponse)
         shards.update((shard.ShardId, _made(shard)) for shard in page.Shards)
         if not (token := page.NextToken):
             return list(shards.values())
@@ -156,18 +157,18 @@ def all_shards(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[Sha
         tokens.add(token)
 
 
-def all_streams(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[str]:
+def all_streams(next_page: Callable[[str | None], Mapping[str, object]]) -> list[str]:
     """Return the names of the streams on all pages, given what asks for the page behind a name, or for the first one.
 
     Raises
     ------
-    MalformedAnswer
+    MalformedResponse
         When the pages do not end.
     """
     names: dict[str, None] = {}
     last: str | None = None
     for _ in range(MOST_PAGES):
-        page = _strictly(next_page(last), _Streams)
+        page = _strictly(next_page(last), _ListStreamsResponse)
         before = len(names)
         names.update(dict.fromkeys(page.StreamNames))
         if not page.HasMoreStreams:
@@ -178,9 +179,9 @@ def all_streams(next_page: Callable[[str | None], Mapping[str, Any]]) -> list[st
     raise malformed(f"a listing of streams does not end: {len(names):,} so far")
 
 
-def stream_summary(response: Mapping[str, Any]) -> StreamSummary:
+def stream_summary(response: Mapping[str, object]) -> StreamSummary:
     """Return what ``DescribeStream`` says."""
-    found = _strictly(response, _Described).StreamDescription
+    found = _strictly(response, _DescribeStreamResponse).StreamDescription
     if found.StreamCreationTimestamp.tzinfo is None or not _OLDEST < found.StreamCreationTimestamp < _NEWEST:
         raise malformed(f"no stream was created at {found.StreamCreationTimestamp}")
     return StreamSummary(
@@ -194,9 +195,9 @@ def stream_summary(response: Mapping[str, Any]) -> StreamSummary:
     )
 
 
-def stream_extras(response: Mapping[str, Any]) -> StreamExtras:
+def stream_extras(response: Mapping[str, object]) -> StreamExtras:
     """Return what ``DescribeStreamSummary`` says and ``DescribeStream`` does not."""
-    found = _strictly(response, _Summarized).StreamDescriptionSummary
+    found = _strictly(response, _DescribeStreamSummaryResponse).StreamDescriptionSummary
     kib = found.MaxRecordSizeInKiB
     return StreamExtras(
         consumers=found.ConsumerCount,

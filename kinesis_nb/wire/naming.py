@@ -14,5 +14,5 @@ def named(stream: str) -> dict[str, str]:
 
 
 def named_beside_iterator(stream: str) -> dict[str, str]:
-    """Return what names a stream in a call that has a shard iterator, which tells the name but not the account."""
+    """Return what names a stream in a call with a shard iterator, which identifies the stream but not the account."""
     return named(stream) if is_arn(stream) else {}

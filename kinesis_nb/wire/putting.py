@@ -1,4 +1,4 @@
-"""Rows -> PutRecords bytes, a column at a time, and the answer's bytes -> what became of each record.
+"""Rows -> PutRecords bytes, a column at a time, and the response's bytes -> what became of each record.
 
 botocore's serializer and parser take ten times as long for 500 records as all the rest.
 """
@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 
 from kinesis_nb.core.transport import PutResult  # noqa: TC001 - msgspec reads it when it makes the decoder
-from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.errors import MalformedResponse
 from kinesis_nb.wire.naming import named
 from kinesis_nb.wire.quoting import quoted
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class _Answer(msgspec.Struct, rename="pascal"):
+class _PutRecordsResponse(msgspec.Struct, rename="pascal"):
     records: list[PutResult]
 
 
-_decoder = msgspec.json.Decoder(_Answer)
+_decoder = msgspec.json.Decoder(_PutRecordsResponse)
 
 
 def encode_records(keys: pl.Series, data: pl.Series) -> list[bytes]:
-    """Return each record as it stands in the body of a request.
+    """Return each record as it is in the body of a request.
 
     Parameters
     ----------
@@ -50,18 +50,25 @@ def decode_results(body: bytes, count: int) -> list[PutResult]:
 
     Raises
     ------
-    MalformedAnswer
-        Retryable, when the body is not a whole answer for all of them: what was written is not known then.
+    MalformedResponse
+        Retryable, when the body is not a complete response for all of them: what was written is not known then.
     """
     try:
         results = _decoder.decode(body).records
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        msg = f"an answer of PutRecords was not whole: {error}"
-        raise MalformedAnswer(msg, hint="the records are sent again", retryable=True) from error
+        raise MalformedResponse(
+            f"a response of PutRecords was incomplete or invalid: {error}",
+            hint="the records are sent again",
+            retryable=True,
+        ) from error
     if any(result.shard_id is None is result.error_code for result in results):
-        msg = "PutRecords did not tell what became of a record"
-        raise MalformedAnswer(msg, hint="the records are sent again", retryable=True)
+        raise MalformedResponse(
+            "PutRecords did not say what became of a record", hint="the records are sent again", retryable=True
+        )
     if len(results) != count:
-        msg = f"PutRecords answered for {len(results)} of {count} records"
-        raise MalformedAnswer(msg, hint="the records are sent again", retryable=True)
+        raise MalformedResponse(
+            f"PutRecords responded for {len(results)} of {count} records",
+            hint="the records are sent again",
+            retryable=True,
+        )
     return results

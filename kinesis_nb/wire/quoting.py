@@ -28,7 +28,7 @@ def quoted(texts: pl.Series) -> pl.Series:
 
 
 def _needs_escapes(texts: pl.Series) -> bool:
-    """Look at all bytes at once: a regular expression per text takes as long as everything else together."""
+    """Check all bytes at once: a regular expression per text takes as long as everything else together."""
     _, _, data = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()
     if data is None:
         return False

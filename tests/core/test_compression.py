@@ -42,7 +42,7 @@ def zstd(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstd], ids=["gzip", "zstd"])
 def test_compressed_text_becomes_text(pack) -> None:
-    """gzip and zstd are told by their magic number; rows of text stay as they are, in their places."""
+    """gzip and zstd are recognised by their magic number; rows of text stay as they are, in their places."""
     assert opened(b"plain", pack("tea ☕".encode()), b"last") == [("plain", None), ("tea ☕", None), ("last", None)]
 
 

@@ -24,7 +24,7 @@ from kinesis_nb.core.shards import Shard, hash_key
 from kinesis_nb.core.types import Foreign
 from kinesis_nb.emulator import sequence
 from kinesis_nb.reading.buffer import Buffer
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.reading.tail import _BufferSink
 from kinesis_nb.source import open_kinesis
 from kinesis_nb.syncing.ledger import Ledger
@@ -259,7 +259,7 @@ def test_a_tail_counts_what_comes_again_once() -> None:
     """A batch that found no memory is delivered again; what was dropped before the start of the tail is not counted."""
     (batch,) = page([HIGH[0]], [HIGH[0], HIGH[1]])
     _, clock, kinesis = world()
-    feed = Feed(kinesis, "orders", clock, ())
+    feed = ReadPlan(kinesis, "orders", clock, ())
     sink = _BufferSink(feed, StartingPosition.trim_horizon(), Buffer(1_000, 2**20, "drop_oldest"))
     for _ in range(2):
         sink.deliver(CHILD, batch)

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.emulator import ManualClock
 from kinesis_nb.errors import KinesisError, NotListening, ServiceError
 from tests.support.virtual import VirtualClock
@@ -33,7 +33,7 @@ def test_after_three_seconds_it_says_until_when_it_tries() -> None:
         pytest.warns(UserWarning, match="trying again until") as told,
         pytest.raises(ServiceError, match="no connection"),
     ):
-        Patient(None, clock).insist(Answers(AWAY))  # type: ignore[arg-type]
+        RetryingLookups(None, clock).retry_until_done(Answers(AWAY))  # type: ignore[arg-type]
     assert len(told) == 1
     assert str(told[0].message).startswith("ListShards: no connection; trying again until ")
     assert 20 < clock.monotonic() - began <= 30
@@ -45,7 +45,7 @@ def test_what_is_over_soon_is_not_worth_a_word() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ServiceError, match="no such thing"):
-            Patient(None, VirtualClock(ManualClock())).insist(answers)  # type: ignore[arg-type]
+            RetryingLookups(None, VirtualClock(ManualClock())).retry_until_done(answers)  # type: ignore[arg-type]
     assert answers.calls == 3
 
 
@@ -53,7 +53,7 @@ def test_nobody_waits_for_a_server_that_somebody_must_start() -> None:
     """What is refused on this machine fails at the first try."""
     answers = Answers(NotListening("nothing listens", retryable=True))
     with pytest.raises(NotListening):
-        Patient(None, VirtualClock(ManualClock())).insist(answers)  # type: ignore[arg-type]
+        RetryingLookups(None, VirtualClock(ManualClock())).retry_until_done(answers)  # type: ignore[arg-type]
     assert answers.calls == 1
 
 
@@ -67,6 +67,6 @@ class Impatient(VirtualClock):
 def test_an_interrupt_of_the_wait_is_not_chained() -> None:
     """The traceback is of the interrupt alone, not of every failure before it."""
     with pytest.raises(KeyboardInterrupt) as interrupt:
-        Patient(None, Impatient(ManualClock())).insist(Answers(AWAY))  # type: ignore[arg-type]
+        RetryingLookups(None, Impatient(ManualClock())).retry_until_done(Answers(AWAY))  # type: ignore[arg-type]
     assert interrupt.value.__context__ is None
     assert interrupt.value.__cause__ is None

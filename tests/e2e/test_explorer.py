@@ -20,7 +20,7 @@ def test_explore(notebook: Callable[..., Notebook], connect: str) -> None:
     book.picture("explorer-1-streams", 1)
     labelled(view, "Stream").fill("orders")
     view.get_by_role("button", name="Open").click()
-    view.locator("svg").first.wait_for(timeout=20 * SECONDS)
+    view.locator(".knb-lineage img").first.wait_for(timeout=20 * SECONDS)
     book.picture("explorer-2-shards", 1)
     for number, (tab, found) in enumerate(
         (("Records", "apples"), ("Fields", "customer"), ("Heat", "Katherine"), ("Key → shard", "Find")), 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ def test_four_actions_are_enough(source: kn.Source, streams: Streams, emulator: 
     assert view.schema(20)
     assert view.heat(20)
     assert view.shard_for("key-1")
-    assert "svg" in view.lineage._repr_html_()
+    assert "image/svg+xml" in view.lineage._repr_html_()
     assert len(source.read("orders", progress=False)) == 50
     with source.tail("orders", start="trim_horizon") as tail:
         assert len(tail.take(50, timeout=10)) == 50
@@ -219,16 +220,16 @@ def test_lineage_is_a_picture(source: kn.Source, streams: Streams) -> None:
     streams.rescale(2)
     view = source.explore("orders")
     lineage = view.lineage
-    (picture,) = re.findall("<svg.*</svg>", lineage._repr_html_())
-    svg = ET.fromstring(picture)
+    svg, areas = _picture(lineage)
     space = "{http://www.w3.org/2000/svg}"
     width = float(svg.attrib["width"])
     boxes, states = [], []
-    for group in svg.iter(f"{space}g"):
+    for group, area in zip(svg.iter(f"{space}g"), areas, strict=True):
         rect = group.find(f"{space}rect").attrib
         x, y, w, h = (float(rect[name]) for name in ("x", "y", "width", "height"))
         boxes.append((x, y, x + w, y + h))
-        states.append((group.attrib["class"], group.find(f"{space}title").text.split(",")[0], x + w > width - 3))
+        assert [float(edge) for edge in area.attrib["coords"].split(",")] == pytest.approx(boxes[-1], abs=2)
+        states.append((group.attrib["class"], area.attrib["title"].split(",")[0], x + w > width - 3))
     assert sorted((state, name) for state, name, _ in states) == sorted(view.shards.select("state", "shard_id").rows())
     assert all((state == "open") == at_the_edge for state, _, at_the_edge in states)
     assert not any(
@@ -238,13 +239,31 @@ def test_lineage_is_a_picture(source: kn.Source, streams: Streams) -> None:
     assert "shardId-000000000000 closed -> shardId-000000000003, shardId-000000000004" in repr(lineage)
 
 
+def _picture(lineage: Lineage) -> tuple[ET.Element, list[ET.Element]]:
+    """Return the SVG of the image, and what says under the pointer which shard it is."""
+    html = lineage._repr_html_()
+    (picture,) = re.findall('src="data:image/svg.xml;base64,([^"]+)"', html)
+    (areas,) = re.findall("<map.*</map>", html)
+    return ET.fromstring(b64decode(picture)), list(ET.fromstring(areas))
+
+
+def test_what_is_shown_needs_neither_style_nor_svg(source: kn.Source, streams: Streams) -> None:
+    """Where a notebook is not trusted, <style> and <svg> are dropped: cells align themselves, a picture is an image."""
+    streams.create(shards=2)
+    shown = [source.explore(), source.explore("orders"), source.explore("orders").lineage]
+    plain = [re.sub("<style>.*?</style>", "", one._repr_html_()) for one in shown]
+    assert [html for html in plain if re.search("<t[hd]>|<svg|<caption>", html)] == []
+    assert "<td" in plain[0] and "<img" in plain[2]
+
+
 def test_lineage_of_what_is_odd() -> None:
     """Parents that have left, no shards, thousands of them, names that are markup: all have a picture and a text."""
     markup = Lineage("<b>", [Shard("<script>", parents=("gone",))])
     assert "<script>" not in markup._repr_html_()
     assert "<b>" not in markup._repr_html_()
     assert repr(markup) == "<Lineage <b>: 1 open and 0 closed shards>\n<script> open"
-    assert "<svg" in Lineage("none", [])._repr_html_()
+    assert "<script>" not in markup.svg
+    assert _picture(Lineage("none", []))[1] == []
     step = (MAX_HASH_KEY + 1) // 2000
     many = Lineage("many", [Shard(f"s-{n}", hash_range=(n * step, (n + 1) * step - 1)) for n in range(2000)])
     assert len(many._repr_html_()) < 1_000_000

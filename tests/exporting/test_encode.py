@@ -20,7 +20,6 @@ from kinesis_nb.exporting.json_rows import json_objects
 from kinesis_nb.exporting.options import RecordOptions
 from kinesis_nb.exporting.report import DoneRows
 from kinesis_nb.wire.quoting import quoted
-from tests.support.virtual import VirtualKinesis
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,9 +169,7 @@ def test_each_character_is_escaped_by_itself(text: str) -> None:
 def test_sizes_count_the_key() -> None:
     """What counts against the limit of a record is its data and the bytes of its key; one byte more is refused."""
     frame = pl.DataFrame({"key": ["é" * 10], "data": ["x" * 80]})
-    preparer = Preparer(
-        VirtualKinesis.__new__(VirtualKinesis), frame.schema, RecordOptions(data_column="data"), lambda *_: None
-    )
+    preparer = Preparer(frame.schema, RecordOptions(data_column="data"), lambda *_: None)
     records = preparer.records(frame, 0, DoneRows())
     refuse_large(records, 100)
     with pytest.raises(kn.ConfigError, match="larger than 99 bytes with the key: rows 0 "):

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kinesis_nb as kn
+from kinesis_nb.core.limits import PUT_RECORDS
 from kinesis_nb.core.names import StreamArn
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.core.transport import PutResult, StreamExtras
@@ -24,7 +25,7 @@ from kinesis_nb.exporting.lane import Entry, Lane
 from kinesis_nb.exporting.options import Delivery, RecordOptions
 from kinesis_nb.exporting.report import DoneRows, Tally
 from kinesis_nb.exporting.target import Outlet, Target, describe_target
-from kinesis_nb.exporting.throughput import MOST_BYTES, MOST_RECORDS, WriteRate
+from kinesis_nb.exporting.throughput import MOST_BYTES, WriteRate
 from kinesis_nb.wire.aggregation import pack, unpack
 from kinesis_nb.wire.putting import decode_results, encode_records, request_body
 from tests.support.virtual import VirtualClock, VirtualKinesis
@@ -264,9 +265,6 @@ class Quota(VirtualKinesis):
         self.refused += response["FailedRecordCount"]
         return decode_results(json.dumps(response).encode(), len(records))
 
-    def encode_records(self, keys: pl.Series, data: pl.Series) -> list[bytes]:
-        return encode_records(keys, data)
-
     def aggregate(self, partition_key: str, data: Sequence[bytes]) -> bytes:
         return pack(partition_key, data)
 
@@ -282,7 +280,7 @@ def fill(shards: int, rows: int, data: str, quotas: Quotas) -> tuple[float, int,
     target = Target(tuple(shard.hash_range[1] for shard in kinesis.list_shards("copy")), 1)
     tally = Tally("copy")
     exporter = Exporter(Outlet(kinesis, clock, "copy", ARN), target, tally, Delivery())
-    preparer = Preparer(kinesis, frame.schema, RecordOptions(data_column="data"), tally.gave_up)
+    preparer = Preparer(frame.schema, RecordOptions(data_column="data"), tally.gave_up)
     exporter.queue(preparer.entries(preparer.records(frame, 0, DoneRows())))
     started = clock.monotonic()
     due = [(started, number) for number in range(shards)]
@@ -310,7 +308,7 @@ def test_the_rate_goes_down_and_up_again() -> None:
     """The first refusal brings the pace of the service's own quota, later ones slow down further, calm speeds up."""
     clock = VirtualClock(ManualClock())
     rate = WriteRate(clock)
-    assert rate.most() == (MOST_RECORDS, MOST_BYTES)
+    assert rate.most() == (PUT_RECORDS, MOST_BYTES)
     rate.sent(500, 1000, throttled=False)
     assert rate.wait() == 0
     rate.sent(500, 1000, throttled=True)
@@ -349,9 +347,7 @@ def test_resuming_prepares_exactly_the_rest(*, aggregate: bool, done: set[int], 
     frame = pl.DataFrame({"key": ["a", "b", "c"] * 4, "n": range(12)})
     settled = DoneRows()
     settled.add(sorted(done))
-    manual = ManualClock()
-    kinesis = Quota(Model(clock=manual), VirtualClock(manual))
-    preparer = Preparer(kinesis, frame.schema, RecordOptions(aggregate=aggregate), Tally("copy").gave_up)
+    preparer = Preparer(frame.schema, RecordOptions(aggregate=aggregate), Tally("copy").gave_up)
     sent = [
         row
         for first_row in range(0, 12, batch)

@@ -88,7 +88,7 @@ def test_objects_of_one_record_are_a_row_each() -> None:
 
 
 def test_objects_are_exploded_with_a_warning_unless_the_call_says_what_is_meant() -> None:
-    """By default a record gives all its objects and the caller is told; `explode=False` gives a row per record."""
+    """By default a record gives all its objects and the caller is warned; `explode=False` gives a row per record."""
     with pytest.warns(UserWarning, match=r"several JSON objects.*: 2 .*explode=True.*explode=False") as told:
         assert columns(*SEVERAL)["a"] == VALUES
     assert [one.filename for one in told] == [__file__]

@@ -14,6 +14,13 @@ TIMES = "tests/core/test_position.py::test_local_time_is_told_once_where_it_was_
 
 MUTANTS = [
     Mutant(
+        "a table needs a style sheet",
+        "display.py",
+        """_TEXT = ' style="text-align:left;white-space:nowrap"'""",
+        '_TEXT = ""',
+        tests="tests/exploring/test_explore.py::test_what_is_shown_needs_neither_style_nor_svg",
+    ),
+    Mutant(
         "an import is broken off",
         "core/interrupt.py",
         "if threading.current_thread() is not threading.main_thread():",
@@ -30,15 +37,15 @@ MUTANTS = [
     Mutant(
         "where= may look across rows",
         "reading/read.py",
-        "if where is not None and _looks_across_rows(where):",
-        "if False:",
+        "if where is not None and depends_on_other_rows(",
+        "if False and depends_on_other_rows(",
         tests=WHERE,
     ),
     Mutant(
         "where= is asked by its outermost function alone",
-        "reading/read.py",
+        "core/selection.py",
         'return not plan.lstrip().startswith("WITH_COLUMNS")',
-        "return not where.meta.is_row_separable()",
+        "return not expression.meta.is_row_separable()",
         tests=WHERE,
     ),
     Mutant(

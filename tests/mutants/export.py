@@ -124,7 +124,7 @@ MUTANTS = [
         "            while excess > 0 and len(entries) > 1:",
         "            while False:",
     ),
-    Mutant("a request holds too many records", "exporting/throughput.py", "MOST_RECORDS = 500", "MOST_RECORDS = 501"),
+    Mutant("a request holds too many records", "core/limits.py", "PUT_RECORDS = 500", "PUT_RECORDS = 501"),
     Mutant(
         "NaN becomes NaN",
         "exporting/json_rows.py",

@@ -107,14 +107,14 @@ MUTANTS = [
         (
             "the history says nothing",
             "syncing/ledger.py",
-            'notes = [f"{shard_id}: {foreign.told(number)}" for shard_id, number in self.dropped.items()]',
+            'notes = [f"{shard_id}: {foreign.describe_dropped(number)}" for shard_id, number in self.dropped.items()]',
             "notes: list[str] = []",
             _TOLD,
         ),
         (
             "verify says nothing",
             "table/verify.py",
-            "[told(checkpoint.dropped)] if checkpoint.dropped",
+            "[describe_dropped(checkpoint.dropped)] if checkpoint.dropped",
             "[] if checkpoint",
             _TOLD,
         ),
@@ -150,7 +150,7 @@ MUTANTS = [
         (
             "a tail warns again and again",
             "reading/tail.py",
-            "dropped - self._told_dropped, dropped",
+            "dropped - self._dropped_warned, dropped",
             "dropped, dropped",
             _TOLD,
         ),

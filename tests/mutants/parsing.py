@@ -62,7 +62,7 @@ MUTANTS = [
     Mutant(
         "types are inferred again without end",
         "jsontext/parse.py",
-        "looks == _LOOKS or ",
+        "inferences == _MOST_INFERENCES or ",
         "",
     ),
     Mutant("integers within a cell of pandas are floats", "jsontext/parse.py", ", integer_object_nulls=True", ""),
@@ -160,7 +160,7 @@ MUTANTS = [
     ),
     Mutant("members of gzip are opened without end", "core/compression.py", "for _ in range(_MEMBERS):", "while True:"),
     Mutant(
-        "records that stay packed are not counted", "reading/read.py", "feed.unpack is not unchanged and", "False and"
+        "records that stay packed are not counted", "reading/read.py", "plan.unpack is not unchanged and", "False and"
     ),
 ]
 

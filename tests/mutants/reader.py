@@ -8,8 +8,8 @@ MUTANTS = [
     Mutant(
         "an empty answer is the end",
         "reading/consumer.py",
-        "self._at_end = batch.next_iterator is None",
-        "self._at_end = batch.next_iterator is None or not batch.rows.num_rows",
+        "self._move(ShardEvent.NO_ITERATOR if batch.next_iterator is None else",
+        "self._move(ShardEvent.NO_ITERATOR if batch.next_iterator is None or not batch.rows.num_rows else",
     ),
     Mutant(
         "a missing Records is an empty list", "wire/batches.py", "Records: list[_Record]", "Records: list[_Record] = []"
@@ -44,20 +44,20 @@ MUTANTS = [
     ),
     Mutant(
         "a child starts at LATEST",
-        "reading/feed.py",
+        "reading/plan.py",
         "return start if is_listed else StartingPosition.trim_horizon()",
         "return start if is_listed else StartingPosition.latest()",
     ),
     Mutant(
         "a child starts where the read did",
-        "reading/feed.py",
+        "reading/plan.py",
         "return start if is_listed else StartingPosition.trim_horizon()",
         "return start",
     ),
     Mutant(
         "children are not observed",
         "reading/scheduler.py",
-        "self._tracker.observe_new(filter(self._feed.wanted, consumer.children))",
+        "self._tracker.observe_new(filter(self._plan.wanted, consumer.children))",
         "pass",
     ),
     Mutant(
@@ -96,7 +96,7 @@ MUTANTS = [
         "reading/consumer.py",
         "wants_more = self._sink.deliver(self.shard, batch)",
         "wants_more = self._sink.deliver(self.shard, batch)\n"
-        "        if self._failures:\n            self._sink.deliver(self.shard, batch)",
+        "        if self._failures.in_a_row:\n            self._sink.deliver(self.shard, batch)",
     ),
     Mutant(
         "the position is not moved",
@@ -107,7 +107,7 @@ MUTANTS = [
     Mutant(
         "LATEST is not pinned",
         "reading/consumer.py",
-        "return StartingPosition.at(position.timestamp) if is_late or self._failures else position",
+        "return StartingPosition.at(position.timestamp) if is_late or self._failures.in_a_row else position",
         "return position",
     ),
     Mutant(
@@ -117,7 +117,7 @@ MUTANTS = [
         "return Throttled(said)",
     ),
     Mutant(
-        "an answer without its member is empty",
+        "a response without its member is empty",
         "wire/listing.py",
         "Shards: list[_Shard]",
         "Shards: list[_Shard] = []",
@@ -132,10 +132,12 @@ MUTANTS = [
     Mutant(
         "a cut body is fatal",
         "wire/batches.py",
-        'hint="it will be asked for again", retryable=True)',
-        'hint="it will be asked for again")',
+        '", hint="it will be requested again", retryable=True',
+        '", hint="it will be requested again"',
     ),
-    Mutant("an answer names one child", "wire/batches.py", "in answer.ChildShards\n", "in answer.ChildShards[:1]\n"),
+    Mutant(
+        "a response names one child", "wire/batches.py", "in response.ChildShards\n", "in response.ChildShards[:1]\n"
+    ),
     Mutant(
         "waits grow without bound",
         "core/retry.py",
@@ -224,7 +226,7 @@ MUTANTS = [
     Mutant("one core decodes for all", "wire/decoding.py", "ThreadPoolExecutor(self._cores,", "ThreadPoolExecutor(1,"),
     Mutant("all decode at once", "wire/decoding.py", "ThreadPoolExecutor(self._cores,", "ThreadPoolExecutor(99,"),
     Mutant(
-        "an answer is compared with more than there is room for",
+        "a response is compared with more than there is room for",
         "wire/columnar.py",
         " or len(text) * len(places) > len(body)",
         "",
@@ -237,7 +239,7 @@ MUTANTS = [
     ),
     Mutant("a hash key is any text", "wire/listing.py", r', msgspec.Meta(pattern=r"^[0-9]{1,39}\Z")', ", None"),
     Mutant(
-        "an answer changes cores for nothing",
+        "a response changes cores for nothing",
         "wire/decoding.py",
         "self._calls <= 1 and self._is_at_home()",
         "False",
@@ -293,7 +295,7 @@ MUTANTS = [
     ),
     Mutant("a record without data is taken", "wire/columnar.py", "not _NEEDED.issubset(names) or ", ""),
     Mutant(
-        "a piece of an answer is looked for where another one is",
+        "a piece of a response is looked for where another one is",
         "wire/columnar.py",
         "out=is_quote[: len(piece)])) + start",
         "out=is_quote[: len(piece)]))",
@@ -306,13 +308,13 @@ MUTANTS = [
         "data = data.cast(pl.String)",
     ),
     Mutant(
-        "records of something else in an answer are its own",
+        "records of something else in a response are its own",
         "wire/batches.py",
         "or rest.count(b'\"Records\"') != 1 ",
         "",
     ),
     Mutant("records by another name go unseen", "wire/batches.py", 'or b"\\\\" in rest', ""),
-    Mutant("nobody compares the two decoders", "wire/batches.py", "if _columns(answer.Records) != first or", "if"),
+    Mutant("nobody compares the two decoders", "wire/batches.py", "if _columns(response.Records) != first or", "if"),
     Mutant(
         "an aggregate beside others is one record",
         "wire/batches.py",
@@ -358,7 +360,7 @@ MUTANTS = [
     ),
     Mutant("a cut takes memory for each thread", "reading/buffer.py", "pool = pa.system_memory_pool()", "pool = None"),
     Mutant(
-        "an answer takes memory for each thread",
+        "a response takes memory for each thread",
         "wire/batches.py",
         "_POOL = pa.system_memory_pool()",
         "_POOL = pa.default_memory_pool()",
@@ -374,11 +376,11 @@ MUTANTS = [
         "self._home is None",
     ),
     Mutant("rows put back count as taken", "reading/buffer.py", "                self._taken -= rows.num_rows\n", ""),
-    Mutant("bytes cost nothing", "reading/pace.py", "+ size / BYTES_PER_SECOND", "+ 0 * size"),
+    Mutant("bytes cost nothing", "reading/pace.py", "+ size / SHARD_READ_BYTES", "+ 0 * size"),
     Mutant(
         "a full answer is not waited for",
         "reading/pace.py",
-        "counted_at + FULL_REPLY_SECONDS if is_full",
+        "counted_at + FULL_RESPONSE_SECONDS if is_full",
         "0.0 if is_full",
     ),
     Mutant(
@@ -387,7 +389,7 @@ MUTANTS = [
         "self._paid_at = max(self._paid_at, now)\n",
         "pass\n",
     ),
-    Mutant("the page never shrinks", "reading/pace.py", "max(LEAST_PAGE, self._most // 2)", "PAGE"),
+    Mutant("the page never shrinks", "reading/pace.py", "max(LEAST_PAGE, self._most // 2)", "GET_RECORDS"),
     Mutant(
         "nobody looks for a gap",
         "reading/gaps.py",
@@ -425,29 +427,52 @@ MUTANTS = [
         "None)",
     ),
     Mutant(
+        "a shard that is listed after all forgets that its end was being confirmed",
+        "reading/phase.py",
+        "(ShardPhase.FIND_ENDED_SHARD, ShardEvent.LISTED): ShardPhase.CONFIRM_END",
+        "(ShardPhase.FIND_ENDED_SHARD, ShardEvent.LISTED): ShardPhase.READ",
+        "tests/reading/test_phase.py",
+    ),
+    Mutant(
+        "an end that nothing proves ends the shard",
+        "reading/phase.py",
+        "(ShardPhase.CONFIRM_END, ShardEvent.END_UNPROVEN): ShardPhase.READ",
+        "(ShardPhase.CONFIRM_END, ShardEvent.END_UNPROVEN): ShardPhase.ENDED",
+        "tests/reading/test_phase.py",
+    ),
+    Mutant(
+        "an event that cannot happen is passed over",
+        "reading/phase.py",
+        "return TRANSITIONS[phase, event]",
+        "return TRANSITIONS.get((phase, event), phase)",
+        "tests/reading/test_phase.py",
+    ),
+    Mutant(
         "a shard that is gone ends without a word",
         "reading/consumer.py",
         "            if not self._is_closed:  # else it had given everything",
         "            if False:",
     ),
-    Mutant("a number that is refused is no gap", "reading/consumer.py", "self._gaps.refuse(self._position)", "pass"),
-    Mutant("a listing is believed for ever", "reading/feed.py", "if self._listed_at <= since:", "if not self._shards:"),
+    Mutant(
+        "a number that is refused is no gap", "reading/consumer.py", "self._gaps.mark_trimmed(self._position)", "pass"
+    ),
+    Mutant("a listing is believed for ever", "reading/plan.py", "if self._listed_at <= since:", "if not self._shards:"),
     Mutant(
         "a stream that was made again goes on",
-        "reading/feed.py",
+        "reading/plan.py",
         'if known.starting_sequence_number not in ("0", listed.starting_sequence_number):',
         "if False:",
     ),
     Mutant(
         "a missing shard is looked for without end",
         "reading/consumer.py",
-        "if self._missed > MISSING_TRIES:",
+        "if self._failures.not_found > MISSING_TRIES:",
         "if False:",
     ),
     Mutant(
         "LATEST is asked for however late",
         "reading/consumer.py",
-        "is_late = self._kinesis.server_time().latest - position.timestamp > LATEST_LASTS",
+        "is_late = self._plan.kinesis.server_time().latest - position.timestamp > LATEST_LASTS",
         "is_late = False",
     ),
     Mutant(
@@ -460,7 +485,7 @@ MUTANTS = [
         "before the stream's retention ends\")",
     ),
     Mutant("a blocked key is hammered", "core/retry.py", "return PROBE_SECONDS", "return 0.0"),
-    Mutant("an answer may drip for ever", "service/deadline.py", "if left <= 0:", "if False:"),
+    Mutant("a response may drip for ever", "service/deadline.py", "if left <= 0:", "if False:"),
     Mutant(
         "a child that left before it was listed is waited for",
         "core/shards.py",
@@ -498,14 +523,14 @@ MUTANTS = [
     Mutant(
         "a read asks for nonsense for ever",
         "reading/consumer.py",
-        ">= self._feed.patience:",
+        ">= self._plan.patience:",
         "> 1e9:",
         "tests/service/test_hostile_responses.py",
     ),
     Mutant(
         "records are taken again",
         "reading/consumer.py",
-        "self._check_forward(answer)",
+        "self._check_forward(response)",
         "pass",
         "tests/service/test_hostile_responses.py",
     ),
@@ -588,13 +613,13 @@ MUTANTS = [
     ),
     Mutant(
         "all shards open at once",
-        "reading/feed.py",
+        "reading/plan.py",
         "with holding(self._opening) if may",
         "with nullcontext() if may",
         "tests/reading/test_bursts.py",
     ),
     Mutant(
-        "an answer of any size is read",
+        "a response of any size is read",
         "service/deadline.py",
         "if self.left < 0:",
         "if False:",
@@ -680,14 +705,14 @@ MUTANTS = [
     Mutant(
         "what was given up counts as a failure",
         "service/client.py",
-        "        halt.check()  # what was given up did not fail\n",
+        "        halt.check()  # a call that was given up did not fail\n",
         "",
         "tests/reading/test_stop.py",
     ),
     Mutant(
         "a stopped reader waits for a lock",
         "core/halt.py",
-        "lock.acquire(timeout=LOOK_SECONDS)",
+        "lock.acquire(timeout=POLL_SECONDS)",
         "lock.acquire()",
         "tests/reading/test_stop.py",
     ),

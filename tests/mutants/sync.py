@@ -111,7 +111,7 @@ _SELECTION = [
         "tests += [] if self.where is None else",
         "tests += [] if tests or self.where is None else",
     ),
-    ("an expression may look across rows", "core/selection.py", 'if plan.lstrip().startswith("FILTER"):', "if False:"),
+    ("an expression may look across rows", "core/selection.py", "if is_across:", "if False:"),
     ("a Python function is taken", "core/selection.py", "if '\"AnonymousFunction\":' in serialized:", "if False:"),
     ("a table takes any selection", "core/selection.py", "    if found != given:\n", "    if False:\n"),
     (
@@ -565,7 +565,7 @@ _GENERATIONS = [
     (
         "a retention that was raised during a sleep is believed",
         "reading/gaps.py",
-        "horizon = max(horizon, self._feed.lookup.trimmed[0])",
+        "horizon = max(horizon, self._plan.lookup.trimmed[0])",
         "pass",
     ),
     (

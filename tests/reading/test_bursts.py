@@ -21,8 +21,8 @@ from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.errors import Closed, ServiceError
 from kinesis_nb.reading import pace
 from kinesis_nb.reading.consumer import ShardConsumer
-from kinesis_nb.reading.feed import Feed
-from kinesis_nb.reading.pace import Share
+from kinesis_nb.reading.pace import SharedQuota
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.wire.aggregation import MOST_RECORDS, pack, unpack
 from tests.support.calls import Stage
 from tests.support.kpl import content, number, sealed
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.shards import Shard
 
 MIB = 2**20
-MANY = Share(lambda: 1_000)  # of so many shards each opens a MiB at a time
+MANY = SharedQuota(lambda: 1_000)  # of so many shards each opens a MiB at a time
 TEXTS = [[f"{i}-{j}-{Random(1_000 * i + j).randbytes(20).hex()}" + "x" * 1_000 for j in range(700)] for i in range(5)]
 TWO_MIB = b"".join(Random(i).randbytes(20).hex().encode() + b"x" * 984 for i in range(2_048))
 PACKED = {
@@ -74,7 +74,7 @@ def reader(records: list[bytes]) -> tuple[ShardConsumer, PartSink]:
         model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": data})
     (shard,) = kinesis.list_shards("orders")
     sink = PartSink()
-    feed = Feed(kinesis, "orders", clock, (shard,), unpack=decompressed)
+    feed = ReadPlan(kinesis, "orders", clock, (shard,), unpack=decompressed)
     return ShardConsumer(feed, shard, sink, MANY), sink
 
 
@@ -134,7 +134,7 @@ def test_an_aggregate_of_more_than_any_producer_writes_stays_packed() -> None:
     assert unpack(bomb) is None
     assert len(sealed(key + record * (MOST_RECORDS - 20))) <= MIB
     consumer, sink = reader([b"before", pack("k", [b"1"])])
-    model = consumer._kinesis.model  # type: ignore[attr-defined]
+    model = consumer._plan.kinesis.model  # type: ignore[attr-defined]
     model.call("UpdateMaxRecordSize", {"StreamARN": _arn(model), "MaxRecordSizeInKiB": 2_048})
     model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": bomb})
     consumer.step()
@@ -159,7 +159,7 @@ def test_the_user_records_of_one_aggregate_share_its_limit(monkeypatch: pytest.M
 def test_one_shard_at_a_time_opens_what_may_be_large() -> None:
     """Another one waits until its parts are delivered, and can be stopped meanwhile; text waits for nobody."""
     consumer, _ = reader(PACKED["gzip"])
-    feed, kinesis = consumer._feed, consumer._kinesis
+    feed, kinesis = consumer._plan, consumer._plan.kinesis
     iterator = kinesis.get_shard_iterator("orders", consumer.shard.shard_id, StartingPosition.trim_horizon())
     answer = kinesis.get_records("orders", consumer.shard, iterator, 10)
     halt, ended, begun = Halt(), [], threading.Event()

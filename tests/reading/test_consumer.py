@@ -11,9 +11,9 @@ from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.retry import THROTTLED_AT_LEAST
 from kinesis_nb.core.shards import Shard
 from kinesis_nb.errors import IteratorExpired, ServiceError, Throttled
-from kinesis_nb.reading.consumer import State
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.consumer import ShardState
 from kinesis_nb.reading.pace import BEHIND_SECONDS, IDLE_SECONDS
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.reading.scheduler import Scheduler
 from kinesis_nb.wire.batches import decode_batch
 from tests.support.virtual import Bench, ListSink, world
@@ -35,15 +35,15 @@ def test_is_polite(bench: Bench) -> None:
     """A caught-up shard is asked once a second, one that is behind at most five times a second."""
     bench.put(1)
     assert bench.step() == pytest.approx(IDLE_SECONDS)
-    assert bench.consumer.state is State.CAUGHT_UP
+    assert bench.consumer.state is ShardState.CAUGHT_UP
     bench.put(2)
     bench.model.gap("orders", "shardId-000000000000")
     assert bench.step() == pytest.approx(BEHIND_SECONDS)
-    assert bench.consumer.state is State.READING
+    assert bench.consumer.state is ShardState.READING
 
 
 def test_gap_is_not_the_end(bench: Bench) -> None:
-    """An empty answer that lags is followed to the records behind it."""
+    """An empty response that lags is followed to the records behind it."""
     data = bench.put(2)
     bench.clock.manual.advance(10)
     bench.model.gap("orders", "shardId-000000000000", calls=3)
@@ -109,12 +109,12 @@ def test_backoff_grows_and_is_bounded(bench: Bench) -> None:
     bench.kinesis.faults = [ServiceError("away", retryable=True) for _ in range(40)]
     waits = [bench.step() or 0 for _ in range(2)]
     assert max(waits) < 0.5
-    assert bench.consumer.state is State.BACKING_OFF
+    assert bench.consumer.state is ShardState.BACKING_OFF
     waits = [bench.step() or 0 for _ in range(38)]
     assert 2 < max(waits) <= 10
-    assert bench.consumer.state is State.DEGRADED
+    assert bench.consumer.state is ShardState.DEGRADED
     bench.step()
-    assert bench.consumer.state is State.CAUGHT_UP
+    assert bench.consumer.state is ShardState.CAUGHT_UP
     bench.kinesis.faults = [ServiceError("away", retryable=True)]
     assert (bench.step() or 0) <= 0.2
 
@@ -127,7 +127,7 @@ def test_fatal_error_is_raised(bench: Bench) -> None:
 
 
 def test_unusable_iterator_is_renewed_once(bench: Bench) -> None:
-    """An iterator that the service calls invalid is made again once; a second time in a row is fatal."""
+    """An iterator that the service calls invalid is re-created once; a second time in a row is fatal."""
     bench.step()
     bench.kinesis.faults = [IteratorExpired("invalid")]
     bench.step()
@@ -150,7 +150,7 @@ def test_shard_end_names_the_children(bench: Bench) -> None:
         pass
     assert bench.sink.data == data
     assert bench.sink.finished == ["shardId-000000000000", "shardId-000000000001", "shardId-000000000002"]
-    assert bench.consumer.state is State.ENDED
+    assert bench.consumer.state is ShardState.ENDED
 
 
 def test_missing_iterator_of_an_open_shard_is_no_end(bench: Bench) -> None:
@@ -195,7 +195,7 @@ def test_closed_shard_without_listed_children_is_asked_again(bench: Bench) -> No
 
 
 def test_absent_lag_is_the_tip_only_without_records(bench: Bench) -> None:
-    """An answer without MillisBehindLatest says "nothing left" only when it holds no record."""
+    """A response without MillisBehindLatest says "nothing left" only when it holds no record."""
     rows = (
         b'{"Records":[{"SequenceNumber":"1","Data":"YQ==","ApproximateArrivalTimestamp":1.5}],"NextShardIterator":"i"}'
     )
@@ -220,7 +220,7 @@ def test_absent_lag_is_the_tip_only_without_records(bench: Bench) -> None:
     ],
 )
 def test_half_an_answer_is_no_answer(bench: Bench, body: bytes) -> None:
-    """Whatever is not a whole and well-formed answer is an error to retry, never an empty batch."""
+    """Whatever is not a whole and well-formed response is an error to retry, never an empty batch."""
     with pytest.raises(ServiceError) as caught:
         decode_batch(body, Shard("s"), bench.clock.now())
     assert caught.value.retryable
@@ -244,7 +244,7 @@ def test_old_listing_ends_nothing() -> None:
     (shard,) = kinesis.list_shards("orders")
     done: list[BaseException | None] = []
     sink = ListSink(StartingPosition.trim_horizon())
-    feed = Feed(kinesis, "orders", clock, (shard,))
+    feed = ReadPlan(kinesis, "orders", clock, (shard,))
     scheduler = Scheduler(feed, sink, skipped=[shard.shard_id], on_done=done.append)
     scheduler._observe([shard])
     assert done == []

@@ -167,7 +167,7 @@ def test_a_sync_tells_what_it_drops(source: kn.Source, streams: Streams, tmp_pat
 
 
 def test_a_restart_counts_nothing_twice(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """However often a sync goes on behind a record of which all was dropped, it is counted once."""
+    """However often a sync continues behind a record of which all was dropped, it is counted once."""
     streams.create()
     streams.split()
     for _ in range(3):
@@ -204,7 +204,7 @@ def test_another_choice_counts_from_the_next_record_on(source: kn.Source, stream
 
 
 def test_verify_knows_rows_from_dropped_records(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
-    """That something was dropped excuses no missing row, and what earlier versions dropped uncounted is told."""
+    """That something was dropped excuses no missing row, and what earlier versions dropped uncounted is reported."""
     streams.create()
     streams.split()
     put(streams, [HIGH[0], LOW[0]])

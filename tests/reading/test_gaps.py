@@ -9,7 +9,7 @@ import pytest
 
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.errors import PositionTrimmed, ServiceError, StreamNotFound
-from kinesis_nb.reading.consumer import State
+from kinesis_nb.reading.consumer import ShardState
 from kinesis_nb.reading.scheduler import Scheduler
 from tests.support.virtual import Bench
 
@@ -53,7 +53,7 @@ def test_records_that_were_trimmed_are_told(bench: Bench) -> None:
 
 
 def test_hole_without_an_end_is_told(bench: Bench) -> None:
-    """When everything unread is gone the gap is told at once, not only when another record comes."""
+    """When everything unread is gone the gap is reported at once, not only when another record comes."""
     bench.put(1)
     bench.step()
     bench.put(3)
@@ -64,7 +64,7 @@ def test_hole_without_an_end_is_told(bench: Bench) -> None:
 
 
 def test_record_that_is_still_there_proves_that_nothing_was_lost(bench: Bench) -> None:
-    """Where the service still holds the last record, retention or not, nothing is told and nothing comes twice."""
+    """Where the service still holds the last record, retention or not, nothing is reported and nothing comes twice."""
     bench.put(2)
     bench.step()
     more = bench.put(3)
@@ -89,7 +89,7 @@ def test_silent_shard_is_no_gap(bench: Bench) -> None:
 
 
 def test_what_arrives_during_a_request_may_have_missed_its_answer(bench: Bench) -> None:
-    """Up to when a shard was read counts from before the request, however long the answer was on its way."""
+    """Up to when a shard was read counts from before the request, however long the response was on its way."""
     bench.put(1)
     answer = bench.kinesis.get_records
 
@@ -106,7 +106,7 @@ def test_what_arrives_during_a_request_may_have_missed_its_answer(bench: Bench) 
 
 
 def test_longer_retention_is_asked_for(bench: Bench) -> None:
-    """After a day of silence in a stream that keeps a week nothing is told."""
+    """After a day of silence in a stream that keeps a week nothing is reported."""
     bench.model.call("IncreaseStreamRetentionPeriod", {"StreamName": "orders", "RetentionPeriodHours": 168})
     bench.put(1)
     bench.step()
@@ -142,7 +142,7 @@ def test_the_proof_is_asked_for_once(bench: Bench) -> None:
     for _ in range(10):
         if bench.step() is None:
             break
-    assert bench.consumer.state is State.ENDED
+    assert bench.consumer.state is ShardState.ENDED
     assert bench.sink.gaps == []
 
 
@@ -235,7 +235,7 @@ def test_refused_number_of_a_record_that_is_there_doubles_nothing(bench: Bench) 
 
 
 def test_nothing_behind_a_gap_that_is_not_told_yet_counts_as_seen(bench: Bench) -> None:
-    """Empty answers on the way to the next record do not hide the gap from a reader that starts again in between."""
+    """Empty responses on the way to the next record do not hide the gap from a reader that starts again in between."""
     bench.put(1)
     bench.step()
     reach = bench.consumer.reach
@@ -253,7 +253,7 @@ def test_nothing_behind_a_gap_that_is_not_told_yet_counts_as_seen(bench: Bench) 
 def test_children_know_up_to_when_their_parent_was_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is trimmed from a child before its turn is a gap too: it counts from the end of its parent."""
     monkeypatch.setattr(Scheduler, "_spawn", lambda *_args: None)
-    scheduler = Scheduler(bench.consumer._feed, bench.sink, on_done=lambda _error: None)
+    scheduler = Scheduler(bench.consumer._plan, bench.sink, on_done=lambda _error: None)
     scheduler._start_runnable()
     (parent,) = scheduler._consumers.values()
     bench.put(1)
@@ -280,7 +280,7 @@ def test_shard_that_left_the_stream_is_told_and_its_children_run(bench: Bench) -
     for _ in range(10):
         if bench.step() is None:
             break
-    assert bench.consumer.state is State.ENDED
+    assert bench.consumer.state is ShardState.ENDED
     assert [gap.reason for gap in bench.sink.gaps] == ["shard expired"]
     assert bench.sink.finished == [SHARD, "shardId-000000000001", "shardId-000000000002"]
 
@@ -314,7 +314,7 @@ def test_stream_made_again_is_not_mixed_with_the_old_one(bench: Bench) -> None:
     bench.clock.manual.advance(60)
     bench.model.call("CreateStream", {"StreamName": "orders", "ShardCount": 1})
     bench.put(5)
-    with pytest.raises((StreamNotFound, ServiceError), match=r"made again|did not come from"):
+    with pytest.raises((StreamNotFound, ServiceError), match=r"re-created|did not come from"):
         settled(bench, 10)
     assert bench.sink.data == ["0"]
 
@@ -326,7 +326,7 @@ def test_stream_made_again_is_told_though_nothing_was_read(bench: Bench) -> None
     bench.clock.manual.advance(60)
     bench.model.call("CreateStream", {"StreamName": "orders", "ShardCount": 1})
     bench.put(5)
-    with pytest.raises(StreamNotFound, match="made again"):
+    with pytest.raises(StreamNotFound, match="re-created"):
         settled(bench, 10)
     assert bench.sink.data == []
 

@@ -16,7 +16,7 @@ from botocore import exceptions as boto_errors
 import kinesis_nb as kn
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import CutBody, ErrorReply, Fault, Html, Reset
-from kinesis_nb.service.translate import translate
+from kinesis_nb.service.translate import FailedCall, translate
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def test_reads_while_it_is_written_and_resharded(source: kn.Source, streams: Str
 
 
 def test_faults_neither_lose_nor_double(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """Throttles, expired iterators, resets and answers that are cut off leave no trace in the rows."""
+    """Throttles, expired iterators, resets and responses that are cut off leave no trace in the rows."""
     streams.create(shards=2)
     streams.put(1_000)
     faults = [
@@ -238,12 +238,12 @@ def test_shards_may_be_any_iterable(source: kn.Source, streams: Streams) -> None
 )
 def test_the_network_may_come_back(error: Exception) -> None:
     """A connection that cannot be made, or breaks, is worth another try."""
-    assert translate(error, "get_records").retryable
+    assert translate(error, FailedCall("get_records")).retryable
 
 
 def test_a_wrong_certificate_is_not_tried_again() -> None:
     """A certificate that does not check out is fatal, with the hint how to give another authority."""
-    error = translate(boto_errors.SSLError(endpoint_url="x", error="bad"), "get_records")
+    error = translate(boto_errors.SSLError(endpoint_url="x", error="bad"), FailedCall("get_records"))
     assert not error.retryable
     assert "verify=" in error.hint
 

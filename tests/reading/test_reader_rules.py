@@ -17,7 +17,7 @@ from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.retry import PROBE_SECONDS, backoff
 from kinesis_nb.emulator import ErrorReply, Html, SlowDrip
 from kinesis_nb.errors import KeyUnavailable, ServiceError, Throttled
-from kinesis_nb.reading.consumer import State
+from kinesis_nb.reading.consumer import ShardState
 from kinesis_nb.service import deadline
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.support.virtual import Bench
@@ -43,8 +43,8 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
 def test_dripping_answer_is_given_up_as_a_whole(
     source: kn.Source, streams: Streams, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer whose every byte comes in time is cut off when the whole takes too long, and asked for again."""
-    monkeypatch.setattr(deadline, "ANSWER_SECONDS", 0.5)
+    """A response whose every byte comes in time is cut off when the whole takes too long, and requested again."""
+    monkeypatch.setattr(deadline, "RESPONSE_SECONDS", 0.5)
     streams.create()
     streams.put(50)
     emulator.on("GetRecords", SlowDrip(bytes_per_second=20))
@@ -58,7 +58,7 @@ def test_dripping_listing_is_given_up_too(
     source: kn.Source, streams: Streams, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deadline is for every call, not only for records."""
-    monkeypatch.setattr(deadline, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(deadline, "RESPONSE_SECONDS", 0.5)
     streams.create()
     streams.put(5)
     emulator.on("ListShards", SlowDrip(bytes_per_second=20))
@@ -77,20 +77,20 @@ def test_key_that_cannot_be_used_blocks_and_is_probed(
     streams.create()
     emulator.on("GetRecords", ErrorReply(code))
     with source.tail("orders", start="trim_horizon") as tail:
-        until(lambda: any(shard.state is State.BLOCKED for shard in tail.stats().shards))
+        until(lambda: any(shard.state is ShardState.BLOCKED for shard in tail.stats().shards))
         (shard,) = tail.stats().shards
         assert "encrypted" in shard.error
         assert tail.state == "running"
 
 
 def test_blocked_key_is_probed_once_a_minute(bench: Bench) -> None:
-    """While somebody mends the key the shard is asked every 60 s, and goes on where it was."""
+    """While somebody mends the key the shard is asked every 60 s, and continues where it was."""
     data = bench.put(2)
     bench.kinesis.faults = [ServiceError("x", retryable=True)]
     bench.step()
     bench.kinesis.faults = [KeyUnavailable("disabled", retryable=True)] * 3
     assert [bench.step() for _ in range(3)] == [PROBE_SECONDS] * 3
-    assert bench.consumer.state is State.BLOCKED
+    assert bench.consumer.state is ShardState.BLOCKED
     bench.step()
     assert bench.sink.data == data
 
@@ -107,7 +107,7 @@ def test_place_of_a_record_is_a_place_for_the_service(source: kn.Source, streams
 
 
 def test_malformed_answers_are_counted(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """A proxy's page with status 200 is no answer: it is counted and asked for again."""
+    """A proxy's page with status 200 is no response: it is counted and requested again."""
     streams.create()
     streams.put(5, keys=1)
     emulator.on("GetRecords", Html(status=200))
@@ -140,10 +140,10 @@ def test_relaxed_reads_children_at_once(source: kn.Source, streams: Streams, emu
     faults = [ErrorReply("KMSDisabledException")] * 3  # every shard of "relaxed" is blocked, of "ordered" the parent
     emulator.on("GetRecords", *faults)
     with source.tail("orders", start="trim_horizon", reshard="relaxed") as tail:
-        until(lambda: [shard.state for shard in tail.stats().shards] == [State.BLOCKED] * 3)
+        until(lambda: [shard.state for shard in tail.stats().shards] == [ShardState.BLOCKED] * 3)
     emulator.on("GetRecords", faults[0])
     with source.tail("orders", start="trim_horizon") as tail:
-        until(lambda: [shard.state for shard in tail.stats().shards] == [State.BLOCKED])
+        until(lambda: [shard.state for shard in tail.stats().shards] == [ShardState.BLOCKED])
 
 
 def test_relaxed_loses_and_doubles_nothing(source: kn.Source, streams: Streams) -> None:

@@ -20,7 +20,7 @@ from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import SlowDrip, Stall
 from kinesis_nb.errors import Closed
 from kinesis_nb.reading.buffer import Buffer
-from kinesis_nb.reading.feed import Feed, Lookup
+from kinesis_nb.reading.plan import Lookup, ReadPlan
 from kinesis_nb.reading.scheduler import Scheduler
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.service.credentials import Loaded, Renewable
@@ -102,7 +102,7 @@ def test_a_connection_that_does_not_come_is_given_up() -> None:
 
 
 def test_a_listing_of_somebody_else_is_not_waited_for() -> None:
-    """All who want a listing wait for one call; who is stopped waits no more, though the call goes on."""
+    """All who want a listing wait for one call; who is stopped waits no more, though the call continues."""
     lookup = Lookup(KinesisClient(SourceConfig(auth=StaticCredentials("a", "b"))), "s", SystemClock())
     with lookup._lock:
         for ask in (lambda: lookup.shards(since=0.0), lookup.retention):
@@ -153,7 +153,7 @@ def test_stop_ends_all_threads_inside_calls(
 
 
 def test_stop_disturbs_no_other_reader(source: kn.Source, streams: Streams, emulator: Emulator) -> None:
-    """Readers of one source share its connections; the calls of one that goes on are not given up."""
+    """Readers of one source share its connections; the calls of one that continues are not given up."""
     streams.create(shards=4)
     streams.create("others", shards=4)
     streams.put(20)
@@ -198,7 +198,7 @@ def gated(source: kn.Source, streams: Streams) -> Generator[tuple[Scheduler, Gat
     """Give a scheduler whose threads cannot be ended until the gate is opened."""
     streams.create(shards=3)
     kinesis, gate = source._kinesis, Gate()
-    feed = Feed(kinesis, "orders", SystemClock(), tuple(kinesis.list_shards("orders")))
+    feed = ReadPlan(kinesis, "orders", SystemClock(), tuple(kinesis.list_shards("orders")))
     scheduler = Scheduler(feed, gate, on_done=lambda _: None)
     scheduler.start()
     assert gate.inside.wait(LONG)
@@ -256,9 +256,9 @@ def test_nothing_starts_after_stop(source: kn.Source, streams: Streams) -> None:
     """A look at the shards that comes too late starts no thread."""
     streams.create()
     kinesis = source._kinesis
-    feed = Feed(kinesis, "orders", SystemClock(), tuple(kinesis.list_shards("orders")))
+    feed = ReadPlan(kinesis, "orders", SystemClock(), tuple(kinesis.list_shards("orders")))
     scheduler = Scheduler(feed, Gate(), on_done=lambda _: None)
     scheduler.stop()
-    scheduler.look()
+    scheduler.list_now()
     scheduler.start()
     assert engine_threads() == []

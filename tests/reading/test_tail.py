@@ -194,7 +194,7 @@ def test_ends_when_the_stream_is_closed_for_good(source: kn.Source, streams: Str
 
 
 def test_leaving_the_loop_keeps_the_rest(source: kn.Source, streams: Streams) -> None:
-    """break takes out what was seen and no more; the next loop goes on with the row after it."""
+    """break takes out what was seen and no more; the next loop continues with the row after it."""
     streams.create()
     streams.put(10, keys=1)
     with source.tail("orders", start="trim_horizon") as tail:
@@ -248,7 +248,7 @@ def test_tails_of_other_shards_run_side_by_side(source: kn.Source, streams: Stre
 
 @pytest.mark.parametrize("wait", ["take", "iterate"])
 def test_a_tail_smaller_than_a_record_says_so(source: kn.Source, streams: Streams, wait: str) -> None:
-    """It holds nothing for ever; who waits for rows is told why, once, and so is who looks."""
+    """It holds nothing for ever; whoever waits for rows is warned once, and the view says so too."""
     streams.create()
     with source.tail("orders", max_bytes=10_000) as tail:
         for size in (100, 20_000, 30_000):

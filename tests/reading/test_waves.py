@@ -8,8 +8,8 @@ import pytest
 
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.reading import scheduler
-from kinesis_nb.reading.consumer import ShardConsumer, State
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.consumer import ShardConsumer, ShardState
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.reading.scheduler import Scheduler
 from tests.conftest import Streams, by_key, written_by_key
 from tests.support.virtual import ListSink, world
@@ -37,7 +37,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[ShardConsumer]:
 
 def crowd() -> Scheduler:
     _, clock, kinesis = world(SHARDS)
-    feed = Feed(kinesis, "orders", clock, tuple(kinesis.list_shards("orders")))
+    feed = ReadPlan(kinesis, "orders", clock, tuple(kinesis.list_shards("orders")))
     return Scheduler(feed, ListSink(StartingPosition.trim_horizon()), on_done=lambda _: None)
 
 
@@ -47,11 +47,11 @@ def test_no_more_threads_than_can_open_their_shards(started: list[ShardConsumer]
     crowded._start_runnable()
     assert len(started) == WAVE
     for consumer in started[:10]:
-        consumer.state = State.READING
+        consumer.state = ShardState.READING
     crowded._start_next()
     assert len(started) == WAVE + 10
     for consumer in started:
-        consumer.state = State.BACKING_OFF
+        consumer.state = ShardState.BACKING_OFF
     crowded._start_next()
     assert len(started) == 2 * WAVE + 10
     assert len(crowded.stats()) == SHARDS

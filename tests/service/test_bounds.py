@@ -1,4 +1,4 @@
-"""A server, or whatever answers in its place, cannot fill the memory of who calls it."""
+"""A server, or whatever responds in its place, cannot fill the memory of who calls it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kinesis_nb.access.config import SourceConfig
 from kinesis_nb.access.credentials import StaticCredentials
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.shards import Shard
-from kinesis_nb.errors import KinesisError, MalformedAnswer
+from kinesis_nb.errors import KinesisError, MalformedResponse
 from kinesis_nb.service import deadline
 from kinesis_nb.service.client import KinesisClient
 
@@ -30,14 +30,14 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class Hostile:
-    """Answers every request with pieces until they end, or nobody wants more; counts what it got rid of."""
+    """Responds to every request with pieces until they end, or nobody wants more; counts what it got rid of."""
 
     def __init__(self, pieces: Callable[[], Iterable[bytes]]) -> None:
         self.sent = 0
         self._pieces = pieces
 
     def talk(self, connection: socket.socket) -> None:
-        """Take one request and answer it, again and again."""
+        """Take a request and respond to it, again and again."""
         with connection, suppress(OSError):
             while _take_request(connection):
                 for piece in self._pieces():
@@ -131,13 +131,13 @@ def refused(call: Callable[[KinesisClient], Any], pieces: Callable[[], Iterable[
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("operation", CALLS)
 def test_an_answer_without_end_is_cut_off(operation: str, body: str) -> None:
-    """No more is taken than a call of its kind can give; it may be asked for again, and says why it was refused."""
+    """No more is taken than a call of its kind can give; it may be requested again, and says why it was refused."""
     call, most = CALLS[operation]
     error, memory = refused(call, BODIES[body])
     assert error.retryable
     if body != "a chunk's size":  # which http.client and urllib3 bound themselves
-        assert isinstance(error, MalformedAnswer)
-        assert "the service sends no answer of" in error.message
+        assert isinstance(error, MalformedResponse)
+        assert "the service never sends a response of" in error.message
     assert memory < (MIB if body == "announced" else 3 * most)
 
 
@@ -153,7 +153,7 @@ def test_an_error_without_end_is_cut_off_sooner(operation: str, body: str) -> No
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("operation", CALLS)
 def test_a_head_without_end_is_cut_off(operation: str, head: str) -> None:
-    """However it goes on: a line, lines, or one head after the other."""
+    """However it continues: a line, lines, or one head after the other."""
     error, memory = refused(CALLS[operation][0], HEADS[head])
     assert error.retryable
     assert memory < 2 * MIB
@@ -173,7 +173,7 @@ def test_a_compressed_answer_is_none(operation: str) -> None:
 @pytest.mark.parametrize("operation", CALLS)
 @pytest.mark.parametrize("length", [b"-1", b"-5", b"-0x5", b"g", b""])
 def test_a_chunk_of_no_size_ends_no_reader(operation: str, length: bytes) -> None:
-    """What cannot be the size of anything may be asked for again."""
+    """What cannot be the size of anything may be requested again."""
     error, _ = refused(CALLS[operation][0], lambda: [OK + CHUNKED + length + b"\r\n{}\r\n0\r\n\r\n"] * 2)
     assert error.retryable
 
@@ -181,7 +181,7 @@ def test_a_chunk_of_no_size_ends_no_reader(operation: str, length: bytes) -> Non
 @pytest.mark.parametrize("status", [b"200 OK", b"400 Bad Request", b"503 Service Unavailable"])
 @pytest.mark.parametrize("operation", CALLS)
 def test_an_answer_that_is_no_text_is_asked_for_again(operation: str, status: bytes) -> None:
-    """Bytes that no JSON has, or brackets without end, are half an answer and no end of a reader."""
+    """Bytes that no JSON has, or brackets without end, are half a response and no end of a reader."""
     for body in (b"\xff\xfe", b"[" * 100_000):
         head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
         error, _ = refused(CALLS[operation][0], lambda head=head, body=body: [head, body])

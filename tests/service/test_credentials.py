@@ -48,7 +48,7 @@ def config(url: str, sts_url: str | None = None, role: kn.StsRole | None = ROLE)
 
 
 class _Answering(Gate):
-    """Answers ListStreams itself: thousands of calls need no Kinesis behind."""
+    """Responds to ListStreams itself: thousands of calls need no Kinesis behind."""
 
     def pass_on(self, action: str, token: str | None, body: bytes, headers: object) -> tuple[int, bytes]:
         if not self.takes_token(token):
@@ -155,7 +155,7 @@ def test_static_keys_that_expired_are_not_tried_twice(clock: VirtualClock) -> No
 
 
 def test_a_reader_survives_expiry(emulator: Emulator, streams: Streams, clock: VirtualClock, sts: Sts) -> None:
-    """A tail goes on when its token is taken back, without a record lost."""
+    """A tail continues when its token is taken back, without a record lost."""
     streams.create()
     streams.put(50)
     gate = Gate(emulator.endpoint_url, {"ListShards", "GetShardIterator", "GetRecords", "DescribeStream"}, sts.holds)

@@ -91,7 +91,7 @@ def child(**changes: object) -> Lie:
 
 
 def backwards(answer: Answer) -> Answer:
-    """Say the records in the wrong order, or of an empty answer that it lags."""
+    """Say the records in the wrong order, or of an empty response that it lags."""
     return {**answer, "Records": answer["Records"][::-1]} if len(answer["Records"]) > 1 else {**answer, "Records": 7}
 
 

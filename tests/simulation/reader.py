@@ -40,15 +40,15 @@ from kinesis_nb.access.credentials import StaticCredentials
 from kinesis_nb.core import foreign
 from kinesis_nb.core.frames import Records
 from kinesis_nb.core.position import Kind, StartingPosition
-from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.shards import hash_key
 from kinesis_nb.core.types import OnFull
 from kinesis_nb.emulator import AwsError, ManualClock, Model
 from kinesis_nb.errors import ServiceError
 from kinesis_nb.reading.buffer import Buffer
-from kinesis_nb.reading.consumer import State
-from kinesis_nb.reading.feed import Feed
-from kinesis_nb.reading.read import Window, _Collector, row_filter
+from kinesis_nb.reading.consumer import ShardState
+from kinesis_nb.reading.plan import ReadPlan
+from kinesis_nb.reading.read import TimeRange, _RowCollector, row_filter
 from kinesis_nb.reading.scheduler import DISCOVERY_SECONDS, Scheduler
 from kinesis_nb.reading.tail import _BufferSink
 from kinesis_nb.service import client
@@ -578,7 +578,7 @@ class Check:
 class Ledger:
     """A durable sink: rows and checkpoint of a batch are kept together or not at all, and outlive a crash."""
 
-    def __init__(self, world: World, feed: Feed, start: StartingPosition, check: Check) -> None:
+    def __init__(self, world: World, feed: ReadPlan, start: StartingPosition, check: Check) -> None:
         self.world, self.start, self.check = world, start, check
         self.feed = feed  # of the first listing, for good
         self.checkpoints: dict[str, str] = {}
@@ -587,7 +587,7 @@ class Ledger:
         self.ended: set[str] = set()
         self.rows = self.dropped = 0
 
-    def with_vanished(self, feed: Feed) -> Feed:
+    def with_vanished(self, feed: ReadPlan) -> ReadPlan:
         """Add the shards that were known, not read to their end, and are not listed any more, as `Sync` does."""
         listed = {shard.shard_id: shard for shard in feed.shards}
         vanished = [shard for shard in self.known.values() if shard.shard_id not in self.ended | listed.keys()]
@@ -723,10 +723,10 @@ class WatchedSink(_BufferSink):
         self.check.lose(gap)
 
 
-class FailingCollector(_Collector):
+class FailingCollector(_RowCollector):
     """The sink of a bounded read, which now and then fails before it takes anything."""
 
-    def __init__(self, world: World, feed: Feed, window: Window) -> None:
+    def __init__(self, world: World, feed: ReadPlan, window: TimeRange) -> None:
         super().__init__(feed, window)
         self.world = world
 
@@ -743,7 +743,7 @@ class FailingCollector(_Collector):
 class Turns(Scheduler):
     """The scheduler with a list in place of its threads."""
 
-    def __init__(self, world: World, feed: Feed, sink: Any, skipped: Iterable[str] = ()) -> None:
+    def __init__(self, world: World, feed: ReadPlan, sink: Any, skipped: Iterable[str] = ()) -> None:
         self.world = world
         self.due: dict[ShardConsumer, float] = {}
         self.next_listing = world.manual.now() + DISCOVERY_SECONDS
@@ -811,18 +811,18 @@ def _start(world: World, kinds: Sequence[Kind]) -> tuple[StartingPosition, Bound
     return StartingPosition.at(world.time_at(start_ms)), Bounds(first, first)
 
 
-def _skipped(feed: Feed, start: StartingPosition) -> set[str]:
+def _skipped(feed: ReadPlan, start: StartingPosition) -> set[str]:
     """As `Tail` does: nothing new arrives in a closed shard."""
     return {shard.shard_id for shard in feed.shards if start.kind is Kind.LATEST and not shard.is_open}
 
 
-def _list(world: World, *, may_be_stale: bool, is_stale: bool = False) -> Feed:
+def _list(world: World, *, may_be_stale: bool, is_stale: bool = False) -> ReadPlan:
     """Make a first listing; from a stale one a reader cannot know which records lie before its start."""
     kinesis, wire = connect(world)
     wire.may_be_stale, wire.is_stale = may_be_stale, is_stale
-    shards = Patient(kinesis, world.clock).list_shards(STREAM)
+    shards = RetryingLookups(kinesis, world.clock).list_shards(STREAM)
     wire.may_be_stale, wire.is_stale = True, False
-    return Feed(kinesis, STREAM, world.clock, tuple(shards))
+    return ReadPlan(kinesis, STREAM, world.clock, tuple(shards))
 
 
 def durable(world: World) -> Reader:
@@ -905,14 +905,14 @@ def bounded(world: World) -> Reader:
     if key is not None:
         world.count("read: one key")
         number = hash_key(key)
-        feed = Feed(
+        feed = ReadPlan(
             feed.kinesis,
             STREAM,
             world.clock,
             tuple(shard for shard in feed.shards if shard.hash_range[0] <= number <= shard.hash_range[1]),
             lambda shard: shard.hash_range[0] <= number <= shard.hash_range[1],
         )
-    window = Window(start, world.time_at(end_ms), row_filter(key, None))
+    window = TimeRange(start, world.time_at(end_ms), row_filter(key, None))
     collector = FailingCollector(world, feed, window)
     until = {key: bisect_right(arrivals, end_ms) for key, arrivals in world.arrivals.items()}
     world.next_millisecond()
@@ -1043,7 +1043,7 @@ class Run:
         return bool(self.fresh) or (not self.reader.is_over() and not self._all_caught_up())
 
     def _all_caught_up(self) -> bool:
-        reading = {consumer.shard.shard_id for consumer in self.turns.due if consumer.state is State.CAUGHT_UP}
+        reading = {consumer.shard.shard_id for consumer in self.turns.due if consumer.state is ShardState.CAUGHT_UP}
         return self.turns.unfinished() == reading
 
     def _settle(self) -> None:

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from kinesis_nb.core.position import Kind
-from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.selection import EVERYTHING, Selection, Where
 from kinesis_nb.errors import Fenced
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.syncing.committer import Committer
 from kinesis_nb.syncing.signals import Signals
 from kinesis_nb.syncing.upkeep import Maintenance
@@ -127,7 +127,7 @@ class PlayedWriter(Parts):
     made_of = PlayedCommitter
     committer: PlayedCommitter
 
-    def __init__(self, world: World, table: SyncTable, feed: Feed) -> None:
+    def __init__(self, world: World, table: SyncTable, feed: ReadPlan) -> None:
         signals = PlayedSignals(world)
         super().__init__(feed, table, signals=signals)
         signals.commit = self.commit
@@ -180,14 +180,14 @@ class Table:
         kinesis, _wire = connect(self.world)
         table = PlayedTable.open(self.storage, self.origin)
         table.world = self.world
-        feed = Feed(kinesis, STREAM, self.world.clock, (), selection=self.selection)
+        feed = ReadPlan(kinesis, STREAM, self.world.clock, (), selection=self.selection)
         self.zombie, self.writer = self.writer, PlayedWriter(self.world, table, feed)
         early = self.world.chance(0.5)
         if early:
             self._poke_zombie()
         writer, retry = self.writer, self.writer.retries.retry_until_done
         retry(writer.ownership.turn.claim)
-        feed = retry(lambda: writer.ownership.take_all(Patient(kinesis, self.world.clock)))
+        feed = retry(lambda: writer.ownership.take_all(RetryingLookups(kinesis, self.world.clock)))
         if not early:
             self._poke_zombie()
         turns = TableTurns(self.world, feed, writer.intake, sorted(writer.ledger.settled))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.errors import Fenced
 from kinesis_nb.reading.consumer import ShardConsumer
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.syncing.committer import Phase
 from kinesis_nb.syncing.signals import Signals
 from kinesis_nb.table.storage import Storage
@@ -63,14 +63,14 @@ class Call(Parts):
         self._clock = stage.clock
         self.table = SeamedTable.open(stage.storage, ORIGIN)
         self.kinesis = VirtualKinesis(stage.model, stage.clock)
-        feed = Feed(self.kinesis, "orders", stage.clock, (), wanted)
+        feed = ReadPlan(self.kinesis, "orders", stage.clock, (), wanted)
         super().__init__(feed, self.table, run, interval=interval, signals=PacedSignals(stage.clock))
         self.due = stage.clock.monotonic()
         self.error: BaseException | None = None
         self.is_over = self.is_frozen = self.is_stepping = False
         self._consumers: list[ShardConsumer] = []
 
-    def start(self, feed: Feed) -> None:
+    def start(self, feed: ReadPlan) -> None:
         """Begin to read; what there is is read between the steps."""
         self._consumers = [ShardConsumer(feed, shard, self.intake) for shard in feed.shards]
 

@@ -18,8 +18,8 @@ from kinesis_nb.core.transport import ServerTime, StreamSummary
 from kinesis_nb.emulator import AwsError, ManualClock, Model
 from kinesis_nb.errors import ServiceError
 from kinesis_nb.reading.consumer import ShardConsumer
-from kinesis_nb.reading.feed import Feed
-from kinesis_nb.service.translate import translate
+from kinesis_nb.reading.plan import ReadPlan
+from kinesis_nb.service.translate import FailedCall, translate
 from kinesis_nb.wire.batches import decode_batch
 from kinesis_nb.wire.listing import read_shard
 
@@ -69,7 +69,7 @@ class VirtualKinesis:
                 "ResponseMetadata": {"HTTPStatusCode": error.status},
             }
             method = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
-            raise translate(ClientError(answer, operation), method, params.get("StreamName", "")) from error
+            raise translate(ClientError(answer, operation), FailedCall(method, params.get("StreamName", ""))) from error
 
     def describe_stream(self, stream: str) -> StreamSummary:
         found = self._call("DescribeStream", StreamName=stream)["StreamDescription"]
@@ -148,7 +148,7 @@ class Bench:
         """Begin again with a new consumer."""
         self.sink = ListSink(position)
         (shard,) = self.kinesis.list_shards("orders")
-        feed = Feed(self.kinesis, "orders", self.clock, (shard,))
+        feed = ReadPlan(self.kinesis, "orders", self.clock, (shard,))
         self.consumer = ShardConsumer(feed, shard, self.sink)
 
     def put(self, count: int) -> list[str]:

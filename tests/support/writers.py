@@ -12,7 +12,7 @@ from kinesis_nb.syncing.retries import TableRetries
 from kinesis_nb.syncing.signals import Signals
 
 if TYPE_CHECKING:
-    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.table.table import SyncTable
 
 
@@ -22,7 +22,7 @@ class Parts:
     made_of: type[Committer] = Committer
 
     def __init__(
-        self, feed: Feed, table: SyncTable, run: str = "", *, interval: float = 1.0, signals: Signals | None = None
+        self, feed: ReadPlan, table: SyncTable, run: str = "", *, interval: float = 1.0, signals: Signals | None = None
     ) -> None:
         self.signals = signals or Signals()
         self.retries = TableRetries(feed.clock, self.signals)
@@ -32,7 +32,7 @@ class Parts:
         self.intake = Intake(feed, self.ledger, self.signals, "fail")
         self.committer = self.made_of(self.ownership, self.intake, self, interval)
 
-    def start(self, feed: Feed) -> None:
+    def start(self, feed: ReadPlan) -> None:
         """Begin to read: nothing here."""
 
     def stop(self) -> None:

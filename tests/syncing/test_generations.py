@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.shards import Shard, ShardTracker
 from kinesis_nb.errors import StreamNotFound
-from kinesis_nb.reading.feed import Feed, Lookup
+from kinesis_nb.reading.plan import Lookup, ReadPlan
 from kinesis_nb.reading.scheduler import Scheduler
 from kinesis_nb.syncing.ledger import Ledger
 from kinesis_nb.syncing.sync import Sync
@@ -105,7 +105,7 @@ def test_an_unread_shard_is_lost_from_its_first_record_on(stream: Stream) -> Non
 def sync_all_but(stream: Stream, shard_id: str) -> None:
     """Sync as a part of a job does that is left alone by the one that has a shard."""
     kinesis = VirtualKinesis(stream.model, stream.clock)
-    feed = Feed(kinesis, "orders", stream.clock, (), lambda shard: shard.shard_id != shard_id)
+    feed = ReadPlan(kinesis, "orders", stream.clock, (), lambda shard: shard.shard_id != shard_id)
     sync = Sync(feed, SyncTable.open(stream.table, stream.origin), 0.05, "fail")
     sync.start()
     assert sync.wait()
@@ -130,7 +130,7 @@ def test_an_ended_shard_that_is_listed_again_is_not_read_again(stream: Stream) -
         stream.sync()
         stream.sleep(hours)
     kinesis = Relisting(stream.model, stream.clock)
-    feed = Feed(kinesis, "orders", stream.clock, ())
+    feed = ReadPlan(kinesis, "orders", stream.clock, ())
     sync = Sync(feed, SyncTable.open(stream.table, stream.origin), 0.05, "fail")
     sync.start()
     assert sync.wait()
@@ -183,7 +183,7 @@ def test_a_part_waits_for_whoever_tells_what_was_lost_of_a_parent(tmp_path: Path
     table.acquire([ONE, TWO])
     kinesis = Bench().kinesis
     kinesis.model, kinesis.clock = stream.model, stream.clock
-    feed = Feed(kinesis, "orders", stream.clock, (), lambda shard: shard.shard_id == THREE)
+    feed = ReadPlan(kinesis, "orders", stream.clock, (), lambda shard: shard.shard_id == THREE)
     own = SyncTable.open(stream.table, ORIGIN)
     parts = Parts(feed, own, "run")
     (child,) = [shard for shard in kinesis.list_shards("orders") if shard.shard_id == THREE]
@@ -205,10 +205,10 @@ def test_a_child_whose_parent_another_part_is_about_to_own_is_no_orphan(stream: 
     table.commit(None, {ZERO: Checkpoint(offset=3, ended=True), TWO: Checkpoint(offset=8, ended=True)})
     kinesis = VirtualKinesis(stream.model, stream.clock)
     (child,) = [shard for shard in kinesis.list_shards("orders") if shard.parents == (ONE,) and not shard.hash_range[0]]
-    feed = Feed(kinesis, "orders", stream.clock, (), child.__eq__)
+    feed = ReadPlan(kinesis, "orders", stream.clock, (), child.__eq__)
     own = SyncTable.open(stream.table, stream.origin)
     parts = Parts(feed, own, "run")
-    parts.ownership.take_all(Patient(kinesis, stream.clock))
+    parts.ownership.take_all(RetryingLookups(kinesis, stream.clock))
     table.acquire([ONE])
     table.commit(None, {ONE: Checkpoint(offset=3, ended=True)})
     assert parts.ownership.make_ready([child]) == {child.shard_id}
@@ -219,7 +219,7 @@ def test_a_retention_that_was_raised_while_the_machine_slept_hides_nothing(bench
     """Records that left the stream during a sleep are told, though the stream keeps them longer by the time it ends."""
     bench.put(1)
     bench.step()
-    bench.consumer._feed.lookup.retention()  # as whoever reads for long asks every minute
+    bench.consumer._plan.lookup.retention()  # as whoever reads for long asks every minute
     bench.put(2)
     bench.clock.manual.advance(30 * HOUR)
     bench.model.call("IncreaseStreamRetentionPeriod", {"StreamName": "orders", "RetentionPeriodHours": 72})
@@ -251,7 +251,7 @@ def test_a_reader_whose_stream_was_made_again_says_so(bench: Bench) -> None:
     """A shard that a smaller stream of the same name never had is no loss: the reader ends with StreamNotFound."""
     bench.consumer.shard = replace(bench.consumer.shard, shard_id=THREE)
     bench.kinesis.get_shard_iterator = refuse  # type: ignore[method-assign]
-    with pytest.raises(StreamNotFound, match="made again"):
+    with pytest.raises(StreamNotFound, match="re-created"):
         for _ in range(20):
             bench.step()
     assert bench.sink.gaps == []
@@ -264,7 +264,7 @@ def refuse(*_what: object) -> str:
 def test_shards_of_a_smaller_stream_are_not_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A listing without the newest known shard, and none newer, adds nothing: it is stale, or of another stream."""
     monkeypatch.setattr(Scheduler, "_spawn", lambda *_args: None)
-    feed = replace(bench.consumer._feed, shards=(Shard(THREE),))
+    feed = replace(bench.consumer._plan, shards=(Shard(THREE),))
     scheduler = Scheduler(feed, bench.sink, on_done=lambda _error: None)
     scheduler._observe([Shard(ZERO), Shard(ONE)])
     assert scheduler.unfinished() == {THREE}

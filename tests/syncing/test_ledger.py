@@ -15,7 +15,7 @@ import kinesis_nb as kn
 from kinesis_nb.core.frames import SCHEMA
 from kinesis_nb.core.shards import Shard
 from kinesis_nb.errors import ServiceError
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.reading.sink import Gap
 from kinesis_nb.syncing.ledger import WRONG_CLOCK, Ledger, Pending
 from kinesis_nb.syncing.sync import Sync
@@ -334,7 +334,7 @@ class Held(VirtualKinesis):
 
 def sync_the_first_shard_only(stream: Stream) -> None:
     """Bring the end of the first shard into the table, and read nothing of its children."""
-    feed = Feed(Held(stream.model, stream.clock), "orders", stream.clock, ())
+    feed = ReadPlan(Held(stream.model, stream.clock), "orders", stream.clock, ())
     sync = Sync(feed, SyncTable.open(stream.table, ORIGIN), 0.05, "fail")
     sync.start()
     while not SyncTable.open(stream.table, ORIGIN).ended([FIRST]):

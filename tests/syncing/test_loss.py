@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 
 import kinesis_nb as kn
 from kinesis_nb.core.transport import ServerTime
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import SyncTable
@@ -48,7 +48,7 @@ class Stream:
 
     def sync(self, on_data_loss: str = "fail") -> Sync:
         """Begin a sync as a new process would, and let it catch up."""
-        feed = Feed(VirtualKinesis(self.model, self.clock), "orders", self.clock, ())
+        feed = ReadPlan(VirtualKinesis(self.model, self.clock), "orders", self.clock, ())
         sync = Sync(feed, SyncTable.open(self.table, self.origin), 0.05, on_data_loss)
         sync.start()
         try:
@@ -148,7 +148,7 @@ class Stamps:
 
     def next(self) -> datetime:
         table = SyncTable.open(Storage.at(self.folder), ORIGIN)
-        feed = Feed(self.kinesis, "orders", self.clock, tuple(self.kinesis.list_shards("orders")))
+        feed = ReadPlan(self.kinesis, "orders", self.clock, tuple(self.kinesis.list_shards("orders")))
         parts = Parts(feed, table)
         parts.ownership.take_over([shard.shard_id for shard in feed.shards])
         self.model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": b"{}"})

@@ -14,7 +14,7 @@ import pytest
 import kinesis_nb as kn
 from kinesis_nb.agents.placement import PartFilter, Placement, plan
 from kinesis_nb.core.position import StartingPosition
-from kinesis_nb.core.retry import Patient
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.syncing.start import open_table, start_part, sync_feed
 from kinesis_nb.syncing.sync import RunPart, Sync
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from kinesis_nb.reading.feed import Feed
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.table.table import SyncTable
 
 CLOCK = SystemClock()
@@ -42,7 +42,7 @@ class Parts:
         self.running: list[Sync] = []
         self.placements: dict[int, Placement] = {}
 
-    def feed(self) -> Feed:
+    def feed(self) -> ReadPlan:
         return sync_feed(self.source._kinesis, "orders", CLOCK)
 
     def table(self) -> SyncTable:
@@ -74,7 +74,7 @@ class Parts:
         return self.storage.scan().sort("partition_key", "shard_offset").collect()
 
     def is_right(self, streams: Streams) -> bool:
-        verdict = verify_table(self.table(), Patient(self.source._kinesis, CLOCK).list_shards("orders"))
+        verdict = verify_table(self.table(), RetryingLookups(self.source._kinesis, CLOCK).list_shards("orders"))
         assert verdict, repr(verdict)
         return by_key(self.rows()) == written_by_key(streams)
 

@@ -17,7 +17,7 @@ import kinesis_nb as kn
 from kinesis_nb.core.shards import Shard
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import ErrorReply
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.syncing import lease, upkeep
 from kinesis_nb.syncing.lease import _OWNER as OWNER
@@ -241,7 +241,7 @@ def test_a_second_process_is_handed_the_table(source: kn.Source, streams: Stream
     streams.put(20)
     old = place.sync(source, commit_interval=0.05)
     assert old.wait(timeout=30)
-    feed = Feed(KinesisClient(source.config), "orders", SystemClock(), ())
+    feed = ReadPlan(KinesisClient(source.config), "orders", SystemClock(), ())
     new = Sync(feed, place.open(old._table.origin), 0.05, "fail")  # as another process would
     new.start()
     assert new.status().state == "waiting"

@@ -14,7 +14,7 @@ import pytest
 import kinesis_nb as kn
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import ErrorReply, Stall
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.syncing import ownership, retries
 from kinesis_nb.syncing.committer import Committer, Phase
@@ -59,7 +59,7 @@ def elsewhere(source: kn.Source, folder: Path, interval: float = 0.05) -> Sync:
     """Start a sync as another process would: this one's registry does not know it."""
     known = SyncTable.open(Storage.at(folder), source.sync("orders", folder)._table.origin)
     source.sync("orders", folder).stop()
-    sync = Sync(Feed(KinesisClient(source.config), "orders", SystemClock(), ()), known, interval, "fail")
+    sync = Sync(ReadPlan(KinesisClient(source.config), "orders", SystemClock(), ()), known, interval, "fail")
     sync.start()
     return sync
 
@@ -490,7 +490,7 @@ def test_a_table_that_does_not_respond_is_told(tmp_path: Path) -> None:
     model, clock, _ = world()
     model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": b"{}"})
     table = SeamedTable.open(Storage.at(tmp_path / "t"), ORIGIN)
-    sync = Sync(Feed(VirtualKinesis(model, clock), "orders", clock, ()), table, 0.01, "fail")
+    sync = Sync(ReadPlan(VirtualKinesis(model, clock), "orders", clock, ()), table, 0.01, "fail")
     sync.start()
     assert sync.wait(FEW_SECONDS)
     silent, responds = threading.Event(), threading.Event()

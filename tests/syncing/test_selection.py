@@ -25,7 +25,7 @@ from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.selection import EVERYTHING, Selection, Where
 from kinesis_nb.core.shards import Shard, hash_key
 from kinesis_nb.core.transport import SystemClock
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.reading.scheduler import Scheduler
 from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.table import SyncTable
@@ -235,7 +235,7 @@ class Chosen(Stream):
     def sync(self, on_data_loss: str = "fail") -> Sync:
         origin = replace(self.origin, newest_shard=ZERO, selection=self.selection.record())
         kinesis, chosen = VirtualKinesis(self.model, self.clock), self.selection
-        feed = Feed(kinesis, "orders", self.clock, (), chosen.wants, selection=chosen)
+        feed = ReadPlan(kinesis, "orders", self.clock, (), chosen.wants, selection=chosen)
         sync = Sync(feed, SyncTable.open(self.table, origin), 0.05, on_data_loss)
         sync.start()
         try:
@@ -347,7 +347,7 @@ class YearsAhead(VirtualClock):
 def test_it_is_the_clock_of_the_service_that_says_when(chosen: Chosen) -> None:
     """A machine whose clock is years ahead ends a sync no earlier, and what arrives meanwhile is in the table."""
     end = chosen.clock.now() + timedelta(seconds=10)
-    feed = Feed(VirtualKinesis(chosen.model, chosen.clock), "orders", YearsAhead(chosen.clock.manual), (), end=end)
+    feed = ReadPlan(VirtualKinesis(chosen.model, chosen.clock), "orders", YearsAhead(chosen.clock.manual), (), end=end)
     sync = Sync(feed, SyncTable.open(chosen.table, ORIGIN), 0.05, "fail")
     sync.start()
     chosen.put(1)
@@ -383,7 +383,7 @@ def test_a_parent_that_ended_in_time_hands_over_to_its_children(chosen: Chosen, 
     chosen.put(3)
     kinesis = service(chosen.model, chosen.clock)
     sync = Sync(
-        Feed(kinesis, "orders", chosen.clock, (), end=end),
+        ReadPlan(kinesis, "orders", chosen.clock, (), end=end),
         SyncTable.open(chosen.table, replace(ORIGIN, newest_shard=ZERO)),
         0.05,
         "fail",
@@ -417,7 +417,7 @@ def test_children_of_a_shard_that_is_not_read_on_wait(chosen: Chosen) -> None:
     for _ in range(2):
         kinesis = Skewed(chosen.model, chosen.clock)
         sync = Sync(
-            Feed(kinesis, "orders", chosen.clock, (), end=end),
+            ReadPlan(kinesis, "orders", chosen.clock, (), end=end),
             SyncTable.open(chosen.table, replace(ORIGIN, newest_shard=ZERO)),
             0.05,
             "fail",
@@ -444,7 +444,7 @@ def test_a_shard_that_left_the_stream_is_not_waited_for_when_all_others_gave_eno
     kinesis = VirtualKinesis(chosen.model, chosen.clock)
     shards = (Shard(ZERO), *kinesis.list_shards("orders"))
     done: SimpleQueue[BaseException | None] = SimpleQueue()
-    feed = Feed(kinesis, "orders", SystemClock(), shards, is_ordered=False)
+    feed = ReadPlan(kinesis, "orders", SystemClock(), shards, is_ordered=False)
     sink = Satisfied(StartingPosition.trim_horizon())
     scheduler = Scheduler(feed, sink, on_done=done.put)
     scheduler.start()
@@ -479,7 +479,7 @@ def test_another_selection_is_refused(source: kn.Source, streams: Streams, tmp_p
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"where": "n > 1"}, "where= takes no str"),
+        ({"where": "n > 1"}, "where= does not accept str"),
         ({"where": pl.col("nope") == 1}, "where= cannot be applied"),
         ({"where": pl.col("data")}, "where= gives String"),
         ({"where": pl.col("data").is_first_distinct()}, "where= looks at other rows"),

@@ -18,7 +18,7 @@ import pytest
 import kinesis_nb as kn
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.emulator import ErrorReply, Stall
-from kinesis_nb.reading.feed import Feed
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.syncing import committer, ownership, upkeep
 from kinesis_nb.syncing.sync import Sync
@@ -173,7 +173,7 @@ def test_take_over_during_a_reshard_doubles_nothing(
     client = StaleListing(source.config)
     client.meanwhile = reshard_and_commit
     origin = open_table(tmp_path, old._table.origin)
-    new = Sync(Feed(client, "orders", SystemClock(), ()), origin, 0.05, "fail")
+    new = Sync(ReadPlan(client, "orders", SystemClock(), ()), origin, 0.05, "fail")
     new.start()
     streams.put(20)
     assert new.wait(timeout=30)

@@ -599,7 +599,7 @@ def test_an_explorer_shows_a_stream(source: kn.Source, streams: Streams) -> None
     assert explorer._error.value == ""
     listing, lineage = (part.value for part in _page(explorer, 0).children)
     assert "shardId-000000000001" in listing
-    assert "<svg" in lineage
+    assert "image/svg+xml" in lineage
     (records,) = _page(explorer, 1)._view.children
     assert len(records.rows()) == 61
     assert "rare" in _page(explorer, 2)._result.value
@@ -680,4 +680,4 @@ def test_an_explorer_shows_hostile_data_as_text(source: kn.Source, streams: Stre
         page = _page(explorer, number)
         shown = page._result.value if hasattr(page, "_result") else "".join(part.value for part in page.children)
         assert _dangerous(shown) == []
-        assert not re.search(r"<(script|img|iframe|svg on|a |form|body|style>@)", shown)
+        assert not re.search(r'<(script|img (?!src="data:image/svg)|iframe|svg on|a |form|body|style>@)', shown)

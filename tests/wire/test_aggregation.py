@@ -17,8 +17,8 @@ from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard, hash_key
 from kinesis_nb.reading import pace
 from kinesis_nb.reading.consumer import ShardConsumer
-from kinesis_nb.reading.feed import Feed
 from kinesis_nb.reading.pace import PART_BYTES
+from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.wire.aggregation import unpack
 from kinesis_nb.wire.batches import decode_batch
 from tests.support.kpl import MAGIC, Row, aggregate, content, number, sealed
@@ -246,7 +246,7 @@ def test_dropped_records_are_counted_once() -> None:
     model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "ExplicitHashKey": "0", "Data": foreign})
     sink = ListSink(StartingPosition.trim_horizon())
     shards = tuple(kinesis.list_shards("orders"))
-    consumer = ShardConsumer(Feed(kinesis, "orders", clock, shards, foreign="drop"), shards[0], sink)
+    consumer = ShardConsumer(ReadPlan(kinesis, "orders", clock, shards, foreign="drop"), shards[0], sink)
     for _ in range(3):
         consumer.step()
         clock.manual.advance(301)
@@ -284,8 +284,8 @@ def test_after_a_reshard_each_record_is_there_once(source: kn.Source, streams: S
 def test_stop_and_resume_neither_lose_nor_double(
     source: kn.Source, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However often a sync stops and goes on, the table has each row of each aggregate once and in order."""
-    monkeypatch.setattr(pace, "PAGE", 2)  # so that a run ends between two aggregates
+    """However often a sync stops and continues, the table has each row of each aggregate once and in order."""
+    monkeypatch.setattr(pace, "GET_RECORDS", 2)  # so that a run ends between two aggregates
     streams.create()
     written: list[tuple[str, str]] = []
     for i in range(16):

@@ -1,4 +1,4 @@
-"""Large answers, split into columns: the same rows as by the strict decoder, or none."""
+"""Large responses, split into columns: the same rows as by the strict decoder, or none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from kinesis_nb.core.shards import MAX_HASH_KEY, Shard
 from kinesis_nb.emulator import CutBody, ErrorReply, Html, Reset
-from kinesis_nb.errors import MalformedAnswer
+from kinesis_nb.errors import MalformedResponse
 from kinesis_nb.wire import batches, columnar
 from kinesis_nb.wire.aggregation import MAGIC, pack
 from kinesis_nb.wire.columnar import LARGE_BYTES, read_columns
@@ -62,7 +62,7 @@ characters = st.characters(min_codepoint=ord(" "), exclude_characters='"\\', exc
 
 @st.composite
 def plain(draw: st.DrawFn) -> bytes:
-    """Make an answer as a service writes it: all records have the same fields in the same order."""
+    """Make a response as a service writes it: all records have the same fields in the same order."""
     fields = draw(st.permutations([*needed, *draw(st.sets(st.sampled_from(sorted(optional))))]))
     values = {**needed, **optional, "PartitionKey": st.text(characters, max_size=256)}
     values["Data"] = (st.binary(max_size=40) | st.text(max_size=40).map(str.encode)).map(
@@ -78,7 +78,7 @@ def plain(draw: st.DrawFn) -> bytes:
 
 
 def same(body: bytes) -> bool:
-    """Return whether the answer is split into columns; then it must be the strict decoder's."""
+    """Return whether the response is split into columns; then it must be the strict decoder's."""
     batch = batches._decode_columns(body, SHARD, NOW)
     if batch is not None:
         assert batch == batches._decode(body, SHARD, NOW)
@@ -95,7 +95,7 @@ def test_what_a_service_writes_is_split(body: bytes) -> None:
 @settings(max_examples=300, deadline=None)
 @given(answer=answers, style=styles)
 def test_the_same_rows(answer: dict[str, Any], style: dict[str, Any]) -> None:
-    """Whatever the records hold and however the answer is written."""
+    """Whatever the records hold and however the response is written."""
     same(json.dumps(answer, **style).encode())
 
 
@@ -161,7 +161,7 @@ NUMBERS = (
 
 
 def body_of(*records: bytes, after: bytes = b"") -> bytes:
-    """Return an answer with these records, and something more behind them."""
+    """Return a response with these records, and something more behind them."""
     return b'{"Records":[%b]%b}' % (b",".join(records), after)
 
 
@@ -231,7 +231,7 @@ def test_what_nobody_wants_to_know_is_well_formed(right: bytes, wrong: bytes) ->
 
 
 def test_where_libraries_disagree_the_strict_decoder_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each answer is a test of the values of its first record."""
+    """Each response is a test of the values of its first record."""
     monkeypatch.setattr(columnar, "_from_base64", lambda texts: pa.array([b"x"] * len(texts)))
     assert batches._decode_columns(body_of(RECORD, RECORD), SHARD, NOW) is None
 
@@ -272,16 +272,16 @@ CHILD = {"ShardId": "a", "ParentShards": ["b"], "HashKeyRange": {"StartingHashKe
     ],
 )
 def test_an_answer_is_not_as_it_should_be(body: bytes) -> None:
-    """A lag that is none, records that are not those of the answer, an answer without an end or without a bottom."""
+    """A lag that is none, records that are not those of the response, a response without an end or without a bottom."""
     assert same(b'{"Records":%b,"MillisBehindLatest":5,"NextShardIterator":"A"}' % LISTED)
     same(body)
 
 
 def test_what_is_no_text_is_asked_for_again() -> None:
-    """An answer that has bytes which are not UTF-8 where a text belongs."""
-    with pytest.raises(MalformedAnswer):
+    """A response that has bytes which are not UTF-8 where a text belongs."""
+    with pytest.raises(MalformedResponse):
         batches.decode_iterator(b'{"ShardIterator":"\xff"}')
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(MalformedResponse):
         batches.decode_batch(body_of(RECORD.replace(b'"1"', b'"\xff"')), SHARD, NOW)
 
 
@@ -295,12 +295,12 @@ def test_the_last_answer_of_a_shard_has_its_children() -> None:
 
 @pytest.mark.parametrize("key", ["", "x", "-1", "1.5", "0x1", "1_0", " 1", "9" * 5_000])
 def test_a_child_with_a_hash_key_that_is_none(key: str) -> None:
-    """The answer is asked for again, whoever decodes it."""
+    """The response is requested again, whoever decodes it."""
     child = {**CHILD, "HashKeyRange": {"StartingHashKey": key, "EndingHashKey": "9"}}
     for records in (b"[]", LISTED):
         body = b'{"ChildShards":%b,"Records":%b}' % (json.dumps([child]).encode(), records)
         assert batches._decode_columns(body, SHARD, NOW) is None
-        with pytest.raises(MalformedAnswer):
+        with pytest.raises(MalformedResponse):
             batches._decode(body, SHARD, NOW)
 
 
@@ -390,7 +390,7 @@ def test_answers_are_split_at_the_same_time() -> None:
     with decoding.call(), decoding.call():
         for thread in threads:
             thread.start()
-        until(lambda: len(inside) == 2 and decoding._answers == 3)
+        until(lambda: len(inside) == 2 and decoding._responses == 3)
         go_on.set()
         for thread in threads:
             thread.join()

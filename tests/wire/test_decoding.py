@@ -1,4 +1,4 @@
-"""One answer is decoded at a time, and a few wait for it."""
+"""One response is decoded at a time, and a few wait for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST = 2.0  # so long a call has to wait, where it has to
 
 
 def test_one_at_a_time() -> None:
-    """Whoever has an answer too waits until the first one is decoded."""
+    """Whoever has a response too waits until the first one is decoded."""
     decoding, came, inside = Decoding(), threading.Event(), threading.Event()
 
     def decode() -> None:
@@ -33,7 +33,7 @@ def test_one_at_a_time() -> None:
 
 
 class Seconds:
-    """A clock that stands still until it is told."""
+    """A clock that is advanced by hand."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -65,14 +65,14 @@ def _ask(decoding: Decoding, asked: threading.Event) -> None:
 
 
 def answer(decoding: Decoding, clock: Seconds, *, after: float, takes: float) -> None:
-    """Let an answer come so long after the last one, and be decoded."""
+    """Let a response come so long after the last one, and be decoded."""
     clock.now += after
     with decoding.alone():
         clock.now += takes
 
 
 def test_no_more_is_asked_for_than_is_decoded() -> None:
-    """Whoever wants the next answer waits until one that was asked for is decoded."""
+    """Whoever wants the next response waits until one that was asked for is decoded."""
     assert room(Decoding(least=1, most_wait=MOST)) == 1
     assert room(Decoding(least=3, most_wait=MOST)) == 3
 
@@ -87,7 +87,7 @@ def test_a_call_that_failed_leaves_room() -> None:
 
 
 def widen(decoding: Decoding, clock: Seconds, calls: int) -> None:
-    """Let an answer come from far away while so many calls are on their way."""
+    """Let a response come from far away while so many calls are on their way."""
     with ExitStack() as made:
         for _ in range(calls):
             made.enter_context(decoding.call())
@@ -117,7 +117,7 @@ def test_calls_that_nobody_had_to_wait_for_make_no_room() -> None:
 
 
 def test_less_is_asked_for_when_answers_pile_up() -> None:
-    """As many calls fewer, each time, as there are answers that wait behind the next one; but never less than two."""
+    """As many calls fewer, each time, as there are responses that wait behind the next one; but never less than two."""
     clock = Seconds()
     decoding = Decoding(least=2, most_wait=MOST, clock=clock)
     for calls in range(2, 10):
@@ -128,7 +128,7 @@ def test_less_is_asked_for_when_answers_pile_up() -> None:
 
 
 def test_nobody_comes_while_there_is_no_room() -> None:
-    """After answers piled up, calls that end leave no place to those that wait until few enough are on their way."""
+    """After responses piled up, calls that end leave no place to those that wait until few enough are on their way."""
     clock = Seconds()
     decoding = Decoding(cores=1, least=1, most_wait=0.05, clock=clock)
     for calls in (1, 2):
@@ -150,18 +150,18 @@ def test_nobody_comes_while_there_is_no_room() -> None:
 
 
 def pile_up(decoding: Decoding, clock: Seconds, count: int) -> None:
-    """Let so many answers wait behind one."""
+    """Let so many responses wait behind one."""
     threads = [threading.Thread(target=lambda: answer(decoding, clock, after=0, takes=0)) for _ in range(count)]
     with decoding.alone():
         for thread in threads:
             thread.start()
-        until(lambda: decoding._answers == count + 1)
+        until(lambda: decoding._responses == count + 1)
     for thread in threads:
         thread.join()
 
 
 def test_a_call_that_stands_still_holds_nobody_back_for_long() -> None:
-    """The wait ends by itself: no shard depends on the answer of another one."""
+    """The wait ends by itself: no shard depends on the response of another one."""
     decoding, asked = Decoding(least=1, most_wait=0.01), threading.Event()
     thread = threading.Thread(target=_ask, args=(decoding, asked), daemon=True)
     with decoding.call():

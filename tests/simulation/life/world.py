@@ -26,7 +26,7 @@ from kinesis_nb.core.selection import EVERYTHING, Selection, Where
 from kinesis_nb.core.shards import Shard
 from kinesis_nb.core.transport import ServerTime
 from kinesis_nb.errors import ServiceError, TableError
-from kinesis_nb.reading import buffer, feed, scheduler
+from kinesis_nb.reading import buffer, plan, scheduler
 from kinesis_nb.syncing import committer, lease, signals, sync, upkeep
 from kinesis_nb.syncing import start as sync_start
 from kinesis_nb.syncing.upkeep import Maintenance
@@ -239,7 +239,7 @@ class Life(World):
     threaded: ClassVar[tuple[Any, ...]] = (
         buffer,
         committer,
-        feed,
+        plan,
         halt,
         running,
         scheduler,
@@ -501,7 +501,7 @@ class Life(World):
             for module in self.threaded:
                 replace(module, "threading", threads)
             replace(interrupt, "threading", threads)
-            replace(interrupt, "LOOK_SECONDS", inf)  # the interrupts of this world break off any wait
+            replace(interrupt, "POLL_SECONDS", inf)  # the interrupts of this world break off any wait
             for module in (table, storage, deltalog, interrupt):
                 replace(module, "time", spent)
             replace(scheduler, "Halt", threads.Halt)

@@ -1,4 +1,4 @@
-"""What the readers of one stream's shards share: how to call it, what to read, and what is known of it as a whole."""
+"""What the consumers of a stream's shards share: how to call it, what to read, and what is known of the stream."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from kinesis_nb.core.compression import may_burst, unchanged
 from kinesis_nb.core.halt import holding
 from kinesis_nb.core.position import StartingPosition
+from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.selection import EVERYTHING, Selection
 from kinesis_nb.errors import StreamNotFound
 
@@ -21,27 +22,27 @@ if TYPE_CHECKING:
 
     from kinesis_nb.core.frames import Batch
     from kinesis_nb.core.shards import Shard
-    from kinesis_nb.core.transport import Clock, Kinesis
+    from kinesis_nb.core.transport import Clock, Listings, Reader
     from kinesis_nb.core.types import Foreign
 
-NOW = datetime.min.replace(tzinfo=UTC)  # as the beginning of a feed: the moment of its making
+NOW = datetime.min.replace(tzinfo=UTC)  # as the beginning of a plan: the time at which it is made
 _NOTHING = NOW  # as the time before which records may have been trimmed
-RETENTION_SECONDS = 60.0  # how long an answer to "how long are records kept" is believed
+RETENTION_SECONDS = 60.0  # how long the retention that the service said is believed
 
 
 class Lookup:
-    """Looks a stream up when a reader needs to know; those who ask meanwhile get the same answer."""
+    """Looks a stream up for all of its readers; those who ask at the same time share one response."""
 
-    def __init__(self, kinesis: Kinesis, stream: str, clock: Clock) -> None:
+    def __init__(self, kinesis: Listings, stream: str, clock: Clock) -> None:
         self._kinesis, self._stream, self._clock = kinesis, stream, clock
-        self._lock = threading.Lock()  # guards all below; held during the calls, for all want the same answer
+        self._lock = threading.Lock()  # guards all below; held during the calls, because all want the same response
         self._listed_at = self._described_at = float("-inf")
         self._shards: Mapping[str, Shard] = {}
         self._retention = timedelta(0)
         self._trimmed = _NOTHING, 0
 
     def shards(self, since: float) -> Mapping[str, Shard]:
-        """Return a listing by shard id that was asked for later than at `since`, a time of the monotonic clock."""
+        """Return a listing by shard id that was requested after `since`, a time of the monotonic clock."""
         with holding(self._lock):
             if self._listed_at <= since:
                 asked_at = self._clock.monotonic()
@@ -57,7 +58,7 @@ class Lookup:
                 before, is_known = self._retention, self._described_at > float("-inf")
                 self._retention = timedelta(hours=self._kinesis.describe_stream(self._stream).retention)
                 self._described_at = asked_at
-                if is_known:  # it may have been raised only now, however long ago it was asked for
+                if is_known:  # it may have been raised only now, even if the last response is old
                     kept = min(before, self._retention)
                     self._trimmed = max(self._trimmed, (self._kinesis.server_time().latest - kept, _hours(kept)))
             return self._retention
@@ -81,7 +82,7 @@ def _hours(time: timedelta) -> int:
 
 
 @dataclass(frozen=True)
-class Feed:
+class ReadPlan:
     """One stream to read.
 
     Attributes
@@ -98,19 +99,19 @@ class Feed:
         What becomes of user records in aggregates whose hash keys are another shard's.
     began
         By the service's clock, when reading began, maybe in an earlier process: what was trimmed before that was never
-        promised to anybody. By default it begins now.
+        promised to the user. By default it begins now.
     trimmed_before
         What arrived before this time may have left the stream before this reading began, however long the stream keeps
         its records now.
     patience
-        Seconds after which a reader gives up a shard for which it was told nothing but nonsense.
+        Seconds after which a reader gives up a shard for which every response was malformed.
     selection
         What a sync keeps; `wanted` and `unpack` go with it.
     end
-        A sync ends when everything is in the table that arrived by then; None for never.
+        A sync ends when everything that arrived up to this time is in the table; None for never.
     """
 
-    kinesis: Kinesis
+    kinesis: Reader
     stream: str
     clock: Clock
     shards: tuple[Shard, ...]
@@ -132,22 +133,27 @@ class Feed:
         object.__setattr__(self, "lookup", Lookup(self.kinesis, self.stream, self.clock))
         object.__setattr__(self, "_opening", threading.Lock())
 
-    def of(self, shards: tuple[Shard, ...], trimmed_before: datetime) -> Feed:
-        """Return the feed of these shards; it shares what is looked up."""
-        feed = replace(self, shards=shards, trimmed_before=trimmed_before)
-        object.__setattr__(feed, "lookup", self.lookup)
-        return feed
+    def of(self, shards: tuple[Shard, ...], trimmed_before: datetime) -> ReadPlan:
+        """Return the plan of these shards; it shares what is looked up."""
+        plan = replace(self, shards=shards, trimmed_before=trimmed_before)
+        object.__setattr__(plan, "lookup", self.lookup)
+        return plan
 
-    def parts(self, answer: Batch, most: int) -> Generator[Batch]:
-        """Give a response opened, in parts of whole records: of about `most` bytes each, or of one larger record.
+    @property
+    def lookups(self) -> RetryingLookups:
+        """Looks the stream up in the caller's own thread, with retries; consumers use :attr:`lookup`."""
+        return RetryingLookups(self.kinesis, self.clock)
+
+    def parts(self, response: Batch, most: int) -> Generator[Batch]:
+        """Yield an opened response in parts of whole records: of about `most` bytes each, or of one larger record.
 
         Where one record may be much larger than `most`, one shard at a time opens and delivers its parts: all of them
         at once could fill the memory.
         """
-        may_be_large = answer.packed is not None or (self.unpack is not unchanged and may_burst(answer.rows, most))
+        may_be_large = response.packed is not None or (self.unpack is not unchanged and may_burst(response.rows, most))
         with holding(self._opening) if may_be_large else nullcontext():
             # no name here holds a part while the next one is made
-            yield from chain.from_iterable(map(self.unpack, answer.parts(most, self.foreign), repeat(most)))
+            yield from chain.from_iterable(map(self.unpack, response.parts(most, self.foreign), repeat(most)))
 
     def position(self, shard: Shard, start: StartingPosition) -> StartingPosition:
         """Return where to start a shard: one that was born after the first listing is read from its beginning."""
@@ -156,14 +162,14 @@ class Feed:
 
 
 def check_same_stream(known: Shard, listed: Shard) -> None:
-    """Raise StreamNotFound when a shard of the same id is another one than it was: the stream was made again."""
+    """Raise StreamNotFound when the id belongs to another shard than before: the stream was re-created."""
     if known.starting_sequence_number not in ("0", listed.starting_sequence_number):
-        raise made_again()
+        raise stream_recreated()
 
 
-def made_again() -> StreamNotFound:
-    """Return the error of a reader whose stream is another one by now."""
+def stream_recreated() -> StreamNotFound:
+    """Return the error of a reader whose stream was replaced by another one."""
     return StreamNotFound(
-        "the stream was deleted and made again under the same name",
+        "the stream was deleted and re-created under the same name",
         hint="what was read came from the old one; start again to read the new one",
     )
