@@ -279,7 +279,8 @@ def test_what_libraries_have_of_the_same_kind(world: World) -> None:
     for column in (pl.Series("a", ["x"]), pl.Series(["x"]), pd.Series(["x"]), pa.chunked_array([["x"]])):
         assert export(column, out).rows == 1
     assert set(world.source.read("out", progress=False).to_polars()["data"]) == {'{"a":"x"}', '{"value":"x"}'}
-    assert world.sync.wait(timedelta(0)) is False
+    with pytest.warns(UserWarning, match="stopped"):
+        assert world.sync.wait(timedelta(0)) is False
     sync = world.source.sync("orders", "u", commit_interval=timedelta(seconds=0.1))
     assert sync.wait(pd.Timedelta(seconds=20))
     sync.stop()

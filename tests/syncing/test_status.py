@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kinesis_nb.core.shards import Shard
-from kinesis_nb.table.table import Checkpoint
+from kinesis_nb.table.checkpoints import Checkpoint
 from kinesis_nb.table.verify import verify_table
 from tests.conftest import by_key, written_by_key
 

@@ -176,7 +176,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"assumes_role": True, "role_arn": "arn:aws:iam::1:role/x"}, "'arn:aws:iam::1:role/x' is not the ARN of a role"),
     ({"assumes_role": True, "role_arn": ROLE, "session_name": "a b"}, "'a b' cannot name a session"),
     ({"assumes_role": True, "role_arn": ROLE, "session_name": "ab", "duration": 60}, "60 is not how long a role"),
-    ({"assumes_role": True, "role_arn": ROLE, "session_name": "ab", "external_id": "?"}, "'?' is not one"),
+    (
+        {"assumes_role": True, "role_arn": ROLE, "session_name": "ab", "external_id": "?"},
+        "'?' is not a valid external id",
+    ),
     ({"networking": True, "endpoint_url": "kinesis"}, "endpoint_url is not the address of a server"),
     ({"networking": True, "endpoint_url": "http://10.0.0.1"}, "is not encrypted"),
     ({"networking": True, "sts_endpoint_url": "https://a:b@sts"}, "must not contain a user or a password"),
