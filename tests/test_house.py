@@ -75,10 +75,10 @@ def test_design_names_files_that_exist() -> None:
 
 
 NOT_NAMED = {
-    "Field",  # a line of a Schema, which is a table
+    "SchemaField",  # a line of a Schema, which is a table
     "Kind",  # of a StartingPosition, which has a constructor for each
     "DoneRows",  # what a resume needs of an ExportReport, opaque to users
-    "State",  # text to a user
+    "ShardState",  # text to a user
     "TableLike",  # only the base of what is exported
 }
 
