@@ -51,6 +51,17 @@ class ShardCheck:
         How many user records of aggregates were dropped, because their hash keys are another shard's; named in `notes`.
     filtered
         How many rows were read and not kept.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import kinesis_nb as kn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sync = kn.demo().sync("orders", f"{folder}/orders", end="now")
+    ...     _ = sync.wait(timeout=60, until_caught_up=False)
+    ...     [shard.problems for shard in sync.verify().shards]
+    ...     sync.stop()
+    [(), ()]
     """
 
     shard_id: str
@@ -85,6 +96,18 @@ class TableCheck:
         nothing was read of a shard yet, and when there is nothing more to read.
     is_to_the_end
         Whether all shards are closed and were read to their ends.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import kinesis_nb as kn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sync = kn.demo().sync("orders", f"{folder}/orders", end="now")
+    ...     _ = sync.wait(timeout=60, until_caught_up=False)
+    ...     check = sync.verify()
+    ...     bool(check), check.rows, check.problems
+    ...     sync.stop()
+    (True, 1000, [])
     """
 
     version: int
