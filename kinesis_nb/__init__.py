@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.display import LiveDisplay as _LiveDisplay
+from kinesis_nb.notebook import LiveDisplay as _LiveDisplay
 
 if TYPE_CHECKING:
     from kinesis_nb.access.credentials import AwsInstance as AwsInstance

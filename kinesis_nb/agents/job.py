@@ -19,8 +19,9 @@ from kinesis_nb.core.frames import Records, TableLike, concat
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.core.running import Running
-from kinesis_nb.display import LiveDisplay, table_html
+from kinesis_nb.display import table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful, warn
+from kinesis_nb.notebook import LiveDisplay
 from kinesis_nb.syncing.status import SyncStatus
 from kinesis_nb.table.failures import storage_explained
 from kinesis_nb.table.lazy import scan

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kinesis_nb.core.interrupt import load
-from kinesis_nb.display import bars_are_seen
 from kinesis_nb.errors import ConfigError
+from kinesis_nb.notebook import bars_are_seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

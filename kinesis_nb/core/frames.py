@@ -21,8 +21,9 @@ from kinesis_nb.core.arguments import hinted
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.limits import MOST_RETENTION
 from kinesis_nb.core.process import check_polars
-from kinesis_nb.display import SHOWN_ROWS, frame_html, frame_text, has_kernel, plain
+from kinesis_nb.display import SHOWN_ROWS, frame_html, frame_text, plain
 from kinesis_nb.errors import ConfigError
+from kinesis_nb.notebook import has_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

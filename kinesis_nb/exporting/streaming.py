@@ -12,12 +12,13 @@ from kinesis_nb.core import interrupt
 from kinesis_nb.core.arguments import hinted, in_seconds
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.core.running import Running
-from kinesis_nb.display import LiveDisplay, table_html
+from kinesis_nb.display import table_html
 from kinesis_nb.errors import KinesisError, TableError
 from kinesis_nb.exporting.entries import Preparer
 from kinesis_nb.exporting.exporter import STREAMED, Exporter
 from kinesis_nb.exporting.options import Delivery
 from kinesis_nb.exporting.report import DoneRows, ExportReport, Tally
+from kinesis_nb.notebook import LiveDisplay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

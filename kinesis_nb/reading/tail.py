@@ -15,8 +15,9 @@ from kinesis_nb.core.frames import Record, Records, TableLike, concat, in_range,
 from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.core.running import Newest, Running
-from kinesis_nb.display import LiveDisplay, frame_html, to_perspective
+from kinesis_nb.display import frame_html, to_perspective
 from kinesis_nb.errors import Closed, warn
+from kinesis_nb.notebook import LiveDisplay
 from kinesis_nb.reading.scheduler import Scheduler
 
 if TYPE_CHECKING:

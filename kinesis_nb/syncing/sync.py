@@ -19,8 +19,8 @@ from kinesis_nb.core.halt import holding
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.core.running import Running
-from kinesis_nb.display import LiveDisplay
 from kinesis_nb.errors import StreamNotFound, TableError, forgetful, warn
+from kinesis_nb.notebook import LiveDisplay
 from kinesis_nb.syncing.committer import Committer
 from kinesis_nb.syncing.intake import Intake
 from kinesis_nb.syncing.ledger import Ledger

@@ -440,7 +440,7 @@ MUTANTS = [
     ),
     Mutant(
         "a bar in a log",
-        "display.py",
+        "notebook.py",
         "return has_kernel() or (sys.stderr is not None and sys.stderr.isatty())",
         "return True",
         SHOWN,
