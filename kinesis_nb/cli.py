@@ -138,6 +138,16 @@ def _add_agent(commands: Any) -> None:
         default=f"{platform.node()}-{os.getpid()}",
         help="what the agent is called in status() and logs (default: the machine and process)",
     )
+    _add_absences(agent)
+    agent.add_argument(
+        "--metrics-port", type=_port, metavar="PORT", help="serve metrics for Prometheus (default: none are served)"
+    )
+    agent.add_argument("--metrics-host", default="127.0.0.1", help="where to serve metrics (default 127.0.0.1)")
+    agent.set_defaults(run=_agent)
+    _add_dask_options(agent)
+
+
+def _add_absences(agent: argparse.ArgumentParser) -> None:
     agent.add_argument(
         "--maintenance",
         action="append",
@@ -158,12 +168,6 @@ def _add_agent(commands: Any) -> None:
         metavar="DURATION",
         help="vary the lifetime by up to this time, so that agents are not replaced together (default 1h)",
     )
-    agent.add_argument(
-        "--metrics-port", type=_port, metavar="PORT", help="serve metrics for Prometheus (default: none are served)"
-    )
-    agent.add_argument("--metrics-host", default="127.0.0.1", help="where to serve metrics (default 127.0.0.1)")
-    agent.set_defaults(run=_agent)
-    _add_dask_options(agent)
 
 
 def _add_scheduler(commands: Any) -> None:

@@ -702,11 +702,9 @@ class Source:
         >>> policy.to_dict()["Statement"][0]["Resource"]
         'arn:aws:kinesis:us-east-1:000000000000:stream/orders'
         """
-        from kinesis_nb.access.permissions import write_policy
+        from kinesis_nb.access.permissions import PolicyExtras, write_policy
 
-        return write_policy(
-            [str(arn) for arn in self._arns("read", read)],
-            [str(arn) for arn in self._arns("write", write)],
+        extras = PolicyExtras(
             list_streams=list_streams,
             summary=summary,
             fan_out=fan_out,
@@ -714,6 +712,11 @@ class Source:
             cross_account=cross_account,
             trust=trust,
             external_id=self.config.sts_role.external_id if self.config.sts_role else None,
+        )
+        return write_policy(
+            [str(arn) for arn in self._arns("read", read)],
+            [str(arn) for arn in self._arns("write", write)],
+            extras,
         )
 
     @hinted

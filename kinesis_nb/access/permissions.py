@@ -117,38 +117,44 @@ class IamPolicy:
         )
 
 
-def write_policy(  # noqa: PLR0913 - one flag per optional feature
-    read: Sequence[str],
-    write: Sequence[str],
-    *,
-    list_streams: bool = False,
-    summary: bool = False,
-    fan_out: bool = False,
-    kms_key: str | None = None,
-    cross_account: str | None = None,
-    trust: str | None = None,
-    external_id: str | None = None,
-) -> IamPolicy:
+@dataclass(frozen=True, slots=True)
+class PolicyExtras:
+    """What a policy allows beyond reading and writing; see :meth:`kinesis_nb.source.Source.iam_policy`."""
+
+    list_streams: bool = False
+    summary: bool = False
+    fan_out: bool = False
+    kms_key: str | None = None
+    cross_account: str | None = None
+    trust: str | None = None
+    external_id: str | None = None
+
+
+def write_policy(read: Sequence[str], write: Sequence[str], extras: PolicyExtras) -> IamPolicy:
     """Return the least that reading and writing these streams, given as ARNs, needs."""
-    read_actions = (*READ, *([SUMMARY] if summary else []), *(["RegisterStreamConsumer"] if fan_out else []))
+    read_actions = (
+        *READ,
+        *([SUMMARY] if extras.summary else []),
+        *(["RegisterStreamConsumer"] if extras.fan_out else []),
+    )
     statements: list[dict[str, object]] = []
     if read:
         statements.append(statement(read_actions, *read))
-    if read and fan_out:
+    if read and extras.fan_out:
         statements.append(statement(_FAN_OUT, *(f"{arn}/consumer/*" for arn in read)))
     if write:
         statements.append(statement(WRITE, *write))
-    if list_streams:
+    if extras.list_streams:
         statements.append(statement([LIST], "*"))  # has no resource
-    if kms_key is not None:
-        statements.append(_key_statement(kms_key, reads=bool(read), writes=bool(write)))
+    if extras.kms_key is not None:
+        statements.append(_key_statement(extras.kms_key, reads=bool(read), writes=bool(write)))
     resources: dict[str, Mapping[str, Any]] = {}
-    if cross_account is not None:
-        principal = {"Principal": {"AWS": _principal("cross_account", cross_account)}}
+    if extras.cross_account is not None:
+        principal = {"Principal": {"AWS": _principal("cross_account", extras.cross_account)}}
         for arn in dict.fromkeys((*read, *write)):
             actions = (*(READ if arn in read else ()), *(WRITE if arn in write else ()))
             resources[arn] = _document([statement(actions, arn, **principal)])
-    return IamPolicy(tuple(statements), _trust(trust, external_id), resources)
+    return IamPolicy(tuple(statements), _trust(extras.trust, extras.external_id), resources)
 
 
 def _trust(principal: str | None, external_id: str | None) -> dict[str, Any] | None:

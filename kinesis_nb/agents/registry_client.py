@@ -6,7 +6,7 @@ import pickle
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.agents.protocol import REPORT, Instruction, PartReport
 from kinesis_nb.errors import Fenced, TableError
@@ -14,20 +14,13 @@ from kinesis_nb.errors import Fenced, TableError
 if TYPE_CHECKING:
     from distributed import Worker
 
+    from kinesis_nb.core.running import Stoppable
     from kinesis_nb.errors import KinesisError
 
 REPORT_SECONDS = 0.25
 RESPONSE_SECONDS = 5.0
 
 _leaving = threading.Event()  # set when this process is to end: its parts then commit and end, whatever they are told
-
-
-class Stoppable(Protocol):
-    """What a part runs: a sync, or an export."""
-
-    def stop(self) -> None:
-        """Finish what is under way, and end."""
-        ...
 
 
 class RegistryClient:
