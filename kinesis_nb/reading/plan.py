@@ -170,6 +170,6 @@ def check_same_stream(known: Shard, listed: Shard) -> None:
 def stream_recreated() -> StreamNotFound:
     """Return the error of a reader whose stream was replaced by another one."""
     return StreamNotFound(
-        "the stream was deleted and re-created under the same name",
+        "the stream was deleted and made again under the same name",
         hint="what was read came from the old one; start again to read the new one",
     )

@@ -245,8 +245,8 @@ def test_same_handle() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in dir(kind) if not name.startswith("_")}
 
-    of_this_process = {"start", "has_trouble", "is_active"}  # what the registry needs
-    assert public(Sync) - {"all_caught_up", "children_for_others", "look"} - of_this_process <= public(AgentSync)
+    of_this_process = {"start", "has_trouble", "is_active", "warn_if_left_alone"}  # what the registry needs
+    assert public(Sync) - {"all_caught_up", "children_for_others", "list_now"} - of_this_process <= public(AgentSync)
     assert public(StreamingExport) - of_this_process <= public(AgentExport)
 
 

@@ -29,7 +29,12 @@ if TYPE_CHECKING:  # not at run time: they import polars, and start its threads
 
 CHILD_SECONDS = 40  # then it is killed, and has told up to where it came
 SPECIAL: dict[str, Callable[[Any], object]] = {"__len__": len, "__iter__": iter, "__repr__": repr}
-FREE = {"Emulator.endpoint_url", "Emulator.settings", "Emulator.__repr__"}  # how a child reaches that of its parent
+FREE = {
+    "Emulator.endpoint_url",
+    "Emulator.source",
+    "Emulator.settings",
+    "Emulator.__repr__",
+}  # how a child reaches that of its parent
 ARGUMENTS: dict[str, Callable[[Any], object]] = {  # where the process is not checked before them
     "Emulator.on": lambda emulator: emulator.on("PutRecord"),
     "Emulator.chaos": lambda emulator: emulator.chaos(seed=1, rate=0.1),
