@@ -26,10 +26,10 @@ def has_kernel() -> bool:
 class LiveDisplay:
     """What a notebook shows by a live view.
 
-    The views are built on the engine, so the engine does not know them: the package, above both, gives :attr:`view_of`.
+    The views are built on the engine, so the engine does not know them: the package, above both, sets :attr:`_view_of`.
     """
 
-    view_of: ClassVar[Callable[[object], Any]]
+    _view_of: ClassVar[Callable[[Any], Any]]
 
     def _ipython_display_(self) -> None:
         """Show the live view.
@@ -45,4 +45,4 @@ class LiveDisplay:
             raise NotImplementedError
         from IPython.display import display
 
-        display(LiveDisplay.view_of(self))  # type: ignore[no-untyped-call]
+        display(self._view_of())  # type: ignore[no-untyped-call]

@@ -272,7 +272,7 @@ class Tail(Running, TableLike, LiveDisplay):
 
     def view(self) -> Any:
         """Return a :class:`~kinesis_nb.widgets.TailView`: the newest rows as they come, with buttons and filters."""
-        return LiveDisplay.view_of(self)
+        return self._view_of()
 
     def to_perspective(self) -> Any:
         """Return a PerspectiveWidget of the rows that are held now, to sort, group and plot them in the notebook.

@@ -485,6 +485,7 @@ def test_serve_announces_itself_and_ends_on_a_signal(number: signal.Signals) -> 
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[3]
+        assert f'endpoint_url="{url}"' in process.stdout.readline()
         assert f"--endpoint-url {url} kinesis list-streams" in process.stdout.readline()
         client = AWS.client("kinesis", "us-east-1", endpoint_url=url, aws_access_key_id="a", aws_secret_access_key="b")
         assert client.describe_stream_summary(StreamName="orders")["StreamDescriptionSummary"]["OpenShardCount"] == 2

@@ -141,7 +141,7 @@ def test_only_hosts_of_that_account_are_asked() -> None:
         ):
             with pytest.raises(kn.KinesisError):
                 call()
-    assert named == source._output_stream(arn) == arn
+    assert named == source._outlet(arn).stream == arn
     assert set(hosts) - {"sts.eu-central-1.amazonaws.com:443"} == {
         f"{ACCOUNT}.{kind}-kinesis.eu-central-1.amazonaws.com:443" for kind in ("data", "control")
     }

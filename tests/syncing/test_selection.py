@@ -486,7 +486,7 @@ def test_another_selection_is_refused(source: kn.Source, streams: Streams, tmp_p
         ({"key": 7}, "key= does not accept"),
         ({"key": ""}, "partition key"),
         ({"shards": "shardId-000000000000"}, "shards= does not accept"),
-        ({"shards": []}, "no list of shard ids"),
+        ({"shards": []}, "is not a list of shard ids"),
         ({"decompress": "gzip"}, "decompress="),
         ({"end": "soon"}, "not a position"),
         ({"end": "trim_horizon"}, "cannot end"),
