@@ -20,7 +20,6 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kinesis_nb.core.process import polars_works
 from kinesis_nb.wire.aggregation import MAGIC
 
 Places = NDArray[np.int64]  # in the body; one for each record
@@ -62,7 +61,7 @@ def read_columns(body: bytes) -> tuple[RecordColumns, bytes] | None:
     """
     beginning = _BEGINNING.search(body)
     first = beginning and _first_record(body, beginning.end())
-    if not first or len(body) > _MOST_BYTES or not polars_works():
+    if not first or len(body) > _MOST_BYTES:
         return None
     quotes = _find_quotes(body)
     values = _find_values(body, first, quotes[np.searchsorted(quotes, first.begin) :])

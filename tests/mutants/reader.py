@@ -774,7 +774,6 @@ MUTANTS = [
                 "return table if order is None else take_rows(table, order)",
                 "return table",
             ),
-            ("a forked child splits with polars", "wire/columnar.py", " or not polars_works()", ""),
             ("a forked child sorts with polars", "reading/arrival.py", " if polars_works() else", " if True else"),
         )
     ),
