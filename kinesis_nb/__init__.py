@@ -208,7 +208,7 @@ def _view_of(thing: object) -> Any:
     return view_of(thing)
 
 
-_LiveDisplay._view_of = _view_of  # noqa: SLF001 - the package is above both
+_LiveDisplay._view_of = _view_of  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - above both
 
 
 def __dir__() -> list[str]:
