@@ -32,7 +32,7 @@ class Instruction(StrEnum):
     STOP = "stop"
     HAND_OVER = "hand over"  # commit, end, and let another agent continue
     NOT_YOURS = "not yours"  # another agent already runs the part
-    UNKNOWN_JOB = "unknown job"  # the scheduler was restarted: keep the shards owned now, and take no more
+    UNKNOWN_JOB = "unknown job"  # the scheduler was restarted: keep the shards owned now, and own no others
     NO_RESPONSE = ""  # the scheduler did not respond: the same
 
 

@@ -246,7 +246,7 @@ class Intake:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Take no more rows."""
+        """Refuse all further rows."""
         self._buffer.close()
 
     # --- called by any thread

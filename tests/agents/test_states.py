@@ -522,7 +522,7 @@ def _actions(storage: Storage) -> list[str]:
 def test_a_part_takes_nothing_when_it_is_to_end(
     responses: Callable[..., Responses], emulator: Any, streams: Streams, tmp_path: Path, instruction: str
 ) -> None:
-    """A part that is not to run takes no shard from whoever has it: not at first, nor after it opened the table."""
+    """A part that may not run takes over no shard from its owner, neither at first nor after it opened the table."""
     from distributed import Reschedule
 
     streams.create()

@@ -84,7 +84,7 @@ def test_key_that_cannot_be_used_blocks_and_is_probed(
 
 
 def test_blocked_key_is_probed_once_a_minute(bench: Bench) -> None:
-    """While somebody mends the key the shard is asked every 60 s, and continues where it was."""
+    """Until the KMS key works again the shard is read every 60 s; then it continues where it was."""
     data = bench.put(2)
     bench.kinesis.faults = [ServiceError("x", retryable=True)]
     bench.step()

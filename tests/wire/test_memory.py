@@ -22,7 +22,7 @@ DATA = {"text": b"x" * 200, "binary": b"\xff" * 200, "aggregate": pack("k", [b"1
 
 
 def body(data: bytes, count: int = 100) -> bytes:
-    """Return a response of so many records."""
+    """Return a response with this number of records."""
     records = [
         {
             "SequenceNumber": str(number),
