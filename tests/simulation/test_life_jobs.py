@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 
+from tests.simulation.life.campaign import check
 from tests.simulation.life_jobs.run import never, simulate
 
 SEEDS = 60
@@ -19,10 +18,4 @@ pytestmark = [  # what a user is warned of, and nothing else
 @pytest.mark.timeout(600)
 def test_a_job_survives_everything_around_it() -> None:
     """Nothing is lost, twice or out of order; what wait(), status() and stop() say is so; what ended stays so."""
-    happened: Counter[str] = Counter()
-    for seed in range(SEEDS):
-        counts, failure = simulate(seed)
-        assert failure is None, failure
-        happened += counts
-    print(*(f"{count:8,}  {name}" for name, count in sorted(happened.items())), sep="\n")
-    assert never(happened) == []
+    check(SEEDS, simulate, never)

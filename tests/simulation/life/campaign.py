@@ -55,6 +55,21 @@ def run(
     os._exit(1 if failures or left_out else 0)  # the threads of the Rust libraries may not end in order
 
 
+def check(
+    seeds: int,
+    simulate: Callable[[int], tuple[Counter[str], Failure | None]],
+    never: Callable[[Counter[str]], list[str]],
+) -> None:
+    """Simulate seeds within a test: none may fail, and each move must have been made."""
+    happened: Counter[str] = Counter()
+    for seed in range(seeds):
+        counts, failure = simulate(seed)
+        assert failure is None, failure
+        happened += counts
+    print(*(f"{count:8,}  {name}" for name, count in sorted(happened.items())), sep="\n")
+    assert never(happened) == []
+
+
 def _environment() -> dict[str, str]:
     """Return the settings of a run: a quarter faster with one thread per library and a disk in memory."""
     one_thread = dict.fromkeys(
