@@ -16,6 +16,8 @@ import pytest
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import Emulator
+from kinesis_nb.exporting import start as export_start
+from kinesis_nb.syncing import start as sync_start
 from tests.support import servers
 from tests.support.aws import Gate
 from tests.support.places import Place
@@ -131,8 +133,13 @@ def source(emulator: Emulator, request: pytest.FixtureRequest) -> Iterator[kn.So
     if engine_threads():
         gc.collect()  # what nobody holds ends then; after every test it would take minutes in all
     deadline = time.monotonic() + 5
-    while engine_threads():
-        assert time.monotonic() < deadline, engine_threads()
+    try:
+        while engine_threads():
+            assert time.monotonic() < deadline, engine_threads()
+    finally:
+        if engine_threads():  # of a test that failed, so that no other one fails for it
+            sync_start._syncs.stop_all()
+            export_start._exports.stop_all()
 
 
 @pytest.fixture

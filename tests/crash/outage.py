@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 
 from kinesis_nb.emulator import Emulator, ErrorReply
 from tests.crash.writer import Orders, live
+from tests.support.places import away
 
 SHARDS, RECORD_BYTES = 8, 1024
 BUDGET_MIB = 1024  # 128 MiB that may wait, as much in a commit, answers of 10 MiB in 8 threads, 250 for libraries
@@ -50,26 +51,23 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, Emulator() as emulator:
         fill(emulator, options.records)
         emulator.chaos(seed=1, rate=0.1, faults=[ErrorReply("ProvisionedThroughputExceededException")])
-        table, away = Path(folder, "table"), Path(folder, "away")
+        table = Path(folder, "table")
         orders = Orders("only", emulator.endpoint_url, "orders", str(table), f"{folder}/log", {}, retry_seconds=1.0)
         process = multiprocessing.get_context("forkserver").Process(target=live, args=(orders,), daemon=True)
         process.start()
         while not table.exists() or not list(table.glob("part-*")):
             time.sleep(0.05)
-        table.rename(away)
-        table.write_text("a file where the folder was: nothing can be written below it")
         seen = [0]
-        back_at = time.monotonic() + options.seconds
-        while time.monotonic() < back_at:
-            seen.append(memory(process.pid or 0))
-            time.sleep(0.2)
+        with away(table):
+            back_at = time.monotonic() + options.seconds
+            while time.monotonic() < back_at:
+                seen.append(memory(process.pid or 0))
+                time.sleep(0.2)
         halfway = max(seen[: len(seen) // 2])
         print(
             f"storage away for {options.seconds:.0f} s: memory at most {max(seen)} MiB, {halfway} after half",
             flush=True,
         )
-        table.unlink()
-        away.rename(table)
         returned = time.monotonic()
         while (rows := DeltaTable(table).count()) < options.records and time.monotonic() < returned + 300:
             seen.append(memory(process.pid or 0))

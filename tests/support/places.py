@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,9 @@ from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import SyncTable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     import kinesis_nb as kn
     from kinesis_nb.syncing.sync import Sync
     from kinesis_nb.table.checkpoints import Checkpoint
@@ -39,6 +45,33 @@ class Place:
     def rows(self) -> pl.DataFrame:
         rows = pl.scan_delta(self.uri, storage_options=self.options or None).collect()
         return rows.sort("partition_key", "shard_offset")
+
+
+@contextmanager
+def away(table: Path) -> Iterator[None]:
+    """Put a file where the folder is, so that nothing can be written, and bring the folder back afterwards.
+
+    A commit under way creates the folders it misses, so each time the two trade places in one step.
+    """
+    elsewhere = table.with_name(f"{table.name} away")
+    elsewhere.write_text("a file where the folder was: nothing can be written below it")
+    exchange(table, elsewhere)
+    try:
+        yield
+    finally:
+        exchange(table, elsewhere)
+        elsewhere.unlink()
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two paths trade names in one step, as renameat2() of Linux does and `os` cannot."""
+    at_working_directory, rename_exchange = -100, 2
+    libc = ctypes.CDLL(None, use_errno=True)
+    ended = libc.renameat2(
+        at_working_directory, os.fsencode(one), at_working_directory, os.fsencode(other), rename_exchange
+    )
+    if ended:
+        raise OSError(ctypes.get_errno(), "cannot exchange", str(one), None, str(other))
 
 
 def checkpoint(table: SyncTable, shard_id: str) -> Checkpoint:

@@ -27,7 +27,7 @@ from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import SyncTable
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.support.calls import SeamedTable, Stage
-from tests.support.places import ORIGIN
+from tests.support.places import ORIGIN, away
 from tests.support.virtual import VirtualKinesis, world
 from tests.support.writers import Parts
 
@@ -256,14 +256,11 @@ def test_the_line_again_cures_trouble(
     monkeypatch.setattr(retries, "RETRY_SECONDS", 3600.0)
     streams.create()
     old = source.sync("orders", tmp_path / "t", commit_interval=0.02)
-    table, away = tmp_path / "t", tmp_path / "away"
-    table.rename(away)
-    table.write_text("a file where the folder was")
-    streams.put(20)
-    until(lambda: old.status().state == "storage unavailable")
-    assert source.sync("orders", table, commit_interval=0.02) is old, "nothing better can be made"
-    table.unlink()
-    away.rename(table)
+    table = tmp_path / "t"
+    with away(table):
+        streams.put(20)
+        until(lambda: old.status().state == "storage unavailable")
+        assert source.sync("orders", table, commit_interval=0.02) is old, "nothing better can be made"
     new = source.sync("orders", table, commit_interval=0.02)
     assert new is not old
     assert new.wait(FEW_SECONDS)
@@ -281,13 +278,9 @@ def test_a_line_that_is_refused_leaves_the_old_one_running(
     with pytest.raises(kn.AccessDenied):
         source.sync("orders", tmp_path / "t", commit_interval=0.02)
     assert old.is_active
-    table, away = tmp_path / "t", tmp_path / "away"
-    table.rename(away)
-    table.write_text("a file where the folder was")
-    with pytest.raises(kn.TableError):
-        source.sync("orders", tmp_path / "t", commit_interval=0.02)
-    table.unlink()
-    away.rename(table)
+    table = tmp_path / "t"
+    with away(table), pytest.raises(kn.TableError):
+        source.sync("orders", table, commit_interval=0.02)
     streams.put(20)
     assert old.wait(FEW_SECONDS)
     old.stop()

@@ -27,7 +27,7 @@ from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import SyncTable
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
-from tests.support.places import ORIGIN
+from tests.support.places import ORIGIN, away
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,15 +81,11 @@ def test_storage_that_comes_back(source: kn.Source, streams: Streams, tmp_path: 
     """While the table cannot be written nothing is lost; when it can again the sync goes on by itself."""
     streams.create()
     sync = source.sync("orders", tmp_path / "t", commit_interval=0.01)
-    table, away = tmp_path / "t", tmp_path / "away"
-    table.rename(away)
-    table.write_text("a file where the folder was: nothing can be written below it")
-    streams.put(20)
-    while "cannot be written" not in (status := sync.status()).error or status.pending < 20:
-        assert sync.is_active, status.error
-    assert status.state == "storage unavailable"
-    table.unlink()
-    away.rename(table)
+    with away(tmp_path / "t"):
+        streams.put(20)
+        while "cannot be written" not in (status := sync.status()).error or status.pending < 20:
+            assert sync.is_active, status.error
+        assert status.state == "storage unavailable"
     assert sync.wait(timeout=30)
     sync.stop()
     assert by_key(table_rows(tmp_path / "t").to_arrow()) == written_by_key(streams)
@@ -100,13 +96,13 @@ def test_rows_written_where_the_table_was(
 ) -> None:
     """A file of rows that is not there any more when it is to be committed is written again: none is missing."""
     streams.create()
-    table, away = tmp_path / "t", tmp_path / "away"
+    table, elsewhere = tmp_path / "t", tmp_path / "elsewhere"
     write, lost = SyncTable.write_rows, []
 
     def write_and_lose(self: SyncTable, rows: pa.Table) -> object:
         file = write(self, rows)
         if file is not None and not lost:  # as when the folder was away meanwhile
-            lost.append((table / file.path).rename(away))
+            lost.append((table / file.path).rename(elsewhere))
         return file
 
     monkeypatch.setattr(SyncTable, "write_rows", write_and_lose)
@@ -122,7 +118,7 @@ def test_rows_written_where_the_table_was(
 def test_a_folder_that_was_moved_away_stays_away(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
     """Nothing is created where the table was: whoever moved it there again would find files in the way."""
     streams.create()
-    sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
+    sync = source.sync("orders", tmp_path / "t", commit_interval=1.0)  # no commit is under way when the folder goes
     (tmp_path / "t").rename(tmp_path / "away")
     streams.put(20)
     while sync.status().state != "storage unavailable" or sync.status().pending < 20:
@@ -310,20 +306,16 @@ def test_stop_that_cannot_commit_says_so(source: kn.Source, streams: Streams, tm
     """Rows that stop() could not write are named; the next sync has them."""
     streams.create()
     sync = source.sync("orders", tmp_path / "t", commit_interval=0.01)
-    table, away = tmp_path / "t", tmp_path / "away"
-    table.rename(away)
-    table.write_text("a file where the folder was")
-    streams.put(20)
-    while "cannot be written" not in (status := sync.status()).error or status.pending < 20:
-        assert sync.is_active, status.error
-    with pytest.raises(kn.TableError, match="20 rows that were read are not in the table"):
-        sync.stop()
-    table.unlink()
-    away.rename(table)
-    again = source.sync("orders", table)
+    with away(tmp_path / "t"):
+        streams.put(20)
+        while "cannot be written" not in (status := sync.status()).error or status.pending < 20:
+            assert sync.is_active, status.error
+        with pytest.raises(kn.TableError, match="20 rows that were read are not in the table"):
+            sync.stop()
+    again = source.sync("orders", tmp_path / "t")
     assert again.wait(30)
     again.stop()
-    assert len(table_rows(table)) == 20
+    assert len(table_rows(tmp_path / "t")) == 20
 
 
 def test_start_holds_for_children_that_were_there(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
