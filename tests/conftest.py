@@ -9,15 +9,14 @@ import signal
 import tempfile
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import kinesis_nb as kn
+from kinesis_nb.core.running import Running
 from kinesis_nb.emulator import Emulator
-from kinesis_nb.exporting import start as export_start
-from kinesis_nb.syncing import start as sync_start
 from tests.support import servers
 from tests.support.aws import Gate
 from tests.support.places import Place
@@ -138,8 +137,9 @@ def source(emulator: Emulator, request: pytest.FixtureRequest) -> Iterator[kn.So
             assert time.monotonic() < deadline, engine_threads()
     finally:
         if engine_threads():  # of a test that failed, so that no other one fails for it
-            sync_start._syncs.stop_all()
-            export_start._exports.stop_all()
+            for running in [one for one in gc.get_objects() if issubclass(type(one), Running) and one.is_active]:
+                with suppress(kn.KinesisError):
+                    running.stop()
 
 
 @pytest.fixture

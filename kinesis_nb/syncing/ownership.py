@@ -211,8 +211,8 @@ class Ownership:
         """
         settled = self.table.ended(shard_ids)
         wanted = set(shard_ids) - settled
+        self.turn.sign()  # first, so that whoever is fenced by the next line can say by whom
         self.table.acquire(wanted)
-        self.turn.sign()
         found = self.table.checkpoints(wanted)
         with self.signals.changed:
             self._ledger.own(shard_ids, settled, found)

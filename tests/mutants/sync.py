@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.mutants import Mutant, Suite
 
-_ACQUIRE = "        self.table.acquire(wanted)\n        self.turn.sign()\n"
+_SIGN = "        self.turn.sign()  # first, so that whoever is fenced by the next line can say by whom\n"
+_ACQUIRE = "        self.table.acquire(wanted)\n"
 _RELEASE = "            self._retries.retry_until_done(self._turn.release)\n"
 _WRITE = "self._write([file] if file else [], self._transactions(checkpoints, gaps), notes)"
 _NAMES, _FENCING = "tests/table/test_places_names.py", "tests/table/test_fencing.py"
@@ -692,6 +693,12 @@ MUTANTS = [
     ),
     Mutant(
         "a take-over does not raise the epoch", "table/table.py", "{shard_id: epoch + 1 for", "{shard_id: epoch + 0 for"
+    ),
+    Mutant(
+        "a writer takes the table before it leaves its name",
+        "syncing/ownership.py",
+        f"{_SIGN}{_ACQUIRE}",
+        f"{_ACQUIRE}{_SIGN}",
     ),
     Mutant(
         "checkpoints are read before the take-over",

@@ -26,12 +26,14 @@ from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table import table as table_module
 from kinesis_nb.table.checkpoints import Checkpoint
 from kinesis_nb.table.schema import TABLE_SCHEMA
+from kinesis_nb.table.table import SyncTable
 from kinesis_nb.table.txns import Txns
 from kinesis_nb.table.verify import verify_table
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.support.places import Place, checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from kinesis_nb.emulator import Emulator
@@ -251,6 +253,22 @@ def test_a_second_process_is_handed_the_table(source: kn.Source, streams: Stream
         old.wait(timeout=30)
     new.stop()
     assert by_key(place.rows().to_arrow()) == written_by_key(streams)
+
+
+def test_who_is_fenced_can_say_by_whom(
+    source: kn.Source, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name lies beside the table when the entry that takes it over appears in its log."""
+    acquire, names = SyncTable.acquire, []
+
+    def acquire_and_look(self: SyncTable, shard_ids: Collection[str]) -> None:
+        acquire(self, shard_ids)
+        names.append(lease.holder(self.storage, self.turn))
+
+    monkeypatch.setattr(SyncTable, "acquire", acquire_and_look)
+    streams.create()
+    source.sync("orders", tmp_path / "t").stop()
+    assert [str(os.getpid()) in str(name) for name in names] == [True]
 
 
 def test_the_name_of_the_owner(place: Place) -> None:
