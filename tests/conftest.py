@@ -12,6 +12,7 @@ import time
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 import kinesis_nb as kn
@@ -35,6 +36,8 @@ os.environ["XDG_STATE_HOME"] = _state.name
 os.environ["AWS_CONFIG_FILE"] = f"{_state.name}/none"  # nor does his region count
 for _name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
     os.environ.pop(_name, None)
+hypothesis.settings.register_profile("here", deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("here")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it, and so would ours
 
 

@@ -241,23 +241,24 @@ class Ownership:
         """Own those shards whose parents have ended, and return their ids; try the others again at the next commit."""
         shards = list(requested)
         lineages = self._retry(lambda: [self._ancestry.ancestors(shard) for shard in shards])
-        unfinished = self._unfinished_elsewhere(shards, set().union(*lineages))
+        unfinished = self._unfinished(shards, set().union(*lineages))
         ready = [shard for shard, ancestors in zip(shards, lineages, strict=True) if unfinished.isdisjoint(ancestors)]
         self.own(shard.shard_id for shard in ready)
         self._retry(lambda: self.inherit(ready))
         return {shard.shard_id for shard in ready}
 
-    def _unfinished_elsewhere(self, shards: Collection[Shard], ancestors: set[str]) -> set[str]:
-        """Return those ancestors of shards that another writer has not brought into the table to their end.
+    def _unfinished(self, shards: Collection[Shard], ancestors: set[str]) -> set[str]:
+        """Return those ancestors of shards that are not in the table to their end, where some are another writer's.
 
         A shard that the stream dropped and that has no owner is not waited for; but its owner, if there is one, must
-        first record what was lost of it. Of those that the stream still has only the parents matter.
+        first record what was lost of it. That may be this writer: the parents of an orphan are unknown, so its reader
+        does not wait for them by itself. Of those that the stream still has only the parents matter.
         """
-        if not (elsewhere := ancestors - self._ledger.owned):
+        if ancestors <= self._ledger.owned:
             return set()
         self._retry(self.table.refresh)
         parents = {parent for shard in shards for parent in shard.parents}
-        open_ones = elsewhere - self._retry(lambda: self.table.ended(elsewhere))
+        open_ones = ancestors - self._retry(lambda: self.table.ended(ancestors))
         try:
             listed = self._listing(max(shard.shard_id for shard in shards)) if open_ones else ()
         except KinesisError as error:

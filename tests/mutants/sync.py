@@ -695,6 +695,13 @@ MUTANTS = [
         "a take-over does not raise the epoch", "table/table.py", "{shard_id: epoch + 1 for", "{shard_id: epoch + 0 for"
     ),
     Mutant(
+        "an orphan does not wait for older shards of the same part",
+        "syncing/ownership.py",
+        "open_ones = ancestors - self._retry(lambda: self.table.ended(ancestors))",
+        "open_ones = ancestors - self._ledger.owned - self._retry(lambda: self.table.ended(ancestors))",
+        "tests/syncing/test_generations.py",
+    ),
+    Mutant(
         "a writer takes the table before it leaves its name",
         "syncing/ownership.py",
         f"{_SIGN}{_ACQUIRE}",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-ZERO, ONE, TWO, THREE = (f"shardId-{number:012d}" for number in range(4))
+ZERO, ONE, TWO, THREE, FOUR = (f"shardId-{number:012d}" for number in range(5))
 
 
 @pytest.fixture
@@ -191,6 +191,28 @@ def test_a_part_waits_for_whoever_tells_what_was_lost_of_a_parent(tmp_path: Path
     table.commit(None, {ONE: Checkpoint(offset=2, ended=True), TWO: Checkpoint(ended=True)})
     assert parts.ownership.make_ready([child]) == {THREE}
     assert parts.ledger.reached(THREE).offset == 2
+
+
+def test_a_part_waits_until_it_has_ended_what_an_orphan_may_have_come_out_of(stream: Stream) -> None:
+    """The parents of a shard are another part's to tell, and older ones this part's: its rows come after theirs."""
+    table = SyncTable.open(stream.table, stream.origin)
+    table.acquire([ZERO])
+    table.commit(None, {ZERO: Checkpoint(offset=3, sequence_number="7")})
+    split(stream)
+    what = {"StreamName": "orders", "ShardToSplit": ONE, "NewStartingHashKey": str(2**126)}
+    stream.model.call("SplitShard", what)
+    stream.sleep(30)
+    kinesis = VirtualKinesis(stream.model, stream.clock)
+    feed = ReadPlan(kinesis, "orders", stream.clock, (), lambda shard: shard.shard_id in {TWO, FOUR})
+    own = SyncTable.open(stream.table, stream.origin)
+    parts = Parts(feed, own, "run")
+    parts.ownership.take_all(RetryingLookups(kinesis, stream.clock))
+    assert parts.ledger.owned == {ZERO, TWO, FOUR}
+    (child,) = [shard for shard in kinesis.list_shards("orders") if shard.shard_id == FOUR]
+    assert parts.ownership.make_ready([child]) == set()
+    own.commit(None, {ZERO: Checkpoint(offset=3, ended=True)})
+    assert parts.ownership.make_ready([child]) == {FOUR}
+    assert parts.ledger.reached(FOUR).offset == 3
 
 
 def test_a_child_whose_parent_another_part_is_about_to_own_is_no_orphan(stream: Stream) -> None:

@@ -389,8 +389,8 @@ class Moves:
     # --- others who write the table
 
     def _foreign(self, action: Callable[[DeltaTable], object]) -> object:
-        if not (self.life.place / LOG).exists():
-            return False
+        if not (self.life.place / LOG).exists() or self._has_a_torn_end():
+            return False  # what delta-rs commits behind a torn entry makes it part of the table: that is refused for ever
         before = set(self.life.place.iterdir())
         try:
             action(DeltaTable(self.life.place))
@@ -401,6 +401,14 @@ class Moves:
             self.life.stamp(path)
         self.life.disk.sync_all()
         return True
+
+    def _has_a_torn_end(self) -> bool:
+        """Whether a power cut tore the newest entry, and no process of ours has cancelled it yet."""
+        try:
+            lines = max((self.life.place / LOG).glob("*.json")).read_bytes().splitlines()
+            return not [json.loads(line) for line in lines]
+        except ValueError:
+            return True
 
     def optimize(self) -> object:
         return self._foreign(lambda table: table.optimize.compact())
