@@ -390,7 +390,7 @@ class Moves:
 
     def _foreign(self, action: Callable[[DeltaTable], object]) -> object:
         if not (self.life.place / LOG).exists() or self._has_a_torn_end():
-            return False  # what delta-rs commits behind a torn entry makes it part of the table: that is refused for ever
+            return False  # what delta-rs commits behind a torn entry makes it part of the table, which is refused then
         before = set(self.life.place.iterdir())
         try:
             action(DeltaTable(self.life.place))
