@@ -23,8 +23,7 @@ _TAKES_TIMESTAMP = ("AT_TIMESTAMP", "FROM_TIMESTAMP")
 
 def list_streams(region: Region, params: Params) -> Reply:
     """Answer ListStreams."""
-    after = _last_listed(region, params)
-    streams = [stream for stream in region.all_streams() if stream.name > after]
+    streams = _streams_after(region, _last_listed(region, params))
     shown = streams[: min(params.get("Limit") or _STREAMS_PER_PAGE, _STREAMS_PER_PAGE)]
     more = len(shown) < len(streams)
     reply: Reply = {
@@ -33,8 +32,7 @@ def list_streams(region: Region, params: Params) -> Reply:
         "StreamSummaries": [_summary(stream) for stream in shown],
     }
     if more:
-        page = Page(region.now_ms, "streams", 0, shown[-1].name)
-        reply["NextToken"] = seal_page(region.account.sealer, page)
+        reply["NextToken"] = seal_page(region.account.sealer, Page(region.now_ms, "streams", 0, shown[-1].name))
     return reply
 
 
@@ -42,6 +40,10 @@ def _last_listed(region: Region, params: Params) -> str:
     if params.get("NextToken"):
         return open_page(region.account.sealer, params["NextToken"], "streams", region.now_ms).after
     return params.get("ExclusiveStartStreamName") or ""
+
+
+def _streams_after(region: Region, name: str) -> list[Stream]:
+    return [stream for stream in region.all_streams() if stream.name > name]
 
 
 def describe_stream(region: Region, params: Params) -> Reply:

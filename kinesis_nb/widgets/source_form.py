@@ -348,11 +348,9 @@ def _role_fields(role: StsRole | None) -> dict[str, Field]:
 
 
 def _network_fields(config: SourceConfig) -> dict[str, Field]:
-    plain, names = SourceConfig(), {*_NETWORKING} - {"ca_bundle"}
-    is_special = any(getattr(config, name) != getattr(plain, name) for name in names)
     bundle = config.verify if isinstance(config.verify, str) else None
     return {
-        "networking": Field("Own endpoints, proxy or certificates", W.Checkbox(is_special)),
+        "networking": Field("Own endpoints, proxy or certificates", W.Checkbox(_is_special(config))),
         "proxy": Field("Proxy", _proxy_control(config.proxy), lambda address: Proxy.parse(address.reveal())),
         "ca_bundle": Field("CA bundle", _text("path of a PEM file", bundle), _set_up("verify")),
         "verify": Field("Check certificates", W.Checkbox(config.verify is not False)),
@@ -360,6 +358,11 @@ def _network_fields(config: SourceConfig) -> dict[str, Field]:
         "use_fips_endpoint": Field("FIPS endpoints", _choice(config.use_fips_endpoint)),
         "use_dualstack_endpoint": Field("Dual-stack endpoints", _choice(config.use_dualstack_endpoint)),
     }
+
+
+def _is_special(config: SourceConfig) -> bool:
+    plain, names = SourceConfig(), {*_NETWORKING} - {"ca_bundle"}
+    return any(getattr(config, name) != getattr(plain, name) for name in names)
 
 
 def _proxy_control(proxy: Proxy | None) -> SecretField:
