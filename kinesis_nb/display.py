@@ -70,9 +70,8 @@ def table_html(columns: Sequence[str], rows: Iterable[Sequence[object]], caption
     top = f"<caption{_TEXT}>{cell(caption)}</caption>" if caption else ""
     if not rows:
         return f'{TABLE_STYLE}<div class="knb"><div class="none">{cell(caption)}</div></div>'
-    return (
-        f'{TABLE_STYLE}<div class="knb"><table>{top}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    table = f"<table>{top}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'{TABLE_STYLE}<div class="knb">{table}</div>'
 
 
 def is_numeric(values: Iterable[object]) -> bool:
