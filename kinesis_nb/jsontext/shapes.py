@@ -195,7 +195,7 @@ class Object:
         return self._struct(forbid_unknown=forbid_unknown) | None
 
     def _struct(self, *, forbid_unknown: bool) -> type[msgspec.Struct]:
-        members: list[Any] = [
+        members: list[tuple[str, object, object]] = [
             (self._slots[name], kind := shape.annotation(forbid_unknown=forbid_unknown), _default(kind))
             for name, shape in self._fields.items()
         ]
