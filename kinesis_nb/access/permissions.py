@@ -44,9 +44,14 @@ _KMS_KEY = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[\w-]{1,256}", 
 _COPY = "navigator.clipboard.writeText(this.parentNode.querySelector('pre').textContent);this.textContent='copied'"
 
 
+def full_name(action: str) -> str:
+    """Return an action as policies name it, with its service."""
+    return f"{SERVICE_OF.get(action, 'kinesis')}:{action}"
+
+
 def statement(actions: Iterable[str], *resources: str, **more: object) -> dict[str, object]:
     """Return one statement of a policy that allows actions, given without their service, on resources."""
-    names = [f"{SERVICE_OF.get(action, 'kinesis')}:{action}" for action in actions]
+    names = list(map(full_name, actions))
     one = names[0] if len(names) == 1 else names
     return {
         "Effect": "Allow",
@@ -368,5 +373,5 @@ def _ask(
         if not error.retryable and not isinstance(error, StreamNotFound):
             raise
         verdict, reason = Verdict.UNKNOWN, error.message
-    name = f"{SERVICE_OF.get(action, 'kinesis')}:{action}"
-    return Permission(name, resource or str(arn or "*"), verdict, is_required, _DISABLES[action], reason)
+    resource = resource or str(arn or "*")
+    return Permission(full_name(action), resource, verdict, is_required, _DISABLES[action], reason)

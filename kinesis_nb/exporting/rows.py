@@ -64,10 +64,8 @@ class Rows:
             return cls(given)
         if _has_table(given):
             return cls(Storage(given.uri, lambda: given.storage_options))
-        raise ConfigError(
-            f"a {type(given).__name__} is neither a synced table nor a tail",
-            hint="give a Sync, the path of its table, or a Tail",
-        )
+        what = f"a {type(given).__name__} is neither a synced table nor a tail"
+        raise ConfigError(what, hint="give a Sync, the path of its table, or a Tail")
 
     @property
     def uri(self) -> str:

@@ -14,7 +14,7 @@ from botocore import exceptions as boto_errors
 from urllib3.exceptions import LocationValueError
 
 from kinesis_nb.access.config import Proxy, is_loopback, masked
-from kinesis_nb.access.permissions import SERVICE_OF, statement
+from kinesis_nb.access.permissions import full_name, statement
 from kinesis_nb.errors import (
     AccessDenied,
     ConfigError,
@@ -287,7 +287,7 @@ def _code(error: boto_errors.ClientError) -> str:
 
 def _denied(action: str, message: str, resource: str) -> AccessDenied:
     """Name the action, the resource, who asked, and what would allow it."""
-    name = f"{SERVICE_OF.get(action, 'kinesis')}:{action}"
+    name = full_name(action)
     caller = f" to {found[1]}" if (found := _CALLER.search(message)) else ""
     by, hint = _denied_by(action, message, json.dumps(statement([action], resource)))
     denied = AccessDenied(f"{name} on {resource} is denied{caller}{by}", hint=hint)
