@@ -65,7 +65,7 @@ class Record(NamedTuple):
     Examples
     --------
     >>> import kinesis_nb as kn
-    >>> first = kn.demo().read("orders", limit=1, progress=False)[0]
+    >>> first = kn.demo().read("orders", progress=False)[0]
     >>> first.partition_key, first.sub_sequence_number
     ('Barbara', 0)
     """
