@@ -18,6 +18,11 @@ PACKAGE = ROOT / "kinesis_nb"
 IMAGES = ROOT / "docs" / "images"
 BEGIN, END = "<!-- map of files: make design -->\n", "<!-- end of the map -->\n"
 MOST_TYPES = 5
+BESIDE = (
+    *("tests", "tests/support", "tests/contract", "tests/simulation", "tests/simulation/life"),
+    *("tests/simulation/life_exports", "tests/simulation/life_jobs", "tests/mutants", "tests/crash", "tests/powercut"),
+    "scripts",
+)
 
 RECORD = (
     ("Shard", "GetRecords, from the position of the shard's consumer"),
@@ -46,14 +51,19 @@ class Module(NamedTuple):
 
 
 def modules(folder: Path) -> list[Module]:
-    """Read the Python files of a folder."""
-    return [_module(path) for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
+    """Read the Python files of a folder: those that define something."""
+    return [_module(path) for path in sorted(folder.glob("*.py")) if path.name != "__init__.py" or _defines(path)]
+
+
+def _defines(path: Path) -> bool:
+    body = ast.parse(path.read_text("utf-8")).body
+    return any(isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name[:2] != "__" for node in body)
 
 
 def _module(path: Path) -> Module:
     tree = ast.parse(path.read_text("utf-8"))
     names = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
-    return Module(path, _about(tree), tuple(names[:MOST_TYPES]))
+    return Module(path, _about(tree), (*names[:MOST_TYPES], *["…"] * (len(names) > MOST_TYPES)))
 
 
 def _about(tree: ast.Module) -> str:
@@ -75,15 +85,25 @@ def file_map() -> str:
     for room in (room for floor in floors() for room in floor if (PACKAGE / room).is_dir()):
         about = _about(ast.parse((PACKAGE / room / "__init__.py").read_text("utf-8")))
         parts.append(f"### {room}\n\n{about}.\n\n" + _table(modules(PACKAGE / room)))
+    beside = [
+        module for folder in BESIDE for module in modules(ROOT / folder) if not module.path.name.startswith("test_")
+    ]
+    parts.append(
+        "### beside the package\n\nNot the tests themselves: what they are made with.\n\n" + _table(beside, ROOT)
+    )
     return "\n".join(parts)
 
 
-def _table(found: list[Module]) -> str:
+def _table(found: list[Module], root: Path = PACKAGE) -> str:
     rows = [
-        f"| `{module.path.relative_to(PACKAGE)}` | {module.about} | {', '.join(f'`{name}`' for name in module.types)} |"
+        f"| `{module.path.relative_to(root)}` | {module.about} | {', '.join(map(_as_code, module.types))} |"
         for module in found
     ]
     return "\n".join(["| file | what it is | key types |", "| --- | --- | --- |", *rows]) + "\n"
+
+
+def _as_code(name: str) -> str:
+    return name if name == "…" else f"`{name}`"
 
 
 def house() -> str:

@@ -9,11 +9,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import kinesis_nb as kn
 from scripts.design import wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ["pandas", "polars", "pyarrow", "boto3", "botocore", "deltalake", "ipywidgets", "anywidget", "msgspec", "tqdm"]
@@ -64,14 +68,38 @@ def test_the_map_of_files_and_the_pictures_are_those_of_the_code() -> None:
 
 
 def test_design_names_files_that_exist() -> None:
-    """Each file that DESIGN.md or CONTRIBUTING.md names in its text is in the repository."""
-    there = {
-        path.name for folder in ("kinesis_nb", "tests", "scripts", "docs") for path in (ROOT / folder).rglob("*.*")
-    }
+    """Each file that DESIGN.md or CONTRIBUTING.md names in its text is in the repository, in the folder it says."""
+    folders = ("kinesis_nb", "tests", "scripts", "docs", "deploy", "benchmarks", "notebooks")
+    there = {path.as_posix() for folder in folders for path in (ROOT / folder).rglob("*.*")}
+    there |= {path.as_posix() for path in ROOT.glob("*.*")}
+    ends = {path[start:] for path in there for start in range(len(path)) if path[start - 1] == "/"}
     for document in ("DESIGN.md", "CONTRIBUTING.md"):
         text = (ROOT / document).read_text(encoding="utf-8")
-        named = re.findall(r"[\w./-]*?([\w-]+\.(?:py|js|css|md))\b", text)
-        assert sorted(set(named) - there - {path.name for path in ROOT.glob("*.*")}) == [], document
+        named = set(re.findall(r"(?<![\w./*-])[\w./-]*[\w-]+\.(?:py|js|css|md)\b", text))
+        assert sorted(named - ends) == [], document
+
+
+def test_the_table_of_locks_is_that_of_the_code() -> None:
+    """DESIGN.md has a row for each lock of the engine, by class or module, and for no other."""
+    text = (ROOT / "DESIGN.md").read_text(encoding="utf-8")
+    table = text.partition("## Locks")[2].partition("\n## ")[0]
+    rows = [row.split(" | ")[0] for row in table.splitlines() if row.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+\.\w+)", row)}
+    assert named == set(_locks())
+
+
+def _locks() -> Iterator[str]:
+    """Yield the locks and conditions that the package makes, as `Class.name` or `module.name`."""
+    for path in sorted((ROOT / "kinesis_nb").rglob("*.py")):
+        if "emulator" in path.parts:
+            continue
+        owner = path.stem
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if found := re.match(r"class (\w+)", line):
+                owner = found[1]
+            made = r"\s*(?:self\.)?(\w+)(?:: .*threading\.Lock\b.* = |\b.* = threading\.(?:R?Lock|Condition)\()"
+            if found := re.match(made, line):
+                yield f"{owner}.{found[1]}"
 
 
 NOT_NAMED = {
@@ -137,7 +165,6 @@ def _lines(function: ast.FunctionDef) -> int:
 LAZY = {"__init__.py", "widgets/__init__.py"}  # the lazy loaders of public names
 PRELOAD = {  # for its effect alone: what the caller imports in its next line; what an agent will need
     "core/interrupt.py",
-    "agents/warm.py",
     "agents/preload.py",
 }
 

@@ -1,4 +1,4 @@
-"""Which records of a stream a user chose: by shard, by partition key, by a condition on a row."""
+"""Which records of a stream a user chose: by shard, by partition key; a condition on a row is checked here."""
 
 from __future__ import annotations
 

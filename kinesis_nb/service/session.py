@@ -16,14 +16,14 @@ from kinesis_nb.access.config import SourceConfig, check_endpoint, masked
 from kinesis_nb.access.credentials import Profile
 from kinesis_nb.errors import closest, forgetful, warn
 from kinesis_nb.service.credentials import NOT_WHOLE, Renewable, assume, sign_in, signed
-from kinesis_nb.service.deadline import set_deadlines
+from kinesis_nb.service.deadline import RESPONSE_SECONDS, set_deadlines
 from kinesis_nb.service.redact import install
 from kinesis_nb.service.translate import translate_local
 
 if TYPE_CHECKING:
     from kinesis_nb.core.transport import Clock
 
-CONNECT_SECONDS, READ_SECONDS = 5, 30
+CONNECT_SECONDS = 5
 POOL = 256  # idle connections that are kept; a call that finds none makes one
 
 # botocore's sessions would each read their JSON again: 25 ms for a client instead of 200
@@ -47,7 +47,7 @@ def make_client(config: SourceConfig, credentials: Renewable, service: str = "ki
     endpoint = config.endpoint_url if service == "kinesis" else config.sts_endpoint_url
     settings = Config(
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
+        read_timeout=RESPONSE_SECONDS,
         max_pool_connections=POOL,
         tcp_keepalive=True,
         retries={"total_max_attempts": 1},  # ours is the only retry loop; botocore's would repeat PutRecords unseen

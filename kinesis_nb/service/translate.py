@@ -36,12 +36,16 @@ _THROTTLES = {
     "ProvisionedThroughputExceededException",
     "LimitExceededException",
     "ThrottlingException",
+    "ThrottledException",
     "Throttling",
+    "RequestThrottledException",
+    "RequestThrottled",
     "RequestLimitExceeded",
+    "BandwidthLimitExceeded",
     "SlowDown",
     "KMSThrottlingException",
-    "429",
 }
+_TOO_MANY = 429  # HTTP; with any code, or none
 _FAILURES = {
     "ExpiredNextTokenException",  # a listing took longer than its token lives; the next one starts over
     "ResourceInUseException",  # the stream is being created or changed
@@ -156,7 +160,7 @@ def _refused(error: boto_errors.ClientError, action: str, no_stream: str) -> Kin
             return _refused_place(said, action)
         case "ResourceNotFoundException":
             return StreamNotFound(no_stream or said)
-        case _ if code in _THROTTLES:
+        case _ if code in _THROTTLES or status == _TOO_MANY:
             return Throttled(said, retryable=True)
         case _ if code in _BLOCKED_KEYS:
             why = f"the key that the stream is encrypted with {_BLOCKED_KEYS[code]}: {message}"

@@ -43,7 +43,7 @@ class UserRecord(NamedTuple):
 
 def may_hold_aggregates(data: pa.Array) -> bool:
     """Return whether a value of a binary array begins like an aggregate; costs about 10 ns per value."""
-    pool = pa.system_memory_pool()  # as in wire.py
+    pool = pa.system_memory_pool()  # why: batches.py
     return bool(pc.any(pc.starts_with(data, MAGIC, memory_pool=pool), memory_pool=pool).as_py())
 
 

@@ -411,6 +411,13 @@ MUTANTS = [
         TRAILS,
     ),
     Mutant(
+        "a status of too many requests counts for nothing",
+        "service/translate.py",
+        "code in _THROTTLES or status == _TOO_MANY",
+        "code in _THROTTLES",
+        "tests/reading/test_read.py",
+    ),
+    Mutant(
         "what another machine refuses is not tried again",
         "service/translate.py",
         'return address if is_refused and is_loopback(urlsplit(address).hostname or "") else ""',

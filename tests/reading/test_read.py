@@ -223,6 +223,33 @@ def test_listing_is_tried_again(source: kn.Source, streams: Streams, emulator: E
     assert emulator.delivered.total() == 1
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *map(
+            ErrorReply,
+            (
+                *("LimitExceededException", "ThrottlingException", "ThrottledException", "Throttling", "SlowDown"),
+                *("RequestThrottledException", "RequestThrottled", "RequestLimitExceeded", "BandwidthLimitExceeded"),
+                *("ProvisionedThroughputExceededException", "KMSThrottlingException", "TooManyRequestsException"),
+            ),
+        ),
+        ErrorReply("NewNameForTooFast", status=429),
+    ],
+    ids=lambda fault: fault.name,
+)
+def test_every_word_for_too_fast_is_waited_for(
+    source: kn.Source, streams: Streams, emulator: Emulator, fault: Fault
+) -> None:
+    """AWS and what stands in front of it have many; the status tells those that nobody knows yet."""
+    streams.create()
+    streams.put(5)
+    emulator.on("ListShards", fault)
+    emulator.on("GetRecords", fault)
+    assert len(source.read("orders", progress=False)) == 5
+    assert emulator.delivered.total() == 2
+
+
 def test_shards_may_be_any_iterable(source: kn.Source, streams: Streams) -> None:
     """A generator of shard ids is as good as a list."""
     streams.create()
