@@ -329,7 +329,7 @@ def test_every_member_of_the_service_model_is_decoded() -> None:
     """Each request member botocore can send is known here, with the same type."""
     kinds = {"string": str, "integer": int, "boolean": bool, "timestamp": float, "blob": bytes}
     known = get_type_hints(protocol.Members)
-    service = botocore.session.get_session().get_service_model("kinesis")
+    service: Any = botocore.session.get_session().get_service_model("kinesis")
     names = [name for name in service.operation_names if "Queue" not in name and "Channel" not in name]
     members = [item for name in names for item in (service.operation_model(name).input_shape or Empty).members.items()]
     assert len(members) > 100
