@@ -198,6 +198,7 @@ def test_the_default_policy_has_the_samples_actions() -> None:
     assert policy.resource_policies == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "added"),
     [

@@ -147,6 +147,7 @@ def page(*rows: list[str], shard: Shard = CHILD, foreign: Foreign = "auto", most
     return list(decode_batch(body, shard, MADE).parts(most, foreign))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from(LOW[:3] + HIGH[:3]), min_size=1, max_size=4), min_size=1, max_size=6), st.data()

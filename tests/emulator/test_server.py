@@ -27,6 +27,8 @@ from kinesis_nb.emulator import Emulator, ManualClock, PortInUse, Stall, protoco
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 AWS: Any = boto3  # its stubs name every service there is
 SHARD = "shardId-000000000000"
 AUTHORIZATION = "AWS4-HMAC-SHA256 Credential=id/20260101/us-east-1/kinesis/aws4_request, SignedHeaders=h, Signature=0"

@@ -70,6 +70,7 @@ def test_nanoseconds_are_kept() -> None:
     assert json_objects(frame).to_list() == ['{"t":"2023-11-14T22:13:20.123456789Z"}']
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.fixed_dictionaries(

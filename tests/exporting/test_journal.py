@@ -206,6 +206,7 @@ def test_stays_small(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.wanted(*places) == [0]
 
 
+@pytest.mark.slow
 def test_holes_and_rows_given_up_do_not_pile_up(book: Book) -> None:
     """Where every second row was erased from the table, and every tenth is given up, the state stays small."""
     sizes = []
@@ -692,6 +693,7 @@ os._exit(0)  # or dies with the journal open
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["closes", "dies"])
 def test_a_child_does_not_keep_the_lock(tmp_path: Path, end: str) -> None:
     """A process that forked, and closed the journal or died, lets others have it while its child lives."""

@@ -342,6 +342,7 @@ def test_done_rows() -> None:
     assert (other.first, rows.first) == (4, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregate", [False, True])
 @settings(deadline=None)
 @given(done=st.sets(st.integers(0, 11)), batch=st.integers(1, 12))

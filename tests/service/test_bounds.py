@@ -24,6 +24,8 @@ from kinesis_nb.service.client import KinesisClient
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 PIECE = b"x" * 2**16
 OK = b"HTTP/1.1 200 OK\r\n"

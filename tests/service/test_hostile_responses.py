@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     Answer = dict[str, Any]
     Lie = Callable[[Answer], object]
 
+pytestmark = pytest.mark.slow
+
 
 LIMIT_SECONDS = 10.0  # for a call that a lie ends, on a busy machine
 LIMIT_MIB = 400  # more than before any lie

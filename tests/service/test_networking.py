@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from kinesis_nb.emulator import Emulator
     from tests.conftest import Streams
 
+pytestmark = pytest.mark.slow
+
 KEYS = kn.StaticCredentials("AKIATEST", "test-secret")
 ROLE = kn.StsRole("arn:aws:iam::123456789012:role/reader", "me")
 PASSWORD = "pr0xy-pass"

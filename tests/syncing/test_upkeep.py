@@ -123,6 +123,7 @@ CHANGES: dict[str, tuple[Callable[[DeltaTable], Any], list[int]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("table")
 @pytest.mark.parametrize("change", CHANGES)
 def test_others_change_what_a_round_merges(storage: Storage, monkeypatch: pytest.MonkeyPatch, change: str) -> None:

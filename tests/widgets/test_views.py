@@ -495,6 +495,7 @@ print([view_of.dispatch(kind).__name__ for kind in kinds])
 """
 
 
+@pytest.mark.slow
 def test_the_views_are_known_by_type_and_loaded_when_one_is_shown() -> None:
     """The engine loads no widget; everything that runs in the background has its view, jobs of each kind too."""
     done = subprocess.run([sys.executable, "-c", _SHOWN], capture_output=True, text=True, check=True)
