@@ -111,7 +111,7 @@ OWN = ["127.0.0.1", "127.0.0.1:1", "localhost:4567", "LocalHost", "[::1]:4567", 
 def test_a_foreign_host_is_refused(emulator: Emulator, kinesis: Any, host: str) -> None:
     """A page that rebound its name to this machine can neither read nor write; the answer says what to do."""
     status, _, answer = post(emulator, "DeleteStream", b'{"StreamName": "orders"}', Host=host)
-    assert (status, answer["__type"]) == (403, "AccessDeniedException")
+    assert (status, answer["__type"]) == (403, "HostNotServed")
     assert "use 127.0.0.1 or localhost" in answer["message"]
     assert kinesis.list_streams()["StreamNames"] == ["orders"]
     assert emulator.requests["DeleteStream"] == 0
