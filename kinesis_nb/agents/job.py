@@ -147,7 +147,8 @@ class Job(Running, LiveDisplay):
             if job.state.is_final:
                 yield job.state is JobState.ENDED
             if job.run != run:  # at first, and when the job was resubmitted to a restarted scheduler, which counts anew
-                run, mark = job.run, self._cluster.ask(MARK, JobRef(self.name, run))
+                mark = self._cluster.ask(MARK, JobRef(self.name, job.run))
+                run = job.run if mark else ""  # 0: yet another run has taken its place meanwhile
             elif until_caught_up and all(part.reached >= mark or part.over == JobState.ENDED for part in job.parts):
                 yield True
             yield None

@@ -47,6 +47,7 @@ from kinesis_nb.agents.states import TRANSITIONS, JobEvent, JobState, next_state
 from kinesis_nb.agents.submit import submit
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.selection import Selection, Where
+from kinesis_nb.emulator import ErrorReply
 from kinesis_nb.exporting.options import Range, RecordOptions
 from kinesis_nb.source import open_kinesis
 from kinesis_nb.syncing.status import SyncStatus
@@ -655,6 +656,29 @@ def test_other_options_replace_a_job(near: Cluster, emulator: Any, streams: Stre
     again.stop()
     assert again.wait(5) is False
     assert by_key(again.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
+
+
+def test_a_handle_waits_for_the_job_that_took_the_place_of_its_own(
+    near: Cluster, emulator: Any, streams: Streams, tmp_path: Path
+) -> None:
+    """Who waits while somebody else's line replaces the job waits for what the new one is to read."""
+    streams.create()
+    streams.put(10)
+    source = kn.connect(endpoint_url=emulator.endpoint_url, auth=KEYS, agents=near.client)
+    first: Any = source.sync("orders", tmp_path / "table", commit_interval=0.1)
+    assert first.wait(30)
+    emulator.chaos(seed=1, rate=1.0, faults=[ErrorReply("ProvisionedThroughputExceededException")])
+    streams.put(10)
+    outcomes = first._outcomes(until_caught_up=True)
+    assert next(outcomes) is None
+    second: Any = source.sync("orders", tmp_path / "table", commit_interval=0.2)
+    run = second._snapshot().run
+    until("the new run", lambda: first._snapshot().run == run)
+    assert [next(outcomes) for _ in range(20)] == [None] * 20
+    emulator.calm()
+    assert second.wait(30)
+    until("the first handle", lambda: next(outcomes))
+    second.stop()
 
 
 def test_a_stopped_job_was_not_through(near: Cluster, emulator: Any, streams: Streams, tmp_path: Path) -> None:

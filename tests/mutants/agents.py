@@ -116,6 +116,13 @@ MUTANTS = [
         f"{JOBS}::test_a_job_with_a_part_that_nobody_runs_is_not_called_running",
     ),
     Mutant(
+        "a handle asks about the run before",
+        "agents/job.py",
+        'JobRef(self.name, job.run))\n                run = job.run if mark else ""',
+        "JobRef(self.name, run))\n                run = job.run",
+        "tests/agents/test_states.py::test_a_handle_waits_for_the_job_that_took_the_place_of_its_own",
+    ),
+    Mutant(
         "a part takes its shards before it asks",
         "agents/parts.py",
         "        if not self._registry.may_start(self._note):  # opening may have taken long\n"

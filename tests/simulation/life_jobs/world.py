@@ -313,8 +313,12 @@ class JobLife(Life):
             lost.status = Status.closing
 
     def is_heard(self, worker: DaskWorker, scheduler: DaskScheduler) -> bool:
-        """Whether a scheduler hears what became of the tasks of a worker."""
-        return self.dask is scheduler and scheduler.workers.get(worker.address) is worker and not worker.agent.is_cut
+        """Whether a scheduler hears what became of the tasks of a worker.
+
+        What was sent while the network was away arrives when it is back, as TCP has it, unless the worker was given up.
+        """
+        self.fibers.wait(lambda: not worker.agent.is_cut)
+        return self.dask is scheduler and scheduler.workers.get(worker.address) is worker
 
     def run_on(self, where: DaskWorker, work: Callable[[], None]) -> None:
         """Run a task in the process of an agent."""
