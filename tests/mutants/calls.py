@@ -21,6 +21,20 @@ MUTANTS = [
         tests="tests/exploring/test_explore.py::test_what_is_shown_needs_neither_style_nor_svg",
     ),
     Mutant(
+        "print() shows one line",
+        "display.py",
+        'return "\\n".join(filter(None, (repr(self), self._rows_as_text())))',
+        "return repr(self)",
+        tests="tests/core/test_shown.py::test_what_a_terminal_shows",
+    ),
+    Mutant(
+        "a message becomes many lines",
+        "display.py",
+        "return format(repr(self), spec)",
+        "return format(str(self), spec)",
+        tests="tests/core/test_shown.py::test_what_a_terminal_shows",
+    ),
+    Mutant(
         "an import is broken off",
         "core/interrupt.py",
         "if threading.current_thread() is not threading.main_thread():",
