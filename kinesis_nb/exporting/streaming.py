@@ -110,6 +110,7 @@ class StreamingExport(Running, LiveDisplay):
         self.journal, self.tally = rows.journal, Tally(outlet.stream, named=NAMED)
         self._clock, self._target, self._rows, self._rate = outlet.clock, target, rows, rate
         self._preparer = Preparer(rows.schema, options, self._gave_up)
+        self.tally.keyed_by(self._preparer.column)
         self._exporter = Exporter(outlet, target, self.tally, Delivery(), rows.journal)
         self._stopping = threading.Event()
         self._over = threading.Event()

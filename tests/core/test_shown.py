@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import sys
+import traceback
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
@@ -92,6 +93,34 @@ def test_a_table_fits_a_terminal() -> None:
 
 def _columns(line: str) -> int:
     return sum(1 + (unicodedata.east_asian_width(char) in "WF") for char in line)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda source: source.read("ordres"),
+        lambda source: source.explore("ordres"),
+        lambda source: source.tail("ordres"),
+        lambda source: source.sync("ordres", "table"),
+        lambda source: source.export_df(pl.DataFrame({"key": ["a"]}), "results"),
+        lambda source: source.save("../orders"),
+        lambda source: source.read("orders", end="latest"),
+    ],
+)
+def test_an_error_in_a_script_is_not_buried(
+    source: kn.Source, streams: Streams, call: Callable[[kn.Source], Any]
+) -> None:
+    """A traceback shows where the user called, and hardly a line of the package."""
+    streams.create()
+    with pytest.raises(kn.KinesisError) as error:
+        call(source)
+    files = [frame.filename for frame in traceback.extract_tb(error.value.__traceback__)]
+    assert files[0] == __file__
+    assert len([file for file in files if file != __file__]) <= 2
+    assert (error.value.__cause__, error.value.__suppress_context__ or error.value.__context__) in [
+        (None, None),
+        (None, True),
+    ]
 
 
 class Terminal(io.StringIO):

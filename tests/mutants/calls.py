@@ -21,6 +21,41 @@ MUTANTS = [
         tests="tests/exploring/test_explore.py::test_what_is_shown_needs_neither_style_nor_svg",
     ),
     Mutant(
+        "a read waits for no end, and says nothing",
+        "source.py",
+        "if last - now > _FUTURE:",
+        "if False:",
+        tests="tests/reading/test_read.py::test_an_end_in_the_future_is_now",
+    ),
+    Mutant(
+        "a secret is dropped without a word",
+        "source.py",
+        "if lost := save(self.config, name):",
+        "if (lost := save(self.config, name)) is None:",
+        tests="tests/access/test_saved.py::test_without_a_keyring_the_secret_is_asked_for",
+    ),
+    Mutant(
+        "a scheduler that is not there needs certificates",
+        "agents/cluster.py",
+        "if not _listens(place):",
+        "if False:",
+        tests="tests/agents/test_jobs.py::test_no_scheduler[tls]",
+    ),
+    Mutant(
+        "an error shows the way through the package",
+        "errors.py",
+        "forget_frames(failed := error)",
+        "failed = error",
+        tests="tests/core/test_shown.py::test_an_error_in_a_script_is_not_buried",
+    ),
+    Mutant(
+        "the tutorials are written over",
+        "cli.py",
+        "if chosen.is_dir() and any(chosen.iterdir()):",
+        "if False:",
+        tests="tests/test_cli.py::test_the_tutorials_are_put_into_a_new_folder",
+    ),
+    Mutant(
         "print() shows one line",
         "display.py",
         'return "\\n".join(filter(None, (repr(self), self._rows_as_text())))',
@@ -149,8 +184,8 @@ MUTANTS = [
     Mutant(
         "a warning points into the package",
         "errors.py",
-        "warnings.warn(one_line(message), UserWarning, stacklevel=most + 1)",
-        "warnings.warn(one_line(message), UserWarning, stacklevel=2)",
+        "warnings.warn(text, UserWarning, stacklevel=most + 1)",
+        "warnings.warn(text, UserWarning, stacklevel=2)",
         tests=f"{TIMES}[sync-start0]",
     ),
     Mutant(
