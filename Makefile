@@ -2,8 +2,11 @@
 PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
+JOBS ?= 3
+# the tests of one file stay in one process, for what they share; files in the order of the seed, so that no long one is kept for the end
+SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lab lint js docs design e2e binder screenshots notebooks sim sim-life sim-life-sync sim-life-exports sim-life-jobs sim-export kill-export
+.PHONY: demo test quick lab lint js docs design e2e binder screenshots notebooks sim sim-life sim-life-sync sim-life-exports sim-life-jobs sim-export kill-export
 .PHONY: least mutants crash agents
 .PHONY: powercut
 .PHONY: agents-netns bench bench-agents bench-export bench-views sizing clean help
@@ -17,9 +20,12 @@ demo: .venv/.run    ## the whole job on an embedded Kinesis, checked
 lab: .venv/.lab    ## open JupyterLab on the tutorials
 	$(BIN)/kinesis-nb lab notebooks
 
+quick: .venv/.test    ## the tests that need no server, in under a minute
+	$(BIN)/python -m pytest tests -q -m 'not slow' $(SIDE_BY_SIDE)
+
 test: .venv/.test servers docs js    ## everything: unit, contract, notebooks, browser, documents, JavaScript
-	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest kinesis_nb README.md docs --doctest-modules -p no:randomly
+	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest kinesis_nb README.md docs --doctest-modules -p no:randomly $(SIDE_BY_SIDE)
 	XDG_CONFIG_HOME=.build/config $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
 
 e2e: .venv/.e2e    ## what a person does, in JupyterLab, Notebook 7 and Voila; pictures in .build/screenshots

@@ -202,7 +202,7 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def _view_of(thing: object) -> Any:
+def _view_of(thing: object) -> object:
     from kinesis_nb.widgets import view_of
 
     return view_of(thing)

@@ -12,21 +12,26 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from kinesis_nb import __version__
 from kinesis_nb.core.names import check_stream_name
 from kinesis_nb.errors import AgentError, ConfigError, KinesisError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from distributed.security import Security
+
+    from kinesis_nb.agents.agent import AgentOptions
+
+AddParser: TypeAlias = "Callable[..., argparse.ArgumentParser]"  # `add_parser` of the commands
 _TUTORIALS = "kinesis_nb_tutorials"  # the folder where the tutorials are put
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code; an error of the user's is two lines on stderr and code 2."""
-    options, more = _parser().parse_known_args(arguments)
-    if more and options.run is not _lab:
-        _parser().parse_args(arguments)  # complains
-    options.more = more
+    options = _options(arguments)
     try:
         code: int = options.run(options)
     except KeyboardInterrupt:
@@ -38,26 +43,31 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    options, more = _parser().parse_known_args(arguments)
+    if more and options.run is not _lab:
+        _parser().parse_args(arguments)  # complains
+    options.more = more
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kinesis-nb", description="Amazon Kinesis Data Streams in the notebook")
     parser.add_argument("--version", action="version", version=f"kinesis-nb {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     for add in (_add_demo, _add_emulator, _add_lab, _add_agent, _add_scheduler, _add_agents):
-        add(commands)
+        add(commands.add_parser)
     return parser
 
 
-def _add_command(commands: Any, name: str, summary: str, description: str, example: str) -> argparse.ArgumentParser:
+def _add_command(add: AddParser, name: str, summary: str, description: str, example: str) -> argparse.ArgumentParser:
     """Add a command whose help says what it does, and shows how it is called."""
-    added: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=description, epilog=f"example: {example}"
-    )
-    return added
+    return add(name, help=summary, description=description, epilog=f"example: {example}")
 
 
-def _add_demo(commands: Any) -> None:
+def _add_demo(add: AddParser) -> None:
     demo = _add_command(
-        commands,
+        add,
         "demo",
         "explore, tail, sync, kill, resume and export on an embedded Kinesis",
         "Run the whole job on an embedded Kinesis, check the result against what was written, and keep the table."
@@ -70,9 +80,9 @@ def _add_demo(commands: Any) -> None:
     demo.set_defaults(run=_demo)
 
 
-def _add_emulator(commands: Any) -> None:
+def _add_emulator(add: AddParser) -> None:
     emulator = _add_command(
-        commands,
+        add,
         "emulator",
         "serve an embedded Kinesis on loopback",
         "Serve the Kinesis API on 127.0.0.1, for kinesis_nb, boto3, the AWS CLI and any other client."
@@ -111,9 +121,9 @@ def _add_emulator(commands: Any) -> None:
     emulator.set_defaults(run=_emulator)
 
 
-def _add_lab(commands: Any) -> None:
+def _add_lab(add: AddParser) -> None:
     lab = _add_command(
-        commands,
+        add,
         "lab",
         "open JupyterLab on the tutorials, or on a folder of notebooks",
         "Open JupyterLab on a folder. One that is empty, or not there yet, gets the tutorials; what is there stays"
@@ -129,9 +139,9 @@ def _add_lab(commands: Any) -> None:
     lab.set_defaults(run=_lab)
 
 
-def _add_agent(commands: Any) -> None:
+def _add_agent(add: AddParser) -> None:
     agent = _add_command(
-        commands,
+        add,
         "agent",
         "run syncs and exports that notebooks give to a Dask scheduler",
         "Run an agent: a Dask worker that runs the syncs and streaming exports of notebooks, and outlives them."
@@ -178,9 +188,9 @@ def _add_absences(agent: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_scheduler(commands: Any) -> None:
+def _add_scheduler(add: AddParser) -> None:
     scheduler = _add_command(
-        commands,
+        add,
         "scheduler",
         "run a Dask scheduler for agents",
         "Run the Dask scheduler that notebooks and agents connect to. It needs the extra 'dask'.",
@@ -192,9 +202,9 @@ def _add_scheduler(commands: Any) -> None:
     _add_dask_options(scheduler)
 
 
-def _add_agents(commands: Any) -> None:
+def _add_agents(add: AddParser) -> None:
     agents = _add_command(
-        commands,
+        add,
         "agents",
         "run a scheduler and agents on this machine, to try them",
         "Run a scheduler and agents on this machine, to try them before they run elsewhere. It needs the extra 'dask'.",
@@ -258,34 +268,24 @@ def _emulator(options: argparse.Namespace) -> int:
 def _agent(options: argparse.Namespace) -> int:
     import asyncio
 
-    from kinesis_nb.agents.agent import AgentOptions, serve
-    from kinesis_nb.agents.maintenance import MaintenanceWindow
+    from kinesis_nb.agents.agent import serve
 
     logging.basicConfig(format="%(asctime)s %(message)s")
-    security = _security(options)
-    if security is None and options.scheduler.startswith("tls:") and not _has_certificates(options.scheduler):
-        raise ConfigError(
-            f"the connection to {options.scheduler} needs certificates",
-            hint="give --tls-ca-file, --tls-cert and --tls-key, or set distributed.comm.tls in Dask's configuration;"
-            " a scheduler that this user started on this machine needs neither",
-        )
-    windows = tuple(map(MaintenanceWindow.parse, options.maintenance))
-    asyncio.run(
-        serve(
-            AgentOptions(
-                options.scheduler,
-                options.name,
-                windows,
-                options.lifetime,
-                options.stagger,
-                security,
-                options.ttl,
-                options.metrics_port,
-                options.metrics_host,
-            )
-        )
-    )
+    asyncio.run(serve(_agent_options(options)))
     return 0
+
+
+def _agent_options(options: argparse.Namespace) -> AgentOptions:
+    from kinesis_nb.agents.agent import AgentOptions
+    from kinesis_nb.agents.maintenance import MaintenanceWindow
+
+    security = _security(options)
+    if security is None:
+        _check_certificates(options.scheduler)
+    windows = tuple(map(MaintenanceWindow.parse, options.maintenance))
+    absences = (windows, options.lifetime, options.stagger)
+    metrics = (options.metrics_port, options.metrics_host)
+    return AgentOptions(options.scheduler, options.name, *absences, security, options.ttl, *metrics)
 
 
 def _scheduler(options: argparse.Namespace) -> int:
@@ -299,11 +299,20 @@ def _scheduler(options: argparse.Namespace) -> int:
     return 0
 
 
-def _security(options: argparse.Namespace) -> Any:
+def _security(options: argparse.Namespace) -> Security | None:
     if importlib.util.find_spec("distributed") is None:
         raise AgentError("Dask is not installed", hint="pip install 'kinesis-nb[dask]'")
     from kinesis_nb.agents.certificates import security_of
 
+    files = _tls_files(options)
+    if files is None:
+        return None
+    security = security_of(*files)
+    _check_usable(security)
+    return security
+
+
+def _tls_files(options: argparse.Namespace) -> tuple[str, str, str] | None:
     files = (options.tls_ca_file, options.tls_cert, options.tls_key)
     if not any(files):
         return None
@@ -311,16 +320,27 @@ def _security(options: argparse.Namespace) -> Any:
         raise ConfigError(
             "TLS needs a CA, a certificate and a key", hint="give --tls-ca-file, --tls-cert and --tls-key"
         )
-    security = security_of(*files)
     if missing := [file for file in files if not Path(file).is_file()]:
         raise ConfigError(f"there is no file {missing[0]}", hint="see --tls-ca-file, --tls-cert and --tls-key")
+    return files
+
+
+def _check_usable(security: Security) -> None:
     try:
         security.get_connection_args("scheduler")
     except OSError as error:  # what ssl raises is one too
         raise ConfigError(
             f"these certificates cannot be used: {error}", hint="are they PEM, and of one pair?"
         ) from error
-    return security
+
+
+def _check_certificates(scheduler: str) -> None:
+    if scheduler.startswith("tls:") and not _has_certificates(scheduler):
+        raise ConfigError(
+            f"the connection to {scheduler} needs certificates",
+            hint="give --tls-ca-file, --tls-cert and --tls-key, or set distributed.comm.tls in Dask's configuration;"
+            " a scheduler that this user started on this machine needs neither",
+        )
 
 
 def _has_certificates(scheduler: str) -> bool:

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.notebook import has_kernel
@@ -75,9 +75,8 @@ def table_html(columns: Sequence[str], rows: Iterable[Sequence[object]], caption
     top = f"<caption{_TEXT}>{cell(caption)}</caption>" if caption else ""
     if not rows:
         return f'{TABLE_STYLE}<div class="knb"><div class="none">{cell(caption)}</div></div>'
-    return (
-        f'{TABLE_STYLE}<div class="knb"><table>{top}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    table = f"<table>{top}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'{TABLE_STYLE}<div class="knb">{table}</div>'
 
 
 def is_numeric(values: Iterable[object]) -> bool:
@@ -139,6 +138,14 @@ def _width(text: str) -> int:
     return len(text) if text.isascii() else sum(1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
 
 
+class Printer(Protocol):
+    """What IPython gives to show something in."""
+
+    def text(self, text: str) -> None:
+        """Take more text."""
+        ...
+
+
 class ShownAsText(ABC):
     """What shows its rows to print() and in IPython's terminal, below the one line that is its repr().
 
@@ -162,7 +169,7 @@ class ShownAsText(ABC):
     def __format__(self, spec: str) -> str:
         return format(repr(self), spec)
 
-    def _repr_pretty_(self, printer: Any, _is_cycle: bool) -> None:  # noqa: FBT001 - as IPython calls it
+    def _repr_pretty_(self, printer: Printer, _is_cycle: bool) -> None:  # noqa: FBT001 - as IPython calls it
         printer.text(repr(self) if has_kernel() else str(self))
 
 

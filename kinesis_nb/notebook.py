@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ class LiveDisplay:
     The views are built on the engine, so the engine does not know them: the package, above both, sets :attr:`_view_of`.
     """
 
-    _view_of: ClassVar[Callable[[Any], Any]]
+    _view_of: ClassVar[Callable[[object], object]]
 
     def _ipython_display_(self) -> None:
         """Show the live view.

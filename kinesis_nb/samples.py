@@ -98,14 +98,14 @@ class SampleStreams:
             if ticks % max(1, round(self._reshard_seconds / 0.05)) == 0:
                 self._reshard()
 
-    def _put(self, stream: str, records: list[tuple[str, dict[str, Any]]]) -> None:
+    def _put(self, stream: str, records: list[tuple[str, dict[str, object]]]) -> None:
         for first in range(0, len(records), 500):
             entries = [
                 {"PartitionKey": key, "Data": json.dumps(row).encode()} for key, row in records[first : first + 500]
             ]
             self._call("PutRecords", {"StreamName": stream, "Records": entries})
 
-    def _order(self, number: int) -> tuple[str, dict[str, Any]]:
+    def _order(self, number: int) -> tuple[str, dict[str, object]]:
         customer, (item, price) = self._random.choice(_CUSTOMERS), self._random.choice(_ITEMS)
         count = self._random.randint(1, 5)
         return customer, {
@@ -116,7 +116,7 @@ class SampleStreams:
             "total": round(count * price, 2),
         }
 
-    def _click(self) -> tuple[str, dict[str, Any]]:
+    def _click(self) -> tuple[str, dict[str, object]]:
         user = f"user-{self._random.randint(1, 40)}"
         self.written[user] += 1
         return user, {"user": user, "page": self._random.choice(_PAGES), "n": self.written[user]}
@@ -128,10 +128,8 @@ class SampleStreams:
         first = shards[0]["HashKeyRange"]
         if len(shards) < 4:  # noqa: PLR2004 - enough to see something
             middle = (int(first["StartingHashKey"]) + int(first["EndingHashKey"])) // 2
-            self._call(
-                "SplitShard",
-                {"StreamName": "clicks", "ShardToSplit": shards[0]["ShardId"], "NewStartingHashKey": str(middle)},
-            )
+            halves = {"ShardToSplit": shards[0]["ShardId"], "NewStartingHashKey": str(middle)}
+            self._call("SplitShard", {"StreamName": "clicks", **halves})
         else:
             pair = {"ShardToMerge": shards[0]["ShardId"], "AdjacentShardToMerge": shards[1]["ShardId"]}
             self._call("MergeShards", {"StreamName": "clicks", **pair})

@@ -138,16 +138,20 @@ class _Story:
         self._check("caught up", sync.wait(timeout=60))
         sync.stop()
         frame = sync.scan().collect().sort("shard_offset")
+        self._compare(frame, sync.status().rows)
+        return frame
+
+    def _compare(self, frame: pl.DataFrame, resumed: int) -> None:
+        """Compare the table with what was written; so many of its rows are from after the kill."""
         written = self._streams.written.total()
         unique = frame.n_unique(["shard_id", "sequence_number"])
         self._say(
             f"{written:,} records written, {self._streams.reshards} reshards, {frame['shard_id'].n_unique()} shards"
         )
-        self._say(f"{len(frame):,} rows in the table, {sync.status().rows:,} of them after the kill")
+        self._say(f"{len(frame):,} rows in the table, {resumed:,} of them after the kill")
         self._check(f"duplicates {len(frame) - unique:,}", len(frame) == unique)
         self._check(f"lost {written - unique:,}", unique == written)
         self._check("order per key kept", _is_ordered(frame))
-        return frame
 
     def _export(self, frame: pl.DataFrame) -> None:
         _title("export the table to the stream results")

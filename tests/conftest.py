@@ -120,6 +120,16 @@ def streams(emulator: Emulator) -> Streams:
     return Streams(emulator)
 
 
+SERVED = {"emulator", "server", "moto", "ministack", "place", "running"}  # fixtures that start a server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What talks to a server is slow; a test that is slow for another reason says so itself."""
+    for item in items:
+        if isinstance(item, pytest.Function) and not SERVED.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     what = "let the source of every test do only these actions, given with commas between them"
     parser.addoption("--allow-only", help=what)

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.lab import browser_page, jupyter_lab, open_notebook, run_all
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / ".build" / "screenshots"
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 DEPTH = 6  # of what hangs on a variable of a frame
 CLOSED = (type, types.ModuleType, types.FunctionType, kn.Secret, kn.Source)  # nothing of them is shown by itself
 

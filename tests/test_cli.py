@@ -26,6 +26,8 @@ from kinesis_nb.cli import _with_notebooks, main
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 TUTORIALS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 AWS = str(Path(sys.executable).parent / "aws")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from tests.crash.campaign import Campaign
 
+pytestmark = pytest.mark.slow
+
 SOME_POINTS = [
     "after fetch",
     "before Parquet body",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from kinesis_nb.emulator import Emulator
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent.parent / "notebooks"
 TUTORIALS = sorted(FOLDER.glob("*.ipynb"))
 WRITERS = ["01_first_look", "06_export"]

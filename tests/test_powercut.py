@@ -13,6 +13,8 @@ from tests.powercut.disk import disk, why_not
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(bool(why_not()), reason=why_not() or "it can be done here")
 def test_a_power_cut(tmp_path: Path) -> None:

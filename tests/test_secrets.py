@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 CANARIES = {
     "secret": "CANARYsecret/k3y+0123456789",
     "token": "CANARYtoken//0123456789==",

@@ -98,15 +98,22 @@ class SourceConfig:
     def __post_init__(self) -> None:
         check_region(self.region)
         self._check_auth()
-        for name, url in (("endpoint_url", self.endpoint_url), ("sts_endpoint_url", self.sts_endpoint_url)):
-            if url is not None:
-                check_endpoint(name, url, allow_http=self.allow_http)
+        self._check_role()
+        self._check_endpoints()
         if isinstance(self.proxy, str):
             object.__setattr__(self, "proxy", Proxy.parse(self.proxy))
         elif not isinstance(self.proxy, Proxy | None):
             raise ConfigError(f"proxy= does not accept {_kind(self.proxy)}", hint="it looks like http://host:3128")
         self._check_verify()
         self._check_agents()
+        self._check_switches()
+
+    def _check_endpoints(self) -> None:
+        for name, url in (("endpoint_url", self.endpoint_url), ("sts_endpoint_url", self.sts_endpoint_url)):
+            if url is not None:
+                check_endpoint(name, url, allow_http=self.allow_http)
+
+    def _check_switches(self) -> None:
         for name in ("exports_enabled", "allow_http", "use_fips_endpoint", "use_dualstack_endpoint"):
             value = getattr(self, name)
             if not isinstance(value, bool | None):
@@ -124,6 +131,8 @@ class SourceConfig:
                 f"auth= does not accept {_kind(self.auth)}",
                 hint="use StaticCredentials(...), Profile(...) or leave it out",
             )
+
+    def _check_role(self) -> None:
         if not isinstance(self.sts_role, StsRole | None):
             raise ConfigError(
                 f"sts_role= does not accept {_kind(self.sts_role)}", hint="use StsRole(role_arn, session_name)"
@@ -149,10 +158,8 @@ class SourceConfig:
         except (OSError, ValueError) as error:
             why = (isinstance(error, OSError) and error.strerror) or error  # a null character is a ValueError
             shown = self.verify if isinstance(self.verify, str) else _kind(self.verify)
-            raise ConfigError(
-                f"verify: {shown!r} is not a CA bundle ({why})",
-                hint="give the path of a file of PEM certificates",
-            ) from None
+            what = f"verify: {shown!r} is not a CA bundle ({why})"
+            raise ConfigError(what, hint="give the path of a file of PEM certificates") from None
 
 
 def _kind(value: object) -> str:

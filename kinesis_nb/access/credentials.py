@@ -182,31 +182,39 @@ class StsRole:
     external_id: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.role_arn, str) or not _ROLE.fullmatch(self.role_arn):
-            raise ConfigError(
-                f"role_arn: {self.role_arn!r} is not the ARN of a role",
-                hint="it looks like arn:aws:iam::123456789012:role/reader",
-            )
-        if not isinstance(self.session_name, str) or not _SESSION_NAME.fullmatch(self.session_name):
-            raise ConfigError(
-                f"session_name: {self.session_name!r} cannot name a session",
-                hint="2 to 64 letters, digits and _+=,.@-, without spaces",
-            )
+        _check_text("role_arn", self.role_arn)
+        _check_text("session_name", self.session_name)
         if type(self.duration) is not int or self.duration not in _DURATION:
             raise ConfigError(
                 f"duration: {self.duration!r} is not how long a role can last",
                 hint=f"give whole seconds from {_DURATION[0]} to {_DURATION[-1]}; 900 is the default",
             )
-        if self.external_id is None:
-            return
-        if not isinstance(self.external_id, str) or not _EXTERNAL_ID.fullmatch(self.external_id):
-            raise ConfigError(
-                f"external_id: {self.external_id!r} is not a valid external id",
-                hint="2 to 1,224 letters, digits and _+=,.@:/-; leave it out when the role asks for none",
-            )
+        if self.external_id is not None:
+            _check_text("external_id", self.external_id)
 
     def __str__(self) -> str:
         return f"role {self.role_arn}"
+
+
+_TEXTS = {
+    "role_arn": (_ROLE, "is not the ARN of a role", "it looks like arn:aws:iam::123456789012:role/reader"),
+    "session_name": (
+        _SESSION_NAME,
+        "cannot name a session",
+        "2 to 64 letters, digits and _+=,.@-, without spaces",
+    ),
+    "external_id": (
+        _EXTERNAL_ID,
+        "is not a valid external id",
+        "2 to 1,224 letters, digits and _+=,.@:/-; leave it out when the role asks for none",
+    ),
+}
+
+
+def _check_text(name: str, value: object) -> None:
+    form, what, hint = _TEXTS[name]
+    if not isinstance(value, str) or not form.fullmatch(value):
+        raise ConfigError(f"{name}: {value!r} {what}", hint=hint)
 
 
 def as_secret(name: str, value: object) -> Secret:

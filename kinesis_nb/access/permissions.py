@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from kinesis_nb.core.transport import Prober
+    from kinesis_nb.display import Printer
 
 READ = ("ListShards", "GetShardIterator", "GetRecords", "DescribeStream")
 WRITE = ("PutRecords",)
@@ -45,9 +46,14 @@ _KMS_KEY = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[\w-]{1,256}", 
 _COPY = "navigator.clipboard.writeText(this.parentNode.querySelector('pre').textContent);this.textContent='copied'"
 
 
+def full_name(action: str) -> str:
+    """Return an action as policies name it, with its service."""
+    return f"{SERVICE_OF.get(action, 'kinesis')}:{action}"
+
+
 def statement(actions: Iterable[str], *resources: str, **more: object) -> dict[str, object]:
     """Return one statement of a policy that allows actions, given without their service, on resources."""
-    names = [f"{SERVICE_OF.get(action, 'kinesis')}:{action}" for action in actions]
+    names = list(map(full_name, actions))
     one = names[0] if len(names) == 1 else names
     return {
         "Effect": "Allow",
@@ -101,7 +107,7 @@ class IamPolicy:
     def __str__(self) -> str:
         return self.to_json()
 
-    def _repr_pretty_(self, printer: Any, _is_cycle: bool) -> None:  # noqa: FBT001 - as IPython calls it
+    def _repr_pretty_(self, printer: Printer, _is_cycle: bool) -> None:  # noqa: FBT001 - as IPython calls it
         printer.text(repr(self))
         if not has_kernel() and self.statements:
             printer.text(f"\n{table_text(('action', 'resource'), self._allowed())}")
@@ -146,14 +152,14 @@ class PolicyExtras:
 
 def write_policy(read: Sequence[str], write: Sequence[str], extras: PolicyExtras) -> IamPolicy:
     """Return the least that reading and writing these streams, given as ARNs, needs."""
-    read_actions = (
-        *READ,
-        *([SUMMARY] if extras.summary else []),
-        *(["RegisterStreamConsumer"] if extras.fan_out else []),
-    )
-    statements: list[dict[str, object]] = []
-    if read:
-        statements.append(statement(read_actions, *read))
+    statements = _statements(read, write, extras)
+    resources = _resource_policies(read, write, extras.cross_account)
+    return IamPolicy(tuple(statements), _trust(extras.trust, extras.external_id), resources)
+
+
+def _statements(read: Sequence[str], write: Sequence[str], extras: PolicyExtras) -> list[dict[str, object]]:
+    """Return what the user or the role that signs in needs."""
+    statements = [statement(_read_actions(extras), *read)] if read else []
     if read and extras.fan_out:
         statements.append(statement(_FAN_OUT, *(f"{arn}/consumer/*" for arn in read)))
     if write:
@@ -162,19 +168,32 @@ def write_policy(read: Sequence[str], write: Sequence[str], extras: PolicyExtras
         statements.append(statement([LIST], "*"))  # has no resource
     if extras.kms_key is not None:
         statements.append(_key_statement(extras.kms_key, reads=bool(read), writes=bool(write)))
-    resources: dict[str, Mapping[str, Any]] = {}
-    if extras.cross_account is not None:
-        principal = {"Principal": {"AWS": _principal("cross_account", extras.cross_account)}}
-        for arn in dict.fromkeys((*read, *write)):
-            actions = (*(READ if arn in read else ()), *(WRITE if arn in write else ()))
-            resources[arn] = _document([statement(actions, arn, **principal)])
-    return IamPolicy(tuple(statements), _trust(extras.trust, extras.external_id), resources)
+    return statements
 
 
-def _trust(principal: str | None, external_id: str | None) -> dict[str, Any] | None:
+def _read_actions(extras: PolicyExtras) -> list[str]:
+    optional = {SUMMARY: extras.summary, "RegisterStreamConsumer": extras.fan_out}
+    return [*READ, *(action for action, is_wanted in optional.items() if is_wanted)]
+
+
+def _resource_policies(
+    read: Sequence[str], write: Sequence[str], cross_account: str | None
+) -> dict[str, dict[str, object]]:
+    """Return what each stream needs for a user, a role or an account beyond its own."""
+    if cross_account is None:
+        return {}
+    principal = {"Principal": {"AWS": _principal("cross_account", cross_account)}}
+    found: dict[str, dict[str, object]] = {}
+    for arn in dict.fromkeys((*read, *write)):
+        actions = (*(READ if arn in read else ()), *(WRITE if arn in write else ()))
+        found[arn] = _document([statement(actions, arn, **principal)])
+    return found
+
+
+def _trust(principal: str | None, external_id: str | None) -> dict[str, object] | None:
     if principal is None:
         return None
-    allowed: dict[str, Any] = {
+    allowed: dict[str, object] = {
         "Effect": "Allow",
         "Principal": {"AWS": _principal("trust", principal)},
         "Action": "sts:AssumeRole",
@@ -204,7 +223,7 @@ def _principal(name: str, arn: str) -> str:
     return arn
 
 
-def _document(statements: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def _document(statements: Iterable[Mapping[str, object]]) -> dict[str, object]:
     return {"Version": "2012-10-17", "Statement": [dict(one) for one in statements]}
 
 
@@ -307,18 +326,15 @@ class PermissionReport:
         return ", ".join(f"{count} {kind.value}" for kind, count in counts.items() if count) or "nothing asked"
 
     def _repr_html_(self) -> str:
-        rows = [
-            (
-                _TICKS[one.verdict],
-                one.action + ("" if one.is_required else " (optional)"),
-                one.resource,
-                "" if one.verdict is Verdict.ALLOWED else one.disables,
-                one.reason,
-            )
-            for one in self.permissions
-        ]
-        table = table_html(("", "action", "on", "without it there is no", "why"), rows, self._caption())
+        names = ("", "action", "on", "without it there is no", "why")
+        table = table_html(names, map(_cells, self.permissions), self._caption())
         return table + (self.policy.to_html() if self.denied else "")
+
+
+def _cells(one: Permission) -> tuple[str, ...]:
+    action = one.action + ("" if one.is_required else " (optional)")
+    lost = "" if one.verdict is Verdict.ALLOWED else one.disables
+    return _TICKS[one.verdict], action, one.resource, lost, one.reason
 
 
 def check(prober: Prober, read: Sequence[StreamArn], write: Sequence[StreamArn]) -> PermissionReport:
@@ -350,15 +366,15 @@ def stream_arns(prober: Prober, region: str, name: str, streams: Iterable[str]) 
     if isinstance(streams, str) or not isinstance(streams, Iterable):
         raise ConfigError(f"{name}={streams!r} is not a list of streams", hint=f'give {name}=["orders"]')
     given = [StreamArn.parse(one, region) if str(one).startswith("arn:") else check_stream_name(one) for one in streams]
-    found: list[StreamArn] = []
-    for one in dict.fromkeys(given):
-        arn = prober.stream_arn(one) if isinstance(one, str) else str(one)
-        if arn is None:
-            raise ConfigError(
-                f"the account of stream {one!r} is not known", hint="give the ARN of the stream, or sts_endpoint_url="
-            )
-        found.append(StreamArn.parse(arn, region))
-    return found
+    return [StreamArn.parse(_arn_of(prober, one), region) for one in dict.fromkeys(given)]
+
+
+def _arn_of(prober: Prober, stream: StreamArn | str) -> str:
+    arn = prober.stream_arn(stream) if isinstance(stream, str) else str(stream)
+    if arn is None:
+        what = f"the account of stream {stream!r} is not known"
+        raise ConfigError(what, hint="give the ARN of the stream, or sts_endpoint_url=")
+    return arn
 
 
 def _ask(
@@ -372,5 +388,5 @@ def _ask(
         if not error.retryable and not isinstance(error, StreamNotFound):
             raise
         verdict, reason = Verdict.UNKNOWN, error.message
-    name = f"{SERVICE_OF.get(action, 'kinesis')}:{action}"
-    return Permission(name, resource or str(arn or "*"), verdict, is_required, _DISABLES[action], reason)
+    resource = resource or str(arn or "*")
+    return Permission(full_name(action), resource, verdict, is_required, _DISABLES[action], reason)

@@ -14,7 +14,8 @@ import tomllib
 import uuid
 import warnings
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kinesis_nb.access.config import Proxy, SourceConfig
 from kinesis_nb.access.credentials import AwsInstance, Profile, Secret, StaticCredentials, StsRole
@@ -149,45 +150,48 @@ def _check_trusted(name: str, path: Path, file: os.stat_result) -> None:
         return
     folders = [(one, one.lstat()) for one in (path.parent, path.parent.parent)]
     for place, found in ((path, file), *folders):
-        what = "file" if place == path else "folder"
-        if what == "folder" and not stat.S_ISDIR(found.st_mode):
+        if place != path and not stat.S_ISDIR(found.st_mode):
             raise ConfigError(f"{place} is not a folder of yours", hint="remove the link at that place")
-        if found.st_uid not in {os.getuid(), 0}:
-            raise ConfigError(
-                f"the {what} of source {name!r} belongs to another user", hint=f"check it, then chown $USER {place}"
-            )
-        if found.st_mode & 0o022:
-            mode = "600" if what == "file" else "700"
-            raise ConfigError(
-                f"others may write the {what} of source {name!r}", hint=f"check it, then chmod {mode} {place}"
-            )
+        _check_rights(f"the {'file' if place == path else 'folder'} of source {name!r}", place, found)
+
+
+def _check_rights(what: str, place: Path, found: os.stat_result) -> None:
+    if found.st_uid not in {os.getuid(), 0}:
+        raise ConfigError(f"{what} belongs to another user", hint=f"check it, then chown $USER {place}")
+    if found.st_mode & 0o022:
+        mode = "700" if stat.S_ISDIR(found.st_mode) else "600"
+        raise ConfigError(f"others may write {what}", hint=f"check it, then chmod {mode} {place}")
 
 
 def _to_toml(config: SourceConfig, secrets: Mapping[str, Secret], secrets_of: str) -> str:
+    settings = _settings(config) | {"secrets": list(secrets), _SECRETS_OF: secrets_of}
+    tables = {"": settings, "auth": _auth(config), "sts_role": asdict(config.sts_role) if config.sts_role else {}}
+    lines = ["# A source of kinesis_nb. Secrets are not in here."]
+    for name, table in tables.items():
+        lines += [f"\n[{name}]"] if name and table else []
+        lines += [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _settings(config: SourceConfig) -> dict[str, object]:
     options: dict[str, object] = {name: getattr(config, name) for name in _SETTINGS}
     if not isinstance(config.agents, str):  # a client of Dask is of this process
         options["agents"] = None
     if config.proxy:
         options |= {"proxy": config.proxy.address, "proxy_user": config.proxy.user}
-    tables: dict[str, dict[str, object]] = {"": options | {"secrets": list(secrets), _SECRETS_OF: secrets_of}}
-    if isinstance(config.auth, StaticCredentials):
-        tables["auth"] = {"access_key_id": config.auth.access_key_id}
-    elif isinstance(config.auth, Profile):
-        tables["auth"] = {"profile": config.auth.name}
-    elif isinstance(config.auth, AwsInstance):
-        tables["auth"] = {"instance": True}
-    if role := config.sts_role:
-        tables["sts_role"] = {
-            "role_arn": role.role_arn,
-            "session_name": role.session_name,
-            "duration": role.duration,
-            "external_id": role.external_id,
-        }
-    lines = ["# A source of kinesis_nb. Secrets are not in here."]
-    for name, table in tables.items():
-        lines += [f"\n[{name}]"] if name else []
-        lines += [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
-    return "\n".join(lines) + "\n"
+    return options
+
+
+def _auth(config: SourceConfig) -> dict[str, object]:
+    match config.auth:
+        case StaticCredentials() as keys:
+            return {"access_key_id": keys.access_key_id}
+        case Profile() as profile:
+            return {"profile": profile.name}
+        case AwsInstance():
+            return {"instance": True}
+        case _:
+            return {}
 
 
 def _toml(value: object) -> str:
@@ -197,11 +201,11 @@ def _toml(value: object) -> str:
 
 def _from_toml(
     name: str, saved: dict[str, Any], overridden: Collection[str], given: Mapping[str, Secret] | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     secrets, auth, role = saved.pop("secrets"), saved.pop("auth", None), saved.pop("sts_role", None)
     ring = _Ring(name, saved.pop(_SECRETS_OF, ""))
     address, user = saved.pop("proxy", None), saved.pop("proxy_user", "")
-    options: dict[str, Any] = {key: saved[key] for key in _SETTINGS if key in saved}
+    options: dict[str, object] = {key: saved[key] for key in _SETTINGS if key in saved}
     if auth and "auth" not in overridden:
         if "profile" in auth:
             options["auth"] = Profile(auth["profile"])
@@ -275,7 +279,9 @@ class _Ring:
 
     def drop(self, kinds: Iterable[str]) -> None:
         """Remove secrets that nothing refers to any more."""
-        for kind in kinds if self._keyring else ():
+        if self._keyring is None:
+            return
+        for kind in kinds:
             with suppress(Exception):  # it was not there
                 self._keyring.delete_password(_SERVICE, self._entry(kind))
 
@@ -306,7 +312,17 @@ def _ask(prompt: str) -> str:
         return ""
 
 
-def _keyring() -> Any:
+class _Keyring(Protocol):
+    """What we use of the module of that name."""
+
+    def set_password(self, service_name: str, username: str, password: str) -> None: ...
+
+    def get_password(self, service_name: str, username: str) -> str | None: ...
+
+    def delete_password(self, service_name: str, username: str) -> None: ...
+
+
+def _keyring() -> _Keyring | None:
     """Return the keyring module if the system has a real one: not the one that fails, not one that is a plain file."""
     try:
         import keyring

@@ -11,7 +11,7 @@ import threading
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from kinesis_nb.agents import certificates
 from kinesis_nb.core.halt import holding
@@ -20,7 +20,7 @@ from kinesis_nb.core.process import of_one_process
 from kinesis_nb.errors import AgentError, ConfigError, KinesisError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from distributed import Client, Future
 
@@ -33,9 +33,17 @@ CALL_SECONDS = 20.0
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _lock = threading.Lock()  # guards _clients; held while one connects
-_clients: dict[str, Any] = {}  # by address; each a ClosingClient, a class that exists only where Dask is installed
+_clients: dict[str, Client] = {}  # by address
+
+
+class _Identity(TypedDict):
+    """What a scheduler says about itself, and about its workers by their addresses."""
+
+    address: str
+    workers: dict[str, object]
 
 
 @of_one_process
@@ -74,24 +82,27 @@ class Cluster:
         """
         from kinesis_nb.agents.job_registry import JobRegistry
 
-        ours = {"kinesis-nb": importlib.metadata.version("kinesis-nb"), "Python": platform.python_version()}
-        with self._translated("did not return the versions of the agents"):
-            # functions of the standard library: they are pickled by name, so any worker can run them
-            workers = _responses(self.run(platform.python_version))
-            theirs = _responses(self.run(importlib.metadata.version, "kinesis-nb"))
+        workers, theirs = self._versions()
         if not workers:
-            raise AgentError(
-                f"no agent is connected to {self.address}", hint="start one: kinesis-nb agent --scheduler …"
-            )
-        for name, found in (("Python", workers), ("kinesis-nb", theirs)):
-            for address, version in found.items():
-                _compare(name, ours[name], version if isinstance(version, str) else "none", address)
+            hint = "start one: kinesis-nb agent --scheduler …"
+            raise AgentError(f"no agent is connected to {self.address}", hint=hint)
+        _compare_all("Python", platform.python_version(), workers)
+        _compare_all("kinesis-nb", importlib.metadata.version("kinesis-nb"), theirs)
         with self._translated("did not accept the job registry"):
             self.client.register_plugin(JobRegistry())
         return sorted(workers)
 
+    def _versions(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
+        """Return the versions of Python and of this package, by the addresses of the agents."""
+        with self._translated("did not return the versions of the agents"):
+            # functions of the standard library: they are pickled by name, so any worker can run them
+            workers = _responses(self.run(platform.python_version))
+            return workers, _responses(self.run(importlib.metadata.version, "kinesis-nb"))
+
     @apart
-    def run(self, function: Callable[..., Any], *args: Any, agents: Sequence[str] | None = None) -> dict[str, Any]:
+    def run(
+        self, function: Callable[..., T], *args: object, agents: Sequence[str] | None = None
+    ) -> dict[str, T | BaseException]:
         """RegistryCall a function in every agent, or in some; return the results, or the exceptions, by address."""
         client: Any = self.client
         call = client._run  # noqa: SLF001 - run() itself waits forever for an agent that hangs
@@ -123,7 +134,7 @@ class Cluster:
         return sorted(self._identity(-1)["workers"])
 
     @apart
-    def _identity(self, agents: int) -> dict[str, Any]:
+    def _identity(self, agents: int) -> _Identity:
         """Return what the scheduler says about itself and some agents.
 
         Not by the client's scheduler_info(): that is a cache, which the client itself refreshes without the agents.
@@ -135,9 +146,7 @@ class Cluster:
         """
         with self._translated("was not found"):
             client: Any = self.client
-            found: dict[str, Any] = client.sync(
-                client.scheduler.identity, n_workers=agents, callback_timeout=CALL_SECONDS
-            )
+            found: _Identity = client.sync(client.scheduler.identity, n_workers=agents, callback_timeout=CALL_SECONDS)
         return found
 
     def submit(self, task: PartTask, place: str) -> Future[bytes]:
@@ -169,7 +178,7 @@ class Cluster:
 
 
 @cache
-def _closing_client() -> type[Any]:
+def _closing_client() -> type[Client]:
     from distributed import Client
 
     class ClosingClient(Client):
@@ -179,19 +188,20 @@ def _closing_client() -> type[Any]:
         that this very thread holds.
         """
 
-        def start(self, **kwargs: Any) -> None:
+        def start(self, **kwargs: object) -> None:
             try:
                 super().start(**kwargs)
             except BaseException:
-                self.end()
+                _end(self)
                 raise
 
-        def end(self) -> None:
-            """Close it, and end its thread, which Dask leaves running when it has closed the client by itself."""
-            self.close()
-            self._loop_runner.stop()
-
     return ClosingClient
+
+
+def _end(client: Client) -> None:
+    """Close a client, and end its thread, which Dask leaves running when it has closed it by itself."""
+    client.close()
+    client._loop_runner.stop()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 @apart
@@ -199,12 +209,12 @@ def _connect(address: str) -> Client:
     with holding(_lock):
         known = _clients.get(address)
         if known is not None and known.status in ("running", "connecting"):
-            return cast("Client", known)
+            return known
         if known is not None:
-            known.end()
+            _end(known)
         place, security = certificates.resolve(address)
         try:
-            client: Client = _closing_client()(
+            client = _closing_client()(
                 place, security=security, timeout=CONNECT_SECONDS, set_as_default=False, name="kinesis_nb"
             )
         except TypeError as error:  # what Dask raises when it has no certificates for tls://
@@ -246,9 +256,14 @@ def _is_relative(path: object) -> bool:
     return bool(text) and "://" not in text and not Path(text).expanduser().is_absolute()
 
 
-def _responses(found: dict[str, Any]) -> dict[str, Any]:
+def _responses(found: dict[str, T | BaseException]) -> dict[str, T | BaseException]:
     """Return what agents returned, without the agents that are gone or hang: they are no reason to refuse a job."""
     return {address: result for address, result in found.items() if not isinstance(result, OSError)}
+
+
+def _compare_all(name: str, ours: str, theirs: Mapping[str, object]) -> None:
+    for address, version in theirs.items():
+        _compare(name, ours, version if isinstance(version, str) else "none", address)
 
 
 def _compare(name: str, ours: str, theirs: str, address: str) -> None:

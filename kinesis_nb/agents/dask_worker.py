@@ -34,14 +34,17 @@ class AutonomousWorker(Worker):
             leave()
             await self._wait_for_parts(LEAVE_SECONDS)
         elif reason == LOST and has_parts() and self.nanny:
-            log.warning("the scheduler is gone; %s continues without it", self.name)
-            self.periodic_callbacks["heartbeat"].stop()  # a new scheduler would say that it does not know this worker
-            metrics.stop()  # the port is for the next worker
-            async with self.rpc(cast("str", self.nanny)) as nanny:
-                await nanny.close_gracefully(reason=reason)  # not to be replaced: the agent starts the next worker
-            await self._wait_for_parts()
+            await self._continue_alone(cast("str", self.nanny))
         kwargs["reason"] = reason
         return await super().close(*args, **kwargs)
+
+    async def _continue_alone(self, address: str) -> None:
+        log.warning("the scheduler is gone; %s continues without it", self.name)
+        self.periodic_callbacks["heartbeat"].stop()  # a new scheduler would say that it does not know this worker
+        metrics.stop()  # the port is for the next worker
+        async with self.rpc(address) as nanny:
+            await nanny.close_gracefully(reason=LOST)  # not to be replaced: the agent starts the next worker
+        await self._wait_for_parts()
 
     async def _wait_for_parts(self, seconds: float = float("inf")) -> None:
         loop = asyncio.get_running_loop()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kinesis_nb.agents.protocol import JobSnapshot, PartSnapshot
     from kinesis_nb.core.arguments import Seconds
     from kinesis_nb.exporting.streaming import StreamingExportStatus
+    from kinesis_nb.reading.consumer import ConsumerStats
     from kinesis_nb.table.storage import Storage
     from kinesis_nb.table.verify import TableCheck
 
@@ -204,21 +205,12 @@ def _lines(part: PartStatus) -> list[tuple[object, ...]]:
     if not shards:
         rows = getattr(status, "rows", None)
         return [(part.number, part.agent, "", state, None, rows, None, commits, error, part.maintenance)]
-    return [
-        (
-            part.number,
-            part.agent,
-            shard.shard_id,
-            shard.state.value,
-            shard.millis_behind_latest,
-            shard.records,
-            round(shard.rate, 1),
-            commits,
-            shard.error or error,
-            part.maintenance,
-        )
-        for shard in shards
-    ]
+    return [_shard_line(part, shard, commits, error) for shard in shards]
+
+
+def _shard_line(part: PartStatus, shard: ConsumerStats, commits: int | None, error: str) -> tuple[object, ...]:
+    progress = (shard.state.value, shard.millis_behind_latest, shard.records, round(shard.rate, 1))
+    return part.number, part.agent, shard.shard_id, *progress, commits, shard.error or error, part.maintenance
 
 
 @of_one_process

@@ -42,9 +42,10 @@ from kinesis_nb.agents.protocol import (
 from kinesis_nb.agents.states import JobEvent, JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from distributed import Scheduler
+    from distributed.scheduler import WorkerState
 
     from kinesis_nb.agents.protocol import AgentInfo, JobSnapshot, NewJob, PartReport
 
@@ -87,7 +88,7 @@ class JobRegistry(SchedulerPlugin):
         self._worker_names: dict[str, str] = {str(one.address): str(one.name) for one in scheduler.workers.values()}
         self._heartbeats = HeartbeatMonitor(self._clock, STALL_SECONDS)
         self._lost: set[str] = set()  # workers that are being removed
-        handlers: dict[str, Callable[..., Any]] = {
+        handlers: dict[str, Callable[..., Awaitable[bytes]]] = {
             REGISTER.handler: REGISTER.served_by(self.register),
             HOLD.handler: HOLD.served_by(self.hold),
             WITHDRAW.handler: WITHDRAW.served_by(self.withdraw),
@@ -249,6 +250,9 @@ class JobRegistry(SchedulerPlugin):
             is_leaving = self._scheduler.workers[part.agent].status == Status.closing_gracefully
             return Instruction.HAND_OVER if is_leaving or running else Instruction.CONTINUE
         # 3. otherwise a part moves only to even out the load, and not again at once
+        return self._even_out(record, key, part, running)
+
+    def _even_out(self, record: JobRecord, key: str, part: PartRecord, running: dict[str, WorkerState]) -> Instruction:
         if self._clock() - part.began < SETTLE_SECONDS:
             return Instruction.CONTINUE
         places = {name: other.next_agent or other.agent for name, other in record.parts.items() if not other.over}
@@ -324,9 +328,7 @@ class JobRegistry(SchedulerPlugin):
 
     async def sweep(self) -> None:
         """Take the parts from agents that are silent, and give up jobs that never came; called periodically."""
-        for job, record in self._jobs.items():
-            if record.state is JobState.SUBMITTED and self._clock() - record.opened > FORGET_SECONDS:
-                self.withdraw(Withdrawal(job, record.job.run, "its client ended too early; start it again"))
+        self._give_up_unsubmitted()
         signs = {worker.address: worker.last_seen for worker in self._scheduler.workers.values()}
         silent = self._heartbeats.silent_seconds(signs)
         for worker in list(self._scheduler.workers.values()):
@@ -336,17 +338,25 @@ class JobRegistry(SchedulerPlugin):
                 continue
             for job in jobs:
                 self._jobs[job].note(f"{worker.name} was silent for {ttl:g} s")
-            self._lost.add(worker.address)
-            try:
-                await self._scheduler.remove_worker(worker.address, stimulus_id=f"{NAME}-{worker.address}")
-            finally:
-                self._lost.discard(worker.address)
+            await self._remove(worker.address)
+
+    def _give_up_unsubmitted(self) -> None:
+        for job, record in self._jobs.items():
+            if record.state is JobState.SUBMITTED and self._clock() - record.opened > FORGET_SECONDS:
+                self.withdraw(Withdrawal(job, record.job.run, "its client ended too early; start it again"))
+
+    async def _remove(self, worker: str) -> None:
+        self._lost.add(worker)
+        try:
+            await self._scheduler.remove_worker(worker, stimulus_id=f"{NAME}-{worker}")
+        finally:
+            self._lost.discard(worker)
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Learn the name of an agent's worker; called by the scheduler."""
         self._worker_names[worker] = str(scheduler.workers[worker].name)
 
-    def remove_worker(self, scheduler: Scheduler, worker: str, *, stimulus_id: str, **kwargs: Any) -> None:
+    def remove_worker(self, scheduler: Scheduler, worker: str, *, stimulus_id: str, **kwargs: object) -> None:
         """Free the maintenance windows of an agent that is gone; called by the scheduler."""
         self.leave(self._worker_names.pop(worker, ""))  # an agent that lives joins again within a second
 

@@ -47,10 +47,7 @@ class MaintenanceWindow:
         except (ValueError, zoneinfo.ZoneInfoNotFoundError):
             hint = 'write a day, a time from and to, and a time zone: "Sun 03:00-03:05 UTC"'
             raise ConfigError(f"{text!r} is not a valid maintenance window", hint=hint) from None
-        length = datetime.combine(date.min, end) - datetime.combine(date.min, begin)
-        if length <= timedelta(0):
-            length += timedelta(days=1)
-        return cls(text.strip(), day, begin, length, zone or "UTC")
+        return cls(text.strip(), day, begin, _length(begin, end), zone or "UTC")
 
     def _days(self, now: datetime, days: int) -> Iterator[tuple[datetime, datetime]]:
         zone = zoneinfo.ZoneInfo(self.zone)
@@ -73,6 +70,12 @@ class MaintenanceWindow:
 
     def __str__(self) -> str:
         return self.text
+
+
+def _length(begin: time, end: time) -> timedelta:
+    """Return how long it is from a time of day to the next time that it is another."""
+    length = datetime.combine(date.min, end) - datetime.combine(date.min, begin)
+    return length if length > timedelta(0) else length + timedelta(days=1)
 
 
 def next_window(windows: Iterable[MaintenanceWindow], now: datetime) -> tuple[datetime, datetime] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from kinesis_nb.access.config import is_loopback
@@ -12,9 +12,14 @@ from kinesis_nb.agents.parts import syncs_here
 from kinesis_nb.errors import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+    from wsgiref.simple_server import WSGIServer
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from prometheus_client import CollectorRegistry
+    from prometheus_client.core import GaugeMetricFamily
+
+    from kinesis_nb.syncing.status import SyncStatus
 
 _GAUGES = {
     "rows": "rows committed by this agent since it took over the part",
@@ -23,7 +28,7 @@ _GAUGES = {
 }
 
 
-_servers: list[Any] = []  # at most one
+_servers: list[WSGIServer] = []  # at most one
 
 
 def serve(port: int, host: str) -> None:
@@ -38,8 +43,7 @@ def serve(port: int, host: str) -> None:
     from prometheus_client import start_http_server
 
     server, _ = start_http_server(port, host, found)
-    app: Any = server.get_app()
-    server.set_app(guarded(app, host))
+    server.set_app(guarded(cast("WSGIApplication", server.get_app()), host))
     _servers.append(server)
 
 
@@ -51,12 +55,10 @@ def stop() -> None:
         server.server_close()
 
 
-def guarded(
-    app: Callable[..., Iterable[bytes]], listens_at: str
-) -> Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]:
+def guarded(app: WSGIApplication, listens_at: str) -> WSGIApplication:
     """Return a WSGI app that refuses requests of web pages, also of those whose own name resolves to this machine."""
 
-    def respond(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if "HTTP_ORIGIN" in environ or not _is_ours(environ.get("HTTP_HOST", ""), listens_at):
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
             return [b"not for web pages, and only by the name or an address of this machine\n"]
@@ -98,22 +100,30 @@ def registry() -> CollectorRegistry:
 class _MetricsCollector:
     """Computes the metrics at each scrape."""
 
-    def collect(self) -> Iterator[Any]:
-        from prometheus_client.core import GaugeMetricFamily
-
+    def collect(self) -> Iterator[GaugeMetricFamily]:
         syncs = {key: (sync.stream, sync.status()) for key, sync in syncs_here().items()}
-        for name, what in _GAUGES.items():
-            gauge = GaugeMetricFamily(f"kinesis_nb_{name}", what, labels=("stream", "part"))
-            for key, (stream, status) in syncs.items():
-                gauge.add_metric((stream, key), getattr(status, name))
-            yield gauge
-        lag = GaugeMetricFamily(
-            "kinesis_nb_lag_seconds", "how far a shard is behind the tip of the stream", labels=("stream", "shard")
-        )
-        rate = GaugeMetricFamily("kinesis_nb_rows_per_second", "recent rate of a shard", labels=("stream", "shard"))
-        for stream, status in syncs.values():
-            for shard in status.shards:
-                rate.add_metric((stream, shard.shard_id), shard.rate)
-                if shard.millis_behind_latest is not None:
-                    lag.add_metric((stream, shard.shard_id), shard.millis_behind_latest / 1000)
-        yield from (lag, rate)
+        yield from _of_parts(syncs)
+        yield from _of_shards(syncs.values())
+
+
+def _of_parts(syncs: Mapping[str, tuple[str, SyncStatus]]) -> Iterator[GaugeMetricFamily]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    for name, what in _GAUGES.items():
+        gauge = GaugeMetricFamily(f"kinesis_nb_{name}", what, labels=("stream", "part"))
+        for key, (stream, status) in syncs.items():
+            gauge.add_metric((stream, key), getattr(status, name))
+        yield gauge
+
+
+def _of_shards(syncs: Iterable[tuple[str, SyncStatus]]) -> Iterator[GaugeMetricFamily]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    labels, behind = ("stream", "shard"), "how far a shard is behind the tip of the stream"
+    lag = GaugeMetricFamily("kinesis_nb_lag_seconds", behind, labels=labels)
+    rate = GaugeMetricFamily("kinesis_nb_rows_per_second", "recent rate of a shard", labels=labels)
+    for stream, shard in ((stream, shard) for stream, status in syncs for shard in status.shards):
+        rate.add_metric((stream, shard.shard_id), shard.rate)
+        if shard.millis_behind_latest is not None:
+            lag.add_metric((stream, shard.shard_id), shard.millis_behind_latest / 1000)
+    yield from (lag, rate)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
@@ -238,7 +238,7 @@ class RegistryCall(Generic[Q, R]):
 
         return handler
 
-    async def send(self, scheduler: Any, request: Q) -> R:
+    async def send(self, scheduler: object, request: Q) -> R:
         """Make the call.
 
         Parameters

@@ -6,7 +6,7 @@ import pickle
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kinesis_nb.agents.protocol import REPORT, Instruction, PartReport
 from kinesis_nb.errors import Fenced, TableError
@@ -60,7 +60,7 @@ class RegistryClient:
 
         if _leaving.is_set():
             return Instruction.HAND_OVER
-        worker: Any = self._worker
+        worker = self._worker
         if worker.status in (Status.closed, Status.failed, Status.closing):
             return Instruction.NOT_YOURS
         message = PartReport(

@@ -49,7 +49,12 @@ class AgentRunner:
                 "a sync on agents does not accept end=: it runs until it is stopped",
                 hint="leave end= out, or sync without agents=",
             )
-        spec = SyncSpec(
+        spec = self._sync_spec(call)
+        submit(self.cluster, spec, call.table)
+        return AgentSync(self.cluster, spec, call.storage)
+
+    def _sync_spec(self, call: SyncCall) -> SyncSpec:
+        return SyncSpec(
             PortableSettings(self._config, call.storage_options),
             self._connect,
             call.stream,
@@ -60,8 +65,6 @@ class AgentRunner:
             call.foreign,
             call.selection,
         )
-        submit(self.cluster, spec, call.table)
-        return AgentSync(self.cluster, spec, call.storage)
 
     def export_stream(self, call: ExportCall) -> AgentExport:
         """Submit a streaming export, unless the same one is running."""

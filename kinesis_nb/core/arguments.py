@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, ParamSpec, TypeVar, cast, get_args, get_origin
+from typing import Literal, ParamSpec, TypeVar, cast, get_args, get_origin
 
 from kinesis_nb.core import types
 from kinesis_nb.errors import ConfigError, UnknownOption, closest
@@ -51,7 +51,7 @@ def default(value: R) -> R:
     return cast("R", _Default(value))
 
 
-def given(options: dict[str, Any]) -> dict[str, Any]:
+def given(options: dict[str, R]) -> dict[str, R]:
     """Return the options that were given by the caller."""
     return {name: value for name, value in options.items() if not isinstance(value, _Default)}
 
@@ -69,22 +69,26 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs:
             if name not in known:
-                raise UnknownOption(
-                    f"{function.__name__}() has no option {name!r}",
-                    hint=closest(name, known) or f"its options are {', '.join(known)}",
-                )
+                raise _unknown(function.__name__, name, known)
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            shown = ", ".join(str(signature.parameters[name]).partition(":")[0].partition("=")[0] for name in known)
-            raise UnknownOption(
-                f"{function.__name__}(): {error}", hint=f"call it as {function.__name__}({shown})"
-            ) from None
+            hint = f"call it as {function.__name__}({_shown(signature, known)})"
+            raise UnknownOption(f"{function.__name__}(): {error}", hint=hint) from None
         for name in bound.arguments.keys() & expected.keys():
             bound.arguments[name] = expected[name](bound.arguments[name])
         return function(*bound.args, **bound.kwargs)
 
     return call
+
+
+def _unknown(function: str, name: str, known: Sequence[str]) -> UnknownOption:
+    hint = closest(name, known) or f"its options are {', '.join(known)}"
+    return UnknownOption(f"{function}() has no option {name!r}", hint=hint)
+
+
+def _shown(signature: inspect.Signature, names: Iterable[str]) -> str:
+    return ", ".join(str(signature.parameters[name]).partition(":")[0].partition("=")[0] for name in names)
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -122,17 +126,17 @@ def _alternatives(annotation: object) -> list[str]:
     return _FUNCTION.sub("Callable", annotation).split(" | ") if isinstance(annotation, str) else []
 
 
-def _check(name: str, kinds: list[str]) -> Callable[[Any], Any]:
+def _check(name: str, kinds: list[str]) -> Callable[[object], object]:
     choices = [choice for kind in kinds for choice in _CHOICES.get(kind, ())]
+    wanted = " or ".join(_KINDS[kind][0] for kind in kinds if kind != "None")
 
-    def check(value: Any) -> Any:
+    def check(value: object) -> object:
         for kind in kinds:
             if (found := _KINDS[kind][1](value)) is not _WRONG:
                 if choices and isinstance(found, str):
                     check_choice(name, found, choices)
                 return found
-        hint = " or ".join(_KINDS[kind][0] for kind in kinds if kind != "None")
-        raise ConfigError(f"{name}= does not accept {_described(value)}", hint=f"give {hint}")
+        raise ConfigError(f"{name}= does not accept {_described(value)}", hint=f"give {wanted}")
 
     return check
 
@@ -218,7 +222,7 @@ def _texts(value: object) -> object:
 _CHOICES: dict[str, tuple[str, ...]] = {
     name: get_args(alias) for name, alias in vars(types).items() if get_origin(alias) is Literal
 }
-_KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+_KINDS: dict[str, tuple[str, Callable[[object], object]]] = {
     "None": ("None", _none),
     "bool": ("True or False", _bool),
     "int": ("a whole number", _int),

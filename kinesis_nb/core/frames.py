@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import numpy as np
+    import numpy.typing as npt
     import pandas as pd
     import polars as pl
 
@@ -63,7 +64,7 @@ class Record(NamedTuple):
     Examples
     --------
     >>> import kinesis_nb as kn
-    >>> first = kn.demo().read("orders", limit=1, progress=False)[0]
+    >>> first = kn.demo().read("orders", progress=False)[0]
     >>> first.partition_key, first.sub_sequence_number
     ('Barbara', 0)
     """
@@ -219,7 +220,7 @@ def as_arrow(frame: pl.DataFrame) -> pa.Table:
     return pa.concat_tables(piece.to_arrow(compat_level=newest).cast(SCHEMA) for piece in pieces)
 
 
-def take_rows(table: pa.Table, order: np.ndarray[Any, Any]) -> pa.Table:
+def take_rows(table: pa.Table, order: npt.NDArray[np.int64]) -> pa.Table:
     """Return rows in another order, with the columns of `SCHEMA`, in chunks as :func:`as_arrow` makes them."""
     wide = {"string": pa.large_string(), "binary": pa.large_binary()}  # for more than 2 GiB of text in one chunk
     large = pa.schema([column.with_type(wide.get(str(column.type), column.type)) for column in SCHEMA])
@@ -228,7 +229,7 @@ def take_rows(table: pa.Table, order: np.ndarray[Any, Any]) -> pa.Table:
     return pa.concat_tables([table.slice(*piece).cast(SCHEMA) for piece in _pieces(sizes.to_numpy())])
 
 
-def _pieces(sizes: np.ndarray[Any, Any]) -> list[tuple[int, int]]:
+def _pieces(sizes: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     """Return where each chunk starts and how many rows it has, by how many bytes each row has."""
     ends = sizes.cumsum()
     chunks = 1 + (int(ends[-1]) // CHUNK_BYTES if len(ends) else 0)
@@ -248,7 +249,7 @@ def in_range(rows: pa.RecordBatch, start: datetime | None, end: datetime | None)
     return rows
 
 
-def as_frame(given: Any) -> Any:
+def as_frame(given: object) -> object:
     """Return a single column as a frame of it, named ``value`` if it has no name; anything else as it is."""
     polars, pandas = sys.modules.get("polars"), sys.modules.get("pandas")
     if polars is not None and isinstance(given, polars.Series):
@@ -256,6 +257,12 @@ def as_frame(given: Any) -> Any:
     if pandas is not None and isinstance(given, pandas.Series):
         return given.to_frame("value" if given.name is None else given.name)
     return pa.table({"value": given}) if isinstance(given, pa.Array | pa.ChunkedArray) else given
+
+
+def is_pandas(given: object) -> TypeGuard[pd.DataFrame]:
+    """Whether this is a DataFrame of pandas, which is not imported to find out."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(given, pandas.DataFrame)
 
 
 @cache

@@ -83,12 +83,7 @@ class StreamArn:
         """Parse an ARN; raise ConfigError when it is not valid, or names another region than the source's."""
         match = _STREAM_ARN.fullmatch(str(arn))
         if match is None:
-            looks = "it looks like arn:aws:kinesis:us-east-1:123456789012:stream/orders"
-            is_name = isinstance(arn, str) and _STREAM.fullmatch(arn)
-            raise ConfigError(
-                f"{arn!r} is not the ARN of a stream",
-                hint=f'explore("{arn}").summary.arn of the source is its ARN' if is_name else looks,
-            )
+            raise _not_an_arn(arn)
         found = cls(**match.groupdict())
         if found.region != region:
             raise ConfigError(
@@ -99,3 +94,10 @@ class StreamArn:
 
     def __str__(self) -> str:
         return f"arn:{self.partition}:kinesis:{self.region}:{self.account}:stream/{self.stream}"
+
+
+def _not_an_arn(given: object) -> ConfigError:
+    looks = "it looks like arn:aws:kinesis:us-east-1:123456789012:stream/orders"
+    is_name = isinstance(given, str) and _STREAM.fullmatch(given)
+    hint = f'explore("{given}").summary.arn of the source is its ARN' if is_name else looks
+    return ConfigError(f"{given!r} is not the ARN of a stream", hint=hint)

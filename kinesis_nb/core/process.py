@@ -44,6 +44,12 @@ def of_one_process(cls: type[T]) -> type[T]:
         object.__setattr__(self, "_process", os.getpid())
         made(self, *args, **kwargs)
 
+    _check_members(cls)
+    cls.__init__ = init  # type: ignore[method-assign]
+    return cls
+
+
+def _check_members(cls: type) -> None:
     for name, member in list(vars(cls).items()):
         if name.startswith("_") and name not in _SPECIAL:
             continue
@@ -51,8 +57,6 @@ def of_one_process(cls: type[T]) -> type[T]:
             setattr(cls, name, property(_checked(member.fget), member.fset, member.fdel, member.__doc__))
         elif inspect.isfunction(member):
             setattr(cls, name, _checked(member))
-    cls.__init__ = init  # type: ignore[method-assign]
-    return cls
 
 
 def _checked(method: Callable[..., object]) -> Callable[..., object]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COLUMNS = [name for name in SCHEMA.names if name != "foundry_ingestion_timestamp"]  # that one comes with the commit
 MOST_SHOWN = 300  # characters of an expression, in a message
+_LET_NULL = "nothing is lost. Let it give null for such rows, as cast(…, strict=False) does, and sync into a new place"
 _ONE_TABLE = "a table keeps the selection that it was made with: give the same options, or a new place"
 
 
@@ -122,11 +123,8 @@ class Selection:
         try:
             kept = pl.DataFrame(rows.select(columns)).with_columns(mask.alias("kept"))["kept"]
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            raise ConfigError(
-                f"where= fails on rows of {rows['shard_id'][0]}: {str(error).splitlines()[0]}",
-                hint="nothing is lost. Let it give null for such rows, as cast(…, strict=False) does, and sync into a"
-                " new place",
-            ) from error
+            what = f"where= fails on rows of {rows['shard_id'][0]}: {str(error).splitlines()[0]}"
+            raise ConfigError(what, hint=_LET_NULL) from error
         return rows.filter(kept.to_arrow())
 
     def check_listed(self, stream: str, listing: Iterable[Shard]) -> None:
@@ -177,18 +175,22 @@ def check_same(recorded: str, wanted: str, uri: str) -> None:
         return
     found, given = (json.loads(text or "{}") for text in (recorded, wanted))
     versions = found.pop("polars", None), given.pop("polars", None)
-    is_comparable = None in versions or versions[0] == versions[1]
-    if not is_comparable:
-        texts = [(one.pop("digest"), one.pop("where"))[1] for one in (found, given)]
-        if found == given and texts[0] != texts[1]:
-            warn(
-                f"{uri} was made with where={texts[0]} by polars {versions[0]}; this call's where={texts[1]}"
-                " cannot be compared with it, and is assumed to mean the same"
-            )
+    if None not in versions and versions[0] != versions[1]:
+        _leave_out_where(found, given, uri, versions[0])
     if found != given:
         shown = _as_arguments(json.loads(recorded or "{}")), _as_arguments(json.loads(wanted or "{}"))
         differs = "" if shown[0] != shown[1] else ", which differs in what is not shown"
         raise TableError(f"{uri} keeps {shown[0]}, and this call asks for {shown[1]}{differs}", hint=_ONE_TABLE)
+
+
+def _leave_out_where(found: dict[str, object], given: dict[str, object], uri: str, version: str) -> None:
+    """Take the expressions out of two selections; warn where they alone do not look the same."""
+    texts = [(one.pop("digest"), one.pop("where"))[1] for one in (found, given)]
+    if found == given and texts[0] != texts[1]:
+        warn(
+            f"{uri} was made with where={texts[0]} by polars {version}; this call's where={texts[1]}"
+            " cannot be compared with it, and is assumed to mean the same"
+        )
 
 
 def check_row_by_row(expression: pl.Expr) -> None:
@@ -201,15 +203,11 @@ def check_row_by_row(expression: pl.Expr) -> None:
         empty.lazy().filter(expression).explain()  # an unknown column, or a result other than true or false
         is_across = depends_on_other_rows(expression, empty)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise ConfigError(
-            f"where= cannot be applied: {str(error).splitlines()[0]}",
-            hint=f"a sync has the columns {', '.join(COLUMNS)} to choose by",
-        ) from error
+        what = f"where= cannot be applied: {str(error).splitlines()[0]}"
+        raise ConfigError(what, hint=f"a sync has the columns {', '.join(COLUMNS)} to choose by") from error
     if is_across:
-        raise ConfigError(
-            "where= looks across rows, and a sync filters batch by batch",
-            hint="keep the rows, and apply it to the table: sync.scan().filter(…)",
-        )
+        what = "where= looks across rows, and a sync filters batch by batch"
+        raise ConfigError(what, hint="keep the rows, and apply it to the table: sync.scan().filter(…)")
 
 
 def depends_on_other_rows(expression: pl.Expr, empty: pl.DataFrame) -> bool:

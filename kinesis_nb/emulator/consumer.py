@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Session(Protocol):
@@ -48,7 +48,7 @@ class Consumer:
         for subscription in self.subscriptions.values():
             subscription.close()
 
-    def describe(self, now_ms: int) -> dict[str, Any]:
+    def describe(self, now_ms: int) -> dict[str, object]:
         """Return the consumer as the API shows it."""
         return {
             "ConsumerName": self.name,

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from .consumer import Consumer
 from .errors import in_use, invalid, limit_exceeded, not_found
-from .regions import Params, Region, Reply, require_alone
+from .regions import Region, Reply, require_alone
 from .tags import set_tags
 from .tokens import Page, open_page, seal_page
 
 if TYPE_CHECKING:
+    from .protocol import Params
     from .streams import Stream
 
 _PER_STREAM = 20  # AWS: consumers of a provisioned or on-demand standard stream
@@ -49,12 +50,9 @@ def describe_consumer(region: Region, params: Params) -> Reply:
 
 def list_consumers(region: Region, params: Params) -> Reply:
     """Answer ListStreamConsumers."""
-    stream, now_ms, token, after = region.find(params), region.now_ms, params.get("NextToken"), ""
+    stream, now_ms = region.find(params), region.now_ms
     region.check_created(stream, params.get("StreamCreationTimestamp"))
-    if token is not None:
-        require_alone(params, "StreamCreationTimestamp")
-        page = open_page(region.account.sealer, token, "consumers", now_ms)
-        after = page.after if page.stream == stream.number else ""
+    after = _last_listed(region, stream, params)
     consumers = [stream.consumers[name] for name in sorted(stream.consumers) if name > after]
     shown = consumers[: min(params.get("MaxResults") or _PER_PAGE, _PER_PAGE)]
     reply: Reply = {"Consumers": [consumer.describe(now_ms) for consumer in shown]}
@@ -62,6 +60,15 @@ def list_consumers(region: Region, params: Params) -> Reply:
         page = Page(now_ms, "consumers", stream.number, shown[-1].name)
         reply["NextToken"] = seal_page(region.account.sealer, page)
     return reply
+
+
+def _last_listed(region: Region, stream: Stream, params: Params) -> str:
+    token = params.get("NextToken")
+    if token is None:
+        return ""
+    require_alone(params, "StreamCreationTimestamp")
+    page = open_page(region.account.sealer, token, "consumers", region.now_ms)
+    return page.after if page.stream == stream.number else ""
 
 
 def find_consumer(region: Region, params: Params) -> tuple[Stream, Consumer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import msgspec
@@ -12,7 +12,7 @@ from .errors import AwsError
 from .protocol import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
     from .protocol import EventSource
 
@@ -75,7 +75,7 @@ def _events(subscription: EventSource, pause: Callable[[float], bool]) -> Genera
             return
 
 
-def _shard_event(body: dict[str, Any]) -> bytes:
+def _shard_event(body: Mapping[str, object]) -> bytes:
     return event("SubscribeToShardEvent", msgspec.json.encode(body))
 
 

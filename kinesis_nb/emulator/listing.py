@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .errors import invalid, stream_not_found
-from .regions import Params, Region, Reply, require_alone
+from .regions import Region, Reply, require_alone
 from .resharding import SHARD_LIMIT, open_shard_count
 from .shards import Shard, describe_shard
 from .streams import HOUR_MS, Stream
 from .tokens import Page, open_page, seal_page
+
+if TYPE_CHECKING:
+    from .protocol import Params
 
 _STREAMS_PER_PAGE = 100  # AWS: default and most of ListStreams, and of shards in DescribeStream
 _SHARDS_PER_PAGE = 1000  # AWS: default and most of ListShards
@@ -20,10 +23,7 @@ _TAKES_TIMESTAMP = ("AT_TIMESTAMP", "FROM_TIMESTAMP")
 
 def list_streams(region: Region, params: Params) -> Reply:
     """Answer ListStreams."""
-    after = params.get("ExclusiveStartStreamName") or ""
-    if params.get("NextToken"):
-        after = open_page(region.account.sealer, params["NextToken"], "streams", region.now_ms).after
-    streams = [stream for stream in region.all_streams() if stream.name > after]
+    streams = _streams_after(region, _last_listed(region, params))
     shown = streams[: min(params.get("Limit") or _STREAMS_PER_PAGE, _STREAMS_PER_PAGE)]
     more = len(shown) < len(streams)
     reply: Reply = {
@@ -32,9 +32,18 @@ def list_streams(region: Region, params: Params) -> Reply:
         "StreamSummaries": [_summary(stream) for stream in shown],
     }
     if more:
-        page = Page(region.now_ms, "streams", 0, shown[-1].name)
-        reply["NextToken"] = seal_page(region.account.sealer, page)
+        reply["NextToken"] = seal_page(region.account.sealer, Page(region.now_ms, "streams", 0, shown[-1].name))
     return reply
+
+
+def _last_listed(region: Region, params: Params) -> str:
+    if params.get("NextToken"):
+        return open_page(region.account.sealer, params["NextToken"], "streams", region.now_ms).after
+    return params.get("ExclusiveStartStreamName") or ""
+
+
+def _streams_after(region: Region, name: str) -> list[Stream]:
+    return [stream for stream in region.all_streams() if stream.name > name]
 
 
 def describe_stream(region: Region, params: Params) -> Reply:
@@ -59,12 +68,18 @@ def describe_stream_summary(region: Region, params: Params) -> Reply:
         "OpenShardCount": len(stream.open_shards),
         "ConsumerCount": len(stream.consumers),
         "MaxRecordSizeInKiB": stream.max_record_kib,
+        **_on_demand(stream),
     }
-    if stream.mode == "ON_DEMAND":
-        description["RecordDistributionStrategy"] = stream.strategy
-    if stream.warm_mibps is not None:
-        description["WarmThroughput"] = {"TargetMiBps": stream.warm_mibps, "CurrentMiBps": stream.warm_mibps}
     return {"StreamDescriptionSummary": description}
+
+
+def _on_demand(stream: Stream) -> Reply:
+    found: Reply = {}
+    if stream.mode == "ON_DEMAND":
+        found["RecordDistributionStrategy"] = stream.strategy
+    if stream.warm_mibps is not None:
+        found["WarmThroughput"] = {"TargetMiBps": stream.warm_mibps, "CurrentMiBps": stream.warm_mibps}
+    return found
 
 
 def describe_limits(region: Region, _params: Params) -> Reply:
@@ -93,7 +108,7 @@ def list_shards(region: Region, params: Params) -> Reply:
     return reply
 
 
-def _begun(region: Region, params: Params) -> tuple[Stream, str, dict[str, Any]]:
+def _begun(region: Region, params: Params) -> tuple[Stream, str, Params]:
     if params.get("StreamName") is None and params.get("StreamARN") is None:
         raise invalid("Either NextToken or StreamName should be provided.")
     stream = region.find(params)
@@ -105,7 +120,7 @@ def _begun(region: Region, params: Params) -> tuple[Stream, str, dict[str, Any]]
     return stream, region.shard_id(stream, after) if after else "", chosen
 
 
-def _continued(region: Region, params: Params, token: str) -> tuple[Stream, str, dict[str, Any]]:
+def _continued(region: Region, params: Params, token: str) -> tuple[Stream, str, Params]:
     alone = ("StreamName", "StreamARN", "ExclusiveStartShardId", "StreamCreationTimestamp", "ShardFilter")
     require_alone(params, *alone)
     page = open_page(region.account.sealer, token, "shards", region.now_ms)
@@ -119,7 +134,7 @@ def _after(shards: list[Shard], shard_id: str) -> list[Shard]:
     return [shard for shard in shards if shard.id > shard_id]
 
 
-def _filtered(region: Region, stream: Stream, chosen: dict[str, Any]) -> list[Shard]:
+def _filtered(region: Region, stream: Stream, chosen: Params) -> list[Shard]:
     kind, now_ms = chosen.get("Type", "FROM_TRIM_HORIZON"), region.now_ms
     if ("ShardId" in chosen) != (kind == "AFTER_SHARD_ID") or ("Timestamp" in chosen) != (kind in _TAKES_TIMESTAMP):
         raise invalid(f"ShardFilter of type {kind} was given a wrong combination of ShardId and Timestamp.")
@@ -154,7 +169,7 @@ def _point(stream: Stream, timestamp: float, now_ms: int) -> int:
     return round(timestamp * 1000)
 
 
-def _common(stream: Stream) -> dict[str, Any]:
+def _common(stream: Stream) -> Reply:
     description = {
         **_summary(stream),
         "RetentionPeriodHours": stream.retention_hours,
@@ -166,7 +181,7 @@ def _common(stream: Stream) -> dict[str, Any]:
     return description
 
 
-def _summary(stream: Stream) -> dict[str, Any]:
+def _summary(stream: Stream) -> Reply:
     return {
         "StreamName": stream.name,
         "StreamARN": stream.arn,

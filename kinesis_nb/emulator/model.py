@@ -8,8 +8,9 @@ from typing import Any
 from . import consumers, listing, reading, resharding, settings, tagging, writing
 from .clock import Clock, SystemClock
 from .errors import AwsError
+from .protocol import Params
 from .quotas import Quotas
-from .regions import Account, Params, Region, Reply
+from .regions import Account, Region, Reply
 from .rules import RULES
 from .streams import FailureRule
 from .subscriptions import Subscription, subscribe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,11 +13,14 @@ import msgspec
 from .errors import AwsError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from email.message import Message
 
 JSON = "application/x-amz-json-1.1"
 HTML = "text/html"
 TARGET = "Kinesis_20131202."
+
+Params = dict[str, Any]  # those of `Members` that a request has; what they must be, its rules say
 
 _SCOPE = re.compile(r"Credential=[^/\s,]+/\d{8}/([a-z0-9-]+)/[^/\s,]+/aws4_request")
 
@@ -30,7 +33,7 @@ class EventSource(Protocol):
         """Whether nothing follows."""
         ...
 
-    def poll(self) -> list[dict[str, Any]]:
+    def poll(self) -> Sequence[Mapping[str, object]]:
         """Return the events since the last call."""
         ...
 
@@ -115,10 +118,10 @@ class Request:
     signed_at: str
     body: bytes
 
-    def params(self) -> dict[str, Any]:
+    def params(self) -> Params:
         """Decode the body: base64 strictly, types as the service model has them, null as absent."""
         try:
-            members = cast("dict[str, Any]", _DECODER.decode(self.body))
+            members = _DECODER.decode(self.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise AwsError("SerializationException", str(error)) from error
         return {name: value for name, value in members.items() if value is not None}
@@ -197,7 +200,7 @@ class Reply:
     skew: float = 0.0
 
 
-def ok(result: dict[str, Any]) -> Reply:
+def ok(result: Mapping[str, object]) -> Reply:
     """Encode an answer; bytes become base64, operations without output have an empty body."""
     return Reply(body=msgspec.json.encode(result) if result else b"")
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import sequence
 from .errors import dry_run, invalid, shard_not_found, throttled
-from .shards import Shard, describe_child, shard_name
+from .shards import Record, Shard, describe_child, shard_name
 from .tokens import Iterator, open_iterator, seal_iterator
 
 if TYPE_CHECKING:
-    from .regions import Params, Region, Reply
+    from .protocol import Params
+    from .regions import Region, Reply
     from .streams import Stream
 
 MAX_RECORDS = 10_000  # AWS: per GetRecords call
@@ -23,12 +24,7 @@ def get_shard_iterator(region: Region, params: Params) -> Reply:
     """Answer GetShardIterator."""
     stream = region.find(params)
     shard = region.readable_shard(stream, params["ShardId"])
-    start = {
-        "Type": params["ShardIteratorType"],
-        "SequenceNumber": params.get("StartingSequenceNumber"),
-        "Timestamp": params.get("Timestamp"),
-    }
-    position = starting_position(region, stream, shard, start)
+    position = starting_position(region, stream, shard, _start(params))
     if params.get("DryRun"):
         raise dry_run()
     if shard.meter is not None and not shard.meter.may_iterate(region.now_ms):
@@ -62,7 +58,7 @@ def get_records(region: Region, params: Params) -> Reply:
     return reply
 
 
-def starting_position(region: Region, stream: Stream, shard: Shard, start: dict[str, Any]) -> int:
+def starting_position(region: Region, stream: Stream, shard: Shard, start: Params) -> int:
     """Return the position a StartingPosition stands for.
 
     Raises
@@ -81,7 +77,16 @@ def starting_position(region: Region, stream: Stream, shard: Shard, start: dict[
     return shard.oldest if kind == "TRIM_HORIZON" else shard.total
 
 
-def millis_behind(shard: Shard, records: list[dict[str, Any]], position: int, now_ms: int) -> int:
+def _start(params: Params) -> Params:
+    """Return the StartingPosition that the parameters of GetShardIterator stand for."""
+    return {
+        "Type": params["ShardIteratorType"],
+        "SequenceNumber": params.get("StartingSequenceNumber"),
+        "Timestamp": params.get("Timestamp"),
+    }
+
+
+def millis_behind(shard: Shard, records: list[Record], position: int, now_ms: int) -> int:
     """Return how far behind now a reader at `position` is: 0 only at the tip of an open shard."""
     if position == shard.total:
         return 0 if shard.closed_ms is None else max(0, now_ms - shard.closed_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import in_use, invalid, shard_not_found, shard_unknown, stream_not_found
 from .shards import Shard, shard_name
@@ -14,10 +14,10 @@ from .tokens import Sealer
 
 if TYPE_CHECKING:
     from .clock import Clock
+    from .protocol import Params
     from .quotas import Quotas
 
-Params = dict[str, Any]
-Reply = dict[str, Any]
+Reply = dict[str, object]
 
 _STREAM_ARN = re.compile(
     r"arn:(?P<partition>aws[^:]*):kinesis:(?P<region>[^:]*):(?P<account>\d{12}):stream/(?P<name>.+)"

@@ -9,7 +9,9 @@ from .errors import invalid, limit_exceeded, refused
 from .streams import Stream, boundaries
 
 if TYPE_CHECKING:
-    from .regions import Params, Region, Reply
+    from .errors import AwsError
+    from .protocol import Params
+    from .regions import Region, Reply
     from .shards import Shard
 
 SHARD_LIMIT = 20_000  # AWS: open shards per account in the large regions
@@ -24,11 +26,7 @@ def split_shard(region: Region, params: Params) -> Reply:
     require_room(region, 1)
     key = int(params["NewStartingHashKey"])
     if not shard.first_hash + 1 < key < shard.last_hash:
-        raise invalid(
-            f"NewStartingHashKey {key} used in SplitShard() on shard {shard.id} in stream {stream.name} under account "
-            f"{region.account.id} is not both greater than one plus the shard's StartingHashKey {shard.first_hash} "
-            f"and less than the shard's EndingHashKey {shard.last_hash}."
-        )
+        raise _beside_the_shard(key, shard, stream, region.account.id)
     stream.begin("UPDATING", region.due_ms, region.now_ms, lambda now_ms: stream.split(shard, key, now_ms))
     return {}
 
@@ -39,10 +37,7 @@ def merge_shards(region: Region, params: Params) -> Reply:
     shard = region.shard_to_change(stream, params["ShardToMerge"])
     adjacent = region.shard_to_change(stream, params["AdjacentShardToMerge"])
     if shard.last_hash + 1 != adjacent.first_hash:
-        raise invalid(
-            f"Shards {shard.id} and {adjacent.id} in stream {stream.name} under account {region.account.id} "
-            "are not an adjacent pair of shards eligible for merging"
-        )
+        raise _not_adjacent(shard, adjacent, stream, region.account.id)
 
     def merge(now_ms: int) -> None:
         stream.merge(shard, adjacent, now_ms)
@@ -64,6 +59,21 @@ def update_shard_count(region: Region, params: Params) -> Reply:
         "TargetShardCount": target,
         "StreamARN": stream.arn,
     }
+
+
+def _beside_the_shard(key: int, shard: Shard, stream: Stream, account: str) -> AwsError:
+    return invalid(
+        f"NewStartingHashKey {key} used in SplitShard() on shard {shard.id} in stream {stream.name} under account "
+        f"{account} is not both greater than one plus the shard's StartingHashKey {shard.first_hash} "
+        f"and less than the shard's EndingHashKey {shard.last_hash}."
+    )
+
+
+def _not_adjacent(shard: Shard, adjacent: Shard, stream: Stream, account: str) -> AwsError:
+    return invalid(
+        f"Shards {shard.id} and {adjacent.id} in stream {stream.name} under account {account} "
+        "are not an adjacent pair of shards eligible for merging"
+    )
 
 
 def require_room(region: Region, more: int) -> None:

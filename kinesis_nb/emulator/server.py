@@ -17,7 +17,7 @@ from dataclasses import replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from time import gmtime, strftime, time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from zlib import crc32
 
 from . import faults
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .model import Model
-    from .protocol import EventSource
+    from .protocol import EventSource, Params
 
 MAX_BODY = 32 * 2**20  # twice what a full PutRecords request (10 MiB, base64) takes
 CLOSE_SECONDS = 5.0  # how long stop() waits for a request that is being carried out
@@ -44,6 +44,7 @@ _SKEW_MINUTES = 5  # AWS: how far a request's date stamp may be off
 _ABORT = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # SO_LINGER on, for 0 s: close() sends a RST
 _PAGE = b"<html><body><h1>Proxy error</h1></body></html>\n"
 _log = logging.getLogger(__name__)
+_DataFault = faults.PartialFailure | faults.Gap  # the answer arrives as it should, and has less in it
 
 
 class KinesisServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
@@ -77,7 +78,7 @@ class KinesisServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         with self._lock:
             return self.requests.copy()
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request: Any, client_address: tuple[str, int]) -> None:
         """Serve a connection in a thread of its own."""
         name = f"kinesis_nb emulator {client_address[1]}"
         thread = threading.Thread(target=self._serve, args=(request, client_address), name=name, daemon=True)
@@ -85,14 +86,14 @@ class KinesisServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self._connections[request] = thread
         thread.start()
 
-    def _serve(self, connection: socket.socket, client_address: Any) -> None:
+    def _serve(self, connection: socket.socket, client_address: tuple[str, int]) -> None:
         try:
             self.process_request_thread(connection, client_address)
         finally:
             with self._lock:
                 del self._connections[connection]
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's signature
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - socketserver's signature
         """Say nothing: a client that hangs up is no error of ours, and `Handler` answers for the rest."""
         _log.debug("connection from %s ended", client_address, exc_info=True)
 
@@ -144,7 +145,7 @@ class Handler(BaseHTTPRequestHandler):
 
     do_OPTIONS = do_GET  # what a page of the web asks before it sends; no CORS header answers it
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in http.server
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in http.server
         """Log quietly: the emulator runs inside other people's notebooks and tests."""
         _log.debug(format, *args)
 
@@ -163,7 +164,7 @@ class Handler(BaseHTTPRequestHandler):
     def _deliver(self, request: Request, fault: faults.Fault | None) -> None:
         if fault is None:
             self._send(self._perform(request))
-        elif isinstance(fault, (faults.PartialFailure, faults.Gap)):
+        elif isinstance(fault, _DataFault):
             self._send(self._perform(request, fault))
         else:
             self._service.plan.count(fault)  # before the client can see it, so that a test may ask at once
@@ -191,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
             case _:
                 raise TypeError(f"unknown fault {fault!r}")
 
-    def _perform(self, request: Request, fault: faults.PartialFailure | faults.Gap | None = None) -> Reply:
+    def _perform(self, request: Request, fault: _DataFault | None = None) -> Reply:
         try:
             reply = self._carry_out(request, request.params(), fault)
         except AwsError as error:
@@ -203,9 +204,7 @@ class Handler(BaseHTTPRequestHandler):
             self._service.plan.count(fault)  # only now: a request that is refused has not met it
         return reply
 
-    def _carry_out(
-        self, request: Request, params: dict[str, Any], fault: faults.PartialFailure | faults.Gap | None
-    ) -> Reply:
+    def _carry_out(self, request: Request, params: Params, fault: _DataFault | None) -> Reply:
         if request.operation == "SubscribeToShard":
             subscription = self._service.model.subscribe(params, region=request.region)
             return Reply(content_type=EVENT_STREAM, subscription=subscription)
@@ -217,7 +216,7 @@ class Handler(BaseHTTPRequestHandler):
             case None:
                 return ok(self._call(request, params))
 
-    def _call(self, request: Request, params: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, request: Request, params: Params) -> dict[str, Any]:
         gap = _GAP.fullmatch(params.get("ShardIterator", ""))
         if gap is not None:
             params = {**params, "ShardIterator": gap[2]}
@@ -225,15 +224,15 @@ class Handler(BaseHTTPRequestHandler):
                 return self._silence(request, params, int(gap[1]))
         return self._service.model.call(request.operation, params, region=request.region)
 
-    def _silence(self, request: Request, params: dict[str, Any], calls: int) -> dict[str, Any]:
+    def _silence(self, request: Request, params: Params, calls: int) -> dict[str, object]:
         """Answer GetRecords with nothing; the new iterator carries how often that still happens."""
         result = self._call(request, params)  # checks the iterator, and does not consume it
         behind = max(1000, result.get("MillisBehindLatest", 0))
         iterator = f"gap{calls - 1}.{params['ShardIterator']}"
         return {"Records": [], "NextShardIterator": iterator, "MillisBehindLatest": behind}
 
-    def _fail_some(self, request: Request, params: dict[str, Any], fault: faults.PartialFailure) -> dict[str, Any]:
-        entries: list[dict[str, Any]] = params.get("Records", [])
+    def _fail_some(self, request: Request, params: Params, fault: faults.PartialFailure) -> dict[str, object]:
+        entries: list[Params] = params.get("Records", [])
         if not 0 < len(entries) <= MAX_ENTRIES:
             return self._call(request, params)  # the model says what is wrong with it
         failing = self._service.plan.sample(len(entries), fault.count(len(entries)))
@@ -243,7 +242,7 @@ class Handler(BaseHTTPRequestHandler):
         outcome = [_failed(fault) if position in failing else next(stored) for position in range(len(entries))]
         return {**result, "FailedRecordCount": sum("ErrorCode" in one for one in outcome), "Records": outcome}
 
-    def _store(self, request: Request, params: dict[str, Any], kept: list[dict[str, Any]]) -> dict[str, Any]:
+    def _store(self, request: Request, params: Params, kept: list[Params]) -> dict[str, Any]:
         if kept:
             return self._call(request, {**params, "Records": kept})
         stream = {name: value for name, value in params.items() if name in {"StreamName", "StreamARN"}}
@@ -275,7 +274,7 @@ class Handler(BaseHTTPRequestHandler):
 
     # -- what goes over the wire --------------------------------------------------------------------------------
 
-    def _send(self, reply: Reply, write: Callable[[bytes], Any] | None = None) -> None:
+    def _send(self, reply: Reply, write: Callable[[bytes], object] | None = None) -> None:
         if reply.subscription is not None:
             self._stream(reply, reply.subscription, write or self.wfile.write)
             return
@@ -286,7 +285,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(head)
             (write or self.wfile.write)(reply.body)
 
-    def _stream(self, reply: Reply, source: EventSource, write: Callable[[bytes], Any]) -> None:
+    def _stream(self, reply: Reply, source: EventSource, write: Callable[[bytes], object]) -> None:
         self.wfile.write(self._head(reply, _CHUNKED))
         with closing(subscription_frames(source, self._pause)) as frames:
             for frame in frames:
@@ -319,13 +318,8 @@ class Handler(BaseHTTPRequestHandler):
             f"Content-Type: {reply.content_type}",
             f"Date: {formatdate(time() + reply.skew, usegmt=True)}",
         ]
-        if reply.content_type != HTML:  # a proxy's page knows nothing of AWS
-            lines += [f"x-amzn-RequestId: {uuid.uuid4()}", f"x-amz-id-2: {base64.b64encode(os.urandom(72)).decode()}"]
-        if reply.content_type == JSON:
-            lines.append(f"x-amz-crc32: {crc32(reply.body)}")
-        lines += [f"x-amzn-ErrorType: {reply.code}"] if reply.code else []
-        lines += ["Connection: close"] if self.close_connection else []
-        return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
+        closing_line = ["Connection: close"] if self.close_connection else []
+        return "\r\n".join([*lines, *_aws_headers(reply), *closing_line, "", ""]).encode("latin-1", "replace")
 
     def _stall(self, request: Request, seconds: float, *, applied: bool) -> None:
         early = self._perform(request) if applied else None
@@ -367,7 +361,7 @@ class _Broken:
     def __init__(self, error: AwsError) -> None:
         self._error = error
 
-    def poll(self) -> list[dict[str, Any]]:
+    def poll(self) -> NoReturn:
         raise self._error
 
     def close(self) -> None:
@@ -383,7 +377,15 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _failed(fault: faults.PartialFailure) -> dict[str, Any]:
+def _aws_headers(reply: Reply) -> list[str]:
+    if reply.content_type == HTML:  # a proxy's page knows nothing of AWS
+        return []
+    lines = [f"x-amzn-RequestId: {uuid.uuid4()}", f"x-amz-id-2: {base64.b64encode(os.urandom(72)).decode()}"]
+    lines += [f"x-amz-crc32: {crc32(reply.body)}"] if reply.content_type == JSON else []
+    return lines + ([f"x-amzn-ErrorType: {reply.code}"] if reply.code else [])
+
+
+def _failed(fault: faults.PartialFailure) -> dict[str, str]:
     return {"ErrorCode": fault.code, "ErrorMessage": faults.ErrorReply(fault.code).message}
 
 

@@ -10,7 +10,8 @@ from .streams import AUTO, USER_PARTITION_KEY, Stream
 from .tags import set_tags
 
 if TYPE_CHECKING:
-    from .regions import Params, Region, Reply
+    from .protocol import Params
+    from .regions import Region, Reply
 
 _ON_DEMAND_SHARDS = 4  # AWS: what a new on-demand stream begins with
 _MIN_HOURS, _MAX_HOURS = 24, 8760  # AWS: retention

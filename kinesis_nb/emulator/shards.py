@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from . import sequence
 
 if TYPE_CHECKING:
     from .quotas import Meter
 
-Record = dict[str, Any]
-
 HASH_KEYS = 2**128  # partition keys are hashed to 0..2^128-1
 _COMPACT = 1024  # trimmed places are cut from the lists in lots, so that a steady trickle does not move them each time
-_FREED: Record = {}  # stands in a trimmed place until it is cut, so that the record itself is freed at once
+# Stands in a trimmed place until it is cut, so that the record itself is freed at once.
+_FREED: Record = {"SequenceNumber": "", "ApproximateArrivalTimestamp": 0.0, "Data": b""}
+
+
+class Record(TypedDict):
+    """A record as GetRecords answers it; an AUTO stream has some without a key."""
+
+    SequenceNumber: str
+    ApproximateArrivalTimestamp: float
+    Data: bytes
+    PartitionKey: NotRequired[str]
+    EncryptionType: NotRequired[str]
 
 
 def shard_name(number: int) -> str:
@@ -111,8 +120,7 @@ class Shard:
 
     def arrival_ms(self, position: int) -> int:
         """Return when the record at `position` arrived."""
-        seconds: float = self._records[self._index(position)]["ApproximateArrivalTimestamp"]
-        return round(seconds * 1000)
+        return round(self._records[self._index(position)]["ApproximateArrivalTimestamp"] * 1000)
 
     def position_at(self, time_ms: int) -> int:
         """Return the position of the first record that arrived at or after a time."""
@@ -162,7 +170,7 @@ class Shard:
         del self._records[:head], self._ends[:head], self._newest[:head]
 
 
-def describe_shard(shard: Shard) -> dict[str, Any]:
+def describe_shard(shard: Shard) -> dict[str, object]:
     """Return the shard as ListShards and DescribeStream show it."""
     numbers = {"StartingSequenceNumber": shard.starting_sequence_number()}
     ending = shard.ending_sequence_number()
@@ -172,7 +180,7 @@ def describe_shard(shard: Shard) -> dict[str, Any]:
     return {"ShardId": shard.id, **lineage, "HashKeyRange": hash_key_range(shard), "SequenceNumberRange": numbers}
 
 
-def describe_child(shard: Shard) -> dict[str, Any]:
+def describe_child(shard: Shard) -> dict[str, object]:
     """Return the shard as the end of its parent shows it."""
     return {"ShardId": shard.id, "ParentShards": list(shard.parents), "HashKeyRange": hash_key_range(shard)}
 

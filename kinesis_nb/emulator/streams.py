@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import rate_message
+from .protocol import Params
 from .quotas import Meter, Quotas
 from .shards import HASH_KEYS, Shard
 
@@ -19,7 +20,7 @@ _SWEEP_MS = 60_000  # how often shards that nobody reads are trimmed; those bein
 AUTO = "AUTO"
 USER_PARTITION_KEY = "USER_PARTITION_KEY"
 
-Predicate = Callable[[dict[str, Any]], bool]
+Predicate = Callable[[Params], bool]
 
 
 class FailureRule:
@@ -31,7 +32,7 @@ class FailureRule:
         self._pick = None if isinstance(pick, int) else pick
         self._hit = False
 
-    def fails(self, entry: dict[str, Any]) -> bool:
+    def fails(self, entry: Params) -> bool:
         """Return whether this entry fails, and remember that it did."""
         if self._pick is not None:
             hit = self._pick(entry)
@@ -192,7 +193,7 @@ class Stream:
 
     # Faults
 
-    def failure(self, entry: dict[str, Any]) -> str | None:
+    def failure(self, entry: Params) -> str | None:
         """Return the code with which this entry of PutRecords must fail, by the oldest rule that wants it."""
         return next((rule.code for rule in self.failures if rule.fails(entry)), None)
 

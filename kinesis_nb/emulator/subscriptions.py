@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from .consumers import find_consumer
 from .errors import dry_run, in_use
 from .reading import MAX_RECORDS, millis_behind, starting_position
-from .shards import Shard, describe_child
+from .shards import Record, Shard, describe_child
 
 if TYPE_CHECKING:
     from .consumer import Consumer, Session
-    from .regions import Params, Region
+    from .protocol import Params
+    from .regions import Region
     from .streams import Stream
 
 SESSION_MS = 300_000  # AWS: a subscription lasts up to 5 minutes
@@ -19,6 +20,15 @@ _RESUBSCRIBE_MS = 5_000  # AWS: not again within 5 seconds of a successful call
 _HEARTBEAT_MS = 5_000  # how often an idle shard tells its progress
 _EVENT_BYTES = 2**20
 _EVENTS_PER_POLL = 8
+
+
+class ShardEvent(TypedDict, total=False):
+    """A SubscribeToShardEvent."""
+
+    Records: list[Record]
+    MillisBehindLatest: int
+    ContinuationSequenceNumber: str  # of all but the last event
+    ChildShards: list[dict[str, object]]  # of the last one
 
 
 class Subscription:
@@ -51,7 +61,7 @@ class Subscription:
         """End the session: the client went away, or the service ends it."""
         self._closed = True
 
-    def poll(self) -> list[dict[str, Any]]:
+    def poll(self) -> list[ShardEvent]:
         """Return the SubscribeToShardEvents that are ready now.
 
         Returns
@@ -63,7 +73,7 @@ class Subscription:
         """
         with self._region.account.lock:
             self._settle()
-            events: list[dict[str, Any]] = []
+            events: list[ShardEvent] = []
             while not self._closed and len(events) < _EVENTS_PER_POLL:
                 event = self._next_event()
                 if event is None:
@@ -79,7 +89,7 @@ class Subscription:
         if region.now_ms - self.started_ms >= SESSION_MS:
             self._closed = True
 
-    def _next_event(self) -> dict[str, Any] | None:
+    def _next_event(self) -> ShardEvent | None:
         shard, now_ms = self._shard, self._region.now_ms
         self._stream.trim_shard(shard, now_ms)
         records, self._position = shard.read(self._position, MAX_RECORDS, _EVENT_BYTES)
@@ -92,7 +102,7 @@ class Subscription:
         behind = millis_behind(shard, records, self._position, now_ms)
         return {"Records": records, "ContinuationSequenceNumber": last, "MillisBehindLatest": behind}
 
-    def _last_event(self, records: list[dict[str, Any]]) -> dict[str, Any]:
+    def _last_event(self, records: list[Record]) -> ShardEvent:
         self._closed = True
         children = [describe_child(child) for child in self._stream.children(self._shard)]
         return {"Records": records, "MillisBehindLatest": 0, "ChildShards": children}
@@ -106,13 +116,17 @@ def subscribe(region: Region, params: Params) -> Subscription:
     _require_active(region, stream, consumer)
     if params.get("DryRun"):
         raise dry_run()
+    _end_earlier(region, stream, consumer, shard)
+    subscription = Subscription(region, stream, consumer, shard, position)
+    consumer.subscriptions[shard.id] = subscription
+    return subscription
+
+
+def _end_earlier(region: Region, stream: Stream, consumer: Consumer, shard: Shard) -> None:
     earlier = consumer.subscriptions.get(shard.id)
     if earlier is not None:
         _require_pause(region, stream, consumer, shard, earlier)
         earlier.close()
-    subscription = Subscription(region, stream, consumer, shard, position)
-    consumer.subscriptions[shard.id] = subscription
-    return subscription
 
 
 def _require_active(region: Region, stream: Stream, consumer: Consumer) -> None:

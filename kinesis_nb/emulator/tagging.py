@@ -10,7 +10,8 @@ from .tags import MOST_TAGS, set_tags
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .regions import Params, Region, Reply
+    from .protocol import Params
+    from .regions import Region, Reply
 
 
 def add_tags_to_stream(region: Region, params: Params) -> Reply:

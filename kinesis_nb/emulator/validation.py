@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sized
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from .errors import AwsError, refused
 
@@ -54,7 +55,7 @@ class Rule:
     member: Rule | None = None
 
 
-def check(params: Any, members: Mapping[str, Rule], path: str = "") -> None:
+def check(params: object, members: Mapping[str, Rule], path: str = "") -> None:
     """Raise unless `params` satisfies the rules.
 
     Raises
@@ -74,7 +75,7 @@ def summary(errors: list[str]) -> str:
     return f"{count} detected: {'; '.join(errors)}"
 
 
-def complaint(path: str, value: Any, constraint: str) -> str:
+def complaint(path: str, value: object, constraint: str) -> str:
     """Return one complaint: what stands where and what it should have been."""
     return f"Value {_shown(value)} at '{path}' failed to satisfy constraint: {constraint}"
 
@@ -84,7 +85,7 @@ def too_long(high: int) -> str:
     return f"Member must have length less than or equal to {high}"
 
 
-def _members(params: Any, members: Mapping[str, Rule], path: str) -> list[str]:
+def _members(params: object, members: Mapping[str, Rule], path: str) -> list[str]:
     if not isinstance(params, dict):
         raise AwsError("SerializationException", "Start of structure or map expected.")
     errors: list[str] = []
@@ -93,7 +94,7 @@ def _members(params: Any, members: Mapping[str, Rule], path: str) -> list[str]:
     return errors
 
 
-def _value(value: Any, rule: Rule, path: str) -> list[str]:
+def _value(value: object, rule: Rule, path: str) -> list[str]:
     if value is None:
         return [complaint(path, None, "Member must not be null")] if rule.required else []
     _check_type(value, rule.kind)
@@ -101,39 +102,44 @@ def _value(value: Any, rule: Rule, path: str) -> list[str]:
     return broken + _inner(value, rule, path)
 
 
-def _check_type(value: Any, kind: Kind) -> None:
+def _check_type(value: object, kind: Kind) -> None:
     if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "Boolean"):
         raise AwsError("SerializationException", f"{type(value).__name__} can not be converted to {kind}")
 
 
-def _inner(value: Any, rule: Rule, path: str) -> list[str]:
+def _inner(value: object, rule: Rule, path: str) -> list[str]:
     if rule.kind == "Structure":
         return _members(value, rule.members or {}, f"{path}.")
-    if rule.member is None:
-        return []
-    items = value.items() if rule.kind == "Map" else enumerate(value, 1)
     member = rule.member
+    if member is None or not isinstance(value, (dict, list, tuple)):
+        return []
+    items = value.items() if isinstance(value, dict) else enumerate(value, 1)
     return [error for key, item in items for error in _value(item, member, f"{path}.{key}.member")]
 
 
-def _broken(value: Any, rule: Rule) -> list[str]:
-    broken = _outside(value, rule)
-    if rule.pattern is not None and not _compiled(rule.pattern).fullmatch(value):
+def _broken(value: object, rule: Rule) -> list[str]:
+    broken = _outside(value, rule) if isinstance(value, (int, Sized)) else []  # a timestamp has no bounds
+    if rule.pattern is not None and isinstance(value, str) and not _compiled(rule.pattern).fullmatch(value):
         broken.append(f"Member must satisfy regular expression pattern: {rule.pattern}")
     if rule.choices and value not in rule.choices:
         broken.append(f"Member must satisfy enum value set: [{', '.join(rule.choices)}]")
-    if rule.keys is not None and not all(rule.keys[0] <= len(key) <= rule.keys[1] for key in value):
-        broken.append(
-            f"Map keys must satisfy constraint: [{too_long(rule.keys[1])}, "
-            f"Member must have length greater than or equal to {rule.keys[0]}]"
-        )
+    if rule.keys is not None and isinstance(value, dict):
+        broken += _outside_keys(value, *rule.keys)
     return broken
 
 
-def _outside(value: Any, rule: Rule) -> list[str]:
+def _outside_keys(value: Mapping[str, object], low: int, high: int) -> list[str]:
+    if all(low <= len(key) <= high for key in value):
+        return []
+    return [
+        f"Map keys must satisfy constraint: [{too_long(high)}, Member must have length greater than or equal to {low}]"
+    ]
+
+
+def _outside(value: int | Sized, rule: Rule) -> list[str]:
     if rule.low is None and rule.high is None:
         return []
-    size, measure = (value, "value") if rule.kind == "Integer" else (len(value), "length")
+    size, measure = (value, "value") if isinstance(value, int) else (len(value), "length")
     broken: list[str] = []
     if rule.low is not None and size < rule.low:
         broken.append(f"Member must have {measure} greater than or equal to {rule.low}")
@@ -147,7 +153,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, (bytes, bytearray, memoryview)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hashlib import md5
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import sequence
 from .errors import dry_run, invalid, rate_message, refused, stream_not_found, throttled
@@ -13,7 +13,8 @@ from .streams import AUTO, Stream
 from .validation import Rule, check, complaint, summary, too_long
 
 if TYPE_CHECKING:
-    from .regions import Params, Region, Reply
+    from .protocol import Params
+    from .regions import Region, Reply
 
 MAX_REQUEST_BYTES = 10 * 2**20  # AWS: per PutRecords call, keys included
 _THROTTLE = "ProvisionedThroughputExceededException"
@@ -83,7 +84,7 @@ def _shard_for(stream: Stream, entry: Params) -> Shard:
     return stream.route(int.from_bytes(digest, "big"))
 
 
-def _sizes(stream: Stream, entries: list[Any]) -> list[int]:
+def _sizes(stream: Stream, entries: list[Params]) -> list[int]:
     """Return the size of each record, data and key; raise if one of them, or all together, cannot be accepted."""
     if not all(_is_plain(entry) for entry in entries):
         check({"Records": entries}, {"Records": Rule(kind="List", member=_RECORDS)})
@@ -93,7 +94,7 @@ def _sizes(stream: Stream, entries: list[Any]) -> list[int]:
     return sizes
 
 
-def _is_plain(entry: Any) -> bool:
+def _is_plain(entry: object) -> bool:
     """Return whether the entry is valid beyond doubt: the cheap test that nearly all of them pass."""
     if type(entry) is not dict or entry.get("ExplicitHashKey") is not None:
         return False
@@ -105,16 +106,21 @@ def _size(stream: Stream, entry: Params, path: str) -> int:
     key, explicit, data = entry.get("PartitionKey"), entry.get("ExplicitHashKey"), entry["Data"]
     if key is None and stream.strategy != AUTO:
         raise refused(summary([complaint(f"{path}partitionKey", None, "Member must not be null")]))
-    if explicit is not None and int(explicit) >= HASH_KEYS:
-        raise invalid(
-            "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. "
-            f"Specified value was {explicit}"
-        )
+    if explicit is not None:
+        _check_hash_key(explicit)
     size = len(data) + (0 if key is None else len(key) if key.isascii() else len(key.encode()))
     limit = stream.max_record_kib * 1024
     if size > limit:
         raise _too_large(data, size, limit, path)
     return size
+
+
+def _check_hash_key(explicit: str) -> None:
+    if int(explicit) >= HASH_KEYS:
+        raise invalid(
+            "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. "
+            f"Specified value was {explicit}"
+        )
 
 
 def _too_large(data: bytes, size: int, limit: int, path: str) -> Exception:

@@ -93,17 +93,7 @@ class StreamView(ShownAsText):
         """One row per shard: id, state, parents, share of the hash keys in percent, first and last sequence number."""
         import polars as pl
 
-        rows = [
-            {
-                "shard_id": shard.shard_id,
-                "state": "open" if shard.is_open else "closed",
-                "parents": list(shard.parents),
-                "hash_share": 100 * (shard.hash_range[1] - shard.hash_range[0] + 1) / 2**128,
-                "starting_sequence_number": shard.starting_sequence_number,
-                "ending_sequence_number": shard.ending_sequence_number,
-            }
-            for shard in self._listing
-        ]
+        rows = [_shard_row(shard) for shard in self._listing]
         return pl.DataFrame(rows, schema_overrides={"parents": pl.List(pl.String), "ending_sequence_number": pl.String})
 
     @property
@@ -195,15 +185,7 @@ class StreamView(ShownAsText):
         import polars as pl
 
         batches = self._first_batches()
-        rows = [
-            {
-                "shard_id": shard.shard_id,
-                "state": "open" if shard.is_open else "closed",
-                "lag": timedelta(milliseconds=batch.millis_behind_latest),
-                "oldest": next(iter(batch.rows.column("kinesis_ingestion_timestamp").to_pylist()), None),
-            }
-            for shard, batch in zip(self._listing, batches, strict=True)
-        ]
+        rows = [_lag_row(shard, batch) for shard, batch in zip(self._listing, batches, strict=True)]
         frame = pl.DataFrame(rows, schema=["shard_id", "state", "lag", "oldest"])
         return frame.cast({"shard_id": pl.String, "lag": pl.Duration("ms"), "oldest": pl.Datetime("us", "UTC")})
 
@@ -289,6 +271,26 @@ class Heat(ShownAsText):
         )
 
 
+def _shard_row(shard: Shard) -> dict[str, object]:
+    return {
+        "shard_id": shard.shard_id,
+        "state": "open" if shard.is_open else "closed",
+        "parents": list(shard.parents),
+        "hash_share": 100 * (shard.hash_range[1] - shard.hash_range[0] + 1) / 2**128,
+        "starting_sequence_number": shard.starting_sequence_number,
+        "ending_sequence_number": shard.ending_sequence_number,
+    }
+
+
+def _lag_row(shard: Shard, first: Batch) -> dict[str, object]:
+    return {
+        "shard_id": shard.shard_id,
+        "state": "open" if shard.is_open else "closed",
+        "lag": timedelta(milliseconds=first.millis_behind_latest),
+        "oldest": next(iter(first.rows.column("kinesis_ingestion_timestamp").to_pylist()), None),
+    }
+
+
 def _heat(sample: pl.DataFrame, open_shards: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
     import polars as pl
 
@@ -297,12 +299,10 @@ def _heat(sample: pl.DataFrame, open_shards: list[str]) -> tuple[pl.DataFrame, p
     fair = 1 / max(1, len(open_shards))
     shards = pl.DataFrame({"shard_id": open_shards}, schema={"shard_id": pl.String})
     seen = _shares(rows, "shard_id", 1.5 * fair)
-    return (
-        shards.join(seen, on="shard_id", how="full", coalesce=True, maintain_order="left_right").with_columns(
-            pl.col("records", "bytes", "record_share", "byte_share").fill_null(0), pl.col("hot").fill_null(value=False)
-        ),
-        _shares(rows, "partition_key", min(fair, 0.5)).sort("bytes", "partition_key", descending=[True, False]),
-    )
+    every = shards.join(seen, on="shard_id", how="full", coalesce=True, maintain_order="left_right")
+    counts = pl.col("records", "bytes", "record_share", "byte_share").fill_null(0)
+    keys = _shares(rows, "partition_key", min(fair, 0.5)).sort("bytes", "partition_key", descending=[True, False])
+    return every.with_columns(counts, pl.col("hot").fill_null(value=False)), keys
 
 
 def _shares(rows: pl.DataFrame, by: str, most: float) -> pl.DataFrame:

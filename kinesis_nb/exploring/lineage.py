@@ -165,17 +165,21 @@ def _drawn(box: _Box) -> str:
     """Return a box as SVG, with what fits of the shard's number and share."""
     gap = min(_GAP, (box.bottom - box.top) / 4)
     width, height = box.right - box.left - gap, box.bottom - box.top - gap
-    number = box.shard.shard_id.removeprefix("shardId-").lstrip("0") or "0"
-    lines = [number, box.share][: int(height // _LINE)]
-    y = (box.top + box.bottom) / 2 + 4 - (_LINE / 2) * (len(lines) - 1)
-    text = "".join(
-        f'<text x="{box.left + 6:.1f}" y="{y + n * _LINE:.1f}">{cell(line)}</text>'
-        for n, line in enumerate(lines)
-        if len(line) * _LETTER + 8 <= width
-    )
+    text = _lettering(box, width, height)
     return (
         f'<g class="{box.state}"><rect x="{box.left + gap / 2:.1f}" y="{box.top + gap / 2:.1f}" '
         f'width="{width:.1f}" height="{height:.1f}" rx="2" fill="{_FILL[box.state]}"/>{text}</g>'
+    )
+
+
+def _lettering(box: _Box, width: float, height: float) -> str:
+    number = box.shard.shard_id.removeprefix("shardId-").lstrip("0") or "0"
+    lines = [number, box.share][: int(height // _LINE)]
+    y = (box.top + box.bottom) / 2 + 4 - (_LINE / 2) * (len(lines) - 1)
+    return "".join(
+        f'<text x="{box.left + 6:.1f}" y="{y + n * _LINE:.1f}">{cell(line)}</text>'
+        for n, line in enumerate(lines)
+        if len(line) * _LETTER + 8 <= width
     )
 
 

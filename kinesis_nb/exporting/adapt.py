@@ -7,19 +7,28 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from itertools import accumulate
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kinesis_nb.exporting.json_rows import iso
-from kinesis_nb.exporting.refusals import Inexact
+from kinesis_nb.exporting.refusals import AS_INTEGER, Inexact
 
 _OFFSET = re.compile(r"[+-]\d\d:?\d\d")
 _MOST_DIGITS = 38  # of a decimal of polars
 _PERIODS = {"Y-DEC": "%Y", "M": "%Y-%m", "D": "%Y-%m-%d"}  # ISO 8601 has no quarters, and no weeks of a Wednesday
 _TIMES = ("h", "min", "s", "ms", "us", "ns")
+_UNKNOWN = (  # of these types polars has none
+    pa.types.is_run_end_encoded,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+    pa.types.is_union,
+    pa.types.is_interval,
+    pa.types.is_decimal32,
+    pa.types.is_decimal64,
+    pa.types.is_decimal256,
+)
 
 
 def needs_adapting(kind: pa.DataType) -> bool:
@@ -29,18 +38,11 @@ def needs_adapting(kind: pa.DataType) -> bool:
         return kind.unit == "s" or bool(_OFFSET.fullmatch(getattr(kind, "tz", None) or ""))
     if types.is_dictionary(kind):
         return needs_adapting(kind.value_type)
-    if any(
-        kind.field(place).type != kind and needs_adapting(kind.field(place).type) for place in range(kind.num_fields)
-    ):
-        return True
+    parts = (kind.field(place).type for place in range(kind.num_fields))
     return (
         isinstance(kind, pa.BaseExtensionType)
-        or (types.is_decimal(kind) and not types.is_decimal128(kind))
-        or types.is_run_end_encoded(kind)
-        or types.is_list_view(kind)
-        or types.is_large_list_view(kind)
-        or types.is_union(kind)
-        or types.is_interval(kind)
+        or any(is_unknown(kind) for is_unknown in _UNKNOWN)
+        or any(part != kind and needs_adapting(part) for part in parts)
     )
 
 
@@ -78,7 +80,7 @@ def adapted(array: pa.Array, path: str) -> pa.Array:
     raise Inexact(path, f"has the type {kind}, which has no standard form")
 
 
-def _lists(array: Any) -> tuple[pa.Array, pa.Array]:
+def _lists(array: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Return where each list begins and ends in the items, and the items; Arrow's own function fails for UUIDs."""
     kind = array.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
@@ -93,7 +95,7 @@ def _lists(array: Any) -> tuple[pa.Array, pa.Array]:
     return pa.array(accumulate(lengths, initial=0), pa.int64()), pc.list_flatten(array)
 
 
-def _storage(array: Any, path: str) -> pa.Array:
+def _storage(array: pa.Array, path: str) -> pa.Array:
     """Return the values of an extension type as what they mean."""
     kind = array.type
     name = getattr(kind, "extension_name", str(kind))
@@ -125,7 +127,7 @@ def _periods(ordinals: pa.Array, freq: str) -> pa.Array:
     import pandas as pd
 
     numbers = ordinals.fill_null(0).to_numpy()
-    periods: Any = pd.PeriodIndex(pd.arrays.PeriodArray(numbers, dtype=pd.PeriodDtype(freq)))
+    periods = pd.PeriodIndex(pd.arrays.PeriodArray(numbers, dtype=pd.PeriodDtype(freq)))
     if freq in _TIMES:
         texts = iso(pl.Series(pa.array(periods.to_timestamp()))).to_arrow()
     else:
@@ -133,7 +135,7 @@ def _periods(ordinals: pa.Array, freq: str) -> pa.Array:
     return pc.if_else(ordinals.is_valid(), texts, None)
 
 
-def _times(array: Any, path: str) -> pa.Array:
+def _times(array: pa.Array, path: str) -> pa.Array:
     """Widen seconds to what polars has, and write a time with a fixed offset as ISO 8601 text."""
     kind = array.type
     unit, zone = ("ms" if kind.unit == "s" else kind.unit), getattr(kind, "tz", None) or ""
@@ -141,18 +143,18 @@ def _times(array: Any, path: str) -> pa.Array:
     try:
         array = array.cast(wider)
     except pa.ArrowInvalid as error:
-        raise Inexact(
-            path, "holds a time that milliseconds in 64 bits do not reach", "cast it to an integer first, or drop it"
-        ) from error
-    if not _OFFSET.fullmatch(zone):
-        return array
+        raise Inexact(path, "holds a time that milliseconds in 64 bits do not reach", AS_INTEGER) from error
+    return _with_offset(array, zone) if _OFFSET.fullmatch(zone) else array
+
+
+def _with_offset(array: pa.Array, zone: str) -> pa.Array:
     offset = f"{zone[:3]}:{zone[-2:]}"
     minutes = int(f"{zone[0]}1") * (int(zone[1:3]) * 60 + int(zone[-2:]))
-    utc = pl.Series(array.cast(pa.timestamp(unit, "UTC"))).dt.replace_time_zone(None)
+    utc = pl.Series(array.cast(pa.timestamp(array.type.unit, "UTC"))).dt.replace_time_zone(None)
     return (iso(utc + timedelta(minutes=minutes)) + offset).to_arrow()
 
 
-def _decimals(array: Any, path: str) -> pa.Array:
+def _decimals(array: pa.Array, path: str) -> pa.Array:
     kind = array.type
     try:
         return array.cast(pa.decimal128(_MOST_DIGITS, min(kind.scale, _MOST_DIGITS)))

@@ -34,24 +34,23 @@ def partition_column(schema: pl.Schema, wanted: str | None) -> str:
     """
     texts = [name for name, kind in schema.items() if _is_text(kind)]
     if wanted is None and not texts:
-        others = [f"{name} ({kind})" for name, kind in schema.items() if kind.is_integer() or kind.is_temporal()]
-        raise ConfigError(
-            "no column of the frame holds strings, so none can be the partition column",
-            hint=f"cast one to string and name it with partition_column={_candidates(others)}",
-        )
+        raise _without_texts(schema)
     chosen = texts[0] if wanted is None else wanted
     if chosen not in schema:
         raise ConfigError(f"the frame has no column {chosen!r}", hint=f"its string columns are {_listed(texts)}")
     if chosen not in texts:
-        raise ConfigError(
-            f"the partition column {chosen!r} holds {schema[chosen]}, not strings",
-            hint=f"cast it to string first, or use a string column ({_listed(texts)})",
-        )
+        what = f"the partition column {chosen!r} holds {schema[chosen]}, not strings"
+        raise ConfigError(what, hint=f"cast it to string first, or use a string column ({_listed(texts)})")
     return chosen
 
 
-def _candidates(others: list[str]) -> str:
-    return f"; candidates: {', '.join(others)}" if others else ""
+def _without_texts(schema: pl.Schema) -> ConfigError:
+    others = [f"{name} ({kind})" for name, kind in schema.items() if kind.is_integer() or kind.is_temporal()]
+    candidates = f"; candidates: {', '.join(others)}" if others else ""
+    return ConfigError(
+        "no column of the frame holds strings, so none can be the partition column",
+        hint=f"cast one to string and name it with partition_column={candidates}",
+    )
 
 
 def _listed(names: list[str]) -> str:
@@ -117,13 +116,8 @@ class Payload:
     """
 
     def __init__(self, schema: pl.Schema, encode: Encode | None, data_column: str | None) -> None:
-        if encode is not None and not callable(encode):
-            raise ConfigError(
-                f"encode= does not accept this {type(encode).__name__}",
-                hint="give a function from a dict to bytes or str",
-            )
-        if encode is not None and data_column is not None:
-            raise ConfigError("encode= and data_column= both make the data", hint="leave one of them out")
+        if encode is not None:
+            _check_encode(encode, data_column)
         self.beside: list[str] = []
         if data_column is None and encode is None and schema.get(KEY) == pl.String and schema.get(DATA) == pl.String:
             self.beside = [name for name in schema if name not in _OF_RECORDS]
@@ -181,6 +175,16 @@ def _json(rows: pl.DataFrame, numbers: pl.Series) -> pl.Series:
         for column in rows.iter_columns():
             converted(lambda some: json_texts(some, some.name), column, column.name, numbers)
         raise
+
+
+def _check_encode(encode: object, data_column: str | None) -> None:
+    if not callable(encode):
+        raise ConfigError(
+            f"encode= does not accept this {type(encode).__name__}",
+            hint="give a function from a dict to bytes or str",
+        )
+    if data_column is not None:
+        raise ConfigError("encode= and data_column= both make the data", hint="leave one of them out")
 
 
 def _check_data_column(schema: pl.Schema, column: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 import polars.selectors as cs
@@ -27,10 +27,8 @@ from kinesis_nb.wire.putting import encode_records
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    import numpy as np
-
     from kinesis_nb.exporting.options import RecordOptions
-    from kinesis_nb.exporting.report import DoneRows
+    from kinesis_nb.exporting.report import DoneRows, Marks
 
     GaveUp = Callable[[Sequence[int], str], None]
     """Takes the numbers of rows that are left out, and the reason."""
@@ -76,7 +74,7 @@ class Preparer:
             'keys have 1 to 256 characters; on_bad_key="skip" leaves such rows out, "hash" makes them a key',
         )
 
-    def marks(self, rows: pl.DataFrame, first_row: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    def marks(self, rows: pl.DataFrame, first_row: int) -> Marks:
         """Return a number per row that differs for other values, and for the same values in another place."""
         made_of = rows if self._marked is None else rows.select(self._marked)
         made_of = made_of.with_columns(cs.categorical().cast(pl.String))  # the numbers of categories differ per process
@@ -130,14 +128,7 @@ class Preparer:
 
     def _aggregated(self, records: pl.DataFrame) -> pl.DataFrame:
         """Join the records of each key, in their order, into aggregates; a single record stays plain."""
-        runs: list[_Run] = []
-        latest: dict[str, _Run] = {}
-        for row, key, data, size in records.iter_rows():
-            run = latest.get(key)
-            if run is None or run.size + size > AGGREGATE_BYTES:
-                run = latest[key] = _Run(key)
-                runs.append(run)
-            run.add(row, data, size)
+        runs = _runs(records)
         data = [run.data[0] if len(run.data) == 1 else pack(run.key, run.data, uuid.uuid4().hex) for run in runs]
         sizes = [len(content) + len(run.key.encode()) for content, run in zip(data, runs, strict=True)]
         rows = pl.Series(_ROW, [run.rows for run in runs], pl.List(pl.Int64))
@@ -165,6 +156,18 @@ class _Run:
         self.rows.append(row)
         self.data.append(data)
         self.size += size + _FRAMING
+
+
+def _runs(records: pl.DataFrame) -> list[_Run]:
+    runs: list[_Run] = []
+    latest: dict[str, _Run] = {}
+    for row, key, data, size in records.iter_rows():
+        run = latest.get(key)
+        if run is None or run.size + size > AGGREGATE_BYTES:
+            run = latest[key] = _Run(key)
+            runs.append(run)
+        run.add(row, data, size)
+    return runs
 
 
 def refuse_large(records: pl.DataFrame, most: int) -> None:

@@ -43,17 +43,7 @@ class Exporter:
     ) -> None:
         self._stream, self._target, self._tally = outlet.stream, target, tally
         observer = tally if journal is None else _Both(journal, tally)
-        shards = target.shards_per_lane or 1
-        self.lanes = [
-            Lane(
-                outlet,
-                WriteRate(outlet.clock, shards),
-                observer,
-                ordered=delivery.is_ordered,
-                resend_unknown=delivery.resends_unknown,
-            )
-            for _ in target.hash_ranges
-        ]
+        self.lanes = [_lane(outlet, target, observer, delivery) for _ in target.hash_ranges]
         self._lane_of = lru_cache(65_536)(self._find_lane)
         self._stopping = threading.Event()
         self._is_complete = False  # no more entries will be queued
@@ -148,6 +138,11 @@ class Exporter:
         give_up = time.monotonic() + (float("inf") if timeout is None else timeout)
         for end in self._ends:
             interrupt.wait(end, give_up - time.monotonic())
+
+
+def _lane(outlet: Outlet, target: Target, observer: Observer, delivery: Delivery) -> Lane:
+    rate = WriteRate(outlet.clock, target.shards_per_lane or 1)
+    return Lane(outlet, rate, observer, ordered=delivery.is_ordered, resend_unknown=delivery.resends_unknown)
 
 
 class _Both:

@@ -38,12 +38,7 @@ class TableFollower:
             raise TableError(
                 f"{storage.uri} is not a Delta table: {error}", hint="give the path of a synced table"
             ) from error
-        names = {field.name for field in self._table.schema().fields}
-        if missing := [name for name in NEEDED if name not in names]:
-            raise TableError(
-                f"{storage.uri} has no column {missing[0]!r}, so it is not a synced table",
-                hint="export_df() takes any frame; sync() makes such tables",
-            )
+        _check_columns(self._table, storage.uri)
         self._seen: set[str] = set()
 
     @property
@@ -129,17 +124,22 @@ class TableFollower:
         )
 
 
+def _check_columns(table: DeltaTable, uri: str) -> None:
+    names = {field.name for field in table.schema().fields}
+    if missing := [name for name in NEEDED if name not in names]:
+        raise TableError(
+            f"{uri} has no column {missing[0]!r}, so it is not a synced table",
+            hint="export_df() takes any frame; sync() makes such tables",
+        )
+
+
 def _in_bands(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    size = pl.col("data").str.len_bytes().sum()
-    count, least, most, total = (
-        rows.select(pl.len(), pl.col(OFFSET).min().alias("a"), pl.col(OFFSET).max().alias("b"), size)
-        .collect(engine="streaming")
-        .row(0)
-    )
+    offset, size = pl.col(OFFSET), pl.col("data").str.len_bytes().sum()
+    measures = rows.select(pl.len(), offset.min().alias("a"), offset.max().alias("b"), size)
+    count, least, most, total = measures.collect(engine="streaming").row(0)
     if not count:
         return
     pieces = max(1, -(-count // BAND_ROWS), -(-(total or 0) // BAND_BYTES))
     width = max(1, -(-(most - least + 1) // pieces))
     for start in range(least, most + 1, width):
-        within = pl.col(OFFSET).is_between(start, start + width - 1)
-        yield rows.filter(within).sort(OFFSET).collect()
+        yield rows.filter(offset.is_between(start, start + width - 1)).sort(OFFSET).collect()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -31,7 +31,7 @@ _THE_SAME = "give the same rows in the same order, a query with ORDER BY; or sen
 
 
 def export_frame(
-    outlet: Outlet, frame: Any, options: RecordOptions, delivery: Delivery, progress: Callable[[int], None]
+    outlet: Outlet, frame: object, options: RecordOptions, delivery: Delivery, progress: Callable[[int], None]
 ) -> ExportReport:
     """Write every row of a frame; see :meth:`kinesis_nb.source.Source.export_df`."""
     check_polars()

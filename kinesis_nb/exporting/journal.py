@@ -11,8 +11,9 @@ how far that was is made durable before the first of them is sent.
 from __future__ import annotations
 
 import threading
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.core.position import StartingPosition
     from kinesis_nb.core.transport import Clock
-    from kinesis_nb.exporting.journal_file import Found
+    from kinesis_nb.exporting.journal_file import ByShard, Found, Line, State
     from kinesis_nb.exporting.lane import Entry, Outcome
 
 Place = tuple[str, int]
@@ -186,7 +187,7 @@ class Journal:
             written = [self._places.pop(row) for entry in outcome.written for row in entry.rows]
             refused = [self._places[row] for entry in outcome.refused for row in entry.rows]
             unknown = [self._places[row] for entry in outcome.unknown for row in entry.rows]
-            line: dict[str, Any] = {
+            line: Line = {
                 "done": _by_shard(written),
                 "rows": len(written),
                 "refused": _by_shard(refused),
@@ -201,7 +202,7 @@ class Journal:
     def gave_up(self, rows: Iterable[int], reason: str) -> None:
         """Record rows that are not sent, and the reason."""
         with self._changed:
-            line = {"failed": self._fail((row, reason) for row in rows)}
+            line: Line = {"failed": self._fail((row, reason) for row in rows)}
             self._count(line)
             self._add(line)
 
@@ -211,15 +212,15 @@ class Journal:
             self.progress.done(shard_id, [offset])
         return failed
 
-    def _count(self, line: Mapping[str, Any]) -> None:
+    def _count(self, line: Line) -> None:
         failed = [(shard_id, offset, reason) for shard_id, offset, reason in line.get("failed", ())]
         self._failed += failed
         self.failed += len(failed)
         self.rows += line.get("rows", 0)
         self._tried.update(_places(line.get("try", {})))
         self._tried.difference_update((shard_id, offset) for shard_id, offset, _ in failed)
-        for name in ("done", "refused", "unknown"):
-            self._tried.difference_update(_places(line.get(name, {})))
+        for known in (line.get("done", {}), line.get("refused", {}), line.get("unknown", {})):
+            self._tried.difference_update(_places(known))
         self.possible_duplicates += sum(map(len, line.get("unknown", {}).values()))
 
     def failed_rows(self) -> list[tuple[str, int, str]]:
@@ -230,26 +231,18 @@ class Journal:
 
     # --- the file
 
-    def _load(self, state: Mapping[str, Any], found: Found, ends: Callable[[], Mapping[str, int]]) -> None:
+    def _load(self, state: State, found: Found, ends: Callable[[], Mapping[str, int]]) -> None:
         self.header, self.begin = state["header"], state["from"]
         self.possible_duplicates, self.failed = state["possible_duplicates"], state.get("given_up", 0)
-        low: dict[str, int] = dict(state["low"])
-        done: dict[str, set[int]] = {}
-        for line in (state, *found.lines):
+        lines = (state, *found.lines)
+        for line in lines:
             self._count(line)
-            for shard_id, offset in line.get("begin", {}).items():  # of earlier releases
-                low.setdefault(shard_id, offset)
-            for shard_id, (first, end) in line.get("taken", {}).items():
-                low.setdefault(shard_id, first)
+            for shard_id, (_, end) in line.get("taken", {}).items():
                 self._taken[shard_id] = max(end, self._taken.get(shard_id, 0))
-            for shard_id, offset in _places(line.get("done", {})):
-                done.setdefault(shard_id, set()).add(offset)
-            for shard_id, offset, _ in line.get("failed", ()):
-                done.setdefault(shard_id, set()).add(offset)
-        self.progress.resume(low, done)
+        self.progress.resume(_lowest(state["low"], lines), _done(lines))
         self._count_doubtful(state, found, ends)
 
-    def _count_doubtful(self, state: Mapping[str, Any], found: Found, ends: Callable[[], Mapping[str, int]]) -> None:
+    def _count_doubtful(self, state: State, found: Found, ends: Callable[[], Mapping[str, int]]) -> None:
         """Count the rows that are sent again although they may be in the output stream already."""
         was_closed = bool(found.lines) and "closed" in found.lines[-1]
         doubtful = len(self._tried)  # of requests that were under way when the process died
@@ -286,7 +279,7 @@ class Journal:
         )
         self._is_behind, self.retry_reason = False, ""
 
-    def _add(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
+    def _add(self, line: Mapping[str, object], *, durable: bool = False) -> None:
         """Add a line; what it says is known here already, so that :meth:`_rewrite` can write it instead."""
 
         def add() -> None:
@@ -378,12 +371,31 @@ def check_header(path: Path, then: Mapping[str, str | None], header: Mapping[str
             )
 
 
+def _lowest(low: Mapping[str, int], lines: Iterable[Line]) -> dict[str, int]:
+    """Return, per shard, the first offset that may not be done: of a shard that has none, where its rows begin."""
+    found = dict(low)
+    for line in lines:
+        taken = {shard_id: first for shard_id, (first, _) in line.get("taken", {}).items()}
+        found = taken | line.get("begin", {}) | found
+    return found
+
+
+def _done(lines: Iterable[Line]) -> dict[str, set[int]]:
+    """Return the offsets of the rows that were acknowledged or given up."""
+    found: dict[str, set[int]] = {}
+    for line in lines:
+        failed = ((shard_id, offset) for shard_id, offset, _ in line.get("failed", ()))
+        for shard_id, offset in chain(_places(line.get("done", {})), failed):
+            found.setdefault(shard_id, set()).add(offset)
+    return found
+
+
 def _places(offsets: Mapping[str, Iterable[int]]) -> Iterable[Place]:
     return ((shard_id, offset) for shard_id, found in offsets.items() for offset in found)
 
 
-def _by_shard(places: Iterable[Place]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+def _by_shard(places: Iterable[Place]) -> ByShard:
+    found: ByShard = {}
     for shard_id, offset in places:
         found.setdefault(shard_id, []).append(offset)
     return found

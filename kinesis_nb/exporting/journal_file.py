@@ -12,7 +12,7 @@ import os
 import weakref
 import zlib
 from contextlib import ExitStack, suppress
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, NamedTuple, NotRequired, TypedDict, TypeVar, cast
 
 import msgspec
 
@@ -21,18 +21,50 @@ from kinesis_nb.table.durable import sync_folder
 from kinesis_nb.table.failures import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
     from pathlib import Path
 
     from kinesis_nb.core.transport import Clock
 
-T = TypeVar("T")
+T = TypeVar("T", bound="Container[object]")
 
 REWRITE_BYTES = 4 * 2**20  # then the file is replaced by the state its lines add up to
 SYNC_SECONDS = 1.0  # a power cut loses at most the lines of this time
 _DURABLE = {"taken", "closed"}  # keys of the lines that are in the copy as well
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _CHECK = b"\t"  # between a line and its checksum; JSON has none
+
+ByShard = dict[str, list[int]]
+"""Offsets of rows, by shard id."""
+
+Line = TypedDict(  # a call, because `try` is a keyword of Python
+    "Line",
+    {
+        "taken": dict[str, tuple[int, int]],  # the first offset, and that behind the last
+        "try": ByShard,
+        "done": ByShard,
+        "refused": ByShard,
+        "unknown": ByShard,
+        "failed": list[tuple[str, int, str]],  # shard id, offset, reason
+        "rows": int,
+        "closed": bool,
+        "begin": dict[str, int],  # of earlier releases
+    },
+    total=False,
+)
+"""What happened since the line before it."""
+
+_Begin = TypedDict("_Begin", {"from": str | None})
+
+
+class State(Line, _Begin):
+    """The first line: what all before it add up to."""
+
+    header: dict[str, str | None]
+    low: dict[str, int]
+    possible_duplicates: int
+    given_up: NotRequired[int]
+    boot: NotRequired[str]
 
 
 class Found(NamedTuple):
@@ -49,8 +81,8 @@ class Found(NamedTuple):
         line may be torn without that: the process died while it wrote it, and did nothing after it.
     """
 
-    state: dict[str, Any] | None
-    lines: list[dict[str, Any]]
+    state: State | None
+    lines: list[Line]
     is_damaged: bool
 
 
@@ -62,26 +94,35 @@ def read_journal(path: Path) -> Found:
     ConfigError
         When both copies of its state are damaged.
     """
-    try:
-        body = path.read_bytes()
-    except FileNotFoundError:
+    body = _read(path)
+    if body is None:
         return Found(None, [], is_damaged=False)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {one_line(error)}", hint="check its permissions") from None
-    state, lines, is_damaged = _parsed(body)
-    copy, kept, _ = _parsed(_read_copy(path))
-    if state is None:
-        state, lines, is_damaged = copy, kept, True
-    elif copy is not None and state != copy:  # the process died after it replaced the copy, which holds all of it
-        state, lines, is_damaged = copy, kept, False
-    elif missing := kept[sum(not _DURABLE.isdisjoint(line) for line in lines) :]:
-        lines, is_damaged = lines + missing, True
-    if state is None:
+    found = _merged(_parsed(body), _parsed(_read_copy(path)))
+    if found.state is None:
         raise ConfigError(
             f"{path} is damaged in its first line, and so is its copy: what was sent is not known",
             hint="restore it from a backup; or delete it, which sends all rows again",
         )
-    return Found(state, lines, is_damaged)
+    return found
+
+
+def _merged(file: Found, copy: Found) -> Found:
+    """Return what the file and its copy say together."""
+    if file.state is None:
+        return copy._replace(is_damaged=True)
+    if copy.state is not None and file.state != copy.state:
+        return copy._replace(is_damaged=False)  # the process died after it replaced the copy, which holds all of it
+    missing = copy.lines[sum(not _DURABLE.isdisjoint(line) for line in file.lines) :]
+    return Found(file.state, file.lines + missing, file.is_damaged or bool(missing))
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {one_line(error)}", hint="check its permissions") from None
 
 
 def _read_copy(path: Path) -> bytes:
@@ -122,7 +163,7 @@ class JournalFile:
                 f"{path} cannot be written: {one_line(error)}", hint="name a file in a folder of yours with journal="
             ) from None
 
-    def rewrite(self, state: Mapping[str, Any]) -> None:
+    def rewrite(self, state: State) -> None:
         """Replace the file by one that holds this state; a crash leaves the old one or the new one."""
         body = _encode(state)
         paths = _copy_of(self.path), self.path
@@ -141,7 +182,7 @@ class JournalFile:
         self._check = self._copied_check = _check_of(body)
         self._synced_at = self._clock.monotonic()
 
-    def add(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
+    def add(self, line: Mapping[str, object], *, durable: bool = False) -> None:
         """Add a line, whole or not at all.
 
         Parameters
@@ -253,7 +294,7 @@ def _unwritable(path: Path, error: OSError) -> TableError:
     )
 
 
-def _encode(line: Any, before: int = 0) -> bytes:
+def _encode(line: object, before: int = 0) -> bytes:
     body = msgspec.json.encode(line)
     return b"%s%s%08x\n" % (body, _CHECK, zlib.crc32(body, before))
 
@@ -267,24 +308,25 @@ def _check_of(line: bytes) -> int:
         return 0
 
 
-def _parsed(body: bytes) -> tuple[dict[str, Any] | None, list[dict[str, Any]], bool]:
+def _parsed(body: bytes) -> Found:
     """Return the state in a file, the lines behind it that are as they were written, and whether others are not."""
     *whole, torn = body.split(b"\n")
     first, *rest = whole or [b""]
     if (state := _decode(first, dict)) is None:
-        return None, [], True
+        return Found(None, [], is_damaged=True)
     lines = _decoded(rest, _check_of(first))
-    return state, lines, len(lines) < len(rest) or b"\0" in torn  # a process that dies leaves half a line, and no zeros
+    is_damaged = len(lines) < len(rest) or b"\0" in torn  # a process that dies leaves half a line, and no zeros
+    return Found(cast("State", state), lines, is_damaged)
 
 
-def _decoded(lines: Sequence[bytes], before: int) -> list[dict[str, Any]]:
+def _decoded(lines: Sequence[bytes], before: int) -> list[Line]:
     """Return what the lines say up to the first that is damaged, or does not follow the one before it."""
-    found: list[dict[str, Any]] = []
+    found: list[Line] = []
     for line in lines:
         entry = _decode(line, dict, before)
         if entry is None:
             break
-        found.append(entry)
+        found.append(cast("Line", entry))
         before = _check_of(line)
     return found
 
@@ -295,7 +337,7 @@ def _decode(line: bytes, kind: type[T], before: int = 0) -> T | None:
     if mark and check != b"%08x" % zlib.crc32(body, before):
         return None
     try:
-        found: Any = msgspec.json.decode(body if mark else line, type=kind)
+        found = msgspec.json.decode(body if mark else line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     # earlier releases wrote lines without a checksum, and states without "boot"

@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
-from kinesis_nb.exporting.refusals import Inexact
+from kinesis_nb.exporting.refusals import AS_INTEGER, Inexact
 from kinesis_nb.wire.quoting import quoted
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _check_years(column: pl.Series, path: str) -> None:
         return
     numbers = column.to_physical()
     if not numbers.is_between(-most, most).all():
-        raise Inexact(path, "holds a time beyond the year 262,000", "cast it to an integer first, or drop it")
+        raise Inexact(path, "holds a time beyond the year 262,000", AS_INTEGER)
 
 
 def iso(column: pl.Series) -> pl.Series:

@@ -31,7 +31,7 @@ _MOST_SECONDS = 2**63 // 10**6
 _PLAIN = {str: pa.large_string(), bytes: pa.large_binary(), bool: pa.bool_(), date: pa.date32(), float: pa.float64()}
 
 
-def from_objects(values: Sequence[Any], path: str) -> pa.Array:
+def from_objects(values: Sequence[object], path: str) -> pa.Array:
     """Return objects as an Arrow array; None, NaN, NaT and NA are null.
 
     Raises
@@ -56,11 +56,8 @@ def _refusal(kinds: set[type], path: str) -> Inexact:
     names = " and ".join(sorted(kind.__name__ for kind in kinds))
     kind = next(iter(kinds))
     if len(kinds) > 1:
-        return Inexact(
-            path,
-            f"holds Python objects of different types, {names}",
-            "cast it with .astype(str), or split it into columns",
-        )
+        what = f"holds Python objects of different types, {names}"
+        return Inexact(path, what, "cast it with .astype(str), or split it into columns")
     if issubclass(kind, set | frozenset):
         return Inexact(path, f"holds a {names}, which has no order", "make it a list first, with .map(sorted)")
     if issubclass(kind, enum.Enum):
@@ -71,11 +68,11 @@ def _refusal(kinds: set[type], path: str) -> Inexact:
 def _is_missing(value: object) -> bool:
     if value is None or isinstance(value, float | np.floating | Decimal | np.datetime64 | np.timedelta64):
         return value is None or bool(value != value)  # noqa: PLR0124 - NaN and NaT alone differ from themselves
-    pandas: Any = sys.modules.get("pandas")
+    pandas = sys.modules.get("pandas")
     return pandas is not None and (value is pandas.NA or value is pandas.NaT)
 
 
-def _unboxed(value: Any) -> Any:
+def _unboxed(value: object) -> object:
     """Return a scalar of numpy as Python's; of times pandas has the one with nanoseconds."""
     if isinstance(value, np.datetime64 | np.timedelta64):
         import pandas as pd
@@ -87,12 +84,16 @@ def _unboxed(value: Any) -> Any:
 # --- one builder per kind of value; missing ones are None already
 
 
-def _numbers(values: list[Any], path: str) -> pa.Array:
+def _numbers(values: Sequence[int | Decimal | None], path: str) -> pa.Array:
     """Return whole numbers in the smallest type that has all of them; beside decimals they are decimals."""
     if not any(isinstance(value, Decimal) for value in values):
         for kind in (pa.int64(), pa.uint64()):
             with suppress(OverflowError, pa.ArrowInvalid):
                 return pa.array(values, kind)
+    return _decimals(values, path)
+
+
+def _decimals(values: Sequence[int | Decimal | None], path: str) -> pa.Array:
     decimals = [None if value is None else Decimal(value) for value in values]
     if any(value is not None and not value.is_finite() for value in decimals):
         raise Inexact(path, "holds an infinite decimal, which JSON has no form for")
@@ -103,7 +104,7 @@ def _numbers(values: list[Any], path: str) -> pa.Array:
         raise Inexact(path, f"holds numbers of more than {_MOST_DIGITS} digits") from error
 
 
-def _floats(values: list[Any], path: str) -> pa.Array:
+def _floats(values: Sequence[float | None], path: str) -> pa.Array:
     """Return floats; a whole number beside them must be one of those that a float can be."""
     for value in values:
         if isinstance(value, int) and (abs(value) > sys.float_info.max or int(float(value)) != value):
@@ -111,46 +112,53 @@ def _floats(values: list[Any], path: str) -> pa.Array:
     return pa.array([None if value is None else float(value) for value in values], pa.float64())
 
 
-def _moments(values: list[Any], path: str) -> pa.Array:
+def _moments(values: Sequence[datetime | None], path: str) -> pa.Array:
     present = [value for value in values if value is not None]
-    if any(
-        not MINYEAR <= value.year <= MAXYEAR for value in present
-    ):  # pandas has such times, and Arrow turns them into 1970
+    _check_years(present, path)
+    return pa.array(values, pa.timestamp(_unit(present), _zone(present, path)))
+
+
+def _check_years(moments: Sequence[datetime], path: str) -> None:
+    """Refuse the times beyond the calendar of Python that pandas has: Arrow turns them into 1970."""
+    if not all(MINYEAR <= moment.year <= MAXYEAR for moment in moments):
         raise Inexact(
             path,
             f"holds times beyond the year {MAXYEAR} as Python objects",
             "make it a column of times, with pd.to_datetime()",
         )
-    if len({value.tzinfo is None for value in present}) > 1:
+
+
+def _zone(moments: Sequence[datetime], path: str) -> str | None:
+    """Return the zone that all of the times have; UTC where they have several."""
+    if len({moment.tzinfo is None for moment in moments}) > 1:
         raise Inexact(
             path,
             "holds times with and without a time zone",
             "give all of them a time zone, with pd.to_datetime(…, utc=True)",
         )
-    zones = {pa.scalar(value).type.tz for value in {value.tzinfo: value for value in present}.values()}
-    zone = next(iter(zones)) if len(zones) == 1 else "UTC"
-    return pa.array(values, pa.timestamp(_unit(present), zone))
+    zones = {pa.scalar(moment).type.tz for moment in {moment.tzinfo: moment for moment in moments}.values()}
+    return next(iter(zones)) if len(zones) == 1 else "UTC"
 
 
-def _spans(values: list[Any], path: str) -> pa.Array:
+def _spans(values: Sequence[timedelta | None], path: str) -> pa.Array:
     if any(value is not None and abs(value.total_seconds()) > _MOST_SECONDS for value in values):
         raise Inexact(path, "holds a duration that microseconds in 64 bits do not reach")  # Arrow turns it into null
     return pa.array(values, pa.duration(_unit(values)))
 
 
-def _unit(values: list[Any]) -> str:
+def _unit(values: Sequence[object]) -> str:
     """Return nanoseconds where one of the values has some; those do not reach as far as microseconds."""
     has_nanoseconds = any(getattr(value, "nanosecond", getattr(value, "nanoseconds", 0)) for value in values)
     return "ns" if has_nanoseconds else "us"
 
 
-def _times_of_day(values: list[Any], path: str) -> pa.Array:
+def _times_of_day(values: Sequence[time | None], path: str) -> pa.Array:
     if any(value is not None and value.tzinfo for value in values):
         raise Inexact(path, "holds times of day with a time zone")
     return pa.array(values, pa.time64("us"))
 
 
-def _lists(values: list[Any], path: str) -> pa.Array:
+def _lists(values: Sequence[Sequence[object] | None], path: str) -> pa.Array:
     lengths = (0 if value is None else len(value) for value in values)
     offsets = pa.array(accumulate(lengths, initial=0), pa.int64())
     present = [value for value in values if value is not None]
@@ -160,14 +168,15 @@ def _lists(values: list[Any], path: str) -> pa.Array:
     return pa.LargeListArray.from_arrays(offsets, items, mask=pa.array([value is None for value in values], pa.bool_()))
 
 
-def _vectors(arrays: list[Any]) -> pa.Array | None:
+def _vectors(lists: Sequence[object]) -> pa.Array | None:
     """Return the numbers of numpy vectors without a Python object for each."""
-    dtypes = {array.dtype for array in arrays if isinstance(array, np.ndarray) and array.ndim == 1}
-    is_vectors = len(dtypes) == 1 and all(isinstance(array, np.ndarray) and array.ndim == 1 for array in arrays)
-    return pa.array(np.concatenate(arrays)) if is_vectors and next(iter(dtypes)).kind in "biuf" else None
+    vectors = [found for found in lists if isinstance(found, np.ndarray) and found.ndim == 1]
+    dtypes = {vector.dtype for vector in vectors}
+    is_alike = len(vectors) == len(lists) and len(dtypes) == 1
+    return pa.array(np.concatenate(vectors)) if is_alike and next(iter(dtypes)).kind in "biuf" else None
 
 
-def _structs(values: list[Any], path: str) -> pa.Array:
+def _structs(values: Sequence[dict[object, object] | None], path: str) -> pa.Array:
     names = dict.fromkeys(chain.from_iterable(value for value in values if value is not None))
     if odd := [name for name in names if not isinstance(name, str)]:
         raise Inexact(path, f"holds a dict with the key {odd[0]!r}, which is not text", "make its keys text")

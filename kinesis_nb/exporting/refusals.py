@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import polars as pl
 
@@ -12,11 +12,21 @@ from kinesis_nb.errors import ConfigError, KinesisError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+
+class Column(Protocol):
+    """Values that a slice can be taken of: a list, a Series of polars, an array of Arrow."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Self: ...
+
+
+C = TypeVar("C", bound=Column)
 R = TypeVar("R")
 
 NOT_OURS = (Exception, pl.exceptions.PanicException)  # a panic of polars is a BaseException
 OURS = (KinesisError, MemoryError)  # these reach the user unchanged
-AS_TEXT = "cast it to a string first, or drop it"
+AS_TEXT, AS_INTEGER = "cast it to a string first, or drop it", "cast it to an integer first, or drop it"
 
 
 class Inexact(Exception):
@@ -37,7 +47,7 @@ class Inexact(Exception):
         self.path, self.what, self.cast = path, what, cast
 
 
-def converted(convert: Callable[[Any], R], column: Any, name: str, numbers: Any) -> R:
+def converted(convert: Callable[[C], R], column: C, name: str, numbers: range | pl.Series) -> R:
     """Return ``convert(column)``.
 
     Parameters
@@ -61,7 +71,7 @@ def converted(convert: Callable[[Any], R], column: Any, name: str, numbers: Any)
         raise ConfigError(f"column {misfit.path!r} {misfit.what}{where}", hint=misfit.cast) from error
 
 
-def _first_that_fails(convert: Callable[[Any], object], column: Any) -> int | None:
+def _first_that_fails(convert: Callable[[C], object], column: C) -> int | None:
     """Return the first row that fails, by halving; None when it is not about one row."""
     fine, fails = -1, len(column)
     while fails - fine > 1:

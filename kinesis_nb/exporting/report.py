@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -15,9 +15,11 @@ from kinesis_nb.display import plain, table_html
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
     from kinesis_nb.exporting.lane import Entry, Outcome
 
-Marks: TypeAlias = "np.ndarray[Any, np.dtype[np.uint64]]"
+Marks: TypeAlias = "npt.NDArray[np.uint64]"
 _MARK_BYTES, _MARK_RANGE = 8, 2**64
 _FAILED = {"row": pl.Int64, "reason": pl.String}
 _SHARDS = {"shard_id": pl.String, "rows": pl.Int64, "bytes": pl.Int64}
@@ -149,13 +151,15 @@ class DoneRows:
                 later[row - first] = 1
         if self._later and self._later[0]:
             gap = self._later.find(0)
-            ahead = len(self._later) if gap < 0 else gap
-            del self._later[:ahead]
-            self._mark = (
-                self._mark + sum_of(np.frombuffer(self._marks[: ahead * _MARK_BYTES], np.uint64))
-            ) % _MARK_RANGE
-            del self._marks[: ahead * _MARK_BYTES]
-            self.first += ahead
+            self._advance(len(self._later) if gap < 0 else gap)
+
+    def _advance(self, rows: int) -> None:
+        """Move `first` over rows that are done; of their marks only the sum is kept."""
+        size = rows * _MARK_BYTES
+        del self._later[:rows]
+        self._mark = (self._mark + sum_of(np.frombuffer(self._marks[:size], np.uint64))) % _MARK_RANGE
+        del self._marks[:size]
+        self.first += rows
 
     def __contains__(self, row: int) -> bool:
         place = row - self.first

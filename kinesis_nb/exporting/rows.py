@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 import polars as pl
 
@@ -48,7 +48,7 @@ class Rows:
     path: str | PathLike[str] | None = None
 
     @classmethod
-    def of(cls, given: Any, options: Mapping[str, str] | None, place: Place) -> Rows:
+    def of(cls, given: object, options: Mapping[str, str] | None, place: Place) -> Rows:
         """Return what a sync, the path of its table, or a tail stands for.
 
         Raises
@@ -62,12 +62,10 @@ class Rows:
             raise ConfigError("storage_options= goes with the path of a table", hint="a Sync reaches its own table")
         if isinstance(given, Tail):
             return cls(given)
-        if isinstance(given, Sync) or hasattr(type(given), "storage_options"):  # the latter is a sync that agents run
+        if _has_table(given):
             return cls(Storage(given.uri, lambda: given.storage_options))
-        raise ConfigError(
-            f"a {type(given).__name__} is neither a synced table nor a tail",
-            hint="give a Sync, the path of its table, or a Tail",
-        )
+        what = f"a {type(given).__name__} is neither a synced table nor a tail"
+        raise ConfigError(what, hint="give a Sync, the path of its table, or a Tail")
 
     @property
     def uri(self) -> str:
@@ -75,6 +73,19 @@ class Rows:
         if isinstance(self.where, Tail):
             raise ConfigError("agents cannot read a tail of this process", hint="export a synced table through agents")
         return self.where.uri
+
+
+class _HasTable(Protocol):
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def storage_options(self) -> Mapping[str, str]: ...
+
+
+def _has_table(given: object) -> TypeGuard[_HasTable]:
+    """Whether it is a sync: one of this process, or one that agents run."""
+    return isinstance(given, Sync) or hasattr(type(given), "storage_options")
 
 
 class RowSource(Protocol):

@@ -156,8 +156,7 @@ def _journal_path(storage: Storage, arn: str, span: Range) -> Path:
             f"{storage.uri} is not a folder of this machine, so the position needs a place",
             hint="give journal= with a local path",
         )
-    name = arn
-    if span.end is not None:  # a time range is an export of its own
-        name += f" {span.start!r} {span.end.isoformat()}"
+    # a time range is an export of its own
+    name = arn if span.end is None else f"{arn} {span.start!r} {span.end.isoformat()}"
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return storage.folder / "_exports" / f"{arn.rpartition('/')[2]}-{digest}.journal"

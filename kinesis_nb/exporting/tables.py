@@ -4,21 +4,24 @@
 # (pyarrow has no types)
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator  # noqa: TC003 - a NamedTuple has it in a field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import polars as pl
 import pyarrow as pa
 
-from kinesis_nb.core.frames import as_frame
+from kinesis_nb.core.frames import as_frame, is_pandas
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.exporting.adapt import adapted
 from kinesis_nb.exporting.objects import from_objects
 from kinesis_nb.exporting.refusals import converted, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sized
+
+    import pandas as pd
+
+T = TypeVar("T")
 
 CHUNK_ROWS = 20_000  # large enough to work by column, small in memory
 _JOINED_BY = "_"  # the levels of a column's name
@@ -43,7 +46,7 @@ class FrameRows(NamedTuple):
     in_memory: bool
 
 
-def read_rows(frame: Any) -> FrameRows:
+def read_rows(frame: object) -> FrameRows:
     """Return any table as rows; a LazyFrame and a stream of Arrow batches are read as they are needed.
 
     A Series is a table of one column. The named levels of a pandas index are columns, those without a name are not.
@@ -59,14 +62,18 @@ def read_rows(frame: Any) -> FrameRows:
             schema = _of_polars(frame.collect_schema().to_frame(), 0).schema
             return FrameRows(schema, _as_they_come(batches, _of_polars), frame, in_memory=False)
         if isinstance(frame, pa.RecordBatchReader):
-            empty = ((field.name, pa.chunked_array([], field.type)) for field in frame.schema)
-            schema = _of_columns(empty, 0).schema
-            return FrameRows(schema, _as_they_come(frame, _of_arrow), None, in_memory=False)
+            return _of_reader(frame)
         whole = _whole(frame)
     return FrameRows(whole.schema, whole.iter_slices(CHUNK_ROWS), whole.lazy(), in_memory=True)
 
 
-def _as_they_come(batches: Iterable[Any], frame_of: Any) -> Iterator[pl.DataFrame]:
+def _of_reader(reader: pa.RecordBatchReader) -> FrameRows:
+    empty = ((field.name, pa.chunked_array([], field.type)) for field in reader.schema)
+    schema = _of_columns(empty, 0).schema
+    return FrameRows(schema, _as_they_come(reader, _of_arrow), None, in_memory=False)
+
+
+def _as_they_come(batches: Iterable[T], frame_of: Callable[[T, int], pl.DataFrame]) -> Iterator[pl.DataFrame]:
     rows, coming = 0, iter(batches)
     while True:
         with reading("the rows could not be read to their end", "resume=error.report sends the rest of the same rows"):
@@ -78,9 +85,9 @@ def _as_they_come(batches: Iterable[Any], frame_of: Any) -> Iterator[pl.DataFram
         yield frame
 
 
-def _whole(frame: Any) -> pl.DataFrame:
-    frame, pandas = as_frame(frame), sys.modules.get("pandas")
-    if pandas is not None and isinstance(frame, pandas.DataFrame):
+def _whole(frame: object) -> pl.DataFrame:
+    frame = as_frame(frame)
+    if is_pandas(frame):
         return _of_columns(_pandas_columns(frame), 0)
     if isinstance(frame, pl.DataFrame):
         return _of_polars(frame, 0)
@@ -107,7 +114,7 @@ def _of_arrow(table: pa.Table | pa.RecordBatch, first_row: int) -> pl.DataFrame:
     return _of_columns(zip(table.schema.names, table.columns, strict=True), first_row)
 
 
-def _of_columns(columns: Iterable[tuple[str, Any]], first_row: int) -> pl.DataFrame:
+def _of_columns(columns: Iterable[tuple[str, pa.ChunkedArray]], first_row: int) -> pl.DataFrame:
     found: dict[str, pl.Series] = {}
     for name, column in columns:
         if name in found:
@@ -116,10 +123,10 @@ def _of_columns(columns: Iterable[tuple[str, Any]], first_row: int) -> pl.DataFr
     return pl.DataFrame(found)
 
 
-def _series(name: str, column: Any, first_row: int) -> pl.Series:
+def _series(name: str, column: pa.Array | pa.ChunkedArray, first_row: int) -> pl.Series:
     """Return an Arrow array, in chunks or not, as a column."""
 
-    def convert(array: Any) -> pl.Series:
+    def convert(array: pa.Array | pa.ChunkedArray) -> pl.Series:
         chunks = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
         parts = [adapted(chunk, name) for chunk in chunks or [pa.nulls(0, array.type)]]
         return pl.Series(name, pa.chunked_array(parts))
@@ -127,22 +134,22 @@ def _series(name: str, column: Any, first_row: int) -> pl.Series:
     return converted(convert, column, name, _numbers(column, first_row))
 
 
-def _from_python(values: list[Any], name: str, first_row: int) -> pa.Array:
+def _from_python(values: list[object], name: str, first_row: int) -> pa.Array:
     return converted(lambda some: from_objects(some, name), values, name, _numbers(values, first_row))
 
 
-def _numbers(column: Any, first_row: int) -> range:
+def _numbers(column: Sized, first_row: int) -> range:
     return range(first_row, first_row + len(column))
 
 
 # --- pandas
 
 
-def _pandas_columns(frame: Any) -> Iterator[tuple[str, Any]]:
+def _pandas_columns(frame: pd.DataFrame) -> Iterator[tuple[str, pa.ChunkedArray]]:
     """Yield the columns of a pandas frame as Arrow arrays, and the levels of its index that have a name."""
-    found: dict[str, Any] = {}
-    for place, label in enumerate(frame.columns):
-        name = _flat(label)
+    found: dict[str, pa.ChunkedArray] = {}
+    for place, title in enumerate(frame.columns):
+        name = _flat(title)
         found[name] = _pandas_array(frame.iloc[:, place], name)
         yield name, found[name]
     for place, label in enumerate(frame.index.names):
@@ -158,14 +165,8 @@ def _flat(label: object) -> str:
     return _JOINED_BY.join(str(level) for level in label if level != "") if isinstance(label, tuple) else str(label)
 
 
-def _pandas_array(column: Any, name: str) -> Any:
-    import pandas as pd
-
-    column = column.reset_index(drop=True)
-    if isinstance(column.dtype, pd.SparseDtype):
-        column = column.sparse.to_dense()
-    if isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_string_dtype(column.cat.categories.dtype):
-        column = column.astype(object)  # Arrow forgets what the numbers of other categories mean
+def _pandas_array(column: pd.Series, name: str) -> pa.ChunkedArray:
+    column = _plain(column.reset_index(drop=True))
     if column.dtype != object:
         try:
             array = pa.array(column, from_pandas=True)
@@ -174,3 +175,14 @@ def _pandas_array(column: Any, name: str) -> Any:
         else:
             return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
     return pa.chunked_array([_from_python(column.tolist(), name, 0)])
+
+
+def _plain(column: pd.Series) -> pd.Series:
+    """Return a column without what Arrow does not know, or does not keep."""
+    import pandas as pd
+
+    if isinstance(column.array, pd.arrays.SparseArray):
+        column = pd.Series(column.array.to_dense())
+    if isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_string_dtype(column.cat.categories.dtype):
+        column = column.astype(object)  # Arrow forgets what the numbers of other categories mean
+    return column

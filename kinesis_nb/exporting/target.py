@@ -12,9 +12,10 @@ from kinesis_nb.core.shards import MAX_HASH_KEY
 from kinesis_nb.errors import AccessDenied, ConfigError, CredentialsError, ServiceError, StreamNotFound, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from kinesis_nb.core.transport import Clock, PutResult, Writer
+    from kinesis_nb.core.shards import Shard
+    from kinesis_nb.core.transport import Clock, PutResult, StreamExtras, Writer
 
 T = TypeVar("T")
 
@@ -84,27 +85,35 @@ def describe_target(outlet: Outlet) -> Target:
     ConfigError
         When the credentials see a stream of that name with another ARN: of another account, for example.
     """
-    patient, stream, arn = RetryingLookups(outlet.kinesis, outlet.clock), outlet.stream, outlet.arn
+    patient, stream = RetryingLookups(outlet.kinesis, outlet.clock), outlet.stream
     extras = _if_allowed(lambda: patient.describe_extras(stream))
-    if extras is not None and extras.arn not in (None, arn):
-        raise ConfigError(
-            f"these credentials see {extras.arn}, not {arn}",
-            hint="connect with credentials of the stream's own account",
-        )
-    if extras is not None and extras.distribution == _AUTO:
-        warn(f"{stream} distributes records by itself (AUTO), so the order of a partition key cannot be kept in it")
+    if extras is not None:
+        _check_extras(extras, outlet)
     limit = (extras and extras.max_record_bytes) or RECORD_BYTES
     created_at = extras.created_at.astimezone(UTC).isoformat() if extras and extras.created_at else None
-    shards = _if_allowed(lambda: patient.list_shards(stream))
-    ends = sorted(shard.hash_range[1] for shard in shards or () if shard.is_open)
+    lanes, per_lane = _lanes(_if_allowed(lambda: patient.list_shards(stream)) or ())
+    return Target(lanes, per_lane, limit, created_at)
+
+
+def _check_extras(extras: StreamExtras, outlet: Outlet) -> None:
+    if extras.arn not in (None, outlet.arn):
+        raise ConfigError(
+            f"these credentials see {extras.arn}, not {outlet.arn}",
+            hint="connect with credentials of the stream's own account",
+        )
+    if extras.distribution == _AUTO:
+        what = "distributes records by itself (AUTO), so the order of a partition key cannot be kept in it"
+        warn(f"{outlet.stream} {what}")
+
+
+def _lanes(shards: Iterable[Shard]) -> tuple[tuple[int, ...], int | None]:
+    """Return the last hash key of each lane, and how many shards a lane has; None where no shards are known."""
+    ends = sorted(shard.hash_range[1] for shard in shards if shard.is_open)
     if not ends:
-        ends = [MAX_HASH_KEY * (lane + 1) // LANES_UNSEEN for lane in range(LANES_UNSEEN)]
-        return Target(tuple(ends), None, limit, created_at)
+        return tuple(MAX_HASH_KEY * (lane + 1) // LANES_UNSEEN for lane in range(LANES_UNSEEN)), None
     per_lane = -(-len(ends) // MOST_LANES)
     lanes = ends[per_lane - 1 :: per_lane]
-    if lanes[-1] != ends[-1]:
-        lanes.append(ends[-1])
-    return Target(tuple(lanes), per_lane, limit, created_at)
+    return tuple(lanes if lanes[-1] == ends[-1] else [*lanes, ends[-1]]), per_lane
 
 
 def _if_allowed(ask: Callable[[], T]) -> T | None:

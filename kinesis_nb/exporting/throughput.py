@@ -57,12 +57,16 @@ class WriteRate:
             self._rate += _STEP * self._shards * (now - self._changed)
             self._changed = now
         self._refusals = self._refusals + 1 if refused else 0
+        self._due = now + self._pause(records, size, is_paced=throttled)
+
+    def _pause(self, records: int, size: int, *, is_paced: bool) -> float:
+        """Return how many seconds what was sent takes at the present rate."""
         wait = max(records / SHARD_WRITE_RECORDS, size / SHARD_WRITE_BYTES) / self._rate
-        if throttled:  # a paced request fits by then, however large this one was
+        if is_paced:  # a paced request fits by then, however large this one was
             wait = min(wait, _REQUEST_SECONDS)
         if self._refusals:
             wait = max(wait, _REQUEST_SECONDS * min(2**self._refusals, 8) * self._clock.random())
-        self._due = now + wait
+        return wait
 
     def _slow_down(self, now: float) -> None:
         if math.isinf(self._rate):

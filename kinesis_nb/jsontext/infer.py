@@ -27,7 +27,7 @@ _BIG = "int beyond 64 bits"
 _LARGE = f"int beyond 2^{WHOLE_BITS}"
 _LONG = "float of more digits than a double keeps"
 _OBJECT, _ARRAY = frozenset({"object"}), frozenset({"array"})
-_SCALARS: dict[frozenset[str], Any] = {
+_SCALARS: dict[frozenset[str], pl.DataType] = {
     frozenset({"bool"}): pl.Boolean(),
     frozenset({"int"}): pl.Int64(),
     frozenset({"float"}): pl.Float64(),
@@ -235,7 +235,7 @@ class _Seen:
     def struct(self, path: str | None, depth: int) -> tuple[pl.Struct, list[SchemaField]]:
         """Return the type of these objects and their fields; of too many fields those that are there most often."""
         kept = sorted(self.fields, key=lambda name: -self.fields[name].count)[: self._max_fields]
-        types: dict[str, Any] = {}
+        types: dict[str, pl.DataType] = {}
         found: list[SchemaField] = []
         for name, seen in self.fields.items():
             if name in {*kept}:
@@ -245,20 +245,22 @@ class _Seen:
 
     def typed(self, path: str, of: int, depth: int) -> tuple[pl.DataType, list[SchemaField]]:
         """Return the type of what was met here, and this field and those below it."""
-        below: list[SchemaField] = []
         kinds = frozenset(self.kinds.keys() - {"null"})
         conflict = self._conflict(kinds, depth)
-        dtype: pl.DataType = pl.String() if conflict else _SCALARS.get(kinds, pl.String())
-        if not conflict and kinds == _OBJECT:
-            dtype, below = self.struct(path, depth)
-        if not conflict and kinds == _ARRAY and self.items is not None:
-            inner, below = self.items.typed(f"{path}[]", self.kinds["array"], depth + 1)
-            dtype = pl.List(inner)
-            below = below if below[0].conflict else below[1:]  # the items of an array are not a field themselves
-        field = SchemaField(
-            path, dtype, min(1.0, self.count / of) if of else 0.0, tuple(self.kinds.most_common()), conflict
-        )
+        dtype, below = (pl.String(), []) if conflict else self._alike(kinds, path, depth)
+        presence = min(1.0, self.count / of) if of else 0.0
+        field = SchemaField(path, dtype, presence, tuple(self.kinds.most_common()), conflict)
         return dtype, [field, *below]
+
+    def _alike(self, kinds: frozenset[str], path: str, depth: int) -> tuple[pl.DataType, list[SchemaField]]:
+        """Return the type of values of kinds that go together, and the fields below it."""
+        if kinds == _OBJECT:
+            return self.struct(path, depth)
+        if kinds == _ARRAY and self.items is not None:
+            inner, below = self.items.typed(f"{path}[]", self.kinds["array"], depth + 1)
+            # the items of an array are not a field themselves
+            return pl.List(inner), below if below[0].conflict else below[1:]
+        return _SCALARS.get(kinds, pl.String()), []
 
     def _conflict(self, kinds: frozenset[str], depth: int) -> str:
         """Say why only JSON text can hold what was met here, if so."""
@@ -269,11 +271,14 @@ class _Seen:
         if "float" in kinds and (self.has_large or self.has_long):
             return f"float or {_LARGE}" if self.has_large else _LONG
         if kinds == _OBJECT and not 0 < len(self.fields) <= self._max_fields and depth < MAX_DEPTH:
-            beyond = f", more than max_fields={self._max_fields}" if self.fields else ""
-            return f"object with {len(self.fields):,} names{beyond}"
+            return _too_many(len(self.fields), self._max_fields)
         if depth >= MAX_DEPTH and kinds & (_OBJECT | _ARRAY):
             return f"more than {MAX_DEPTH} deep"
         return ""
+
+
+def _too_many(names: int, most: int) -> str:
+    return f"object with {names:,} names" + (f", more than max_fields={most}" if names else "")
 
 
 def _percent(value: object) -> object:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import NamedTuple
 
 import msgspec
 
@@ -60,14 +61,18 @@ def read_leniently(text: str) -> list[Value]:
     first, end = _decoder.raw_decode(text, _space(text, 0))
     values = [first]
     while (begin := _space(text, end)) < len(text):
-        try:
-            value, end = _decoder.raw_decode(text, begin)
-        except json.JSONDecodeError:
-            value = None
-        if not isinstance(value, dict | list):  # a number after a number is not a list of values
-            raise json.JSONDecodeError("Extra data", text, begin)
+        value, end = _another(text, begin)
         values.append(value)
     return [_strict(item) for value in values for item in (value if _has_object(value) else [value])]
+
+
+def _another(text: str, begin: int) -> tuple[object, int]:
+    """Return the value behind another one, and where it ends; a number after a number is not a list of values."""
+    with suppress(json.JSONDecodeError):
+        value, end = _decoder.raw_decode(text, begin)
+        if isinstance(value, dict | list):
+            return value, end
+    raise json.JSONDecodeError("Extra data", text, begin)
 
 
 def _space(text: str, start: int) -> int:
@@ -85,20 +90,26 @@ def _strict(value: object) -> Value:
     return Value(msgspec.json.encode(_cleaned(value, None, changed)), list(dict.fromkeys(changed)))
 
 
-def _cleaned(value: object, path: str | None, changed: list[str]) -> Any:
+def _cleaned(value: object, path: str | None, changed: list[str]) -> object:
     """Return a value without what JSON does not have, and name each such thing."""
     match value:
         case _Constant():
             changed.append(f"{path}: {value.name} is not JSON, read as null")
             return None
-        case str() if _LONE.search(value):
-            changed.append(f"{path}: half of a surrogate, read as U+FFFD")
-            return _LONE.sub("\ufffd", value)
+        case str():
+            return _without_halves(value, path, changed)
         case list():
             return [_cleaned(item, f"{path or ''}[]", changed) for item in value]
         case dict():
-            names = [_cleaned(name, "a name", changed) for name in value]
+            names = [_without_halves(name, "a name", changed) for name in value]
             members = zip(names, value.values(), strict=True)
             return {name: _cleaned(member, join(path, name), changed) for name, member in members}
         case _:
             return value
+
+
+def _without_halves(text: str, path: str | None, changed: list[str]) -> str:
+    if not _LONE.search(text):
+        return text
+    changed.append(f"{path}: half of a surrogate, read as U+FFFD")
+    return _LONE.sub("\ufffd", text)

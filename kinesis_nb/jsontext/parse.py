@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import chain
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, overload
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.core.arguments import hinted
-from kinesis_nb.core.frames import TableLike, as_frame
+from kinesis_nb.core.frames import TableLike, as_frame, is_pandas
 from kinesis_nb.core.process import check_polars
 from kinesis_nb.errors import ConfigError, closest, warn
 from kinesis_nb.jsontext.infer import MAX_FIELDS, infer_schema
 from kinesis_nb.jsontext.row_reader import Replaced, RowReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
     from kinesis_nb.jsontext.row_reader import SchemaLike
 
+    Frame = pd.DataFrame | pl.DataFrame
     Slices = Callable[[int], Iterator[list[object]]]
 
 _CHUNK = 20_000  # rows that are Python objects at the same time
@@ -74,7 +74,7 @@ def parse_json(
     error: str = "error",
     explode: bool | None = None,
     max_fields: int = MAX_FIELDS,
-) -> Any:
+) -> Frame:
     """Add a column for every field of the JSON objects in a text column; docs/parsing.md has the rules.
 
     Parameters
@@ -146,7 +146,7 @@ def _read(
         large = {**reader.large, **large}
 
 
-def _explode(table: Any, parsed: pa.Table, several: Mapping[int, int]) -> tuple[object, pa.Table]:
+def _explode(table: Frame, parsed: pa.Table, several: Mapping[int, int]) -> tuple[Frame, pa.Table]:
     """Repeat the rows that gave several rows, as `several` says, and add the place of each in its record."""
     counts = np.ones(len(table), np.int64)
     counts[[*several]] = [*several.values()]
@@ -156,15 +156,11 @@ def _explode(table: Any, parsed: pa.Table, several: Mapping[int, int]) -> tuple[
     return repeated, parsed.add_column(0, _PLACE, pa.array(places))
 
 
-def _open(frame: Any, column: str) -> tuple[Any, Slices]:
+def _open(frame: object, column: str) -> tuple[Frame, Slices]:
     """Return the frame as polars or pandas, and a function that gives the values of a column, `size` at a time."""
-    frame, pandas = as_frame(frame), sys.modules.get("pandas")
-    if pandas is not None and isinstance(frame, pandas.DataFrame):
-        _check_column(column, list(frame.columns))
-        values = frame[column].astype(object)
-        texts = values.where(values.notna(), None).array.tolist()
-        raws = frame[RAW].tolist() if column == DATA and list(frame.columns).count(RAW) == 1 else []
-        return frame, _slices(len(frame), lambda part: texts[part], lambda part: raws[part])
+    frame = as_frame(frame)
+    if is_pandas(frame):
+        return frame, _slices_of_pandas(frame, column)
     table = _to_polars(frame)
     _check_column(column, table.columns)
     series = table[column]
@@ -175,7 +171,15 @@ def _open(frame: Any, column: str) -> tuple[Any, Slices]:
     return table, _slices(len(table), lambda part: series[part].to_list(), lambda part: raw[part].to_list())
 
 
-def _slices(height: int, texts: Callable[[slice], list[Any]], raws: Callable[[slice], list[object]]) -> Slices:
+def _slices_of_pandas(frame: pd.DataFrame, column: str) -> Slices:
+    _check_column(column, list(frame.columns))
+    values = frame[column].astype(object)
+    texts = values.where(values.notna(), None).array.tolist()
+    raws = frame[RAW].tolist() if column == DATA and list(frame.columns).count(RAW) == 1 else []
+    return _slices(len(frame), lambda part: texts[part], lambda part: raws[part])
+
+
+def _slices(height: int, texts: Callable[[slice], list[object]], raws: Callable[[slice], list[object]]) -> Slices:
     """Return a function that gives the values `size` at a time; `raws` has the bytes of those that are not UTF-8."""
 
     def give(size: int) -> Iterator[list[object]]:
@@ -183,14 +187,22 @@ def _slices(height: int, texts: Callable[[slice], list[Any]], raws: Callable[[sl
             part = slice(start, start + size)
             rows = texts(part)
             for place, raw in enumerate(raws(part)):
-                if isinstance(raw, bytes) and isinstance(rows[place], str):
-                    rows[place] = Replaced(rows[place], raw)
+                if isinstance(raw, bytes) and isinstance(text := rows[place], str):
+                    rows[place] = Replaced(text, raw)
             yield rows
 
     return give
 
 
-def _to_polars(frame: Any) -> pl.DataFrame:
+class _Stream(Protocol):
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
+
+
+def _has_stream(frame: object) -> TypeGuard[_Stream]:
+    return hasattr(frame, "__arrow_c_stream__")
+
+
+def _to_polars(frame: object) -> pl.DataFrame:
     check_polars()
     if isinstance(frame, pl.DataFrame):
         return frame
@@ -198,15 +210,13 @@ def _to_polars(frame: Any) -> pl.DataFrame:
         return frame.to_polars()
     if isinstance(frame, pl.LazyFrame):
         raise ConfigError("a LazyFrame holds no rows yet", hint="collect() it first")
-    if not hasattr(frame, "__arrow_c_stream__"):
-        raise ConfigError(
-            f"a {type(frame).__name__} is not a table",
-            hint="give a polars or pandas DataFrame, or what read(), tail() and sample() return",
-        )
+    if not _has_stream(frame):
+        hint = "give a polars or pandas DataFrame, or what read(), tail() and sample() return"
+        raise ConfigError(f"a {type(frame).__name__} is not a table", hint=hint)
     return pl.DataFrame(frame)
 
 
-def _check_column(column: str, columns: list[Any]) -> None:
+def _check_column(column: str, columns: Sequence[object]) -> None:
     if columns.count(column) != 1:
         names = [str(name) for name in columns]
         raise ConfigError(
@@ -241,7 +251,7 @@ def _free_names(names: list[str], taken: set[str]) -> list[str]:
     return [*free, error]
 
 
-def _close(table: Any, parsed: pa.Table, *, keep: bool) -> object:
+def _close(table: Frame, parsed: pa.Table, *, keep: bool) -> Frame:
     """Put the new columns behind the old ones, in the kind of frame that was given."""
     if not isinstance(table, pl.DataFrame):
         import pandas as pd

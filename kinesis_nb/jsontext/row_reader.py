@@ -8,6 +8,7 @@ silently turns 1.5 into 1 where the schema says integer.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -113,10 +114,8 @@ class RowReader:
         return self._read_text(row)
 
     def _read_text(self, text: str) -> list[tuple[object, list[str]]]:
-        try:
+        with suppress(*_UNREADABLE):  # then it may be less than strict JSON, or several objects
             return [self._fit(Value(text.encode(), []))]
-        except _UNREADABLE:
-            pass  # it may be less than strict JSON, or several objects
         try:
             found = read_leniently(text)
         except RecursionError:
@@ -152,22 +151,23 @@ class RowReader:
 
     def remarks(self) -> str:
         """Return a message of what is in the rows and not in the schema, and of rows that were split."""
-        said = []
-        if self._schema is not None:  # one without fields is false
-            left_out, limit = sorted(self._schema.left_out), len(self._schema.dtype.fields)
-            changes = [
-                change for change in self._changes if change.removeprefix(NEW_FIELD) not in self._schema.left_out
-            ]
-            if left_out:
-                said.append(f"left out, as max_fields={limit}: {_named(left_out)}")
-            if changes:
-                said.append(f"not in the {self._schema.rows:,} rows of the schema: {_named(changes, '; ')}")
+        said = [] if self._schema is None else self._beyond(self._schema)  # one without fields is false
         if self._explode is None and self.several:
             said.append(
                 f"records that held several JSON objects, each of which is a row now: {len(self.several):,}"
                 " (explode=True says that this is meant, explode=False leaves such records null)"
             )
         return ". ".join(said)
+
+    def _beyond(self, schema: Schema) -> list[str]:
+        """Say what is in the rows and not in an inferred schema."""
+        said: list[str] = []
+        if schema.left_out:
+            said.append(f"left out, as max_fields={len(schema.dtype.fields)}: {_named(sorted(schema.left_out))}")
+        changes = [change for change in self._changes if change.removeprefix(NEW_FIELD) not in schema.left_out]
+        if changes:
+            said.append(f"not in the {schema.rows:,} rows of the schema: {_named(changes, '; ')}")
+        return said
 
 
 def _named(things: list[str], between: str = ", ") -> str:

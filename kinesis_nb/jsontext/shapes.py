@@ -32,7 +32,7 @@ _AS_ARROW: dict[object, pa.DataType] = {
 WHOLE_BITS = 53  # a double holds every integer up to 2^53, and beyond that not every one
 _PLAIN = 16  # characters of a fraction that has no more digits than a double keeps
 _SMALL, _LARGE = 1e-300, 1e300  # what is between has all digits of a double
-_WHOLE = {pl.Float32(): 2**24, pl.Float64(): 2**WHOLE_BITS}
+_WHOLE: dict[object, int] = {pl.Float32(): 2**24, pl.Float64(): 2**WHOLE_BITS}
 _KINDS = {b'"': "string", b"{": "object", b"[": "array", b"t": "bool", b"f": "bool"}
 
 
@@ -70,7 +70,7 @@ class Leaf:
         For String: anything may come, and what is not a string is taken as its JSON text.
     """
 
-    def __init__(self, dtype: Any, path: str, *, as_text: bool = False) -> None:
+    def __init__(self, dtype: object, path: str, *, as_text: bool = False) -> None:
         self._dtype, self._path, self._as_text = dtype, path, as_text
         self._range = _integer_range(dtype)
         self._whole = _WHOLE.get(dtype, 0)
@@ -137,11 +137,11 @@ class Day:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def annotation(self, *, forbid_unknown: bool) -> Any:  # noqa: ARG002 - as of a leaf
+    def annotation(self, *, forbid_unknown: bool) -> object:  # noqa: ARG002 - as of a leaf
         """Return the type to decode into."""
         return date | None
 
-    def fit(self, raw: bytes, misfits: Misfits) -> Any:
+    def fit(self, raw: bytes, misfits: Misfits) -> object:
         """Return the date, or None and a word in `misfits`."""
         try:
             return msgspec.json.decode(raw, type=date | None)
@@ -149,7 +149,7 @@ class Day:
             misfits.lost.append(f"{self._path}: {_kind(raw)} does not fit Date")
             return None
 
-    def column(self, values: list[Any]) -> pa.Array:
+    def column(self, values: list[object]) -> pa.Array:
         """Return the values as an Arrow array."""
         return pa.array(values, pa.date32())
 
@@ -190,27 +190,24 @@ class Object:
         self._unknown: list[str] = []
         self._empty = SimpleNamespace(**dict.fromkeys(self._slots.values()))
 
-    def annotation(self, *, forbid_unknown: bool) -> Any:
-        """Return the type to decode into.
+    def annotation(self, *, forbid_unknown: bool) -> object:
+        """Return the type to decode into; raise ValueError for a field name that msgspec does not accept."""
+        return self._struct(forbid_unknown=forbid_unknown) | None
 
-        Raises
-        ------
-        ValueError
-            For a field name that msgspec does not accept.
-        """
-        members: list[Any] = [
+    def _struct(self, *, forbid_unknown: bool) -> type[msgspec.Struct]:
+        members: list[tuple[str, object, object]] = [
             (self._slots[name], kind := shape.annotation(forbid_unknown=forbid_unknown), _default(kind))
             for name, shape in self._fields.items()
         ]
         extra = {f"x{n}": name for n, name in enumerate(self._unknown)}
         members += [(slot, msgspec.Raw, msgspec.Raw(_NULL)) for slot in extra]
         rename = {slot: name for name, slot in self._slots.items()} | extra
-        return msgspec.defstruct("Row", members, rename=rename, forbid_unknown_fields=forbid_unknown, gc=False) | None
+        return msgspec.defstruct("Row", members, rename=rename, forbid_unknown_fields=forbid_unknown, gc=False)
 
     def decoder(self, *, forbid_unknown: bool) -> Callable[[str], object]:
         """Return the quick way from a row to an object with a slot per field; it raises for what does not fit."""
         try:
-            kind = self.annotation(forbid_unknown=forbid_unknown).__args__[0]
+            kind = self._struct(forbid_unknown=forbid_unknown)
         except ValueError:
             return _refuse
         decode: Callable[[str], object] = msgspec.json.Decoder(kind).decode

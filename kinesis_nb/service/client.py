@@ -6,7 +6,7 @@ import email.utils
 import threading
 import weakref
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from botocore import exceptions as boto_errors
@@ -73,9 +73,8 @@ class KinesisClient:
         self._raw = RawCalls(self._client)
         self._caller: str | None = None
         self._probe = Probe(self._call, trusts_dry_run=is_aws(config))
-        weakref.finalize(
-            self, self._client.close
-        )  # the pool's sockets would otherwise live until some garbage collection
+        # the pool's sockets would otherwise live until some garbage collection
+        weakref.finalize(self, self._client.close)
 
     def list_streams(self) -> list[str]:
         """Return the names of all streams, in the order of the service."""
@@ -181,10 +180,9 @@ class KinesisClient:
     def _call(self, operation: str, stream: str = "", **params: object) -> Mapping[str, object]:
         sent = self._clock.now()
         method = getattr(self._client, operation)
-        response: Mapping[str, Any] = self._made(lambda: method(**params), operation, stream)
-        self._time.observe(
-            response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"), sent, self._clock.now()
-        )
+        response = self._made(lambda: method(**params), operation, stream)
+        headers: Mapping[str, str] = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        self._time.observe(headers.get("date"), sent, self._clock.now())
         return response
 
     def _post(self, operation: str, body: bytes, stream: str) -> bytes:
@@ -244,13 +242,7 @@ class _ServerClock:
         self._most: timedelta | None = None
 
     def observe(self, date: str | None, sent: datetime, received: datetime) -> None:
-        if not date:
-            return
-        try:
-            second = email.utils.parsedate_to_datetime(date).astimezone(UTC)
-        except (ValueError, OverflowError):
-            return  # a proxy's own idea of a date
-        if abs(second - received) > _MOST_SKEW:
+        if (second := _second(date, received)) is None:
             return
         least, most = second - received, second + timedelta(seconds=1) - sent
         with self._lock:
@@ -266,3 +258,12 @@ class _ServerClock:
         with self._lock:
             least, most = self._least or timedelta(0), self._most or timedelta(0)
         return ServerTime(now + least, now + most)
+
+
+def _second(date: str | None, received: datetime) -> datetime | None:
+    """Return the second that a Date header names; None for one that nothing can be computed with."""
+    try:
+        second = email.utils.parsedate_to_datetime(date).astimezone(UTC) if date else None
+    except (ValueError, OverflowError):
+        return None  # a proxy's own idea of a date
+    return None if second is None or abs(second - received) > _MOST_SKEW else second

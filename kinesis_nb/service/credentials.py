@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, TypeVar, cast
 
 import botocore.session
 from botocore import exceptions as boto_errors
@@ -176,10 +176,8 @@ def sign_in(auth: Auth | AwsInstance, region: str, clock: Clock) -> Renewable:
             session.register_component("credential_provider", _instance_providers(session))
         found = session.get_credentials()
         if found is None and isinstance(auth, Profile):
-            raise CredentialsError(
-                f"{auth} of the AWS configuration has no credentials",
-                hint=f"`aws configure --profile {auth.name}` adds an access key; for SSO `aws configure sso`",
-            )
+            hint = f"`aws configure --profile {auth.name}` adds an access key; for SSO `aws configure sso`"
+            raise CredentialsError(f"{auth} of the AWS configuration has no credentials", hint=hint)
         return Loaded(found) if found else None
 
     return Renewable(load, clock)
@@ -219,7 +217,16 @@ def assume(role: StsRole, base: Renewable, sts: Any, clock: Clock, proxy: Proxy 
     return Renewable(load, clock)
 
 
-def _loaded(given: dict[str, Any], role: StsRole) -> Loaded:
+class _StsCredentials(TypedDict):
+    """As STS gives them."""
+
+    AccessKeyId: str
+    SecretAccessKey: str
+    SessionToken: str
+    Expiration: datetime
+
+
+def _loaded(given: _StsCredentials, role: StsRole) -> Loaded:
     credentials = Credentials(
         given["AccessKeyId"],
         given["SecretAccessKey"],

@@ -30,6 +30,8 @@ from kinesis_nb.core import halt, interrupt
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
+    from _typeshed import WriteableBuffer
+
 RESPONSE_SECONDS = 30.0  # from the end of the request to the last byte of its response
 RECORDS_BYTES = 32 * 2**20  # AWS: 10 MiB of data, which JSON makes 14 MiB; the fields of 10,000 records take 3 more
 OTHER_BYTES = 8 * 2**20  # a listing of 10,000 shards has 4 MiB
@@ -53,7 +55,7 @@ class _Bounded(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         while True:
             if (timeout := _patience(self._give_up)) < self._timeout:
                 self._sock.settimeout(timeout)
@@ -78,8 +80,16 @@ class _Bounded(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     """A response of at most `most` bytes, without its head."""
 
-    def __init__(self, sock: socket.socket, *args: Any, most: int = OTHER_BYTES, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
+    def __init__(
+        self,
+        sock: socket.socket,
+        debuglevel: int = 0,
+        method: str | None = None,
+        url: str | None = None,
+        *,
+        most: int = OTHER_BYTES,
+    ) -> None:
+        super().__init__(sock, debuglevel, method, url)
         self.fp.close()
         self._bounded, self._most = _Bounded(sock, RESPONSE_SECONDS), most
         self.fp = io.BufferedReader(self._bounded)
@@ -122,7 +132,9 @@ class _Connection:
 
     response_class: Any = _Response
 
-    def request(self, method: str, url: str, body: Any, headers: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+    def request(
+        self, method: str, url: str, body: object, headers: Mapping[str, object], *args: object, **kwargs: object
+    ) -> None:
         """Send a request, and bound its response by the kind of call."""
         super().request(method, url, body, headers, *args, **kwargs)  # type: ignore[misc]
         if str(headers.get("X-Amz-Target")).endswith(".GetRecords"):
@@ -168,7 +180,7 @@ def _connected(connection: Any) -> socket.socket:
 _resolve = interrupt.apart(socket.getaddrinfo)
 
 
-def _connect(sock: socket.socket, address: Any, seconds: float) -> None:
+def _connect(sock: socket.socket, address: tuple[object, ...], seconds: float) -> None:
     give_up = time.monotonic() + seconds
     sock.setblocking(False)
     code = sock.connect_ex(address)

@@ -10,7 +10,7 @@ from typing import Any
 
 import urllib3.exceptions
 from botocore import exceptions as boto_errors
-from botocore.awsrequest import AWSRequest
+from botocore.awsrequest import AWSRequest, AWSResponse
 
 from kinesis_nb.errors import MalformedResponse
 from kinesis_nb.wire.naming import is_arn, named
@@ -76,7 +76,7 @@ class RawCalls:
         url, _, _ = resolve(self._model.operation_model(action), named(stream), {})
         return f"{url}/"
 
-    def _refusal(self, action: str, response: Any, content: bytes) -> boto_errors.ClientError:
+    def _refusal(self, action: str, response: AWSResponse, content: bytes) -> boto_errors.ClientError:
         parsed = self._client._response_parser.parse(  # noqa: SLF001 - as above
             {"headers": response.headers, "status_code": response.status_code, "body": content},
             self._model.operation_model(action).output_shape,

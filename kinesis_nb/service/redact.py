@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any
 
 _LIBRARIES = ("botocore", "boto3", "urllib3")
 _NEVER = ("botocore.auth", "botocore.parsers", "botocore.credentials", "botocore.tokens", "botocore.utils")
@@ -43,7 +42,7 @@ def install() -> None:
                 logger.addFilter(_redact)
 
 
-def _shown(value: Any, *, withhold: bool) -> Any:
+def _shown(value: object, *, withhold: bool) -> object:
     if isinstance(value, int | float | None):
         return value
     text = str(value)

@@ -14,7 +14,7 @@ from botocore import exceptions as boto_errors
 from urllib3.exceptions import LocationValueError
 
 from kinesis_nb.access.config import Proxy, is_loopback, masked
-from kinesis_nb.access.permissions import SERVICE_OF, statement
+from kinesis_nb.access.permissions import full_name, statement
 from kinesis_nb.errors import (
     AccessDenied,
     ConfigError,
@@ -94,6 +94,7 @@ _DENIED = {"AccessDeniedException", "AccessDenied"}
 _ARN = re.compile(r"on resource: (arn:[^\s\"]+)")
 _XML_CODE = re.compile(r"<Code>(\w+)</Code>", re.ASCII)
 _PLAIN_HTTP = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+_TRUST_FIRST = "the trust policy of the role must name the caller, and its external id if it asks for one"
 _CALLER = re.compile(r"User: (arn:\S+)")
 
 
@@ -134,21 +135,23 @@ def translate(error: Exception, call: FailedCall, now: datetime | None = None) -
         The time by this machine, to be compared with the response's; None skips the comparison.
     """
     forget_frames(error)
-    action = call.action
     if not isinstance(error, boto_errors.ClientError):
-        return translate_local(error, action, call.proxy)
-    code = _code(error)
+        return translate_local(error, call.action, call.proxy)
+    translated = _translate_refusal(error, call, now)
+    translated.code = _code(error)
+    return translated
+
+
+def _translate_refusal(error: boto_errors.ClientError, call: FailedCall, now: datetime | None) -> KinesisError:
+    action, code = call.action, _code(error)
     if code in _DENIED:
         message = str(error.response.get("Error", {}).get("Message", ""))
-        translated: KinesisError = _denied(action, message, call.resource or _arn(action, call, message))
-    elif code in _BAD_CREDENTIALS:
-        translated = _bad_credentials(error, action, now)
-    elif code == "407":
-        translated = _proxy_wants_login(action, call.proxy)
-    else:
-        translated = _refused(error, action, f"no stream {call.stream!r} in {call.region}" if call.stream else "")
-    translated.code = code
-    return translated
+        return _denied(action, message, call.resource or _arn(action, call, message))
+    if code in _BAD_CREDENTIALS:
+        return _bad_credentials(error, action, now)
+    if code == "407":
+        return _proxy_wants_login(action, call.proxy)
+    return _refused(error, action, f"no stream {call.stream!r} in {call.region}" if call.stream else "")
 
 
 def _refused(error: boto_errors.ClientError, action: str, no_stream: str) -> KinesisError:
@@ -288,28 +291,27 @@ def _code(error: boto_errors.ClientError) -> str:
 
 def _denied(action: str, message: str, resource: str) -> AccessDenied:
     """Name the action, the resource, who asked, and what would allow it."""
-    name = f"{SERVICE_OF.get(action, 'kinesis')}:{action}"
+    name = full_name(action)
     caller = f" to {found[1]}" if (found := _CALLER.search(message)) else ""
-    said, wanted = f"{name} on {resource} is denied{caller}", statement([action], resource)
-    hint = f"add to its policy: {json.dumps(wanted)}"
-    if "VPC endpoint polic" in message:
-        said, hint = f"{said} by the policy of the VPC endpoint", f"add to that policy: {json.dumps(wanted)}"
-    elif "explicit deny" in message:
-        where = message.partition("explicit deny in ")[2].rstrip(".") or "a policy"
-        said, hint = f"{said} by an explicit Deny in {where}", "ask whoever wrote that policy: no Allow outweighs it"
-    elif "no resource-based polic" in message:
-        said = f"{said} by the stream's own account"
-        hint = (
-            f"that account attaches to the stream what iam_policy(..., cross_account=...) writes: {json.dumps(wanted)}"
-        )
-    elif action == "AssumeRole":
-        hint = (
-            f"the trust policy of the role must name the caller, and its external id if it asks for one; "
-            f"add to the caller's policy: {json.dumps(wanted)}"
-        )
-    denied = AccessDenied(said, hint=hint)
+    by, hint = _denied_by(action, message, json.dumps(statement([action], resource)))
+    denied = AccessDenied(f"{name} on {resource} is denied{caller}{by}", hint=hint)
     denied.action = name
     return denied
+
+
+def _denied_by(action: str, message: str, wanted: str) -> tuple[str, str]:
+    """Return which policy denied it, where that is known, and what would allow it."""
+    if "VPC endpoint polic" in message:
+        return " by the policy of the VPC endpoint", f"add to that policy: {wanted}"
+    if "explicit deny" in message:
+        where = message.partition("explicit deny in ")[2].rstrip(".") or "a policy"
+        return f" by an explicit Deny in {where}", "ask whoever wrote that policy: no Allow outweighs it"
+    if "no resource-based polic" in message:
+        attach = "that account attaches to the stream what iam_policy(..., cross_account=...) writes"
+        return " by the stream's own account", f"{attach}: {wanted}"
+    if action == "AssumeRole":
+        return "", f"{_TRUST_FIRST}; add to the caller's policy: {wanted}"
+    return "", f"add to its policy: {wanted}"
 
 
 def _arn(action: str, call: FailedCall, message: str) -> str:
@@ -346,19 +348,15 @@ def _wrong_clock(ahead: timedelta) -> tuple[str, str]:
 def _bad_certificate(error: boto_errors.SSLError, action: str) -> ServiceError:
     why = masked(_one_line(error))
     if any(sign in why.upper().replace(" ", "_") for sign in _PLAIN_HTTP):
-        return ServiceError(
-            f"{action}: the server does not speak TLS ({why})",
-            hint="if it is a server of plain HTTP, write http:// in endpoint_url=; else look for a proxy on the way",
-        )
-    if re.search("mismatch|doesn't match|subjectAltName", why):
-        return ServiceError(
-            f"{action}: the server's certificate is not of this host ({why})",
-            hint="give endpoint_url= the name that stands in the certificate",
-        )
-    return ServiceError(
-        f"{action}: the server's certificate cannot be trusted ({why})",
-        hint="give verify= the path of the CA bundle that signed it, for example your company's",
-    )
+        what = "the server does not speak TLS"
+        hint = "if it is a server of plain HTTP, write http:// in endpoint_url=; else look for a proxy on the way"
+    elif re.search("mismatch|doesn't match|subjectAltName", why):
+        what = "the server's certificate is not of this host"
+        hint = "give endpoint_url= the name that stands in the certificate"
+    else:
+        what = "the server's certificate cannot be trusted"
+        hint = "give verify= the path of the CA bundle that signed it, for example your company's"
+    return ServiceError(f"{action}: {what} ({why})", hint=hint)
 
 
 def _proxy_wants_login(action: str, proxy: Proxy | None) -> ServiceError:

@@ -51,12 +51,7 @@ def read_address(table: object) -> str:
 def _folder(given: str) -> str:
     if _SCHEME.match(given):  # pathlib makes s3:/bucket of s3://bucket
         raise ConfigError(f"{given!r} is not the place of a table", hint=f"{_HINT} as a text")
-    home = os.path.expanduser(given)  # noqa: PTH111 - to pathlib ./~ is the same as ~
-    if home.startswith("~"):
-        raise ConfigError(
-            f"{given!r} names the home folder of an unknown user",
-            hint="write ./~name for a folder whose name begins with ~",
-        )
+    home = _expanded(given)
     try:
         folder = str(Path(home).resolve())
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null character
@@ -64,6 +59,16 @@ def _folder(given: str) -> str:
     if os.name == "nt" and _ESCAPE.search(folder):
         raise ConfigError(f"{given!r} has a percent sign that Delta would decode", hint="give another name")
     return folder
+
+
+def _expanded(given: str) -> str:
+    home = os.path.expanduser(given)  # noqa: PTH111 - to pathlib ./~ is the same as ~
+    if home.startswith("~"):
+        raise ConfigError(
+            f"{given!r} names the home folder of an unknown user",
+            hint="write ./~name for a folder whose name begins with ~",
+        )
+    return home
 
 
 def _prefix(given: str) -> str:
@@ -115,7 +120,7 @@ class Handle(DeltaTable):
         """Return the paths of the data files, or their addresses in S3, with nothing encoded."""
         return [self._exact(uri) for uri in super().file_uris(*args, **options)]
 
-    def deletion_vectors(self) -> Any:
+    def deletion_vectors(self) -> pa.RecordBatchReader:
         """Return which rows of which files are deleted, with the same names of files."""
         found = pa.table(super().deletion_vectors())
         files = pa.array(map(self._exact, found["filepath"].to_pylist()), pa.string())

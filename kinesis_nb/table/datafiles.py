@@ -69,20 +69,22 @@ def check_files(folder: Path, table: DeltaTable) -> None:
     """Raise TableError for a file of rows that is gone, or whose length or ends are not those of what was written."""
     found = pa.table(table.get_add_actions())
     for path, size in zip(found["path"].to_pylist(), found["size_bytes"].to_pylist(), strict=True):
-        if "://" in path:
-            continue
-        try:
-            with (folder / unquote(path)).open("rb") as file:
-                is_whole = file.read(4) == _MAGIC
-                is_whole &= file.seek(-4, io.SEEK_END) == size - 4 and file.read() == _MAGIC
-            state = "incomplete"
-        except FileNotFoundError:
-            is_whole, state = False, "missing"
-        except OSError:  # shorter than that
-            is_whole, state = False, "incomplete"
-        if not is_whole:
-            msg = f"{folder}: the rows of version {table.version():,} are not all there: {path} is {state}"
+        if "://" not in path and (fault := _fault(folder / unquote(path), size)):
+            msg = f"{folder}: the rows of version {table.version():,} are not all there: {path} is {fault}"
             raise TableError(msg, hint="put the file back from a backup, or sync into a new place")
+
+
+def _fault(path: Path, size: int) -> str:
+    """Return what is wrong with a file of rows; empty when its length and its ends are those of what was written."""
+    try:
+        with path.open("rb") as file:
+            is_whole = file.read(4) == _MAGIC
+            is_whole &= file.seek(-4, io.SEEK_END) == size - 4 and file.read() == _MAGIC
+    except FileNotFoundError:
+        return "missing"
+    except OSError:  # shorter than that
+        return "incomplete"
+    return "" if is_whole else "incomplete"
 
 
 def conform(rows: Table, schema: Schema) -> Table:

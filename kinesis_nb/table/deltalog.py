@@ -9,6 +9,7 @@ never reported to anybody, and :func:`settle` turns it into the empty commit tha
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -119,13 +120,10 @@ def live(sizes: Mapping[str, int], version: int | None = None) -> Live:
     for match in filter(None, map(_CHECKPOINT.fullmatch, sizes)):
         found.setdefault(int(match[1]), []).append(match)
     whole = {number: parts for number, matches in found.items() if (parts := _whole(matches))}
-    checkpoint = max((number for number in whole if version is None or number <= version), default=-1)
+    newest = math.inf if version is None else version
+    checkpoint = max((number for number in whole if number <= newest), default=-1)
     numbers = sorted(int(match[1]) for match in map(_ENTRY.fullmatch, sizes) if match)
-    entries = {
-        number: sizes[f"{number:020d}.json"]
-        for number in numbers
-        if number > checkpoint and (version is None or number <= version)
-    }
+    entries = {number: sizes[f"{number:020d}.json"] for number in numbers if checkpoint < number <= newest}
     return Live(checkpoint, whole.get(checkpoint, ()), entries)
 
 

@@ -8,7 +8,7 @@ the log.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -71,8 +71,8 @@ class _File(msgspec.Struct, rename="camel"):
 class _Info(msgspec.Struct, rename="camel"):
     operation: str = "a commit"
     engine_info: str = ""
-    operation_metrics: dict[str, Any] | None = None
-    kinesis_nb: Any = msgspec.field(default=None, name="kinesis_nb")
+    operation_metrics: dict[str, object] | None = None
+    kinesis_nb: object = msgspec.field(default=None, name="kinesis_nb")
 
 
 class _EntryAction(msgspec.Struct, rename="camel"):

@@ -58,19 +58,23 @@ def unwritable(uri: str, table: DeltaTable) -> TableError | None:
 
     Rows would lack a column that must not be null, or lose one that the table does not have any more.
     """
+    problems = _problems(table)
+    if not problems:
+        return None
+    hint = "undo the change and run the same line again; nothing is lost"
+    return TableError(f"{uri} {problems[0]}, so this sync cannot write it", hint=hint)
+
+
+def _problems(table: DeltaTable) -> list[str]:
     fields = {field.name: field for field in arrow_schema(table)}
     metadata, features = table.metadata(), table.protocol().reader_features or ()
-    problems = [
+    return [
         *(["has deletion vectors"] if "deletionVectors" in features else []),
         *(["maps its columns"] if metadata.configuration.get(MAPPING, "none") != "none" else []),
         *(f"is partitioned by {name!r} now" for name in metadata.partition_columns),
         *(f"has no column {name!r} any more" for name in TABLE_SCHEMA.names if name not in fields),
         *filter(None, map(_unwritable_column, fields.values())),
     ]
-    if not problems:
-        return None
-    hint = "undo the change and run the same line again; nothing is lost"
-    return TableError(f"{uri} {problems[0]}, so this sync cannot write it", hint=hint)
 
 
 def _unwritable_column(field: pa.Field) -> str:

@@ -313,12 +313,13 @@ class SyncTable(TableReader):
             for key, value in encode(checkpoint, self._epochs[shard_id])
             if key not in RARE or value != self._rare.get((shard_id, key), 0)
         ]
-        lost = [
-            self._transaction(gap.shard_id, f"gap{checkpoints[gap.shard_id].gaps - 1}/{key}", value)
-            for gap in gaps
-            for key, value in zip(GAP_KEYS, (gap.offset, millis(gap.seen), millis(gap.until)), strict=True)
-        ]
-        return reached + lost
+        lost = [self._gap(gap, checkpoints[gap.shard_id].gaps - 1) for gap in gaps]
+        return reached + [transaction for transactions in lost for transaction in transactions]
+
+    def _gap(self, gap: RecordedGap, number: int) -> list[Transaction]:
+        values = (gap.offset, millis(gap.seen), millis(gap.until))
+        places = zip(GAP_KEYS, values, strict=True)
+        return [self._transaction(gap.shard_id, f"gap{number}/{key}", value) for key, value in places]
 
     def _write(
         self, files: list[AddAction | RemoveAction], transactions: list[Transaction], notes: Iterable[str] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -179,22 +179,23 @@ class TableCheck:
         return f"<TableCheck of {where}: {found}{kept}{lost}>"
 
     def _repr_html_(self) -> str:
-        rows = (
-            (
-                shard.shard_id,
-                shard.state,
-                shard.rows,
-                shard.first_offset,
-                shard.last_offset,
-                shard.first_sequence_number,
-                shard.last_sequence_number,
-                "; ".join((*shard.problems, *shard.lost, *shard.notes)) or "ok",
-            )
-            for shard in self.shards
-        )
+        rows = map(_cells, self.shards)
         noted = ((None, "others", *[None] * 5, note) for note in self.others)
         columns = ("shard", "state", "rows", "offsets from", "to", "sequence numbers from", "to", "verdict")
         return table_html(columns, (*rows, *noted), repr(self).strip("<>"))
+
+
+def _cells(shard: ShardCheck) -> tuple[object, ...]:
+    return (
+        shard.shard_id,
+        shard.state,
+        shard.rows,
+        shard.first_offset,
+        shard.last_offset,
+        shard.first_sequence_number,
+        shard.last_sequence_number,
+        "; ".join((*shard.problems, *shard.lost, *shard.notes)) or "ok",
+    )
 
 
 def verify_table(table: TableReader, listing: Iterable[Shard] | None, selection: Selection = EVERYTHING) -> TableCheck:
@@ -303,7 +304,7 @@ def _check_shard(
     checkpoint = checkpoints[shard_id]
     problems = [*_problems(rows), *_against(rows, checkpoint), *_lineage(rows, checkpoints, shard_id, parents)]
     problems += [f"{alien:,} rows that the sync does not keep"] if alien else []
-    nothing: dict[str, Any] = dict.fromkeys(_PLACES)
+    nothing = dict.fromkeys(_PLACES)
     first, last = (rows.row(0, named=True), rows.row(-1, named=True)) if len(rows) else (nothing, nothing)
     return ShardCheck(
         shard_id,
@@ -347,37 +348,37 @@ def _left_out(rows: pl.DataFrame, checkpoint: Checkpoint) -> list[str]:
 def _problems(rows: pl.DataFrame) -> list[str]:
     """Name what is wrong with the rows of one shard, in the order of their offsets."""
     steps = rows["shard_offset"].diff().drop_nulls()
-    number, sub = pl.col("sequence_number"), pl.col("sub_sequence_number")
-    length = number.str.len_chars()  # decimal text without leading zeros: longer is larger
-    disordered = rows.select(
-        (
-            (length < length.shift())
-            | ((length == length.shift()) & (number < number.shift()))
-            | ((number == number.shift()) & (sub <= sub.shift()))
-        ).sum()
-    ).item()
     backwards = (_steps_back(rows) <= CLOCK_STEP_SECONDS).sum()
     counts = {
         "rows doubled": int((steps == 0).sum()),
         "holes in the offsets": int((steps > 1).sum()),
-        "rows out of order": int(disordered),
+        "rows out of order": int(rows.select(_is_out_of_order().sum()).item()),
         "times of commit that go back": int(backwards),
     }
     return [f"{count:,} {what}" for what, count in counts.items() if count]
 
 
+def _is_out_of_order() -> pl.Expr:
+    """Return which rows have a number that is not larger than that of the row before."""
+    number, sub = pl.col("sequence_number"), pl.col("sub_sequence_number")
+    length = number.str.len_chars()  # decimal text without leading zeros: longer is larger
+    return (
+        (length < length.shift())
+        | ((length == length.shift()) & (number < number.shift()))
+        | ((number == number.shift()) & (sub <= sub.shift()))
+    )
+
+
 def _against(rows: pl.DataFrame, checkpoint: Checkpoint) -> list[str]:
     if not len(rows):
         return ["all of its rows are missing"] if checkpoint.sequence_number and not _leaves_out(checkpoint) else []
-    last = rows.row(-1, named=True)
-    wrong = []
-    if checkpoint.offset != last["shard_offset"] + 1:
-        wrong.append(
-            f"the checkpoint counts {checkpoint.offset:,} rows, the last row is number {last['shard_offset']:,}"
-        )
-    ahead = int(checkpoint.sequence_number or 0) - int(last["sequence_number"])
+    wrong: list[str] = []
+    offset, number = rows.select("shard_offset", "sequence_number").row(-1)
+    if checkpoint.offset != offset + 1:
+        wrong.append(f"the checkpoint counts {checkpoint.offset:,} rows, the last row is number {offset:,}")
+    ahead = int(checkpoint.sequence_number or 0) - int(number)
     if ahead < 0 or (ahead and not _leaves_out(checkpoint)):  # the last record that was read may have left no row
-        wrong.append(f"the checkpoint is at {checkpoint.sequence_number}, the last row at {last['sequence_number']}")
+        wrong.append(f"the checkpoint is at {checkpoint.sequence_number}, the last row at {number}")
     return wrong
 
 

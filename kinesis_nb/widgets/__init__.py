@@ -52,7 +52,7 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def view_of(thing: object) -> Any:
+def view_of(thing: object) -> object:
     """Return the live view of what runs in the background; a text in a kernel without ipywidgets."""
     try:
         from kinesis_nb.widgets.views import view_of

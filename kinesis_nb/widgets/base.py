@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import traceback
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets as W  # noqa: N812 - short, for it is in every line
 from ipywidgets.widgets.widget_string import HTMLStyle
@@ -17,10 +18,11 @@ from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.ui_thread import UiThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Sequence
 
     from kinesis_nb.source import Source
 
+T = TypeVar("T")
 _STYLE = """<style>
 .knb-panel{
   --knb-font:var(--jp-ui-font-size1,13px)/1.5 var(--jp-ui-font-family,system-ui,sans-serif);
@@ -66,7 +68,7 @@ class Panel(W.VBox):
         What its threads are called.
     """
 
-    children: Any  # ipywidgets has no types
+    children: Sequence[W.Widget]
 
     def __init__(self, content: Iterable[W.Widget], name: str, found: Iterable[W.Widget] = ()) -> None:
         self._status, self._error = markup(), markup()
@@ -123,12 +125,16 @@ def heading(label: str, level: int = 4) -> W.HTML:
 _style: HTMLStyle | None = None
 
 
-def markup(content: str = "", **options: Any) -> W.HTML:
+def markup(content: str = "", **options: object) -> W.HTML:
     """Return a control that shows HTML; all share one style, or a saved notebook would have one for each."""
     global _style  # noqa: PLW0603 - made when it is first needed, and again after all widgets were closed
     if _style is None or _style.comm is None:
         _style = HTMLStyle()
     return W.HTML(content, style=_style, **options)
+
+
+Check = Callable[[Any], object]
+"""Raises ConfigError for what cannot be right in a control, whose type it knows."""
 
 
 def _anything(value: object) -> object:
@@ -150,14 +156,7 @@ class Field(W.HBox):
         Whether it must be filled in while it is shown.
     """
 
-    def __init__(
-        self,
-        label: str,
-        control: Any,
-        check: Callable[[Any], object] = _anything,
-        *,
-        is_required: bool = False,
-    ) -> None:
+    def __init__(self, label: str, control: Any, check: Check = _anything, *, is_required: bool = False) -> None:
         self.label, self.control, self.is_required = label, control, is_required
         self._check = check
         self._mark = markup(layout=control.layout)  # one less in a notebook that is saved with its widgets
@@ -202,12 +201,15 @@ class Field(W.HBox):
         try:
             self._check(value)
         except ConfigError as error:
-            option, _, rest = error.message.partition(": ")
-            message = rest if option.isidentifier() else error.message  # the label says which option it is
-            hint = f'<br><span class="knb-quiet">{html.escape(error.hint)}</span>' if error.hint else ""
-            mark = f'<span class="knb-wrong">✗ {html.escape(message)}</span>{hint}'
-            return f"{self.label}: {message}", f'<span role="status">{mark}</span>'
+            return self._refused(error)
         return "", ""
+
+    def _refused(self, error: ConfigError) -> tuple[str, str]:
+        option, _, rest = error.message.partition(": ")
+        message = rest if option.isidentifier() else error.message  # the label says which option it is
+        hint = f'<br><span class="knb-quiet">{html.escape(error.hint)}</span>' if error.hint else ""
+        mark = f'<span class="knb-wrong">✗ {html.escape(message)}</span>{hint}'
+        return f"{self.label}: {message}", f'<span role="status">{mark}</span>'
 
 
 class Action(W.Button):
@@ -303,20 +305,23 @@ class Form(Panel):
         place = self.children.index(self._result) + 1
         self.children = [*self.children[:place], self._code_view, *self.children[place:]]
 
-    def do(self, saying: str, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
+    def do(self, saying: str, work: Callable[[], T], then: Callable[[T], object]) -> None:
         """Do what may take long without holding up the kernel; meanwhile no button can be clicked."""
-        self._busy = saying
-        self.show_error(None)
-        self.say(saying)
-        self._refresh_actions()
+        self._be_busy(saying)
 
-        def done(found: Any) -> None:
+        def done(found: T) -> None:
             self._busy = ""
             self.say("")
             then(found)
             self._refresh_actions()
 
         self._ui.run(work, done)
+
+    def _be_busy(self, saying: str) -> None:
+        self._busy = saying
+        self.show_error(None)
+        self.say(saying)
+        self._refresh_actions()
 
     def offer_streams(self, source: Source, field: str, value_of: Callable[[str], str] = str) -> None:
         """Propose the streams of a source in a field, if they may be listed; others can be written all the same."""

@@ -132,14 +132,7 @@ class _Records(Form):
     def __init__(self, source: Source, stream: StreamView) -> None:
         self._source, self._stream = source, stream
         self._view = W.VBox()
-        fields = {
-            "from": Field("From", choice((_NEWEST, _OLDEST, _BETWEEN), _NEWEST)),
-            "start": Field("Start", proposals(("-15m", "-1h", "-1d", "trim_horizon"), "-15m"), position),
-            "end": Field("End", proposals(("now", "-5m", "-1h"), "now"), position),
-            "key": Field("Partition key", W.Text(placeholder="any")),
-            "text": Field("Text in the data", W.Text(placeholder="any")),
-            "limit": Field("At most", W.IntText(100, step=100), lambda rows: check_count("limit", rows)),
-        }
+        fields = _record_fields()
         actions = [
             Action("Read", self.read, lambda: self.problem, primary=True),
             Action("Code", lambda: self.show_code(self.to_code()), lambda: self.problem),
@@ -182,15 +175,25 @@ class _Records(Form):
         name, limit = self._stream.name, self.fields["limit"].value
         if self.fields["from"].value != _BETWEEN:
             newest = {} if self.fields["from"].value == _NEWEST else {"newest": False}
-            return (
-                f"records = {call_code('source.explore', [name], {})}.{call_code('sample', [limit], newest)}\nrecords\n"
-            )
+            stream, sample = call_code("source.explore", [name], {}), call_code("sample", [limit], newest)
+            return f"records = {stream}.{sample}\nrecords\n"
         options = self._options()
         if (text := self.fields["text"].value) is None:
             return f"records = {call_code('source.read', [name], options)}\nrecords\n"
         test = call_code('pl.col("data").str.contains', [text], {"literal": True})
         call = call_code("source.read", [name], options | {"where": Name(test)})
         return f"import polars as pl\n\nrecords = {call}\nrecords\n"
+
+
+def _record_fields() -> dict[str, Field]:
+    return {
+        "from": Field("From", choice((_NEWEST, _OLDEST, _BETWEEN), _NEWEST)),
+        "start": Field("Start", proposals(("-15m", "-1h", "-1d", "trim_horizon"), "-15m"), position),
+        "end": Field("End", proposals(("now", "-5m", "-1h"), "now"), position),
+        "key": Field("Partition key", W.Text(placeholder="any")),
+        "text": Field("Text in the data", W.Text(placeholder="any")),
+        "limit": Field("At most", W.IntText(100, step=100), lambda rows: check_count("limit", rows)),
+    }
 
 
 def _containing(text: str | None) -> pl.Expr | None:
@@ -200,7 +203,7 @@ def _containing(text: str | None) -> pl.Expr | None:
 class _Sampled(Form):
     """Something that is found out from the newest records."""
 
-    def __init__(self, name: str, work: Callable[[int], object]) -> None:
+    def __init__(self, name: str, work: Callable[[int], _Pictured]) -> None:
         self._work = work
         count = W.IntText(1_000, step=1_000)
         fields = {"n": Field("Newest records", count, lambda n: check_count("n", n))}

@@ -140,7 +140,7 @@ class ExportForm(RunForm):
     def _what(self) -> Any:
         return self.fields["table"].value if "table" in self.fields else self._data
 
-    def _begin(self) -> Callable[[], Any]:
+    def _begin(self) -> Callable[[], object]:
         what, arn, options = self._what(), self.fields["output_stream_arn"].value, self._options()
         if self._is_stream:
             return lambda: self.source.export_stream(what, arn, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kinesis_nb.display import plain, table_html
 from kinesis_nb.errors import KinesisError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kinesis_nb.agents.job import Job, PartStatus
+    from kinesis_nb.exporting.streaming import StreamingExportStatus
     from kinesis_nb.widgets.flow import Message
 
 ASK_SECONDS = 0.5  # between two questions to the scheduler
@@ -28,7 +29,7 @@ _NOBODY = "nobody yet"
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    status: Any  # None for an export that no agent has begun
+    status: SyncStatus | StreamingExportStatus | None  # None for an export that no agent has begun
     parts: Sequence[PartStatus]
     log: Sequence[str]
 
@@ -60,17 +61,18 @@ class JobView(StatusView):
     def _ask_on(self) -> None:
         while True:
             try:
-                is_first = self._heard.status is None
-                self._heard = _Heard(self._job.status(), self._job.parts(), self._job.logs()[-LOG_LINES:])
-                if is_first and self._heard.status is not None:
-                    self._rate = Rate(
-                        self._heard.status.rows
-                    )  # rows written before the view opened are not part of the rate
+                self._ask_scheduler()
                 self._unreachable = None
             except KinesisError as error:  # it may be back in a moment
                 self._unreachable = error
             if self._heard.is_over or self._is_through.wait(ASK_SECONDS):
                 return
+
+    def _ask_scheduler(self) -> None:
+        is_first = self._heard.status is None
+        self._heard = _Heard(self._job.status(), self._job.parts(), self._job.logs()[-LOG_LINES:])
+        if is_first and self._heard.status is not None:  # rows written before the view opened are not part of the rate
+            self._rate = Rate(self._heard.status.rows)
 
     def _is_live(self) -> bool:
         return not (self._heard.parts and self._heard.is_over)
@@ -81,19 +83,10 @@ class JobView(StatusView):
     def _look(self, *, everything: bool) -> Message:  # noqa: ARG002 - a moment is always whole
         now, error = self._heard, self._unreachable
         status = now.status
-        lag = getattr(status, "lag", None)
-        ended = len(_shards(now.parts)) - len(_going(now.parts))
-        facts = [
-            ("rows", getattr(status, "rows", None)),
-            ("commits", getattr(status, "commits", None)),
-            ("pending", getattr(status, "pending", None)),
-            ("behind", f"{lag.total_seconds():,.1f} s" if lag is not None else "not known yet"),
-            ("ended shards", ended or None),
-        ]
         trouble = [*getattr(status, "lost", ()), getattr(status, "error", ""), f"{error}" if error else ""]
         state = "no response" if error else now.state
         rows = getattr(status, "rows", 0)
-        moment = self._moment(state, rows, facts, "\n".join(filter(None, trouble)), *self._tables())
+        moment = self._moment(state, rows, _facts(now), "\n".join(filter(None, trouble)), *self._tables())
         return moment | {"log": "\n".join(map(plain, now.log))}
 
     def _tables(self) -> tuple[Table, Table]:
@@ -104,6 +97,19 @@ class JobView(StatusView):
         (heads, *agents), (columns, *shards) = self._tables()
         about = f"{self._title}: {self._heard.state}"
         return table_html([*map(str, heads)], agents, about) + table_html([*map(str, columns)], shards, "shards")
+
+
+def _facts(now: _Heard) -> list[tuple[str, object]]:
+    status = now.status
+    lag = getattr(status, "lag", None)
+    ended = len(_shards(now.parts)) - len(_going(now.parts))
+    return [
+        ("rows", getattr(status, "rows", None)),
+        ("commits", getattr(status, "commits", None)),
+        ("pending", getattr(status, "pending", None)),
+        ("behind", f"{lag.total_seconds():,.1f} s" if lag is not None else "not known yet"),
+        ("ended shards", ended or None),
+    ]
 
 
 def _shards(parts: Sequence[PartStatus]) -> list[tuple[PartStatus, ConsumerStats]]:
@@ -144,18 +150,19 @@ def _per_agent(parts: Sequence[PartStatus]) -> Table:
 
 def _per_shard(parts: Sequence[PartStatus]) -> Table:
     table: Table = [("shard", "agent", "part", "state", "behind", "rows/s", "records", "throttles", "last error")]
-    lines = [
-        (
-            shard.shard_id,
-            part.agent or _NOBODY,
-            part.number,
-            part.over or shard.state.value,
-            seconds(shard.millis_behind_latest),
-            round(shard.rate, 1),
-            shard.records,
-            shard.throttles,
-            shard.error,
-        )
-        for part, shard in (_going(parts) or _shards(parts))  # all have ended when the job has
-    ]
-    return [*table, *sorted(lines)]
+    shown = _going(parts) or _shards(parts)  # all have ended when the job has
+    return [*table, *sorted(_shard_line(part, shard) for part, shard in shown)]
+
+
+def _shard_line(part: PartStatus, shard: ConsumerStats) -> tuple[str, str, int, str, str | None, float, int, int, str]:
+    return (
+        shard.shard_id,
+        part.agent or _NOBODY,
+        part.number,
+        part.over or shard.state.value,
+        seconds(shard.millis_behind_latest),
+        round(shard.rate, 1),
+        shard.records,
+        shard.throttles,
+        shard.error,
+    )

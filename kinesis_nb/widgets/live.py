@@ -44,10 +44,10 @@ class Rate:
             self._seconds.extend([self.now] * min(int(now - then), 60))
             self._counted = now, total
 
-    @property
-    def last_minute(self) -> list[int]:
-        """The rates, oldest first."""
-        return [round(rate) for rate in self._seconds]
+    def counted(self, total: int) -> Message:
+        """Record the total so far; return the rate as a view shows it: now, and of the last minute, oldest first."""
+        self.count(total)
+        return {"rate": f"{self.now:,.0f}", "rates": [round(rate) for rate in self._seconds]}
 
 
 class LiveView(anywidget.AnyWidget):

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 import pyarrow as pa
@@ -36,6 +36,9 @@ _BASE = ("arrived (UTC)", "key", "shard")
 _Object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _Array = msgspec.json.Decoder(list[msgspec.Raw])
 _Text = msgspec.json.Decoder(str)
+_KIND_OF = {b'"': "string", b"t": "boolean", b"f": "boolean", b"n": "null", b"{": "text", b"[": "text"}
+Node: TypeAlias = "list[str | list[Node]]"
+"""A JSON value as the front end draws it: name, kind, text, children."""
 
 
 class Waiting:
@@ -223,6 +226,16 @@ def scalar(raw: msgspec.Raw) -> str:
 
 def detail(number: int, record: Record) -> Message:
     """Return all that is known of a row, as text: its places and times, its data, and the JSON in it as a tree."""
+    text = record.data[:LONGEST_TEXT]
+    return {
+        "number": number,
+        "facts": [[name, cut(value or "-", LONGEST_VALUE)] for name, value in _facts(record).items()],
+        "tree": tree(record.data),
+        "text": "\n".join(map(visible, text.split("\n"))) + ("…" if len(record.data) > LONGEST_TEXT else ""),
+    }
+
+
+def _facts(record: Record) -> dict[str, str | None]:
     facts = {
         "partition key": record.partition_key,
         "shard": record.shard_id,
@@ -232,17 +245,11 @@ def detail(number: int, record: Record) -> Message:
     }
     if record.data_raw is not None:
         facts["bytes"] = record.data_raw[:256].hex(" ")
-    text = record.data[:LONGEST_TEXT]
-    return {
-        "number": number,
-        "facts": [[name, cut(value or "-", LONGEST_VALUE)] for name, value in facts.items()],
-        "tree": tree(record.data),
-        "text": "\n".join(map(visible, text.split("\n"))) + ("…" if len(record.data) > LONGEST_TEXT else ""),
-    }
+    return facts
 
 
-def tree(text: str) -> list[Any] | None:
-    """Return a JSON document as nodes ``[name, kind, text, children]``, within limits; None when it is not one."""
+def tree(text: str) -> Node | None:
+    """Return a JSON document as nodes, within limits; None when it is not one."""
     try:
         raw = msgspec.json.decode(text, type=msgspec.Raw)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -250,27 +257,26 @@ def tree(text: str) -> list[Any] | None:
     return _node("", raw, MOST_DEPTH, iter(range(MOST_NODES)))
 
 
-def _node(name: str, raw: msgspec.Raw, depth: int, budget: Iterator[int]) -> list[Any]:
+def _node(name: str, raw: msgspec.Raw, depth: int, budget: Iterator[int]) -> Node:
     start = bytes(memoryview(raw)[:1])
     name = cut(name)
     try:
         if start == b"{" and depth:
             return _branch(name, "object", "fields", _Object.decode(raw).items(), depth, budget)
         if start == b"[" and depth:
-            return _branch(
-                name, "array", "items", ((str(i), v) for i, v in enumerate(_Array.decode(raw))), depth, budget
-            )
+            return _branch(name, "array", "items", _numbered(_Array.decode(raw)), depth, budget)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         start = b""
-    kind = {b'"': "string", b"t": "boolean", b"f": "boolean", b"n": "null", b"{": "text", b"[": "text"}.get(
-        start, "number"
-    )
-    return [name, kind, cut(scalar(raw), LONGEST_VALUE), []]
+    return [name, _KIND_OF.get(start, "number"), cut(scalar(raw), LONGEST_VALUE), []]
+
+
+def _numbered(values: list[msgspec.Raw]) -> Iterator[tuple[str, msgspec.Raw]]:
+    return ((str(number), value) for number, value in enumerate(values))
 
 
 def _branch(
     name: str, kind: str, what: str, items: Iterable[tuple[str, msgspec.Raw]], depth: int, budget: Iterator[int]
-) -> list[Any]:
+) -> Node:
     items = list(items)
     children = [_node(key, value, depth - 1, budget) for _, (key, value) in zip(budget, items, strict=False)]
     if len(children) < len(items):

@@ -101,11 +101,13 @@ class RowsView(LiveView):
                 self._columns = Columns(json=bool(message.get("json")))
                 self._is_new = True
             case "detail":
-                number = int(message.get("number", -1))
-                record = self._window.find(number)
-                self._reply({"detail": detail(number, record) if record else None, "number": number})
+                self._show_detail(int(message.get("number", -1)))
             case _:
                 pass  # from a front end that knows more than we do
+
+    def _show_detail(self, number: int) -> None:
+        record = self._window.find(number)
+        self._reply({"detail": detail(number, record) if record else None, "number": number})
 
     # --- what stays ---
 

@@ -73,7 +73,7 @@ class RunForm(Form):
             raise ConfigError(self.problem, hint="fix it in the form")
         return with_imports(self._code())
 
-    def _begin(self) -> Callable[[], Any]:
+    def _begin(self) -> Callable[[], object]:
         """Return what starts it: called in another thread, so it must not read a field."""
         raise NotImplementedError
 
@@ -87,19 +87,19 @@ class RunForm(Form):
     def _stop(self) -> None:
         self.do("Stopping …", self._run.stop, lambda _: self._watch())
 
-    def _begun(self, run: Any) -> None:
+    def _begun(self, run: object) -> None:
         self._run, self._is_running = run, True
         self.show("")
-        before, view = self._view.children, self._shows(run)
+        before, view = self._view.children, self._shows()
         self._view.children = [view]
         for old in before:
             old.close()
         self._ui.animate(self._watch, WATCH_SECONDS)
 
-    def _shows(self, run: Any) -> W.Widget:
+    def _shows(self) -> W.Widget:
         if not self._has_live_view():
             return markup()
-        return self._live_view(run) if self.source.config.agents is None else JobView(run)
+        return self._live_view(self._run) if self.source.config.agents is None else JobView(self._run)
 
     def _watch(self) -> bool:
         """Return whether it still runs; when it does not, it can be started again."""
@@ -112,14 +112,17 @@ class RunForm(Form):
             view.value = self._run._repr_html_()
         if status is None or status.state not in _OVER:  # an agent may not have begun yet
             return True
-        self._is_running = False
-        self._refresh_actions()
-        if status.state == "failed":
-            self._run.wait(5, until_caught_up=False)  # raises what it failed with
+        self._ended(status.state)
         return False
 
+    def _ended(self, state: str) -> None:
+        self._is_running = False
+        self._refresh_actions()
+        if state == "failed":
+            self._run.wait(5, until_caught_up=False)  # raises what it failed with
 
-def defaults(function: Callable[..., Any]) -> Arguments:
+
+def defaults(function: Callable[..., object]) -> Arguments:
     """Return the options of a function that have a default, and the default."""
     return {
         name: one.default

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anywidget
 import traitlets
@@ -44,7 +44,7 @@ class SecretField(anywidget.AnyWidget):
     is_set = traitlets.Bool(default_value=False).tag(sync=True)
     secret = traitlets.Instance(Secret, allow_none=True)
 
-    def __init__(self, **state: Any) -> None:
+    def __init__(self, **state: object) -> None:
         super().__init__(**state)
         self.on_msg(self._heard)
 

@@ -20,8 +20,10 @@ from kinesis_nb.widgets.secret_field import SecretField
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kinesis_nb.access.credentials import Secret
     from kinesis_nb.access.permissions import IamPolicy, PermissionReport
     from kinesis_nb.source import Source
+    from kinesis_nb.widgets.base import Check
 
 # proposals; any other may be written
 _REGIONS = (
@@ -105,11 +107,7 @@ class SourceForm(Form):
             *use,
             Action("Test connection", self._test, self._why_not, primary=not use),
             Action("IAM policy", self._show_policy, lambda: self._why_not() or self._why_no_policy()),
-            Action(
-                "Save",
-                self._save,
-                lambda: self._why_not() or ("" if self.fields["name"].value else "give the source a name"),
-            ),
+            Action("Save", self._save, lambda: self._why_not() or self._why_no_save()),
             Action("Code", lambda: self.show_code(self.to_code()), self._why_not),
         ]
 
@@ -172,11 +170,7 @@ class SourceForm(Form):
     def refresh(self) -> None:
         """Show the fields that belong to what is chosen, check them all, and update which buttons can be clicked."""
         is_agent, auth = self._value("connection") == _AGENT, self.fields["auth"].control
-        ways = [_CHAIN, _STATIC, _PROFILE, *([_INSTANCE] if is_agent else [])]
-        if auth.options != tuple(ways):
-            chosen = auth.value
-            auth.options = ways
-            auth.value = chosen if chosen in ways else _CHAIN
+        _offer(auth, _ways(is_agent=is_agent))
         self._show(is_agent, "agents")
         self._show(auth.value == _STATIC, "access_key_id", "secret_access_key", "session_token")
         self._show(auth.value == _PROFILE, "profile")
@@ -210,6 +204,9 @@ class SourceForm(Form):
 
     def _why_no_policy(self) -> str:
         return "" if self._chosen("read") or self._chosen("write") else "name the streams to read or write"
+
+    def _why_no_save(self) -> str:
+        return "" if self._value("name") else "give the source a name"
 
     def _use(self) -> None:
         if self._on_use is not None:
@@ -267,6 +264,18 @@ def _choice(chosen: bool | None) -> W.Dropdown:  # noqa: FBT001 - it is the valu
     return W.Dropdown(options=_CHOICES, value="" if chosen is None else chosen)
 
 
+def _ways(*, is_agent: bool) -> list[str]:
+    return [_CHAIN, _STATIC, _PROFILE, *([_INSTANCE] if is_agent else [])]
+
+
+def _offer(auth: W.Dropdown, ways: list[str]) -> None:
+    """Change what can be chosen, and keep the choice where it is still one."""
+    if auth.options != tuple(ways):
+        chosen = auth.value
+        auth.options = ways
+        auth.value = chosen if chosen in ways else _CHAIN
+
+
 def _endpoint(label: str, name: str, config: SourceConfig, allows_http: Callable[[], bool]) -> Field:
     def check(url: str) -> object:
         options: Arguments = {name: url, "allow_http": allows_http()}
@@ -275,12 +284,12 @@ def _endpoint(label: str, name: str, config: SourceConfig, allows_http: Callable
     return Field(label, _text("AWS, or https://vpce-…", getattr(config, name)), check)
 
 
-def _set_up(name: str) -> Callable[[Any], object]:
+def _set_up(name: str) -> Check:
     """Return the engine's check of one setting of a source."""
     return lambda value: replace(SourceConfig(), **{name: value})
 
 
-def _of_role(name: str) -> Callable[[Any], object]:
+def _of_role(name: str) -> Check:
     return lambda value: replace(_SOME_ROLE, **{name: value})
 
 
@@ -290,7 +299,7 @@ def _fields(config: SourceConfig) -> dict[str, Field]:
     agents = address(config.agents) or None
     ways: dict[type, str] = {StaticCredentials: _STATIC, Profile: _PROFILE, AwsInstance: _INSTANCE}
     way = ways.get(type(config.auth), _CHAIN)
-    auth = W.Dropdown(options=[_CHAIN, _STATIC, _PROFILE, *([_INSTANCE] if agents else [])], value=way)
+    auth = W.Dropdown(options=_ways(is_agent=bool(agents)), value=way)
     connection = W.Dropdown(options=[_DIRECT, _AGENT], value=_AGENT if agents else _DIRECT)
     region = W.Combobox(value=config.region, options=_REGIONS, ensure_option=False)
     return {
@@ -313,17 +322,19 @@ def _keys(keys: StaticCredentials | None) -> dict[str, Field]:
     return {
         "access_key_id": Field("Access key ID", key_id, lambda key: StaticCredentials(key, "some"), is_required=True),
         "secret_access_key": Field(
-            "Secret access key",
-            SecretField(secret=secret),
-            lambda key: as_secret("secret access key", key.reveal()),
-            is_required=True,
+            "Secret access key", SecretField(secret=secret), _of_secret("secret access key"), is_required=True
         ),
         "session_token": Field(
-            "Session token",
-            SecretField(secret=token, placeholder="for temporary keys"),
-            lambda key: as_secret("session token", key.reveal()),
+            "Session token", SecretField(secret=token, placeholder="for temporary keys"), _of_secret("session token")
         ),
     }
+
+
+def _of_secret(name: str) -> Check:
+    def check(secret: Secret) -> object:
+        return as_secret(name, secret.reveal())
+
+    return check
 
 
 def _role_fields(role: StsRole | None) -> dict[str, Field]:
@@ -341,18 +352,25 @@ def _role_fields(role: StsRole | None) -> dict[str, Field]:
 
 
 def _network_fields(config: SourceConfig) -> dict[str, Field]:
-    plain, names = SourceConfig(), {*_NETWORKING} - {"ca_bundle"}
-    is_special = any(getattr(config, name) != getattr(plain, name) for name in names)
     bundle = config.verify if isinstance(config.verify, str) else None
-    proxy = SecretField(placeholder="http://user:password@host:port", masked=False)
-    if config.proxy:
-        proxy.secret = as_secret("proxy", config.proxy.reveal())
     return {
-        "networking": Field("Own endpoints, proxy or certificates", W.Checkbox(is_special)),
-        "proxy": Field("Proxy", proxy, lambda address: Proxy.parse(address.reveal())),
+        "networking": Field("Own endpoints, proxy or certificates", W.Checkbox(_is_special(config))),
+        "proxy": Field("Proxy", _proxy_control(config.proxy), lambda address: Proxy.parse(address.reveal())),
         "ca_bundle": Field("CA bundle", _text("path of a PEM file", bundle), _set_up("verify")),
         "verify": Field("Check certificates", W.Checkbox(config.verify is not False)),
         "allow_http": Field("Allow http://", W.Checkbox(config.allow_http)),
         "use_fips_endpoint": Field("FIPS endpoints", _choice(config.use_fips_endpoint)),
         "use_dualstack_endpoint": Field("Dual-stack endpoints", _choice(config.use_dualstack_endpoint)),
     }
+
+
+def _is_special(config: SourceConfig) -> bool:
+    plain, names = SourceConfig(), {*_NETWORKING} - {"ca_bundle"}
+    return any(getattr(config, name) != getattr(plain, name) for name in names)
+
+
+def _proxy_control(proxy: Proxy | None) -> SecretField:
+    control = SecretField(placeholder="http://user:password@host:port", masked=False)
+    if proxy:
+        control.secret = as_secret("proxy", proxy.reveal())
+    return control

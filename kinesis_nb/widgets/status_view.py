@@ -13,7 +13,9 @@ from kinesis_nb.widgets.rows import cut
 
 if TYPE_CHECKING:
     from kinesis_nb.core.running import Running
-    from kinesis_nb.exporting.streaming import StreamingExport
+    from kinesis_nb.exporting.streaming import StreamingExport, StreamingExportStatus
+    from kinesis_nb.reading.consumer import ConsumerStats
+    from kinesis_nb.syncing.status import SyncStatus
     from kinesis_nb.syncing.sync import Sync
     from kinesis_nb.widgets.flow import Message
 
@@ -36,12 +38,10 @@ class StatusView(LiveView):
     def _moment(
         self, state: str, written: int, facts: Sequence[tuple[str, object]], error: str, *tables: Table
     ) -> Message:
-        self._rate.count(written)
         return {
             "title": self._title,
             "state": state,
-            "rate": f"{self._rate.now:,.0f}",
-            "rates": self._rate.last_minute,
+            **self._rate.counted(written),
             "facts": [[name, plain(value)] for name, value in facts if value is not None],
             "tables": [_shown(table) for table in tables if len(table) > 1],
             "trouble": "\n".join(cut(line, LONGEST_NOTE) for line in error.splitlines()[:MOST_NOTES]),
@@ -72,31 +72,35 @@ class SyncView(StatusView):
 
     def _look(self, *, everything: bool) -> Message:  # noqa: ARG002 - a moment is always whole
         now = self._sync.status()
-        lag = "not known yet" if now.lag is None else f"{now.lag.total_seconds():,.1f} s"
         going = [shard for shard in now.shards if shard.state is not ShardState.ENDED]
-        facts: list[tuple[str, object]] = [
-            ("rows", now.rows),
-            ("commits", now.commits),
-            ("pending", now.pending),
-            ("behind", lag),
-            ("foreign user records dropped", now.dropped or None),
-            ("ended shards", len(now.shards) - len(going) or None),
-        ]
-        rows: list[Sequence[object]] = [
-            (
-                shard.shard_id,
-                shard.state.value,
-                shard.records,
-                seconds(shard.millis_behind_latest),
-                shard.throttles,
-                shard.retries,
-                shard.error,
-            )
-            for shard in sorted(going, key=lambda shard: shard.shard_id)
-        ]
+        rows = [_shard_line(shard) for shard in sorted(going, key=lambda shard: shard.shard_id)]
         head = ("shard", "state", "records", "behind", "throttles", "retries", "error")
         error = "\n".join(filter(None, (*now.lost, now.error)))
-        return self._moment(now.state, now.rows, facts, error, [head, *rows])
+        return self._moment(now.state, now.rows, _sync_facts(now, len(going)), error, [head, *rows])
+
+
+def _sync_facts(now: SyncStatus, going: int) -> list[tuple[str, object]]:
+    lag = "not known yet" if now.lag is None else f"{now.lag.total_seconds():,.1f} s"
+    return [
+        ("rows", now.rows),
+        ("commits", now.commits),
+        ("pending", now.pending),
+        ("behind", lag),
+        ("foreign user records dropped", now.dropped or None),
+        ("ended shards", len(now.shards) - going or None),
+    ]
+
+
+def _shard_line(shard: ConsumerStats) -> Sequence[object]:
+    return (
+        shard.shard_id,
+        shard.state.value,
+        shard.records,
+        seconds(shard.millis_behind_latest),
+        shard.throttles,
+        shard.retries,
+        shard.error,
+    )
 
 
 class ExportView(StatusView):
@@ -111,19 +115,22 @@ class ExportView(StatusView):
 
     def _look(self, *, everything: bool) -> Message:  # noqa: ARG002 - a moment is always whole
         now = self._export.status()
-        facts = [
-            ("rows", now.rows),
-            ("pending", now.pending),
-            ("requests", now.report.requests),
-            ("retries", now.report.retries),
-            ("throttles", now.report.throttles),
-            ("possible duplicates", now.possible_duplicates),
-            ("failed", now.failed),
-            ("dropped by the tail", now.dropped or None),
-            ("waits for", now.waits_for or None),
-        ]
-        shards = now.report.shards
-        return self._moment(now.state, now.rows, facts, now.error, [("shard", "rows", "bytes"), *shards.rows()])
+        shards: Table = [("shard", "rows", "bytes"), *now.report.shards.rows()]
+        return self._moment(now.state, now.rows, _export_facts(now), now.error, shards)
+
+
+def _export_facts(now: StreamingExportStatus) -> list[tuple[str, object]]:
+    return [
+        ("rows", now.rows),
+        ("pending", now.pending),
+        ("requests", now.report.requests),
+        ("retries", now.report.retries),
+        ("throttles", now.report.throttles),
+        ("possible duplicates", now.possible_duplicates),
+        ("failed", now.failed),
+        ("dropped by the tail", now.dropped or None),
+        ("waits for", now.waits_for or None),
+    ]
 
 
 def _shown(table: Table) -> Message:

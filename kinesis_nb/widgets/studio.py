@@ -129,14 +129,11 @@ class _Known(Form):
     def __init__(self, use: Callable[[Source], object]) -> None:
         self._use = use
         saved = W.Dropdown(options=sources())
-        fields = {"name": Field("Saved source", saved, is_required=bool(saved.options))}
-        fields |= {kind: Field(label, SecretField(), is_required=True) for kind, label in _SECRETS.items()}
+        fields = {"name": Field("Saved source", saved, is_required=bool(saved.options)), **_secret_fields()}
         actions = [
             Action("Open", self._open, lambda: self.problem or ("" if saved.options else "no source is saved yet")),
             Action("Sample streams", lambda: self.do("Starting …", demo, use), lambda: ""),
         ]
-        for kind in _SECRETS:
-            fields[kind].is_shown = False
         super().__init__(fields, [heading("Known sources", 3), *fields.values()], actions, "known sources")
         fields["name"].watch(lambda _change: self._look_for_secrets())
         self._look_for_secrets()
@@ -165,3 +162,10 @@ class _Known(Form):
             return Source(SourceConfig(**load(name, (), given)))
 
         self.do("Opening …", connect, self._use)
+
+
+def _secret_fields() -> dict[str, Field]:
+    fields = {kind: Field(label, SecretField(), is_required=True) for kind, label in _SECRETS.items()}
+    for field in fields.values():
+        field.is_shown = False
+    return fields

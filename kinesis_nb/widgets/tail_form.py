@@ -36,13 +36,7 @@ class TailForm(Form):
         self.source = source
         self.tail: Tail | None = None
         self._view = W.VBox()
-        rows = W.IntText(_USUAL["max_rows"], step=10_000)
-        fields = {
-            "stream": stream_field(source),
-            "start": Field("Start", proposals(_STARTS, _USUAL["start"]), _check_start, is_required=True),
-            "max_rows": Field("Rows to hold", rows, lambda rows: Buffer(rows, _USUAL["max_bytes"], _USUAL["on_full"])),
-            "on_full": Field("When full", choice(get_args(OnFull), _USUAL["on_full"])),
-        }
+        fields = _fields(source)
         actions = [
             Action("Start", self._start, lambda: self.problem, primary=True),
             Action("Code", lambda: self.show_code(self.to_code()), lambda: self.problem),
@@ -67,6 +61,16 @@ class TailForm(Form):
         if self.problem:
             raise ConfigError(self.problem, hint="fix it in the form")
         return call_code("tail = source.tail", [self.fields["stream"].value], self._options()) + "\ntail.view()\n"
+
+
+def _fields(source: Source) -> dict[str, Field]:
+    rows = W.IntText(_USUAL["max_rows"], step=10_000)
+    return {
+        "stream": stream_field(source),
+        "start": Field("Start", proposals(_STARTS, _USUAL["start"]), _check_start, is_required=True),
+        "max_rows": Field("Rows to hold", rows, lambda rows: Buffer(rows, _USUAL["max_bytes"], _USUAL["on_full"])),
+        "on_full": Field("When full", choice(get_args(OnFull), _USUAL["on_full"])),
+    }
 
 
 def _check_start(text: str) -> None:

@@ -85,18 +85,13 @@ class TailView(RowsView):
     def _moment(self) -> Message:
         stats = self.tail.stats()
         buffer = stats.buffer
-        self._rate.count(buffer.received)
-        behind = sorted(stats.shards, key=lambda shard: -(shard.millis_behind_latest or 0))
-        shards = [shard for shard in behind if shard.state is not ShardState.ENDED]
         return {
             "title": plain(self.tail.stream),
             "state": self.tail.state,
             "counts": f"{buffer.received:,} rows · {buffer.rows:,} held",
             "dropped": f"{total:,}" if (total := sum(buffer.dropped.values())) else "",
-            "rate": f"{self._rate.now:,.0f}",
-            "rates": self._rate.last_minute,
-            "shards": [_badge(shard) for shard in sorted(shards[:MOST_SHARDS], key=lambda shard: shard.shard_id)],
-            "more_shards": max(0, len(shards) - MOST_SHARDS),
+            **self._rate.counted(buffer.received),
+            **_badges(stats.shards),
             "notes": [cut(str(note), LONGEST_NOTE) for note in (*stats.gaps[-3:], stats.warning) if note],
         }
 
@@ -125,6 +120,16 @@ class TailView(RowsView):
 
     def __repr__(self) -> str:
         return f"<TailView of {repr(self.tail).strip('<>')}>"
+
+
+def _badges(stats: Iterable[ConsumerStats]) -> Message:
+    """Return the shards that are behind most, by their ids, and how many more there are."""
+    behind = sorted(stats, key=lambda shard: -(shard.millis_behind_latest or 0))
+    shards = [shard for shard in behind if shard.state is not ShardState.ENDED]
+    return {
+        "shards": [_badge(shard) for shard in sorted(shards[:MOST_SHARDS], key=lambda shard: shard.shard_id)],
+        "more_shards": max(0, len(shards) - MOST_SHARDS),
+    }
 
 
 def _badge(shard: ConsumerStats) -> list[object]:

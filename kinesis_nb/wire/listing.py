@@ -182,17 +182,21 @@ def all_streams(next_page: Callable[[str | None], Mapping[str, object]]) -> list
 def stream_summary(response: Mapping[str, object]) -> StreamSummary:
     """Return what ``DescribeStream`` says."""
     found = _strictly(response, _DescribeStreamResponse).StreamDescription
-    if found.StreamCreationTimestamp.tzinfo is None or not _OLDEST < found.StreamCreationTimestamp < _NEWEST:
-        raise malformed(f"no stream was created at {found.StreamCreationTimestamp}")
     return StreamSummary(
         name=found.StreamName,
         arn=found.StreamARN,
         status=found.StreamStatus,
         mode=found.StreamModeDetails.StreamMode if found.StreamModeDetails else "PROVISIONED",
-        created_at=found.StreamCreationTimestamp.astimezone(UTC),
+        created_at=_created_at(found.StreamCreationTimestamp),
         retention=found.RetentionPeriodHours,
         encryption=found.EncryptionType or "NONE",
     )
+
+
+def _created_at(given: datetime) -> datetime:
+    if given.tzinfo is None or not _OLDEST < given < _NEWEST:
+        raise malformed(f"no stream was created at {given}")
+    return given.astimezone(UTC)
 
 
 def stream_extras(response: Mapping[str, object]) -> StreamExtras:

@@ -56,19 +56,13 @@ def decode_results(body: bytes, count: int) -> list[PutResult]:
     try:
         results = _decoder.decode(body).records
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedResponse(
-            f"a response of PutRecords was incomplete or invalid: {error}",
-            hint="the records are sent again",
-            retryable=True,
-        ) from error
+        raise _malformed(f"a response of PutRecords was incomplete or invalid: {error}") from error
     if any(result.shard_id is None is result.error_code for result in results):
-        raise MalformedResponse(
-            "PutRecords did not say what became of a record", hint="the records are sent again", retryable=True
-        )
+        raise _malformed("PutRecords did not say what became of a record")
     if len(results) != count:
-        raise MalformedResponse(
-            f"PutRecords responded for {len(results)} of {count} records",
-            hint="the records are sent again",
-            retryable=True,
-        )
+        raise _malformed(f"PutRecords responded for {len(results)} of {count} records")
     return results
+
+
+def _malformed(what: str) -> MalformedResponse:
+    return MalformedResponse(what, hint="the records are sent again", retryable=True)

@@ -104,6 +104,7 @@ def test_everything_comes_back(folder: Path, ring: MemoryKeyring) -> None:
     assert set(changed) == {one.name for one in fields(SourceConfig)}  # so that a new option cannot be forgotten
 
 
+@pytest.mark.slow
 def test_a_keyring_of_the_system(folder: Path, tmp_path: Path) -> None:
     """A real back end, an encrypted file, keeps the secrets; with it the source comes back, and no file shows one."""
     ring = CryptFileKeyring()

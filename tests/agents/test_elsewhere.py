@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 KEYS = kn.StaticCredentials("emulator", "emulator")
 SECONDS = 60.0
 
-pytestmark = pytest.mark.timeout(300)  # on a machine that is busy
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # on a machine that is busy
 
 
 @pytest.fixture(scope="module")

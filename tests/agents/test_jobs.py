@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 KEYS = kn.StaticCredentials("emulator", "emulator")
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.emulator import Emulator
 
-pytestmark = pytest.mark.timeout(300)  # on a machine that is busy
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # on a machine that is busy
 
 KEYS = kn.StaticCredentials("emulator", "hunter2-of-the-source")
 

@@ -12,6 +12,8 @@ import pytest
 import kinesis_nb as kn
 from kinesis_nb.emulator import Emulator, _welcome
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path("docs/emulator.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 PLUGIN, TEST = (next(block for block in BLOCKS if mark in block) for mark in ("pytest_plugins", "def test_"))

@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -120,6 +121,7 @@ def act(kit: Kit, writer: Writer, reader: Reader, step: tuple[str, Any]) -> None
         kit.rescale(how)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(steps=steps, transition=st.sampled_from([0.0, 5.0]))
 def test_nothing_is_lost_doubled_or_reordered(steps: list[tuple[str, Any]], transition: float) -> None:
@@ -133,6 +135,7 @@ def test_nothing_is_lost_doubled_or_reordered(steps: list[tuple[str, Any]], tran
     assert reader.read == writer.written
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(steps=steps)
 def test_the_shards_always_form_a_whole(steps: list[tuple[str, Any]]) -> None:

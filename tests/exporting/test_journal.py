@@ -241,6 +241,7 @@ def test_a_state_beyond_the_limit_is_not_written_with_every_line(book: Book, mon
     assert len(rewritten) <= 2
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=40), st.randoms(use_true_random=False)
@@ -261,6 +262,7 @@ def test_progress_is_that_of_a_plain_set(steps: list[tuple[int, bool]], rng: Any
         assert not open_rows & set(progress.above().get("s", []))
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.lists(st.lists(st.integers(1, 6), max_size=6), min_size=2, max_size=6), st.randoms(use_true_random=False))
 def test_what_progress_says_is_enough_for_the_next_run(runs: list[list[int]], rng: Any) -> None:
@@ -326,6 +328,7 @@ def check_after_damage(path: Path, places: Sequence[tuple[str, int]], sent: set[
     again.journal.close()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*was damaged")
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())

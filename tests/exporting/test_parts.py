@@ -295,6 +295,7 @@ def fill(shards: int, rows: int, data: str, quotas: Quotas) -> tuple[float, int,
     return clock.monotonic() - started, kinesis.refused, report.shards["rows"].max()
 
 
+@pytest.mark.slow
 def test_eight_shards_are_filled() -> None:
     """8 shards at AWS's write quotas are done within 5 % of the theoretical time, by records and by bytes."""
     for rows, size, per_second in ((80_000, 10, 1_000), (8 * 64 * 15, 16 * 1024 - 8, 2**20 / (16 * 1024))):

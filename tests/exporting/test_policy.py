@@ -43,6 +43,7 @@ def writer(url: str) -> kn.StaticCredentials:
     return kn.StaticCredentials(key["AccessKeyId"], key["SecretAccessKey"])
 
 
+@pytest.mark.slow
 def test_put_records_alone_is_enough(url: str) -> None:
     """With a policy of PutRecords and nothing else an export works, in order, and everything else is refused."""
     kinesis = client("kinesis", url)

@@ -637,6 +637,7 @@ def test_a_null_key_stops_it_unless_told_otherwise(source: kn.Source, streams: S
     assert [json.loads(record.data)["n"] for record in source.read("copy", progress=False)] == [1]
 
 
+@pytest.mark.slow
 def test_survives_kill_9() -> None:
     """Killed again and again with requests under way, it loses nothing, keeps the order, and counts what came twice."""
     killed = kill_again_and_again(4)

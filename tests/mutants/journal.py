@@ -139,8 +139,8 @@ MUTANTS = [
     Mutant(
         "a state that is damaged is not restored from its copy",
         "exporting/journal_file.py",
-        "        state, lines, is_damaged = copy, kept, True\n",
-        "        pass\n",
+        "        return copy._replace(is_damaged=True)\n",
+        "        return file\n",
     ),
     Mutant(
         "rows that were given up are kept in the state",
@@ -157,8 +157,8 @@ MUTANTS = [
     Mutant(
         "a file that lost its end is taken for whole",
         "exporting/journal_file.py",
-        "    elif missing := kept[",
-        "    elif False and kept[",
+        "    missing = copy.lines[",
+        "    missing = [] and copy.lines[",
     ),
     Mutant(
         "what earlier runs sent is forgotten once it is passed",
@@ -175,8 +175,8 @@ MUTANTS = [
     Mutant(
         "a copy that is newer is not believed",
         "exporting/journal_file.py",
-        "    elif copy is not None and state != copy:",
-        "    elif False:",
+        "    if copy.state is not None and file.state != copy.state:",
+        "    if False:",
     ),
     Mutant(
         "half a state replaces a whole one",

@@ -38,8 +38,8 @@ MUTANTS = [
     Mutant(
         "a conflict does not make text",
         "jsontext/infer.py",
-        "pl.String() if conflict else _SCALARS.get(kinds, pl.String())",
-        "_SCALARS.get(kinds, pl.String())",
+        "(pl.String(), []) if conflict",
+        "(_SCALARS.get(kinds, pl.String()), []) if conflict",
     ),
     Mutant(
         "every long print of a double is a decimal",
@@ -75,8 +75,8 @@ MUTANTS = [
     Mutant(
         "half of a surrogate is dropped",
         "jsontext/lenient.py",
-        'return _LONE.sub("\\ufffd", value)',
-        'return _LONE.sub("", value)',
+        'return _LONE.sub("\\ufffd", text)',
+        'return _LONE.sub("", text)',
     ),
     Mutant(
         "a path is named with half of a surrogate",
@@ -137,14 +137,14 @@ MUTANTS = [
     Mutant(
         "fields beyond the limit are called new",
         "jsontext/row_reader.py",
-        "change.removeprefix(NEW_FIELD) not in self._schema.left_out",
+        "change.removeprefix(NEW_FIELD) not in schema.left_out",
         "True",
     ),
     Mutant(
         "the limit of fields is not told",
         "jsontext/row_reader.py",
-        "            if left_out:\n",
-        "            if False:\n",
+        "        if schema.left_out:\n",
+        "        if False:\n",
     ),
     Mutant(
         "bytes behind gzip data are dropped",

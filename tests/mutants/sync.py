@@ -118,8 +118,8 @@ _SELECTION = [
     (
         "a selection is compared by what is shown",
         "core/selection.py",
-        "is_comparable = None in versions or versions[0] == versions[1]",
-        "is_comparable = False",
+        "if None not in versions and versions[0] != versions[1]:",
+        "if True:",
     ),
     ("both parents of a merge held the key", "core/selection.py", "tuple(found or parents)", "tuple(parents)"),
     (

@@ -58,6 +58,7 @@ class _Answering(Gate):
         return 200, b'{"StreamNames": [], "HasMoreStreams": false}'
 
 
+@pytest.mark.slow
 def test_a_role_is_assumed_once_per_lifetime(clock: VirtualClock, sts: Sts) -> None:
     """64 threads over 20 expiries of 900 s: at most 2 AssumeRole calls per lifetime, no call with expired ones."""
     gate = _Answering("", set(), sts.holds)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from tests.simulation.exports import MUST_HAPPEN, simulate
+
+pytestmark = pytest.mark.slow
 
 SEEDS = 150
 

@@ -7,7 +7,9 @@ import pytest
 from tests.simulation.life.campaign import check
 from tests.simulation.life.run import never, simulate
 
-pytestmark = [  # what a user is warned of, and nothing else
+pytestmark = [
+    pytest.mark.slow,
+    # what a user is warned of, and nothing else
     pytest.mark.filterwarnings("ignore:sync of orders"),
     pytest.mark.filterwarnings("ignore:.*; trying again until"),
 ]

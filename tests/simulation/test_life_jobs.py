@@ -9,7 +9,9 @@ from tests.simulation.life_jobs.run import never, simulate
 
 SEEDS = 60
 
-pytestmark = [  # what a user is warned of, and nothing else
+pytestmark = [
+    pytest.mark.slow,
+    # what a user is warned of, and nothing else
     pytest.mark.filterwarnings("ignore:sync of orders"),
     pytest.mark.filterwarnings("ignore:.*; trying again until"),
 ]

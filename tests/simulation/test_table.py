@@ -8,6 +8,8 @@ import pytest
 
 from tests.simulation.table import SEEDS, never, simulate
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(300)
 def test_the_table_has_every_record_once_in_order() -> None:

@@ -70,6 +70,7 @@ def test_two_calls_at_once(tmp_path: Path, order: tuple[int, ...]) -> None:
     stage.assert_all_once()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 def test_calls_at_once_within_their_commits(count: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Exactly one of two or three calls goes on, also when they meet right before or after one of them commits."""

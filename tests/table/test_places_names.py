@@ -143,6 +143,7 @@ def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 @pytest.mark.parametrize("form", ["{}", "{}/t"])
 def test_every_name_of_a_folder(tmp_path: Path, name: str, form: str) -> None:
@@ -386,6 +387,7 @@ def test_outer_prefixes_that_may_not_be_seen(moto: str) -> None:
         Place(f"{address}/team/t", options | {"endpoint_url": url}).open()
 
 
+@pytest.mark.slow
 def test_a_sync_in_a_folder_of_any_name(tmp_path: Path) -> None:
     """sync() and everything its handle offers, and the export of its table, work in such folders."""
     from kinesis_nb.emulator import Emulator

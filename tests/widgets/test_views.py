@@ -460,6 +460,7 @@ _CELLS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_stopped_view_leaves_its_rows_in_the_notebook() -> None:
     """In a real kernel: the output of the cell is a table of rows, and no widget that is not there any more."""
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in _CELLS])

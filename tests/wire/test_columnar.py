@@ -165,6 +165,7 @@ def body_of(*records: bytes, after: bytes = b"") -> bytes:
     return b'{"Records":[%b]%b}' % (b",".join(records), after)
 
 
+@pytest.mark.slow
 def test_one_character_is_another() -> None:
     """Or missing, or one too many, wherever it is."""
     for record in (RECORD, ENDS_OTHERWISE, WITH_BLANKS):
