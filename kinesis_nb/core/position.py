@@ -185,6 +185,8 @@ def moment(given: StartingPosition | str | datetime | timedelta) -> StartingPosi
 
 
 def _not_a_position(value: object) -> ConfigError:
+    if isinstance(value, str) and _AGO.fullmatch(f"-{value}"):
+        return ConfigError(f"{value!r} is not a position in a stream", hint=f'did you mean "-{value}"?')
     return ConfigError(
         f"{value!r} is not a position in a stream",
         hint='use "trim_horizon", "latest", "now", a datetime, an ISO time, "-15m" (s, m, h, d) or a timedelta',

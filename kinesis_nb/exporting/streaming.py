@@ -310,7 +310,7 @@ class StreamingExport(Running, LiveDisplay):
 
     def __repr__(self) -> str:
         status = self.status()
-        error = f", {status.error}" if status.error else ""
+        error = f", {status.error.splitlines()[0]}" if status.error else ""
         waits = f", waits for {status.waits_for}" if status.waits_for else ""
         return (
             f"<StreamingExport to {self.stream}: {status.state}, {status.rows:,} rows,"

@@ -139,6 +139,13 @@ def test_an_end_in_the_future_is_now(source: kn.Source, streams: Streams) -> Non
         source.read("orders", start="-1h", end="-2h", progress=False)
 
 
+def test_where_has_no_fields_of_json(source: kn.Source, streams: Streams) -> None:
+    """Whoever filters by one is told when it is a column."""
+    streams.create()
+    with pytest.raises(kn.ConfigError, match=r"\nhint: .*the fields of JSON are columns after parse_json"):
+        source.read("orders", where=pl.col("n") > 1, progress=False)
+
+
 def test_shards_key_where_and_limit(source: kn.Source, streams: Streams) -> None:
     """Each filter gives just the rows it names."""
     streams.create(shards=4)
