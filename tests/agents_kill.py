@@ -107,7 +107,8 @@ def own_certificates(port: int, folder: Path) -> tuple[str, ...]:
     own = OwnCertificates(port)
     own.keep(port)
     pem = folder / "own.pem"
-    pem.write_text(str(own.security.tls_worker_cert) + str(own.security.tls_worker_key))
+    keys: Any = own.security
+    pem.write_text(str(keys.tls_worker_cert) + str(keys.tls_worker_key))
     return ("--tls-ca-file", str(pem), "--tls-cert", str(pem), "--tls-key", str(pem))
 
 
@@ -534,8 +535,8 @@ def main() -> int:
         with load(going.streams):
             try:
                 for what in everything(going, options.kills, options.freezes, options.cuts, options.drains):
-                    took = [f"{seconds:.2f} s" for seconds in report.takeovers.get(what, [])[-1:]]
-                    print(what, report.done[what], *took, flush=True)
+                    newest = [f"{seconds:.2f} s" for seconds in report.takeovers.get(what, [])[-1:]]
+                    print(what, report.done[what], *newest, flush=True)
             except (AssertionError, KeyboardInterrupt) as error:  # the rows are looked at all the same
                 wrong.append(f"ended early: {error!r}")
         going.finish()

@@ -92,7 +92,7 @@ class Cables(Line):
         self._agent = agent
         self.place = f"10.{CONTROL}.0.1:{port}"
         self.command = ("ip", "netns", "exec", _name("a", agent))
-        self.networks = (CONTROL,)  # that are cut the next time
+        self.networks: tuple[int, ...] = (CONTROL,)  # that are cut the next time
 
     def _set(self, state: str, *networks: int) -> None:
         for network in networks:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import kinesis_nb as kn
 from kinesis_nb.emulator import Emulator, ErrorReply, PartialFailure, Reset, Stall
 from tests.conftest import Streams, by_key, written_by_key
+from tests.support.local import local
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -67,7 +68,7 @@ def kill_again_and_again(kills: int, seed: int = 0) -> Killed:
                     reshards += _reshard(streams, rng)
             emulator.calm()
         assert sync.wait(timeout=60)
-        export = source.export_stream(table, arn)
+        export = local(source.export_stream(table, arn))
         assert export.wait(timeout=300)
         export.stop()
         sync.stop()

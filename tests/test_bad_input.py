@@ -24,23 +24,23 @@ ROLE = "arn:aws:iam::123456789012:role/reader"
 STREAM = "arn:aws:kinesis:us-east-1:123456789012:stream/orders"
 
 CALLS: dict[str, tuple[type[kn.KinesisError], Callable[[kn.Source], object]]] = {
-    "unknown option of connect": (kn.UnknownOption, lambda _: kn.connect(regoin="us-east-1")),
-    "unknown option of read": (kn.UnknownOption, lambda s: s.read("orders", strat=1)),
-    "unknown option of tail": (kn.UnknownOption, lambda s: s.tail("orders", maxrows=1)),
-    "unknown option of sync": (kn.UnknownOption, lambda s: s.sync("orders", "t", interval=1)),
-    "unknown option of export_df": (kn.UnknownOption, lambda s: s.export_df(pl.DataFrame(), "arn", column="a")),
-    "unknown option of export_stream": (kn.UnknownOption, lambda s: s.export_stream("t", ARN, column="a")),
+    "unknown option of connect": (kn.UnknownOption, lambda _: kn.connect(regoin="us-east-1")),  # type: ignore[call-arg]
+    "unknown option of read": (kn.UnknownOption, lambda s: s.read("orders", strat=1)),  # type: ignore[call-arg]
+    "unknown option of tail": (kn.UnknownOption, lambda s: s.tail("orders", maxrows=1)),  # type: ignore[call-arg]
+    "unknown option of sync": (kn.UnknownOption, lambda s: s.sync("orders", "t", interval=1)),  # type: ignore[call-arg]
+    "unknown option of export_df": (kn.UnknownOption, lambda s: s.export_df(pl.DataFrame(), "arn", column="a")),  # type: ignore[call-arg]
+    "unknown option of export_stream": (kn.UnknownOption, lambda s: s.export_stream("t", ARN, column="a")),  # type: ignore[call-arg]
     "ARN of an export": (kn.ConfigError, lambda s: s.export_stream("t", "orders")),
     "region of an export": (kn.ConfigError, lambda s: s.export_df(ROW, ARN.replace("us-east-1", "eu-west-1"))),
     "stream name in an ARN": (kn.ConfigError, lambda s: s.export_df(ROW, ARN + "/../x")),
     "export without string column": (kn.ConfigError, lambda s: s.export_df(pl.DataFrame({"n": [1]}), ARN)),
     "export of no table": (kn.ConfigError, lambda s: s.export_df("rows", ARN)),
-    "export_stream of no table": (kn.ConfigError, lambda s: s.export_stream(ROW, ARN)),
+    "export_stream of no table": (kn.ConfigError, lambda s: s.export_stream(ROW, ARN)),  # type: ignore[arg-type]
     "table that is not there": (kn.TableError, lambda s: s.export_stream("nowhere", ARN)),
-    "order of an export": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, order="any")),
-    "on_bad_key": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, on_bad_key="cut")),
-    "on_ambiguous": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, on_ambiguous="guess")),
-    "resume": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, resume=5)),
+    "order of an export": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, order="any")),  # type: ignore[arg-type]
+    "on_bad_key": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, on_bad_key="cut")),  # type: ignore[arg-type]
+    "on_ambiguous": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, on_ambiguous="guess")),  # type: ignore[arg-type]
+    "resume": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, resume=5)),  # type: ignore[arg-type]
     "data_column": (kn.ConfigError, lambda s: s.export_df(ROW, ARN, data_column="none")),
     "rate of an export": (kn.ConfigError, lambda s: s.export_stream("t", ARN, rate=0)),
     "end of an export": (kn.ConfigError, lambda s: s.export_stream("t", ARN, end="trim_horizon")),
@@ -53,7 +53,7 @@ CALLS: dict[str, tuple[type[kn.KinesisError], Callable[[kn.Source], object]]] = 
     "endpoint": (kn.ConfigError, lambda _: kn.connect(endpoint_url="localhost:4567")),
     "proxy": (kn.ConfigError, lambda _: kn.connect(proxy="user:hunter2@host")),
     "password in the endpoint": (kn.ConfigError, lambda _: kn.connect(endpoint_url="http://user:hunter2@host")),
-    "auth": (kn.ConfigError, lambda _: kn.connect(auth="key")),
+    "auth": (kn.ConfigError, lambda _: kn.connect(auth="key")),  # type: ignore[arg-type]
     "empty key": (kn.ConfigError, lambda _: kn.StaticCredentials("", "x")),
     "profile": (kn.ConfigError, lambda _: kn.connect(auth=kn.Profile("no such profile")).explore()),
     "dots": (kn.ConfigError, lambda s: s.read("..")),
@@ -69,29 +69,29 @@ CALLS: dict[str, tuple[type[kn.KinesisError], Callable[[kn.Source], object]]] = 
     "where without such a column": (kn.ConfigError, lambda s: s.read("orders", where=pl.col("nope") == 1)),
     "where that is no condition": (kn.ConfigError, lambda s: s.read("orders", where=pl.col("data"))),
     "max_rows": (kn.ConfigError, lambda s: s.tail("orders", max_rows=0)),
-    "on_full": (kn.ConfigError, lambda s: s.tail("orders", on_full="drop")),
+    "on_full": (kn.ConfigError, lambda s: s.tail("orders", on_full="drop")),  # type: ignore[arg-type]
     "no shard": (kn.ConfigError, lambda s: s.read("orders", shards=[])),
     "a shard that is no list": (kn.ConfigError, lambda s: s.tail("orders", shards="shardId-000000000000")),
     "interval without end": (kn.ConfigError, lambda s: s.sync("orders", "t", commit_interval=float("inf"))),
-    "limit that is text": (kn.ConfigError, lambda s: s.read("orders", limit="10")),
-    "key that is a number": (kn.ConfigError, lambda s: s.read("orders", key=3)),
-    "where that is text": (kn.ConfigError, lambda s: s.read("orders", where="x > 1")),
-    "shards that are a number": (kn.ConfigError, lambda s: s.read("orders", shards=0)),
-    "max_rows that is text": (kn.ConfigError, lambda s: s.tail("orders", max_rows="many")),
+    "limit that is text": (kn.ConfigError, lambda s: s.read("orders", limit="10")),  # type: ignore[arg-type]
+    "key that is a number": (kn.ConfigError, lambda s: s.read("orders", key=3)),  # type: ignore[arg-type]
+    "where that is text": (kn.ConfigError, lambda s: s.read("orders", where="x > 1")),  # type: ignore[arg-type]
+    "shards that are a number": (kn.ConfigError, lambda s: s.read("orders", shards=0)),  # type: ignore[arg-type]
+    "max_rows that is text": (kn.ConfigError, lambda s: s.tail("orders", max_rows="many")),  # type: ignore[arg-type]
     "endless ago": (kn.ConfigError, lambda s: s.read("orders", "-99999999d")),
     "year 1": (kn.ConfigError, lambda s: s.read("orders", datetime(1, 1, 1))),  # noqa: DTZ001
     "month 13": (kn.ConfigError, lambda s: s.read("orders", "2026-13-01")),
-    "text as a moment": (kn.ConfigError, lambda s: kn.StartingPosition.at("2026-01-01")),
-    "table that is a number": (kn.ConfigError, lambda s: s.sync("orders", 5)),
-    "interval that is text": (kn.ConfigError, lambda s: s.sync("orders", "t", commit_interval="1s")),
-    "no stream": (kn.UnknownOption, lambda s: s.read()),
+    "text as a moment": (kn.ConfigError, lambda s: kn.StartingPosition.at("2026-01-01")),  # type: ignore[arg-type]
+    "table that is a number": (kn.ConfigError, lambda s: s.sync("orders", 5)),  # type: ignore[arg-type]
+    "interval that is text": (kn.ConfigError, lambda s: s.sync("orders", "t", commit_interval="1s")),  # type: ignore[arg-type]
+    "no stream": (kn.UnknownOption, lambda s: s.read()),  # type: ignore[call-arg]
     "positional region": (kn.ConfigError, lambda _: kn.connect("eu-central-1")),
     "start of a sync": (kn.ConfigError, lambda s: s.sync("orders", "t", "never")),
     "commit_interval": (kn.ConfigError, lambda s: s.sync("orders", "t", commit_interval=0)),
     "table elsewhere": (kn.ConfigError, lambda s: s.sync("orders", "ftp://x/y")),
     "instance without agents": (kn.ConfigError, lambda _: kn.connect(auth=kn.AwsInstance())),
-    "class as auth": (kn.ConfigError, lambda _: kn.connect(auth=kn.AwsInstance)),
-    "role as text": (kn.ConfigError, lambda _: kn.connect(sts_role="arn:aws:iam::123456789012:role/r")),
+    "class as auth": (kn.ConfigError, lambda _: kn.connect(auth=kn.AwsInstance)),  # type: ignore[arg-type]
+    "role as text": (kn.ConfigError, lambda _: kn.connect(sts_role="arn:aws:iam::123456789012:role/r")),  # type: ignore[arg-type]
     "role that is a user": (kn.ConfigError, lambda _: kn.StsRole("arn:aws:iam::123456789012:user/u", "me")),
     "role of a short account": (kn.ConfigError, lambda _: kn.StsRole("arn:aws:iam::12345:role/r", "me")),
     "session name with a space": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "a b")),
@@ -99,23 +99,23 @@ CALLS: dict[str, tuple[type[kn.KinesisError], Callable[[kn.Source], object]]] = 
     "session name of 65 letters": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "a" * 65)),
     "duration too short": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", 899)),
     "duration too long": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", 43_201)),
-    "duration with a fraction": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", 900.0)),
+    "duration with a fraction": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", 900.0)),  # type: ignore[arg-type]
     "duration that is a truth": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", duration=True)),
     "external id of one letter": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", external_id="x")),
     "empty external id": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", external_id="")),
     "external id with a space": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", external_id="a b")),
     "external id too long": (kn.ConfigError, lambda _: kn.StsRole(ROLE, "me", external_id="x" * 1225)),
     "secret with a line break": (kn.ConfigError, lambda _: kn.StaticCredentials("AKIA", "hunter2\n")),
-    "secret that is bytes": (kn.ConfigError, lambda _: kn.StaticCredentials("AKIA", b"hunter2")),
+    "secret that is bytes": (kn.ConfigError, lambda _: kn.StaticCredentials("AKIA", b"hunter2")),  # type: ignore[arg-type]
     "key id with a letter that no key has": (kn.ConfigError, lambda _: kn.StaticCredentials("AKIÄ", "x")),
     "profile without a name": (kn.ConfigError, lambda _: kn.Profile("")),
     "http to another machine": (kn.ConfigError, lambda _: kn.connect(endpoint_url="http://10.1.2.3:4567")),
     "STS by http": (kn.ConfigError, lambda _: kn.connect(sts_endpoint_url="http://sts.example.com")),
     "endpoint with a line break": (kn.ConfigError, lambda _: kn.connect(endpoint_url="https://x\r\nHost: y")),
     "no such CA bundle": (kn.ConfigError, lambda _: kn.connect(verify="/no/such/file.pem")),
-    "CA bundle that is a number": (kn.ConfigError, lambda _: kn.connect(verify=1.5)),
-    "exports_enabled as text": (kn.ConfigError, lambda _: kn.connect(exports_enabled="no")),
-    "region that is a number": (kn.ConfigError, lambda _: kn.connect(region=1)),
+    "CA bundle that is a number": (kn.ConfigError, lambda _: kn.connect(verify=1.5)),  # type: ignore[arg-type]
+    "exports_enabled as text": (kn.ConfigError, lambda _: kn.connect(exports_enabled="no")),  # type: ignore[arg-type]
+    "region that is a number": (kn.ConfigError, lambda _: kn.connect(region=1)),  # type: ignore[arg-type]
     "saved source with a path": (kn.ConfigError, lambda s: s.save("../orders")),
     "saved source that is not there": (kn.ConfigError, lambda _: kn.connect("no-such-source")),
     "policy for text": (kn.ConfigError, lambda s: s.iam_policy(read="orders")),
@@ -127,7 +127,7 @@ CALLS: dict[str, tuple[type[kn.KinesisError], Callable[[kn.Source], object]]] = 
     "policy with an alias": (kn.ConfigError, lambda s: s.iam_policy([STREAM], kms_key="alias/mine")),
     "policy for a stranger": (kn.ConfigError, lambda s: s.iam_policy([STREAM], cross_account="*")),
     "trust in everybody": (kn.ConfigError, lambda s: s.iam_policy([STREAM], trust="*")),
-    "check of a number": (kn.ConfigError, lambda s: s.check(read=3)),
+    "check of a number": (kn.ConfigError, lambda s: s.check(read=3)),  # type: ignore[arg-type]
 }
 
 
@@ -181,7 +181,7 @@ def test_errors_are_the_builtins_people_catch() -> None:
 def test_a_secret_in_the_wrong_place_is_not_shown() -> None:
     """Credentials in a form that is not known are refused without showing them."""
     with pytest.raises(kn.ConfigError) as caught:
-        kn.connect(auth=("AKIA", "hunter2"))
+        kn.connect(auth=("AKIA", "hunter2"))  # type: ignore[arg-type]
     assert "hunter2" not in str(caught.value)
 
 

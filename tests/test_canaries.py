@@ -32,6 +32,7 @@ from kinesis_nb.emulator import Emulator
 from tests.conftest import Streams
 from tests.support import servers
 from tests.support.aws import Gate, Quiet, refusal, serving
+from tests.support.local import local
 from tests.support.s3_proxy import S3Proxy
 from tests.test_secrets import CANARIES, ROLE, _Sts, credentials, hits
 
@@ -83,7 +84,7 @@ class _FailingSts(_Sts):
 class _Locked(KeyringBackend):
     """A keyring that fails, and says all it was given."""
 
-    priority = 5.0  # type: ignore[assignment]
+    priority = 5.0  # pyright: ignore[reportAssignmentType] - as each back end of keyring sets it
 
     def get_password(self, service: str, username: str) -> str | None:
         raise RuntimeError(f"locked: {CANARIES['secret']}")
@@ -162,7 +163,7 @@ class World:
     def sync(self) -> kn.Sync:
         """A sync into S3 that has committed."""
         if "sync" not in self.held:
-            self.held["sync"] = self.direct.sync("orders", self.place(), storage_options=self.storage)
+            self.held["sync"] = local(self.direct.sync("orders", self.place(), storage_options=self.storage))
             assert self.held["sync"].wait(30)
         return self.held["sync"]
 

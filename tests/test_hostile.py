@@ -7,7 +7,7 @@ import json
 import unicodedata
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 import pytest
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from kinesis_nb.core.retry import RetryingReader
     from kinesis_nb.emulator import Emulator
     from tests.conftest import Streams
 
@@ -165,7 +166,7 @@ def _of_a_hostile_server(source: kn.Source) -> list[object]:
             PermissionReport((Permission(text, text, Verdict.DENIED, is_required=True, disables=text, reason=text),))
         )
         made += [KinesisError(text, hint=text), kn.AccessDenied(text)]
-    return [*made, Catalog(_HostileListings(source), "us-east-1", source._sample)]
+    return [*made, Catalog(cast("RetryingReader", _HostileListings(source)), "us-east-1", source._sample)]
 
 
 class _HostileListings:
@@ -188,7 +189,7 @@ class _HostileListings:
         return StreamExtras(1, stream)
 
 
-def _html(thing: object) -> str:
+def _html(thing: Any) -> str:
     if isinstance(thing, BaseException) or not hasattr(thing, "_repr_html_"):
         return ""
     html: str = thing._repr_html_()

@@ -34,6 +34,7 @@ from kinesis_nb.errors import forgetful
 from kinesis_nb.table.storage import Storage
 from tests.conftest import Streams
 from tests.support.aws import Gate, Sts
+from tests.support.local import local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -117,7 +118,7 @@ class World:
         sync = self.source.sync("orders", self.folder / "shown", commit_interval=0.05)
         assert sync.wait(timeout=20)
         sync.stop()
-        export = self.source.export_stream(sync, arn)
+        export = local(self.source.export_stream(sync, arn))
         assert export.wait(timeout=20)
         export.stop()
         return {
@@ -222,7 +223,7 @@ def _fields(value: object) -> str:
 def _rich_locals(error: BaseException) -> str:
     console = Console(file=io.StringIO(), width=200)
     console.print(RichTraceback.from_exception(type(error), error, error.__traceback__, show_locals=True))
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+    return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 VALUE_PLACES: dict[str, Callable[[Any], str | bytes]] = {

@@ -162,7 +162,7 @@ def check_caller(headers: Message, allowed: frozenset[str]) -> None:
             text = (
                 f"the emulator is not called {name[:100]!r}: use 127.0.0.1 or localhost, or start it with allowed_hosts"
             )
-            raise AwsError("AccessDeniedException", text, 403)
+            raise AwsError("HostNotServed", text, 403)  # AWS has no code for it; one of its own would blame a policy
 
 
 def _name_of(host: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from .consumers import find_consumer
 from .errors import dry_run, in_use
@@ -22,13 +22,13 @@ _EVENT_BYTES = 2**20
 _EVENTS_PER_POLL = 8
 
 
-class ShardEvent(TypedDict, total=False):
+class ShardEvent(TypedDict):
     """A SubscribeToShardEvent."""
 
     Records: list[Record]
     MillisBehindLatest: int
-    ContinuationSequenceNumber: str  # of all but the last event
-    ChildShards: list[dict[str, object]]  # of the last one
+    ContinuationSequenceNumber: NotRequired[str]  # of all but the last event
+    ChildShards: NotRequired[list[dict[str, object]]]  # of the last one
 
 
 class Subscription:

@@ -15,6 +15,7 @@ import kinesis_nb as kn
 from kinesis_nb.emulator import ErrorReply
 from tests.conftest import by_key, written_by_key
 from tests.support.aws import ACCOUNT, Gate, refusal
+from tests.support.local import local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +73,7 @@ def export(source: kn.Source, _: Path) -> int:
 
 
 def export_stream(source: kn.Source, folder: Path) -> int:
-    export = source.export_stream(folder / "table", OUT)
+    export = local(source.export_stream(folder / "table", OUT))
     try:
         assert export.wait(timeout=20)
         return export.status().rows
@@ -197,6 +198,7 @@ def test_the_default_policy_has_the_samples_actions() -> None:
     assert policy.resource_policies == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "added"),
     [
@@ -276,7 +278,7 @@ def test_check_finds_the_one_that_is_missing(
     streams.create()
     streams.put(5)
     everything = {*READ, "PutRecords", "ListStreams", "DescribeStreamSummary"}
-    gate.allowed = everything - {missing}  # type: ignore[operator]
+    gate.allowed = everything - {missing}
     report = gated.check(read=[STREAM], write=[STREAM])
     found = verdicts(report)
     # without an iterator nobody can ask about what needs one

@@ -9,7 +9,7 @@ import tomllib
 import traceback
 import types
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keyring
 import pytest
@@ -32,7 +32,7 @@ ROLE = kn.StsRole("arn:aws:iam::123456789012:role/reader", "me", 1800, "ext-42")
 class MemoryKeyring(KeyringBackend):
     """A real back end as keyring defines one, in memory."""
 
-    priority = 5.0  # type: ignore[assignment]
+    priority = 5.0  # pyright: ignore[reportAssignmentType] - as each back end of keyring sets it
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def test_everything_comes_back(folder: Path, ring: MemoryKeyring) -> None:
 @pytest.mark.slow
 def test_a_keyring_of_the_system(folder: Path, tmp_path: Path) -> None:
     """A real back end, an encrypted file, keeps the secrets; with it the source comes back, and no file shows one."""
-    ring = CryptFileKeyring()
+    ring: Any = CryptFileKeyring()
     ring.file_path, ring.keyring_key = str(tmp_path / "ring"), "a password"
     before = keyring.get_keyring()
     keyring.set_keyring(ring)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 REGION, ACCOUNT = "us-east-1", "000000000000"
 EXTERNAL_ID = "ext-42"
 

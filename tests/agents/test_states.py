@@ -8,7 +8,7 @@ import queue
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 import pytest
@@ -483,6 +483,10 @@ class Responses:
         self._runner.stop()
 
 
+def client_of(worker: Responses) -> RegistryClient:
+    return RegistryClient("job-run-0", cast("Worker", worker))
+
+
 @pytest.fixture
 def responses() -> Iterator[Callable[..., Responses]]:
     made: list[Responses] = []
@@ -531,7 +535,7 @@ def test_a_part_takes_nothing_when_it_is_to_end(
         spec = table_of(emulator, tmp_path)
         scheduler: Any = responses(*given, Instruction.STOP)  # or a part that goes on would never end
         try:
-            parts.run_part(part(spec), RegistryClient("job-run-0", scheduler))
+            parts.run_part(part(spec), client_of(scheduler))
         except (Reschedule, kn.Fenced):
             assert instruction != Instruction.STOP
         else:
@@ -547,9 +551,7 @@ def test_a_part_starts_with_a_response_and_continues_without(
     streams.put(10)
     spec = table_of(emulator, tmp_path)
     scheduler: Any = responses("", "", Instruction.CONTINUE, Instruction.CONTINUE, "")
-    running = threading.Thread(
-        target=lambda: parts.run_part(part(spec), RegistryClient("job-run-0", scheduler)), daemon=True
-    )
+    running = threading.Thread(target=lambda: parts.run_part(part(spec), client_of(scheduler)), daemon=True)
     running.start()
     until("it begins", lambda: scheduler.reports > 4, 30)
     streams.put(50)
@@ -568,7 +570,7 @@ def test_a_part_waits_for_a_response(
     streams.create()
     spec = table_of(emulator, tmp_path)
     scheduler: Any = responses("", Instruction.CONTINUE, "", Instruction.STOP)
-    assert parts.run_part(part(spec), RegistryClient("job-run-0", scheduler)) == b""
+    assert parts.run_part(part(spec), client_of(scheduler)) == b""
     assert not owned(spec)
 
 
@@ -580,7 +582,7 @@ def test_a_part_waits_for_kinesis(
     monkeypatch.setattr("kinesis_nb.core.retry.CAP_SECONDS", 0.1)
     away = sync_spec(str(tmp_path / "table"), KEYS, 0.1, endpoint_url="http://127.0.0.1:9")
     scheduler: Any = responses(*[Instruction.CONTINUE] * 5, Instruction.STOP)
-    assert parts.run_part(part(away), RegistryClient("job-run-0", scheduler)) == b""
+    assert parts.run_part(part(away), client_of(scheduler)) == b""
 
 
 @pytest.mark.parametrize("said", ["[Errno 28] No space left on device", "Generic error (os error 5)"])
@@ -596,12 +598,12 @@ def test_a_part_waits_for_its_disk(
         with storage_explained(spec.uri):
             raise OSError(said)
 
-    assert parts.start_when_possible(begin, RegistryClient("job-run-0", scheduler)) is None
+    assert parts.start_when_possible(begin, client_of(scheduler)) is None
     assert scheduler.reports > 5
     said = "[Errno 13] Permission denied"
     with pytest.raises(kn.TableError, match="Permission denied"):
         parts.start_when_possible(
-            begin, RegistryClient("job-run-0", responses(Instruction.CONTINUE, Instruction.CONTINUE, Instruction.STOP))
+            begin, client_of(responses(Instruction.CONTINUE, Instruction.CONTINUE, Instruction.STOP))
         )
 
 
@@ -612,7 +614,7 @@ def test_a_part_fails_with_what_no_retry_can_fix(
     spec = table_of(emulator, tmp_path)
     scheduler: Any = responses(*[Instruction.CONTINUE] * 20, Instruction.STOP)
     with pytest.raises(kn.StreamNotFound):
-        parts.run_part(part(spec), RegistryClient("job-run-0", scheduler))
+        parts.run_part(part(spec), client_of(scheduler))
 
 
 # --- a job and its handle
@@ -621,8 +623,9 @@ def test_a_part_fails_with_what_no_retry_can_fix(
 @pytest.fixture
 def near(tmp_path: Path) -> Iterator[Cluster]:
     """Agents that are threads of this process, so that nothing has to be started."""
+    size: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with (
-        LocalCluster(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(processes=False, **size) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield Cluster(client)
@@ -735,6 +738,10 @@ def test_metrics_are_not_for_web_pages(listens_at: str, headers: dict[str, str],
         start_response("200 OK", [])
         return [b"rows"]
 
-    answer = guarded(app, listens_at)(headers, lambda status, _headers: said.append(status))
+    def start(status: str, *_more: object) -> Callable[[bytes], object]:
+        said.append(status)
+        return bytes
+
+    answer = guarded(app, listens_at)(headers, start)
     assert said == (["200 OK"] if is_answered else ["403 Forbidden"])
     assert (b"rows" in b"".join(answer)) is is_answered

@@ -86,9 +86,7 @@ def _connect(url: str, *, check: bool) -> Any:
         read_timeout=30,
         max_pool_connections=4,
     )
-    session = boto3.session.Session(
-        aws_access_key_id="testing", aws_secret_access_key="testing", region_name="us-east-1"
-    )
+    session = boto3.Session(aws_access_key_id="testing", aws_secret_access_key="testing", region_name="us-east-1")
     return session.client("kinesis", endpoint_url=url, config=config)
 
 

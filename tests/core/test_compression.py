@@ -5,12 +5,16 @@ from __future__ import annotations
 import gzip
 import zlib
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
 
 from kinesis_nb.core.compression import MOST_BYTES, MOST_RATIO, decompressed
 from kinesis_nb.core.frames import SCHEMA, Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -41,7 +45,7 @@ def zstd(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstd], ids=["gzip", "zstd"])
-def test_compressed_text_becomes_text(pack) -> None:
+def test_compressed_text_becomes_text(pack: Callable[[bytes], bytes]) -> None:
     """gzip and zstd are recognised by their magic number; rows of text stay as they are, in their places."""
     assert opened(b"plain", pack("tea ☕".encode()), b"last") == [("plain", None), ("tea ☕", None), ("last", None)]
 

@@ -119,7 +119,7 @@ def test_the_two_times_of_a_record_may_differ_by_a_minute() -> None:
         ("drop", ROOT, timedelta(days=300), True),
     ],
 )
-def test_the_rule(foreign: str, shard: Shard, age: timedelta, *, is_dropped: bool) -> None:
+def test_the_rule(foreign: Foreign, shard: Shard, age: timedelta, *, is_dropped: bool) -> None:
     """By default foreign user records are dropped only in a shard that a reshard made up to two minutes before."""
     arrived = MADE + age
     assert drops(foreign, shard, number(MADE, arrived), arrived) is is_dropped
@@ -147,6 +147,7 @@ def page(*rows: list[str], shard: Shard = CHILD, foreign: Foreign = "auto", most
     return list(decode_batch(body, shard, MADE).parts(most, foreign))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from(LOW[:3] + HIGH[:3]), min_size=1, max_size=4), min_size=1, max_size=6), st.data()

@@ -142,7 +142,9 @@ def test_in_a_shell(waiting: Waiting, shell: list[str]) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, *shell],
-        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
         env=waiting.environment,
         cwd=ROOT,
         start_new_session=True,

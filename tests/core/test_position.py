@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import kinesis_nb as kn
+    from kinesis_nb.source import Position
     from tests.conftest import Streams
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -42,7 +43,7 @@ NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
         (StartingPosition.latest(), StartingPosition(Kind.LATEST, timestamp=NOW)),
     ],
 )
-def test_parses(value: object, expected: StartingPosition) -> None:
+def test_parses(value: Position, expected: StartingPosition) -> None:
     """Every documented way to name a position gives that position."""
     assert StartingPosition.parse(value, NOW) == expected
 
@@ -56,7 +57,7 @@ def test_naive_datetime_is_local_time() -> None:
 
 
 @pytest.mark.parametrize("value", ["yesterday", "-15", "", None, 5, "-m"])
-def test_refuses(value: object) -> None:
+def test_refuses(value: Any) -> None:
     """Anything else is refused with a hint."""
     with pytest.raises(ConfigError, match="hint: use"):
         StartingPosition.parse(value, NOW)

@@ -84,7 +84,8 @@ def test_every_shard_starts_once_and_after_its_parents(seed: int) -> None:
     for number in range(1, 20):
         parents = rng.sample([shard.shard_id for shard in shards], k=min(len(shards), rng.randint(0, 2)))
         shards.append(Shard(str(number), parents=tuple(parents)))
-    tracker, ended, running = ShardTracker(), set(), []
+    tracker, running = ShardTracker(), list[str]()
+    ended: set[str] = set()
     tracker.observe(rng.sample(shards, k=len(shards)))
     while tracker.unfinished:
         for shard in tracker.start_runnable():

@@ -170,6 +170,7 @@ def test_bars(
     is_shown: bool,
 ) -> None:
     """A terminal shows how far a call is, unless it is refused; a log has no bars in it."""
-    monkeypatch.setattr(sys, "stderr", stderr())
+    shown = stderr()
+    monkeypatch.setattr(sys, "stderr", shown)
     call(what)
-    assert ("\r" in sys.stderr.getvalue()) == is_shown  # type: ignore[attr-defined]
+    assert ("\r" in shown.getvalue()) == is_shown

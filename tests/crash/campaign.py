@@ -317,6 +317,7 @@ class Campaign:
 
 
 def _signal(process: ForkServerProcess, number: int) -> None:
+    assert process.pid is not None
     with suppress(ProcessLookupError):  # it may end at any moment
         os.kill(process.pid, number)
 

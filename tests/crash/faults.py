@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import os
 import random
 import threading
 from collections import Counter
@@ -14,7 +15,6 @@ from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 
-from kinesis_nb.table import storage
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import SyncTable
 
@@ -32,7 +32,7 @@ class FailingDisk:
 
     def __init__(self, rate: float, seed: int, say: Callable[[str], None]) -> None:
         self._random, self._rate, self._say = random.Random(seed), rate, say
-        self._after(storage.os, "fsync", "fsync")
+        self._after(os, "fsync", "fsync")
         self._before(Storage, "open", "open")
         self._before(SyncTable, "_write", "commit")
         self._after(SyncTable, "_write", "commit that landed")
@@ -118,7 +118,7 @@ class _Front(BaseHTTPRequestHandler):
             with suppress(ConnectionError):  # killed meanwhile
                 self.wfile.write(body)
 
-    def log_message(self, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         pass
 
 

@@ -45,7 +45,7 @@ STEPS = {
     "delivery": Step(Intake, "deliver"),
     "Parquet write": Step(storage.Storage, "write_parquet"),
     "Parquet body": Step(pq, "write_table"),
-    "fsync of a file": Step(storage.os, "fsync"),
+    "fsync of a file": Step(os, "fsync"),
     "commit": Step(table.SyncTable, "_write", _has_rows),
     "fsync of the log": Step(storage.Storage, "make_durable"),
     "checkpoint read": Step(table.SyncTable, "checkpoints"),

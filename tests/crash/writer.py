@@ -12,7 +12,7 @@ import polars as pl  # noqa: F401
 import pyarrow.dataset  # noqa: F401
 
 import kinesis_nb as kn
-from kinesis_nb.reading import pace, scheduler
+from kinesis_nb.reading import pace
 from kinesis_nb.service.client import KinesisClient
 from kinesis_nb.syncing import committer, ownership, retries, upkeep
 from kinesis_nb.table.table import SyncTable
@@ -62,7 +62,7 @@ def live(orders: Orders) -> None:
 
     upkeep.EVERY, upkeep.VACUUM_EVERY = orders.maintenance_every, 1
     upkeep.POLL_SECONDS = committer.CLAIM_POLL_SECONDS = orders.look_seconds
-    scheduler.IDLE_SECONDS = pace.BEHIND_SECONDS = orders.commit_interval
+    pace.IDLE_SECONDS = pace.BEHIND_SECONDS = orders.commit_interval
     retries.RETRY_SECONDS = orders.retry_seconds
     ownership.LEASE_SECONDS = orders.lease_seconds
     _report(say)
@@ -106,13 +106,15 @@ def _report(say: Any) -> None:
             say("resumed")
         return get_iterator(self, stream, shard_id, position)
 
-    SyncTable.commit, SyncTable.acquire = reported_commit, reported_acquire
-    KinesisClient.get_shard_iterator = reported_iterator
+    replaced: Any = SyncTable, KinesisClient  # whose methods are no variables
+    replaced[0].commit, replaced[0].acquire = reported_commit, reported_acquire
+    replaced[1].get_shard_iterator = reported_iterator
 
 
 def main() -> None:
     """Run as ``python -m tests.crash.writer NAME URL STREAM TABLE LOG``: a start with all its imports."""
-    live(Orders(*sys.argv[1:6], {}))
+    name, endpoint_url, stream, table, log = sys.argv[1:6]
+    live(Orders(name, endpoint_url, stream, table, log, {}))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 from kinesis_nb.widgets import TailView
 from tests.support.lab import browser_page, jupyter_lab, open_notebook, run_all
 from tests.test_hostile import PAYLOADS
-from tests.widgets.test_views import FrontEnd, _hold
+from tests.widgets.test_views import FrontEnd, _hold, page_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -84,7 +84,7 @@ def _play(page: Page, view: TailView) -> tuple[str | None, str, list[dict[str, o
     """Show in the page what a view has sent to its front end."""
     page.set_content("<!doctype html><body></body>")
     script = base64.b64encode(TailView._esm.encode()).decode()
-    messages = list(zip(view.comm.heads, view.comm.frames, strict=True))
+    messages = list(zip(page_of(view).heads, page_of(view).frames, strict=True))
     bad, text, said = page.evaluate(_RENDER, [script, TailView._css, json.loads(json.dumps(messages))])
     return bad, text, said
 
@@ -102,10 +102,10 @@ def test_a_tail_view_has_no_active_node(source: kn.Source, streams: Streams, mon
         _hold(tail, 2 * len(PAYLOADS))
         view = TailView(tail)
         view.refresh()
-        view.comm.say("json", json=True)
+        page_of(view).say("json", json=True)
         view.refresh()
         for number in range(0, 2 * len(PAYLOADS), 5):
-            view.comm.say("detail", number=number)
+            page_of(view).say("detail", number=number)
             view.refresh()
     with browser_page() as (page, outside):
         bad, text, said = _play(page, view)

@@ -174,8 +174,10 @@ def test_an_abandoned_subscription_leaves_no_thread(kinesis: Any, consumer: str,
     """A client that hangs up is noticed although nothing is written to it."""
     before = {thread.name for thread in threading.enumerate()}
     other = AWS.client("kinesis", **emulator.settings)
-    other.subscribe_to_shard(ConsumerARN=consumer, ShardId=SHARD, StartingPosition=HORIZON)["EventStream"].close()
+    stream = other.subscribe_to_shard(ConsumerARN=consumer, ShardId=SHARD, StartingPosition=HORIZON)["EventStream"]
     serving = [thread for thread in threading.enumerate() if thread.name not in before]
+    assert serving
+    stream.close()
     other.close()
     for thread in serving:
         thread.join(5)

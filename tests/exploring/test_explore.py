@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
@@ -88,8 +88,9 @@ def test_four_actions_are_enough(source: kn.Source, streams: Streams, emulator: 
     assert (view.summary.name, view.shards.height, len(view.sample(10))) == ("orders", 2, 10)
     assert view.lag().height == 2
     assert view.schema(20)
-    assert view.heat(20)
-    assert view.shard_for("key-1")
+    heat = view.heat(20)
+    assert (heat.shards.height, heat.keys["records"].sum()) == (2, 20)
+    assert view.shard_for("key-1").shard_id in view.shards["shard_id"].to_list()
     assert "image/svg+xml" in view.lineage._repr_html_()
     assert len(source.read("orders", progress=False)) == 50
     with source.tail("orders", start="trim_horizon") as tail:
@@ -225,7 +226,9 @@ def test_lineage_is_a_picture(source: kn.Source, streams: Streams) -> None:
     width = float(svg.attrib["width"])
     boxes, states = [], []
     for group, area in zip(svg.iter(f"{space}g"), areas, strict=True):
-        rect = group.find(f"{space}rect").attrib
+        found = group.find(f"{space}rect")
+        assert found is not None
+        rect = found.attrib
         x, y, w, h = (float(rect[name]) for name in ("x", "y", "width", "height"))
         boxes.append((x, y, x + w, y + h))
         assert [float(edge) for edge in area.attrib["coords"].split(",")] == pytest.approx(boxes[-1], abs=2)
@@ -250,7 +253,7 @@ def _picture(lineage: Lineage) -> tuple[ET.Element, list[ET.Element]]:
 def test_what_is_shown_needs_neither_style_nor_svg(source: kn.Source, streams: Streams) -> None:
     """Where a notebook is not trusted, <style> and <svg> are dropped: cells align themselves, a picture is an image."""
     streams.create(shards=2)
-    shown = [source.explore(), source.explore("orders"), source.explore("orders").lineage]
+    shown: list[Any] = [source.explore(), source.explore("orders"), source.explore("orders").lineage]
     plain = [re.sub("<style>.*?</style>", "", one._repr_html_()) for one in shown]
     assert [html for html in plain if re.search("<t[hd]>|<svg|<caption>", html)] == []
     assert "<td" in plain[0] and "<img" in plain[2]

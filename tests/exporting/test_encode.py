@@ -70,6 +70,7 @@ def test_nanoseconds_are_kept() -> None:
     assert json_objects(frame).to_list() == ['{"t":"2023-11-14T22:13:20.123456789Z"}']
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.fixed_dictionaries(
@@ -87,7 +88,13 @@ def test_nanoseconds_are_kept() -> None:
 )
 def test_json_gives_the_values_back(rows: list[dict[str, object]]) -> None:
     """Whatever the values, parsing the JSON gives them back."""
-    kinds = {'na"me': pl.String, "number": pl.Int64, "float": pl.Float64, "flag": pl.Boolean, "list": pl.List(pl.Int64)}
+    kinds: dict[str, type[pl.DataType] | pl.DataType] = {
+        'na"me': pl.String,
+        "number": pl.Int64,
+        "float": pl.Float64,
+        "flag": pl.Boolean,
+        "list": pl.List(pl.Int64),
+    }
     assert [json.loads(text) for text in json_objects(pl.DataFrame(rows, kinds))] == rows
 
 
@@ -128,7 +135,7 @@ def test_a_data_column_goes_out_as_it_is(frame: pl.DataFrame, column: str, expec
         (lambda s: Payload(s, None, "n"), "'n' holds neither text nor bytes\nhint: use one of a, b"),
         (lambda s: Payload(s, None, "z"), "'z' does not exist"),
         (lambda s: Payload(s, str, "a"), "both make the data"),
-        (lambda s: Payload(s, "csv", None), "encode= does not accept this str"),
+        (lambda s: Payload(s, "csv", None), "encode= does not accept this str"),  # type: ignore[arg-type]
         (lambda s: partition_column(s, "n"), "holds Int64, not strings\nhint: .*string column .a, b"),
         (lambda s: partition_column(s, "z"), "no column 'z'\nhint: its string columns are a, b"),
         (

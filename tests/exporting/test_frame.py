@@ -6,12 +6,13 @@ import json
 import random
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from deltalake.schema import PrimitiveType
 
 import kinesis_nb as kn
 from kinesis_nb.emulator import CutBody, EmptyReply, ErrorReply, PartialFailure, Reset, Stall
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 
 def frame(rows: int, keys: int = 5, seed: int = 1) -> pl.DataFrame:
-    rng, count, out = random.Random(seed), {}, []
+    rng, out = random.Random(seed), []
+    count: dict[str, int] = {}
     for _ in range(rows):
         key = f"key-{rng.randrange(keys)}"
         count[key] = count.get(key, 0) + 1
@@ -200,7 +202,7 @@ def test_gives_up_a_record_after_some_tries(source: kn.Source, streams: Streams,
     ],
 )
 def test_refuses_before_sending(
-    source: kn.Source, streams: Streams, emulator: Emulator, df: object, options: dict[str, object], says: str
+    source: kn.Source, streams: Streams, emulator: Emulator, df: object, options: dict[str, Any], says: str
 ) -> None:
     """A frame that cannot be exported is refused with the rows named, and nothing is sent."""
     arn = streams.create()
@@ -306,7 +308,9 @@ def test_a_column_that_users_add_does_not_change_what_follows_a_table(
     sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
     assert sync.wait(timeout=30)
     sync.stop()
-    deltalake.DeltaTable(tmp_path / "t").alter.add_columns(deltalake.Field("mine", "string", nullable=True))
+    deltalake.DeltaTable(tmp_path / "t").alter.add_columns(
+        deltalake.Field("mine", PrimitiveType("string"), nullable=True)
+    )
     export = source.export_stream(tmp_path / "t", arn)
     assert export.wait(timeout=30)
     export.stop()
@@ -355,7 +359,7 @@ def test_a_failure_has_its_report(source: kn.Source, streams: Streams, emulator:
     ],
 )
 def test_a_report_of_something_else_is_refused(
-    source: kn.Source, streams: Streams, emulator: Emulator, resume: object, says: str
+    source: kn.Source, streams: Streams, emulator: Emulator, resume: Any, says: str
 ) -> None:
     """Only the report of an export to the same stream can be resumed."""
     arn = streams.create()
@@ -416,8 +420,8 @@ def test_aggregates_stay_within_the_limit_of_a_record(source: kn.Source, streams
     assert rows["data"].to_list() == df["data"].to_list()
     assert rows["sequence_number"].n_unique() < len(sizes) / 2
     sent = emulator.requests["PutRecords"]
+    large = pl.DataFrame({"k": "a", "data": ["x", "x" * 2**20, "x"]})
     with pytest.raises(kn.ConfigError, match="larger than 1,048,576 bytes with the key: rows 1 "):
-        large = pl.DataFrame({"k": "a", "data": ["x", "x" * 2**20, "x"]})
         source.export_df(large, arn, aggregate=True, data_column="data", progress=False)
     assert emulator.requests["PutRecords"] == sent
 

@@ -81,7 +81,7 @@ class Book:
 
     def again(self, **header: str | None) -> Book:
         """Open it once more."""
-        return Book(self.path, **header)
+        return Book(self.path, None, **header)
 
     def wanted(self, *places: tuple[str, int]) -> list[int]:
         """Return the offsets that are to be sent of these rows."""
@@ -206,6 +206,7 @@ def test_stays_small(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.wanted(*places) == [0]
 
 
+@pytest.mark.slow
 def test_holes_and_rows_given_up_do_not_pile_up(book: Book) -> None:
     """Where every second row was erased from the table, and every tenth is given up, the state stays small."""
     sizes = []
@@ -233,9 +234,14 @@ def test_a_state_beyond_the_limit_is_not_written_with_every_line(book: Book, mon
     count = 2_000
     book.take(*(("s", offset) for offset in range(count)))
     book.send(range(1, count))  # the first is open, so all of these are in the state
-    rewritten = []
+    rewritten: list[int] = []
     write = book.journal._file.rewrite
-    monkeypatch.setattr(book.journal._file, "rewrite", lambda state: (rewritten.append(1), write(state)))
+
+    def counted(state: Any) -> None:
+        rewritten.append(1)
+        write(state)
+
+    monkeypatch.setattr(book.journal._file, "rewrite", counted)
     book.take(*(("s", offset) for offset in range(count, count + 100)))
     book.send(range(count, count + 100))
     assert len(rewritten) <= 2
@@ -465,7 +471,12 @@ def test_what_was_taken_is_durable_before_it_is_sent(book: Book, monkeypatch: py
     """And what became of it within a second, also while rows keep coming."""
     synced: list[int] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_size), fsync(file)))
+
+    def noted(file: int) -> None:
+        synced.append(os.fstat(file).st_size)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
     rows = book.take(("s", 0), ("s", 1), ("s", 2))
     assert synced == [book.path.stat().st_size]
     book.send(rows[:1])
@@ -682,6 +693,7 @@ os._exit(0)  # or dies with the journal open
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["closes", "dies"])
 def test_a_child_does_not_keep_the_lock(tmp_path: Path, end: str) -> None:
     """A process that forked, and closed the journal or died, lets others have it while its child lives."""

@@ -33,7 +33,7 @@ from tests.support.virtual import VirtualClock, VirtualKinesis
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kinesis_nb.core.transport import Clock
+    from kinesis_nb.core.transport import Clock, Writer
 
     Find = Callable[[Sequence[bytes], float], list[str | None]]
 
@@ -279,7 +279,7 @@ def fill(shards: int, rows: int, data: str, quotas: Quotas) -> tuple[float, int,
     frame = pl.DataFrame({"key": [f"key-{row}" for row in range(rows)], "data": [data] * rows})
     target = Target(tuple(shard.hash_range[1] for shard in kinesis.list_shards("copy")), 1)
     tally = Tally("copy")
-    exporter = Exporter(Outlet(kinesis, clock, "copy", ARN), target, tally, Delivery())
+    exporter = Exporter(Outlet(cast("Writer", kinesis), clock, "copy", ARN), target, tally, Delivery())
     preparer = Preparer(frame.schema, RecordOptions(data_column="data"), tally.gave_up)
     exporter.queue(preparer.entries(preparer.records(frame, 0, DoneRows())))
     started = clock.monotonic()
@@ -292,7 +292,9 @@ def fill(shards: int, rows: int, data: str, quotas: Quotas) -> tuple[float, int,
             heapq.heappush(due, (clock.monotonic() + max(wait, 0.005), number))  # a response takes 5 ms
     report = tally.report(0.0)
     assert report.rows == rows
-    return clock.monotonic() - started, kinesis.refused, report.shards["rows"].max()
+    fullest = report.shards["rows"].max()
+    assert isinstance(fullest, int)
+    return clock.monotonic() - started, kinesis.refused, fullest
 
 
 @pytest.mark.slow
@@ -340,6 +342,7 @@ def test_done_rows() -> None:
     assert (other.first, rows.first) == (4, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregate", [False, True])
 @settings(deadline=None)
 @given(done=st.sets(st.integers(0, 11)), batch=st.integers(1, 12))
@@ -387,7 +390,7 @@ class Described(VirtualKinesis):
 
 
 def outlet_of(kinesis: Described) -> Outlet:
-    return Outlet(kinesis, kinesis.clock, "copy", ARN)
+    return Outlet(cast("Writer", kinesis), kinesis.clock, "copy", ARN)
 
 
 def _raise_or_return(response: Any) -> Any:

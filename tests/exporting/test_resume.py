@@ -346,6 +346,6 @@ def test_a_refused_argument_is_named(source: kn.Source) -> None:
         with pytest.raises(
             kn.ConfigError, match=r"partition_column= does not accept this (Expr|list)\nhint: give text"
         ):
-            source.export_df(frame(), arn, partition_column=wrong)
+            source.export_df(frame(), arn, partition_column=wrong)  # type: ignore[arg-type]
     with pytest.raises(kn.ConfigError, match="progress= does not accept this DataFrame"):
-        source.export_df(frame(), arn, progress=pd.DataFrame())
+        source.export_df(frame(), arn, progress=pd.DataFrame())  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.storage import Storage
 from tests.conftest import Streams, by_key, written_by_key
 from tests.kill_export import kill_again_and_again
+from tests.support.local import local
 from tests.support.servers import bucket
 from tests.support.virtual import VirtualClock
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 def table(source: kn.Source, streams: Streams, tmp_path: Path) -> Iterator[kn.Sync]:
     """A running sync of the stream orders."""
     streams.create("orders", shards=2)
-    sync = source.sync("orders", tmp_path / "orders", commit_interval=0.05)
+    sync = local(source.sync("orders", tmp_path / "orders", commit_interval=0.05))
     yield sync
     sync.stop()
 
@@ -54,7 +55,7 @@ def test_follows_a_table_as_it_grows(source: kn.Source, streams: Streams, table:
     arn = streams.create("copy", shards=3)
     streams.put(200)
     assert table.wait(timeout=30)
-    export = source.export_stream(table, arn)
+    export = local(source.export_stream(table, arn))
     streams.split("orders")
     streams.put(200)
     assert table.wait(timeout=30)
@@ -71,10 +72,10 @@ def test_goes_on_where_it_stopped(source: kn.Source, streams: Streams, table: kn
     arn = streams.create("copy")
     streams.put(50)
     assert table.wait(timeout=30)
-    finish(source.export_stream(table.uri, arn))
+    finish(local(source.export_stream(table.uri, arn)))
     streams.put(50)
     assert table.wait(timeout=30)
-    second = source.export_stream(table.uri, arn)
+    second = local(source.export_stream(table.uri, arn))
     assert source.export_stream(table.uri, arn) is second
     finish(second)
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
@@ -89,12 +90,12 @@ def test_a_table_in_every_kind_of_place(source: kn.Source, streams: Streams, pla
     streams.put(50)
     sync = place.sync(source, commit_interval=0.05)
     assert sync.wait(timeout=30)
-    finish(source.export_stream(sync, arn, journal=journal))
+    finish(local(source.export_stream(sync, arn, journal=journal)))
     streams.split()
     streams.put(50)
     assert sync.wait(timeout=30)
     sync.stop()
-    export = source.export_stream(place.uri, arn, journal=journal, storage_options=place.options or None)
+    export = local(source.export_stream(place.uri, arn, journal=journal, storage_options=place.options or None))
     finish(export)
     assert export.status().report.rows == 50
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
@@ -131,7 +132,7 @@ def test_a_file_that_cannot_be_read_is_trouble_not_the_end(
     files = list(Path(table.uri).glob("*.parquet"))
     for file in files:
         file.rename(tmp_path / file.name)
-    export = source.export_stream(table, arn)
+    export = local(source.export_stream(table, arn))
     while not export.status().error:
         assert not export.wait(timeout=0.1)
     assert "cannot be read" in export.status().error
@@ -161,7 +162,7 @@ def test_faults_double_at_most_what_is_reported(
     emulator.on(
         "PutRecords", PartialFailure(0.5, "InternalFailure"), Reset(before=False), ErrorReply("InternalFailure")
     )
-    export = source.export_stream(table, arn)
+    export = local(source.export_stream(table, arn))
     finish(export)
     found = by_key(source.read("copy", progress=False))
     doubled = sum(len(numbers) - len(set(numbers)) for numbers in found.values())
@@ -176,12 +177,12 @@ def test_latest_sends_only_what_comes(source: kn.Source, streams: Streams, table
     arn = streams.create("copy")
     streams.put(30)
     assert table.wait(timeout=30)
-    export = source.export_stream(table, arn, start="latest")
+    export = local(source.export_stream(table, arn, start="latest"))
     assert export.wait(timeout=30)
     export.stop()
     streams.put(10)
     assert table.wait(timeout=30)
-    finish(source.export_stream(table, arn))
+    finish(local(source.export_stream(table, arn)))
     assert len(source.read("copy", progress=False)) == 10
 
 
@@ -192,14 +193,18 @@ def test_replays_a_time_range_at_a_rate(source: kn.Source, streams: Streams, tab
     assert table.wait(timeout=30)
     written = written_by_key(streams)
     times = table.scan().select("kinesis_ingestion_timestamp").collect().to_series()
-    end = times.max()
-    export = source.export_stream(table.uri, arn, start=times.min(), end=end, rate=60)
+    beginning, end = times.min(), times.max()
+    assert isinstance(beginning, datetime)
+    assert isinstance(end, datetime)
+    export = local(source.export_stream(table.uri, arn, start=beginning, end=end, rate=60))
     streams.put(60)  # behind the end
     assert export.wait(timeout=30, until_caught_up=False)
     assert export.status().state == "ended"
     assert export.status().report.duration >= 0.7
     assert by_key(source.read("copy", progress=False)) == written
-    later = source.export_stream(table.uri, arn, start=end + timedelta(seconds=1), end=end + timedelta(seconds=2))
+    later = local(
+        source.export_stream(table.uri, arn, start=end + timedelta(seconds=1), end=end + timedelta(seconds=2))
+    )
     later.stop()
     assert later.status().rows == 0
 
@@ -209,7 +214,7 @@ def test_follows_a_tail(source: kn.Source, streams: Streams) -> None:
     streams.create("orders", shards=2)
     arn = streams.create("copy")
     with source.tail("orders", "trim_horizon", on_full="block") as tail:
-        export = source.export_stream(tail, arn)
+        export = local(source.export_stream(tail, arn))
         streams.put(150)
         while export.status().rows < 150:
             assert not export.wait(timeout=0.1, until_caught_up=False)
@@ -226,7 +231,7 @@ def test_a_row_that_is_given_up_is_named(
     streams.put(20)
     assert table.wait(timeout=30)
     emulator.on("PutRecords", *(PartialFailure(0.01, "SomethingNew") for _ in range(40)))
-    export = source.export_stream(table, arn)
+    export = local(source.export_stream(table, arn))
     finish(export)
     assert export.status().rows + export.failed.height == 20
     assert set(export.failed["reason"].str.split(":").list.first()) <= {"SomethingNew"}
@@ -237,7 +242,7 @@ def test_only_one_process_runs_an_export(source: kn.Source, streams: Streams, ta
     from kinesis_nb.exporting.journal_file import JournalFile
 
     arn = streams.create("copy")
-    export = source.export_stream(table, arn)
+    export = local(source.export_stream(table, arn))
     assert export.wait(timeout=30)
     path = next((Path(table.uri) / "_exports").glob("*.journal"))
     with pytest.raises(kn.Fenced, match="another process runs this export"):
@@ -249,7 +254,7 @@ def test_warns_of_a_loop(source: kn.Source, streams: Streams, table: kn.Sync) ->
     """A target that is the synced stream itself is warned of."""
     arn = source.explore("orders").summary.arn
     with pytest.warns(UserWarning, match="exported into itself"):
-        export = source.export_stream(table, arn)
+        export = local(source.export_stream(table, arn))
     export.stop()
 
 
@@ -262,7 +267,7 @@ def test_refuses_what_is_no_synced_table(source: kn.Source, streams: Streams, tm
     with pytest.raises(kn.TableError, match="no column 'partition_key'"):
         source.export_stream(tmp_path / "other", arn)
     with pytest.raises(kn.ConfigError, match="neither a synced table nor a tail"):
-        source.export_stream(pl.DataFrame(), arn)
+        source.export_stream(pl.DataFrame(), arn)  # type: ignore[arg-type]
     assert len(source.read("copy", progress=False)) == 0
 
 
@@ -271,8 +276,8 @@ def test_refuses_a_journal_of_another_export(
 ) -> None:
     """A journal says what it is for, and another export does not continue from it."""
     first, second = streams.create("copy"), streams.create("other")
-    finish(source.export_stream(table, first, journal=tmp_path / "place"))
-    running = source.export_stream(table, first, journal=tmp_path / "place")
+    finish(local(source.export_stream(table, first, journal=tmp_path / "place")))
+    running = local(source.export_stream(table, first, journal=tmp_path / "place"))
     with pytest.raises(kn.ConfigError, match="is of another export"):
         source.export_stream(table, second, journal=tmp_path / "place")
     assert running.is_active, "a refused call stops no export"
@@ -288,7 +293,7 @@ def test_files_that_are_rewritten_bring_no_row_twice(
         streams.put(60)
         assert table.wait(timeout=30)
     emulator.on("PutRecords", *(Stall(0.05) for _ in range(60)))
-    export = source.export_stream(table, arn)
+    export = local(source.export_stream(table, arn))
     while not export.status().rows:
         assert not export.wait(timeout=0.01)
     assert export.status().pending
@@ -309,7 +314,7 @@ def test_a_look_that_breaks_brings_no_row_twice(
     streams.put(300)
     assert table.wait(timeout=30)
     monkeypatch.setattr(follow, "BAND_ROWS", 50)
-    bands, broken = follow._in_bands, []
+    bands, broken = follow._in_bands, list[int]()
 
     def breaking(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
         for number, band in enumerate(bands(rows)):
@@ -319,7 +324,7 @@ def test_a_look_that_breaks_brings_no_row_twice(
             yield band
 
     monkeypatch.setattr(follow, "_in_bands", breaking)
-    export = source.export_stream(table, arn)
+    export = local(source.export_stream(table, arn))
     finish(export)
     assert broken
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
@@ -345,9 +350,9 @@ def test_a_journal_that_cannot_be_written_ends_the_export(
     arn = streams.create("copy")
     streams.put(10)
     assert table.wait(timeout=30)
-    export = source.export_stream(table, arn)
+    export = local(source.export_stream(table, arn))
     assert export.wait(timeout=30)
-    fsync, refused = os.fsync, []
+    fsync, refused = os.fsync, list[int]()
 
     def once_broken(file: int) -> None:
         if not refused and Path(f"/proc/self/fd/{file}").readlink().suffix == ".journal":
@@ -361,7 +366,7 @@ def test_a_journal_that_cannot_be_written_ends_the_export(
         export.wait(timeout=20, until_caught_up=False)
     streams.put(10)
     assert table.wait(timeout=30)
-    finish(source.export_stream(table, arn))
+    finish(local(source.export_stream(table, arn)))
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
 
 
@@ -387,7 +392,7 @@ def test_an_export_waits_for_a_full_disk(
     arn = streams.create("copy")
     streams.put(10)
     assert table.wait(timeout=30)
-    export = source.export_stream(table, arn)
+    export = local(source.export_stream(table, arn))
     assert export.wait(timeout=30)
     with no_room_for_journals(monkeypatch):
         streams.put(10)
@@ -401,7 +406,7 @@ def test_an_export_waits_for_a_full_disk(
     assert export.wait(timeout=30)
     assert (export.status().error, export.status().possible_duplicates) == ("", 0)
     finish(export)
-    finish(source.export_stream(table, arn))
+    finish(local(source.export_stream(table, arn)))
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
 
 
@@ -412,7 +417,7 @@ def test_an_export_that_waits_for_a_full_disk_can_be_stopped(
     arn = streams.create("copy")
     streams.put(10)
     assert table.wait(timeout=30)
-    export = source.export_stream(table, arn)
+    export = local(source.export_stream(table, arn))
     assert export.wait(timeout=30)
     with no_room_for_journals(monkeypatch):
         streams.put(10)
@@ -421,7 +426,7 @@ def test_an_export_that_waits_for_a_full_disk_can_be_stopped(
         export.stop()
         assert export.status().state == "failed"
         assert "No space left on device" in export.status().error
-    finish(source.export_stream(table, arn))
+    finish(local(source.export_stream(table, arn)))
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
 
 
@@ -433,7 +438,7 @@ def test_what_was_taken_from_a_tail_is_sent_before_the_export_stops(source: kn.S
     with source.tail("orders", "trim_horizon", on_full="block") as tail:
         while len(tail) < 100:
             threading.Event().wait(0.01)
-        export = source.export_stream(tail, arn, rate=20)
+        export = local(source.export_stream(tail, arn, rate=20))
         while len(tail):
             assert not export.wait(0.05)
         export.stop()
@@ -451,14 +456,14 @@ def test_an_export_whose_queues_are_full_can_be_stopped(
     monkeypatch.setattr("kinesis_nb.exporting.streaming.STREAMED", QueueLimit(5, 2**20))
     monkeypatch.setattr("kinesis_nb.exporting.streaming.SLICE_SECONDS", 0.01)
     emulator.chaos(seed=1, rate=1.0, faults=[ErrorReply("LimitExceededException")], operations=["PutRecords"])
-    export = source.export_stream(table, arn, rate=500)
+    export = local(source.export_stream(table, arn, rate=500))
     while export.status().pending < 5:
         assert not export.wait(timeout=0.1)
     assert export.status().pending < 50
     export.stop()
     assert export.status().state == "stopped"
     emulator.calm()
-    finish(source.export_stream(table, arn))
+    finish(local(source.export_stream(table, arn)))
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
 
 
@@ -482,7 +487,7 @@ def test_rows_that_were_erased_hold_nothing_up(source: kn.Source, streams: Strea
     table.stop()
     DeltaTable(table.uri).delete("shard_offset % 3 = 1")
     left = table.scan().collect().height
-    export = source.export_stream(table, arn)
+    export = local(source.export_stream(table, arn))
     finish(export)
     assert export.status().rows == left == len(source.read("copy", progress=False))
     state = json.loads(next((Path(table.uri) / "_exports").glob("*.journal")).read_bytes().partition(b"\t")[0])
@@ -496,14 +501,14 @@ def test_an_end_is_reached_when_the_table_has_read_past_it(source: kn.Source, st
     assert table.wait(timeout=30)
     table.stop()
     streams.put(20)
-    export = source.export_stream(table.uri, arn, end="now")
+    export = local(source.export_stream(table.uri, arn, end="now"))
     assert export.wait(timeout=30)
     assert not export.wait(timeout=1.2, until_caught_up=False)
     status = export.status()
     assert (status.state, status.rows) == ("running", 20)
     assert status.waits_for.startswith("the sync of the table, which has read the stream up to")
     assert status.waits_for in repr(export)
-    sync = source.sync("orders", table.uri, commit_interval=0.05)
+    sync = local(source.sync("orders", table.uri, commit_interval=0.05))
     assert export.wait(timeout=30, until_caught_up=False)
     sync.stop()
     assert (export.status().state, export.status().waits_for) == ("ended", "")
@@ -532,7 +537,7 @@ def test_an_end_of_a_silent_stream_is_reached_soon(source: kn.Source, streams: S
     arn = streams.create("copy")
     streams.put(20)
     assert table.wait(timeout=30)
-    export = source.export_stream(table, arn, end="now")
+    export = local(source.export_stream(table, arn, end="now"))
     assert export.wait(timeout=30, until_caught_up=False)
     assert export.status().rows == 20
 
@@ -540,7 +545,7 @@ def test_an_end_of_a_silent_stream_is_reached_soon(source: kn.Source, streams: S
 def test_a_table_without_a_sync_ends_by_the_clock(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
     """A table that no sync writes cannot say more."""
     synced(["a"], ['{"n": 1}']).write_delta(tmp_path / "table")
-    export = source.export_stream(tmp_path / "table", streams.create("copy"), end="now")
+    export = local(source.export_stream(tmp_path / "table", streams.create("copy"), end="now"))
     assert export.wait(timeout=30, until_caught_up=False)
     assert export.status().rows == 1
 
@@ -550,14 +555,14 @@ def test_an_output_that_was_made_again_is_refused(source: kn.Source, streams: St
     arn = streams.create("copy")
     streams.put(10)
     assert table.wait(timeout=30)
-    finish(source.export_stream(table, arn))
+    finish(local(source.export_stream(table, arn)))
     streams.call("DeleteStream", StreamName="copy")
     streams.create("copy")
     with pytest.raises(kn.ConfigError, match="its output stream was created at"):
         source.export_stream(table, arn)
     assert len(source.read("copy", progress=False)) == 0
     next((Path(table.uri) / "_exports").glob("*.journal")).unlink()
-    finish(source.export_stream(table, arn))
+    finish(local(source.export_stream(table, arn)))
     assert by_key(source.read("copy", progress=False)) == written_by_key(streams)
 
 
@@ -568,7 +573,7 @@ def test_a_journal_of_another_table_of_the_stream_is_refused(
     arn = streams.create("copy")
     streams.put(10)
     assert table.wait(timeout=30)
-    finish(source.export_stream(table, arn, journal=tmp_path / "j"))
+    finish(local(source.export_stream(table, arn, journal=tmp_path / "j")))
     second = source.sync("orders", tmp_path / "second", commit_interval=0.05)
     assert second.wait(timeout=30)
     with pytest.raises(kn.ConfigError, match="another table of the same stream"):
@@ -593,8 +598,8 @@ def test_a_journal_in_the_home_folder(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     arn = streams.create("copy")
-    finish(source.export_stream(table, arn, journal="~/j"))
-    finish(source.export_stream(table, arn, journal="there/j"))
+    finish(local(source.export_stream(table, arn, journal="~/j")))
+    finish(local(source.export_stream(table, arn, journal="there/j")))
     assert (tmp_path / "home" / "j").is_file()
     assert (tmp_path / "there" / "j").is_file()
 
@@ -617,7 +622,7 @@ def synced(keys: list[str | None], data: list[str]) -> pl.DataFrame:
 def test_a_row_that_is_too_large_is_given_up(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
     """A record that the output stream does not take is named with its size, and the others are sent."""
     synced(["a", "a", "b"], ['{"n": 1}', "x" * 2**20, '{"n": 3}']).write_delta(tmp_path / "table")
-    export = source.export_stream(tmp_path / "table", streams.create("copy"))
+    export = local(source.export_stream(tmp_path / "table", streams.create("copy")))
     finish(export)
     assert export.failed.rows() == [("s", 1, "larger than 1,048,576 bytes with the key")]
     assert by_key(source.read("copy", progress=False)) == {"a": [1], "b": [3]}
@@ -631,7 +636,7 @@ def test_a_null_key_stops_it_unless_told_otherwise(source: kn.Source, streams: S
     arn = streams.create("copy")
     with pytest.raises(kn.ConfigError, match="no usable partition key"):
         source.export_stream(tmp_path / "table", arn).wait(timeout=30)
-    export = source.export_stream(tmp_path / "table", arn, on_bad_key="skip")
+    export = local(source.export_stream(tmp_path / "table", arn, on_bad_key="skip"))
     finish(export)
     assert export.failed.rows() == [("s", 1, "no usable partition key in 'partition_key'")]
     assert [json.loads(record.data)["n"] for record in source.read("copy", progress=False)] == [1]

@@ -7,7 +7,7 @@ import json
 import re
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import numpy as np
@@ -256,7 +256,7 @@ PANDAS: dict[str, tuple[pd.Series[Any], str | None]] = {
     "time of the year 11999": (pd.Series([pd.Timestamp(FAR[0])], dtype=object), REFUSED),
     "times of a zone": (pd.Series([NANOS.tz_localize("Europe/Berlin"), None]), '"2026-11-01T12:00:00.123456789+01:00"'),
     "time with a fixed offset": (
-        pd.Series(pd.to_datetime(["2026-11-01T12:00:00+05:30", None])),
+        pd.Series(pd.to_datetime(cast("list[str]", ["2026-11-01T12:00:00+05:30", None]))),
         '"2026-11-01T12:00:00+05:30"',
     ),
     "time with an offset of objects": (pd.Series([NOON, None], dtype=object), '"2026-11-01T12:00:00+05:30"'),

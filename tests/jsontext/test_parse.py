@@ -200,7 +200,14 @@ def test_more_digits_than_a_double_are_text(number: str) -> None:
 
 def test_explicit_schema() -> None:
     """Only the named fields are there, of the named types; what does not fit is null with the reason."""
-    schema = {"n": pl.Int8, "u": pl.UInt64, "f": pl.Float32, "s": pl.String, "b": pl.Boolean, "l": pl.List(pl.Int64)}
+    schema: dict[str, type[pl.DataType] | pl.DataType] = {
+        "n": pl.Int8,
+        "u": pl.UInt64,
+        "f": pl.Float32,
+        "s": pl.String,
+        "b": pl.Boolean,
+        "l": pl.List(pl.Int64),
+    }
     texts = (
         '{"n": 1, "u": 18446744073709551615, "f": 1, "s": {"x": 1.0}, "b": false, "l": [1], "more": 1}',
         '{"n": 128, "u": -1, "f": 1e999, "s": 1.50, "b": 1, "l": [1, "x"]}',
@@ -351,11 +358,11 @@ def test_a_name_with_a_nul_is_left_out() -> None:
         (lambda: parse_json(frame("{}"), schema={"a": pl.Datetime}), "a cannot be Datetime"),
         (lambda: parse_json(frame("{}"), schema={"a": pl.List(pl.Struct({}))}), r"a\[\] cannot be"),
         (lambda: parse_json(frame("{}"), schema={"a\0": pl.Int64}), "NUL"),
-        (lambda: parse_json(frame("{}"), schema=5), "5 is not a schema"),
+        (lambda: parse_json(frame("{}"), schema=5), "5 is not a schema"),  # type: ignore[call-overload]
         (lambda: parse_json(frame("{}"), sample=0), "sample=0"),
         (lambda: parse_json(frame("{}"), max_fields=0), "max_fields=0"),
         (lambda: parse_json(frame("{}").with_columns(error=1)), 'error="..."'),
-        (lambda: parse_json(frame("{}"), colum="data"), "did you mean 'column'"),
+        (lambda: parse_json(frame("{}"), colum="data"), "did you mean 'column'"),  # type: ignore[call-overload]
     ],
 )
 def test_wrong_calls_are_told(call: Any, said: str) -> None:

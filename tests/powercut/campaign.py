@@ -100,6 +100,7 @@ class Campaign:
         with self._disk.neighbour():
             process = self._start()
             self._write_for(seconds, process)
+            assert process.pid is not None
             with suppress(ProcessLookupError):  # it has failed, and said so
                 os.kill(process.pid, signal.SIGSTOP)
             time.sleep(STILL_SECONDS)

@@ -11,7 +11,7 @@ import polars as pl  # noqa: F401
 import pyarrow.dataset  # noqa: F401
 
 import kinesis_nb as kn
-from kinesis_nb.reading import pace, scheduler
+from kinesis_nb.reading import pace
 from kinesis_nb.syncing import upkeep
 
 
@@ -30,7 +30,7 @@ def live(orders: Orders) -> None:
     """Sync until the end of this process, and append to the log how many rows are committed."""
     file = os.open(orders.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     upkeep.EVERY, upkeep.POLL_SECONDS, upkeep.VACUUM_EVERY = orders.maintenance_every, 0.05, 1
-    scheduler.IDLE_SECONDS = pace.IDLE_SECONDS = pace.BEHIND_SECONDS = orders.commit_interval
+    pace.IDLE_SECONDS = pace.BEHIND_SECONDS = orders.commit_interval
     source = kn.connect(endpoint_url=orders.endpoint_url, auth=kn.StaticCredentials("emulator", "emulator"))
     try:
         sync = source.sync(orders.stream, orders.table, commit_interval=orders.commit_interval)

@@ -18,8 +18,10 @@ from tests.core.test_foreign import CHILD, HIGH, LOW, epoch
 from tests.support.kpl import aggregate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.slow
 
 TOLD = "user records of aggregates were dropped"
 
@@ -240,7 +242,7 @@ def test_verify_tells_what_was_dropped_uncounted(
 def test_any_other_choice_is_refused(source: kn.Source, streams: Streams, tmp_path: Path, foreign: Any) -> None:
     """Before any request and any file."""
     streams.create()
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: source.read("orders", foreign=foreign),
         lambda: source.tail("orders", foreign=foreign),
         lambda: source.sync("orders", tmp_path / "t", foreign=foreign),

@@ -98,7 +98,7 @@ def test_what_arrives_during_a_request_may_have_missed_its_answer(bench: Bench) 
         bench.clock.manual.advance(5)
         return batch
 
-    bench.kinesis.get_records = slowly  # type: ignore[method-assign]
+    bench.kinesis.get_records = slowly  # type: ignore[method-assign,assignment]
     before = bench.clock.now()
     bench.step()
     assert bench.consumer.reach is not None
@@ -187,7 +187,9 @@ def test_resumed_reader_knows_until_when_it_had_seen_everything() -> None:
     bench = Bench()
     bench.put(1)
     bench.step()
+    assert bench.consumer._position is not None
     number = bench.consumer._position.sequence_number
+    assert number is not None
     seen = bench.clock.now()
     bench.clock.manual.advance(3 * DAY)
     bench.put(1)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from kinesis_nb.core.limits import FULL_RESPONSE_SECONDS, GET_BYTES, GET_RECORDS, SHARD_READ_BYTES
 from kinesis_nb.reading.pace import (
     BEHIND_SECONDS,
-    FULL_RESPONSE_SECONDS,
-    GET_BYTES,
-    GET_RECORDS,
     IN_FLIGHT_BYTES,
     LEAST_PAGE,
     LEAST_PAGE_BYTES,
-    SHARD_READ_BYTES,
     ReadPace,
     SharedQuota,
 )

@@ -149,7 +149,8 @@ def test_relaxed_reads_children_at_once(source: kn.Source, streams: Streams, emu
 def test_relaxed_loses_and_doubles_nothing(source: kn.Source, streams: Streams) -> None:
     """Every record comes once, whatever the order of the shards."""
     streams.create(shards=2)
-    for change in (streams.split, streams.merge, lambda: streams.rescale(4)):
+    changes: list[Callable[[], None]] = [streams.split, streams.merge, lambda: streams.rescale(4)]
+    for change in changes:
         streams.put(60, keys=20)
         change()
     streams.put(60, keys=20)
@@ -212,7 +213,8 @@ def _use_in_child(writer: int, uses: list[Callable[[], object]]) -> NoReturn:
 def test_hundred_reruns_leave_one_set_of_threads(source: kn.Source, streams: Streams) -> None:
     """A cell that is run a hundred times leaves the threads of one tail, and none once that is stopped."""
     streams.create(shards=2)
-    for _ in range(100):
+    tail = source.tail("orders")
+    for _ in range(99):
         tail = source.tail("orders")
     assert len(engine_threads()) == 3
     tail.stop()

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 
 LONG = 60.0
 BOUND = 2.0  # seconds that a thread may take to end
+
+
+def _has_delivered(emulator: Emulator, more_than: int) -> bool:
+    return emulator.delivered.total() > more_than
 
 
 def outcome(wait: Callable[[], object]) -> list[BaseException]:
@@ -162,7 +167,7 @@ def test_stop_disturbs_no_other_reader(source: kn.Source, streams: Streams, emul
             tail = source.tail("orders", start="trim_horizon")
             calls = emulator.delivered.total()
             emulator.on("GetRecords", *[Stall(seconds=1)] * 8)
-            until(lambda calls=calls: emulator.delivered.total() > calls + 3)
+            until(partial(_has_delivered, emulator, calls + 3))
             tail.stop()
             assert engine_threads() == []
         streams.put(20, "others")

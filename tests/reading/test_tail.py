@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,8 @@ from kinesis_nb.emulator import ErrorReply
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kinesis_nb.emulator import Emulator
 
 
@@ -32,7 +34,8 @@ def test_follows_reshards(source: kn.Source, streams: Streams) -> None:
     """Children are found and read from their beginning, after both parents, while the tail runs."""
     streams.create(shards=2)
     with source.tail("orders", start="trim_horizon") as tail:
-        for change in (streams.split, streams.merge, lambda: streams.rescale(4)):
+        changes: list[Callable[[], None]] = [streams.split, streams.merge, lambda: streams.rescale(4)]
+        for change in changes:
             streams.put(60, keys=20)
             change()
         streams.put(60, keys=20)
@@ -138,7 +141,8 @@ def test_rerun_replaces_the_old_tail(source: kn.Source, streams: Streams) -> Non
     """Running the same cell again stops the tail from before; one set of threads is left."""
     streams.create(shards=2)
     first = source.tail("orders")
-    for _ in range(10):
+    last = source.tail("orders")
+    for _ in range(9):
         last = source.tail("orders")
     assert first.state == "stopped"
     assert len(engine_threads()) == 3  # two shards and the discovery
@@ -164,7 +168,8 @@ def test_collecting_it_takes_no_lock(source: kn.Source, streams: Streams) -> Non
     tail = source.tail("orders")
     scheduler, buffer = tail._scheduler, tail._buffer
     finalizer = tail._stopper
-    with scheduler._lock, scheduler._stop._cond:
+    flag: Any = scheduler._stop
+    with scheduler._lock, flag._cond:
         del tail
         gc.collect()
         assert not finalizer.alive

@@ -8,6 +8,7 @@ import socket
 import threading
 import tracemalloc
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,8 @@ from kinesis_nb.service.client import KinesisClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
+
+pytestmark = pytest.mark.slow
 
 MIB = 2**20
 PIECE = b"x" * 2**16
@@ -61,7 +64,7 @@ def _take_request(connection: socket.socket) -> bool:
 @contextmanager
 def serving(hostile: Hostile) -> Generator[KinesisClient]:
     """Give a client of it."""
-    threads = []
+    threads: list[threading.Thread] = []
 
     def accept() -> None:
         with suppress(OSError):
@@ -101,11 +104,14 @@ BODIES: dict[str, Callable[[], Iterable[bytes]]] = {
     "a chunk's size": lambda: itertools.chain([OK + CHUNKED], itertools.repeat(b"0" * 2**16)),
     "trailers": lambda: itertools.chain([OK + CHUNKED + b"0\r\n"], itertools.repeat(b"A: " + b"x" * 8_000 + b"\r\n")),
 }
+
+
+def _as_error(pieces: Callable[[], Iterable[bytes]]) -> Iterable[bytes]:
+    return (piece.replace(b"200 OK", b"500 Internal Server Error") for piece in pieces())
+
+
 ERRORS: dict[str, Callable[[], Iterable[bytes]]] = {
-    f"error {name}": lambda pieces=pieces: (
-        piece.replace(b"200 OK", b"500 Internal Server Error") for piece in pieces()
-    )
-    for name, pieces in BODIES.items()
+    f"error {name}": partial(_as_error, pieces) for name, pieces in BODIES.items()
 }
 HEADS: dict[str, Callable[[], Iterable[bytes]]] = {
     "headers": lambda: itertools.chain([OK], itertools.repeat(b"A: " + b"x" * 60_000 + b"\r\n")),
@@ -184,7 +190,7 @@ def test_an_answer_that_is_no_text_is_asked_for_again(operation: str, status: by
     """Bytes that no JSON has, or brackets without end, are half a response and no end of a reader."""
     for body in (b"\xff\xfe", b"[" * 100_000):
         head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
-        error, _ = refused(CALLS[operation][0], lambda head=head, body=body: [head, body])
+        error, _ = refused(CALLS[operation][0], partial(list, (head, body)))
         assert error.retryable or status.startswith(b"400")
 
 

@@ -21,7 +21,6 @@ from tests.support.aws import Gate, Metadata, Quiet, Sts, refusal, serving
 from tests.support.virtual import VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from kinesis_nb.emulator import Emulator
@@ -164,7 +163,7 @@ def test_a_reader_survives_expiry(emulator: Emulator, streams: Streams, clock: V
         source = kn.connect(
             endpoint_url=url, sts_endpoint_url=sts_url, auth=STATIC, sts_role=kn.StsRole(ROLE.role_arn, "me", 43_200)
         )
-        sts.clock = SystemClock()  # type: ignore[assignment]
+        sts.clock = SystemClock()
         with source.tail("orders", start="trim_horizon") as tail:
             first = len(tail.take(50, timeout=10))
             sts.expires.clear()
@@ -176,7 +175,7 @@ def test_a_reader_survives_expiry(emulator: Emulator, streams: Streams, clock: V
 
 
 @pytest.fixture
-def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An environment with keys and files that AwsInstance must not look at."""
     (tmp_path / "credentials").write_text("[default]\naws_access_key_id=AKIAFILE\naws_secret_access_key=x\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))

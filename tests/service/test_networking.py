@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from kinesis_nb.emulator import Emulator
     from tests.conftest import Streams
 
+pytestmark = pytest.mark.slow
+
 KEYS = kn.StaticCredentials("AKIATEST", "test-secret")
 ROLE = kn.StsRole("arn:aws:iam::123456789012:role/reader", "me")
 PASSWORD = "pr0xy-pass"
@@ -118,8 +120,9 @@ def test_a_configured_endpoint_counts_with_a_profile(monkeypatch: pytest.MonkeyP
 def test_http_where_it_is_meant() -> None:
     """Plain http goes to this machine, or where allow_http=True was said."""
     for host in ("127.0.0.1", "127.8.9.10", "localhost", "[::1]"):
-        assert kn.connect(endpoint_url=f"http://{host}:4567")
-    assert kn.connect(endpoint_url="http://10.0.0.1", allow_http=True)
+        url = f"http://{host}:4567"
+        assert kn.connect(endpoint_url=url).config.endpoint_url == url
+    assert kn.connect(endpoint_url="http://10.0.0.1", allow_http=True).config.endpoint_url == "http://10.0.0.1"
     with pytest.raises(kn.ConfigError, match="allow_http=True"):
         kn.connect(endpoint_url="http://127.0.0.1.example.com")
 
@@ -502,7 +505,8 @@ def test_a_mistyped_region_is_refused_with_what_was_meant(
 ) -> None:
     """Wherever it is from, before anything is sent."""
     monkeypatch.setenv("AWS_REGION", given)
-    for options in ({"region": given}, {}):
+    cases: list[dict[str, Any]] = [{"region": given}, {}]
+    for options in cases:
         with pytest.raises(kn.ConfigError, match=f"{given}' is not the name of a region\nhint: did you mean '{meant}'"):
             kn.connect(**options)
 

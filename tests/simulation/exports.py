@@ -110,7 +110,7 @@ class PlayedKinesis(VirtualKinesis):
         self.happened["search: missing"] += found.count(None)
         return found
 
-    def get_page(self, _stream: str, iterator: str) -> Page:
+    def get_page(self, stream: str, iterator: str) -> Page:
         return decode_page(msgspec.json.encode(self.model.call("GetRecords", {"ShardIterator": iterator})))
 
     def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:

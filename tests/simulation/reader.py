@@ -189,7 +189,7 @@ class World:
         self.call("PutRecord", StreamName=STREAM, PartitionKey="packed", ExplicitHashKey=place, Data=data)
 
     def _put_records(self) -> None:
-        records = []
+        records: list[dict[str, Any]] = []
         for _ in range(self.random.randint(1, 8)):
             key = self.random.choice(KEYS)
             self.arrivals[key].append(self.now_ms())
@@ -292,7 +292,7 @@ _DAMAGES: dict[str, tuple[str, ...]] = {
         "stale",
     ),
 }
-_LOCAL: dict[str, type[Exception]] = {
+_LOCAL: dict[str, Callable[..., Exception]] = {
     "reset before": boto_errors.ConnectionClosedError,
     "reset after": boto_errors.ReadTimeoutError,
     "no connection": boto_errors.EndpointConnectionError,
@@ -836,6 +836,7 @@ def durable(world: World) -> Reader:
 
     def begin() -> Turns:
         if begun and ledger.start.kind is Kind.LATEST:
+            assert ledger.start.timestamp is not None
             ledger.start = StartingPosition.at(ledger.start.timestamp)
         begun.append(ledger.rows)
         # once shards may vanish, one that a stale listing lacks could not be told from one that is gone
@@ -1144,6 +1145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     happened: Counter[str] = Counter()
     failures: list[Failure] = []
+    seed = options.first - 1
     for seed in range(options.first, options.first + options.seeds):
         counts, failure = simulate(seed)
         happened += counts

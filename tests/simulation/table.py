@@ -25,7 +25,7 @@ from kinesis_nb.core.retry import RetryingLookups
 from kinesis_nb.core.selection import EVERYTHING, Selection, Where
 from kinesis_nb.errors import Fenced
 from kinesis_nb.reading.plan import ReadPlan
-from kinesis_nb.syncing.committer import Committer
+from kinesis_nb.syncing.committer import SEEN_EVERY, Committer
 from kinesis_nb.syncing.signals import Signals
 from kinesis_nb.syncing.upkeep import Maintenance
 from kinesis_nb.table.origin import Origin, encode_start
@@ -52,7 +52,9 @@ from tests.simulation.reader import (
 from tests.support.writers import Parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import timedelta
+
 
 SEEDS = 8  # in `make test`
 TURN = 0.3  # share of the turns that are the committer's
@@ -65,10 +67,16 @@ class PlayedTable(SyncTable):
 
     world: World
 
-    def _write(self, files: Any, *what: Any) -> None:
+    @classmethod
+    def open(cls, storage: Storage, origin: Origin) -> PlayedTable:
+        table = super().open(storage, origin)
+        assert isinstance(table, PlayedTable)
+        return table
+
+    def _write(self, files: Any, transactions: Any, notes: Iterable[str] = ()) -> None:
         kind = "rows" if files else "no rows"
         self._chance("before", kind)
-        super()._write(files, *what)
+        super()._write(files, transactions, notes)
         self._chance("after", kind)
 
     def _update(self) -> None:
@@ -113,9 +121,9 @@ class PlayedCommitter(Committer):
 
     is_dead = False  # died inside a commit, and so does nothing more
 
-    def _commit_pending(self, *what: Any) -> None:
+    def _commit_pending(self, patience: timedelta = SEEN_EVERY) -> None:
         try:
-            super()._commit_pending(*what)
+            super()._commit_pending(patience)
         except BaseException:
             self.is_dead = True
             raise

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kinesis_nb.core.shards import Shard
+    from kinesis_nb.table.origin import Origin
     from tests.support.virtual import VirtualClock
 
 FOR_EVER = 120.0  # seconds of virtual time within which everything settles
@@ -34,6 +35,12 @@ class SeamedTable(SyncTable):
     """A table that lets other things happen right before and right after each of its commits."""
 
     meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    @classmethod
+    def open(cls, storage: Storage, origin: Origin) -> SeamedTable:
+        table = super().open(storage, origin)
+        assert isinstance(table, SeamedTable)
+        return table
 
     def _write(self, *what: Any, **options: Any) -> None:
         self.meanwhile()
@@ -198,9 +205,9 @@ def interleave(calls: Sequence[Call], choices: Sequence[int]) -> None:
             call.step()
 
     for call in calls:
-        call.table.meanwhile = someone  # type: ignore[method-assign]
+        call.table.meanwhile = someone
     for chosen in left:
         if chosen < len(calls) and not calls[chosen].is_over:
             calls[chosen].step()
     for call in calls:
-        call.table.meanwhile = lambda: None  # type: ignore[method-assign]
+        call.table.meanwhile = lambda: None

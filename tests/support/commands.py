@@ -35,7 +35,7 @@ class Command:
 
     def says(self, pattern: str) -> re.Match[str]:
         """Wait until it has said something."""
-        until(f"{pattern!r} of {self.process.args}", lambda: re.search(pattern, "".join(self._lines)), SECONDS)
+        until(f"{pattern!r} of {self.process.args!r}", lambda: re.search(pattern, "".join(self._lines)), SECONDS)
         found = re.search(pattern, "".join(self._lines))
         assert found
         return found

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from kinesis_nb.emulator import Emulator
 
 if TYPE_CHECKING:  # not at run time: they import polars, and start its threads
     from collections.abc import Callable, Iterator
+
+    import pyarrow as pa
 
     from tests.conftest import Streams
 
@@ -82,6 +85,10 @@ def outcome(use: Callable[[], object]) -> str:
         return f"{type(error).__name__}: {error}"
 
 
+def _called(thing: Any, name: str) -> object:
+    return getattr(thing, name)()
+
+
 def uses_of(thing: Any) -> dict[str, Callable[[], object]]:
     """Return every public call and property of an object, mostly without arguments: the process is checked first."""
     uses: dict[str, Callable[[], object]] = {}
@@ -91,13 +98,13 @@ def uses_of(thing: Any) -> dict[str, Callable[[], object]]:
         if name.startswith("_") and not (name in SPECIAL and name in vars(kind)):
             continue
         if (full := f"{kind.__name__}.{name}") in ARGUMENTS:
-            uses[full] = lambda full=full: ARGUMENTS[full](thing)
+            uses[full] = partial(ARGUMENTS[full], thing)
         elif name in SPECIAL:
-            uses[f"{kind.__name__}.{name}"] = lambda name=name: SPECIAL[name](thing)
+            uses[f"{kind.__name__}.{name}"] = partial(SPECIAL[name], thing)
         elif isinstance(member, property):
-            uses[f"{kind.__name__}.{name}"] = lambda name=name: getattr(thing, name)
+            uses[f"{kind.__name__}.{name}"] = partial(getattr, thing, name)
         elif inspect.isfunction(member):
-            uses[f"{kind.__name__}.{name}"] = lambda name=name: getattr(thing, name)()
+            uses[f"{kind.__name__}.{name}"] = partial(_called, thing, name)
     return {name: use for name, use in uses.items() if name not in FREE}
 
 
@@ -114,6 +121,7 @@ def everything() -> dict[str, Any]:
         sync = source.sync("orders", Path(folder, "t"), commit_interval=0.05)
         sync.wait(20)
         export, tail = source.export_stream(sync, arn), source.tail("orders")
+        assert isinstance(export, kn.StreamingExport)
         export.wait(20)
         cluster = Cluster("tcp://127.0.0.1:1")
         job = Job(cluster, "job", JobInfo("sync", "orders", folder))
@@ -171,7 +179,7 @@ def own_after_polars() -> dict[str, Any]:
         return told
 
 
-def of_source(rows: kn.Records) -> object:
+def of_source(rows: kn.Records) -> pa.Table:
     """Return the columns that two reads have in common."""
     return rows.to_arrow().drop_columns(["foundry_ingestion_timestamp"])
 

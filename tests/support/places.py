@@ -13,6 +13,7 @@ import polars as pl
 from kinesis_nb.table.origin import Origin
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import SyncTable
+from tests.support.local import local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,7 @@ class Place:
         return Storage.at(self.uri, lambda: self.options)
 
     def sync(self, source: kn.Source, stream: str = "orders", *args: Any, **options: Any) -> Sync:
-        return source.sync(stream, self.uri, *args, storage_options=self.options or None, **options)
+        return local(source.sync(stream, self.uri, *args, storage_options=self.options or None, **options))
 
     def open(self, origin: Origin = ORIGIN) -> SyncTable:
         return SyncTable.open(self.storage, origin)

@@ -21,11 +21,12 @@ from kinesis_nb.reading.consumer import ShardConsumer
 from kinesis_nb.reading.plan import ReadPlan
 from kinesis_nb.service.translate import FailedCall, translate
 from kinesis_nb.wire.batches import decode_batch
-from kinesis_nb.wire.listing import read_shard
+from kinesis_nb.wire.listing import all_streams, read_shard, stream_extras
 
 if TYPE_CHECKING:
     from kinesis_nb.core.frames import Batch
     from kinesis_nb.core.shards import Shard
+    from kinesis_nb.core.transport import StreamExtras
     from kinesis_nb.reading.sink import Gap
 
 
@@ -79,12 +80,21 @@ class VirtualKinesis:
             stream, found["StreamARN"], found["StreamStatus"], "PROVISIONED", created_at, retention, "NONE"
         )
 
+    def describe_extras(self, stream: str) -> StreamExtras:
+        return stream_extras(self._call("DescribeStreamSummary", StreamName=stream))
+
+    def list_streams(self) -> list[str]:
+        return all_streams(
+            lambda last: self._call("ListStreams", **({"ExclusiveStartStreamName": last} if last else {}))
+        )
+
     def list_shards(self, stream: str) -> list[Shard]:
         return [read_shard(shard) for shard in self._call("ListShards", StreamName=stream)["Shards"]]
 
     def get_shard_iterator(self, stream: str, shard_id: str, position: StartingPosition) -> str:
         where: dict[str, Any] = {"ShardIteratorType": position.kind.value}
         if position.kind is Kind.AT_TIMESTAMP:
+            assert position.timestamp is not None
             where["Timestamp"] = position.timestamp.timestamp()
         if position.sequence_number is not None:
             where["StartingSequenceNumber"] = position.sequence_number

@@ -24,7 +24,10 @@ class FrontEnd:
         messages = self.messages
 
         class Comm(comm.base_comm.BaseComm):
-            def publish_msg(self, msg_type: str, **told: Any) -> None:
+            def publish_msg(
+                self, msg_type: str, data: Any = None, metadata: Any = None, buffers: Any = None, **keys: Any
+            ) -> None:
+                told = {"data": data, "metadata": metadata, "buffers": buffers, **keys}
                 messages.append({"msg_type": msg_type, "comm_id": self.comm_id, **told})
 
         return Comm(**options)
@@ -44,6 +47,7 @@ class FrontEnd:
         self.send(field, {"kind": "secret", "view": "a", "number": 1}, text.encode())
 
     def _tell(self, widget: W.Widget, data: dict[str, Any], *buffers: bytes) -> None:
+        assert isinstance(widget.comm, comm.base_comm.BaseComm)
         widget.comm.handle_msg({"content": {"data": data}, "buffers": [memoryview(one) for one in buffers]})
 
 
@@ -60,7 +64,7 @@ def front_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[FrontEnd]:
 
 def shown(widget: W.Widget) -> str:
     """Return all the HTML in a widget and below it that is not hidden."""
-    if widget.layout.display == "none":
+    if isinstance(widget, W.DOMWidget) and widget.layout.display == "none":
         return ""
     if isinstance(widget, W.HTML):
         return widget.value

@@ -272,7 +272,7 @@ def test_the_table_remembers_the_retention_of_the_sleep() -> None:
 def test_a_reader_whose_stream_was_made_again_says_so(bench: Bench) -> None:
     """A shard that a smaller stream of the same name never had is no loss: the reader ends with StreamNotFound."""
     bench.consumer.shard = replace(bench.consumer.shard, shard_id=THREE)
-    bench.kinesis.get_shard_iterator = refuse  # type: ignore[method-assign]
+    bench.kinesis.get_shard_iterator = refuse  # type: ignore[method-assign,assignment]
     with pytest.raises(StreamNotFound, match="made again"):
         for _ in range(20):
             bench.step()

@@ -22,6 +22,8 @@ from tests.support.writers import Parts
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kinesis_nb.core.types import OnDataLoss
+
 
 HOUR = 3600.0  # seconds; a stream keeps its records for 24 of them
 
@@ -46,7 +48,7 @@ class Stream:
         self.put(*numbers)
         self.sleep(30)
 
-    def sync(self, on_data_loss: str = "fail") -> Sync:
+    def sync(self, on_data_loss: OnDataLoss = "fail") -> Sync:
         """Begin a sync as a new process would, and let it catch up."""
         feed = ReadPlan(VirtualKinesis(self.model, self.clock), "orders", self.clock, ())
         sync = Sync(feed, SyncTable.open(self.table, self.origin), 0.05, on_data_loss)
@@ -153,7 +155,9 @@ class Stamps:
         parts.ownership.take_over([shard.shard_id for shard in feed.shards])
         self.model.call("PutRecord", {"StreamName": "orders", "PartitionKey": "k", "Data": b"{}"})
         (shard,) = feed.shards
-        iterator = self.kinesis.get_shard_iterator("orders", shard.shard_id, parts.intake.position(shard))
+        position = parts.intake.position(shard)
+        assert position is not None
+        iterator = self.kinesis.get_shard_iterator("orders", shard.shard_id, position)
         parts.intake.deliver(shard, self.kinesis.get_records("orders", shard, iterator, 10))
         parts.commit()
         rows = DeltaTable(self.folder).to_pandas().sort_values("shard_offset")

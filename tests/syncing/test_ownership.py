@@ -22,6 +22,7 @@ from kinesis_nb.syncing.lease import _OWNER as OWNER
 from tests.support.calls import Stage, interleave
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from kinesis_nb.core.shards import Shard
@@ -170,7 +171,7 @@ def test_a_writer_whose_process_is_gone(stage: Stage) -> None:
     assert holder.is_gone()
 
 
-NOTES = {
+NOTES: dict[str, Callable[[int], object]] = {
     "stale": lambda turn: {"turn": turn - 1, "host": lease._host(), "pid": 1, "started": "0"},
     "newer": lambda turn: {"turn": turn + 1, "host": lease._host(), "pid": 1, "started": "0"},
     "of another machine": lambda turn: {"turn": turn, "host": "elsewhere/1", "pid": 1, "started": "0"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
 import duckdb
@@ -33,7 +33,7 @@ from tests.conftest import Streams, by_key, engine_threads, written_by_key
 from tests.support.places import Place, checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from kinesis_nb.emulator import Emulator
@@ -45,7 +45,8 @@ def test_every_record_once_in_order_through_reshards(source: kn.Source, streams:
     """The table has every record once; ORDER BY partition_key, shard_offset is the order they were written in."""
     streams.create(shards=2)
     sync = place.sync(source, commit_interval=0.05)
-    for change in (streams.split, streams.merge, lambda: streams.rescale(4)):
+    changes: list[Callable[[], None]] = [streams.split, streams.merge, lambda: streams.rescale(4)]
+    for change in changes:
         streams.put(80, keys=20)
         change()
     streams.put(80, keys=20)
@@ -332,7 +333,9 @@ def test_others_read_while_it_is_written(source: kn.Source, streams: Streams, pl
                 assert numbers == list(range(1, len(numbers) + 1))
     assert sync.wait(timeout=30)
     view = sync.to_arrow()
-    assert duckdb.sql("SELECT count(*) FROM view").fetchall() == [(500,)]
+    counted = duckdb.sql("SELECT count(*) FROM view")
+    assert counted is not None
+    assert counted.fetchall() == [(500,)]
     assert isinstance(sync.to_pandas(), pd.DataFrame)
     assert len(view) == len(sync) == 500
     sync.stop()
@@ -412,7 +415,7 @@ def test_places_that_cannot_be_used_say_why(source: kn.Source, streams: Streams,
         ("t", {"start": kn.StartingPosition.after("1")}),
     ],
 )
-def test_values_that_cannot_be_right_are_refused(source: kn.Source, table: object, options: dict[str, object]) -> None:
+def test_values_that_cannot_be_right_are_refused(source: kn.Source, table: Any, options: dict[str, Any]) -> None:
     """Nothing is sent, and nothing written, for a place, an interval or an option that cannot be right."""
     with pytest.raises(kn.errors.ConfigError, match="hint: "):
         source.sync("orders", table, **options)  # there is no stream of that name: nothing was asked

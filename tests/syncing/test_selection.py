@@ -31,6 +31,7 @@ from kinesis_nb.syncing.sync import Sync
 from kinesis_nb.table.table import SyncTable
 from kinesis_nb.table.verify import verify_table
 from tests.conftest import by_key, engine_threads, written_by_key
+from tests.support.local import local
 from tests.support.places import ORIGIN
 from tests.support.virtual import ListSink, VirtualClock, VirtualKinesis
 from tests.syncing.test_loss import Stream
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kinesis_nb.core.frames import Batch
+    from kinesis_nb.core.types import OnDataLoss
     from kinesis_nb.emulator import Emulator
     from tests.conftest import Streams
 
@@ -57,7 +59,7 @@ def numbers(path: Path) -> dict[str, list[int]]:
 
 
 def synced(source: kn.Source, table: Path, **options: Any) -> Sync:
-    sync = source.sync("orders", table, commit_interval=0.05, **options)
+    sync = local(source.sync("orders", table, commit_interval=0.05, **options))
     assert sync.wait(timeout=30)
     return sync
 
@@ -103,10 +105,12 @@ def test_a_restart_reads_nothing_again_that_it_did_not_keep(
     """Where a shard was read to is in the table even if none of its last rows, or none at all, was kept."""
     streams.create()
     streams.put(10, keys=1)
+    sync = None
     for _ in range(3):
         sync = synced(source, tmp_path / "t", where=N > 100)
         sync.stop()
         assert sync.verify().filtered == 10
+    assert sync is not None
     assert sync.status().filtered == 0
     assert len(sync) == 0
     assert DeltaTable(tmp_path / "t").file_uris() == []
@@ -123,9 +127,11 @@ def test_records_behind_the_last_one_that_is_kept_are_counted_once(
     """However often the sync begins again before another one is kept."""
     streams.create()
     streams.put(10, keys=1)
+    sync = None
     for _ in range(3):
         sync = synced(source, tmp_path / "t", where=N == 4)
         sync.stop()
+    assert sync is not None
     verdict = sync.verify()
     assert verdict, repr(verdict)
     assert (verdict.rows, verdict.filtered) == (1, 9)
@@ -232,7 +238,7 @@ class Chosen(Stream):
 
     selection = EVERYTHING
 
-    def sync(self, on_data_loss: str = "fail") -> Sync:
+    def sync(self, on_data_loss: OnDataLoss = "fail") -> Sync:
         origin = replace(self.origin, newest_shard=ZERO, selection=self.selection.record())
         kinesis, chosen = VirtualKinesis(self.model, self.clock), self.selection
         feed = ReadPlan(kinesis, "orders", self.clock, (), chosen.wants, selection=chosen)
@@ -368,8 +374,8 @@ def test_it_is_the_clock_of_the_service_that_says_when(chosen: Chosen) -> None:
 class AtTheTip(VirtualKinesis):
     """A service that says of the last records of a closed shard that nothing is behind them."""
 
-    def get_records(self, *what: Any) -> Batch:
-        return replace(super().get_records(*what), millis_behind_latest=0)
+    def get_records(self, stream: str, shard: Shard, iterator: str, limit: int) -> Batch:
+        return replace(super().get_records(stream, shard, iterator, limit), millis_behind_latest=0)
 
 
 @pytest.mark.parametrize("service", [VirtualKinesis, AtTheTip])
@@ -397,8 +403,8 @@ def test_a_parent_that_ended_in_time_hands_over_to_its_children(chosen: Chosen, 
 class Skewed(VirtualKinesis):
     """A service whose clocks differ: what children hold seems to have arrived before it did."""
 
-    def get_records(self, stream: str, shard: Shard, *what: Any) -> Batch:
-        batch = super().get_records(stream, shard, *what)
+    def get_records(self, stream: str, shard: Shard, iterator: str, limit: int) -> Batch:
+        batch = super().get_records(stream, shard, iterator, limit)
         if not shard.parents:
             return batch
         place = batch.rows.schema.get_field_index("kinesis_ingestion_timestamp")
@@ -464,7 +470,14 @@ def test_another_selection_is_refused(source: kn.Source, streams: Streams, tmp_p
     streams.put(20)
     options: dict[str, Any] = {"where": EVEN, "key": "key-1"}
     sync = synced(source, tmp_path / "t", **options)
-    for other in ({}, {"key": "key-1"}, {"where": EVEN}, options | {"where": ~EVEN}, options | {"decompress": True}):
+    others: list[dict[str, Any]] = [
+        {},
+        {"key": "key-1"},
+        {"where": EVEN},
+        options | {"where": ~EVEN},
+        options | {"decompress": True},
+    ]
+    for other in others:
         with pytest.raises(kn.TableError, match=r"(?s)keeps key='key-1', where=.*asks for .*hint: .* new place"):
             source.sync("orders", tmp_path / "t", commit_interval=0.05, **other)
         assert sync.is_active

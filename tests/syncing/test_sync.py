@@ -27,6 +27,7 @@ from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.storage import Storage
 from kinesis_nb.table.table import SyncTable
 from tests.conftest import Streams, by_key, engine_threads, written_by_key
+from tests.support.local import local
 from tests.support.places import ORIGIN, away
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def test_rows_written_where_the_table_was(
     """A file of rows that is not there any more when it is to be committed is written again: none is missing."""
     streams.create()
     table, elsewhere = tmp_path / "t", tmp_path / "elsewhere"
-    write, lost = SyncTable.write_rows, []
+    write, lost = SyncTable.write_rows, list[object]()
 
     def write_and_lose(self: SyncTable, rows: pa.Table) -> object:
         file = write(self, rows)
@@ -158,7 +159,7 @@ def test_take_over_during_a_reshard_doubles_nothing(
     monkeypatch.setattr(ownership, "LEASE_SECONDS", 0.0)
     streams.create()
     streams.put(20)
-    old = source.sync("orders", tmp_path / "t", commit_interval=0.05)
+    old = local(source.sync("orders", tmp_path / "t", commit_interval=0.05))
     assert old.wait(timeout=30)
 
     def reshard_and_commit() -> None:
@@ -249,7 +250,7 @@ def test_failed_maintenance_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
     assert len(before) == 4
     monkeypatch.setattr(upkeep, "SMALL_FILE", 1 + 2 * max(path.stat().st_size for path in before))  # so two files arise
     monkeypatch.setattr(upkeep, "LARGE_FILE", upkeep.SMALL_FILE)
-    real, done = os.fsync, []
+    real, done = os.fsync, list[int]()
 
     def full(handle: int) -> None:
         if len(done) == 2:  # the first file and its folder
@@ -276,9 +277,10 @@ def test_started_at_once_by_many_threads_is_one(source: kn.Source, streams: Stre
 def test_discovery_survives_a_bad_listing(source: kn.Source, streams: Streams, tmp_path: Path) -> None:
     """A listing that fails while the sync runs neither ends it nor stops it from finding shards."""
     streams.create()
-    sync = source.sync("orders", tmp_path / "t", commit_interval=0.05)
+    sync = local(source.sync("orders", tmp_path / "t", commit_interval=0.05))
     for code in ("ExpiredNextTokenException", "ResourceInUseException", "LimitExceededException"):
         streams.emulator.on("ListShards", ErrorReply(code))
+        assert sync._readers._scheduler is not None
         sync._readers._scheduler._list()
     assert sync.status().state == "running"
     assert streams.emulator.delivered.total() == 3
@@ -324,7 +326,9 @@ def test_start_holds_for_children_that_were_there(source: kn.Source, streams: St
     streams.split()
     streams.put(10)
     rows = source.read("orders", progress=False).to_polars()
-    start = rows["kinesis_ingestion_timestamp"].max() + timedelta(milliseconds=1)
+    newest = rows["kinesis_ingestion_timestamp"].max()
+    assert isinstance(newest, datetime)
+    start = newest + timedelta(milliseconds=1)
     while datetime.now(UTC) <= start:
         pass
     streams.written.clear()

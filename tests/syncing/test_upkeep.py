@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import CommitProperties, DeltaTable
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.schema import Field, PrimitiveType
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -33,7 +33,7 @@ from kinesis_nb.table.verify import TableCheck, verify_table
 from tests.support.places import ORIGIN, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 OLD = time.time() - 3 * 24 * 3600
@@ -123,12 +123,13 @@ CHANGES: dict[str, tuple[Callable[[DeltaTable], Any], list[int]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("table")
 @pytest.mark.parametrize("change", CHANGES)
 def test_others_change_what_a_round_merges(storage: Storage, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     """What somebody does between the merging and its commit holds: no row is there twice, and no erased one again."""
     do, right = CHANGES[change]
-    merging, done = Storage.merge_parquet, []
+    merging, done = Storage.merge_parquet, list[int]()
 
     def meanwhile(self: Storage, *arguments: Any) -> tuple[str, int, int]:
         merged = merging(self, *arguments)
@@ -152,7 +153,7 @@ def test_others_come_between_the_check_and_the_commit(
 ) -> None:
     """A round commits right behind the version that it compared its files with, or looks again."""
     do, right = CHANGES[change]
-    committing, done = Maintenance._commit, []
+    committing, done = Maintenance._commit, list[int]()
 
     def meanwhile(self: Maintenance, *arguments: Any) -> None:
         if not done:
@@ -219,7 +220,7 @@ def test_a_round_whose_commit_lands_unnoticed(storage: Storage, monkeypatch: pyt
 
     def lost_response(self: Maintenance, *arguments: Any) -> None:
         committing(self, *arguments)
-        raise upkeep.CommitFailedError("the response was lost")
+        raise CommitFailedError("the response was lost")
 
     monkeypatch.setattr(Maintenance, "_commit", lost_response)
     Maintenance(storage).run()
@@ -250,7 +251,7 @@ def test_a_round_without_retries_lands_right_behind_what_it_looked_at(storage: S
     early = storage.open()
     commit(table, rows_of(FILES * ROWS))
     properties = CommitProperties(max_commit_retries=0)
-    with pytest.raises(upkeep.CommitFailedError):
+    with pytest.raises(CommitFailedError):
         early.create_write_transaction([], "append", early.schema(), commit_properties=properties)
 
 
@@ -545,7 +546,7 @@ def test_a_merge_that_fails_leaves_no_file_anywhere(place: Place) -> None:
 )
 def test_no_failure_ends_the_thread(storage: Storage, error: BaseException) -> None:
     """Whatever a round raises is told in one line and tried again, later and later; a good one clears it."""
-    versions = iter([error, error, 0])
+    versions: Iterator[BaseException | int] = iter([error, error, 0])
 
     def version() -> int:
         if isinstance(found := next(versions), BaseException):

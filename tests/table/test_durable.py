@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 import kinesis_nb as kn
 from kinesis_nb.exporting.follow import TableFollower
 from kinesis_nb.syncing.upkeep import Maintenance
-from kinesis_nb.table import deltalog, storage
+from kinesis_nb.table import deltalog
 from kinesis_nb.table import table as table_module
 from kinesis_nb.table.checkpoints import Checkpoint
 from kinesis_nb.table.schema import TABLE_SCHEMA
@@ -264,7 +264,7 @@ class Kernel:
             else:
                 self.files.add((state.st_ino, state.st_size))
 
-        monkeypatch.setattr(storage.os, "fsync", recorded)
+        monkeypatch.setattr(os, "fsync", recorded)
 
     def lacks(self, *paths: Path) -> list[str]:
         """Return which of these would be gone, or not whole, after a power cut."""
@@ -348,7 +348,7 @@ def test_the_first_entry_is_never_empty(kernel: Kernel, tmp_path: Path, monkeypa
         seen.append((source.stat().st_ino, source.stat().st_size) in kernel.files)
         link(source, target)
 
-    monkeypatch.setattr(storage.os, "link", looked_at)
+    monkeypatch.setattr(os, "link", looked_at)
     Place(str(tmp_path / "t")).open()
     assert seen == [True]
 
@@ -390,13 +390,13 @@ def test_every_commit_syncs_four_times(place: Place, monkeypatch: pytest.MonkeyP
     table = place.open()
     table.acquire(["s"])
     kernel = Kernel(monkeypatch)
-    count, fsync = [0], storage.os.fsync
+    count, fsync = [0], os.fsync
 
     def counted(descriptor: int) -> None:
         count[0] += 1
         fsync(descriptor)
 
-    monkeypatch.setattr(storage.os, "fsync", counted)
+    monkeypatch.setattr(os, "fsync", counted)
     assert table.commit(table.write_rows(row_of(8)), {"s": Checkpoint(9, "9")})
     assert count == [4]
     assert kernel.lacks(*map(Path, place.storage.open().file_uris()[:1]), live_files(place)[-1]) == []
@@ -434,7 +434,7 @@ def test_a_checkpoint_is_on_disk_before_anything_refers_to_it(
         lacking.extend(kernel.lacks(*(log / part for part in newest.parts), Path(place.uri, HINT)))
         return cleanup(*args, **options)
 
-    monkeypatch.setattr(storage.os, "link", looked_at)
+    monkeypatch.setattr(os, "link", looked_at)
     monkeypatch.setattr(DeltaTable, "cleanup_metadata", remove)
     kernel.forget()
     Maintenance(place.storage).run()
@@ -565,7 +565,8 @@ def test_opening_in_s3_takes_few_requests(place: Place, s3: str, tmp_path: Path)
     for path in Path(place.uri).rglob("*"):
         if path.is_file():
             there.storage.write(str(path.relative_to(place.uri)), path.read_bytes())
-    with Counter(s3).running() as counter:
+    counter = Counter(s3)
+    with counter.running():
         table = Place(there.uri, options | {"endpoint_url": counter.url}).open()
         assert checkpoint(table, "s") == Checkpoint(8, "8")
         assert 0 < counter.requests < 50

@@ -22,6 +22,7 @@ from kinesis_nb.table.schema import TABLE_SCHEMA
 from kinesis_nb.table.storage import LOG, Storage
 from kinesis_nb.table.verify import verify_table
 from tests.support import servers
+from tests.support.local import local
 from tests.support.places import Place, checkpoint
 from tests.support.s3_proxy import S3Proxy
 
@@ -271,8 +272,9 @@ def test_a_column_that_somebody_adds(tmp_path: Path, name: str) -> None:
 
 def _field(name: str) -> Any:
     from deltalake import Field
+    from deltalake.schema import PrimitiveType
 
-    return Field(name, "string")
+    return Field(name, PrimitiveType("string"))
 
 
 def _add(place: Place, rows: pa.Table) -> dict[str, Any]:
@@ -404,7 +406,7 @@ def test_a_sync_in_a_folder_of_any_name(tmp_path: Path) -> None:
             sync = source.sync("orders", tmp_path / name, commit_interval=0.05)
             assert sync.wait(timeout=30)
             assert len(sync) == len(sync.to_polars()) == len(sync.to_pandas()) == sync.verify().rows == 10
-            export = source.export_stream(str(tmp_path / name), arn)
+            export = local(source.export_stream(str(tmp_path / name), arn))
             assert export.wait(timeout=30)
             assert export.status().rows == 10
             export.stop()

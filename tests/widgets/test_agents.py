@@ -100,6 +100,7 @@ def test_a_source_form_takes_a_client_of_dask(end: FrontEnd, running: Agents) ->
     """What the form shows is the address; while that stays, the source keeps the client."""
     address, security = resolve(running.address)
     with Client(address, security=security, set_as_default=False) as client:
+        assert client.scheduler is not None
         form = SourceForm(kn.connect(agents=client, auth=KEYS).config)
         assert form.fields["agents"].value == client.scheduler.address
         assert form.config.agents is client

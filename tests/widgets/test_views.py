@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +31,14 @@ from kinesis_nb.widgets.flow import Flow
 from kinesis_nb.widgets.rows import WAITING_BYTES, WAITING_ROWS, Columns, NewestRows, Waiting, tree
 from kinesis_nb.widgets.status_view import ExportView, SyncView
 from tests.conftest import by_key
+from tests.support.local import local
 from tests.test_hostile import PAYLOADS, _dangerous
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import ipywidgets as W  # noqa: N812
 
     from tests.conftest import Streams
 
@@ -62,17 +66,25 @@ class FrontEnd(BaseComm):
         message = {"method": "custom", "content": {"kind": kind, "view": "v", "page": "p", **more}}
         self.handle_msg({"content": {"data": message}, "buffers": []})
 
+    def _has_more_than(self, seen: int) -> bool:
+        return len(self.frames) > seen
+
     def wait_for(self, is_there: Any) -> dict[str, Any]:
         """Wait for a frame, drawing every one."""
         seen = 0
         while True:
             with self.changed:
-                assert self.changed.wait_for(lambda seen=seen: len(self.frames) > seen, 10), self.frames[-1:]
+                assert self.changed.wait_for(partial(self._has_more_than, seen), 10), self.frames[-1:]
                 frame, head = self.frames[seen], self.heads[seen]
             seen += 1
             self.say("drawn", number=head["number"])
             if is_there(frame, head):
                 return frame
+
+
+def page_of(view: W.Widget) -> FrontEnd:
+    assert isinstance(view.comm, FrontEnd)
+    return view.comm
 
 
 @pytest.fixture(autouse=True)
@@ -177,11 +189,11 @@ def test_a_message_is_small_whatever_is_in_the_stream(source: kn.Source, streams
         _hold(tail, 20)
         view = TailView(tail, json=True)
         view.refresh()
-        assert view.comm.sizes[-1] < 300_000
-        assert len(view.comm.frames[-1]["columns"]) == 3 + 16
-        view.comm.say("detail", number=19)
+        assert page_of(view).sizes[-1] < 300_000
+        assert len(page_of(view).frames[-1]["columns"]) == 3 + 16
+        page_of(view).say("detail", number=19)
         view.refresh()
-        assert len(json.dumps(view.comm.heads[-1])) < 1_000_000
+        assert len(json.dumps(page_of(view).heads[-1])) < 1_000_000
 
 
 # --- what is sent ---
@@ -190,7 +202,7 @@ def test_a_message_is_small_whatever_is_in_the_stream(source: kn.Source, streams
 def test_a_view_shows_the_newest_rows_first(tail: kn.Tail, streams: Streams) -> None:
     """All that the tail holds at first, then what comes, each row once."""
     view = TailView(tail)
-    page = view.comm
+    page = page_of(view)
     page.say("hello")
     first = page.wait_for(lambda frame, _: frame["everything"] and len(frame["rows"]) == 50)
     assert first["columns"] == ["arrived (UTC)", "key", "shard", "data"]
@@ -211,20 +223,20 @@ def test_rows_that_are_taken_out_were_seen(tail: kn.Tail, streams: Streams) -> N
     streams.put(30)
     assert len(tail.take(30, timeout=10)) == 30
     view.refresh()
-    assert len(view.comm.frames[-1]["rows"]) == 80
+    assert len(page_of(view).frames[-1]["rows"]) == 80
     assert view.rows().to_arrow().num_rows == 80
 
 
 def test_ten_views_share_the_page(tail: kn.Tail) -> None:
     """At most 20 frames a second for all views in sight; one alone is drawn five times a second."""
     views = [TailView(tail) for _ in range(10)]
-    views[0].comm.say("hello")
-    views[0].comm.wait_for(lambda *_: True)
+    page_of(views[0]).say("hello")
+    page_of(views[0]).wait_for(lambda *_: True)
     with views[0]._lock:
         assert views[0].tick(time.monotonic() + 10) == pytest.approx(0.2)
     for view in views:
-        view.comm.say("hello")
-        view.comm.wait_for(lambda *_: True)
+        page_of(view).say("hello")
+        page_of(view).wait_for(lambda *_: True)
     with views[0]._lock:
         assert views[0].tick(time.monotonic() + 20) == pytest.approx(0.5)
 
@@ -232,7 +244,7 @@ def test_ten_views_share_the_page(tail: kn.Tail) -> None:
 def test_nothing_is_sent_while_nobody_looks(tail: kn.Tail, streams: Streams) -> None:
     """Before the first hello, and when every view of it has been scrolled away; a new page gets everything again."""
     view = TailView(tail)
-    page = view.comm
+    page = page_of(view)
     assert view.tick(0.0) == view.tick(100.0) == 1.0
     assert page.frames == []
     page.say("hello")
@@ -255,7 +267,7 @@ def test_a_filter_finds_what_is_old(tail: kn.Tail, streams: Streams) -> None:
     streams.put(3_000)
     _hold(tail, 3_052)
     view = TailView(tail)
-    page = view.comm
+    page = page_of(view)
     page.say("filter", text="needle", key="")
     view.refresh()
     assert [row[4] for row in page.frames[-1]["rows"]] == ["a NEEDLE"]
@@ -276,7 +288,7 @@ def test_rare_rows_are_not_lost_in_a_flood(tail: kn.Tail, streams: Streams) -> N
     streams.put(5_000)
     _hold(tail, 5_051)
     view.refresh()
-    assert [row[4] for row in view.comm.frames[-1]["rows"]] == ["needle"]
+    assert [row[4] for row in page_of(view).frames[-1]["rows"]] == ["needle"]
 
 
 def test_json_columns_show_what_was_written() -> None:
@@ -301,10 +313,10 @@ def test_json_columns_show_what_was_written() -> None:
 def test_columns_appear_when_a_field_does(tail: kn.Tail, streams: Streams) -> None:
     """A frame with a new field brings all rows again, so that every row has every column."""
     view = TailView(tail, json=True)
-    view.comm.say("hello")
-    view.comm.wait_for(lambda frame, _: frame["columns"][3:] == ["n"])
+    page_of(view).say("hello")
+    page_of(view).wait_for(lambda frame, _: frame["columns"][3:] == ["n"])
     streams.call("PutRecord", StreamName="orders", PartitionKey="k", Data=b'{"n": 1, "new": 2}')
-    frame = view.comm.wait_for(lambda frame, _: frame["columns"][3:] == ["n", "new"])
+    frame = page_of(view).wait_for(lambda frame, _: frame["columns"][3:] == ["n", "new"])
     assert frame["everything"]
     assert {len(row) for row in frame["rows"]} == {6}
 
@@ -316,18 +328,18 @@ def test_a_row_in_detail_is_whole(tail: kn.Tail, streams: Streams) -> None:
     _hold(tail, 51)
     view = TailView(tail)
     view.refresh()
-    view.comm.say("detail", number=50)
+    page_of(view).say("detail", number=50)
     view.refresh()
-    detail = view.comm.heads[-1]["replies"][-1]["detail"]
+    detail = page_of(view).heads[-1]["replies"][-1]["detail"]
     assert json.loads(detail["text"]) == data
     name, kind, size, children = detail["tree"]
     assert (name, kind, size) == ("", "object", "2 fields")
     assert children[0] == ["long", "string", "x" * 1_500, []]
     assert children[1][3][0][3][0][3][1] == ["1", "number", "2.5", []]
     assert ["partition key", "k"] in detail["facts"]
-    view.comm.say("detail", number=10_000)
+    page_of(view).say("detail", number=10_000)
     view.refresh()
-    assert view.comm.heads[-1]["replies"][-1] == {"detail": None, "number": 10_000}
+    assert page_of(view).heads[-1]["replies"][-1] == {"detail": None, "number": 10_000}
 
 
 @pytest.mark.parametrize(
@@ -345,7 +357,7 @@ def test_a_tree_has_an_end(text: str) -> None:
 def test_buttons_pause_resume_and_stop(tail: kn.Tail) -> None:
     """The tail does what the buttons say, and a button that comes too late says why it does nothing."""
     view = TailView(tail)
-    page = view.comm
+    page = page_of(view)
     page.say("hello")
     page.say("pause")
     page.wait_for(lambda frame, _: frame["now"]["state"] == "paused")
@@ -362,13 +374,13 @@ def test_buttons_pause_resume_and_stop(tail: kn.Tail) -> None:
 def test_a_bug_is_seen_and_stops_no_other_view(tail: kn.Tail) -> None:
     """An error while a view looks is shown in it; other views go on."""
     broken, whole = TailView(tail), TailView(tail)
-    broken.comm.say("hello")
-    broken.comm.wait_for(lambda frame, _: frame.get("rows"))
+    page_of(broken).say("hello")
+    page_of(broken).wait_for(lambda frame, _: frame.get("rows"))
     broken._columns = None  # type: ignore[assignment]
-    frame = broken.comm.wait_for(lambda frame, _: frame["error"])
+    frame = page_of(broken).wait_for(lambda frame, _: frame["error"])
     assert frame["error"].startswith("AttributeError")
-    whole.comm.say("hello")
-    whole.comm.wait_for(lambda frame, _: len(frame["rows"]) == 50)
+    page_of(whole).say("hello")
+    page_of(whole).wait_for(lambda frame, _: len(frame["rows"]) == 50)
     broken.close()
 
 
@@ -380,7 +392,7 @@ def test_throttles_lag_and_drops_are_shown(source: kn.Source, streams: Streams) 
         _hold(tail, 500)
         view = TailView(tail)
         view.refresh()
-        live = view.comm.frames[-1]["now"]
+        live = page_of(view).frames[-1]["now"]
     assert live["dropped"] == "400"
     assert live["counts"] == "500 rows · 100 held"
     assert [badge[0] for badge in live["shards"]] == ["0", "1"]
@@ -407,9 +419,9 @@ def test_without_perspective_there_is_a_hint(tail: kn.Tail, monkeypatch: pytest.
 def test_only_a_tail_has_a_tail_view(source: kn.Source) -> None:
     """Anything else is refused with a hint."""
     with pytest.raises(kn.ConfigError, match="TailView shows a Tail, not Source"):
-        TailView(source)
+        TailView(source)  # type: ignore[arg-type]
     with pytest.raises(kn.errors.UnknownOption, match="its options are tail, text, key, json"):
-        TailView(source, colour="red")
+        TailView(source, colour="red")  # type: ignore[arg-type,call-arg]
 
 
 def test_views_end_with_their_tails(source: kn.Source, streams: Streams) -> None:
@@ -435,9 +447,9 @@ def test_hostile_text_is_visible_in_every_frame(source: kn.Source, streams: Stre
         view = TailView(tail, json=True)
         view.refresh()
         for number in range(0, 2 * len(PAYLOADS), 4):
-            view.comm.say("detail", number=number)
+            page_of(view).say("detail", number=number)
             view.refresh()
-        sent = json.dumps([view.comm.frames[:2], view.comm.heads], ensure_ascii=False)
+        sent = json.dumps([page_of(view).frames[:2], page_of(view).heads], ensure_ascii=False)
         assert _dangerous(sent) == []
         assert _dangerous(view._picture()) == []
         assert "<script>" not in view._picture()
@@ -483,6 +495,7 @@ print([view_of.dispatch(kind).__name__ for kind in kinds])
 """
 
 
+@pytest.mark.slow
 def test_the_views_are_known_by_type_and_loaded_when_one_is_shown() -> None:
     """The engine loads no widget; everything that runs in the background has its view, jobs of each kind too."""
     done = subprocess.run([sys.executable, "-c", _SHOWN], capture_output=True, text=True, check=True)
@@ -504,10 +517,10 @@ def test_a_sync_shows_how_it_goes(source: kn.Source, streams: Streams, tmp_path:
     """State, rows, commits, lag, each shard; the button commits what was read and stops; a picture stays."""
     streams.create(shards=2)
     streams.put(30)
-    sync = source.sync("orders", tmp_path / "table")
+    sync = local(source.sync("orders", tmp_path / "table"))
     assert sync.wait(timeout=30)
     view = SyncView(sync)
-    page = view.comm
+    page = page_of(view)
     page.say("hello")
     frame = page.wait_for(lambda frame, _: frame["tables"])
     (shards,) = frame["tables"]
@@ -529,9 +542,9 @@ def test_an_export_shows_how_it_goes(source: kn.Source, streams: Streams, tmp_pa
     arn = streams.create("results", shards=2)
     streams.put(40)
     with source.tail("orders", start="trim_horizon") as tail:
-        export = source.export_stream(tail, arn)
+        export = local(source.export_stream(tail, arn))
         view = ExportView(export)
-        page = view.comm
+        page = page_of(view)
         page.say("hello")
         frame = page.wait_for(lambda frame, _: dict(frame["facts"])["rows"] == "40")
         (shards,) = frame["tables"]
@@ -549,8 +562,8 @@ def test_an_export_shows_what_it_waits_for(source: kn.Source, streams: Streams, 
     sync = source.sync("orders", tmp_path / "table")
     assert sync.wait(timeout=30)
     sync.stop()
-    export = source.export_stream(tmp_path / "table", arn, end="now")
-    page = ExportView(export).comm
+    export = local(source.export_stream(tmp_path / "table", arn, end="now"))
+    page = page_of(ExportView(export))
     page.say("hello")
     frame = page.wait_for(lambda frame, _: "waits for" in dict(frame["facts"]))
     assert "the sync of the table" in dict(frame["facts"])["waits for"]
@@ -562,17 +575,17 @@ def test_a_sync_that_cannot_commit_says_so(source: kn.Source, streams: Streams, 
     """The last error stands in the view, and what the stop button could not do as well."""
     streams.create()
     streams.put(5)
-    sync = source.sync("orders", tmp_path / "table", commit_interval=0.1)
+    sync = local(source.sync("orders", tmp_path / "table", commit_interval=0.1))
     assert sync.wait(timeout=30)
     shutil.rmtree(tmp_path / "table")
     (tmp_path / "table").write_text("in the way")
     view = SyncView(sync)
-    view.comm.say("hello")
+    page_of(view).say("hello")
     streams.put(5)
-    frame = view.comm.wait_for(lambda frame, _: frame["trouble"])
+    frame = page_of(view).wait_for(lambda frame, _: frame["trouble"])
     assert "table" in frame["trouble"]
-    view.comm.say("stop")
-    frame = view.comm.wait_for(lambda frame, _: frame["error"])
+    page_of(view).say("stop")
+    frame = page_of(view).wait_for(lambda frame, _: frame["error"])
     assert frame["error"].startswith("TableError: 5 rows that were read are not in the table")
     assert frame["error"].endswith("hint: nothing is lost: the next sync of this table reads them again")
     assert "TableError" in view._picture_bundle()["text/html"]
@@ -664,9 +677,10 @@ def test_an_explorer_says_what_is_wrong(source: kn.Source, streams: Streams) -> 
     explorer.look()
     assert explorer.settle()
     assert explorer._error.value == ""
+    assert explorer.stream is not None
     assert explorer.stream.name == "orders"
     with pytest.raises(kn.ConfigError, match="Explorer needs a Source"):
-        Explorer("orders")
+        Explorer("orders")  # type: ignore[arg-type]
 
 
 def test_an_explorer_shows_hostile_data_as_text(source: kn.Source, streams: Streams) -> None:

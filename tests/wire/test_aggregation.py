@@ -295,7 +295,7 @@ def test_stop_and_resume_neither_lose_nor_double(
         if i % 3 == 0:
             put(streams, b"plain")
             written.append(("outer", "plain"))
-    runs = []
+    runs: list[int] = []
     while sum(runs) < len(written):
         sync = source.sync("orders", tmp_path / "t", commit_interval=0.01)
         while not sync.status().rows:

@@ -56,7 +56,9 @@ separators = st.sampled_from([(",", ":"), (", ", ": "), (" , ", " :")])
 styles = st.fixed_dictionaries(
     {"ensure_ascii": st.booleans(), "separators": separators, "indent": st.none() | st.just(1)}
 )
-wrong = st.sampled_from([None, True, False, 0, 1, -1, 1234, 1.5, 1e300, "", "1234", "Zg==\n", "Zg", "ü", [], {}, ["a"]])
+wrong: st.SearchStrategy[object] = st.sampled_from(
+    [None, True, False, 0, 1, -1, 1234, 1.5, 1e300, "", "1234", "Zg==\n", "Zg", "ü", [], {}, ["a"]]
+)
 characters = st.characters(min_codepoint=ord(" "), exclude_characters='"\\', exclude_categories=["Cs"])
 
 
@@ -340,7 +342,7 @@ def test_aggregates_are_unpacked() -> None:
     users = RECORD.replace(b'""', b'"%b"' % base64.b64encode(pack("k", [b"1", b"2"])))
     for records, count in (([users, RECORD, users], 5), ([RECORD, users, RECORD], 4)):
         assert not same(body_of(*records))
-        (batch,) = batches.decode_batch(body_of(*records), SHARD, NOW).parts(batches.LARGE_BYTES)
+        (batch,) = batches.decode_batch(body_of(*records), SHARD, NOW).parts(LARGE_BYTES)
         assert batch.rows.num_rows == count
 
 

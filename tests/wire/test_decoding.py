@@ -131,8 +131,8 @@ def test_nobody_comes_while_there_is_no_room() -> None:
     """After responses piled up, calls that end leave no place to those that wait until few enough are on their way."""
     clock = Seconds()
     decoding = Decoding(cores=1, least=1, most_wait=0.05, clock=clock)
-    for calls in (1, 2):
-        widen(decoding, clock, calls)
+    for count in (1, 2):
+        widen(decoding, clock, count)
     with ExitStack() as ends:
         calls = [ends.enter_context(ExitStack()) for _ in range(3)]
         for call in calls:

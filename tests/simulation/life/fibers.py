@@ -243,7 +243,7 @@ class _RLock(_Lock):
 
 
 class _Condition(_OfWorld):
-    new_lock: Callable[[], _Lock]
+    new_lock: type[_Lock]
 
     def __init__(self, lock: _Lock | None = None) -> None:
         self._lock = lock or type(self).new_lock()

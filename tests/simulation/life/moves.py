@@ -17,7 +17,7 @@ from kinesis_nb.errors import KinesisError, TableError
 from kinesis_nb.syncing.start import open_table, start_part, start_sync, sync_feed
 from kinesis_nb.syncing.sync import RunPart
 from kinesis_nb.table.storage import LEASE_FOLDER, LOG, Storage
-from tests.simulation.life.world import KEYS, STREAM, Cell, Life, LifeStorage, Process
+from tests.simulation.life.world import KEYS, STREAM, Cell, Life, LifeStorage, Process, whole
 from tests.simulation.reader import Violation
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Moves:
         self.refused: Cell | None = None
         self._runs = 0
         self._note: bytes | None = None
-        self._then: list[tuple[float, Callable[[], None]]] = []  # what ends by itself
+        self._then: list[tuple[float, Callable[[], object]]] = []  # what ends by itself
 
     def all(self) -> dict[Callable[[], object], int]:
         """Return the moves with their weights."""
@@ -113,7 +113,7 @@ class Moves:
                 self._cut()
             self._end_what_is_due()
 
-    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+    def _later(self, seconds: float, action: Callable[[], object]) -> None:
         self._then.append((self.life.manual.now() + seconds, action))
 
     def _end_what_is_due(self, *, everything: bool = False) -> None:
@@ -156,7 +156,7 @@ class Moves:
 
         def line() -> Sync:
             start = StartingPosition.parse(self.start, process.kinesis.server_time().earliest)
-            feed = sync_feed(process.kinesis, STREAM, process.clock, selection, end=end)
+            feed = sync_feed(whole(process.kinesis), STREAM, process.clock, selection, end=end)
             return start_sync(feed, storage, start, **chosen)
 
         return process.run(f"{name} {options}", line)
@@ -230,7 +230,7 @@ class Moves:
         def line() -> Sync:
             start = StartingPosition.parse(self.start, process.kinesis.server_time().earliest)
             options = self.options()
-            feed = sync_feed(process.kinesis, STREAM, process.clock, end=options.pop("end", None))
+            feed = sync_feed(whole(process.kinesis), STREAM, process.clock, end=options.pop("end", None))
             return start_sync(feed, storage, start, **options)
 
         self.refused = process.run("line on a store without a fence", line)
@@ -260,7 +260,7 @@ class Moves:
 
         def line() -> Sync:
             start = StartingPosition.parse(self.start, process.kinesis.server_time().earliest)
-            feed = sync_feed(process.kinesis, STREAM, process.clock, self.life.selection)
+            feed = sync_feed(whole(process.kinesis), STREAM, process.clock, self.life.selection)
             table, part = open_table(feed, process.storage(), start), RunPart(run, number, is_wanted)
             return start_part(feed, table, part, commit_interval=1.0, on_data_loss="warn")
 
@@ -584,7 +584,7 @@ class Moves:
 
 
 def _words(move: Callable[[], object]) -> str:
-    return move.__name__.replace("_", " ")  # type: ignore[attr-defined]
+    return move.__name__.replace("_", " ")
 
 
 NAMES = [

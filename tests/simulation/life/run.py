@@ -6,8 +6,9 @@ import tempfile
 import traceback
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.errors import DataLoss, Fenced, KinesisError, StreamNotFound, TableError
 from kinesis_nb.syncing.sync import Sync
@@ -19,8 +20,13 @@ from tests.simulation.life.world import KEYS, STREAM, Life, Process
 from tests.simulation.reader import Failure, Violation
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+
+    from kinesis_nb.reading.plan import ReadPlan
     from kinesis_nb.table.checkpoints import RecordedGap
     from kinesis_nb.table.verify import TableCheck
+    from tests.simulation.life.world import Cell
 
 MOVES = 8, 17  # of one seed
 SETTLED_SECONDS = 30.0  # from the end of all faults until exactly one writer goes on: longer than any lease
@@ -81,12 +87,12 @@ class Run:
             raise Violation(f"{fiber} died: {_told(error)}")
         for process in self.life.processes:
             for sync in process.syncs:
-                error = sync._signals.error
-                if error is None:
+                ended_with = sync._signals.error
+                if ended_with is None:
                     self._check_end(sync)
-                if error is None or isinstance(error, Fenced | DataLoss) or not sync._readers.has_begun:
+                if ended_with is None or isinstance(ended_with, Fenced | DataLoss) or not sync._readers.has_begun:
                     continue
-                raise Violation(f"a sync of {process} died: {_told(error)}")
+                raise Violation(f"a sync of {process} died: {_told(ended_with)}")
 
     def _check_end(self, sync: Sync) -> None:
         """Check that a sync which has come to its end has everything in the table that arrived by then."""
@@ -135,7 +141,7 @@ class Run:
     # --- rows
 
     def _truth(self) -> Truth:
-        def look() -> tuple[list[RecordedGap], str, int]:
+        def look() -> tuple[list[RecordedGap], datetime | None, int]:
             storage = Storage.at(self.life.place)
             opened = storage.open()
             origin = read_origin(opened)
@@ -240,8 +246,8 @@ class Run:
         handles = [(process, sync) for process in self.life.processes for sync in process.syncs]
         verified = self.life.random.choice(handles)[1] if handles else None  # all shards that are selected may be over
         for process, sync in handles:
-            cell = process.run("look", lambda sync=sync: _seen(sync, full=sync is verified))
-            self.life.fibers.run(20.0, lambda cell=cell: cell.is_done)
+            cell = process.run("look", partial(_seen, sync, full=sync is verified))
+            self.life.fibers.run(20.0, partial(_is_done, cell))
             if cell.error is not None or not cell.is_done:
                 raise Violation(f"{process} cannot look at the table: {_told(cell.error)}")
             length, live, height, verdict = cell.value
@@ -307,13 +313,17 @@ def _told(error: BaseException | None) -> str:
     return "".join(traceback.format_exception(error)[-6:])
 
 
-def _remembered():
+def _is_done(cell: Cell) -> bool:
+    return cell.is_done
+
+
+def _remembered() -> AbstractContextManager[object]:
     """Let each process know the syncs that were made in it, also those that no cell got."""
     from unittest.mock import patch
 
     make = Sync.__init__
 
-    def made(self: Sync, feed, table, *what, **more) -> None:
+    def made(self: Sync, feed: ReadPlan, table: SyncTable, *what: Any, **more: Any) -> None:
         make(self, feed, table, *what, **more)
         process = getattr(table.storage, "process", None)
         if isinstance(process, Process):

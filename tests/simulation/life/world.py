@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 from unittest.mock import patch
 
 import polars as pl
@@ -39,9 +39,12 @@ from tests.simulation.reader import KEYS, STREAM, World
 from tests.support.virtual import VirtualClock, VirtualKinesis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from pathlib import Path
 
+    from deltalake import Schema
+
+    from kinesis_nb.core.transport import Kinesis
     from kinesis_nb.syncing.sync import Sync
     from tests.support.kpl import Row
 
@@ -97,11 +100,22 @@ class LifeKinesis(VirtualKinesis):
         return ServerTime(now, now)
 
 
+def whole(kinesis: LifeKinesis) -> Kinesis:
+    """Return it as what a process has: a sync asks for nothing but what is read."""
+    return cast("Kinesis", kinesis)
+
+
 class LifeStorage(Storage):
     """The folder as one process reaches it: slow, failing, and where its life may end."""
 
     process: Process
     can_fence = True
+
+    @classmethod
+    def at(cls, table: str | os.PathLike[str], options: Callable[[], Mapping[str, str]] = dict) -> LifeStorage:
+        storage = super().at(table, options)
+        assert isinstance(storage, LifeStorage)
+        return storage
 
     def check_fencing(self) -> None:
         """Refuse a store that writes over what is there, as the probe of a real one does."""
@@ -133,8 +147,11 @@ class LifeStorage(Storage):
             "rows", lambda: self._stamped(super(LifeStorage, self).write_parquet(rows, table_id)), writes=True
         )
 
-    def merge_parquet(self, *what: Any) -> Any:
-        return self._around("merge", lambda: self._stamped(super(LifeStorage, self).merge_parquet(*what)), writes=True)
+    def merge_parquet(self, names: Iterable[str], schema: Schema, table_id: str = "") -> tuple[str, int, int]:
+        def merge() -> tuple[str, int, int]:
+            return self._stamped(super(LifeStorage, self).merge_parquet(names, schema, table_id))
+
+        return self._around("merge", merge, writes=True)
 
     def _stamped(self, made: Any) -> Any:
         self.process.world.stamp(self.process.world.place / made[0])
@@ -146,8 +163,8 @@ class LifeStorage(Storage):
     def make_all_durable(self, version: int) -> None:
         self._around("fsync of all", lambda: super(LifeStorage, self).make_all_durable(version))
 
-    def checkpoint_log(self, handle: DeltaTable) -> None:
-        self._around("checkpoint", lambda: super(LifeStorage, self).checkpoint_log(handle), writes=True)
+    def checkpoint_log(self, table: DeltaTable) -> None:
+        self._around("checkpoint", lambda: super(LifeStorage, self).checkpoint_log(table), writes=True)
 
     def data_files(self) -> Any:
         return self._around("files", super().data_files)
@@ -417,7 +434,7 @@ class Life(World):
         if self.random.random() < 0.2:
             self._put_by_kpl()
             return
-        records = []
+        records: list[dict[str, Any]] = []
         for _ in range(self.random.randint(1, 8)):
             key = self.random.choice(KEYS)
             self.arrivals[key].append(self.now_ms())
@@ -481,7 +498,8 @@ class Life(World):
         found = DeltaTable(self.place, version)
         names = pa.table(found.get_add_actions())["path"].to_pylist()
         columns = ["partition_key", "shard_offset", "data", "shard_id"]
-        tables = [pq.read_table(self.place / name, columns=columns, partitioning=None) for name in names]
+        unpartitioned: Any = None  # what read_table() takes is guessed from its defaults
+        tables = [pq.read_table(self.place / name, columns=columns, partitioning=unpartitioned) for name in names]
         if not tables:
             return []
         lists = ([value for one in tables for value in one.column(name).to_pylist()] for name in columns)
@@ -497,7 +515,10 @@ class Life(World):
         random.seed(self.seed)
         drawn = random.Random(self.seed)
         with ExitStack() as stack:
-            replace = lambda *what: stack.enter_context(patch.object(*what))  # noqa: E731
+
+            def replace(*what: Any) -> None:
+                stack.enter_context(patch.object(*what))
+
             for module in self.threaded:
                 replace(module, "threading", threads)
             replace(interrupt, "threading", threads)

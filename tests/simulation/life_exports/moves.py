@@ -14,7 +14,7 @@ from kinesis_nb.exporting.target import Outlet
 from kinesis_nb.syncing.start import open_table, sync_feed
 from kinesis_nb.table.storage import LOG
 from tests.simulation.life.moves import MOST_PROCESSES, Moves
-from tests.simulation.life.world import Cell, LifeStorage, Record
+from tests.simulation.life.world import Cell, LifeStorage, Record, whole
 from tests.simulation.life_exports.world import OUTPUT, ExportLife, ExportProcess
 from tests.simulation.reader import STREAM
 
@@ -266,7 +266,7 @@ class ExportMoves(Moves):
         span = Range(StartingPosition.trim_horizon(), None, None, path)
 
         def line() -> StreamingExport:
-            open_table(sync_feed(process.kinesis, STREAM, process.clock), storage, self.start)
+            open_table(sync_feed(whole(process.kinesis), STREAM, process.clock), storage, self.start)
             return start_export(self.outlet(process), Rows(storage), RecordOptions(), span)
 
         self.refused_lines.append(process.run("export another table with this journal", line))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 import traceback
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinesis_nb.errors import ConfigError, KinesisError, TableError
-from tests.simulation.life.run import SETTLED_SECONDS, Run, _remembered, _told
+from tests.simulation.life.run import SETTLED_SECONDS, Run, _is_done, _remembered, _told
 from tests.simulation.life_exports.moves import NAMES, ExportMoves
 from tests.simulation.life_exports.world import OUTPUT, ExportLife
 from tests.simulation.reader import Failure, Violation
@@ -108,7 +109,7 @@ class ExportRun(Run):
                 return
             process = self.life.begin_process()
             cell = self.moves.begin(process, {"commit_interval": 1.0, "on_data_loss": "warn"}, "the last line")
-            self.life.fibers.run(SETTLED_SECONDS, lambda cell=cell: cell.is_done)
+            self.life.fibers.run(SETTLED_SECONDS, partial(_is_done, cell))
         raise Violation("no sync goes on although nothing fails")
 
     def _settle_export(self) -> StreamingExport:
@@ -121,7 +122,7 @@ class ExportRun(Run):
             if found := self._alive():
                 return found[-1]
             cell = moves.begin_export(life.begin_process(), "the last export")
-            life.fibers.run(SETTLED_SECONDS, lambda cell=cell: cell.is_done)
+            life.fibers.run(SETTLED_SECONDS, partial(_is_done, cell))
             if cell.error is not None and not (moves.is_lost and isinstance(cell.error, ConfigError)):
                 raise Violation(f"a line fails although nothing else does: {_told(cell.error)}")
         raise Violation("no export goes on although nothing fails")

@@ -82,7 +82,7 @@ class OutputKinesis(LifeKinesis):
         self._life.happened["search: missing"] += found.count(None)
         return found
 
-    def get_page(self, _stream: str, iterator: str) -> Page:
+    def get_page(self, stream: str, iterator: str) -> Page:
         return decode_page(msgspec.json.encode(self._call("GetRecords", ShardIterator=iterator)))
 
     def put_records(self, stream: str, records: Sequence[bytes]) -> list[PutResult]:
@@ -98,6 +98,7 @@ class OutputKinesis(LifeKinesis):
         self._take_time()
         if fault == "late":
             life.late.append(request)
+        results: Any = []
         if fault not in {"late", "reset before"}:
             results = self._applied(request)
             self._take_time()
@@ -122,6 +123,7 @@ class ExportProcess(Process):
     """A process that may also export."""
 
     world: ExportLife
+    kinesis: OutputKinesis
 
     def __init__(self, world: ExportLife, machine: Machine, pid: int) -> None:
         super().__init__(world, machine, pid)
@@ -284,7 +286,10 @@ class ExportLife(Life):
     def installed(self) -> Generator[None]:
         """Let the package run on the fibers, the clocks and the disk of this world."""
         with super().installed(), ExitStack() as stack:
-            replace = lambda *what: stack.enter_context(patch.object(*what))  # noqa: E731
+
+            def replace(*what: Any) -> None:
+                stack.enter_context(patch.object(*what))
+
             replace(start, "_exports", _Exports(self))
             replace(journal, "_boot", lambda: self.running.machine.host)
             replace(streaming, "POLL_SECONDS", 1.0)

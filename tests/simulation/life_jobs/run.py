@@ -17,9 +17,10 @@ from tests.simulation.life_jobs.world import JobLife
 from tests.simulation.reader import Failure, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from kinesis_nb.agents.job import AgentSync
+    from kinesis_nb.agents.job_records import JobRecord
     from tests.simulation.life.world import Cell, Process
 
 MOVES = 8, 17  # of one seed
@@ -84,7 +85,7 @@ class JobRun(Run):
             if record.state is JobState.FAILED and not any(one in error for one in may_fail for error in errors):
                 raise Violation(f"{name} has failed: {errors}; {list(record.log)}")
 
-    def _jobs(self):
+    def _jobs(self) -> Mapping[str, JobRecord]:
         return self.life.dask.registry._jobs if self.life.dask is not None else {}
 
     # --- the end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -23,7 +24,7 @@ from kinesis_nb.agents.submit import resubmit, submit
 from kinesis_nb.core.selection import EVERYTHING
 from kinesis_nb.errors import AgentError
 from tests.simulation.life.fibers import Time
-from tests.simulation.life.world import STREAM, Life, Machine, Process
+from tests.simulation.life.world import STREAM, Life, Machine, Process, whole
 from tests.simulation.life_jobs.dask import DaskScheduler, DaskWorker, driven
 
 if TYPE_CHECKING:
@@ -74,9 +75,7 @@ class Agent(Process):
                 for name, body in self.specs.due({*roster.specs, *roster.over}).items():
                     if name not in self.resubmitting:
                         self.resubmitting.add(name)
-                        life.fibers.spawn(
-                            self, f"resubmit {name}", lambda name=name, body=body: self._resubmit(name, body)
-                        )
+                        life.fibers.spawn(self, f"resubmit {name}", partial(self._resubmit, name, body))
             life.fibers.wait(None, JOIN_SECONDS)
 
     def _join_dask(self) -> None:
@@ -173,7 +172,8 @@ class PlayedCluster:
         with self._told():
             self._life.reach(self._process)
             assert self._life.dask is not None
-            self._life.dask.submit(work, *what, client=str(self._process))
+            (place,) = what
+            self._life.dask.submit(work, place, client=str(self._process))
         return _Future(self._life, work.key, str(self._process))
 
     @contextmanager
@@ -333,7 +333,10 @@ class JobLife(Life):
         """Let the package run on the fibers, the clocks, the disk and the scheduler of this world."""
         spent = Time(self.fibers, self._wall_clock)
         with super().installed(), ExitStack() as stack:
-            replace = lambda *what: stack.enter_context(patch.object(*what))  # noqa: E731
+
+            def replace(*what: Any) -> None:
+                stack.enter_context(patch.object(*what))
+
             for module in (job, submitting, parts, registry_client):
                 replace(module, "time", spent)
             replace(parts, "SystemClock", lambda: self.running.clock)
@@ -354,7 +357,7 @@ class _Here:
 
 def connect(_config: SourceConfig) -> Kinesis:
     """Return the stream as the process that runs reaches it; it is named in specs, and so pickled."""
-    return _Here.life.running.kinesis
+    return whole(_Here.life.running.kinesis)
 
 
 class _Connection:
