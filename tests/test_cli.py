@@ -245,7 +245,7 @@ def test_a_demo_that_is_too_short_is_refused(capsys: pytest.CaptureFixture[str])
 def test_make_help_names_every_target() -> None:
     """Every target with a description stands in ``make help``, those with digits in their names too."""
     described = set(re.findall(r"^(\S+):[^=\n]*##", Path("Makefile").read_text(), re.MULTILINE))
-    shown = subprocess.run(["make", "help"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(["make", "--no-print-directory", "help"], capture_output=True, text=True, check=True).stdout
     assert {line.split("\t")[0] for line in shown.splitlines()} == described
     assert "e2e" in described
 

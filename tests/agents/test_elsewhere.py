@@ -149,7 +149,7 @@ def test_sync_to_s3(running: Agents, remote: kn.Source, streams: Streams, minist
     place = Place(*servers.bucket(ministack))
     place = Place(f"{place.uri}/some/table", place.options)
     streams.create(shards=4)
-    sync: Any = place.sync(remote, commit_interval=0.2)
+    sync: Any = remote.sync("orders", place.uri, storage_options=place.options, commit_interval=0.2)
     with load(streams):
         until("both have parts", lambda: set(sync.agents()["agent"]) == {"agent-1", "agent-2"})
         until("rows", lambda: sync.status().rows > 0)
