@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kinesis_nb.agents.agent import AgentOptions
 
 AddParser: TypeAlias = "Callable[..., argparse.ArgumentParser]"  # `add_parser` of the commands
+_TUTORIALS = "kinesis_nb_tutorials"  # the folder where the tutorials are put
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -124,11 +125,17 @@ def _add_lab(add: AddParser) -> None:
     lab = _add_command(
         add,
         "lab",
-        "open JupyterLab on a folder of notebooks",
-        "Open JupyterLab on a folder of notebooks. Options that are not listed here are passed to JupyterLab.",
-        "kinesis-nb lab notebooks --port 8899",
+        "open JupyterLab on the tutorials, or on a folder of notebooks",
+        "Open JupyterLab on a folder. One that is empty, or not there yet, gets the tutorials; what is there stays"
+        " as it is. Options that are not listed here are passed to JupyterLab.",
+        "kinesis-nb lab --port 8899",
     )
-    lab.add_argument("folder", nargs="?", default="notebooks", help="the folder to open (default: notebooks)")
+    lab.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        help=f"the folder to open (default: notebooks where that is there, else {_TUTORIALS})",
+    )
     lab.set_defaults(run=_lab)
 
 
@@ -386,11 +393,37 @@ def _seconds(text: str) -> float:
 
 
 def _lab(options: argparse.Namespace) -> int:
+    """Open JupyterLab on a folder, with the tutorials in it if it is a new one."""
     if shutil.which("jupyter-lab", path=str(Path(sys.executable).parent)) is None:
         msg = "JupyterLab is not installed"
         raise ConfigError(msg, hint="pip install 'kinesis-nb[notebook]'")
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # as in a container
-    return subprocess.call([sys.executable, "-m", "jupyterlab", *as_root, *options.more, options.folder])
+    folder = _with_notebooks(options.folder)
+    return subprocess.call([sys.executable, "-m", "jupyterlab", *as_root, *options.more, str(folder)])
+
+
+def _with_notebooks(folder: Path | None) -> Path:
+    """Return the folder to open; a new or an empty one gets the tutorials."""
+    chosen = folder or next(filter(Path.is_dir, (Path("notebooks"), Path(_TUTORIALS))), Path(_TUTORIALS))
+    if chosen.exists() and not chosen.is_dir():
+        raise ConfigError(f"{chosen} is a file", hint="give a folder of notebooks, or one that is not there yet")
+    if chosen.is_dir() and any(chosen.iterdir()):
+        return chosen
+    if not (found := _tutorials()):
+        raise ConfigError("this installation has no tutorials", hint="give a folder that has notebooks")
+    chosen.mkdir(parents=True, exist_ok=True)
+    for tutorial in found:
+        with (chosen / tutorial.name).open("xb") as copy:  # never over a file that is there
+            copy.write(tutorial.read_bytes())
+    print(f"the tutorials are in {chosen}: begin with {found[0].name}")
+    return chosen
+
+
+def _tutorials() -> list[Path]:
+    """Return the tutorials: those that were installed with the package, or of the checkout it is in."""
+    package = Path(__file__).parent
+    places = (package / "tutorials", package.parent / "notebooks")
+    return next(filter(None, (sorted(place.glob("*.ipynb")) for place in places)), [])
 
 
 if __name__ == "__main__":

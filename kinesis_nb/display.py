@@ -1,4 +1,4 @@
-"""What a notebook shows: small HTML tables in the notebook's own colours.
+"""What a notebook shows: small HTML tables in the notebook's own colours; a terminal has them as text.
 
 Everything shown may come from a stream and is hostile until proven otherwise, so there is one way into HTML:
 :func:`cell`, which cuts, makes control and direction characters visible, and escapes.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import html
 import re
+import unicodedata
+from abc import ABC, abstractmethod
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kinesis_nb.errors import ConfigError
+from kinesis_nb.notebook import has_kernel
 from kinesis_nb.text import visible
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 SHOWN_ROWS = 10
 _LONGEST = 120
 _TERMINAL_CELL = 60  # characters of a cell in a terminal
+_TERMINAL_LINE = 100
+_NARROWEST = 8  # characters of a cell; with less of each, columns are left out
 _QUANTITY = re.compile(r"-?[\d,]+(\.\d+)?( ?%| m?s)")
 TABLE_STYLE = (
     "<style>"
@@ -94,17 +99,78 @@ def frame_html(table: pa.Table, caption: str, most: int = SHOWN_ROWS, *, newest:
     return table_html(names, rows, caption.strip("<>") + more)
 
 
-def frame_text(table: pa.Table, columns: Sequence[str], most: int = SHOWN_ROWS) -> str:
-    """Return the first `most` rows of a table as lines of text, with every value made visible and cut."""
-    rows = [[_short(row[name]) for name in columns] for row in table.slice(0, most).select(columns).to_pylist()]
-    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in (columns, *rows)]
-    return "\n".join([*lines, *(["…"] if table.num_rows > most else [])])
+def table_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table as lines of text for a terminal: 100 characters wide at most, of the first 10 rows.
+
+    Long values are cut; where even that does not help, the last columns are left out. So is a column without any value.
+    """
+    rows = list(rows)
+    shown = [i for i in range(len(columns)) if any(row[i] not in (None, "") for row in rows)]
+    look = {i: is_numeric([row[i] for row in rows]) for i in shown}
+    texts = [[columns[i] for i in shown], *([plain(row[i]) for i in shown] for row in rows[:SHOWN_ROWS])]
+    widths = _fitting([min(_TERMINAL_CELL, max(map(_width, cells))) for cells in zip(*texts, strict=True)])
+    places = list(enumerate(zip(shown, widths, strict=False)))  # the last columns may have no room
+    cells = [[_padded(line[n], width, at_right=look[i]) for n, (i, width) in places] for line in texts]
+    more = ["…"] if len(rows) > SHOWN_ROWS else []
+    return "\n".join([*("  ".join(line).rstrip() for line in cells if rows), *more])
 
 
-def _short(value: object) -> str:
-    text = plain(value)
-    return text if len(text) <= _TERMINAL_CELL else f"{text[: _TERMINAL_CELL - 1]}…"
+def _fitting(widths: list[int]) -> list[int]:
+    """Return the widths of the columns that a line of a terminal has room for: the widest ones are cut first."""
+    while widths and sum(widths) + 2 * (len(widths) - 1) > _TERMINAL_LINE:
+        widest = max(widths)
+        if widest > _NARROWEST:
+            widths[widths.index(widest)] -= 1
+        else:
+            widths.pop()
+    return widths
+
+
+def _padded(text: str, width: int, *, at_right: bool) -> str:
+    while _width(text) > width:
+        text = f"{text.removesuffix('…')[:-1]}…"
+    spaces = " " * (width - _width(text))
+    return f"{spaces}{text}" if at_right else f"{text}{spaces}"
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: Chinese and Japanese letters are two wide."""
+    return len(text) if text.isascii() else sum(1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
+
+
+class Printer(Protocol):
+    """What IPython gives to show something in."""
+
+    def text(self, text: str) -> None:
+        """Take more text."""
+        ...
+
+
+class ShownAsText(ABC):
+    """What shows its rows to print() and in IPython's terminal, below the one line that is its repr().
+
+    A message that names it, by an f-string, has the one line; so has a notebook, which shows HTML.
+    """
+
+    @abstractmethod
+    def _first_line(self) -> str:
+        """Return what it is and how much there is of it."""
+
+    @abstractmethod
+    def _rows_as_text(self) -> str:
+        """Return the lines below that; empty for none."""
+
+    def __repr__(self) -> str:  # here, because IPython takes the first class that has this or the last method below
+        return self._first_line()
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, (repr(self), self._rows_as_text())))
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
+    def _repr_pretty_(self, printer: Printer, _is_cycle: bool) -> None:  # noqa: FBT001 - as IPython calls it
+        printer.text(repr(self) if has_kernel() else str(self))
 
 
 def to_perspective(table: pa.Table) -> Any:

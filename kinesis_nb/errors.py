@@ -182,7 +182,7 @@ class Closed(KinesisError):
     """Your own code stopped it."""
 
 
-def warn(message: str) -> None:
+def warn(message: str, hint: str = "") -> None:
     """Warn at the line of the user's that called this package, wherever in it something was noticed."""
     level = most = 1
     frame = inspect.currentframe()  # skip_file_prefixes= came with Python 3.12
@@ -190,7 +190,8 @@ def warn(message: str) -> None:
         if frame.f_globals.get("__name__", "").startswith(_PACKAGE):
             most = level
         frame, level = frame.f_back, level + 1
-    warnings.warn(one_line(message), UserWarning, stacklevel=most + 1)
+    text = f"{one_line(message)}\nhint: {one_line(hint)}" if hint else one_line(message)
+    warnings.warn(text, UserWarning, stacklevel=most + 1)
 
 
 def forget_frames(error: BaseException) -> None:

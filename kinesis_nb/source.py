@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
@@ -15,11 +16,11 @@ from kinesis_nb.core.position import Kind, StartingPosition, check_end, moment
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.core.retry import RetryingReader
 from kinesis_nb.core.transport import Clock, Kinesis, SystemClock
-from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful
+from kinesis_nb.errors import ConfigError, ExportsDisabled, forgetful, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from os import PathLike
 
     import polars as pl
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 
 _CLIENT = "kinesis_nb.service.client"
+_FUTURE = timedelta(minutes=1)  # less is a clock that goes wrong
 
 
 def default_region(auth: object) -> tuple[str, str]:
@@ -128,6 +130,7 @@ class Source:
 
         return AgentRunner(self.config, open_kinesis)
 
+    @forgetful
     @hinted
     def jobs(self) -> list[Job]:
         """Return the syncs and exports that the agents of this source know, each with status(), stop() and logs().
@@ -160,6 +163,7 @@ class Source:
     @overload
     def explore(self, stream: str) -> StreamView: ...
 
+    @forgetful
     @hinted
     @loading(_CLIENT, "kinesis_nb.exploring.explore", "kinesis_nb.reading.read")
     def explore(self, stream: str | None = None) -> Catalog | StreamView:
@@ -216,6 +220,7 @@ class Source:
             foreign=foreign,
         )
 
+    @forgetful
     @hinted
     @loading(_CLIENT, "kinesis_nb.reading.read")
     def read(
@@ -241,7 +246,7 @@ class Source:
             Its name; its ARN for a stream of another account that is shared with this one.
         start, end
             ``"trim_horizon"``, ``"now"``, a datetime, a timedelta before now, ``"-15m"`` or a StartingPosition. The
-            end is fixed when you call.
+            end is fixed when you call; of one in the future a warning says that only what is there now is read.
         shards
             Read only these shard ids.
         key
@@ -300,8 +305,14 @@ class Source:
 
         now = self._kinesis.server_time().likely(self._clock.now())
         first = StartingPosition.parse(start, now)
-        return TimeRange(first, check_end(first, StartingPosition.parse(end, now)), keep, limit)
+        last = check_end(first, StartingPosition.parse(end, now), now)
+        if last - now > _FUTURE:
+            warn(
+                f"the end {last.astimezone(UTC)} is in the future: read() reads up to now, sync(end=) waits for its end"
+            )
+        return TimeRange(first, last, keep, limit)
 
+    @forgetful
     @hinted
     @loading(_CLIENT, "kinesis_nb.reading.tail")
     def tail(
@@ -457,6 +468,7 @@ class Source:
         given = read_options(storage_options)
         return Storage.at(table, lambda: {**self._kinesis.storage_options(), **given})
 
+    @forgetful
     @hinted
     @loading(_CLIENT, "kinesis_nb.exporting.frame")
     def export_df(
@@ -616,7 +628,7 @@ class Source:
         """Return where to start and where to end, by the service's clock; the end may be left out."""
         now = self._kinesis.server_time().likely(self._clock.now())
         first = StartingPosition.parse(start, now)
-        return first, None if end is None else check_end(first, StartingPosition.parse(end, now))
+        return first, None if end is None else check_end(first, StartingPosition.parse(end, now), now)
 
     def _outlet(self, arn: str) -> Outlet:
         """Return the way to a stream that an export may write to."""
@@ -637,16 +649,17 @@ class Source:
         """Refuse a start or an end that cannot be right before anything is sent."""
         now = self._clock.now()
         position = StartingPosition.parse(start, now)
-        check_end(position, StartingPosition.parse(end, now))
+        check_end(position, StartingPosition.parse(end, now), now)
         if position.kind is Kind.AFTER_SEQUENCE_NUMBER and (shards is None or len(shards) != 1):
             raise ConfigError("a sequence number is a place in one shard", hint="name that shard with shards=[...]")
 
+    @forgetful
     @hinted
     def save(self, name: str) -> None:
         """Save the settings under a name, for ``kn.connect(name)``; an earlier source of that name is replaced.
 
-        Secrets go to the keyring of the system if there is one, and never into the file; otherwise they are asked for
-        when the source is connected.
+        Secrets go to the keyring of the system if there is one, and never into the file; otherwise a warning says what
+        is not kept, and it is asked for when the source is connected.
 
         Examples
         --------
@@ -655,8 +668,13 @@ class Source:
         >>> kn.connect("orders-prod", exports_enabled=True)  # doctest: +SKIP
         <Source eu-central-1, default credentials, exports enabled>
         """
-        save(self.config, name)
+        if lost := save(self.config, name):
+            warn(
+                f"source {name!r} is saved without its {' and '.join(lost)}: there is no keyring to keep secrets",
+                hint=f"kn.connect({name!r}) asks for it; or pip install 'kinesis_nb[keyring]' and save it again",
+            )
 
+    @forgetful
     @hinted
     @loading(_CLIENT)
     def iam_policy(
@@ -719,6 +737,7 @@ class Source:
             extras,
         )
 
+    @forgetful
     @hinted
     @loading(_CLIENT)
     def check(self, *, read: Iterable[str] = (), write: Iterable[str] = ()) -> PermissionReport:
@@ -756,10 +775,16 @@ class Source:
     def __repr__(self) -> str:
         place = f" ({self._region_from})" if self._region_from else ""
         place += _shown_endpoint(self.config)
+        exports = ", exports enabled" if self.config.exports_enabled else ""
         auth = f"{self.config.auth or 'default credentials'}{f', {role}' if (role := self.config.sts_role) else ''}"
-        return (
-            f"<Source {self.config.region}{place}, {auth}{', exports enabled' if self.config.exports_enabled else ''}>"
-        )
+        return f"<Source {self.config.region}{place}, {auth}{exports}{_shown_agents(self.config.agents)}>"
+
+
+def _shown_agents(agents: object) -> str:
+    """Say where syncs and streaming exports run when that is not this process."""
+    if agents is None:
+        return ""
+    return f", agents at {agents}" if isinstance(agents, str) else ", agents of a Dask client"
 
 
 def _shown_endpoint(config: SourceConfig) -> str:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,16 @@ import pytest
 from botocore.config import Config
 from deltalake import DeltaTable
 
-from kinesis_nb.cli import main
+import kinesis_nb as kn
+from kinesis_nb.cli import _with_notebooks, main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parent.parent
+TUTORIALS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 AWS = str(Path(sys.executable).parent / "aws")
 KEYS = {"AWS_ACCESS_KEY_ID": "emulator", "AWS_SECRET_ACCESS_KEY": "emulator", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -194,6 +198,40 @@ def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> 
         assert example.startswith(f"example: kinesis-nb {name}")
         for option in re.split(r"\n  (?=-)", options)[2:]:
             assert "default" in option or "--scheduler" in option, option
+
+
+@pytest.mark.parametrize("given", [None, "mine", "mine/deep"])
+def test_the_tutorials_are_put_into_a_new_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    """Anywhere but in the checkout; the next time the folder is opened as it is, and no file in it is written over."""
+    monkeypatch.chdir(tmp_path)
+    folder = _with_notebooks(Path(given) if given else None)
+    assert folder == Path(given or "kinesis_nb_tutorials")
+    assert sorted(path.name for path in folder.iterdir()) == [path.name for path in TUTORIALS]
+    first, second, *_ = sorted(folder.iterdir())
+    first.write_text("mine now")
+    second.unlink()
+    assert _with_notebooks(Path(given) if given else None) == folder
+    assert (first.read_text(), second.exists()) == ("mine now", False)
+
+
+def test_a_folder_of_notebooks_is_opened_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is named, or ./notebooks; a file in its place is refused in two lines."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "mine.txt").touch()
+    assert _with_notebooks(None) == _with_notebooks(Path("notebooks")) == Path("notebooks")
+    assert len(list(tmp_path.rglob("*"))) == 2
+    with pytest.raises(kn.ConfigError, match=r"is a file\nhint: give a folder"):
+        _with_notebooks(Path("notebooks/mine.txt"))
+
+
+def test_the_package_brings_all_tutorials() -> None:
+    """The wheel has each of them where `kinesis-nb lab` looks for it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included == {f"notebooks/{path.name}": f"kinesis_nb/tutorials/{path.name}" for path in TUTORIALS}
 
 
 def test_a_demo_that_is_too_short_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,8 +91,13 @@ def _setup(path: Path) -> str:
 
 @each_tutorial
 @pytest.mark.timeout(240)
-def test_runs_twice_in_the_same_kernel(path: Path) -> None:
-    """Running all cells, and then all of them again without a restart, works; once takes less than two minutes."""
+def test_runs_twice_in_the_same_kernel(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running all cells, and then all of them again without a restart, works; once takes less than two minutes.
+
+    Whoever uses AWS has a region of their own configured, which is not that of a tutorial's emulator.
+    """
+    (tmp_path / "config").write_text("[default]\nregion = eu-west-3\n", encoding="utf-8")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     _run(path, times=2)
 
 

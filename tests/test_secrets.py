@@ -338,8 +338,9 @@ def test_nothing_is_printed_or_put_into_the_environment(world: World, recwarn: p
 
 def test_no_file_holds_a_secret(world: World) -> None:
     """A saved source, a table with its log and checkpoints, a journal, and the figures of whatever runs."""
-    world.source.save("prod")
-    world.broken.save("proxied")
+    for source, name in ((world.source, "prod"), (world.broken, "proxied")):
+        with pytest.warns(UserWarning, match=f"source '{name}' is saved without its "):
+            source.save(name)
     sync = world.source.sync("orders", world.folder / "table", commit_interval=0.05)
     world.streams.put(200)
     assert sync.wait(timeout=20)

@@ -116,7 +116,7 @@ class AwsInstance:
     --------
     >>> import kinesis_nb as kn
     >>> kn.connect(region="eu-central-1", auth=kn.AwsInstance(), agents="tls://scheduler:8786")
-    <Source eu-central-1, the role of the instance>
+    <Source eu-central-1, the role of the instance, agents at tls://scheduler:8786>
     """
 
     def __str__(self) -> str:

@@ -11,13 +11,15 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.core.names import StreamArn, check_stream_name
-from kinesis_nb.display import cell, plain, table_html
+from kinesis_nb.display import cell, plain, table_html, table_text
 from kinesis_nb.errors import ConfigError, KinesisError, StreamNotFound
+from kinesis_nb.notebook import has_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from kinesis_nb.core.transport import Prober
+    from kinesis_nb.display import Printer
 
 READ = ("ListShards", "GetShardIterator", "GetRecords", "DescribeStream")
 WRITE = ("PutRecords",)
@@ -89,8 +91,7 @@ class IamPolicy:
     @property
     def actions(self) -> tuple[str, ...]:
         """All actions, in order, such as ``"kinesis:GetRecords"``."""
-        lists = ([found] if isinstance(found := one["Action"], str) else found for one in self.statements)
-        return tuple(action for actions in lists for action in actions)
+        return tuple(action for one in self.statements for action in _as_list(one["Action"]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the policy document."""
@@ -106,6 +107,16 @@ class IamPolicy:
     def __str__(self) -> str:
         return self.to_json()
 
+    def _repr_pretty_(self, printer: Printer, _is_cycle: bool) -> None:  # noqa: FBT001 - as IPython calls it
+        printer.text(repr(self))
+        if not has_kernel() and self.statements:
+            printer.text(f"\n{table_text(('action', 'resource'), self._allowed())}")
+
+    def _allowed(self) -> Iterator[tuple[str, str]]:
+        for one in self.statements:
+            for action in _as_list(one["Action"]):
+                yield from ((action, resource) for resource in _as_list(one["Resource"]))
+
     def _repr_html_(self) -> str:
         return self.to_html()
 
@@ -120,6 +131,10 @@ class IamPolicy:
             f"<pre>{html.escape(json.dumps(document, indent=2))}</pre></div>"
             for title, document in documents.items()
         )
+
+
+def _as_list(given: str | list[str]) -> list[str]:
+    return [given] if isinstance(given, str) else given
 
 
 @dataclass(frozen=True, slots=True)

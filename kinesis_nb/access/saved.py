@@ -58,8 +58,13 @@ def sources() -> list[str]:
 
 
 @forgetful
-def save(config: SourceConfig, name: str) -> None:
+def save(config: SourceConfig, name: str) -> list[str]:
     """Save a source; an earlier one of that name is replaced.
+
+    Returns
+    -------
+    list[str]
+        The secrets that are not kept, because there is no keyring.
 
     Raises
     ------
@@ -79,6 +84,7 @@ def save(config: SourceConfig, name: str) -> None:
         raise
     for old, kinds in before:
         old.drop(kinds)
+    return [] if ring.is_there else [kind.replace("_", " ") for kind in secrets]
 
 
 def _entries(name: str) -> list[tuple[_Ring, Iterable[str]]]:
@@ -237,6 +243,11 @@ class _Ring:
         self.name, self.secrets_of = name, secrets_of
         self._keyring = _keyring()
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the system has a keyring."""
+        return self._keyring is not None
+
     def _entry(self, kind: str) -> str:
         return f"{self.name}/{kind}/{self.secrets_of}" if self.secrets_of else f"{self.name}/{kind}"
 
@@ -285,7 +296,9 @@ def _recall(ring: _Ring, kind: str, given: Mapping[str, Secret] | None) -> Secre
         option = "proxy=" if kind == "proxy_password" else "auth="
         raise ConfigError(
             f"the {asked} of source {ring.name!r} is not known here",
-            hint=f"unlock the keyring, or pip install 'kinesis_nb[keyring]' and save it again; or give {option}",
+            hint=f"unlock the keyring, or save it again; or give {option}"
+            if ring.is_there
+            else f"no keyring keeps it: give {option}, or pip install 'kinesis_nb[keyring]' and save it again",
         )
     return Secret(answer)
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import socket
 import threading
 from contextlib import contextmanager
 from functools import cache
@@ -217,19 +218,35 @@ def _connect(address: str) -> Client:
                 place, security=security, timeout=CONNECT_SECONDS, set_as_default=False, name="kinesis_nb"
             )
         except TypeError as error:  # what Dask raises when it has no certificates for tls://
+            if not _listens(place):  # nor does it need any yet
+                raise _no_scheduler(address) from error
             raise AgentError(
                 f"the connection to {address} needs certificates",
                 hint="set distributed.comm.tls in Dask's configuration, or give agents= a Client with security=; a"
                 " scheduler that this user started on this machine needs neither",
             ) from error
         except (OSError, TimeoutError, ValueError) as error:
-            raise AgentError(
-                f"no scheduler responds at {address}",
-                hint="start one with `kinesis-nb agents --count 2`, or check the address and its certificates",
-                retryable=True,
-            ) from error
+            raise _no_scheduler(address) from error
         _clients[address] = client
         return client
+
+
+def _no_scheduler(address: str) -> AgentError:
+    return AgentError(
+        f"no scheduler responds at {address}",
+        hint="start one with `kinesis-nb agents --count 2`, or check the address and its certificates",
+        retryable=True,
+    )
+
+
+def _listens(address: str) -> bool:
+    """Return whether something accepts connections at the address of a scheduler."""
+    try:
+        parts = certificates.split_address(address)
+        socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _is_relative(path: object) -> bool:

@@ -19,7 +19,7 @@ from kinesis_nb.core.frames import Records, TableLike, concat
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.core.running import Running
-from kinesis_nb.display import table_html
+from kinesis_nb.display import plain, table_html
 from kinesis_nb.errors import AgentError, KinesisError, TableError, forgetful, warn
 from kinesis_nb.notebook import LiveDisplay
 from kinesis_nb.syncing.status import SyncStatus
@@ -73,10 +73,11 @@ class PartStatus:
 class Job(Running, LiveDisplay):
     """A job that agents run. It continues when this object, or the process that has it, is gone."""
 
-    def __init__(self, cluster: Cluster, name: str, info: JobInfo) -> None:
+    def __init__(self, cluster: Cluster, name: str, info: JobInfo, state: str = "") -> None:
         self.name = name
         self.kind, self.stream = info.kind, info.stream
-        self._cluster = cluster
+        self._cluster, self._place = cluster, info.place
+        self._state = state  # as of the last response
 
     def _snapshot(self) -> JobSnapshot:
         found = self._cluster.ask(JOBS, self.name).get(self.name)
@@ -85,6 +86,7 @@ class Job(Running, LiveDisplay):
                 f"the scheduler does not know the {self.kind} of {self.stream}",
                 hint="it was restarted: start the job again, it continues after the last commit",
             )
+        self._state = str(found.state)
         return found
 
     def parts(self) -> list[PartStatus]:
@@ -161,6 +163,11 @@ class Job(Running, LiveDisplay):
     def _repr_html_(self) -> str:
         frame = self.agents()
         return table_html(frame.columns, frame.rows(), repr(self).strip("<>"))
+
+    def __repr__(self) -> str:
+        """Say what is known without a request."""
+        ends = (self.stream, self._place) if self.kind == SyncSpec.kind else (self._place, self.stream)
+        return f"<Job: {self.kind} {' -> '.join(map(plain, ends))}, {self._state or 'state not known'}>"
 
 
 def _part_status(part: PartSnapshot) -> PartStatus:
@@ -373,4 +380,4 @@ class AgentExport(Job):
 def jobs(cluster: Cluster) -> list[Job]:
     """Return all jobs that the registry knows."""
     cluster.check()
-    return [Job(cluster, name, job.info) for name, job in cluster.ask(JOBS, "").items()]
+    return [Job(cluster, name, job.info, str(job.state)) for name, job in cluster.ask(JOBS, "").items()]

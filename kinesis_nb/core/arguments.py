@@ -83,7 +83,7 @@ def hinted(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _unknown(function: str, name: str, known: Sequence[str]) -> UnknownOption:
-    hint = closest(name, known) or f"its options are {', '.join(known)}"
+    hint = closest(name, known) or (f"its options are {', '.join(known)}" if known else "it has none")
     return UnknownOption(f"{function}() has no option {name!r}", hint=hint)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeGuard, overload
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,9 +21,8 @@ from kinesis_nb.core.arguments import hinted
 from kinesis_nb.core.interrupt import apart
 from kinesis_nb.core.limits import MOST_RETENTION
 from kinesis_nb.core.process import check_polars
-from kinesis_nb.display import SHOWN_ROWS, frame_html, frame_text, plain
+from kinesis_nb.display import SHOWN_ROWS, ShownAsText, frame_html, plain, table_text
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.notebook import has_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -266,12 +265,6 @@ def is_pandas(given: object) -> TypeGuard[pd.DataFrame]:
     return pandas is not None and isinstance(given, pandas.DataFrame)
 
 
-class _Printer(Protocol):
-    """What IPython gives to show something in."""
-
-    def text(self, text: str) -> None: ...
-
-
 @cache
 @apart
 def warm_up() -> None:
@@ -313,7 +306,7 @@ class TableLike(ABC):
         return frame_html(self.to_arrow(), repr(self))
 
 
-class Records(TableLike):
+class Records(ShownAsText, TableLike):
     """Rows in memory: what :meth:`Source.read` and a sample return.
 
     Parameters
@@ -408,14 +401,11 @@ class Records(TableLike):
     def _repr_html_(self) -> str:
         return frame_html(Records(self._rows.slice(0, SHOWN_ROWS + 1)).to_arrow(), repr(self))
 
-    def _repr_pretty_(self, printer: _Printer, _is_cycle: bool) -> None:  # noqa: FBT001 - as IPython calls it
-        """Show the first rows in IPython's terminal; a notebook has them as HTML."""
-        printer.text(repr(self))
-        if len(self) and not has_kernel():
-            first = Records(self._rows.slice(0, SHOWN_ROWS + 1)).to_arrow()
-            printer.text(f"\n{frame_text(first, _IN_A_TERMINAL)}")
+    def _rows_as_text(self) -> str:
+        first = Records(self._rows.slice(0, SHOWN_ROWS + 1)).to_arrow().select(_IN_A_TERMINAL)
+        return table_text(_IN_A_TERMINAL, (list(row.values()) for row in first.to_pylist()))
 
-    def __repr__(self) -> str:
+    def _first_line(self) -> str:
         return f"<Records: {len(self):,} rows{', ' + self.note if self.note else ''}>"
 
 

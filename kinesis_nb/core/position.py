@@ -185,14 +185,21 @@ def moment(given: StartingPosition | str | datetime | timedelta) -> StartingPosi
 
 
 def _not_a_position(value: object) -> ConfigError:
+    if isinstance(value, str) and _AGO.fullmatch(f"-{value}"):
+        return ConfigError(f"{value!r} is not a position in a stream", hint=f'did you mean "-{value}"?')
     return ConfigError(
         f"{value!r} is not a position in a stream",
         hint='use "trim_horizon", "latest", "now", a datetime, an ISO time, "-15m" (s, m, h, d) or a timedelta',
     )
 
 
-def check_end(start: StartingPosition, end: StartingPosition) -> datetime:
+def check_end(start: StartingPosition, end: StartingPosition, now: datetime | None = None) -> datetime:
     """Return the time at which a read ends, in whole milliseconds: the service rounds arrival times to those.
+
+    Parameters
+    ----------
+    now
+        The time that both were counted from; an end that equals it was given by nobody, and is not blamed.
 
     Raises
     ------
@@ -202,6 +209,11 @@ def check_end(start: StartingPosition, end: StartingPosition) -> datetime:
     if end.kind is not Kind.AT_TIMESTAMP or end.timestamp is None:
         raise ConfigError(f"a read cannot end at {end!r}", hint='use "now", a datetime or a text like "-5m"')
     if start.timestamp is not None and start.timestamp > end.timestamp:
+        if now is not None and end.timestamp == now:
+            raise ConfigError(
+                f"the start {start.timestamp.astimezone(UTC)} is in the future: it is {now.astimezone(UTC)}",
+                hint='give an earlier one; "latest" follows a stream from now on, with tail() or sync()',
+            )
         raise ConfigError(
             f"the start {start.timestamp.astimezone(UTC)} is after the end {end.timestamp.astimezone(UTC)}",
             hint="swap them, or leave end out to read up to now",

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from kinesis_nb.core.names import check_partition_key
 from kinesis_nb.core.position import StartingPosition
 from kinesis_nb.core.shards import hash_key
 from kinesis_nb.core.transport import StreamExtras, StreamSummary
-from kinesis_nb.display import plain, table_html
+from kinesis_nb.display import SHOWN_ROWS, ShownAsText, plain, table_html, table_text
 from kinesis_nb.errors import AccessDenied, KinesisError, ServiceError, StreamNotFound, closest
 from kinesis_nb.exploring.lineage import Lineage
 from kinesis_nb.reading.pace import PART_BYTES
@@ -45,7 +46,7 @@ Stream, position, limit, newest (see :func:`kinesis_nb.reading.read.read_range`)
 """
 
 
-class StreamView:
+class StreamView(ShownAsText):
     """One stream; each part is requested when first used, and only once.
 
     Examples
@@ -203,15 +204,23 @@ class StreamView:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _repr_html_(self) -> str:
+        return table_html(("name", self.name), self._about()) + table_html(self.shards.columns, self._shard_rows())
+
+    def _rows_as_text(self) -> str:
+        about = "\n".join(f"{name}: {value}" for name, value in self._about())
+        return f"{about}\n\n{table_text(self.shards.columns, self._shard_rows())}"
+
+    def _about(self) -> list[tuple[str, str]]:
         about: dict[str, object] = {
             field.name: getattr(self.summary, field.name) for field in fields(StreamSummary)[1:]
         }
         about |= {"retention": f"{self.summary.retention:,} hours", "open_shards": self.open_shards, **self.extras}
-        rows = [(name.replace("_", " "), plain(value)) for name, value in about.items() if value is not None]
-        shards = ([_in_a_cell(value) for value in row] for row in self.shards.iter_rows())
-        return table_html(("name", self.name), rows) + table_html(self.shards.columns, shards)
+        return [(name.replace("_", " "), plain(value)) for name, value in about.items() if value is not None]
 
-    def __repr__(self) -> str:
+    def _shard_rows(self) -> list[list[object]]:
+        return [[_in_a_cell(value) for value in row] for row in self.shards.iter_rows()]
+
+    def _first_line(self) -> str:
         return f"<StreamView {self.name}: {self.open_shards} open of {len(self._listing)} shards>"
 
 
@@ -222,7 +231,7 @@ def _in_a_cell(value: object) -> object:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Heat:
+class Heat(ShownAsText):
     """How a sample spreads over shards and partition keys.
 
     Attributes
@@ -243,13 +252,18 @@ class Heat:
     keys: pl.DataFrame
 
     def _repr_html_(self) -> str:
-        top = self.keys.head(10)
-        return "".join(
-            table_html(frame.columns, ([_shown(v) for v in row] for row in frame.iter_rows()), caption)
-            for frame, caption in ((self.shards, repr(self).strip("<>")), (top, f"first {len(top)} of the keys"))
-        )
+        captions = (repr(self).strip("<>"), f"first {min(len(self.keys), SHOWN_ROWS)} of the keys")
+        return "".join(table_html(*table, caption) for table, caption in zip(self._tables(), captions, strict=True))
 
-    def __repr__(self) -> str:
+    def _rows_as_text(self) -> str:
+        return "\n\n".join(table_text(*table) for table in self._tables())
+
+    def _tables(self) -> list[tuple[list[str], list[list[object]]]]:
+        """Return the columns and rows of the shards, and of the hottest keys."""
+        frames = (self.shards, self.keys.head(SHOWN_ROWS))
+        return [(frame.columns, [[_shown(v) for v in row] for row in frame.iter_rows()]) for frame in frames]
+
+    def _first_line(self) -> str:
         hot = self.shards.filter("hot")["shard_id"].to_list() + self.keys.filter("hot")["partition_key"].to_list()
         return (
             f"<Heat: {self.shards['records'].sum():,} records, {len(self.shards)} shards, {len(self.keys):,} keys, "
@@ -309,7 +323,7 @@ def _shown(value: object) -> object:
     return f"{value:.1%}" if isinstance(value, float) else value
 
 
-class Catalog(Mapping[str, StreamView]):
+class Catalog(ShownAsText, Mapping[str, StreamView]):
     """The streams of a source by name; displays as a table.
 
     Examples
@@ -373,11 +387,15 @@ class Catalog(Mapping[str, StreamView]):
         rows = ([row.get(name) for name in _CATALOG.names] for row in map(_row, self._views.values()))
         return table_html(_CATALOG.names, rows, f"{len(self)} streams in {self._region}" if self else self._nothing)
 
+    def _rows_as_text(self) -> str:
+        first = [_row(view) for view in islice(self._views.values(), SHOWN_ROWS + 1)]  # each is asked for
+        return table_text(_IN_A_TERMINAL, ([row.get(name) for name in _IN_A_TERMINAL] for row in first))
+
     @property
     def _nothing(self) -> str:
         return f"no streams in {self._region}; connect(region=...) chooses another region"
 
-    def __repr__(self) -> str:
+    def _first_line(self) -> str:
         if not self:
             return f"<Catalog: {self._nothing}>"
         names = [plain(name) for name in self._views]
@@ -409,6 +427,7 @@ _CATALOG = pa.schema(
         pa.field("queues", pa.int64()),
     ]
 )
+_IN_A_TERMINAL = ("stream", "status", "mode", "open_shards", "retention_hours", "encryption")  # what fits
 
 
 def _row(view: StreamView) -> dict[str, object]:

@@ -40,7 +40,13 @@ _PLACE = "\0place"  # a name that no column of a user has
 
 
 class Preparer:
-    """Turns the rows of one frame into entries, batch by batch."""
+    """Turns the rows of one frame into entries, batch by batch.
+
+    Attributes
+    ----------
+    column
+        The one that gives the partition keys.
+    """
 
     def __init__(self, schema: pl.Schema, options: RecordOptions, gave_up: GaveUp) -> None:
         self._options, self._gave_up = options, gave_up
@@ -49,14 +55,14 @@ class Preparer:
         wanted = options.partition_column
         if wanted is None and (self._payload.is_synced or self.beside):
             wanted = KEY
-        self._column = partition_column(schema, wanted)
-        self._marked = self._payload.source_columns(self._column)
+        self.column = partition_column(schema, wanted)
+        self._marked = self._payload.source_columns(self.column)
 
     def check_keys(self, frame: pl.LazyFrame) -> None:
         """Refuse a frame with unusable keys before anything is sent, where that is what the user wants."""
         if self._options.on_bad_key == "fail":
-            keys = frame.select(pl.col(self._column).cast(pl.String)).with_row_index(_ROW)
-            length = pl.col(self._column).str.len_chars().fill_null(0)
+            keys = frame.select(pl.col(self.column).cast(pl.String)).with_row_index(_ROW)
+            length = pl.col(self.column).str.len_chars().fill_null(0)
             with reading("the frame cannot be read", "run frame.collect() to see why"):
                 bad = keys.filter((length < 1) | (length > KEY_CHARACTERS)).select(_ROW).collect(engine="streaming")
             self._refuse_keys(bad[_ROW])
@@ -64,7 +70,7 @@ class Preparer:
     def _refuse_keys(self, rows: pl.Series) -> None:
         refuse_rows(
             rows,
-            f"no usable partition key in {self._column!r}",
+            f"no usable partition key in {self.column!r}",
             'keys have 1 to 256 characters; on_bad_key="skip" leaves such rows out, "hash" makes them a key',
         )
 
@@ -88,13 +94,13 @@ class Preparer:
         if first_row < done.end:
             wanted = pl.Series([number not in done for number in numbers], dtype=pl.Boolean)
             rows, numbers = rows.filter(wanted), numbers.filter(wanted)
-        keys = rows[self._column].cast(pl.String).alias("key")
+        keys = rows[self.column].cast(pl.String).alias("key")
         unusable = unusable_keys(keys)
         if unusable.any():
             if self._options.on_bad_key == "fail":
                 self._refuse_keys(numbers.filter(unusable))
             if self._options.on_bad_key == "skip":
-                self._gave_up(numbers.filter(unusable).to_list(), f"no usable partition key in {self._column!r}")
+                self._gave_up(numbers.filter(unusable).to_list(), f"no usable partition key in {self.column!r}")
                 rows, numbers, keys = rows.filter(~unusable), numbers.filter(~unusable), keys.filter(~unusable)
         data = self._payload.encoded(rows, numbers)
         if unusable.any() and self._options.on_bad_key == "hash":

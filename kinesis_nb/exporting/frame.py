@@ -68,6 +68,7 @@ class _Export:
 
     def run(self, rows: FrameRows, options: RecordOptions) -> None:
         preparer = Preparer(rows.schema, options, self.tally.gave_up)
+        self.tally.keyed_by(preparer.column)
         if preparer.beside:
             _warn_of_columns_beside(preparer.beside)
         if rows.whole is not None:

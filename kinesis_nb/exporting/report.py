@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 import polars as pl
 
-from kinesis_nb.display import table_html
+from kinesis_nb.display import plain, table_html
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,8 @@ class ExportReport:
         One row per row that was given up: its number in the frame, and why.
     note
         Says so when the export was interrupted.
+    partition_column
+        The column whose values are the partition keys.
     stream, settled
         The output stream, and the rows that need not be sent any more: what ``resume=`` uses.
 
@@ -68,21 +70,24 @@ class ExportReport:
     shards: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_SHARDS))
     failed: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_FAILED))
     note: str = ""
+    partition_column: str = ""
     stream: str = ""
     settled: DoneRows = field(default_factory=lambda: DoneRows())
 
     def __repr__(self) -> str:
         note = f", {self.note}" if self.note else ""
+        key = f", partition key: column {plain(repr(self.partition_column))}" if self.partition_column else ""
         return (
             f"<ExportReport: {self.rows:,} rows in {self.requests:,} requests and {self.duration:.1f} s,"
             f" {self.retries:,} retries, {self.possible_duplicates:,} possible duplicates,"
-            f" {len(self.failed):,} failed{note}>"
+            f" {len(self.failed):,} failed{key}{note}>"
         )
 
     def _repr_html_(self) -> str:
         names = ("rows", "bytes", "requests", "retries", "throttles", "possible_duplicates")
         rows: list[tuple[str, object]] = [(name.replace("_", " "), getattr(self, name)) for name in names]
         rows += [("failed", len(self.failed)), ("seconds", round(self.duration, 2))]
+        rows += [("partition key", f"column {self.partition_column!r}")] if self.partition_column else []
         about = table_html(("export", self.note or "finished"), rows)
         parts = [table_html(frame.columns, frame.head(10).rows(), caption) for caption, frame in self._details()]
         return about + "".join(parts)
@@ -204,6 +209,11 @@ class Tally:
         self._open = 0  # rows that were queued and are not done
         self._open_bytes = 0
 
+    def keyed_by(self, column: str) -> None:
+        """Record which column gives the partition keys."""
+        with self._changed:
+            self._report.partition_column = column
+
     def queued(self, rows: int, size: int) -> None:
         """Record rows that now wait to be sent."""
         with self._changed:
@@ -307,6 +317,7 @@ class Tally:
                 shards=pl.DataFrame(shards, _SHARDS, orient="row"),
                 failed=pl.DataFrame(sorted(self._failed), _FAILED, orient="row"),
                 note=note,
+                partition_column=report.partition_column,
                 stream=report.stream,
                 settled=report.settled.copy(),
             )

@@ -110,6 +110,7 @@ class StreamingExport(Running, LiveDisplay):
         self.journal, self.tally = rows.journal, Tally(outlet.stream, named=NAMED)
         self._clock, self._target, self._rows, self._rate = outlet.clock, target, rows, rate
         self._preparer = Preparer(rows.schema, options, self._gave_up)
+        self.tally.keyed_by(self._preparer.column)
         self._exporter = Exporter(outlet, target, self.tally, Delivery(), rows.journal)
         self._stopping = threading.Event()
         self._over = threading.Event()
@@ -309,7 +310,7 @@ class StreamingExport(Running, LiveDisplay):
 
     def __repr__(self) -> str:
         status = self.status()
-        error = f", {status.error}" if status.error else ""
+        error = f", {status.error.splitlines()[0]}" if status.error else ""
         waits = f", waits for {status.waits_for}" if status.waits_for else ""
         return (
             f"<StreamingExport to {self.stream}: {status.state}, {status.rows:,} rows,"

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from kinesis_nb.core.frames import TableLike
-from kinesis_nb.display import table_html
+from kinesis_nb.display import ShownAsText, table_html, table_text
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.jsontext.lenient import read_leniently
 from kinesis_nb.jsontext.shapes import WHOLE_BITS, is_double, join
@@ -76,7 +76,7 @@ class SchemaField:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Schema(TableLike):
+class Schema(ShownAsText, TableLike):
     """What a sample of JSON objects holds; a table with one row per field.
 
     Attributes
@@ -123,10 +123,15 @@ class Schema(TableLike):
         return pa.table(columns, _TABLE)
 
     def _repr_html_(self) -> str:
-        rows = ([_percent(value) for value in row.values()] for row in self.to_arrow().to_pylist())
-        return table_html(_TABLE.names, rows, repr(self).strip("<>"))
+        return table_html(_TABLE.names, self._shown_rows(), repr(self).strip("<>"))
 
-    def __repr__(self) -> str:
+    def _rows_as_text(self) -> str:
+        return table_text(_TABLE.names, self._shown_rows())
+
+    def _shown_rows(self) -> list[list[object]]:
+        return [[_percent(value) for value in row.values()] for row in self.to_arrow().to_pylist()]
+
+    def _first_line(self) -> str:
         bad = f", {self.malformed:,} malformed" if self.malformed else ""
         left = f", {len(self.left_out):,} more left out: max_fields={len(self.dtype.fields)}" if self.left_out else ""
         return f"<Schema: {len(self.fields)} fields from {self.rows:,} rows{bad}{left}>"

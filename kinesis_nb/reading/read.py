@@ -236,7 +236,8 @@ def _mask(rows: pa.RecordBatch, where: pl.Expr) -> pa.Array:
     except (Exception, pl.exceptions.PanicException) as error:  # functions of the user run in it too
         raise ConfigError(
             f"where= cannot be applied: {(str(error).splitlines() or [type(error).__name__])[0]}",
-            hint=f"it gives true or false from the columns {', '.join(SCHEMA.names)}",
+            hint=f"it gives true or false from the columns {', '.join(SCHEMA.names)};"
+            " the fields of JSON are columns after parse_json()",
         ) from error
     if mask.dtype != pl.Boolean:
         raise ConfigError(f"where= gives {mask.dtype}, not true or false", hint="compare it with something")

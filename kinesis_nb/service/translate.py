@@ -85,6 +85,8 @@ RENEWABLE = {
     "UnrecognizedClientException",
     "InvalidClientTokenId",
 }
+_OF_WEB_SERVERS = {"400", "404", "405", "415", "501"}  # a status alone, where Kinesis has a code
+_NOT_KINESIS = "is this a Kinesis? what responds is another server: look at the host and the port of endpoint_url="
 _SIGNATURE = {"InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", *RENEWABLE}
 _SKEW = timedelta(minutes=4)  # AWS takes signatures that are 5 minutes off
 _NOT_OPTED_IN = {"OptInRequired", "KMSOptInRequired", "SubscriptionRequiredException"}
@@ -175,7 +177,7 @@ def _refused(error: boto_errors.ClientError, action: str, no_stream: str) -> Kin
         case _ if code in _NOT_OPTED_IN:
             return ServiceError(said, hint="this account has not subscribed to the service; sign up in the AWS console")
         case _ if code in _FAILURES or status >= 500:  # noqa: PLR2004 - HTTP
-            return ServiceError(said, retryable=True)
+            return ServiceError(said, hint=_NOT_KINESIS if code in _OF_WEB_SERVERS else "", retryable=True)
         case _:
             return _refused_request(said, action, code, status)
 
@@ -183,7 +185,9 @@ def _refused(error: boto_errors.ClientError, action: str, no_stream: str) -> Kin
 def _refused_request(said: str, action: str, code: str, status: int) -> KinesisError:
     """Tell records that the service will never take from other refusals."""
     is_about_records = action == "PutRecords" and (code in _INVALID or status == 413)  # noqa: PLR2004 - HTTP
-    return InvalidRequest(said) if is_about_records else ServiceError(said)
+    if is_about_records:
+        return InvalidRequest(said)
+    return ServiceError(said, hint=_NOT_KINESIS if code in _OF_WEB_SERVERS else "")
 
 
 def _refused_place(said: str, action: str) -> KinesisError:

@@ -77,9 +77,8 @@ class SyncStatus:
         lag = "unknown lag" if self.lag is None else f"{self.lag.total_seconds():,.1f} s behind"
         lag += f" as of {self.as_of:%Y-%m-%d %H:%M:%S} UTC" if self.as_of else ""
         filtered = f"{self.filtered:,} rows not kept" if self.filtered else ""
-        notes = "".join(
-            f", {note}" for note in (filtered, describe_dropped(self.dropped), *self.lost, self.error) if note
-        )
+        error = self.error.partition("\n")[0]  # without its hint
+        notes = "".join(f", {note}" for note in (filtered, describe_dropped(self.dropped), *self.lost, error) if note)
         return (
             f"<SyncStatus {self.state}: {self.rows:,} rows in {self.commits:,} commits by this run,"
             f" {self.pending:,} pending, {lag}{notes}>"

@@ -9,7 +9,7 @@ import ipywidgets as W  # noqa: N812 - as in base
 
 from kinesis_nb.access.config import Proxy, SourceConfig
 from kinesis_nb.access.credentials import AwsInstance, Profile, StaticCredentials, StsRole, as_secret
-from kinesis_nb.access.saved import check_name
+from kinesis_nb.access.saved import check_name, save
 from kinesis_nb.connection import connect
 from kinesis_nb.core.arguments import hinted
 from kinesis_nb.errors import AccessDenied, ConfigError
@@ -234,8 +234,12 @@ class SourceForm(Form):
 
     def _save(self) -> None:
         source, name = self.source(), self._value("name")
-        done = f'✓ saved; kn.connect("{name}") connects it'
-        self.do("Saving …", lambda: source.save(name), lambda _: self.say(done, kind="right"))
+
+        def then(lost: list[str]) -> None:
+            asks = f" and asks for its {' and '.join(lost)}, which no keyring keeps" if lost else ""
+            self.say(f'✓ saved; kn.connect("{name}") connects it{asks}', kind="right")
+
+        self.do("Saving …", lambda: save(source.config, name), then)
 
     def __repr__(self) -> str:
         return f"<SourceForm: {self.problem or repr(self.config.region)}>"

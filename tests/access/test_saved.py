@@ -148,7 +148,11 @@ def test_a_profile_and_the_default_chain_need_no_secret(folder: Path, no_ring: N
 
 def test_without_a_keyring_the_secret_is_asked_for(no_ring: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each secret once, by name; what was typed is used."""
-    kn.connect(auth=kn.StaticCredentials("AKIATEST", SECRET)).save("orders")
+    with pytest.warns(
+        UserWarning, match=r"without its secret access key.*\nhint: kn\.connect\('orders'\) asks"
+    ) as warned:
+        kn.connect(auth=kn.StaticCredentials("AKIATEST", SECRET)).save("orders")
+    assert [warning.filename for warning in warned] == [__file__]
     asked: list[str] = []
 
     def type_in(prompt: str) -> str:
@@ -164,8 +168,11 @@ def test_without_a_keyring_the_secret_is_asked_for(no_ring: None, monkeypatch: p
 
 def test_with_nobody_to_ask_it_is_an_error(no_ring: None) -> None:
     """Without a terminal: two lines that say how, and no echo, no hanging."""
-    full().save("orders")
-    with pytest.raises(kn.ConfigError, match=r"secret access key of source 'orders' is not known here\nhint: .*auth="):
+    with pytest.warns(UserWarning, match="without its "):
+        full().save("orders")
+    with pytest.raises(
+        kn.ConfigError, match=r"secret access key of source 'orders' is not known here\nhint: no keyring .*auth="
+    ):
         kn.connect("orders")
 
 
@@ -175,7 +182,8 @@ def test_a_keyring_that_keeps_nothing_is_none(backend: KeyringBackend) -> None:
     before = keyring.get_keyring()
     keyring.set_keyring(backend)
     try:
-        full().save("orders")  # must not raise
+        with pytest.warns(UserWarning, match="without its "):
+            full().save("orders")
     finally:
         keyring.set_keyring(before)
 
@@ -183,7 +191,8 @@ def test_a_keyring_that_keeps_nothing_is_none(backend: KeyringBackend) -> None:
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package works where keyring is not installed."""
     monkeypatch.setitem(sys.modules, "keyring", None)
-    full().save("orders")
+    with pytest.warns(UserWarning, match="without its "):
+        full().save("orders")
     assert kn.sources() == ["orders"]
     assert isinstance(sys.modules["kinesis_nb.access.saved"], types.ModuleType)
 
@@ -337,7 +346,8 @@ def test_a_secret_of_another_saving_does_not_fit(
     kn.connect(auth=kn.StaticCredentials("AKIAOLD", "old")).save("orders")
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "keyring", None)
-        kn.connect(auth=kn.StaticCredentials("AKIANEW", "new")).save("orders")
+        with pytest.warns(UserWarning, match="without its secret access key"):
+            kn.connect(auth=kn.StaticCredentials("AKIANEW", "new")).save("orders")
     assert list(ring.held.values()) == ["old"]
     with pytest.raises(kn.ConfigError, match="is not known here"):
         kn.connect("orders")

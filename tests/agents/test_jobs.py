@@ -229,11 +229,13 @@ def test_an_agent_that_does_not_respond_has_no_version() -> None:
     assert _responses(found) == {"tls://h:1": "3.11.2", "tls://h:4": lacks}
 
 
-def test_no_scheduler() -> None:
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+def test_no_scheduler(scheme: str) -> None:
     """A scheduler that does not respond is an error that says how to start one; nothing of the client is left."""
     before = loops()
-    source = kn.connect(auth=KEYS, agents="tcp://127.0.0.1:9")
-    with pytest.raises(kn.AgentError, match=r"no scheduler responds at tcp://127\.0\.0\.1:9") as raised:
+    source = kn.connect(auth=KEYS, agents=f"{scheme}://127.0.0.1:9")
+    assert repr(source).endswith(f", agents at {scheme}://127.0.0.1:9>")
+    with pytest.raises(kn.AgentError, match=rf"no scheduler responds at {scheme}://127\.0\.0\.1:9") as raised:
         source.jobs()
     assert "kinesis-nb agents" in raised.value.hint
     assert loops() == before
@@ -262,6 +264,7 @@ def test_sync_through_agents(remote: kn.Source, streams: Streams, tmp_path: Path
     again: Any = remote.sync("orders", tmp_path / "table", commit_interval=0.1)
     assert again.name == sync.name
     assert len([job for job in remote.jobs() if job.is_active]) == 1
+    assert f"<Job: sync orders -> {tmp_path / 'table'}, running>" in repr(remote.jobs())
     streams.put(400)
     assert sync.wait(SECONDS)
     assert by_key(sync.scan().sort("partition_key", "shard_offset").collect()) == written_by_key(streams)
@@ -274,6 +277,7 @@ def test_sync_through_agents(remote: kn.Source, streams: Streams, tmp_path: Path
     assert "shardId-000000000003" in sync._repr_html_()
     sync.stop()
     assert sync.status().state == "stopped"
+    assert f"<Job: sync orders -> {tmp_path / 'table'}, stopped>" in repr(remote.jobs())
     assert any("asked to stop" in line for line in sync.logs())
     streams.put(100)
     more: Any = remote.sync("orders", tmp_path / "table", commit_interval=0.1)

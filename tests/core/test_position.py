@@ -56,11 +56,17 @@ def test_naive_datetime_is_local_time() -> None:
             assert StartingPosition.parse(naive, NOW).timestamp == local.astimezone(UTC)
 
 
-@pytest.mark.parametrize("value", ["yesterday", "15m", "-15", "", None, 5, "-m"])
+@pytest.mark.parametrize("value", ["yesterday", "-15", "", None, 5, "-m"])
 def test_refuses(value: Any) -> None:
     """Anything else is refused with a hint."""
     with pytest.raises(ConfigError, match="hint: use"):
         StartingPosition.parse(value, NOW)
+
+
+def test_a_time_ago_needs_its_sign() -> None:
+    """ "15m" could be anything; the hint is what was most likely meant."""
+    with pytest.raises(ConfigError, match='hint: did you mean "-15m"'):
+        StartingPosition.parse("15m", NOW)
 
 
 def test_sequence_number_must_be_digits() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
-from typing import TYPE_CHECKING
+import traceback
+import unicodedata
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
@@ -13,6 +16,7 @@ from IPython.lib.pretty import pretty
 
 import kinesis_nb as kn
 from kinesis_nb.core.frames import SCHEMA
+from kinesis_nb.display import table_text
 from kinesis_nb.emulator import Stall
 
 if TYPE_CHECKING:
@@ -27,10 +31,10 @@ def records(*data: str) -> kn.Records:
 
 
 def test_ipython_shows_the_first_rows() -> None:
-    """In a terminal, with the names of the columns; long values and what is not shown are cut."""
+    """In a terminal, with the names of the columns that have values; long values and what is not shown are cut."""
     lines = pretty(records(*(f"row {number}" for number in range(12)))).splitlines()
     assert lines[0] == "<Records: 12 rows>"
-    assert lines[1].split() == ["partition_key", "kinesis_ingestion_timestamp", "data"]
+    assert lines[1].split() == ["partition_key", "data"]
     assert [line.split()[-1] for line in lines[2:12]] == [str(number) for number in range(10)]
     assert lines[12:] == ["…"]
     assert pretty(records()) == "<Records: 0 rows>"
@@ -39,9 +43,84 @@ def test_ipython_shows_the_first_rows() -> None:
 
 def test_rows_in_a_terminal_are_harmless() -> None:
     """No escape sequence, line break or change of direction of a record reaches the terminal."""
-    shown = pretty(records("\x1b[31mred", "two\nlines", "\u202etxt.exe"))
+    of_records = records("\x1b[31mred", "two\nlines", "\u202etxt.exe")
+    shown = pretty(of_records)
+    assert str(of_records) == shown
     assert shown.isprintable() or set(shown) - set("\n") == set(filter(str.isprintable, shown))
     assert len(shown.splitlines()) == 5
+
+
+def test_what_a_terminal_shows(source: kn.Source, streams: Streams) -> None:
+    """Below the line that is their repr(), print() and IPython show rows; messages that name them have the one line."""
+    streams.create(shards=12)
+    streams.put(100)
+    view = source.explore("orders")
+    for shown, said in (
+        (source.read("orders", progress=False), ["partition_key", "kinesis_ingestion_timestamp", "data"]),
+        (view.sample(3), ["partition_key", "kinesis_ingestion_timestamp", "data"]),
+        (view.schema(), ["field", "dtype", "presence", "types"]),
+        (view.heat(), ["shard_id", "records", "bytes", "record_share", "byte_share", "hot"]),
+        (source.explore(), ["stream", "status", "mode", "open_shards", "retention_hours", "encryption"]),
+        (view, ["shard_id", "state", "hash_share", "starting_sequence_number"]),
+    ):
+        first, *lines = str(shown).splitlines()
+        assert pretty(shown) == str(shown)
+        assert first == repr(shown) == f"{shown}"
+        assert said in [line.split() for line in lines]
+        assert max(map(len, lines)) <= 100
+        assert len(lines) <= 30
+    assert "n      Int64" in str(view.schema())
+    assert str(source.explore()).count("orders") == 2
+
+
+def test_a_policy_in_a_terminal(source: kn.Source, streams: Streams) -> None:
+    """IPython shows which action is allowed on what; print() the document, to be pasted."""
+    arn = streams.create()
+    policy = source.iam_policy(write=["orders"])
+    assert pretty(policy).splitlines()[1:] == ["action              resource", f"kinesis:PutRecords  {arn}"]
+    assert json.loads(str(policy)) == policy.to_dict()
+
+
+def test_a_table_fits_a_terminal() -> None:
+    """The widest columns are cut first, wide letters count twice, numbers stand at the right."""
+    text = table_text(("a", "b", "n"), [("x" * 200, "語" * 100, 1_000), ("y", "z", 5)])
+    assert [_columns(line) for line in text.splitlines()] == [100] * 3
+    assert text.splitlines()[2].endswith(" " * 4 + "5")
+    many = table_text([f"column {n}" for n in range(40)], [list(range(40))] * 11).splitlines()
+    assert max(map(len, many)) <= 100
+    assert (len(many), many[-1]) == (12, "…")
+
+
+def _columns(line: str) -> int:
+    return sum(1 + (unicodedata.east_asian_width(char) in "WF") for char in line)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda source: source.read("ordres"),
+        lambda source: source.explore("ordres"),
+        lambda source: source.tail("ordres"),
+        lambda source: source.sync("ordres", "table"),
+        lambda source: source.export_df(pl.DataFrame({"key": ["a"]}), "results"),
+        lambda source: source.save("../orders"),
+        lambda source: source.read("orders", end="latest"),
+    ],
+)
+def test_an_error_in_a_script_is_not_buried(
+    source: kn.Source, streams: Streams, call: Callable[[kn.Source], Any]
+) -> None:
+    """A traceback shows where the user called, and hardly a line of the package."""
+    streams.create()
+    with pytest.raises(kn.KinesisError) as error:
+        call(source)
+    files = [frame.filename for frame in traceback.extract_tb(error.value.__traceback__)]
+    assert files[0] == __file__
+    assert len([file for file in files if file != __file__]) <= 2
+    assert (error.value.__cause__, error.value.__suppress_context__ or error.value.__context__) in [
+        (None, None),
+        (None, True),
+    ]
 
 
 class Terminal(io.StringIO):

@@ -145,6 +145,18 @@ def test_partition_column_encode_and_order(source: kn.Source, streams: Streams) 
     assert sorted(back["data"]) == ["x", "y"]
     assert set(back["partition_key"]) == {"p"}
     assert report.requests == 1
+    assert repr(report).endswith("partition key: column 'b'>")
+    assert "column &#x27;b&#x27;" in report._repr_html_()
+
+
+def test_the_report_says_which_column_gave_the_keys(source: kn.Source, streams: Streams) -> None:
+    """The first string column by default; the own keys of rows that are records."""
+    arn = streams.create()
+    report = source.export_df(pl.DataFrame({"n": [1], "a": ["x"], "b": ["y"]}), arn, progress=False)
+    assert report.partition_column == "a"
+    read = source.read("orders", progress=False)
+    assert read[0].partition_key == "x"
+    assert source.export_df(read, arn, progress=False).partition_column == "partition_key"
 
 
 def test_categorical_keys_are_strings(source: kn.Source, streams: Streams) -> None:

@@ -455,9 +455,9 @@ MUTANTS = [
     Mutant(
         "a terminal obeys a record",
         "display.py",
-        "    text = plain(value)\n    return text if len(text) <= _TERMINAL_CELL",
-        "    text = str(value)\n    return text if len(text) <= _TERMINAL_CELL",
-        SHOWN,
+        "*([plain(row[i]) for i in shown] for row in rows[:SHOWN_ROWS])",
+        "*([str(row[i]) for i in shown] for row in rows[:SHOWN_ROWS])",
+        tests="tests/core/test_shown.py",
     ),
 ]
 

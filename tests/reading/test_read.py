@@ -132,6 +132,26 @@ def test_end_is_fixed_at_the_call(source: kn.Source, streams: Streams) -> None:
     assert len(source.read("orders", start="now", progress=False)) == 0
 
 
+def test_an_end_in_the_future_is_now(source: kn.Source, streams: Streams) -> None:
+    """A read does not wait for it, and says so where it was called; a start there alone is blamed alone."""
+    streams.create()
+    streams.put(10)
+    with pytest.warns(UserWarning, match=r"end .* is in the future: read\(\) reads up to now, sync\(end=\)") as warned:
+        found = source.read("orders", end=datetime.now(UTC) + timedelta(hours=1), progress=False)
+    assert (len(found), [warning.filename for warning in warned]) == (10, [__file__])
+    with pytest.raises(kn.ConfigError, match=r"the start .* is in the future: it is .*\nhint: give an earlier one"):
+        source.read("orders", start=datetime.now(UTC) + timedelta(hours=1), progress=False)
+    with pytest.raises(kn.ConfigError, match=r"is after the end .*\nhint: swap them"):
+        source.read("orders", start="-1h", end="-2h", progress=False)
+
+
+def test_where_has_no_fields_of_json(source: kn.Source, streams: Streams) -> None:
+    """Whoever filters by one is told when it is a column."""
+    streams.create()
+    with pytest.raises(kn.ConfigError, match=r"\nhint: .*the fields of JSON are columns after parse_json"):
+        source.read("orders", where=pl.col("n") > 1, progress=False)
+
+
 def test_shards_key_where_and_limit(source: kn.Source, streams: Streams) -> None:
     """Each filter gives just the rows it names."""
     streams.create(shards=4)

@@ -48,6 +48,22 @@ def test_a_403_in_xml(body: bytes, error: type[kn.KinesisError], said: str) -> N
                 call()
 
 
+@pytest.mark.parametrize(("status", "body"), [(404, b"<html>nope</html>"), (404, b""), (405, b"no POST")])
+def test_a_server_that_is_no_kinesis(status: int, body: bytes) -> None:
+    """What a web server responds leads to the address that was given."""
+
+    class Web(Quiet):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(status, body)
+
+    with (
+        serving(Web) as url,
+        pytest.raises(kn.ServiceError, match=rf"{status}.*\nhint: is this a Kinesis.*endpoint_url="),
+    ):
+        kn.connect(endpoint_url=url, auth=KEYS).explore()
+
+
 def test_https_to_a_port_of_http(emulator: Emulator) -> None:
     """It is no matter of certificates."""
     source = kn.connect(endpoint_url=emulator.endpoint_url.replace("http://", "https://"), auth=KEYS)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import kinesis_nb as kn
 from kinesis_nb.core.shards import Shard
 from kinesis_nb.table.checkpoints import Checkpoint
 from kinesis_nb.table.verify import verify_table
@@ -17,7 +18,6 @@ from tests.conftest import by_key, written_by_key
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import kinesis_nb as kn
     from kinesis_nb.emulator import Emulator
     from tests.conftest import Streams
     from tests.support.places import Place
@@ -112,3 +112,11 @@ sync = source.sync("orders", {str(tmp_path / "t")!r})
     assert sync.wait(30)
     assert by_key(sync) == written_by_key(streams)
     sync.stop()
+
+
+def test_a_repr_is_one_line() -> None:
+    """What a sync failed with is in it without its hint, which is a second line."""
+    error = str(kn.Fenced("process 7 took this sync over", hint="only one sync may write a table"))
+    status = kn.SyncStatus("failed", 50, 2, 0, None, (), (), error)
+    assert repr(status).endswith("unknown lag, process 7 took this sync over>")
+    assert "hint: only one" in status.error

@@ -374,7 +374,8 @@ def test_the_studio_opens_a_saved_source(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     kn.connect(region="eu-west-1").save("plain")
     monkeypatch.setattr(keyring, "get_keyring", fail.Keyring)
-    source.save("with-keys")
+    with pytest.warns(UserWarning, match="without its secret access key"):
+        source.save("with-keys")
     monkeypatch.setattr("getpass.getpass", pytest.fail)
     studio = Studio()
     known = pages(studio)["Sources"].children[0]
