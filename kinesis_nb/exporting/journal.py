@@ -341,6 +341,7 @@ class Journal:
                     self._rewrite()
                 if self._file.is_open:
                     self._file.add({"closed": True}, durable=True)
+                    self._file.sync_copy()
             finally:
                 self._file.close()
 

@@ -225,6 +225,12 @@ class JournalFile:
             except OSError as error:
                 raise _unwritable(self.path, error) from None
 
+    def sync_copy(self) -> None:
+        """Make the copy as durable as the file: after a power cut it still tells that the file had lines it lost."""
+        if self._copied is not None:
+            with suppress(OSError):  # the file itself has all of it
+                os.fsync(self._copied.fileno())
+
     def _sync(self, file: IO[bytes]) -> None:
         os.fsync(file.fileno())
         self._synced_at = self._clock.monotonic()

@@ -501,6 +501,23 @@ def test_a_new_journal_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.
     assert book.path.read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:.*was damaged")
+@pytest.mark.parametrize("seed", range(8))
+def test_a_power_cut_after_the_end_hides_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """A journal that was closed, and then cut short by somebody, is known as damaged by its copy."""
+    (tmp_path / "root").mkdir()
+    disk = Disk(tmp_path / "root", tmp_path / "shadow", Random(seed))
+    monkeypatch.setattr(os, "fsync", disk.fsync)
+    book = Book(tmp_path / "root" / "j")
+    book.send(book.take(("s", 0), ("s", 1)))
+    book.journal.close()
+    state, *_ = book.path.read_bytes().splitlines(keepends=True)
+    book.path.write_bytes(state)
+    disk.sync(book.path)
+    disk.cut()
+    assert book.again().journal.possible_duplicates == 2
+
+
 # --- disks and locks
 
 

@@ -6,6 +6,13 @@ from tests.mutants import Mutant, Suite
 
 MUTANTS = [
     Mutant(
+        "a power cut takes what the copy of a closed journal tells",
+        "exporting/journal.py",
+        "                    self._file.sync_copy()\n",
+        "",
+        "tests/exporting/test_journal.py",
+    ),
+    Mutant(
         "rows that are queued are given again",
         "exporting/journal.py",
         "            rows = rows.filter(not_before(self.progress.high))\n",
