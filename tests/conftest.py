@@ -120,11 +120,16 @@ def streams(emulator: Emulator) -> Streams:
     return Streams(emulator)
 
 
+LONGEST = {"simulation", "agents", "test_notebooks", "test_browser"}
 SERVED = {"emulator", "server", "moto", "ministack", "place", "running"}  # fixtures that start a server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What talks to a server is slow; a test that is slow for another reason says so itself."""
+    """What talks to a server is slow; a test that is slow for another reason says so itself.
+
+    The files that take longest go first, so that processes side by side end at about the same time.
+    """
+    items.sort(key=lambda item: LONGEST.isdisjoint((item.path.parent.name, item.path.stem)))
     for item in items:
         if isinstance(item, pytest.Function) and not SERVED.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.slow)
