@@ -121,11 +121,11 @@ def streams(emulator: Emulator) -> Streams:
 
 
 LONGEST = {"simulation", "agents", "test_notebooks", "test_browser"}
-SERVED = {"emulator", "server", "moto", "ministack", "place", "running"}  # fixtures that start a server
+SERVED = {"emulator", "server", "moto", "ministack", "place", "running", "stream"}  # they start a server, or a sync
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What talks to a server is slow; a test that is slow for another reason says so itself.
+    """What talks to a server, or runs a whole sync, is slow; a test that is slow for another reason says so itself.
 
     The files that take longest go first, so that processes side by side end at about the same time.
     """

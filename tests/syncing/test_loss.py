@@ -117,6 +117,7 @@ def test_a_gap_is_recorded_in_the_table(stream: Stream) -> None:
     assert again.status().lost == ()
 
 
+@pytest.mark.slow
 def test_a_silent_stream_is_no_loss(stream: Stream) -> None:
     """A shard that had nothing for longer than the retention, while the sync looked now and then, lost nothing."""
     stream.put(1)

@@ -328,6 +328,7 @@ def test_a_claimant_that_thaws_late_but_in_time(stage: Stage) -> None:
     stage.assert_all_once()
 
 
+@pytest.mark.slow
 @given(order=st.lists(st.tuples(st.integers(0, 4), st.sampled_from("scfdt"), st.floats(0.0, 12.0)), max_size=8))
 @settings(max_examples=30, deadline=None, phases=FOUND)
 def test_any_history(tmp_path_factory: pytest.TempPathFactory, order: list[tuple[int, str, float]]) -> None:
@@ -366,6 +367,7 @@ def test_parts_do_not_fence_each_other(tmp_path: Path) -> None:
     assert first.table.turn == second.table.turn == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, phases=FOUND)
 @given(st.lists(st.integers(0, 2), max_size=16))
 def test_parts_that_come_at_once(tmp_path_factory: pytest.TempPathFactory, choices: list[int]) -> None:

@@ -486,6 +486,7 @@ def test_credentials_that_cannot_be_renewed_while_a_call_waits(
 # --- storage that is silent
 
 
+@pytest.mark.slow
 def test_a_table_that_does_not_respond_is_told(tmp_path: Path) -> None:
     """After 5 s without a response status() says "storage unavailable" and for how long, before anything has failed."""
     model, clock, _ = world()

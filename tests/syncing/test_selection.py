@@ -265,6 +265,7 @@ def chosen(tmp_path: Path) -> Chosen:
     return Chosen(tmp_path / "t")
 
 
+@pytest.mark.slow
 def test_a_shard_that_never_held_the_key_is_no_loss(chosen: Chosen) -> None:
     """The other parent of a merge, which left the stream with nothing that the sync wants."""
     chosen.selection = Selection(key="k")

@@ -87,6 +87,7 @@ def same(body: bytes) -> bool:
     return batch is not None
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(body=plain())
 def test_what_a_service_writes_is_split(body: bytes) -> None:

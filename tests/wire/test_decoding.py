@@ -95,6 +95,7 @@ def widen(decoding: Decoding, clock: Seconds, calls: int) -> None:
     assert room(decoding) == calls + 1
 
 
+@pytest.mark.slow
 def test_more_is_asked_for_when_the_service_is_far_away() -> None:
     """A decoder that waits for longer than it works gets one more call each time; one that is busy does not."""
     clock = Seconds()
@@ -116,6 +117,7 @@ def test_calls_that_nobody_had_to_wait_for_make_no_room() -> None:
     assert room(decoding) == 2
 
 
+@pytest.mark.slow
 def test_less_is_asked_for_when_answers_pile_up() -> None:
     """As many calls fewer, each time, as there are responses that wait behind the next one; but never less than two."""
     clock = Seconds()
