@@ -177,9 +177,14 @@ def _refused(error: boto_errors.ClientError, action: str, no_stream: str) -> Kin
         case _ if code in _NOT_OPTED_IN:
             return ServiceError(said, hint="this account has not subscribed to the service; sign up in the AWS console")
         case _ if code in _FAILURES or status >= 500:  # noqa: PLR2004 - HTTP
-            return ServiceError(said, hint=_NOT_KINESIS if code in _OF_WEB_SERVERS else "", retryable=True)
+            return ServiceError(said, hint=_whose(code), retryable=True)
         case _:
             return _refused_request(said, action, code, status)
+
+
+def _whose(code: str) -> str:
+    """Return a hint where the refusal cannot be one of Kinesis, which never sends these statuses without a code."""
+    return _NOT_KINESIS if code in _OF_WEB_SERVERS else ""
 
 
 def _refused_request(said: str, action: str, code: str, status: int) -> KinesisError:
@@ -187,7 +192,7 @@ def _refused_request(said: str, action: str, code: str, status: int) -> KinesisE
     is_about_records = action == "PutRecords" and (code in _INVALID or status == 413)  # noqa: PLR2004 - HTTP
     if is_about_records:
         return InvalidRequest(said)
-    return ServiceError(said, hint=_NOT_KINESIS if code in _OF_WEB_SERVERS else "")
+    return ServiceError(said, hint=_whose(code))
 
 
 def _refused_place(said: str, action: str) -> KinesisError:
