@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from kinesis_nb.syncing.upkeep import Upkeep
 
 
+UPKEEP_SECONDS = 30.0  # for a file that is being merged, when the storage is slow; it has 128 MiB at most
+
+
 class Readers:
     """Reads the shards of a stream into an intake, from when the table is owned to the end."""
 
@@ -43,9 +46,10 @@ class Readers:
             self._scheduler.stop(0)
 
     def join(self) -> None:
-        """End the shard threads, and wait for them."""
+        """End all threads, and wait for them: nothing is written any more after that."""
         if self._scheduler is not None:
             self._scheduler.stop()
+        self._upkeep.join(UPKEEP_SECONDS)
 
     @property
     def has_begun(self) -> bool:
@@ -76,7 +80,9 @@ class Readers:
     @property
     def lingering(self) -> str:
         """What keeps threads alive that were asked to end; else an empty string."""
-        return self._scheduler.lingering if self._scheduler is not None else ""
+        if self._scheduler is not None and (said := self._scheduler.lingering):
+            return said
+        return "" if self._upkeep.join(0) or self.stopped_at is None else "a round of maintenance is under way"
 
     def list_now(self) -> None:
         """List the shards of the stream now."""

@@ -18,6 +18,7 @@ from deltalake import CommitProperties, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
+from kinesis_nb.core import interrupt
 from kinesis_nb.core.transport import SystemClock
 from kinesis_nb.errors import KinesisError, TableError
 from kinesis_nb.table import deltalog
@@ -61,9 +62,15 @@ class Maintenance:
         How many versions it leaves a round that is due to another process.
     clock
         Of this machine by default.
+
+    Attributes
+    ----------
+    is_stopping
+        Ends a round that is under way where it can be left: what is merged by then is committed.
     """
 
     def __init__(self, storage: Storage, patience: int = 0, clock: Clock | None = None) -> None:
+        self.is_stopping = threading.Event()
         self._storage, self._every = storage, EVERY + patience
         self._done_at: int | None = None  # the version of the last round
         self._clock = clock or SystemClock()
@@ -90,12 +97,13 @@ class Maintenance:
             table = self._storage.open()
             number = table.version() // EVERY
             most = SMALL_FILE if number % LARGE_EVERY else LARGE_FILE
-            failed = [
-                *_attempt(lambda: self._compact(table, most)),
+            parts: list[Callable[[], None]] = [
+                lambda: self._compact(table, most),
                 # before the checkpoint, which forgets the removed files that are due
-                *_attempt(lambda: self._remove_unused(table, with_orphans=number % VACUUM_EVERY == 0)),
-                *_attempt(lambda: self._shorten_log(table)),
+                lambda: self._remove_unused(table, with_orphans=number % VACUUM_EVERY == 0),
+                lambda: self._shorten_log(table),
             ]
+            failed = [error for part in parts if not self.is_stopping.is_set() for error in _attempt(part)]
             if failed:
                 raise failed[0]
         self._done_at = table.version()
@@ -121,6 +129,8 @@ class Maintenance:
         faults: list[str] = []  # a bad file keeps no other from being merged
         try:
             for files in _bins(state.files, most):
+                if self.is_stopping.is_set():
+                    break
                 found = {name: self._storage.fault(name) for name in files}
                 faults += filter(None, found.values())
                 merged += self._merge({name: size for name, size in files.items() if not found[name]}, state)
@@ -338,15 +348,22 @@ class Upkeep:
         self._maintenance = Maintenance(storage, patience)
         self._version = version
         self._wait = POLL_SECONDS
-        self._stop = threading.Event()
+        self._stop = self._maintenance.is_stopping
+        self._over = threading.Event()
+        self._over.set()
 
     def start(self, name: str) -> None:
         """Start the thread."""
+        self._over.clear()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def stop(self) -> None:
-        """Let the thread end; a round of maintenance that has begun is finished first."""
+        """Let the thread end as soon as a round of maintenance can be left; returns at once."""
         self._stop.set()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the end of the thread, in seconds; return whether it came."""
+        return interrupt.wait(self._over, timeout)
 
     def step(self) -> float:
         """Make a round when one is due; return how many seconds to wait until the next step."""
@@ -362,5 +379,8 @@ class Upkeep:
         return self._wait
 
     def _run(self) -> None:
-        while not self._stop.wait(self._wait):
-            self.step()
+        try:
+            while not self._stop.wait(self._wait):
+                self.step()
+        finally:
+            self._over.set()

@@ -474,6 +474,18 @@ _UPKEEP = [
         "except BaseException as error:  # noqa: BLE001 - a panic is",
         "except Exception as error:  # noqa: BLE001 - a panic is",
     ),
+    (
+        "a sync stops while its table is merged",
+        "syncing/readers.py",
+        "        self._upkeep.join(UPKEEP_SECONDS)\n",
+        "",
+    ),
+    (
+        "a round that is stopped merges on",
+        "syncing/upkeep.py",
+        "                if self.is_stopping.is_set():\n                    break\n",
+        "",
+    ),
     ("a failing merge keeps the log long", "syncing/upkeep.py", "        return [error]\n", "        raise\n"),
     (
         "a column of others is lost",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -30,10 +31,13 @@ from kinesis_nb.table.schema import TABLE_SCHEMA, as_written, unwritable
 from kinesis_nb.table.storage import LOG, Storage
 from kinesis_nb.table.table import SyncTable
 from kinesis_nb.table.verify import TableCheck, verify_table
+from tests.support.local import local
 from tests.support.places import ORIGIN, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.conftest import Streams
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 OLD = time.time() - 3 * 24 * 3600
@@ -560,6 +564,65 @@ def test_no_failure_ends_the_thread(storage: Storage, error: BaseException) -> N
     assert upkeep.POLL_SECONDS < waits[0] < waits[1] <= upkeep.RETRY_SECONDS
     assert thread.step() == upkeep.POLL_SECONDS
     assert thread.retry_reason == ""
+
+
+def test_a_round_is_left_where_it_can_be(storage: Storage, table: SyncTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who stops the upkeep in the middle of a merge waits for that file and its commit, and for nothing else."""
+    begun, may_go_on = threading.Event(), threading.Event()
+    merged: list[object] = []
+    merge = Storage.merge_parquet
+
+    def slow(self: Storage, files: Any, *more: Any) -> Any:
+        begun.set()
+        assert may_go_on.wait(30)
+        merged.append(files)
+        return merge(self, files, *more)
+
+    pairs = [("EVERY", 1), ("POLL_SECONDS", 0.01), ("_bins", lambda files, _: [dict(list(files.items())[:2])] * 2)]
+    for name, value in pairs:
+        monkeypatch.setattr(upkeep, name, value)
+    monkeypatch.setattr(Storage, "merge_parquet", slow)
+    thread = Upkeep(storage, lambda: table.version)
+    thread.start("upkeep of a test")
+    assert begun.wait(30)
+    thread.stop()
+    assert not thread.join(0.1)
+    may_go_on.set()
+    assert thread.join(30)
+    assert len(merged) == 1
+    assert storage.last_log_checkpoint() == 0  # the log was not shortened any more
+    assert DeltaTable(storage.uri).to_pyarrow_table().num_rows == FILES * ROWS
+    assert len(DeltaTable(storage.uri).file_uris()) == FILES - 1
+
+
+def test_nothing_is_written_after_stop(
+    source: kn.Source, streams: Streams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder can be moved or removed as soon as stop() returned, though a round of maintenance was under way."""
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def slow(_self: Maintenance) -> None:
+        begun.set()
+        assert may_go_on.wait(30)
+
+    monkeypatch.setattr(upkeep, "EVERY", 1)
+    monkeypatch.setattr(upkeep, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(Maintenance, "run", slow)
+    streams.create()
+    streams.put(5)
+    sync = local(source.sync("orders", tmp_path / "t"))
+    assert sync.wait(30)
+    assert begun.wait(30)
+    ends = threading.Thread(target=sync.stop)
+    ends.start()
+    assert sync.join(30)
+    ends.join(0.2)
+    assert ends.is_alive()
+    assert sync.status().error == "a round of maintenance is under way"
+    may_go_on.set()
+    ends.join(30)
+    assert not ends.is_alive()
+    assert sync.status().error == ""
 
 
 def test_one_failing_part_keeps_no_other_from_being_done(
