@@ -126,6 +126,21 @@ def parse_json(
     return _close(table, parsed.rename_columns(_free_names(parsed.column_names, taken)), keep=keep)
 
 
+def fields_of(frame: pl.DataFrame, prefix: str, sample: int = 10_000) -> pl.DataFrame:
+    """Return only the fields of the JSON objects in ``data``, for a display: a row that holds none is null, unsaid.
+
+    Several objects in one record are none; what parse_json would warn of is left out.
+    """
+    _, slices = _open(frame, DATA)
+    _, parsed = _read(slices, None, (sample, MAX_FIELDS), explode=False)
+    names = _free_names([*(prefix + name for name in parsed.column_names[:-1]), ""], set(frame.columns))[:-1]
+    fields = pl.DataFrame(
+        parsed.drop_columns(parsed.column_names[-1:]).rename_columns([f"{n}" for n in range(len(names))])
+    )
+    fields.columns = names
+    return fields
+
+
 def _read(
     slices: Slices, schema: SchemaLike | None, inferring: tuple[int | None, int], *, explode: bool | None
 ) -> tuple[RowReader, pa.Table]:

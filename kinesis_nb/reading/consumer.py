@@ -78,6 +78,10 @@ class ConsumerStats:
         Which call was the last one whose response said that nothing is left; 0 for none.
     error
         Why the consumer is backing off, else an empty string.
+    is_throttled
+        Whether it is backing off because the service said that too much was asked.
+    waiting_seconds
+        How long the call under way has been waiting for its response, in seconds; 0.0 when there is none.
 
     Examples
     --------
@@ -100,6 +104,8 @@ class ConsumerStats:
     retries: int
     malformed: int
     error: str
+    is_throttled: bool
+    waiting_seconds: float
 
 
 @dataclass
@@ -116,6 +122,7 @@ class Counters:
     retries: int = 0
     malformed: int = 0
     error: str = ""
+    is_throttled: bool = False
 
 
 @dataclass
@@ -190,6 +197,7 @@ class ShardConsumer:
         self._gaps = GapWatch(plan, shard.shard_id, sink, reach)
         self._is_closed = False  # a listing has said so, or lacks the shard: its end is read once more
         self._called_at = 0.0
+        self._waits_since: float | None = None  # for a response
         self._failures = Failures()
         self._counters = Counters()
 
@@ -209,10 +217,11 @@ class ShardConsumer:
         try:
             wait = self._next()()
         except KinesisError as error:
+            self._waits_since = None
             self._failures.begin(self._plan.clock.monotonic())
             self._prepare_retry(error)
             return self._back_off(error)
-        self._failures.in_a_row, self._counters.error = 0, ""
+        self._failures.in_a_row, self._counters.error, self._counters.is_throttled = 0, "", False
         return wait
 
     def _next(self) -> Callable[[], float | None]:
@@ -248,15 +257,16 @@ class ShardConsumer:
                 self._move(ShardEvent.NOT_WANTED)
                 return None
             self._gaps.begin(self._position)
-        iterator = self._current_iterator(self._position)
         clock, counters = self._plan.clock, self._counters
+        self._waits_since = clock.monotonic()
+        iterator = self._current_iterator(self._position)
         started = clock.monotonic()
         elapsed, self._called_at = started - self._called_at, started
         counters.calls += 1
         limit = self._pace.limit(self._quota.page_bytes)
         asked_at = self._plan.kinesis.server_time().earliest
         response = self._plan.kinesis.get_records(self._plan.stream, self.shard, iterator, limit)
-        received, before = clock.monotonic(), counters.records
+        received, before, self._waits_since = clock.monotonic(), counters.records, None
         self._check_forward(response)
         self._failures.note_response()
         with closing(self._plan.parts(response, self._quota.part_bytes)) as parts:
@@ -426,7 +436,7 @@ class ShardConsumer:
             counters.throttles += 1
             self._pace.throttled(failures.last_at, failures.in_a_row)
         counters.malformed += isinstance(error, MalformedResponse)
-        counters.error = error.message
+        counters.error, counters.is_throttled = error.message, isinstance(error, Throttled)
         counters.retries += 1
         if isinstance(error, MalformedResponse) and failures.seconds >= self._plan.patience:
             raise error
@@ -436,7 +446,9 @@ class ShardConsumer:
 
     def stats(self) -> ConsumerStats:
         """Return what this consumer has done so far."""
-        return ConsumerStats(self.shard.shard_id, self.state, **vars(self._counters))
+        since = self._waits_since
+        waits = 0.0 if since is None else self._plan.clock.monotonic() - since
+        return ConsumerStats(self.shard.shard_id, self.state, **vars(self._counters), waiting_seconds=waits)
 
     def __repr__(self) -> str:
         return f"<ShardConsumer {self.shard.shard_id} {self.state}>"

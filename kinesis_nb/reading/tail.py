@@ -19,6 +19,7 @@ from kinesis_nb.display import frame_html, to_perspective
 from kinesis_nb.errors import Closed, warn
 from kinesis_nb.notebook import LiveDisplay
 from kinesis_nb.reading.scheduler import Scheduler
+from kinesis_nb.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -244,6 +245,11 @@ class Tail(Running, TableLike, LiveDisplay):
         return "paused" if self._scheduler.is_paused else "running"
 
     @property
+    def error(self) -> BaseException | None:
+        """What the tail failed with; None for one that did not fail."""
+        return self._buffer.error
+
+    @property
     def is_active(self) -> bool:
         """Whether it reads, or is paused."""
         return not self._buffer.is_closed
@@ -300,12 +306,17 @@ class Tail(Running, TableLike, LiveDisplay):
         lags = [shard.millis_behind_latest or 0 for shard in stats.shards]
         counts = {"gaps": len(stats.gaps), "rows still compressed": stats.packed}
         counted = [f"{count:,} {name}" for name, count in counts.items() if count]
-        notes = [*counted, foreign.describe_dropped(stats.dropped), stats.warning, str(self._buffer.error or "")]
+        notes = [*counted, foreign.describe_dropped(stats.dropped), stats.warning, _why(self.error)]
         trouble = "".join(f", {text}" for text in notes if text)
         return (
             f"<Tail {self.stream}: {self.state}, {len(lags)} shards, {stats.buffer.rows:,} of {stats.buffer.received:,}"
             f" rows held, {max(lags, default=0) / 1000:.1f} s behind{trouble}>"
         )
+
+
+def _why(error: BaseException | None) -> str:
+    """Return in one line what a tail failed with."""
+    return "" if error is None else one_line(getattr(error, "message", str(error)))
 
 
 class _BufferSink:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from importlib.resources import files
 
 _NOT_NEEDED = re.compile(r"^[ \t]+|^[ \t]*(?://.*|/\*\*.*\*/)\n", re.MULTILINE)
+
+
+def loader(script: str) -> str:
+    """Return what loads a script from the kernel, once for each page."""
+    return source("loader.js").replace("SCRIPT", json.dumps(hashlib.sha256(script.encode()).hexdigest()[:16]))
 
 
 def source(*names: str) -> str:

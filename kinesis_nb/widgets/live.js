@@ -87,13 +87,14 @@ function connect(model, root, { draw, reply, lost, picture }) {
   function received(message, buffers) {
     id = message.model;
     if (message.kind === "leave" && leave(message.picture)) send({ kind: "left" });
+    if (message.kind === "part") reply(message, buffers[0]);
     if (message.kind !== "frame") return;
-    message.replies.forEach(reply);
+    message.replies.forEach((one) => reply(one));
     const frame = JSON.parse(new TextDecoder().decode(buffers[0]));
     const answer = message.answer ? message.number : waiting?.answer;
     if (waiting?.frame.rows && frame.rows && !frame.everything) {  // two frames between two pictures: the rows of both
-      frame.rows = [...frame.rows, ...waiting.frame.rows];
-      frame.everything = waiting.frame.everything;
+      const rows = [...frame.rows, ...waiting.frame.rows];
+      Object.assign(frame, { ...waiting.frame, ...frame, rows, everything: waiting.frame.everything });
     }
     waiting = { frame, answer };
     drawSoon(show);

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections import deque
+from typing import TYPE_CHECKING
 
 import anywidget
 import msgspec
@@ -15,11 +16,14 @@ from IPython.display import display, update_display
 from kinesis_nb.display import TABLE_STYLE, plain
 from kinesis_nb.errors import KinesisError, forget_frames
 from kinesis_nb.text import one_line
-from kinesis_nb.widgets.assets import source
+from kinesis_nb.widgets.assets import loader, source
 from kinesis_nb.widgets.base import error_html
 from kinesis_nb.widgets.flow import Flow, Message
 from kinesis_nb.widgets.pump import PUMP
 from kinesis_nb.widgets.routing import serve_while_busy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HIDDEN_SECONDS = 1.0  # between two polls of a view that is out of sight
 SHARE_SECONDS = 0.05  # between two frames of a view, for each view in sight: at most 20 frames a second for a page
@@ -60,6 +64,14 @@ class LiveView(anywidget.AnyWidget):
     """
 
     _is_over = True  # before the first turn, and after the last
+    _script: bytes
+
+    def __init_subclass__(cls, scripts: Sequence[str] = (), styles: Sequence[str] = ()) -> None:
+        """Take the scripts and styles of a view, by the names of their files; without any it has those of its base."""
+        super().__init_subclass__()
+        if scripts:
+            text = SCRIPTS + f"const STYLES = {json.dumps(STYLES + source(*styles))};\n" + source(*scripts)
+            cls._script, cls._esm = text.encode(), loader(text)
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,6 +128,9 @@ class LiveView(anywidget.AnyWidget):
     def _ask(self, _widget: object, message: Message, _buffers: object) -> None:
         if message.get("kind") == "left":  # the picture is in the place of the view
             self.close()
+            return
+        if message.get("kind") == "script":
+            self.send({"kind": "script"}, [self._script])
             return
         self._asked.append(message)
         PUMP.wake(self)

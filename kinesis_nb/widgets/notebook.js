@@ -30,3 +30,18 @@ function outputsOf(model, id) {
   }
   return found;
 }
+
+/** Copy a text; return whether that was possible. A page that was loaded over plain http has no clipboard of its own. */
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const box = document.body.appendChild(document.createElement("textarea"));
+    box.value = text;
+    box.select();
+    const isCopied = document.execCommand("copy");
+    box.remove();
+    return isCopied;
+  }
+}

@@ -59,4 +59,4 @@ function render({ model, el }) {
   return line.close;
 }
 
-export default { render };
+export default { render, styles: STYLES };

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from kinesis_nb.display import plain
 from kinesis_nb.reading.consumer import ShardState
-from kinesis_nb.widgets.assets import source
-from kinesis_nb.widgets.live import SCRIPTS, STYLES, LiveView, Rate
-from kinesis_nb.widgets.rows import cut
+from kinesis_nb.widgets.cells import cut
+from kinesis_nb.widgets.live import LiveView, Rate
 
 if TYPE_CHECKING:
     from kinesis_nb.core.running import Running
@@ -24,11 +23,8 @@ MOST_SHARDS = 50  # shown
 LONGEST_NOTE, MOST_NOTES = 2_000, 20
 
 
-class StatusView(LiveView):
+class StatusView(LiveView, scripts=("status_view.js",)):
     """State, counts and shards of something that writes, its last error, and a button that stops it."""
-
-    _esm = SCRIPTS + source("status_view.js")
-    _css = STYLES
 
     def __init__(self, writer: Running, title: str, written: int) -> None:
         self._writer, self._title = writer, plain(title)

@@ -1,191 +1,42 @@
-// A table of rows, and the state of a tail: newest row first; only the rows in sight are in the page.
+// The grid of a tail, or of records, with what is beside it: state, filters, columns, code, downloads.
 
-const ROW = 22, ROWS_SHOWN = 14, KEPT = 1_000;  // pixels; rows
-const FIELDS = 3, PICTURE_ROWS = 20;  // the first column that is a field; rows that stay when the kernel is gone
+const PICTURE_ROWS = 20;  // rows that stay when the kernel is gone
 const TYPING = 250;  // ms after the last key before a filter is sent
-
-/** Rows in a scrolling grid of which only those in sight exist. pick(number) is called for a click or Enter. */
-function rowTable(pick) {
-  let columns = [], rows = [], widths = [], kinds = [], held = [], isHeld = false, active = -1, picked = -1, top = 0;
-  const head = make("div", { class: "knb-row knb-head", role: "row" });
-  const body = make("div", { class: "knb-body", role: "rowgroup" });
-  const empty = make("div", { class: "knb-empty" }, "no rows yet");
-  const grid = make("div", { class: "knb-grid", role: "grid", tabindex: "0", "aria-label": "newest rows first",
-    onscroll: scrolled, onkeydown: pressed, onclick: clicked }, head, body, empty);
-  const newer = make("button", { type: "button", class: "knb-button knb-newer", hidden: true, onclick: release });
-  const pool = [];
-
-  function put(frame) {
-    if (frame.everything) {
-      columns = frame.columns;
-      rows = frame.rows;
-      held = [];
-      picked = -1;
-      widths = columns.map((name) => name.length);
-      kinds = columns.map(() => undefined);
-      head.replaceChildren(...columns.map((name) => make("div", { role: "columnheader", title: name }, name)));
-      if (isHeld) release();
-    } else {
-      if (isHeld) held = [...frame.rows, ...held].slice(0, KEPT);
-      else rows = [...frame.rows, ...rows].slice(0, KEPT);
-    }
-    if (measure(frame.rows) || frame.everything) layOut();
-    draw();
-  }
-
-  /** Let the columns grow to what is in them; return whether one did. */
-  function measure(fresh) {
-    let grew = false;
-    for (const row of fresh) {
-      for (let i = 0; i < widths.length; i++) {
-        const text = row[i + 1], width = Math.min(text.length, 36);
-        if (width > widths[i]) { widths[i] = width; grew = true; }
-        if (i >= FIELDS && text && kinds[i] !== "text") {
-          const kind = isNumbers([text]) ? "number" : "text";
-          if (kind !== kinds[i]) { kinds[i] = kind; grew = true; }
-        }
-      }
-    }
-    return grew;
-  }
-
-  function layOut() {
-    const last = widths.length - 1;
-    const isFilling = (i) => i === last && kinds[i] !== "number";
-    const template = widths.map((width, i) => (isFilling(i) ? `minmax(${width + 2}ch, 1fr)` : `${width + 2}ch`)).join(" ");
-    grid.style.setProperty("--knb-columns", template);
-    align(head);
-  }
-
-  /** Put numbers to the right. */
-  function align(row) {
-    kinds.forEach((kind, i) => row.childNodes[i]?.classList.toggle("knb-amount", kind === "number"));
-  }
-
-  function draw() {
-    body.style.height = `${rows.length * ROW}px`;
-    empty.hidden = rows.length > 0;
-    newer.hidden = !isHeld || !held.length;
-    const news = held.length >= KEPT ? `${KEPT}+` : String(held.length);
-    setText(newer, `↑ ${news} newer rows`);
-    const first = Math.max(0, Math.floor(top / ROW) - 2);  // asking the grid would have it laid out in between
-    const count = Math.max(0, Math.min(rows.length - first, ROWS_SHOWN + 6));
-    while (pool.length < count) pool.push(body.appendChild(make("div", { class: "knb-row", role: "row" })));
-    pool.forEach((element, i) => fill(element, i < count ? first + i : -1));
-  }
-
-  function fill(element, place) {
-    element.hidden = place < 0;
-    if (place < 0) return;
-    const [number, ...cells] = rows[place];
-    const older = rows[place + 1];
-    const missing = older ? number - older[0] - 1 : 0;
-    element.dataset.place = place;
-    element.id = `${grid.dataset.view}-${place}`;
-    element.style.top = `${place * ROW}px`;
-    element.setAttribute("aria-rowindex", place + 1);
-    element.setAttribute("aria-selected", number === picked);
-    element.classList.toggle("knb-active", place === active);
-    element.classList.toggle("knb-gap", missing > 0);
-    element.title = missing > 0 ? `${missing.toLocaleString("en")} rows below this one came too fast to be shown` : "";
-    while (element.childNodes.length > cells.length) element.lastChild.remove();
-    while (element.childNodes.length < cells.length) element.append(make("div", { role: "gridcell" }));
-    cells.forEach((text, i) => setText(element.childNodes[i], text));
-    align(element);
-  }
-
-  function hold() {
-    isHeld = true;
-  }
-
-  /** Show the newest rows again. */
-  function release() {
-    isHeld = false;
-    rows = [...held, ...rows].slice(0, KEPT);
-    held = [];
-    active = -1;
-    grid.scrollTop = top = 0;
-    draw();
-  }
-
-  function scrolled() {
-    top = grid.scrollTop;
-    if (top > ROW && !isHeld) hold();  // what is being read must not run away
-    else if (top <= 0 && isHeld && active < 0) { release(); return; }
-    draw();
-  }
-
-  function choose(place) {
-    active = Math.max(0, Math.min(place, rows.length - 1));
-    hold();
-    const y = active * ROW, height = grid.clientHeight - head.offsetHeight;
-    if (y < grid.scrollTop) grid.scrollTop = y;
-    if (y + ROW > grid.scrollTop + height) grid.scrollTop = y + ROW - height;
-    top = grid.scrollTop;
-    draw();
-    grid.setAttribute("aria-activedescendant", `${grid.dataset.view}-${active}`);
-  }
-
-  function open(place) {
-    picked = rows[place][0];
-    choose(place);
-    pick(picked);
-  }
-
-  function pressed(event) {
-    const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: ROWS_SHOWN, PageUp: -ROWS_SHOWN };
-    if (event.key in steps && rows.length) choose(active + steps[event.key]);
-    else if (event.key === "Enter" && active >= 0) open(active);
-    else if (event.key === "Escape") { pick(null); picked = -1; release(); }
-    else return;
-    event.preventDefault();
-    event.stopPropagation();  // the notebook has keys of its own
-  }
-
-  function clicked(event) {
-    const row = event.target.closest("[data-place]");
-    if (row && !getSelection().toString()) open(Number(row.dataset.place));
-  }
-
-  grid.dataset.view = `knb-${random()}`;
-  grid.style.height = `${(ROWS_SHOWN + 1) * ROW + 4}px`;
-  const newest = (most) => ({ columns, rows: [...held, ...rows].slice(0, most).map(([_, ...cells]) => cells).reverse() });
-  return { grid, newer, put, newest, close: () => { picked = -1; release(); }, say: (text) => setText(empty, text) };
-}
-
-/** Everything about one row. */
-function detailPanel(close) {
-  const panel = make("div", { class: "knb-detail", role: "region", "aria-label": "one row", hidden: true });
-  function show({ detail }) {
-    panel.hidden = false;
-    const shut = button("✕", "close (Escape)", close);
-    shut.setAttribute("aria-label", "close");
-    if (!detail) {
-      panel.replaceChildren(shut, make("div", { class: "knb-quiet" }, "this row is not held any more"));
-      return;
-    }
-    const copy = button("copy data", "copy the data as shown", () => {
-      navigator.clipboard?.writeText(detail.text).then(() => setText(copy, "copied"));
-    });
-    const facts = make("dl", {}, ...detail.facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
-    const data = detail.tree ? make("div", { class: "knb-tree" }, treeNode(detail.tree)) : make("pre", {}, detail.text);
-    panel.replaceChildren(make("div", { class: "knb-bar" }, copy, shut), facts, data);
-  }
-  return { panel, show, hide: () => { panel.hidden = true; } };
-}
+const TROUBLE = { "not reading": "✕", throttled: "◐" };  // what is wrong with a tail that is running
 
 function badge([number, id, state, lag, throttles, error, kind]) {
   const throttled = throttles ? ` · ${throttles} throttled` : "";
-  const hint = `${id}: ${state}, ${lag} behind${throttled}${error ? `\n${error}` : ""}`;
+  const hint = `${id}: ${state}, behind: ${lag}${throttled}${error ? `\n${error}` : ""}`;
   return make("span", { class: `knb-badge knb-${kind}`, title: hint, role: "listitem" }, `${number} · ${lag}${throttled}`);
+}
+
+/** A search box that sends what is in it when nothing was typed for a moment. */
+function searchBox(placeholder, label, changed) {
+  let typing = 0;
+  const input = make("input", { type: "search", placeholder, "aria-label": label });
+  const now = () => { clearTimeout(typing); typing = 0; changed(); };
+  input.addEventListener("keydown", (event) => event.stopPropagation());
+  input.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(now, TYPING); });
+  input.addEventListener("change", now);  // left: what was typed must not be overwritten by the next frame
+  return { input, isTyping: () => typing !== 0 };
+}
+
+/** A button that opens a list below it. fill() gives what is in the list each time it is opened. */
+function menu(label, hint, fill) {
+  const list = make("div", { class: "knb-list" });
+  const box = make("details", { class: "knb-menu", ontoggle: () => { if (box.open) list.replaceChildren(...fill()); } },
+    make("summary", { class: "knb-button", title: hint }, label), list);
+  box.addEventListener("keydown", (event) => { if (event.key === "Escape") { box.open = false; event.stopPropagation(); } });
+  box.addEventListener("focusout", (event) => { if (event.relatedTarget && !box.contains(event.relatedTarget)) box.open = false; });
+  return box;
 }
 
 function render({ model, el }) {
   const send = (message) => line.send(message);
   const state = make("span", { class: "knb-state", role: "status" });
-  const counts = make("span", { class: "knb-counts" }), dropped = make("span", { class: "knb-dropped" });
+  const counts = make("span", { class: "knb-counts" }), dropped = make("span", { class: "knb-quiet" });
   const rate = make("span", { class: "knb-rate" }), spark = sparkline();
-  let isPaused = false, isLive = true, shards = "";
+  let isPaused = false, isLive = true, shards = "", fields = [], shown = [], chipCount = 0, title = "", filtered = "", code = "";
   const pause = button("Pause", "make no calls until you resume; nothing is missed", () => send({ kind: isPaused ? "resume" : "pause" }));
   const stop = button("Stop", "stop reading; the newest rows stay in the notebook", () => {
     stop.disabled = true;
@@ -194,57 +45,97 @@ function render({ model, el }) {
   const json = button("JSON columns", "show the fields of JSON objects in columns", () => {
     send({ kind: "json", json: json.getAttribute("aria-pressed") !== "true" });
   });
-  const text = make("input", { type: "search", placeholder: "text in the data", "aria-label": "show rows whose data hold this text" });
-  const key = make("input", { type: "search", placeholder: "partition key", "aria-label": "show rows whose partition key holds this text" });
-  let typing = 0;
-  function sendFilter() {
-    clearTimeout(typing);
-    send({ kind: "filter", text: text.value, key: key.value });
-  }
-  for (const input of [text, key]) {
-    input.addEventListener("keydown", (event) => event.stopPropagation());
-    input.addEventListener("input", () => {
-      clearTimeout(typing);
-      typing = setTimeout(sendFilter, TYPING);
-    });
-    input.addEventListener("change", sendFilter);  // left: what was typed must not be overwritten by the next frame
-  }
+  const sendFilter = () => send({ kind: "filter", text: text.input.value, key: key.input.value });
+  const text = searchBox("text in the data", "show rows whose data hold this text", sendFilter);
+  const key = searchBox("partition key", "show rows whose partition key holds this text", sendFilter);
+  const chips = make("div", { class: "knb-chips", role: "list", "aria-label": "filters" });
+  const columns = menu("Columns", "choose the columns", columnList);
+  const files = menu("Download", "the rows that match, as a file", () => [["csv", "CSV"], ["jsonl", "JSON Lines"], ["parquet", "Parquet"]].map(([format, label]) =>
+    button(label, "", () => { files.open = false; setText(said, "preparing the file …"); send({ kind: "file", format }); })));
+  const codes = button("Code", "the Python that gives these rows", () => send({ kind: "code" }));
+  const said = make("span", { class: "knb-quiet", role: "status" });
+  const codeBox = make("div", { class: "knb-code", hidden: true });
   const badges = make("div", { class: "knb-badges", role: "list", "aria-label": "shards" }), notes = make("div", { class: "knb-notes" });
+  const banner = make("div", { class: "knb-error", role: "alert", hidden: true });
   const error = errorLine();
-  const detail = detailPanel(() => { detail.hide(); table.close(); });
-  const table = rowTable((number) => (number === null ? detail.hide() : send({ kind: "detail", number })));
-  const buttons = make("div", { class: "knb-bar" }, pause, stop, json, text, key);
+  const drawer = drawerOf({ ask: (message) => { isCopying = Boolean(message.copy); send(message); }, step: (by) => grid.step(by), close: closeDrawer, onlyKey: (number) => send({ kind: "only_key", number }) });
+  const grid = gridOf(ask, (number) => (number === null ? drawer.hide() : send({ kind: "detail", number })));
+  let isCopying = false;
+  const assemble = assembler(got, (size, whole) => setText(said, `${Math.round((100 * size) / whole)} % of ${Math.round(whole / 1000).toLocaleString("en")} kB`));
+  const buttons = make("div", { class: "knb-bar" }, pause, stop, json, columns, text.input, key.input, codes, files, said);
   const root = make("div", { class: "knb-live knb-tail", role: "region" },
     make("div", { class: "knb-top" }, state, counts, dropped, make("div", { class: "knb-side" }, spark.picture, rate)),
-    buttons, badges, notes, make("div", { class: "knb-frame" }, table.grid, table.newer), detail.panel, error.line);
+    banner, buttons, chips, badges, notes, codeBox,
+    make("div", { class: "knb-split" }, make("div", { class: "knb-frame" }, grid.grid, grid.newer), drawer.panel), error.line);
   el.append(root);
 
-  let title = "";
+  function closeDrawer() {
+    drawer.hide();
+    grid.close();
+  }
+
+  function ask(message) {
+    if (message.kind === "chip") send({ kind: "chips", kept: [...Array(chipCount).keys()], new: message.chip });
+    else send(message);
+  }
+
+  /** The columns to choose: a search box, all and none, a box for each. */
+  function columnList() {
+    const boxes = fields.map(([id, name]) => {
+      const box = make("input", { type: "checkbox", checked: shown.includes(id), onchange: chosen });
+      const pin = button(grid.isPinned(id) ? "unpin" : "pin", "keep this column at the left", () => { grid.pin(id); setText(pin, grid.isPinned(id) ? "unpin" : "pin"); });
+      return { id, name, box, row: make("div", { class: "knb-choice" }, make("label", {}, box, ` ${name}`), pin) };
+    });
+    const search = make("input", { type: "search", placeholder: "search", "aria-label": "search a column" });
+    search.addEventListener("keydown", (event) => event.stopPropagation());
+    search.addEventListener("input", () => boxes.forEach(({ name, row }) => row.toggleAttribute("hidden", !name.toLowerCase().includes(search.value.toLowerCase()))));
+    function chosen() {
+      send({ kind: "columns", columns: boxes.filter(({ box }) => box.checked).map(({ id }) => id) });
+    }
+    const all = (isOn) => () => { boxes.forEach(({ box, row }) => { if (!row.hidden) box.checked = isOn; }); chosen(); };
+    return [search, button("all", "show all of these", all(true)), button("none", "show none of these", all(false)), ...boxes.map(({ row }) => row)];
+  }
+
+  function drawSetting(frame) {
+    fields = frame.fields;
+    shown = frame.columns.map(([id]) => id);
+    chipCount = frame.chips.length;
+    const hiding = fields.length - shown.length + frame.beyond;
+    setText(columns.firstChild, hiding ? `Columns: ${shown.length} of ${fields.length + frame.beyond}` : "Columns");
+    json.setAttribute("aria-pressed", frame.json);
+    chips.hidden = !chipCount;
+    chips.replaceChildren(...frame.chips.map((what, i) => make("span", { role: "listitem", class: "knb-chip" }, what,
+      (() => { const off = button("✕", `remove the filter: ${what}`, () => send({ kind: "chips", kept: [...Array(chipCount).keys()].filter((one) => one !== i) })); off.setAttribute("aria-label", `remove the filter: ${what}`); return off; })())));
+    [[text, frame.filter[0]], [key, frame.filter[1]]].forEach(([{ input, isTyping }, value]) => {
+      if (!isTyping() && document.activeElement !== input && input.value !== value) input.value = value;
+    });
+    filtered = [...frame.filter.filter(Boolean), ...frame.chips].join(" · ");
+    grid.say(filtered ? "no row matches" : "no rows yet");
+  }
 
   function draw(frame) {
     error.show(frame.error);
     buttons.inert = false;
     if (!frame.now) return;
     title = frame.now.title;
-    setText(counts, frame.matching ? `${frame.now.counts} · ${frame.matching} match` : frame.now.counts);
-    json.setAttribute("aria-pressed", frame.json);
-    [[text, frame.filter[0]], [key, frame.filter[1]]].forEach(([input, value]) => {
-      if (document.activeElement !== input && input.value !== value) input.value = value;
-    });
-    table.say(frame.filter.some(Boolean) ? "no row matches" : "no rows yet");
-    if (frame.everything || frame.rows.length) table.put(frame);
+    setText(counts, [frame.now.counts, frame.matching && `${frame.matching} match`].filter(Boolean).join(" · "));
+    if (frame.columns) drawSetting(frame);
     isLive = Boolean(frame.now.state);
     [state, pause, stop, spark.picture, rate, badges].forEach((element) => element.toggleAttribute("hidden", !isLive));
     root.setAttribute("aria-label", isLive ? `tail of ${frame.now.title}` : frame.now.title);
+    grid.put(frame);
     if (isLive) drawTail(frame.now);
   }
 
   function drawTail(now) {
     isPaused = now.state === "paused";
-    const isOver = !["running", "paused"].includes(now.state);
-    state.dataset.state = now.state;
-    setText(state, `${SIGNS[now.state] ?? "●"} ${now.state} · ${now.title}`);
-    setText(dropped, now.dropped ? `${now.dropped} dropped: no room` : "");
+    const isOver = !["running", "paused"].includes(now.state), what = now.trouble || now.state;
+    state.dataset.state = now.trouble === "not reading" ? "failed" : now.trouble || now.state;
+    setText(state, `${TROUBLE[now.trouble] ?? SIGNS[now.state] ?? "●"} ${what} · ${now.title}`);
+    banner.hidden = !now.banner;
+    setText(banner, now.banner);
+    setText(dropped, now.dropped ? `${now.dropped} older ones made room` : "");
+    dropped.title = now.dropped ? "the tail holds the newest rows; max_rows and max_bytes of tail() say how many" : "";
     setText(rate, `${now.rate} rows/s`);
     spark.draw(now.rates, now.rate);
     setText(pause, isPaused ? "Resume" : "Pause");
@@ -259,6 +150,41 @@ function render({ model, el }) {
     setText(notes, now.notes.join("\n"));
   }
 
+  function reply(one, buffer) {
+    if (one.kind === "part") assemble(one, buffer);
+    else if (one.kind === "page") grid.page(one);
+    else if (one.kind === "code") showCode(one.code);
+    else drawer.show(one);
+  }
+
+  function showCode(given) {
+    code = given;
+    codeBox.hidden = false;
+    const shut = button("✕", "close", () => { codeBox.hidden = true; });
+    shut.setAttribute("aria-label", "close the code");
+    const copy = button("Copy", "copy the code", async () => setText(copy, (await copyText(code)) ? "Copied" : "Select it and copy"));
+    const insert = button("Insert as a cell below", "", () => setText(insert, insertBelow(model, root, code) ? "Inserted" : "Not possible here"));
+    codeBox.replaceChildren(make("div", { class: "knb-bar" }, copy, insert, shut), make("pre", {}, code));
+  }
+
+  /** Copy or save what the kernel sent. */
+  async function got(blob, name, number) {
+    setText(said, "");
+    if (number === null || !isCopying) {
+      saveAs(blob, name);
+      (number === null ? (what) => setText(said, what) : drawer.say)(`saved ${name}`);
+      return;
+    }
+    let exact;
+    try {
+      exact = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(await blob.arrayBuffer());
+    } catch {
+      drawer.say("these bytes are no text; save them as a file");
+      return;
+    }
+    drawer.say((await copyText(exact)) ? `copied ${blob.size.toLocaleString("en")} bytes` : "this page may not copy; save the data as a file");
+  }
+
   function lost() {
     state.hidden = false;
     showLost(state, title);
@@ -267,11 +193,12 @@ function render({ model, el }) {
   }
 
   function picture() {
-    return { caption: `${title}: the kernel has ended · the newest rows`, ...table.newest(PICTURE_ROWS) };
+    const parts = [`${title}: the kernel has ended`, "the newest rows", filtered && `that match: ${filtered}`];
+    return { caption: parts.filter(Boolean).join(" · "), ...grid.newest(PICTURE_ROWS) };
   }
 
-  const line = connect(model, root, { draw, reply: detail.show, lost, picture });
-  return line.close;
+  const line = connect(model, root, { draw, reply, lost, picture });
+  return () => { grid.end(); line.close(); };
 }
 
-export default { render };
+export default { render, styles: STYLES };

@@ -9,18 +9,20 @@ from kinesis_nb.display import plain
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.reading.consumer import ConsumerStats, ShardState
 from kinesis_nb.reading.tail import Tail
+from kinesis_nb.widgets.cells import cut, short
 from kinesis_nb.widgets.live import Rate
-from kinesis_nb.widgets.rows import Waiting, cut, short
-from kinesis_nb.widgets.rows_view import FRAME_ROWS, RowsView
+from kinesis_nb.widgets.rows import Waiting
+from kinesis_nb.widgets.rows_view import RowsView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import pyarrow as pa
 
     from kinesis_nb.widgets.flow import Message
 
 FRAME_SECONDS = 0.2
+SILENT_SECONDS = 2.5  # without a response after which a shard is not healthy; one that is has it within a second
 SLOW_MILLIS = 10_000  # behind the tip
 MOST_SHARDS = 24  # shown; those that are behind most
 LONGEST_NOTE = 2_000
@@ -51,6 +53,8 @@ class TailView(RowsView):
     >>> tail.stop()
     """
 
+    _variable = "tail"
+
     @hinted
     def __init__(self, tail: Tail, *, text: str = "", key: str = "", json: bool = False) -> None:
         if not isinstance(tail, Tail):
@@ -80,18 +84,22 @@ class TailView(RowsView):
     def _take(self) -> None:
         batches, skipped = self._waiting.take()
         wanted = [self._filter(rows) for rows in batches] if self._filter else batches
-        self._window.add(wanted, 0 if self._filter else skipped, FRAME_ROWS)
+        self._held.add(wanted, 0 if self._filter else skipped)
 
     def _moment(self) -> Message:
         stats = self.tail.stats()
-        buffer = stats.buffer
+        buffer, state = stats.buffer, self.tail.state
+        going = [shard for shard in stats.shards if shard.state is not ShardState.ENDED]
+        trouble, banner = _trouble(going) if state == "running" else ("", "")
         return {
             "title": plain(self.tail.stream),
-            "state": self.tail.state,
+            "state": state,
+            "trouble": trouble,
+            "banner": banner,
             "counts": f"{buffer.received:,} rows · {buffer.rows:,} held",
             "dropped": f"{total:,}" if (total := sum(buffer.dropped.values())) else "",
             **self._rate.counted(buffer.received),
-            **_badges(stats.shards),
+            **_badges(going),
             "notes": [cut(str(note), LONGEST_NOTE) for note in (*stats.gaps[-3:], stats.warning) if note],
         }
 
@@ -114,21 +122,42 @@ class TailView(RowsView):
     def _release(self) -> None:
         self.tail.unwatch(self._waiting)
         self._take()
+        self._error = self.tail.error or self._error
 
     def _caption(self) -> str:
-        return repr(self.tail)
+        buffer = self.tail.stats().buffer
+        return f"tail of {self.tail.stream}: {self.tail.state}, {buffer.rows:,} of {buffer.received:,} rows held"
 
     def __repr__(self) -> str:
         return f"<TailView of {repr(self.tail).strip('<>')}>"
 
 
-def _badges(stats: Iterable[ConsumerStats]) -> Message:
+def _is_stuck(shard: ConsumerStats) -> bool:
+    return bool(shard.error) or shard.waiting_seconds >= SILENT_SECONDS
+
+
+def _trouble(going: Sequence[ConsumerStats]) -> tuple[str, str]:
+    """Return in a word why rows do not come, and in two lines what happened and what to do; empty when they do."""
+    if not (stuck := [shard for shard in going if _is_stuck(shard)]):
+        return "", ""
+    which = f"{len(stuck)} of {len(going)} shards" if len(going) > 1 else "the shard"
+    if all(shard.is_throttled for shard in stuck):
+        said = f"{which}: throttled, because all readers of a shard share 5 calls and 2 MB a second"
+        return "throttled", f"{said}\nhint: nothing is lost; fewer readers, or more shards, make it faster"
+    cause = next(filter(None, (shard.error for shard in stuck)), "")
+    if not cause:
+        cause = f"no response for {max(shard.waiting_seconds for shard in stuck):,.0f} s"
+    hint = "nothing is lost: reading goes on when the service responds; source.check() finds what is wrong"
+    word = "not reading" if len(stuck) == len(going) else ""
+    return word, f"{which} cannot be read: {cut(cause, LONGEST_NOTE)}\nhint: {hint}"
+
+
+def _badges(going: Sequence[ConsumerStats]) -> Message:
     """Return the shards that are behind most, by their ids, and how many more there are."""
-    behind = sorted(stats, key=lambda shard: -(shard.millis_behind_latest or 0))
-    shards = [shard for shard in behind if shard.state is not ShardState.ENDED]
+    behind = sorted(going, key=lambda shard: (not _is_stuck(shard), -(shard.millis_behind_latest or 0)))
     return {
-        "shards": [_badge(shard) for shard in sorted(shards[:MOST_SHARDS], key=lambda shard: shard.shard_id)],
-        "more_shards": max(0, len(shards) - MOST_SHARDS),
+        "shards": [_badge(shard) for shard in sorted(behind[:MOST_SHARDS], key=lambda shard: shard.shard_id)],
+        "more_shards": max(0, len(going) - MOST_SHARDS),
     }
 
 
@@ -136,5 +165,7 @@ def _badge(shard: ConsumerStats) -> list[object]:
     """Return of a shard: number, id, state, seconds behind, throttles, error, and how it is to be marked."""
     behind = shard.millis_behind_latest
     lag = "…" if behind is None else f"{behind / 1000:,.1f} s"
-    kind = "bad" if shard.error else "slow" if (behind or 0) > SLOW_MILLIS else "good"
+    if _is_stuck(shard):  # how far it is behind is not known any more
+        lag = "retrying" if shard.error else f"no response for {shard.waiting_seconds:,.0f} s"
+    kind = "bad" if _is_stuck(shard) else "slow" if (behind or 0) > SLOW_MILLIS else "good"
     return [short(shard.shard_id), cut(shard.shard_id), shard.state.value, lag, shard.throttles, cut(shard.error), kind]

@@ -6,6 +6,6 @@ const FOLDER = "kinesis_nb/widgets"; // below the root of the project, where the
 /** Run scripts of the widgets as one, and return what they declare under these names. */
 export function load(files, names) {
   const text = files.map((name) => readFileSync(`${FOLDER}/${name}`, "utf-8")).join("\n");
-  const script = `const TABLE_STYLE = "";\n${text.replace("export default", "const exported =")}\nreturn { ${names.join(", ")} };`;
+  const script = `const TABLE_STYLE = "", STYLES = "", SCRIPT = "";\n${text.replace("export default", "const exported =")}\nreturn { ${names.join(", ")} };`;
   return new Function(script)();
 }

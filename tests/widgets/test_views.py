@@ -19,7 +19,7 @@ import nbformat
 import pyarrow as pa
 import pytest
 from comm.base_comm import BaseComm
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nbclient import NotebookClient
 
@@ -27,8 +27,9 @@ import kinesis_nb as kn
 from kinesis_nb import widgets
 from kinesis_nb.core.frames import SCHEMA
 from kinesis_nb.widgets import Explorer, TailView
+from kinesis_nb.widgets.cells import Columns, tree
 from kinesis_nb.widgets.flow import Flow
-from kinesis_nb.widgets.rows import WAITING_BYTES, WAITING_ROWS, Columns, NewestRows, Waiting, tree
+from kinesis_nb.widgets.rows import WAITING_BYTES, WAITING_ROWS, HeldRows, Waiting
 from kinesis_nb.widgets.status_view import ExportView, SyncView
 from tests.conftest import by_key
 from tests.support.local import local
@@ -110,8 +111,8 @@ def _hold(tail: kn.Tail, rows: int) -> None:
         assert tail.stats().buffer.received >= rows or come.wait(10)
 
 
-def _batch(first: int, count: int, data: str = '{"n": %d}') -> pa.RecordBatch:
-    row = {"kinesis_ingestion_timestamp": 0, "shard_id": "shardId-000000000001", "sequence_number": "1"}
+def _batch(first: int, count: int, data: str = '{"n": %d}', arrived: int = 0) -> pa.RecordBatch:
+    row = {"kinesis_ingestion_timestamp": arrived, "shard_id": "shardId-000000000001", "sequence_number": "1"}
     rows = [{**row, "partition_key": f"k{i}", "data": data.replace("%d", str(i))} for i in range(first, first + count)]
     return pa.RecordBatch.from_pylist(rows, SCHEMA)
 
@@ -160,23 +161,39 @@ def test_what_waits_is_bounded() -> None:
     assert sum(rows.nbytes for rows in waiting.take()[0]) <= WAITING_BYTES
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.lists(st.integers(0, 9), max_size=4), st.integers(0, 5), st.integers(1, 12)), max_size=8))
-def test_a_window_holds_the_newest_rows_of_every_look(looks: list[tuple[list[int], int, int]]) -> None:
-    """Rows keep the number of their place in all that came; of each look the newest are there, and nothing else."""
-    window, expected, number = NewestRows(), [], 0
-    for sizes, skipped, most in looks:
+@given(
+    st.lists(
+        st.tuples(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), max_size=4), st.integers(0, 5)), max_size=8
+    )
+)
+def test_rows_are_held_by_their_arrival(polls: list[tuple[list[tuple[int, int]], int]]) -> None:
+    """Rows keep the number of their place in all that came; whoever asks gets them by arrival, then by number."""
+    held, expected, number = HeldRows(), [], 0
+    for batches, skipped in polls:
         number += skipped
-        firsts = [number + sum(sizes[:i]) for i in range(len(sizes))]
-        came = [place for first, size in zip(firsts, sizes, strict=True) for place in range(first, first + size)]
-        window.add([_batch(first, size) for first, size in zip(firsts, sizes, strict=True)], skipped, most)
-        expected += came[-most:]
-        number += sum(sizes)
-    shown = window.newest(10_000)
-    assert [place for place, _ in shown] == expected[::-1]
+        firsts = [number + sum(size for size, _ in batches[:i]) for i in range(len(batches))]
+        made = [_batch(first, size, arrived=when) for first, (size, when) in zip(firsts, batches, strict=True)]
+        held.add(made, skipped)
+        expected += [
+            (when, first + i) for first, (size, when) in zip(firsts, batches, strict=True) for i in range(size)
+        ]
+        number += sum(size for size, _ in batches)
+    shown = held.newest(10_000)
+    assert [place for place, _ in shown] == [place for _, place in sorted(expected, reverse=True)]
     assert all(record.partition_key == f"k{place}" for place, record in shown)
-    assert all(window.find(place).partition_key == f"k{place}" for place in expected)  # type: ignore[union-attr]
-    assert window.rows == number
+    assert all(held.find(place).partition_key == f"k{place}" for _, place in expected)  # type: ignore[union-attr]
+    assert (held.came, len(held)) == (number, len(expected))
+    assert held.to_arrow()["partition_key"].to_pylist() == [f"k{place}" for place, _ in reversed(shown)]
+
+
+def test_held_rows_are_bounded() -> None:
+    """By rows and by bytes; what was let go of is not found."""
+    held = HeldRows(100, 2**30)
+    held.add(_batch(first, 30) for first in range(0, 300, 30))
+    assert (len(held), held.came, held.find(0)) == (90, 300, None)
+    held = HeldRows(10**6, 100_000)
+    held.add(_batch(first, 1, "x" * 30_000) for first in range(10))
+    assert len(held) == 3
 
 
 def test_a_message_is_small_whatever_is_in_the_stream(source: kn.Source, streams: Streams) -> None:
@@ -190,7 +207,7 @@ def test_a_message_is_small_whatever_is_in_the_stream(source: kn.Source, streams
         view = TailView(tail, json=True)
         view.refresh()
         assert page_of(view).sizes[-1] < 300_000
-        assert len(page_of(view).frames[-1]["columns"]) == 3 + 16
+        assert len(page_of(view).frames[-1]["columns"]) == 3 + 40 + 1
         page_of(view).say("detail", number=19)
         view.refresh()
         assert len(json.dumps(page_of(view).heads[-1])) < 1_000_000
@@ -205,10 +222,11 @@ def test_a_view_shows_the_newest_rows_first(tail: kn.Tail, streams: Streams) -> 
     page = page_of(view)
     page.say("hello")
     first = page.wait_for(lambda frame, _: frame["everything"] and len(frame["rows"]) == 50)
-    assert first["columns"] == ["arrived (UTC)", "key", "shard", "data"]
-    assert [row[0] for row in first["rows"]] == list(range(49, -1, -1))
-    held = tail.to_arrow().to_pylist()
-    assert [row[4] for row in first["rows"]] == [row["data"] for row in reversed(held)]
+    assert [title for _, title in first["columns"]] == ["arrived (UTC)", "key", "shard", "data"]
+    held = sorted(tail.to_arrow().to_pylist(), key=lambda row: row["kinesis_ingestion_timestamp"])
+    assert {row[5] for row in first["rows"]} == {row["data"] for row in held}
+    arrivals = [row[1] for row in first["rows"]]
+    assert arrivals == sorted(arrivals, reverse=True)
     streams.put(5)
     page.wait_for(lambda frame, _: frame["rows"] and frame["rows"][0][0] == 54)
     numbers = [row[0] for frame in page.frames if not frame["everything"] for row in reversed(frame["rows"])]
@@ -270,15 +288,15 @@ def test_a_filter_finds_what_is_old(tail: kn.Tail, streams: Streams) -> None:
     page = page_of(view)
     page.say("filter", text="needle", key="")
     view.refresh()
-    assert [row[4] for row in page.frames[-1]["rows"]] == ["a NEEDLE"]
+    assert [row[5] for row in page.frames[-1]["rows"]] == ["a NEEDLE"]
     assert page.frames[-1]["matching"] == "1"
     streams.call("PutRecord", StreamName="orders", PartitionKey="Bob", Data=b"needle 2")
     _hold(tail, 3_053)
     view.refresh()
-    assert page.frames[-1]["rows"][0][4] == "needle 2"
+    assert page.frames[-1]["rows"][0][5] == "needle 2"
     page.say("filter", text="", key="ADA")
     view.refresh()
-    assert {row[4] for row in page.frames[-1]["rows"]} == {"a NEEDLE", "hay"}
+    assert {row[5] for row in page.frames[-1]["rows"]} == {"a NEEDLE", "hay"}
 
 
 def test_rare_rows_are_not_lost_in_a_flood(tail: kn.Tail, streams: Streams) -> None:
@@ -288,7 +306,7 @@ def test_rare_rows_are_not_lost_in_a_flood(tail: kn.Tail, streams: Streams) -> N
     streams.put(5_000)
     _hold(tail, 5_051)
     view.refresh()
-    assert [row[4] for row in page_of(view).frames[-1]["rows"]] == ["needle"]
+    assert [row[5] for row in page_of(view).frames[-1]["rows"]] == ["needle"]
 
 
 def test_json_columns_show_what_was_written() -> None:
@@ -298,27 +316,32 @@ def test_json_columns_show_what_was_written() -> None:
         "no json",
         '{"id": null, "name": "\\u0041da", "price": 1e400}',
     ]
-    window = NewestRows()
-    window.add([pa.concat_batches([_batch(0, 1, text) for text in rows])], 0, 10)
+    window = HeldRows()
+    window.add([pa.concat_batches([_batch(0, 1, text) for text in rows])])
     columns = Columns(json=True)
+    columns.cells(window.newest(10), datetime.now(UTC))
     cells = columns.cells(window.newest(10), datetime.now(UTC))
-    assert columns.names[3:] == ["id", "price", "tags", "name", "data"]
-    assert [row[4:] for row in reversed(cells)] == [
-        ["12345678901234567890123", "1.10", '["a", {"b": 1}]', "", ""],
+    assert columns.shown[3:] == [".id", ".price", ".tags", ".name", "data"]
+    assert [row[5:] for row in reversed(cells)] == [
+        ["12345678901234567890123", "1.10", '["a", {"b": 1}]', "", rows[0]],
         ["", "", "", "", "no json"],
-        ["null", "1e400", "", "Ada", ""],
+        ["null", "1e400", "", "Ada", rows[2]],
     ]
+
+
+def _fields(frame: dict[str, Any]) -> list[str]:
+    return [title for column, title in frame.get("columns", ()) if column.startswith(".")]
 
 
 def test_columns_appear_when_a_field_does(tail: kn.Tail, streams: Streams) -> None:
     """A frame with a new field brings all rows again, so that every row has every column."""
     view = TailView(tail, json=True)
     page_of(view).say("hello")
-    page_of(view).wait_for(lambda frame, _: frame["columns"][3:] == ["n"])
+    page_of(view).wait_for(lambda frame, _: _fields(frame) == ["n"])
     streams.call("PutRecord", StreamName="orders", PartitionKey="k", Data=b'{"n": 1, "new": 2}')
-    frame = page_of(view).wait_for(lambda frame, _: frame["columns"][3:] == ["n", "new"])
+    frame = page_of(view).wait_for(lambda frame, _: _fields(frame) == ["n", "new"])
     assert frame["everything"]
-    assert {len(row) for row in frame["rows"]} == {6}
+    assert {len(row) for row in frame["rows"]} == {2 + 6}
 
 
 def test_a_row_in_detail_is_whole(tail: kn.Tail, streams: Streams) -> None:
@@ -339,7 +362,7 @@ def test_a_row_in_detail_is_whole(tail: kn.Tail, streams: Streams) -> None:
     assert ["partition key", "k"] in detail["facts"]
     page_of(view).say("detail", number=10_000)
     view.refresh()
-    assert page_of(view).heads[-1]["replies"][-1] == {"detail": None, "number": 10_000}
+    assert page_of(view).heads[-1]["replies"][-1] == {"kind": "detail", "detail": None, "number": 10_000}
 
 
 @pytest.mark.parametrize(

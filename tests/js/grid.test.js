@@ -1,0 +1,108 @@
+// The grid: only the cells in sight are in the page, rows by their arrival, pages of rows that stand still.
+import { load } from "./load.js";
+
+const FILES = ["notebook.js", "live.js", "grid.js", "drawer.js", "tail_view.js"];
+const { gridOf, profileOf, badge, assembler } = load(FILES, ["gridOf", "profileOf", "badge", "assembler"]);
+const COLUMNS = [["arrived", "arrived (UTC)"], ["key", "key"], ["shard", "shard"], ["data", "data"]];
+const row = (number, arrived = number) => [number, arrived, `00:00:0${number % 10}`, "key", "0", `data ${number}`];
+const frame = (numbers, more = {}) => ({
+  everything: false, standing: false, first: 0, newer: 0, rows: numbers.map((one) => row(one)), total: numbers.length, now: { state: "running" }, ...more,
+});
+const first = (numbers, more = {}) => frame(numbers, { everything: true, columns: COLUMNS, order: ["", true], ...more });
+const down = (from, count) => Array.from({ length: count }, (_, i) => from - i);
+
+function made(pick = () => {}) {
+  const asked = [], grid = gridOf((message) => asked.push(message), pick);
+  Object.defineProperty(grid.grid, "clientWidth", { value: 1_000 });
+  return { ...grid, asked, lines: () => [...grid.grid.querySelectorAll(".knb-body .knb-row")].filter((one) => !one.hidden) };
+}
+
+test("a thousand rows are a few elements", () => {
+  const grid = made();
+  grid.put(first(down(5_000, 1_000)));
+  expect(grid.lines().length).toBeLessThan(25);
+  expect(grid.lines()[0].textContent).toContain("data 5000");
+});
+
+test("rows of another shard that arrived earlier go below, whenever they come", () => {
+  const grid = made();
+  grid.put(first([9, 7, 5]));
+  grid.put(frame([8, 6]));
+  expect(grid.newest(9).rows.map((cells) => cells[3])).toEqual(["data 9", "data 8", "data 7", "data 6", "data 5"]);
+});
+
+test("of one moment the last number is on top", () => {
+  const grid = made();
+  grid.put(first([], { rows: [row(2, 7), row(4, 7), row(3, 7)] }));
+  expect(grid.newest(9).rows.map((cells) => cells[3])).toEqual(["data 4", "data 3", "data 2"]);
+});
+
+test("a hundred columns are those in sight", () => {
+  const grid = made(), columns = Array.from({ length: 100 }, (_, i) => [`.${i}`, `field ${i}`]);
+  grid.put(first([], { columns, rows: [[1, 1, ...columns.map((_, i) => `value number ${i}`)]] }));
+  expect(grid.grid.querySelectorAll("[role=columnheader]").length).toBeLessThan(20);
+  expect(grid.grid.getAttribute("aria-colcount")).toBe("100");
+});
+
+test("a click picks the row by its number, and asks the kernel to let the rows stand still", () => {
+  const pick = vi.fn(), grid = made(pick);
+  grid.put(first([3, 2, 1]));
+  grid.lines()[1].dispatchEvent(new Event("click", { bubbles: true }));
+  expect(pick).toHaveBeenCalledExactlyOnceWith(2);
+  expect(grid.asked).toEqual([{ kind: "hold", number: 2 }]);
+  grid.put(first([4, 3, 2, 1], { standing: true, newer: 2 }));
+  expect([grid.newer.hidden, grid.newer.textContent]).toEqual([false, "↑ 2 newer rows"]);
+  grid.newer.click();
+  expect(grid.asked.at(-1)).toEqual({ kind: "release" });
+});
+
+test("rows that are not there yet are asked for by their places, once", () => {
+  const grid = made();
+  grid.put(first(down(1_000, 10), { standing: true, total: 1_000, now: { state: "" } }));
+  expect(grid.asked).toEqual([{ kind: "page", first: 10, last: 110 }]);
+  expect(grid.lines()[12].textContent).toContain("…");
+  grid.page({ first: 10, rows: down(990, 100).map((one) => row(one)) });
+  expect(grid.lines()[12].textContent).toContain("data 988");
+  expect(grid.asked.length).toBe(1);
+});
+
+test("the head of a column sorts: largest first, smallest first, by arrival", () => {
+  const grid = made(), head = () => grid.grid.querySelectorAll(".knb-sort")[1];
+  grid.put(first([1]));
+  head().click();
+  grid.put(first([1], { order: ["key", true] }));
+  expect(head().textContent).toBe("key ↓");
+  head().click();
+  grid.put(first([1], { order: ["key", false] }));
+  head().click();
+  expect(grid.asked).toEqual([{ kind: "sort", column: "key", descending: true }, { kind: "sort", column: "key", descending: false }, { kind: "release" }]);
+});
+
+test("a click on a bar asks for its range: whole numbers belong to it, an upper edge only at the end", () => {
+  const chosen = [], choose = (chip) => chosen.push(chip);
+  const click = (about, i) => profileOf(".0", about, choose).querySelectorAll(".knb-hist")[i].dispatchEvent(new Event("click"));
+  click({ type: "integer", filled: 9, rows: 9, low: 1, high: 11, bars: [4, 5] }, 0);
+  click({ type: "number", filled: 9, rows: 9, low: 0, high: 1, bars: [4, 5] }, 0);
+  click({ type: "number", filled: 9, rows: 9, low: 0, high: 1, bars: [4, 5] }, 1);
+  expect(chosen).toEqual([
+    { column: ".0", low: 1, high: 5, closed: true },
+    { column: ".0", low: 0, high: 0.5, closed: false },
+    { column: ".0", low: 0.5, high: 1, closed: true },
+  ]);
+});
+
+test("what comes in parts is put together, byte by byte", async () => {
+  const got = vi.fn(), progress = vi.fn(), take = assembler(got, progress);
+  take({ name: "a", number: 3, size: 5, last: false }, new Uint8Array([1, 2, 3]));
+  take({ name: "a", number: 3, size: 5, last: true }, new Uint8Array([4, 5]));
+  expect(progress).toHaveBeenCalledExactlyOnceWith(3, 5);
+  const [blob, name, number] = got.mock.calls[0];
+  expect([[...new Uint8Array(await blob.arrayBuffer())], name, number]).toEqual([[1, 2, 3, 4, 5], "a", 3]);
+});
+
+test("the badge of a shard is text, with its error in the hint", () => {
+  const one = badge(["0", "shardId-000000000000", "reading", "1.5 s", 3, "<b>denied</b>", "bad"]);
+  expect(one.textContent).toBe("0 · 1.5 s · 3 throttled");
+  expect(one.title).toContain("<b>denied</b>");
+  expect(one.children.length).toBe(0);
+});
