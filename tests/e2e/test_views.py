@@ -27,13 +27,13 @@ PICTURES = Path(__file__).parents[2] / ".build" / "screenshots"
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # playwright's event loop
 
 # A model that keeps what the view says, and is fed by the test.
-_RENDER = """async ([code, css, messages]) => {
-    const view_tags = "div|span|button|input|dl|dt|dd|pre|details|summary|svg|polyline";
+_RENDER = """async ([code, messages]) => {
+    const view_tags = "div|span|button|input|label|i|dl|dt|dd|pre|details|summary|svg|polyline";
     const OURS = RegExp(`^(${view_tags}|style|table|caption|thead|tbody|tr|th|td)$`, "i");
-    const style = document.createElement("style");
-    style.textContent = css;
-    document.head.append(style);
     const view = (await import("data:text/javascript;base64," + code)).default;
+    const style = document.createElement("style");
+    style.textContent = view.styles;
+    document.head.append(style);
     const el = document.body.appendChild(document.createElement("div"));
     const said = [];
     let receive, disconnect, left;
@@ -83,9 +83,9 @@ _RENDER = """async ([code, css, messages]) => {
 def _play(page: Page, view: TailView) -> tuple[str | None, str, list[dict[str, object]]]:
     """Show in the page what a view has sent to its front end."""
     page.set_content("<!doctype html><body></body>")
-    script = base64.b64encode(TailView._esm.encode()).decode()
+    script = base64.b64encode(TailView._script).decode()
     messages = list(zip(page_of(view).heads, page_of(view).frames, strict=True))
-    bad, text, said = page.evaluate(_RENDER, [script, TailView._css, json.loads(json.dumps(messages))])
+    bad, text, said = page.evaluate(_RENDER, [script, json.loads(json.dumps(messages))])
     return bad, text, said
 
 
@@ -159,13 +159,13 @@ def test_a_tail_in_jupyterlab(tmp_path: Path) -> None:
         orders.scroll_into_view_if_needed()
         page.screenshot(path=PICTURES / "tail-dark.png")
         clicks.get_by_text("Stop").click()
-        page.locator("div.knb caption", has_text="Tail clicks: stopped").wait_for()
+        page.locator("div.knb caption", has_text="tail of clicks: stopped").wait_for()
         (tmp_path / "go-on").touch()
         page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
         page.screenshot(path=PICTURES / "tail-stopped.png")
         page.reload()
         page.locator(".knb-tail .knb-body .knb-row").first.wait_for(timeout=60_000)  # the kernel's tail goes on
-        page.locator("div.knb caption", has_text="Tail clicks: stopped").wait_for()
+        page.locator("div.knb caption", has_text="tail of clicks: stopped").wait_for()
         assert (problems, outside) == ([], [])
     saved = nbformat.read(tmp_path / "tail.ipynb", as_version=4)
     stopped = saved.cells[1].outputs[0].data

@@ -27,7 +27,7 @@ from kinesis_nb.widgets.rows_view import RecordsView
 from tests.widgets.test_views import FrontEnd, page_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
@@ -52,7 +52,7 @@ def records(texts: Sequence[str], shards: int = 1, **columns: object) -> Records
         | columns
         for i, text in enumerate(texts)
     ]
-    return Records(pa.Table.from_pylist(sorted(rows, key=lambda row: row["shard_id"]), SCHEMA))
+    return Records(pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["shard_id"])), SCHEMA))
 
 
 def view_of(given: Records, *, json: bool = False) -> tuple[RecordsView, FrontEnd]:
@@ -204,7 +204,9 @@ def test_a_file_holds_the_rows(form: str) -> None:
     texts = ['{"n": 1, "deep": {"a": [1, 2]}, "tags": ["x"]}', '{"n": 2}', "none"]
     frame = frame_of(records(texts).to_arrow(), with_fields=True)
     name, data = file_of(frame, form)
-    read = {"csv": pl.read_csv, "jsonl": pl.read_ndjson, "parquet": pl.read_parquet}[form](io.BytesIO(data))
+    readers: dict[str, Callable[[io.BytesIO], pl.DataFrame]]
+    readers = {"csv": pl.read_csv, "jsonl": pl.read_ndjson, "parquet": pl.read_parquet}
+    read = readers[form](io.BytesIO(data))
     assert name == f"records.{form}"
     assert read["n"].to_list() == [1, 2, None]
     assert read["data"].to_list()[:2] == texts[:2]
