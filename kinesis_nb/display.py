@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 import unicodedata
 from abc import ABC, abstractmethod
 from datetime import datetime
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 SHOWN_ROWS = 10
 _LONGEST = 120
 _TERMINAL_CELL = 60  # characters of a cell in a terminal
-_TERMINAL_LINE = 100
+_TERMINAL_LINE = 100  # where there is no terminal
 _NARROWEST = 8  # characters of a cell; with less of each, columns are left out
 _QUANTITY = re.compile(r"-?[\d,]+(\.\d+)?( ?%| m?s)")
 TABLE_STYLE = (
@@ -100,7 +101,7 @@ def frame_html(table: pa.Table, caption: str, most: int = SHOWN_ROWS, *, newest:
 
 
 def table_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table as lines of text for a terminal: 100 characters wide at most, of the first 10 rows.
+    """Return a table as lines of text for a terminal, as wide as that is at most, of the first 10 rows.
 
     Long values are cut; where even that does not help, the last columns are left out. So is a column without any value.
     """
@@ -108,16 +109,18 @@ def table_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     shown = [i for i in range(len(columns)) if any(row[i] not in (None, "") for row in rows)]
     look = {i: is_numeric([row[i] for row in rows]) for i in shown}
     texts = [[columns[i] for i in shown], *([plain(row[i]) for i in shown] for row in rows[:SHOWN_ROWS])]
-    widths = _fitting([min(_TERMINAL_CELL, max(map(_width, cells))) for cells in zip(*texts, strict=True)])
+    line = shutil.get_terminal_size((_TERMINAL_LINE, 0)).columns
+    longest = max(_TERMINAL_CELL, line * 6 // 10)
+    widths = _fitting([min(longest, max(map(_width, cells))) for cells in zip(*texts, strict=True)], line)
     places = list(enumerate(zip(shown, widths, strict=False)))  # the last columns may have no room
     cells = [[_padded(line[n], width, at_right=look[i]) for n, (i, width) in places] for line in texts]
     more = ["…"] if len(rows) > SHOWN_ROWS else []
     return "\n".join([*("  ".join(line).rstrip() for line in cells if rows), *more])
 
 
-def _fitting(widths: list[int]) -> list[int]:
+def _fitting(widths: list[int], line: int) -> list[int]:
     """Return the widths of the columns that a line of a terminal has room for: the widest ones are cut first."""
-    while widths and sum(widths) + 2 * (len(widths) - 1) > _TERMINAL_LINE:
+    while widths and sum(widths) + 2 * (len(widths) - 1) > line:
         widest = max(widths)
         if widest > _NARROWEST:
             widths[widths.index(widest)] -= 1

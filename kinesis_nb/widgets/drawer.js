@@ -38,7 +38,7 @@ function drawerOf({ ask, step, close, onlyKey }) {
       return tab;
     }));
     const list = make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
-    const data = form === "tree" ? make("div", { class: "knb-tree", role: "tabpanel" }, treeNode(shown.tree)) : make("pre", { role: "tabpanel" }, shown[form] ?? "");
+    const data = form === "tree" ? make("div", { class: "knb-tree", role: "tabpanel" }, treeNode(shown.tree)) : make("pre", { role: "tabpanel" }, ...isolated(shown[form] ?? ""));
     panel.replaceChildren(make("div", { class: "knb-bar" }, newer, older, copy, save, only, result, shut), list, tabs, data);
   }
 

@@ -206,7 +206,7 @@ function gridOf(ask, pick) {
       cell.setAttribute("aria-colindex", one.index + 1);
       const title = one.id === "arrived" && row ? new Date(row[1] / 1000).toLocaleString() : "";  // local time
       if (cell.title !== title) cell.title = title;
-      setText(cell, row ? row[one.index + 2] : "…");
+      setCell(cell, row ? row[one.index + 2] : "…");
     });
   }
 

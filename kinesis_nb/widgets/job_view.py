@@ -11,7 +11,7 @@ from kinesis_nb.display import plain, table_html
 from kinesis_nb.errors import KinesisError
 from kinesis_nb.reading.consumer import ConsumerStats, ShardState
 from kinesis_nb.syncing.status import SyncStatus
-from kinesis_nb.widgets.live import Rate
+from kinesis_nb.widgets.rate import Rate
 from kinesis_nb.widgets.status_view import StatusView, Table, seconds
 
 if TYPE_CHECKING:

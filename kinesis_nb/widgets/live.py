@@ -31,29 +31,6 @@ SCRIPTS = f"const TABLE_STYLE = {json.dumps(TABLE_STYLE)};\n" + source("notebook
 STYLES = source("live.css")
 
 
-class Rate:
-    """How much came in each of the last 60 seconds."""
-
-    def __init__(self, total: int) -> None:
-        self.now = 0.0
-        self._seconds: deque[float] = deque([0.0] * 60, 60)
-        self._counted = time.monotonic(), total
-
-    def count(self, total: int) -> None:
-        """Record the total so far."""
-        now = time.monotonic()
-        then, before = self._counted
-        if now - then >= 1:
-            self.now = (total - before) / (now - then)
-            self._seconds.extend([self.now] * min(int(now - then), 60))
-            self._counted = now, total
-
-    def counted(self, total: int) -> Message:
-        """Record the total so far; return the rate as a view shows it: now, and of the last minute, oldest first."""
-        self.count(total)
-        return {"rate": f"{self.now:,.0f}", "rates": [round(rate) for rate in self._seconds]}
-
-
 class LiveView(anywidget.AnyWidget):
     """Shows something that changes by itself.
 

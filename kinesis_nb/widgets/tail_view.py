@@ -10,7 +10,7 @@ from kinesis_nb.errors import ConfigError
 from kinesis_nb.reading.consumer import ConsumerStats, ShardState
 from kinesis_nb.reading.tail import Tail
 from kinesis_nb.widgets.cells import cut, short
-from kinesis_nb.widgets.live import Rate
+from kinesis_nb.widgets.rate import Rate
 from kinesis_nb.widgets.rows import Waiting
 from kinesis_nb.widgets.rows_view import RowsView
 
@@ -99,6 +99,7 @@ class TailView(RowsView):
             "counts": f"{buffer.received:,} rows · {buffer.rows:,} held",
             "dropped": f"{total:,}" if (total := sum(buffer.dropped.values())) else "",
             **self._rate.counted(buffer.received),
+            **({"rate": "0"} if state == "paused" else {}),
             **_badges(going),
             "notes": [cut(str(note), LONGEST_NOTE) for note in (*stats.gaps[-3:], stats.warning) if note],
         }

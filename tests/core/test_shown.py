@@ -81,13 +81,19 @@ def test_a_policy_in_a_terminal(source: kn.Source, streams: Streams) -> None:
     assert json.loads(str(policy)) == policy.to_dict()
 
 
-def test_a_table_fits_a_terminal() -> None:
-    """The widest columns are cut first, wide letters count twice, numbers stand at the right."""
+@pytest.mark.parametrize("columns", [None, 60, 100, 180])
+def test_a_table_fits_a_terminal(columns: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As wide as it is: the widest columns are cut first, wide letters count twice, numbers stand at the right."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr("sys.__stdout__", None)  # no terminal, whoever runs the tests
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+    line = columns or 100
     text = table_text(("a", "b", "n"), [("x" * 200, "語" * 100, 1_000), ("y", "z", 5)])
-    assert [_columns(line) for line in text.splitlines()] == [100] * 3
+    assert [_columns(line) for line in text.splitlines()] == [line] * 3
     assert text.splitlines()[2].endswith(" " * 4 + "5")
     many = table_text([f"column {n}" for n in range(40)], [list(range(40))] * 11).splitlines()
-    assert max(map(len, many)) <= 100
+    assert line - 12 <= max(map(len, many)) <= line
     assert (len(many), many[-1]) == (12, "…")
 
 

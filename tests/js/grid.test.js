@@ -2,7 +2,7 @@
 import { load } from "./load.js";
 
 const FILES = ["notebook.js", "live.js", "grid.js", "drawer.js", "tail_view.js"];
-const { gridOf, profileOf, badge, assembler } = load(FILES, ["gridOf", "profileOf", "badge", "assembler"]);
+const { gridOf, profileOf, badge, assembler, isolated } = load(FILES, ["gridOf", "profileOf", "badge", "assembler", "isolated"]);
 const COLUMNS = [["arrived", "arrived (UTC)"], ["key", "key"], ["shard", "shard"], ["data", "data"]];
 const row = (number, arrived = number) => [number, arrived, `00:00:0${number % 10}`, "key", "0", `data ${number}`];
 const frame = (numbers, more = {}) => ({
@@ -98,6 +98,14 @@ test("what comes in parts is put together, byte by byte", async () => {
   expect(progress).toHaveBeenCalledExactlyOnceWith(3, 5);
   const [blob, name, number] = got.mock.calls[0];
   expect([[...new Uint8Array(await blob.arrayBuffer())], name, number]).toEqual([[1, 2, 3, 4, 5], "a", 3]);
+});
+
+test("strings from right to left keep their places in the text around them", () => {
+  const text = '{"\u05d0": "\u05d1 \\" x", "n": 1}';
+  const nodes = isolated(text);
+  expect(nodes.map((node) => node.textContent ?? node).join("")).toBe(text);
+  expect(nodes.filter((node) => node.tagName === "BDI").map((node) => node.textContent)).toEqual(['"\u05d0"', '"\u05d1 \\" x"', '"n"']);
+  expect(isolated('{"a": 1}')).toEqual(['{"a": 1}']);
 });
 
 test("the badge of a shard is text, with its error in the hint", () => {
