@@ -64,6 +64,8 @@ class ConsumerStats:
 
     Attributes
     ----------
+    hash_range
+        The first and last 128-bit hash key that the shard takes, both included.
     millis_behind_latest
         As the last response said; None before the first.
     records, calls, throttles, retries
@@ -93,6 +95,7 @@ class ConsumerStats:
     """
 
     shard_id: str
+    hash_range: tuple[int, int]
     state: ShardState
     millis_behind_latest: int | None
     records: int
@@ -448,7 +451,10 @@ class ShardConsumer:
         """Return what this consumer has done so far."""
         since = self._waits_since
         waits = 0.0 if since is None else self._plan.clock.monotonic() - since
-        return ConsumerStats(self.shard.shard_id, self.state, **vars(self._counters), waiting_seconds=waits)
+        shard = self.shard
+        return ConsumerStats(
+            shard.shard_id, shard.hash_range, self.state, **vars(self._counters), waiting_seconds=waits
+        )
 
     def __repr__(self) -> str:
         return f"<ShardConsumer {self.shard.shard_id} {self.state}>"

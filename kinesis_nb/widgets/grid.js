@@ -2,7 +2,7 @@
 // kernel has them in an order and gives them page by page.
 
 const ROW = 22, HEAD = 66, ROWS_SHOWN = 14, LIVE = 300, PAGE = 100;  // pixels; rows
-const NARROWEST = 6, WIDEST = 36, HEAD_WIDEST = 14, CELL = 7.25;  // characters; pixels of one
+const NARROWEST = 6, WIDEST = 36, HEAD_WIDEST = 18, CELL = 7.25;  // characters; pixels of one
 const MOST_PIXELS = 15_000_000;  // what browsers take for the height of an element
 
 /** What is in a column: bars to click, or the most frequent texts. choose(condition) is called for a click. */

@@ -21,6 +21,7 @@ from kinesis_nb.widgets.profile import profile
 from kinesis_nb.widgets.rows import HeldRows, concat_numbered
 from kinesis_nb.widgets.snapshot import Order, Snapshot
 from kinesis_nb.widgets.snapshot_code import code_of
+from kinesis_nb.widgets.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +40,7 @@ LONGEST_TOP = 60  # characters of a frequent value
 QUIET_SECONDS = 60.0  # between two polls of rows that do not change
 
 
-class RowsView(LiveView, scripts=("grid.js", "drawer.js", "tail_view.js"), styles=("grid.css",)):
+class RowsView(LiveView, scripts=("grid.js", "drawer.js", "timeline.js", "tail_view.js"), styles=("grid.css",)):
     """Rows in a grid, last arrival first: filters, columns for the fields of JSON, sorting, all of a row on a click."""
 
     _variable = "records"  # what the code calls the rows
@@ -171,12 +172,6 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "tail_view.js"), style
 
     def _do(self, message: Message) -> None:
         match message.get("kind"):
-            case "filter":
-                self.filter(str(message.get("text", "")), str(message.get("key", "")))
-            case "chips":
-                self._set_chips(message)
-            case "only_key":
-                self._only_key_of(int(message.get("number", -1)))
             case "json":
                 self._columns = Columns(json=bool(message.get("json")))
                 self._scan()
@@ -189,6 +184,22 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "tail_view.js"), style
                 self._stand_still(int(message.get("number", -1)))
             case "release":
                 self._go_on()
+            case _:
+                self._narrow(message)
+
+    def _narrow(self, message: Message) -> None:
+        """Change which rows are shown."""
+        match message.get("kind"):
+            case "filter":
+                self.filter(str(message.get("text", "")), str(message.get("key", "")))
+            case "chips":
+                self._set_chips(message)
+            case "window":
+                self._set_chips({"kept": range(len(self._filter.chips)), "new": {"column": "arrived", **message}})
+            case "shard":
+                self._only_shard(str(message.get("shard")))
+            case "only_key":
+                self._only_key_of(int(message.get("number", -1)))
             case _:
                 self._give(message)
 
@@ -231,6 +242,12 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "tail_view.js"), style
         if (record := self._held.find(number)) is not None and record.partition_key is not None:
             self._filter = self._filter.narrowed(Chip("key", record.partition_key))
             self._scan()
+
+    def _only_shard(self, shard_id: str) -> None:
+        others = [chip for chip in self._filter.chips if chip.column != "shard"]
+        is_there = Chip("shard", shard_id) in self._filter.chips  # a second click takes it away
+        self._filter = replace(self._filter, chips=(*others, *([] if is_there else [Chip("shard", shard_id)])))
+        self._scan()
 
     def _sort(self, column: object, *, descending: bool) -> None:
         self._order = Order(self._columns.column(column), descending)
@@ -320,7 +337,12 @@ class RecordsView(RowsView):
         self._stand_still()
 
     def _moment(self) -> Message:
-        return {"title": "records", "state": "", "counts": f"{len(self._records):,} rows"}
+        moment: Message = {"title": "records", "state": "", "counts": f"{len(self._records):,} rows"}
+        if self._snapshot is not None and self._is_new:
+            timeline = Timeline(None)
+            timeline.add(self._snapshot.rows.to_batches())
+            moment["timeline"] = timeline.bars()
+        return moment
 
     def _interval(self) -> float:
         return QUIET_SECONDS

@@ -4,12 +4,6 @@ const PICTURE_ROWS = 20;  // rows that stay when the kernel is gone
 const TYPING = 250;  // ms after the last key before a filter is sent
 const TROUBLE = { "not reading": "✕", throttled: "◐" };  // what is wrong with a tail that is running
 
-function badge([number, id, state, lag, throttles, error, kind]) {
-  const throttled = throttles ? ` · ${throttles} throttled` : "";
-  const hint = `${id}: ${state}, behind: ${lag}${throttled}${error ? `\n${error}` : ""}`;
-  return make("span", { class: `knb-badge knb-${kind}`, title: hint, role: "listitem" }, `${number} · ${lag}${throttled}`);
-}
-
 /** A search box that sends what is in it when nothing was typed for a moment. */
 function searchBox(placeholder, label, changed) {
   let typing = 0;
@@ -36,7 +30,7 @@ function render({ model, el }) {
   const state = make("span", { class: "knb-state", role: "status" });
   const counts = make("span", { class: "knb-counts" }), dropped = make("span", { class: "knb-quiet" });
   const rate = make("span", { class: "knb-rate" }), spark = sparkline();
-  let isPaused = false, isLive = true, shards = "", fields = [], shown = [], chipCount = 0, title = "", filtered = "", code = "";
+  let isPaused = false, isLive = true, fields = [], shown = [], chipCount = 0, title = "", filtered = "", code = "";
   const pause = button("Pause", "make no calls until you resume; nothing is missed", () => send({ kind: isPaused ? "resume" : "pause" }));
   const stop = button("Stop", "stop reading; the newest rows stay in the notebook", () => {
     stop.disabled = true;
@@ -55,7 +49,8 @@ function render({ model, el }) {
   const codes = button("Code", "the Python that gives these rows", () => send({ kind: "code" }));
   const said = make("span", { class: "knb-quiet", role: "status" });
   const codeBox = make("div", { class: "knb-code", hidden: true });
-  const badges = make("div", { class: "knb-badges", role: "list", "aria-label": "shards" }), notes = make("div", { class: "knb-notes" });
+  const shardsLine = shardLine((shard) => send({ kind: "shard", shard })), badges = shardsLine.root, notes = make("div", { class: "knb-notes" });
+  const time = timeBar((low, high) => send({ kind: "window", low, high }));
   const banner = make("div", { class: "knb-error", role: "alert", hidden: true });
   const error = errorLine();
   const drawer = drawerOf({ ask: (message) => { isCopying = Boolean(message.copy); send(message); }, step: (by) => grid.step(by), close: closeDrawer, onlyKey: (number) => send({ kind: "only_key", number }) });
@@ -65,7 +60,7 @@ function render({ model, el }) {
   const buttons = make("div", { class: "knb-bar" }, pause, stop, json, columns, text.input, key.input, codes, files, said);
   const root = make("div", { class: "knb-live knb-tail", role: "region" },
     make("div", { class: "knb-top" }, state, counts, dropped, make("div", { class: "knb-side" }, spark.picture, rate)),
-    banner, buttons, chips, badges, notes, codeBox,
+    banner, buttons, chips, badges, time.root, notes, codeBox,
     make("div", { class: "knb-split" }, make("div", { class: "knb-frame" }, grid.grid, grid.newer), drawer.panel), error.line);
   el.append(root);
 
@@ -124,6 +119,7 @@ function render({ model, el }) {
     [state, pause, stop, spark.picture, rate, badges].forEach((element) => element.toggleAttribute("hidden", !isLive));
     root.setAttribute("aria-label", isLive ? `tail of ${frame.now.title}` : frame.now.title);
     grid.put(frame);
+    if (frame.now.timeline) time.draw(frame.now.timeline);
     if (isLive) drawTail(frame.now);
   }
 
@@ -141,12 +137,7 @@ function render({ model, el }) {
     setText(pause, isPaused ? "Resume" : "Pause");
     pause.disabled = isOver;
     stop.disabled ||= isOver;
-    const signs = JSON.stringify([now.shards, now.more_shards]);
-    if (signs !== shards) {
-      shards = signs;
-      const more = now.more_shards ? [make("span", { class: "knb-quiet" }, `and ${now.more_shards} more shards`)] : [];
-      badges.replaceChildren(...now.shards.map(badge), ...more);
-    }
+    if (now.shards) shardsLine.draw(now.shards);
     setText(notes, now.notes.join("\n"));
   }
 

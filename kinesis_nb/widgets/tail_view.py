@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.core.arguments import hinted
@@ -9,10 +10,12 @@ from kinesis_nb.display import plain
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.reading.consumer import ConsumerStats, ShardState
 from kinesis_nb.reading.tail import Tail
-from kinesis_nb.widgets.cells import cut, short
+from kinesis_nb.widgets.cells import cut
 from kinesis_nb.widgets.rate import Rate
 from kinesis_nb.widgets.rows import Waiting
 from kinesis_nb.widgets.rows_view import RowsView
+from kinesis_nb.widgets.shard_map import is_stuck, shard_map
+from kinesis_nb.widgets.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,9 +25,7 @@ if TYPE_CHECKING:
     from kinesis_nb.widgets.flow import Message
 
 FRAME_SECONDS = 0.2
-SILENT_SECONDS = 2.5  # without a response after which a shard is not healthy; one that is has it within a second
-SLOW_MILLIS = 10_000  # behind the tip
-MOST_SHARDS = 24  # shown; those that are behind most
+MAP_SECONDS = 1.0  # between two pictures of the shards and of the last minutes
 LONGEST_NOTE = 2_000
 
 
@@ -61,7 +62,8 @@ class TailView(RowsView):
             raise ConfigError(f"TailView shows a Tail, not {type(tail).__name__}", hint="source.tail(...) makes one")
         self.tail = tail
         self._waiting = Waiting()
-        self._rate = Rate(tail.stats().buffer.received)
+        self._rate, self._timeline = Rate(tail.stats().buffer.received), Timeline()
+        self._pictured = float("-inf")
         super().__init__(text=text, key=key, json=json)
 
     def to_perspective(self) -> Any:
@@ -81,10 +83,16 @@ class TailView(RowsView):
         self._waiting = Waiting()
         return [rows for _, rows in self.tail.watch(self._waiting)]
 
+    def _scan(self) -> None:
+        super()._scan()
+        self._timeline = Timeline()
+        self._timeline.add(self._held.everything()[1].to_batches())
+
     def _take(self) -> None:
         batches, skipped = self._waiting.take()
         wanted = [self._filter(rows) for rows in batches] if self._filter else batches
         self._held.add(wanted, 0 if self._filter else skipped)
+        self._timeline.add(wanted)
 
     def _moment(self) -> Message:
         stats = self.tail.stats()
@@ -100,9 +108,17 @@ class TailView(RowsView):
             "dropped": f"{total:,}" if (total := sum(buffer.dropped.values())) else "",
             **self._rate.counted(buffer.received),
             **({"rate": "0"} if state == "paused" else {}),
-            **_badges(going),
+            **self._second(going),
             "notes": [cut(str(note), LONGEST_NOTE) for note in (*stats.gaps[-3:], stats.warning) if note],
         }
+
+    def _second(self, going: Sequence[ConsumerStats]) -> Message:
+        """Return the shards and the last minutes, once a second."""
+        now = time.monotonic()
+        if now - self._pictured < MAP_SECONDS and not self._is_new:
+            return {}
+        self._pictured = now
+        return {"shards": shard_map(going, self._filter.key), "timeline": self._timeline.bars(time.time())}
 
     # --- buttons ---
 
@@ -133,13 +149,9 @@ class TailView(RowsView):
         return f"<TailView of {repr(self.tail).strip('<>')}>"
 
 
-def _is_stuck(shard: ConsumerStats) -> bool:
-    return bool(shard.error) or shard.waiting_seconds >= SILENT_SECONDS
-
-
 def _trouble(going: Sequence[ConsumerStats]) -> tuple[str, str]:
     """Return in a word why rows do not come, and in two lines what happened and what to do; empty when they do."""
-    if not (stuck := [shard for shard in going if _is_stuck(shard)]):
+    if not (stuck := [shard for shard in going if is_stuck(shard)]):
         return "", ""
     which = f"{len(stuck)} of {len(going)} shards" if len(going) > 1 else "the shard"
     if all(shard.is_throttled for shard in stuck):
@@ -151,22 +163,3 @@ def _trouble(going: Sequence[ConsumerStats]) -> tuple[str, str]:
     hint = "nothing is lost: reading goes on when the service responds; source.check() finds what is wrong"
     word = "not reading" if len(stuck) == len(going) else ""
     return word, f"{which} cannot be read: {cut(cause, LONGEST_NOTE)}\nhint: {hint}"
-
-
-def _badges(going: Sequence[ConsumerStats]) -> Message:
-    """Return the shards that are behind most, by their ids, and how many more there are."""
-    behind = sorted(going, key=lambda shard: (not _is_stuck(shard), -(shard.millis_behind_latest or 0)))
-    return {
-        "shards": [_badge(shard) for shard in sorted(behind[:MOST_SHARDS], key=lambda shard: shard.shard_id)],
-        "more_shards": max(0, len(going) - MOST_SHARDS),
-    }
-
-
-def _badge(shard: ConsumerStats) -> list[object]:
-    """Return of a shard: number, id, state, seconds behind, throttles, error, and how it is to be marked."""
-    behind = shard.millis_behind_latest
-    lag = "…" if behind is None else f"{behind / 1000:,.1f} s"
-    if _is_stuck(shard):  # how far it is behind is not known any more
-        lag = "retrying" if shard.error else f"no response for {shard.waiting_seconds:,.0f} s"
-    kind = "bad" if _is_stuck(shard) else "slow" if (behind or 0) > SLOW_MILLIS else "good"
-    return [short(shard.shard_id), cut(shard.shard_id), shard.state.value, lag, shard.throttles, cut(shard.error), kind]

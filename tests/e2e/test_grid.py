@@ -210,6 +210,50 @@ def test_a_stopped_view_keeps_what_it_showed(notebook: Callable[..., Notebook], 
     book.picture("grid-stopped", 1)
 
 
+def test_a_stretch_of_time_is_dragged(notebook: Callable[..., Notebook], connect: str, emulator: Emulator) -> None:
+    """500 rows at one moment, 500 four seconds later: a drag over the second ones shows these and no others."""
+    book = notebook([connect, VIEW.format(stream="moments")])
+    for name in "AB":
+        rows = [(f"k{i}", b'{"moment": "%s"}' % name.encode()) for i in range(500)]
+        if name == "A":
+            _put(emulator, "moments", 2, rows)
+        else:
+            some = [{"PartitionKey": key, "Data": data} for key, data in rows]
+            emulator.model.call("PutRecords", {"StreamName": "moments", "Records": some})
+        book.page.wait_for_timeout(4_000)
+    book.run(0, 1)
+    view = book.output(1)
+    view.locator(".knb-slice i").first.wait_for(timeout=20 * SECONDS)
+    field = view.locator(".knb-time")
+    field.scroll_into_view_if_needed()
+    box = field.bounding_box()
+    assert box is not None
+    book.page.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + 20)
+    book.page.mouse.down()
+    book.page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 20, steps=5)
+    book.page.mouse.up()
+    view.locator(".knb-chip", has_text="arrived").wait_for()
+    view.get_by_text("500 match").wait_for()
+    assert set(_seen(view, _column(view, "data"))) == {'{"moment": "B"}'}
+    book.picture("grid-window", 1)
+
+
+def test_a_click_on_a_shard_shows_its_rows(notebook: Callable[..., Notebook], connect: str) -> None:
+    """And the shard that takes the key in the box is lit."""
+    book = notebook([connect, 'tail = source.tail("orders", start="trim_horizon")\ntail'])
+    book.run(0, 1)
+    view = book.output(1)
+    view.get_by_text("1,000 held").wait_for(timeout=20 * SECONDS)
+    view.locator(".knb-badge").nth(1).click()
+    view.locator(".knb-chip", has_text="shard is '1'").wait_for()
+    assert set(_seen(view, _column(view, "shard"))) == {"1"}
+    view.locator(".knb-badge").nth(1).click()
+    view.locator(".knb-chip").wait_for(state="hidden")
+    view.get_by_placeholder("partition key").fill("Ada")
+    view.locator(".knb-badge.knb-lit").wait_for()
+    assert view.locator(".knb-badge.knb-lit").count() == 1
+
+
 _SERVER = """import subprocess, sys, kinesis_nb as kn
 code = '''
 import sys

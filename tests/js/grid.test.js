@@ -1,8 +1,9 @@
 // The grid: only the cells in sight are in the page, rows by their arrival, pages of rows that stand still.
 import { load } from "./load.js";
 
-const FILES = ["notebook.js", "live.js", "grid.js", "drawer.js", "tail_view.js"];
-const { gridOf, profileOf, badge, assembler, isolated } = load(FILES, ["gridOf", "profileOf", "badge", "assembler", "isolated"]);
+const FILES = ["notebook.js", "live.js", "grid.js", "drawer.js", "timeline.js", "tail_view.js"];
+const NAMES = ["gridOf", "profileOf", "badge", "shardLine", "timeBar", "assembler", "isolated"];
+const { gridOf, profileOf, badge, shardLine, timeBar, assembler, isolated } = load(FILES, NAMES);
 const COLUMNS = [["arrived", "arrived (UTC)"], ["key", "key"], ["shard", "shard"], ["data", "data"]];
 const row = (number, arrived = number) => [number, arrived, `00:00:0${number % 10}`, "key", "0", `data ${number}`];
 const frame = (numbers, more = {}) => ({
@@ -108,9 +109,34 @@ test("strings from right to left keep their places in the text around them", () 
   expect(isolated('{"a": 1}')).toEqual(['{"a": 1}']);
 });
 
-test("the badge of a shard is text, with its error in the hint", () => {
-  const one = badge(["0", "shardId-000000000000", "reading", "1.5 s", 3, "<b>denied</b>", "bad"]);
+test("the badge of a shard is text, with its error in the hint, and chooses the shard", () => {
+  const chosen = [], one = badge(["0", "shardId-000000000000", "reading", "1.5 s", 3, "<b>denied</b>", "bad", 0.5, 0, true], true, (id) => chosen.push(id));
   expect(one.textContent).toBe("0 · 1.5 s · 3 throttled");
   expect(one.title).toContain("<b>denied</b>");
+  expect(one.title).toContain("50.0 % of the hash keys");
+  expect([...one.classList]).toEqual(["knb-badge", "knb-bad", "knb-throttled", "knb-silent", "knb-lit"]);
   expect(one.children.length).toBe(0);
+  one.click();
+  expect(chosen).toEqual(["shardId-000000000000"]);
+});
+
+test("many shards have no text, and are drawn again only when one has changed", () => {
+  const line = shardLine(() => {}), shards = Array.from({ length: 200 }, (_, i) => [`${i}`, `shard ${i}`, "reading", "0.0 s", 0, "", "good", 0.005, 0.1, false]);
+  line.draw(shards);
+  const [first] = line.root.children;
+  expect([line.root.children.length, first.textContent]).toEqual([200, ""]);
+  line.draw(structuredClone(shards));
+  expect(line.root.children[0]).toBe(first);
+});
+
+test("a stretch of time is chosen with the keys", () => {
+  const chosen = [], time = timeBar((low, high) => chosen.push([low, high])), field = time.root.querySelector(".knb-time");
+  const press = (key, shiftKey = false) => field.dispatchEvent(new KeyboardEvent("keydown", { key, shiftKey }));
+  time.draw({ start: 100, step: 5, shards: ["0", "1"], bars: [[1, 2, 0, 4], [0, 1, 0, 0]] });
+  expect(time.root.querySelectorAll(".knb-slice i").length).toBe(4);
+  expect(time.root.querySelector(".knb-scale").textContent).toBe("1/s");
+  press("ArrowRight");
+  press("ArrowRight", true);
+  press("Enter");
+  expect(chosen).toEqual([[105e6, 115e6]]);
 });

@@ -24,10 +24,14 @@ from kinesis_nb.widgets.filters import Chip, Filter
 from kinesis_nb.widgets.frames import frame_of
 from kinesis_nb.widgets.profile import profile
 from kinesis_nb.widgets.rows_view import RecordsView
+from kinesis_nb.widgets.shard_map import shard_map
+from kinesis_nb.widgets.timeline import Timeline
 from tests.widgets.test_views import FrontEnd, page_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from tests.conftest import Streams
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
@@ -253,3 +257,55 @@ def test_a_record_in_four_forms() -> None:
     assert found["hex"].startswith("00000000  7b 22 6e 22")
     assert hex_dump(bytes(range(256)) * 17).endswith("\n…")
     assert detail(0, record._replace(data="none"))["json"] is None
+
+
+# --- time and shards
+
+
+def test_rows_over_time_by_shard() -> None:
+    """Every row is in the bar of its second, whatever batch it came in; what is old is forgotten."""
+    table = records(["x"] * 600, shards=12).to_arrow()
+    timeline = Timeline(None)
+    timeline.add(table.slice(0, 250).to_batches())
+    timeline.add(table.slice(250).to_batches())
+    found = timeline.bars()
+    assert (found["start"], found["step"]) == (int(NOW.timestamp()), 10)
+    assert found["shards"] == [*(str(i) for i in range(8)), "others"]
+    assert [sum(bins) for bins in found["bars"]] == [50] * 8 + [200]
+    assert [sum(bins) for bins in zip(*found["bars"], strict=True)] == [10] * 60
+    live = Timeline(300)
+    live.add(table.to_batches())
+    assert sum(map(sum, live.bars(NOW.timestamp() + 599)["bars"])) == 300
+    assert Timeline(300).bars(0.0)["bars"] == []
+
+
+def test_a_window_of_time_is_a_filter() -> None:
+    """From its first moment up to, and without, its last."""
+    view, page = view_of(records([str(i) for i in range(100)]))
+    start = NOW.timestamp() * 1e6
+    page.say("window", low=start + 10e6, high=start + 20e6)
+    view.refresh()
+    assert sorted(map(int, shown(page, "data"))) == list(range(10, 20))
+    assert page.frames[-1]["chips"] == ["arrived 12:00:10 to 12:00:20 UTC"]
+
+
+def test_a_shard_is_chosen_and_let_go() -> None:
+    """A second click on it shows all rows again; one on another shard shows that one."""
+    view, page = view_of(records([str(i) for i in range(10)], shards=2))
+    for shard, count in ((0, 5), (1, 5), (1, 10)):
+        page.say("shard", shard=f"shardId-{shard:012d}")
+        view.refresh()
+        assert page.frames[-1]["total"] == count
+        assert {row[4] for row in page.frames[-1]["rows"]} == ({str(shard)} if count == 5 else {"0", "1"})
+
+
+def test_shards_are_in_the_order_of_their_hash_keys(source: kn.Source, streams: Streams) -> None:
+    """With their shares, and the one that takes a key is lit."""
+    streams.create(shards=4)
+    with source.tail("orders") as tail:
+        lines = shard_map(tail.stats().shards, "Ada")
+    assert [line[0] for line in lines] == ["0", "1", "2", "3"]
+    assert [line[7] for line in lines] == [0.25] * 4
+    (lit,) = [line[1] for line in lines if line[9]]
+    assert lit == source.explore("orders").shard_for("Ada").shard_id
+    assert not any(line[9] for line in shard_map(tail.stats().shards, ""))
