@@ -1,5 +1,7 @@
 """Which rows a grid shows: by a text in the data or the key, and by conditions on single columns."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace

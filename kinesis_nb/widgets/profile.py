@@ -34,7 +34,7 @@ def _profile_of(series: pl.Series) -> Message:
         return about
     if kind.is_numeric() or kind.is_temporal():
         return about | _histogram(filled)
-    if kind in (pl.String, pl.Boolean) and series.name != "data":
+    if isinstance(kind, pl.String | pl.Boolean) and series.name != "data":
         counted = filled.cast(pl.String).value_counts(sort=True, name="times")
         top = counted.head(MOST_TOP).rows()
         named = [(text, times) for text, times in top if times >= LEAST_TIMES]
