@@ -196,18 +196,25 @@ function render({ model, el }) {
   });
   const text = make("input", { type: "search", placeholder: "text in the data", "aria-label": "show rows whose data hold this text" });
   const key = make("input", { type: "search", placeholder: "partition key", "aria-label": "show rows whose partition key holds this text" });
-  let typing = 0;
+  let typing = 0, typed = null;  // what was typed, until a frame has it: those that come before are of an older filter
   function sendFilter() {
     clearTimeout(typing);
     send({ kind: "filter", text: text.value, key: key.value });
   }
+  function showFilter(filter) {
+    if (typed && filter.some((value, i) => value !== typed[i])) return;
+    typed = null;
+    [text, key].forEach((input, i) => { if (input.value !== filter[i]) input.value = filter[i]; });
+  }
   for (const input of [text, key]) {
     input.addEventListener("keydown", (event) => event.stopPropagation());
+    input.maxLength = 256;  // as much of it as the kernel looks for
     input.addEventListener("input", () => {
+      typed = [text.value, key.value];
       clearTimeout(typing);
       typing = setTimeout(sendFilter, TYPING);
     });
-    input.addEventListener("change", sendFilter);  // left: what was typed must not be overwritten by the next frame
+    input.addEventListener("change", sendFilter);
   }
   const badges = make("div", { class: "knb-badges", role: "list", "aria-label": "shards" }), notes = make("div", { class: "knb-notes" });
   const error = errorLine();
@@ -228,9 +235,7 @@ function render({ model, el }) {
     title = frame.now.title;
     setText(counts, frame.matching ? `${frame.now.counts} · ${frame.matching} match` : frame.now.counts);
     json.setAttribute("aria-pressed", frame.json);
-    [[text, frame.filter[0]], [key, frame.filter[1]]].forEach(([input, value]) => {
-      if (document.activeElement !== input && input.value !== value) input.value = value;
-    });
+    showFilter(frame.filter);
     table.say(frame.filter.some(Boolean) ? "no row matches" : "no rows yet");
     if (frame.everything || frame.rows.length) table.put(frame);
     isLive = Boolean(frame.now.state);
