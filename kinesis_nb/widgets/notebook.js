@@ -30,3 +30,49 @@ function outputsOf(model, id) {
   }
   return found;
 }
+
+/**
+ * Copy a text; return a promise of whether it was copied. A page that came by plain http has no clipboard: there a
+ * selection is copied, as by the keyboard, which a browser may refuse too.
+ */
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return copySelected(text);
+  }
+}
+
+function copySelected(text) {
+  const box = document.createElement("span"), selection = getSelection();
+  const put = (event) => {
+    event.clipboardData.setData("text/plain", text);
+    event.preventDefault();
+    event.stopImmediatePropagation(); // a notebook copies its cells
+  };
+  box.textContent = text;
+  box.style.cssText = "position:fixed;opacity:0;user-select:text";
+  document.body.append(box);
+  selection.selectAllChildren(box);
+  globalThis.addEventListener("copy", put, { capture: true });
+  try {
+    return document.execCommand("copy");
+  } catch {
+    return false;
+  } finally {
+    globalThis.removeEventListener("copy", put, { capture: true });
+    selection.removeAllRanges();
+    box.remove();
+  }
+}
+
+/** A text as nodes in which no string in quotes turns what is around it about: names may be written right to left. */
+function isolated(text) {
+  return text.split(/("(?:[^"\\\n]|\\.)*")/).map((part, i) => {
+    if (i % 2 === 0 || !/[\u0590-\u08ff\ufb1d-\ufeff]/.test(part)) return document.createTextNode(part);
+    const one = document.createElement("bdi");
+    one.textContent = part;
+    return one;
+  });
+}

@@ -142,3 +142,26 @@ def test_sync_and_export_from_forms(
     form.get_by_role("button", name="Stop").click()
     form.get_by_text("stopped").first.wait_for(timeout=20 * SECONDS)
     book.picture("export-form-3-stopped", 2)
+
+
+def test_code_is_copied_without_a_clipboard(notebook: Callable[..., Notebook]) -> None:
+    """A page that came by plain http has no clipboard: the selection is copied, or is there to be copied by hand."""
+    policy = "import kinesis_nb as kn\nkn.demo().iam_policy(read=['orders'])"
+    book = notebook(["from kinesis_nb.widgets import SourceForm\nSourceForm()", "", policy])
+    book.run(0, 2)
+    form = book.output(0)
+    form.get_by_role("button", name="Code").click()
+    form.get_by_role("button", name="Copy").wait_for()
+    book.page.evaluate("() => Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    form.get_by_role("button", name="Copy").click()
+    form.get_by_text("copied", exact=True).wait_for()
+    book.page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".cm-content").click()
+    book.page.keyboard.press("Control+v")
+    assert book.source(1) == "import kinesis_nb as kn\n\nsource = kn.connect()"
+
+    book.output(2).get_by_role("button", name="copy").first.click()
+    book.output(2).get_by_text("copied", exact=True).wait_for()
+    book.page.evaluate("() => { document.execCommand = () => false; }")
+    form.get_by_role("button", name="Copy").click()
+    form.get_by_text("copy it yourself").wait_for()
+    assert "source = kn.connect()" in book.page.evaluate("() => getSelection().toString()")
