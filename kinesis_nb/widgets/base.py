@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets as W  # noqa: N812 - short, for it is in every line
@@ -262,17 +263,34 @@ class Form(Panel):
         self._busy = ""
         self._reason, self._result = markup(), markup()
         self._code_view: CodeView | None = None
+        self._write: Callable[[], str] = str
         buttons = W.HBox(self._actions)
         buttons.add_class("knb-actions")
         super().__init__([*content, buttons, self._reason], name, [self._result, *below])
-        for field in fields.values():
-            field.watch(lambda _change: self.refresh())
+        for option, field in fields.items():
+            field.watch(partial(self._heard, option))
         self.refresh()
 
     @property
     def problem(self) -> str:
         """The first thing that is wrong or missing, else an empty text."""
-        return next(filter(None, (field.problem for field in self.fields.values() if field.is_shown)), "")
+        return self.problem_of(self.fields)
+
+    def problem_of(self, names: Iterable[str]) -> str:
+        """Return the first thing that is wrong or missing in these fields: what keeps an action from using them."""
+        fields = (self.fields[name] for name in names)
+        return next(filter(None, (field.problem for field in fields if field.is_shown)), "")
+
+    def _heard(self, name: str, _change: object) -> None:
+        self._changed(name)
+
+    def _changed(self, name: str) -> None:  # noqa: ARG002 - for forms that tell fields apart
+        """Drop what was said of the fields as they were, and let the code that is shown follow them."""
+        if not self._busy:
+            self.show_error(None)
+            self.say("")
+        self.refresh()
+        self._renew_code()
 
     def refresh(self) -> None:
         """Check every field, and update which buttons can be clicked."""
@@ -298,12 +316,21 @@ class Form(Panel):
             self._code_view.close()
             self._code_view = None
 
-    def show_code(self, code: str) -> None:
-        """Show code below the buttons."""
+    def show_code(self, write: Callable[[], str]) -> None:
+        """Show the code that `write` returns below the buttons; it follows the fields as long as it is shown."""
         self.show("")
-        self._code_view = CodeView(code=code)
+        self._write, self._code_view = write, CodeView(code=write())
         place = self.children.index(self._result) + 1
         self.children = [*self.children[:place], self._code_view, *self.children[place:]]
+
+    def _renew_code(self) -> None:
+        """Update the code that is shown; there is none while a field that it needs is wrong."""
+        if self._code_view is None:
+            return
+        try:
+            self._code_view.code = self._write()
+        except ConfigError:
+            self._code_view.code = ""
 
     def do(self, saying: str, work: Callable[[], T], then: Callable[[T], object]) -> None:
         """Do what may take long without holding up the kernel; meanwhile no button can be clicked."""

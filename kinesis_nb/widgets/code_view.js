@@ -29,6 +29,7 @@ function render({ model, el }) {
   const show = () => {
     shown.replaceChildren(...isolated(code()));
     said.textContent = "";
+    el.style.display = code() ? "" : "none";
   };
   show();
   model.on("change:code", show);

@@ -135,7 +135,7 @@ class _Records(Form):
         fields = _record_fields()
         actions = [
             Action("Read", self.read, lambda: self.problem, primary=True),
-            Action("Code", lambda: self.show_code(self.to_code()), lambda: self.problem),
+            Action("Code", lambda: self.show_code(self.to_code), lambda: self.problem),
         ]
         super().__init__(fields, fields.values(), actions, "records", [self._view])
         self.read()
@@ -172,6 +172,8 @@ class _Records(Form):
 
     def to_code(self) -> str:
         """Return the cell that reads the same, for a source in the variable ``source``."""
+        if self.problem:
+            raise ConfigError(self.problem, hint="fix it in the form")
         name, limit = self._stream.name, self.fields["limit"].value
         if self.fields["from"].value != _BETWEEN:
             newest = {} if self.fields["from"].value == _NEWEST else {"newest": False}
@@ -281,7 +283,7 @@ class _Use(Form):
     def tail(self) -> None:
         """Follow the stream, and show the code for it; returns at once."""
         code = f"tail = {call_code('source.tail', [self._stream.name], {})}\ntail.view()\n"
-        self.show_code(code)
+        self.show_code(lambda: code)
         self.do("Starting …", lambda: self._source.tail(self._stream.name), self._tailed)
 
     def _tailed(self, tail: Tail) -> None:
@@ -290,14 +292,14 @@ class _Use(Form):
     def sync(self) -> None:
         """Show the form that keeps a table in step with the stream, and the code for it."""
         call = call_code("source.sync", [self._stream.name, f"tables/{self._stream.name}"], {})
-        self.show_code(f"sync = {call}\nsync\n")
+        self.show_code(lambda: f"sync = {call}\nsync\n")
         self._put(SyncForm(self._source, self._stream.name))
 
     def export(self) -> None:
         """Show the form that writes this stream's rows to another one, and the code for it."""
         path = f"tables/{self._stream.name}"
         code = call_code("source.export_stream", [path, Name("output_stream_arn")], {})
-        self.show_code(f'output_stream_arn = "arn:aws:kinesis:…"\nexport = {code}\nexport\n')
+        self.show_code(lambda: f'output_stream_arn = "arn:aws:kinesis:…"\nexport = {code}\nexport\n')
         self._put(ExportForm(self._source))
 
     def _put(self, widget: W.Widget) -> None:

@@ -46,7 +46,7 @@ class RunForm(Form):
         return [
             Action("Start", self.start, self._why_not_start, primary=True),
             *([] if self._has_live_view() else [stop]),
-            Action("Code", lambda: self.show_code(self.to_code()), lambda: self.problem),
+            Action("Code", lambda: self.show_code(self.to_code), lambda: self.problem),
         ]
 
     def _has_live_view(self) -> bool:

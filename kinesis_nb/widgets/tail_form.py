@@ -39,7 +39,7 @@ class TailForm(Form):
         fields = _fields(source)
         actions = [
             Action("Start", self._start, lambda: self.problem, primary=True),
-            Action("Code", lambda: self.show_code(self.to_code()), lambda: self.problem),
+            Action("Code", lambda: self.show_code(self.to_code), lambda: self.problem),
         ]
         super().__init__(fields, [heading("New tail", 3), *fields.values()], actions, "tail form", [self._view])
         self.offer_streams(source, "stream")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import access, agents, calls, export, foreign, jobs, journal, parsing, reader, sync
+from tests.mutants import access, agents, calls, export, foreign, jobs, journal, parsing, reader, sync, widgets
 
 SUITES = {
     "reader": reader.SUITE,
@@ -15,4 +15,5 @@ SUITES = {
     "agents": agents.SUITE,
     "jobs": jobs.SUITE,
     "calls": calls.SUITE,
+    "widgets": widgets.SUITE,
 }

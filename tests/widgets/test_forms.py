@@ -204,9 +204,16 @@ def test_a_wrong_value_is_marked_beside_its_field(end: FrontEnd, typed: dict[str
     assert "knb-quiet" in text  # the hint
     assert "<b>" not in text
     assert message in form.problem
-    for one in buttons(form):
-        assert one.disabled
-        assert message in (one.tooltip or "")
+    uses = {"read": {"Test connection", "IAM policy"}, "name": {"Save"}}
+    uses["write"] = uses["read"]
+    blocked = uses.get(name, {one.description for one in buttons(form)})
+    assert {one.description for one in buttons(form) if message in (one.tooltip or "")} == blocked
+    assert all(one.disabled for one in buttons(form) if one.description in blocked)
+    free = {"Test connection", "Code"} - blocked
+    assert not any(one.disabled for one in buttons(form) if one.description in free)
+    if name in uses:
+        assert form.to_code()
+        return
     with pytest.raises(kn.ConfigError):
         form.source()
     with pytest.raises(kn.ConfigError):
@@ -379,6 +386,47 @@ def test_code_is_shown_to_be_copied(end: FrontEnd) -> None:
     assert "source = kn.connect()" in view.code
     form.show("something else")
     assert view not in form.children
+
+
+def test_code_that_is_shown_follows_the_fields(end: FrontEnd) -> None:
+    """It changes with them, and there is none while a field is wrong; a name to save it as makes no difference."""
+    form = SourceForm()
+    end.click(button(form, "Code"))
+    (view,) = [child for child in form.children if isinstance(child, CodeView)]
+    fill(end, form, region="eu-west-1", name="../no")
+    assert 'kn.connect(region="eu-west-1")' in view.code
+    fill(end, form, region="frankfurt")
+    assert view.code == ""
+    fill(end, form, region="eu-west-3")
+    assert 'kn.connect(region="eu-west-3")' in view.code
+    form.show("")
+    fill(end, form, region="eu-west-2")
+    assert view not in form.children
+
+
+def test_an_error_goes_when_a_field_changes(end: FrontEnd, streams: Streams) -> None:
+    """It is of the fields as they were, and so are a policy, a report and what was said of them."""
+    streams.emulator.on("ListStreams", ErrorReply("InvalidSignatureException"))
+    form = local_form(end, streams.emulator.endpoint_url)
+    end.click(button(form, "Test connection"))
+    assert form.settle()
+    assert "knb-error" in shown(form)
+    fill(end, form, access_key_id="another")
+    assert "knb-error" not in shown(form)
+    fill(end, form, read="orders")
+    end.click(button(form, "IAM policy"))
+    assert form.settle()
+    assert "stream/orders" in shown(form)
+    fill(end, form, name="prod")
+    assert "stream/orders" in shown(form)
+    fill(end, form, read="clicks")
+    assert "stream/orders" not in shown(form)
+    fill(end, form, read="")
+    end.click(button(form, "Test connection"))
+    assert form.settle()
+    assert "✓ connected" in shown(form)
+    fill(end, form, region="eu-west-1")
+    assert "✓ connected" not in shown(form)
 
 
 # --- secrets ---
