@@ -9,17 +9,17 @@ import polars as pl
 
 from kinesis_nb.core.arguments import check_count, hinted
 from kinesis_nb.core.names import check_stream_name
-from kinesis_nb.display import table_html
+from kinesis_nb.display import cell, table_html
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.source import Source
 from kinesis_nb.widgets.base import Action, Field, Form, heading, markup
 from kinesis_nb.widgets.code import Arguments, Name, call_code
 from kinesis_nb.widgets.export_form import ExportForm
+from kinesis_nb.widgets.own_tail import OwnTailPlace, start_own
 from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.rows_view import RecordsView
 from kinesis_nb.widgets.run_form import choice, position, proposals
 from kinesis_nb.widgets.sync_form import SyncForm
-from kinesis_nb.widgets.tail_view import TailView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.exploring.explore import Heat, StreamView
     from kinesis_nb.jsontext.infer import Schema
-    from kinesis_nb.reading.tail import Tail
 
 _NEWEST, _OLDEST, _BETWEEN = "the newest end", "the oldest end", "a time window"
 _TABS = ("Shards", "Records", "Fields", "Heat", "Key → shard", "Use it")
@@ -70,14 +69,15 @@ class Explorer(Form):
             raise ConfigError(msg, hint="kn.connect(...) makes one")
         self.source = source
         self.stream: StreamView | None = None
-        self._pages = W.Tab(layout=W.Layout(display="none"))
+        self._pages, self._name = W.Tab(layout=W.Layout(display="none")), markup()
         names = proposals([], stream, "orders")
         fields = {"stream": Field("Stream", names, check_stream_name, is_required=True)}
         actions = [
             Action("Open", self.look, lambda: self.problem, primary=True),
             Action("All streams", self._list, lambda: ""),
         ]
-        super().__init__(fields, [heading("Explore", 3), *fields.values()], actions, "explorer", [self._pages])
+        below = [self._name, self._pages]
+        super().__init__(fields, [heading("Explore", 3), *fields.values()], actions, "explorer", below)
         self.add_class("knb-explorer")
         self._pages.observe(lambda _change: self._fill(), "selected_index")
         self.offer_streams(source, "stream")
@@ -92,9 +92,27 @@ class Explorer(Form):
     def _list(self) -> None:
         self.do("Listing …", lambda: _picture(self.source.explore()), self.show)
 
+    def refresh(self) -> None:
+        """Check the fields, and say which stream the tabs are of: the field may name another one by now."""
+        super().refresh()
+        if self.stream is None:
+            return
+        name, typed = self.stream.name, self.fields["stream"].value
+        other = "" if typed in (name, None) else f' <span class="knb-quiet">not {cell(typed)}, which is not open</span>'
+        self._name.value = f"<h4>Stream {cell(name)}{other}</h4>"
+
+    def leave(self) -> None:
+        """Stop the tail that was started here: what stops it goes."""
+        for page in self._pages.children:
+            for content in page.children:
+                if isinstance(content, _Use):
+                    content.leave()
+
     def _opened(self, stream: StreamView) -> None:
+        self.leave()
         self.stream = stream
         self.show("")
+        self.refresh()
         self._pages.children = [W.VBox() for _ in _TABS]
         self._pages.titles = _TABS  # after the pages: titles without a page are dropped
         self._pages.layout.display = None
@@ -269,7 +287,7 @@ class _Use(Form):
 
     def __init__(self, source: Source, stream: StreamView) -> None:
         self._source, self._stream = source, stream
-        self._below = W.VBox()
+        self._below = OwnTailPlace()
         actions = [
             Action("Tail", self.tail, lambda: "", primary=True),
             Action("Sync …", self.sync, lambda: ""),
@@ -284,27 +302,24 @@ class _Use(Form):
         """Follow the stream, and show the code for it; returns at once."""
         code = f"tail = {call_code('source.tail', [self._stream.name], {})}\ntail.view()\n"
         self.show_code(lambda: code)
-        self.do("Starting …", lambda: self._source.tail(self._stream.name), self._tailed)
+        self.do("Starting …", lambda: start_own(self._source, self._stream.name, {}), self._below.put_tail)
 
-    def _tailed(self, tail: Tail) -> None:
-        self._put(TailView(tail))
+    def leave(self) -> None:
+        """Stop the tail: what stops it goes."""
+        self._below.clear()
 
     def sync(self) -> None:
         """Show the form that keeps a table in step with the stream, and the code for it."""
         call = call_code("source.sync", [self._stream.name, f"tables/{self._stream.name}"], {})
         self.show_code(lambda: f"sync = {call}\nsync\n")
-        self._put(SyncForm(self._source, self._stream.name))
+        self._below.put(SyncForm(self._source, self._stream.name))
 
     def export(self) -> None:
         """Show the form that writes this stream's rows to another one, and the code for it."""
         path = f"tables/{self._stream.name}"
         code = call_code("source.export_stream", [path, Name("output_stream_arn")], {})
         self.show_code(lambda: f'output_stream_arn = "arn:aws:kinesis:…"\nexport = {code}\nexport\n')
-        self._put(ExportForm(self._source))
-
-    def _put(self, widget: W.Widget) -> None:
-        self._below.children = [widget]
-        serve_while_busy(self)
+        self._below.put(ExportForm(self._source))
 
 
 class _Pictured(Protocol):

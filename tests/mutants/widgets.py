@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import Mutant, Suite
 
-FORMS = "tests/widgets/test_forms.py"
+FORMS, RUNS, VIEWS = "tests/widgets/test_forms.py", "tests/widgets/test_runs.py", "tests/widgets/test_views.py"
 
 MUTANTS = [
     Mutant(
@@ -48,6 +48,41 @@ MUTANTS = [
         "        if name not in _NAME:\n            self._result",
         "        if not name:\n            self._result",
         FORMS,
+    ),
+    Mutant(
+        "a form's tail stops the one of a cell",
+        "widgets/own_tail.py",
+        """name=f"a form's {uuid.uuid4().hex}")""",
+        "name=None)",
+        VIEWS,
+    ),
+    Mutant(
+        "a tail outlives the view that stops it",
+        "widgets/own_tail.py",
+        "                stop_soon(view.tail)\n",
+        "                pass\n",
+        RUNS,
+    ),
+    Mutant(
+        "a tail outlives its explorer's stream",
+        "widgets/explorer.py",
+        "        self.leave()\n        self.stream = stream\n",
+        "        self.stream = stream\n",
+        VIEWS,
+    ),
+    Mutant(
+        "a tail outlives its studio's source",
+        "widgets/studio.py",
+        "                    content.leave()\n",
+        "                    pass\n",
+        RUNS,
+    ),
+    Mutant(
+        "tabs under the name of another stream",
+        "widgets/explorer.py",
+        'name, typed = self.stream.name, self.fields["stream"].value',
+        'name = typed = self.fields["stream"].value',
+        VIEWS,
     ),
 ]
 

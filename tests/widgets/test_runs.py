@@ -347,6 +347,29 @@ def test_a_tail_from_a_form(end: FrontEnd, source: kn.Source, orders: Streams) -
     form.tail.stop()
 
 
+def test_a_form_has_one_tail(end: FrontEnd, source: kn.Source, orders: Streams) -> None:
+    """Another one stops the one before, of whatever stream, and touches none of a cell's; a new source stops it too."""
+    mine = source.tail("orders")
+    studio = Studio(source)
+    end.set(studio._tabs, selected_index=2)
+    (form,) = pages(studio)["Tail"].children
+    tails = []
+    for stream in ("orders", "results"):
+        fill(end, ready(form), stream=stream)
+        end.click(button(form, "Start"))
+        assert form.settle()
+        tails.append(form.tail)
+    first, second = tails
+    assert first.wait(10, until_caught_up=False) is False
+    assert (first.state, second.state, mine.state) == ("stopped", "running", "running")
+    (view,) = form._view.children
+    assert view.tail is second
+    studio.use(source)
+    assert second.wait(10, until_caught_up=False) is False
+    assert (second.state, mine.state) == ("stopped", "running")
+    mine.stop()
+
+
 def pages(studio: Studio) -> dict[str, Any]:
     return dict(zip(studio._tabs.titles, studio._tabs.children, strict=True))
 
