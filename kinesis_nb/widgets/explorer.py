@@ -15,7 +15,7 @@ from kinesis_nb.source import Source
 from kinesis_nb.widgets.base import Action, Field, Form, heading, markup
 from kinesis_nb.widgets.code import Arguments, Name, call_code
 from kinesis_nb.widgets.export_form import ExportForm
-from kinesis_nb.widgets.own_tail import OwnTailPlace, start_own
+from kinesis_nb.widgets.own_tail import OwnTailPlace, start_own, stop_soon
 from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.rows_view import RecordsView
 from kinesis_nb.widgets.run_form import choice, position, proposals
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kinesis_nb.core.shards import Shard
     from kinesis_nb.exploring.explore import Heat, StreamView
     from kinesis_nb.jsontext.infer import Schema
+    from kinesis_nb.reading.tail import Tail
 
 _NEWEST, _OLDEST, _BETWEEN = "the newest end", "the oldest end", "a time window"
 _TABS = ("Shards", "Records", "Fields", "Heat", "Key → shard", "Use it")
@@ -302,7 +303,10 @@ class _Use(Form):
         """Follow the stream, and show the code for it; returns at once."""
         code = f"tail = {call_code('source.tail', [self._stream.name], {})}\ntail.view()\n"
         self.show_code(lambda: code)
-        self.do("Starting …", lambda: start_own(self._source, self._stream.name, {}), self._below.put_tail)
+        self.do("Starting …", self._start, self._below.put_tail, stop_soon)
+
+    def _start(self) -> Tail:
+        return start_own(self._source, self._stream.name, {})
 
     def leave(self) -> None:
         """Stop the tail: what stops it goes."""

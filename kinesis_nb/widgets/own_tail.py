@@ -22,8 +22,10 @@ def start_own(source: Source, stream: str, options: Arguments) -> Tail:
     return source.tail(stream, **options, name=f"a form's {uuid.uuid4().hex}")
 
 
-def stop_soon(tail: Tail) -> None:
+def stop_soon(tail: Tail | None) -> None:
     """Have a tail stopped by a thread, because it may take a second; returns at once."""
+    if tail is None:  # it did not even start
+        return
     threading.Thread(target=tail.stop, name="kinesis_nb stop", daemon=True).start()
 
 

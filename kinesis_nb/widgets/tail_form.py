@@ -13,7 +13,7 @@ from kinesis_nb.reading.buffer import Buffer
 from kinesis_nb.source import Source
 from kinesis_nb.widgets.base import Action, Field, Form, heading
 from kinesis_nb.widgets.code import Arguments, call_code
-from kinesis_nb.widgets.own_tail import OwnTailPlace, start_own
+from kinesis_nb.widgets.own_tail import OwnTailPlace, start_own, stop_soon
 from kinesis_nb.widgets.run_form import changed, choice, defaults, position, proposals, stream_field
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class TailForm(Form):
 
     def _start(self) -> None:
         stream, options = self.fields["stream"].value, self._options()
-        self.do("Starting …", lambda: start_own(self.source, stream, options), self._started)
+        self.do("Starting …", lambda: start_own(self.source, stream, options), self._started, stop_soon)
 
     def _started(self, tail: Tail) -> None:
         self.tail = tail

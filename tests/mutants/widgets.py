@@ -84,6 +84,55 @@ MUTANTS = [
         'name = typed = self.fields["stream"].value',
         VIEWS,
     ),
+    Mutant(
+        "what was cancelled is shown",
+        "widgets/base.py",
+        "            if self._page.busy != number:\n                late(found)\n                return\n",
+        "",
+        FORMS,
+    ),
+    Mutant(
+        "an error of what was cancelled is shown",
+        "widgets/base.py",
+        "                late(None)\n                return\n",
+        "                late(None)\n",
+        FORMS,
+    ),
+    Mutant(
+        "a late click cancels the next work",
+        "widgets/panel_page.py",
+        ' and content.get("number") == self.busy',
+        "",
+        FORMS,
+    ),
+    Mutant(
+        "a start that was cancelled is forgotten",
+        "widgets/run_form.py",
+        "self._is_late = self._is_late or self._busy == _STARTING",
+        "self._is_late = False",
+        RUNS,
+    ),
+    Mutant(
+        "a sync that started late is not shown",
+        "widgets/run_form.py",
+        "        self._begun(run)\n        self._refresh_actions()\n",
+        "        self._refresh_actions()\n",
+        RUNS,
+    ),
+    Mutant(
+        "no picture beside a form",
+        "widgets/base.py",
+        'return {**bundle, "text/html": self._picture()}',
+        "return bundle",
+        FORMS,
+    ),
+    Mutant(
+        "a secret in the picture of a form",
+        "widgets/base.py",
+        '                return "set"\n            case bool()',
+        '                return "" if self.value is None else self.value.reveal()\n            case bool()',
+        FORMS,
+    ),
 ]
 
 SUITE = Suite(MUTANTS)

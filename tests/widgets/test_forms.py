@@ -17,7 +17,7 @@ import ipywidgets as W  # noqa: N812
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.access.config import SourceConfig
+from kinesis_nb.access.config import Proxy, SourceConfig
 from kinesis_nb.emulator import Emulator, ErrorReply, Stall
 from kinesis_nb.widgets import SourceForm
 from kinesis_nb.widgets.base import error_html
@@ -361,6 +361,70 @@ def test_a_click_returns_while_the_service_is_silent(end: FrontEnd, streams: Str
     assert "Connecting …" in shown(form)
     assert all(one.disabled for one in buttons(form))
     assert not form.settle(0)
+
+
+def cancel(end: FrontEnd, form: Any) -> None:
+    """Cancel what is under way, as the page does."""
+    end.send(form._page, {"kind": "cancel", "number": form._page.busy})
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_cancelled_is_not_waited_for(end: FrontEnd, fails: bool) -> None:  # noqa: FBT001
+    """The form can be used at once; what comes of the work later is not shown, nor what it failed with."""
+    form, gate, found, late = SourceForm(), threading.Event(), list[str](), list[str | None]()
+
+    def work() -> str:
+        assert gate.wait(20)
+        if fails:
+            raise kn.ConfigError("too late")
+        return "something"
+
+    form.do("Working …", work, found.append, late.append)
+    assert form._page.busy
+    assert button(form, "Code").disabled
+    end.send(form._page, {"kind": "cancel", "number": form._page.busy + 1})  # a click on what is over by now
+    assert button(form, "Code").disabled
+    cancel(end, form)
+    assert form._page.busy == 0
+    assert not button(form, "Code").disabled
+    assert "cancelled: Working; what comes of it is not shown" in shown(form)
+    form.do("Working …", lambda: "something else", found.append)
+    while not found:
+        form.settle(0.1)
+    gate.set()
+    assert form.settle()
+    assert (found, late) == (["something else"], [None if fails else "something"])
+    assert "knb-error" not in shown(form)
+
+
+def test_the_next_work_is_not_ended_by_the_one_before(end: FrontEnd) -> None:
+    """What was cancelled comes back while something else is under way, which stays so."""
+    form, first, second, found = SourceForm(), threading.Event(), threading.Event(), list[bool]()
+    form.do("First …", lambda: first.wait(20), found.append)
+    cancel(end, form)
+    form.do("Second …", lambda: second.wait(20), found.append)
+    first.set()
+    assert not form.settle(0.3)
+    assert "Second …" in shown(form)
+    assert button(form, "Code").disabled
+    second.set()
+    assert form.settle()
+    assert found == [True]
+    assert not button(form, "Code").disabled
+
+
+def test_where_no_kernel_is_a_picture_stands_for_the_form(end: FrontEnd) -> None:
+    """Beside the widget: what it was set to, how to get it back, and nothing that is secret."""
+    auth = kn.StaticCredentials("AKIATEST", CANARY, CANARY)
+    form = SourceForm(SourceConfig(region="eu-west-3", auth=auth, proxy=Proxy.parse(f"http://ada:{CANARY[:6]}@p:80")))
+    bundle = form._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    picture = str(bundle["text/html"])
+    assert "SourceForm · run the cell again" in picture
+    assert "eu-west-3" in picture
+    assert "AKIATEST" in picture
+    assert "<td>set</td>" in picture.replace(' style="text-align:left;white-space:nowrap"', "")
+    assert CANARY[:6] not in str(bundle)
 
 
 def test_save_keeps_the_settings_and_no_secret(
