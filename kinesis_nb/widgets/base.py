@@ -57,8 +57,8 @@ class Panel(W.VBox):
         """Return what stands in the place of the panel where no kernel serves it, as HTML; it holds no secret."""
         return table_html((), [], f"{self._page.title} · {AGAIN}")
 
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        bundle: dict[str, object] = super()._repr_mimebundle_(**options) or {}
+    def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**options) or {}
         return {**bundle, "text/html": self._picture()}
 
     def say(self, text: str, *, kind: str = "quiet") -> None:
