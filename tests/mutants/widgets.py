@@ -133,6 +133,13 @@ MUTANTS = [
         '                return "" if self.value is None else self.value.reveal()\n            case bool()',
         FORMS,
     ),
+    Mutant(
+        "errors as Rust writes them",
+        "table/failures.py",
+        "    while (plainer := _RUST.sub(_in_words, text)) != text:\n        text = plainer\n",
+        "",
+        "tests/table/test_failures.py",
+    ),
 ]
 
 SUITE = Suite(MUTANTS)
