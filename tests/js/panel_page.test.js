@@ -33,7 +33,7 @@ async function panel({ isThere = true, status = "idle" } = {}) {
   const kernelGoes = async (to) => {
     comm.comm_live = to === "idle";
     kernel.status = to;
-    heard["comm_live_update"]();
+    heard.comm_live_update();
     await vi.advanceTimersByTimeAsync(0);
   };
   const [lost, work] = root.querySelector(".own").children;
