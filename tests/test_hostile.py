@@ -104,7 +104,7 @@ _ACTIVE = """fragments => {
         place.innerHTML = html;
         for (const node of place.querySelectorAll("*")) {
             const isButton = node.tagName === "BUTTON";
-            const isCopy = isButton && node.getAttribute("onclick").startsWith("navigator.clipboard");
+            const isCopy = isButton && node.getAttribute("onclick").startsWith("const pre=this.parentNode");
             if (!tags.has(node.tagName) || (isButton && !isCopy)) found.push(`${name}: ${node.tagName}`);
             const isPicture = node.tagName === "IMG" && node.src.startsWith("data:image/svg+xml;base64,");
             if (isPicture) fragments.push([`picture of ${name}`, atob(node.src.split(",")[1])]);

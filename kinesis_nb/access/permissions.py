@@ -43,7 +43,12 @@ _PRINCIPAL = re.compile(
     r"arn:aws[a-z-]*:(iam|sts)::\d{12}:(root|(user|role|assumed-role)/[\w+=,.@/-]{1,512})", re.ASCII
 )
 _KMS_KEY = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[\w-]{1,256}", re.ASCII)
-_COPY = "navigator.clipboard.writeText(this.parentNode.querySelector('pre').textContent);this.textContent='copied'"
+_COPY = (  # a page that came by plain http has no clipboard: there the selection is copied, if the browser lets it
+    "const pre=this.parentNode.querySelector('pre'),say=text=>{this.textContent=text},"
+    "select=()=>{getSelection().selectAllChildren(pre);"
+    "say(document.execCommand('copy')?'copied':'selected: copy it yourself')};"
+    "navigator.clipboard?navigator.clipboard.writeText(pre.textContent).then(()=>say('copied'),select):select()"
+)
 
 
 def full_name(action: str) -> str:

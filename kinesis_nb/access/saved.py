@@ -15,10 +15,11 @@ import uuid
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from kinesis_nb.access.config import Proxy, SourceConfig
 from kinesis_nb.access.credentials import AwsInstance, Profile, Secret, StaticCredentials, StsRole
+from kinesis_nb.access.system_keyring import find_keyring
 from kinesis_nb.core.names import is_region
 from kinesis_nb.core.private_files import open_file, replace_file
 from kinesis_nb.errors import ConfigError, closest, forgetful
@@ -40,7 +41,6 @@ _SETTINGS = (
     "agents",
 )
 _SECRETS_OF = "secrets_of"  # which saving of the source the secrets in the keyring are of
-_SERVICE = "kinesis_nb"  # the keyring's word for whose secrets these are
 
 
 def sources() -> list[str]:
@@ -241,7 +241,7 @@ class _Ring:
 
     def __init__(self, name: str, secrets_of: str) -> None:
         self.name, self.secrets_of = name, secrets_of
-        self._keyring = _keyring()
+        self._keyring = find_keyring()
 
     @property
     def is_there(self) -> bool:
@@ -257,11 +257,13 @@ class _Ring:
             return
         try:
             for kind, secret in secrets.items():
-                self._keyring.set_password(_SERVICE, self._entry(kind), secret.reveal())
+                self._keyring.set(self._entry(kind), secret.reveal())
         except BaseException as error:
             self.drop(secrets)
             if not isinstance(error, Exception):
                 raise
+            if isinstance(error, ConfigError):
+                raise ConfigError(f"{error.message}: source {self.name!r} is not saved", hint=error.hint) from None
             why = type(error).__name__  # its text is another package's, and its frames hold the secret
         else:
             return
@@ -274,7 +276,7 @@ class _Ring:
         """Return a secret; None when the keyring does not have it, or does not give it."""
         known = None
         with suppress(Exception):  # a locked keyring has an error of its own for that
-            known = self._keyring.get_password(_SERVICE, self._entry(kind)) if self._keyring else None
+            known = self._keyring.get(self._entry(kind)) if self._keyring else None
         return Secret(known) if known else None
 
     def drop(self, kinds: Iterable[str]) -> None:
@@ -283,7 +285,7 @@ class _Ring:
             return
         for kind in kinds:
             with suppress(Exception):  # it was not there
-                self._keyring.delete_password(_SERVICE, self._entry(kind))
+                self._keyring.delete(self._entry(kind))
 
 
 def _recall(ring: _Ring, kind: str, given: Mapping[str, Secret] | None) -> Secret:
@@ -310,27 +312,6 @@ def _ask(prompt: str) -> str:
             return getpass.getpass(prompt)
     except (EOFError, OSError, NotImplementedError, RuntimeError, getpass.GetPassWarning):
         return ""
-
-
-class _Keyring(Protocol):
-    """What we use of the module of that name."""
-
-    def set_password(self, service_name: str, username: str, password: str) -> None: ...
-
-    def get_password(self, service_name: str, username: str) -> str | None: ...
-
-    def delete_password(self, service_name: str, username: str) -> None: ...
-
-
-def _keyring() -> _Keyring | None:
-    """Return the keyring module if the system has a real one: not the one that fails, not one that is a plain file."""
-    try:
-        import keyring
-    except ImportError:
-        return None
-    backend = keyring.get_keyring()
-    first = next(iter(getattr(backend, "backends", ())), backend)  # of a chain, the one that is written to
-    return keyring if float(first.priority) >= 1 else None
 
 
 def _folder() -> Path:

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 _NOISE = re.compile(r"\x1b\[[0-9;]*m|↳")
+# how Rust writes values for its developers: Name { field: value, … } and Name(value), the innermost ones
+_RUST = re.compile(r"\b([A-Z]\w*)(?: \{ ([^{}]*) \}|\(([^(){}]*)\))")
+_RUST_OS = re.compile(r'\bOs \{ code: (\d+), kind: \w+, message: "([^"]*)" \}')
+_RUST_FIELD = re.compile(r"\b([a-z_]+): ")
+_WRAPPERS = re.compile(
+    r"\bKernel error:? (?:-> )?|\bGeneric (?=\w+ error)"
+)  # the kernel of Delta, not that of the notebook
+_NAMELESS = {"Generic", "Some", "Custom", "Error", "RetryError", "RetryErrorImpl"}  # names that say nothing
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN}
 
 
@@ -50,8 +58,26 @@ def storage_explained(uri: str) -> Generator[None]:
 
 def one_line(error: BaseException) -> str:
     """Return the message of an object store, which is drawn as a tree of many lines, in one."""
-    text = " ".join(_NOISE.sub(" ", str(error)).split())
+    text = _plain(" ".join(_NOISE.sub(" ", str(error)).split()))
     return text if len(text) <= 400 else f"{text[:399]}…"  # noqa: PLR2004 - a few lines of a screen
+
+
+def _plain(text: str) -> str:
+    """Return a message without the way Rust writes values for its developers."""
+    text = _RUST_OS.sub(r"\2 (os error \1)", _WRAPPERS.sub("", text))
+    while (plainer := _RUST.sub(_in_words, text)) != text:
+        text = plainer
+    return text
+
+
+def _in_words(value: re.Match[str]) -> str:
+    name, fields, content = value.groups()
+    inner = (content if fields is None else _RUST_FIELD.sub(_field_in_words, fields)).replace('"', "")
+    return inner if name in _NAMELESS else f"{name}: {inner}"
+
+
+def _field_in_words(field: re.Match[str]) -> str:
+    return "" if field[1] in {"store", "source", "inner", "error"} else f"{field[1]} "
 
 
 def explain(uri: str, error: OSError) -> TableError:

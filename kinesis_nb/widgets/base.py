@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import html
+import itertools
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets as W  # noqa: N812 - short, for it is in every line
 from ipywidgets.widgets.widget_string import HTMLStyle
 
+from kinesis_nb.access.credentials import Secret
 from kinesis_nb.core.names import StreamArn, check_stream_name
+from kinesis_nb.display import table_html
 from kinesis_nb.errors import ConfigError, KinesisError, forget_frames
 from kinesis_nb.text import one_line
 from kinesis_nb.widgets.code_view import CodeView
+from kinesis_nb.widgets.panel_page import AGAIN, PanelPage
 from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.ui_thread import UiThread
 
@@ -23,40 +28,6 @@ if TYPE_CHECKING:
     from kinesis_nb.source import Source
 
 T = TypeVar("T")
-_STYLE = """<style>
-.knb-panel{
-  --knb-font:var(--jp-ui-font-size1,13px)/1.5 var(--jp-ui-font-family,system-ui,sans-serif);
-  --knb-text:var(--jp-ui-font-color1,CanvasText);--knb-quiet:var(--jp-ui-font-color2,GrayText);
-  --knb-wrong:var(--jp-error-color1,#c62828);--knb-right:var(--jp-success-color1,#2e7d32);
-  --knb-line:var(--jp-border-color2,#8885);--knb-code:var(--jp-code-font-family,ui-monospace,monospace);
-  --jp-widgets-inline-label-width:12em;--jp-widgets-inline-width:42em;
-  max-width:70em;color:var(--knb-text)}
-.knb-panel .widget-html-content{font:var(--knb-font);white-space:normal;overflow-wrap:anywhere}
-.knb-panel .widget-label{text-align:left}
-.knb-panel .knb-field,.knb-panel .knb-actions{flex-flow:row wrap;align-items:center;overflow:visible}
-.knb-panel .knb-field>*{max-width:100%}.knb-panel .widget-checkbox input{position:relative;top:2px}
-.knb-panel .knb-mark{flex:1 1 14em;min-width:0}
-.knb-panel .knb-wrong{color:var(--knb-wrong)}.knb-panel .knb-right{color:var(--knb-right)}
-.knb-panel .knb-quiet{color:var(--knb-quiet)}
-.knb-panel .knb-error{border-left:3px solid var(--knb-wrong);padding:2px 0 2px 10px;margin:4px 0}
-.knb-panel .knb-error b{color:var(--knb-wrong)}
-.knb-panel h3,.knb-panel h4{margin:10px 0 2px;color:inherit;line-height:1.4}
-.knb-panel h3{font-size:1.15em}.knb-panel h4{font-size:1em}
-.knb-panel pre{font:var(--jp-code-font-size,13px)/1.4 var(--knb-code);background:var(--jp-layout-color2,#8882);
-  color:inherit;padding:8px;margin:4px 0;overflow:auto;max-height:24em;white-space:pre}
-.knb-panel .knb-code-bar,.knb-panel .knb-code-bar+pre{margin:4px 2px}
-.knb-panel .knb-code-bar{display:flex;align-items:center;gap:6px;font:var(--knb-font)}
-.knb-panel .knb-code-bar button{min-height:26px}
-.knb-panel .widget-html button,.knb-panel .knb-code-bar button{
-  font:inherit;padding:1px 10px;border:1px solid var(--knb-line);border-radius:2px;
-  background:var(--jp-layout-color2,ButtonFace);color:inherit;cursor:pointer}
-/* a form that lost its kernel has one mark for that, not one at each of its parts */
-.knb-panel .jupyter-widgets-disconnected::before{display:none}
-[data-jp-theme-light="false"] .knb-panel{color-scheme:dark}
-[data-jp-theme-light="false"] .knb-panel .widget-dropdown select{background-image:url("data:image/svg+xml,\
-%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'%3E%3Cpath fill='%23ccc' d='M5 7l4 4 4-4z'/%3E%3C/svg%3E")}
-.knb-panel :focus-visible{outline:2px solid var(--jp-brand-color1,Highlight);outline-offset:1px}
-</style>"""
 
 
 class Panel(W.VBox):
@@ -72,11 +43,23 @@ class Panel(W.VBox):
 
     def __init__(self, content: Iterable[W.Widget], name: str, found: Iterable[W.Widget] = ()) -> None:
         self._status, self._error = markup(), markup()
-        style = markup(_STYLE, layout=W.Layout(display="none"))
-        super().__init__([style, *content, self._status, self._error, *found])
+        self._page = PanelPage(type(self).__name__, self._cancel)
+        super().__init__([*content, self._status, self._page, self._error, *found])
+        self._page.panel = self.model_id
         self.add_class("knb-panel")
         serve_while_busy(self)
         self._ui = UiThread(f"kinesis_nb {name}", self.show_error)
+
+    def _cancel(self) -> None:
+        """Wait no longer for what is under way."""
+
+    def _picture(self) -> str:
+        """Return what stands in the place of the panel where no kernel serves it, as HTML; it holds no secret."""
+        return table_html((), [], f"{self._page.title} · {AGAIN}")
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**options) or {}
+        return {**bundle, "text/html": self._picture()}
 
     def say(self, text: str, *, kind: str = "quiet") -> None:
         """Show one status line; `kind` is "quiet", "right" or "wrong"."""
@@ -106,7 +89,7 @@ def error_html(error: BaseException) -> str:
     if not isinstance(error, KinesisError):
         trace = html.escape("".join(traceback.format_exception(error)))
         lines += f"<details><summary>traceback</summary><pre>{trace}</pre></details>"
-    return f'<div class="knb-error" role="alert">{lines}</div>'
+    return f'<div class="knb-error" role="alert" tabindex="0">{lines}</div>'
 
 
 def check_stream(stream: str, region: str) -> None:
@@ -165,6 +148,8 @@ class Field(W.HBox):
         control.description = label
         super().__init__([control, self._mark])
         self.add_class("knb-field")
+        if is_required:
+            self.add_class("knb-required")
 
     @property
     def value(self) -> Any:
@@ -182,6 +167,19 @@ class Field(W.HBox):
     @is_shown.setter
     def is_shown(self, is_shown: bool) -> None:
         self.layout.display = None if is_shown else "none"
+
+    @property
+    def as_text(self) -> str:
+        """What is in the control, as a text; of a secret only that there is one."""
+        match self.value:
+            case None:
+                return ""
+            case Secret():
+                return "set"
+            case bool() as value:
+                return "yes" if value else "no"
+            case value:
+                return str(value)
 
     def watch(self, changed: Callable[[object], object]) -> None:
         """Call `changed` whenever the value changes."""
@@ -259,20 +257,37 @@ class Form(Panel):
         below: Iterable[W.Widget] = (),
     ) -> None:
         self.fields, self._actions = fields, tuple(actions)
-        self._busy = ""
+        self._busy, self._numbers = "", itertools.count(1)
         self._reason, self._result = markup(), markup()
         self._code_view: CodeView | None = None
+        self._write: Callable[[], str] = str
         buttons = W.HBox(self._actions)
         buttons.add_class("knb-actions")
         super().__init__([*content, buttons, self._reason], name, [self._result, *below])
-        for field in fields.values():
-            field.watch(lambda _change: self.refresh())
+        for option, field in fields.items():
+            field.watch(partial(self._heard, option))
         self.refresh()
 
     @property
     def problem(self) -> str:
         """The first thing that is wrong or missing, else an empty text."""
-        return next(filter(None, (field.problem for field in self.fields.values() if field.is_shown)), "")
+        return self.problem_of(self.fields)
+
+    def problem_of(self, names: Iterable[str]) -> str:
+        """Return the first thing that is wrong or missing in these fields: what keeps an action from using them."""
+        fields = (self.fields[name] for name in names)
+        return next(filter(None, (field.problem for field in fields if field.is_shown)), "")
+
+    def _heard(self, name: str, _change: object) -> None:
+        self._changed(name)
+
+    def _changed(self, name: str) -> None:  # noqa: ARG002 - for forms that tell fields apart
+        """Drop what was said of the fields as they were, and let the code that is shown follow them."""
+        if not self._busy:
+            self.show_error(None)
+            self.say("")
+        self.refresh()
+        self._renew_code()
 
     def refresh(self) -> None:
         """Check every field, and update which buttons can be clicked."""
@@ -298,30 +313,78 @@ class Form(Panel):
             self._code_view.close()
             self._code_view = None
 
-    def show_code(self, code: str) -> None:
-        """Show code below the buttons."""
+    def show_code(self, write: Callable[[], str]) -> None:
+        """Show the code that `write` returns below the buttons; it follows the fields as long as it is shown."""
         self.show("")
-        self._code_view = CodeView(code=code)
+        self._write, self._code_view = write, CodeView(code=write())
         place = self.children.index(self._result) + 1
         self.children = [*self.children[:place], self._code_view, *self.children[place:]]
 
-    def do(self, saying: str, work: Callable[[], T], then: Callable[[T], object]) -> None:
-        """Do what may take long without holding up the kernel; meanwhile no button can be clicked."""
-        self._be_busy(saying)
+    def _renew_code(self) -> None:
+        """Update the code that is shown; there is none while a field that it needs is wrong."""
+        if self._code_view is None:
+            return
+        try:
+            self._code_view.code = self._write()
+        except ConfigError:
+            self._code_view.code = ""
+
+    def do(
+        self,
+        saying: str,
+        work: Callable[[], T],
+        then: Callable[[T], object],
+        late: Callable[[T | None], object] = _anything,
+    ) -> None:
+        """Do what may take long without holding up the kernel; meanwhile no button can be clicked but Cancel.
+
+        Parameters
+        ----------
+        then, late
+            One of them is given what the work returns: `late` when it was cancelled before, then None if it failed.
+        """
+        number = self._be_busy(saying)
 
         def done(found: T) -> None:
-            self._busy = ""
-            self.say("")
+            if self._page.busy != number:
+                late(found)
+                return
+            self._be_idle()
             then(found)
             self._refresh_actions()
 
-        self._ui.run(work, done)
+        def failed(error: BaseException) -> None:
+            if self._page.busy != number:
+                forget_frames(error)
+                late(None)
+                return
+            self._be_idle()
+            self.show_error(error)
 
-    def _be_busy(self, saying: str) -> None:
+        self._ui.run(work, done, failed)
+
+    def _be_busy(self, saying: str) -> int:
+        """Say what is under way; return its number."""
         self._busy = saying
         self.show_error(None)
         self.say(saying)
         self._refresh_actions()
+        self._page.busy = number = next(self._numbers)
+        return number
+
+    def _be_idle(self) -> None:
+        self._busy, self._page.busy = "", 0
+        self.say("")
+
+    def _cancel(self) -> None:
+        saying = self._busy.rstrip(" …")
+        self._be_idle()
+        self.say(f"cancelled: {saying}; what comes of it is not shown")
+        self._refresh_actions()
+
+    def _picture(self) -> str:
+        rows = [(field.label, field.as_text) for field in self.fields.values() if field.is_shown]
+        return table_html(("field", "value"), rows, f"{self._page.title} · {AGAIN}")
 
     def offer_streams(self, source: Source, field: str, value_of: Callable[[str], str] = str) -> None:
         """Propose the streams of a source in a field, if they may be listed; others can be written all the same."""
@@ -341,5 +404,4 @@ class Form(Panel):
         """Show an error below the form, which can be used again."""
         super().show_error(error)
         if error is not None:
-            self._busy = ""
             self._refresh_actions()

@@ -19,15 +19,22 @@ function render({ model, el }) {
       said.textContent = insertBelow(model, el, code()) ? "inserted" : "this output is not below a cell; copy the code";
     });
   }
-  button("Copy", () => {
-    navigator.clipboard.writeText(code()).then(() => { said.textContent = "copied"; }, (error) => { said.textContent = error.message; });
+  button("Copy", async () => {
+    const isCopied = await copyText(code());
+    if (!isCopied) getSelection().selectAllChildren(shown);
+    said.textContent = isCopied ? "copied" : "the browser does not let this page copy: the code is selected, copy it yourself";
   });
   bar.className = "knb-code-bar";
   bar.append(said);
-  const show = () => { shown.textContent = code(); };
+  const show = () => {
+    shown.replaceChildren(...isolated(code()));
+    said.textContent = "";
+    el.style.display = code() ? "" : "none";
+  };
   show();
   model.on("change:code", show);
   el.append(bar, shown);
+  return () => model.off("change:code", show);
 }
 
 export default { render };

@@ -9,17 +9,17 @@ import polars as pl
 
 from kinesis_nb.core.arguments import check_count, hinted
 from kinesis_nb.core.names import check_stream_name
-from kinesis_nb.display import table_html
+from kinesis_nb.display import cell, table_html
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.source import Source
 from kinesis_nb.widgets.base import Action, Field, Form, heading, markup
 from kinesis_nb.widgets.code import Arguments, Name, call_code
 from kinesis_nb.widgets.export_form import ExportForm
+from kinesis_nb.widgets.own_tail import OwnTailPlace, start_own, stop_soon
 from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.rows_view import RecordsView
 from kinesis_nb.widgets.run_form import choice, position, proposals
 from kinesis_nb.widgets.sync_form import SyncForm
-from kinesis_nb.widgets.tail_view import TailView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,14 +70,15 @@ class Explorer(Form):
             raise ConfigError(msg, hint="kn.connect(...) makes one")
         self.source = source
         self.stream: StreamView | None = None
-        self._pages = W.Tab(layout=W.Layout(display="none"))
+        self._pages, self._name = W.Tab(layout=W.Layout(display="none")), markup()
         names = proposals([], stream, "orders")
         fields = {"stream": Field("Stream", names, check_stream_name, is_required=True)}
         actions = [
             Action("Open", self.look, lambda: self.problem, primary=True),
             Action("All streams", self._list, lambda: ""),
         ]
-        super().__init__(fields, [heading("Explore", 3), *fields.values()], actions, "explorer", [self._pages])
+        below = [self._name, self._pages]
+        super().__init__(fields, [heading("Explore", 3), *fields.values()], actions, "explorer", below)
         self.add_class("knb-explorer")
         self._pages.observe(lambda _change: self._fill(), "selected_index")
         self.offer_streams(source, "stream")
@@ -92,9 +93,27 @@ class Explorer(Form):
     def _list(self) -> None:
         self.do("Listing …", lambda: _picture(self.source.explore()), self.show)
 
+    def refresh(self) -> None:
+        """Check the fields, and say which stream the tabs are of: the field may name another one by now."""
+        super().refresh()
+        if self.stream is None:
+            return
+        name, typed = self.stream.name, self.fields["stream"].value
+        other = "" if typed in (name, None) else f' <span class="knb-quiet">not {cell(typed)}, which is not open</span>'
+        self._name.value = f"<h4>Stream {cell(name)}{other}</h4>"
+
+    def leave(self) -> None:
+        """Stop the tail that was started here: what stops it goes."""
+        for page in self._pages.children:
+            for content in page.children:
+                if isinstance(content, _Use):
+                    content.leave()
+
     def _opened(self, stream: StreamView) -> None:
+        self.leave()
         self.stream = stream
         self.show("")
+        self.refresh()
         self._pages.children = [W.VBox() for _ in _TABS]
         self._pages.titles = _TABS  # after the pages: titles without a page are dropped
         self._pages.layout.display = None
@@ -135,7 +154,7 @@ class _Records(Form):
         fields = _record_fields()
         actions = [
             Action("Read", self.read, lambda: self.problem, primary=True),
-            Action("Code", lambda: self.show_code(self.to_code()), lambda: self.problem),
+            Action("Code", lambda: self.show_code(self.to_code), lambda: self.problem),
         ]
         super().__init__(fields, fields.values(), actions, "records", [self._view])
         self.read()
@@ -172,6 +191,8 @@ class _Records(Form):
 
     def to_code(self) -> str:
         """Return the cell that reads the same, for a source in the variable ``source``."""
+        if self.problem:
+            raise ConfigError(self.problem, hint="fix it in the form")
         name, limit = self._stream.name, self.fields["limit"].value
         if self.fields["from"].value != _BETWEEN:
             newest = {} if self.fields["from"].value == _NEWEST else {"newest": False}
@@ -267,7 +288,7 @@ class _Use(Form):
 
     def __init__(self, source: Source, stream: StreamView) -> None:
         self._source, self._stream = source, stream
-        self._below = W.VBox()
+        self._below = OwnTailPlace()
         actions = [
             Action("Tail", self.tail, lambda: "", primary=True),
             Action("Sync …", self.sync, lambda: ""),
@@ -281,28 +302,28 @@ class _Use(Form):
     def tail(self) -> None:
         """Follow the stream, and show the code for it; returns at once."""
         code = f"tail = {call_code('source.tail', [self._stream.name], {})}\ntail.view()\n"
-        self.show_code(code)
-        self.do("Starting …", lambda: self._source.tail(self._stream.name), self._tailed)
+        self.show_code(lambda: code)
+        self.do("Starting …", self._start, self._below.put_tail, stop_soon)
 
-    def _tailed(self, tail: Tail) -> None:
-        self._put(TailView(tail))
+    def _start(self) -> Tail:
+        return start_own(self._source, self._stream.name, {})
+
+    def leave(self) -> None:
+        """Stop the tail: what stops it goes."""
+        self._below.clear()
 
     def sync(self) -> None:
         """Show the form that keeps a table in step with the stream, and the code for it."""
         call = call_code("source.sync", [self._stream.name, f"tables/{self._stream.name}"], {})
-        self.show_code(f"sync = {call}\nsync\n")
-        self._put(SyncForm(self._source, self._stream.name))
+        self.show_code(lambda: f"sync = {call}\nsync\n")
+        self._below.put(SyncForm(self._source, self._stream.name))
 
     def export(self) -> None:
         """Show the form that writes this stream's rows to another one, and the code for it."""
         path = f"tables/{self._stream.name}"
         code = call_code("source.export_stream", [path, Name("output_stream_arn")], {})
-        self.show_code(f'output_stream_arn = "arn:aws:kinesis:…"\nexport = {code}\nexport\n')
-        self._put(ExportForm(self._source))
-
-    def _put(self, widget: W.Widget) -> None:
-        self._below.children = [widget]
-        serve_while_busy(self)
+        self.show_code(lambda: f'output_stream_arn = "arn:aws:kinesis:…"\nexport = {code}\nexport\n')
+        self._below.put(ExportForm(self._source))
 
 
 class _Pictured(Protocol):

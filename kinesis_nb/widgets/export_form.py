@@ -157,12 +157,14 @@ class ExportForm(RunForm):
     def _why_no_resume(self) -> str:
         if self._is_running:
             return "it is running"
+        if reason := self._why_not_again():
+            return reason
         is_half = isinstance(self._run, FrameExport) and self._run.report is not None and bool(self._run.report.note)
         return "" if is_half else "no export was stopped or failed half way"
 
     def _resume(self) -> None:
         half: FrameExport = self._run
-        self.do("Starting …", half.rest, self._begun)
+        self._do_start(half.rest)
 
     def _code(self) -> str:
         arn, options = self.fields["output_stream_arn"].value, self._options()

@@ -22,14 +22,6 @@ function setText(element, text) {
   } else if (element.textContent !== text) element.textContent = text;
 }
 
-const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
-
-/** Text of JSON in nodes that keep their places: strings written from right to left would swap a name and its value. */
-function isolated(text) {
-  if (!RIGHT_TO_LEFT.test(text)) return [text];
-  return text.split(/("(?:[^"\\]|\\.)*"?)/).filter(Boolean).map((part) => (part.startsWith('"') ? make("bdi", {}, part) : part));
-}
-
 /** Set the text of a cell. */
 function setCell(element, text) {
   if (!RIGHT_TO_LEFT.test(text)) setText(element, text);

@@ -31,17 +31,50 @@ function outputsOf(model, id) {
   return found;
 }
 
-/** Copy a text; return whether that was possible. A page that was loaded over plain http has no clipboard of its own. */
+/**
+ * Copy a text; return a promise of whether it was copied. A page that came by plain http has no clipboard: there a
+ * selection is copied, as by the keyboard, which a browser may refuse too.
+ */
 async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    const box = document.body.appendChild(document.createElement("textarea"));
-    box.value = text;
-    box.select();
-    const isCopied = document.execCommand("copy");
-    box.remove();
-    return isCopied;
+    return copySelected(text);
   }
+}
+
+function copySelected(text) {
+  const box = document.createElement("span"), selection = getSelection();
+  const put = (event) => {
+    event.clipboardData.setData("text/plain", text);
+    event.preventDefault();
+    event.stopImmediatePropagation(); // a notebook copies its cells
+  };
+  box.textContent = text;
+  box.style.cssText = "position:fixed;opacity:0;user-select:text";
+  document.body.append(box);
+  selection.selectAllChildren(box);
+  globalThis.addEventListener("copy", put, { capture: true });
+  try {
+    return document.execCommand("copy");
+  } catch {
+    return false;
+  } finally {
+    globalThis.removeEventListener("copy", put, { capture: true });
+    selection.removeAllRanges();
+    box.remove();
+  }
+}
+
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+
+/** A text as nodes in which no string in quotes turns what is around it about: names may be written right to left. */
+function isolated(text) {
+  return text.split(/("(?:[^"\\\n]|\\.)*"?)/).filter(Boolean).map((part) => {
+    if (!part.startsWith('"') || !RIGHT_TO_LEFT.test(part)) return document.createTextNode(part);
+    const one = document.createElement("bdi");
+    one.textContent = part;
+    return one;
+  });
 }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 0.5  # between two checks whether it still runs
 _NOT_SECRET = {"endpoint_url", "endpoint", "region", "allow_http", "virtual_hosted_style_request"}
+_STARTING = "Starting …"
 _OVER = {"ended", "stopped", "failed"}
 
 
@@ -37,7 +38,7 @@ class RunForm(Form):
     def __init__(self, source: Source, fields: dict[str, Field], content: Iterable[W.Widget], name: str) -> None:
         self.source = source
         self._run: Any = None
-        self._is_running = False
+        self._is_running = self._is_late = False  # late: starting although that was cancelled
         self._view = W.VBox()
         super().__init__(fields, content, self._buttons(), name, [self._view])
 
@@ -46,7 +47,7 @@ class RunForm(Form):
         return [
             Action("Start", self.start, self._why_not_start, primary=True),
             *([] if self._has_live_view() else [stop]),
-            Action("Code", lambda: self.show_code(self.to_code()), lambda: self.problem),
+            Action("Code", lambda: self.show_code(self.to_code), lambda: self.problem),
         ]
 
     def _has_live_view(self) -> bool:
@@ -54,12 +55,31 @@ class RunForm(Form):
         return True
 
     def _why_not_start(self) -> str:
-        return self.problem or ("it is running; stop it first" if self._is_running else "")
+        return self.problem or ("it is running; stop it first" if self._is_running else self._why_not_again())
+
+    def _why_not_again(self) -> str:
+        return "the start that was cancelled is not over yet" if self._is_late else ""
 
     def start(self) -> None:
         """Start what the fields describe; returns at once."""
-        begin = self._begin()
-        self.do("Starting …", begin, self._begun)
+        self._do_start(self._begin())
+
+    def _do_start(self, begin: Callable[[], object]) -> None:
+        self.do(_STARTING, begin, self._begun, self._begun_late)
+
+    def _cancel(self) -> None:
+        self._is_late = self._is_late or self._busy == _STARTING
+        super()._cancel()
+
+    def _begun_late(self, run: object | None) -> None:
+        """Show what started although that was cancelled: it may be what somebody else runs, so it is not stopped."""
+        self._is_late = False
+        if run is None:
+            self._refresh_actions()
+            return
+        self._begun(run)
+        self._refresh_actions()
+        self.say("it had started before it was cancelled; stop it here if it is not wanted")
 
     def refresh(self) -> None:
         """Show what belongs to the kind of table, check all fields, and update which buttons can be clicked."""

@@ -18,7 +18,7 @@ from kinesis_nb.widgets.code import Arguments, address, source_code
 from kinesis_nb.widgets.secret_field import SecretField
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from kinesis_nb.access.credentials import Secret
     from kinesis_nb.access.permissions import IamPolicy, PermissionReport
@@ -43,6 +43,7 @@ _NETWORKING = (
 _CHOICES = (("As the AWS configuration says", ""), ("Yes", True), ("No", False))  # a Dropdown shows None as nothing
 _SOME_ROLE = StsRole("arn:aws:iam::123456789012:role/some", "some")  # the other fields of the one that is checked
 _SHOWN_STREAMS = 20
+_STREAMS, _NAME = ("read", "write"), ("name",)  # fields that are no settings of the source
 
 
 class SourceForm(Form):
@@ -105,10 +106,10 @@ class SourceForm(Form):
         use = [] if self._on_use is None else [Action("Use this source", self._use, self._why_not, primary=True)]
         return [
             *use,
-            Action("Test connection", self._test, self._why_not, primary=not use),
-            Action("IAM policy", self._show_policy, lambda: self._why_not() or self._why_no_policy()),
-            Action("Save", self._save, lambda: self._why_not() or self._why_no_save()),
-            Action("Code", lambda: self.show_code(self.to_code()), self._why_not),
+            Action("Test connection", self._test, lambda: self._why_not(_STREAMS), primary=not use),
+            Action("IAM policy", self._show_policy, lambda: self._why_not(_STREAMS) or self._why_no_policy()),
+            Action("Save", self._save, lambda: self._why_not(_NAME) or self._why_no_save()),
+            Action("Code", lambda: self.show_code(self.to_code), self._why_not),
         ]
 
     # --- what the form gives ---
@@ -119,10 +120,10 @@ class SourceForm(Form):
         Raises
         ------
         ConfigError
-            While a field is wrong or missing.
+            While a setting is wrong or missing; which streams to test, and the name to save it as, are none.
         """
-        if self.problem:
-            raise ConfigError(self.problem, hint="fix it in the form")
+        if problem := self._why_not():
+            raise ConfigError(problem, hint="fix it in the form")
         made = connect(**self._options())
         if self._source is None or self._source.config != made.config:
             self._source = made
@@ -199,8 +200,15 @@ class SourceForm(Form):
 
     # --- the buttons ---
 
-    def _why_not(self) -> str:
-        return self.problem
+    def _why_not(self, also: Iterable[str] = ()) -> str:
+        """Return what is wrong with the settings, or with the other fields that an action uses."""
+        settings = (name for name in self.fields if name not in (*_STREAMS, *_NAME))
+        return self.problem_of((*settings, *also))
+
+    def _changed(self, name: str) -> None:
+        if name not in _NAME:
+            self._result.value = ""  # a policy and a report are of the settings and the streams as they were
+        super()._changed(name)
 
     def _why_no_policy(self) -> str:
         return "" if self._chosen("read") or self._chosen("write") else "name the streams to read or write"

@@ -67,7 +67,7 @@ class Studio(Panel):
         self._go_on(source, 0 if source is None else 1)
 
     def use(self, source: Source) -> None:
-        """Go on with another source; what was started with the earlier one runs on."""
+        """Go on with another source; syncs and exports of the earlier one run on, its tails are stopped."""
         self._go_on(source, 1)
 
     def _go_on(self, source: Source | None, tab: int) -> None:
@@ -75,6 +75,9 @@ class Studio(Panel):
         said = "choose one, or make a new one" if source is None else repr(source).strip("<>").removeprefix("Source ")
         self._place.value = f'<span role="status"><b>Source:</b> {html.escape(one_line(said))}</span>'
         for page in self._tabs.children[1:]:
+            for content in page.children:
+                if isinstance(content, Explorer | TailForm):
+                    content.leave()
             page.children = []
         self._tabs.selected_index = tab
         self._fill()

@@ -13,8 +13,8 @@ from kinesis_nb.reading.buffer import Buffer
 from kinesis_nb.source import Source
 from kinesis_nb.widgets.base import Action, Field, Form, heading
 from kinesis_nb.widgets.code import Arguments, call_code
+from kinesis_nb.widgets.own_tail import OwnTailPlace, start_own, stop_soon
 from kinesis_nb.widgets.run_form import changed, choice, defaults, position, proposals, stream_field
-from kinesis_nb.widgets.tail_view import TailView
 
 if TYPE_CHECKING:
     from kinesis_nb.reading.tail import Tail
@@ -24,7 +24,7 @@ _STARTS = ("latest", "trim_horizon", "-5m", "-1h")
 
 
 class TailForm(Form):
-    """Start a tail; the view below it pauses and stops it.
+    """Start a tail; the view below it pauses and stops it, and starting another one stops it too.
 
     Attributes
     ----------
@@ -35,11 +35,11 @@ class TailForm(Form):
     def __init__(self, source: Source) -> None:
         self.source = source
         self.tail: Tail | None = None
-        self._view = W.VBox()
+        self._view = OwnTailPlace()
         fields = _fields(source)
         actions = [
             Action("Start", self._start, lambda: self.problem, primary=True),
-            Action("Code", lambda: self.show_code(self.to_code()), lambda: self.problem),
+            Action("Code", lambda: self.show_code(self.to_code), lambda: self.problem),
         ]
         super().__init__(fields, [heading("New tail", 3), *fields.values()], actions, "tail form", [self._view])
         self.offer_streams(source, "stream")
@@ -49,12 +49,16 @@ class TailForm(Form):
 
     def _start(self) -> None:
         stream, options = self.fields["stream"].value, self._options()
-        self.do("Starting …", lambda: self.source.tail(stream, **options), self._started)
+        self.do("Starting …", lambda: start_own(self.source, stream, options), self._started, stop_soon)
 
     def _started(self, tail: Tail) -> None:
         self.tail = tail
         self.show("")
-        self._view.children = [TailView(tail)]
+        self._view.put_tail(tail)
+
+    def leave(self) -> None:
+        """Stop the tail: the form goes, and with it what stops it."""
+        self._view.clear()
 
     def to_code(self) -> str:
         """Return the cell that replaces the form, for a source in the variable ``source``."""

@@ -4,15 +4,31 @@ const PICTURE_ROWS = 20;  // rows that stay when the kernel is gone
 const TYPING = 250;  // ms after the last key before a filter is sent
 const TROUBLE = { "not reading": "✕", throttled: "◐" };  // what is wrong with a tail that is running
 
-/** A search box that sends what is in it when nothing was typed for a moment. */
-function searchBox(placeholder, label, changed) {
-  let typing = 0;
-  const input = make("input", { type: "search", placeholder, "aria-label": label });
-  const now = () => { clearTimeout(typing); typing = 0; changed(); };
-  input.addEventListener("keydown", (event) => event.stopPropagation());
-  input.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(now, TYPING); });
-  input.addEventListener("change", now);  // left: what was typed must not be overwritten by the next frame
-  return { input, isTyping: () => typing !== 0 };
+/** Two search boxes that send what is in them when nothing was typed for a moment. */
+function filterBoxes(send) {
+  const text = make("input", { type: "search", placeholder: "text in the data", "aria-label": "show rows whose data hold this text" });
+  const key = make("input", { type: "search", placeholder: "partition key", "aria-label": "show rows whose partition key holds this text" });
+  let typing = 0, typed = null;  // what was typed, until a frame has it: those that come before are of an older filter
+  function now() {
+    clearTimeout(typing);
+    send({ kind: "filter", text: text.value, key: key.value });
+  }
+  for (const input of [text, key]) {
+    input.addEventListener("keydown", (event) => event.stopPropagation());
+    input.maxLength = 256;  // as much of it as the kernel looks for
+    input.addEventListener("input", () => {
+      typed = [text.value, key.value];
+      clearTimeout(typing);
+      typing = setTimeout(now, TYPING);
+    });
+    input.addEventListener("change", now);
+  }
+  function show(filter) {
+    if (typed && filter.some((value, i) => value !== typed[i])) return;
+    typed = null;
+    [text, key].forEach((input, i) => { if (input.value !== filter[i]) input.value = filter[i]; });
+  }
+  return { text, key, show };
 }
 
 /** A button that opens a list below it. fill() gives what is in the list each time it is opened. */
@@ -39,9 +55,7 @@ function render({ model, el }) {
   const json = button("JSON columns", "show the fields of JSON objects in columns", () => {
     send({ kind: "json", json: json.getAttribute("aria-pressed") !== "true" });
   });
-  const sendFilter = () => send({ kind: "filter", text: text.input.value, key: key.input.value });
-  const text = searchBox("text in the data", "show rows whose data hold this text", sendFilter);
-  const key = searchBox("partition key", "show rows whose partition key holds this text", sendFilter);
+  const boxes = filterBoxes((message) => send(message));
   const chips = make("div", { class: "knb-chips", role: "list", "aria-label": "filters" });
   const columns = menu("Columns", "choose the columns", columnList);
   const files = menu("Download", "the rows that match, as a file", () => [["csv", "CSV"], ["jsonl", "JSON Lines"], ["parquet", "Parquet"]].map(([format, label]) =>
@@ -57,7 +71,7 @@ function render({ model, el }) {
   const grid = gridOf(ask, (number) => (number === null ? drawer.hide() : send({ kind: "detail", number })));
   let isCopying = false;
   const assemble = assembler(got, (size, whole) => setText(said, `${Math.round((100 * size) / whole)} % of ${Math.round(whole / 1000).toLocaleString("en")} kB`));
-  const buttons = make("div", { class: "knb-bar" }, pause, stop, json, columns, text.input, key.input, codes, files, said);
+  const buttons = make("div", { class: "knb-bar" }, pause, stop, json, columns, boxes.text, boxes.key, codes, files, said);
   const root = make("div", { class: "knb-live knb-tail", role: "region" },
     make("div", { class: "knb-top" }, state, counts, dropped, make("div", { class: "knb-side" }, spark.picture, rate)),
     banner, buttons, chips, badges, time.root, notes, codeBox,
@@ -76,19 +90,19 @@ function render({ model, el }) {
 
   /** The columns to choose: a search box, all and none, a box for each. */
   function columnList() {
-    const boxes = fields.map(([id, name]) => {
+    const choices = fields.map(([id, name]) => {
       const box = make("input", { type: "checkbox", checked: shown.includes(id), onchange: chosen });
       const pin = button(grid.isPinned(id) ? "unpin" : "pin", "keep this column at the left", () => { grid.pin(id); setText(pin, grid.isPinned(id) ? "unpin" : "pin"); });
       return { id, name, box, row: make("div", { class: "knb-choice" }, make("label", {}, box, ` ${name}`), pin) };
     });
     const search = make("input", { type: "search", placeholder: "search", "aria-label": "search a column" });
     search.addEventListener("keydown", (event) => event.stopPropagation());
-    search.addEventListener("input", () => boxes.forEach(({ name, row }) => row.toggleAttribute("hidden", !name.toLowerCase().includes(search.value.toLowerCase()))));
+    search.addEventListener("input", () => choices.forEach(({ name, row }) => row.toggleAttribute("hidden", !name.toLowerCase().includes(search.value.toLowerCase()))));
     function chosen() {
-      send({ kind: "columns", columns: boxes.filter(({ box }) => box.checked).map(({ id }) => id) });
+      send({ kind: "columns", columns: choices.filter(({ box }) => box.checked).map(({ id }) => id) });
     }
-    const all = (isOn) => () => { boxes.forEach(({ box, row }) => { if (!row.hidden) box.checked = isOn; }); chosen(); };
-    return [search, button("all", "show all of these", all(true)), button("none", "show none of these", all(false)), ...boxes.map(({ row }) => row)];
+    const all = (isOn) => () => { choices.forEach(({ box, row }) => { if (!row.hidden) box.checked = isOn; }); chosen(); };
+    return [search, button("all", "show all of these", all(true)), button("none", "show none of these", all(false)), ...choices.map(({ row }) => row)];
   }
 
   function drawSetting(frame) {
@@ -101,9 +115,7 @@ function render({ model, el }) {
     chips.hidden = !chipCount;
     chips.replaceChildren(...frame.chips.map((what, i) => make("span", { role: "listitem", class: "knb-chip" }, what,
       (() => { const off = button("✕", `remove the filter: ${what}`, () => send({ kind: "chips", kept: [...Array(chipCount).keys()].filter((one) => one !== i) })); off.setAttribute("aria-label", `remove the filter: ${what}`); return off; })())));
-    [[text, frame.filter[0]], [key, frame.filter[1]]].forEach(([{ input, isTyping }, value]) => {
-      if (!isTyping() && document.activeElement !== input && input.value !== value) input.value = value;
-    });
+    boxes.show(frame.filter);
     filtered = [...frame.filter.filter(Boolean), ...frame.chips].join(" · ");
     grid.say(filtered ? "no row matches" : "no rows yet");
   }

@@ -42,17 +42,29 @@ class UiThread:
         self._jobs = 0  # work that is under way
         self._is_alive = self._in_round = False
 
-    def run(self, work: Callable[[], T], then: Callable[[T], object]) -> None:
-        """Do `work`, which may take long, in a thread of its own, then give what it returned to `then` here."""
+    def run(
+        self,
+        work: Callable[[], T],
+        then: Callable[[T], object],
+        failed: Callable[[BaseException], object] | None = None,
+    ) -> None:
+        """Do `work`, which may take long, in a thread of its own, then give what it returned to `then` here.
+
+        What it fails with is given to `failed`, or shown as any other error.
+        """
         with self._changed:
             self._jobs += 1
-        threading.Thread(target=self._work, args=(work, then), name=f"{self._name} work", daemon=True).start()
+        threading.Thread(
+            target=self._work, args=(work, then, failed or self._failed), name=f"{self._name} work", daemon=True
+        ).start()
 
-    def _work(self, work: Callable[[], T], then: Callable[[T], object]) -> None:
+    def _work(
+        self, work: Callable[[], T], then: Callable[[T], object], failed: Callable[[BaseException], object]
+    ) -> None:
         try:
             outcome = partial(then, work())
         except BaseException as error:  # noqa: BLE001 - whatever it is, it must be seen
-            outcome = partial(self._failed, error)
+            outcome = partial(failed, error)
         with self._changed:
             self._jobs -= 1
             self._calls.append(outcome)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import stat
 import sys
+import threading
 import tomllib
 import traceback
 import types
@@ -329,6 +331,106 @@ def test_a_keyring_that_fails_changes_nothing(ring: MemoryKeyring, room: int) ->
     assert no.value.__cause__ is no.value.__context__ is None
     shown = "".join(traceback.TracebackException.from_exception(no.value, capture_locals=True).format())
     assert not [secret for secret in (SECRET, TOKEN, PASSWORD) if secret in shown]
+
+
+class AskingKeyring(MemoryKeyring):
+    """One that asks for its own password, and asks again when that fails."""
+
+    def __init__(self, ask: Callable[[], str]) -> None:
+        super().__init__()
+        self.ask = ask
+
+    def _unlock(self) -> None:
+        while True:
+            try:
+                self.ask()
+            except ValueError:
+                continue
+            return
+
+    def get_password(self, service: str, username: str) -> str | None:
+        self._unlock()
+        return super().get_password(service, username)
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self._unlock()
+        super().set_password(service, username, password)
+
+    def delete_password(self, service: str, username: str) -> None:
+        self._unlock()
+        super().delete_password(service, username)
+
+
+def end_of_file() -> str:
+    raise EOFError
+
+
+ASKING = [
+    lambda: getpass.getpass("Password: "),
+    lambda: input("Password: "),
+    lambda: sys.stdin.readline(),
+    end_of_file,
+]
+
+
+@pytest.fixture
+def silent_input(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A standard input on which nothing ever comes, as that of a kernel."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        yield
+        os.close(writing)
+
+
+@pytest.mark.usefixtures("silent_input")
+@pytest.mark.parametrize("ask", ASKING, ids=["getpass", "input", "stdin", "EOFError"])
+def test_a_keyring_that_asks_is_an_error(ring: MemoryKeyring, folder: Path, ask: Callable[[], str]) -> None:
+    """Where nobody can type, as in a notebook: two lines, nothing is saved and nothing waits; other input works on."""
+    full().save("orders")
+    keyring.set_keyring(asking := AskingKeyring(ask))
+    before = (folder / "orders.toml").read_bytes()
+    with pytest.raises(
+        kn.ConfigError, match=r"asks for a password, which nobody can type here: source .* not saved\nhint: use one"
+    ) as caught:
+        full().save("orders")
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    assert asking.held == {}
+    assert (folder / "orders.toml").read_bytes() == before
+    with pytest.raises(kn.ConfigError, match="secret access key of source 'orders' is not known here"):
+        kn.connect("orders")
+
+
+def test_a_keyring_that_does_not_respond_is_waited_for_once(
+    ring: MemoryKeyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is an error, and what was to be saved is not."""
+    monkeypatch.setattr("kinesis_nb.access.system_keyring.PATIENCE", 0.2)
+    never, waits = threading.Event(), list[int]()
+
+    def ask() -> str:
+        waits.append(1)
+        return str(never.wait(30))
+
+    keyring.set_keyring(AskingKeyring(ask))
+    try:
+        with pytest.raises(kn.ConfigError, match=r"the keyring did not respond within 0 s: source 'orders' is not"):
+            full().save("orders")
+    finally:
+        never.set()
+    assert waits == [1]
+    assert kn.sources() == []
+
+
+def test_a_keyring_that_cannot_be_loaded_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was chosen by somebody, so its absence is not the same as no keyring."""
+
+    def missing() -> KeyringBackend:
+        raise ModuleNotFoundError("no such back end")
+
+    monkeypatch.setattr(keyring, "get_keyring", missing)
+    with pytest.raises(kn.ConfigError, match=r"cannot be loaded \(ModuleNotFoundError\)\nhint: check PYTHON_KEYRING"):
+        full().save("orders")
 
 
 def test_a_locked_keyring_gives_nothing(ring: MemoryKeyring) -> None:

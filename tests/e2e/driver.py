@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import nbformat
 
@@ -98,6 +99,14 @@ class Notebook:
     def shut_down(self) -> None:
         """End the kernel, so that only what is in the file is left."""
         self._ask("await panel.sessionContext.shutdown()")
+
+    def end_kernels(self) -> None:
+        """End all kernels of the server, whatever page is open."""
+        address = urlsplit(self._address)
+        token, root = parse_qs(address.query)["token"][0], f"{address.scheme}://{address.netloc}"
+        kernels = self.page.request.get(f"{root}/api/kernels?token={token}").json()
+        for kernel in kernels:
+            self.page.request.delete(f"{root}/api/kernels/{kernel['id']}?token={token}")
 
     def dark(self) -> None:
         """Change to the dark theme."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from playwright.sync_api import expect
+
+from kinesis_nb.emulator import Stall
 from tests.e2e.driver import SECONDS, Notebook, labelled
+from tests.e2e.test_tail import LOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +43,10 @@ def test_a_source_from_the_form(
     labelled(form, "Region").fill("frankfurt")
     form.get_by_text("is not the name of a region").first.wait_for()
     assert button.is_disabled()
+    expect(labelled(form, "Region")).to_have_attribute("aria-invalid", "true")
+    expect(labelled(form, "Region")).to_have_attribute("aria-required", "true")
+    expect(labelled(form, "Region")).to_have_accessible_description(re.compile("is not the name of a region"))
+    expect(labelled(form, "Authentication")).to_have_attribute("aria-invalid", "false")
     book.picture(f"source-form-{kernel}-2-wrong", 0)
     labelled(form, "Region").fill("us-east-1")
 
@@ -142,3 +151,96 @@ def test_sync_and_export_from_forms(
     form.get_by_role("button", name="Stop").click()
     form.get_by_text("stopped").first.wait_for(timeout=20 * SECONDS)
     book.picture("export-form-3-stopped", 2)
+
+
+def test_code_is_copied_without_a_clipboard(notebook: Callable[..., Notebook]) -> None:
+    """A page that came by plain http has no clipboard: the selection is copied, or is there to be copied by hand."""
+    policy = "import kinesis_nb as kn\nkn.demo().iam_policy(read=['orders'])"
+    book = notebook(["from kinesis_nb.widgets import SourceForm\nSourceForm()", "", policy])
+    book.run(0, 2)
+    form = book.output(0)
+    form.get_by_role("button", name="Code").click()
+    form.get_by_role("button", name="Copy").wait_for()
+    book.page.evaluate("() => Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    form.get_by_role("button", name="Copy").click()
+    form.get_by_text("copied", exact=True).wait_for()
+    book.page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".cm-content").click()
+    book.page.keyboard.press("Control+v")
+    assert book.source(1) == "import kinesis_nb as kn\n\nsource = kn.connect()"
+
+    book.output(2).get_by_role("button", name="copy").first.click()
+    book.output(2).get_by_text("copied", exact=True).wait_for()
+    book.page.evaluate("() => { document.execCommand = () => false; }")
+    form.get_by_role("button", name="Copy").click()
+    form.get_by_text("copy it yourself").wait_for()
+    assert "source = kn.connect()" in book.page.evaluate("() => getSelection().toString()")
+
+
+def test_work_that_takes_long_can_be_cancelled(
+    notebook: Callable[..., Notebook], emulator: Emulator, connect: str
+) -> None:
+    """While a server is silent the form counts the seconds, and Cancel gives it back at once."""
+    emulator.on("ListStreams", Stall(60))
+    book = notebook([connect, "from kinesis_nb.widgets import SourceForm\nSourceForm(source.config)"])
+    book.run(0, 1)
+    form = book.output(1)
+    test = form.get_by_role("button", name="Test connection")
+    test.click()
+    form.get_by_text("2 s", exact=True).wait_for(timeout=10 * SECONDS)
+    assert test.is_disabled()
+    book.picture("source-form-waiting", 1)
+    form.get_by_role("button", name="Cancel").click()
+    form.get_by_text("cancelled: Connecting").wait_for(timeout=5 * SECONDS)
+    assert test.is_enabled()
+    expect(form.get_by_role("button", name="Cancel")).to_be_hidden()
+    test.click()
+    form.get_by_text("✓ connected").wait_for(timeout=20 * SECONDS)
+
+
+FORM = "from kinesis_nb.widgets import SourceForm\nSourceForm(source.config)"
+EXPLORER = 'from kinesis_nb.widgets import Explorer\nExplorer(source, "orders")'
+AGAIN = "run the cell again"
+
+
+def test_forms_of_a_kernel_that_is_gone(notebook: Callable[..., Notebook], connect: str) -> None:
+    """They say so; what stays in the notebook is a picture of what they showed, also when it is opened again."""
+    book = notebook([connect, FORM, EXPLORER, "import ipywidgets\nipywidgets.VBox([SourceForm(source.config)])"])
+    book.run(0, 1, 2, 3)
+    form, explorer, inner = map(book.output, (1, 2, 3))
+    labelled(form, "Region").fill("eu-west-3")
+    explorer.locator(".knb-lineage img").first.wait_for(timeout=20 * SECONDS)
+    inner.get_by_role("button", name="Test connection").wait_for()
+    book.restart()
+    for area in (form, explorer, inner):
+        area.get_by_text(AGAIN).wait_for(timeout=10 * SECONDS)
+    assert "eu-west-3" in form.inner_text()
+    assert "shardId-000000000000" in explorer.inner_text()
+    assert not inner.get_by_role("button", name="Test connection").evaluate("one => one.matches(':not([inert] *)')")
+    book.picture("forms-without-a-kernel")
+    book.save()
+    book.shut_down()
+    book.open()
+    book.settle()
+    form.get_by_text(AGAIN).wait_for(timeout=20 * SECONDS)
+    assert [text for text in LOST if text in form.inner_text() + explorer.inner_text()] == []
+
+
+def test_a_form_that_was_saved_alive_has_no_kernel_later(notebook: Callable[..., Notebook], connect: str) -> None:
+    """A reload keeps it alive; with the kernel gone the form that was saved says so, and cannot be used."""
+    book = notebook([connect, FORM])
+    book.run(0, 1)
+    book.output(1).get_by_role("button", name="Test connection").wait_for()
+    assert AGAIN in book.save()  # for whoever shows no widgets
+    book.page.reload()
+    book.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60 * SECONDS)
+    form = book.output(1)
+    labelled(form, "Region").fill("frankfurt")
+    form.get_by_text("is not the name of a region").first.wait_for()
+    book.page.goto("about:blank")
+    book.end_kernels()
+    book.open()
+    book.settle()
+    form.get_by_text(AGAIN).wait_for(timeout=30 * SECONDS)
+    book.picture("form-saved-alive", 1)
+    assert [text for text in LOST if text in form.inner_text()] == []
+    assert form.get_by_role("button", name="Test connection").evaluate("one => one.matches('[inert] *')")

@@ -439,6 +439,27 @@ MUTANTS = [
         RETRY,
     ),
     Mutant(
+        "a keyring may ask where nobody can type",
+        "access/system_keyring.py",
+        "    if is_question:\n        raise _Asked\n",
+        "",
+        SAVED,
+    ),
+    Mutant(
+        "a keyring that asks is taken for one that asks wrongly",
+        "access/system_keyring.py",
+        "class _Asked(BaseException):",
+        "class _Asked(ValueError):",
+        SAVED,
+    ),
+    Mutant(
+        "a keyring that does not respond is asked again",
+        "access/system_keyring.py",
+        "            self._fault = error\n",
+        "            pass\n",
+        SAVED,
+    ),
+    Mutant(
         "a misspelt option of the storage is ignored",
         "table/option_names.py",
         "if name not in _KNOWN and (meant := closest(name, _KNOWN, 0.8)):",

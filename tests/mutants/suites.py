@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import access, agents, calls, export, foreign, jobs, journal, parsing, reader, sync, views
+from tests.mutants import access, agents, calls, export, foreign, forms, jobs, journal, parsing, reader, sync, views
 
 SUITES = {
     "reader": reader.SUITE,
@@ -16,4 +16,5 @@ SUITES = {
     "jobs": jobs.SUITE,
     "calls": calls.SUITE,
     "views": views.SUITE,
+    "forms": forms.SUITE,
 }

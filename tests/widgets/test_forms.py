@@ -17,7 +17,7 @@ import ipywidgets as W  # noqa: N812
 import pytest
 
 import kinesis_nb as kn
-from kinesis_nb.access.config import SourceConfig
+from kinesis_nb.access.config import Proxy, SourceConfig
 from kinesis_nb.emulator import Emulator, ErrorReply, Stall
 from kinesis_nb.widgets import SourceForm
 from kinesis_nb.widgets.base import error_html
@@ -204,9 +204,16 @@ def test_a_wrong_value_is_marked_beside_its_field(end: FrontEnd, typed: dict[str
     assert "knb-quiet" in text  # the hint
     assert "<b>" not in text
     assert message in form.problem
-    for one in buttons(form):
-        assert one.disabled
-        assert message in (one.tooltip or "")
+    uses = {"read": {"Test connection", "IAM policy"}, "name": {"Save"}}
+    uses["write"] = uses["read"]
+    blocked = uses.get(name, {one.description for one in buttons(form)})
+    assert {one.description for one in buttons(form) if message in (one.tooltip or "")} == blocked
+    assert all(one.disabled for one in buttons(form) if one.description in blocked)
+    free = {"Test connection", "Code"} - blocked
+    assert not any(one.disabled for one in buttons(form) if one.description in free)
+    if name in uses:
+        assert form.to_code()
+        return
     with pytest.raises(kn.ConfigError):
         form.source()
     with pytest.raises(kn.ConfigError):
@@ -356,6 +363,70 @@ def test_a_click_returns_while_the_service_is_silent(end: FrontEnd, streams: Str
     assert not form.settle(0)
 
 
+def cancel(end: FrontEnd, form: Any) -> None:
+    """Cancel what is under way, as the page does."""
+    end.send(form._page, {"kind": "cancel", "number": form._page.busy})
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_cancelled_is_not_waited_for(end: FrontEnd, fails: bool) -> None:  # noqa: FBT001
+    """The form can be used at once; what comes of the work later is not shown, nor what it failed with."""
+    form, gate, found, late = SourceForm(), threading.Event(), list[str](), list[str | None]()
+
+    def work() -> str:
+        assert gate.wait(20)
+        if fails:
+            raise kn.ConfigError("too late")
+        return "something"
+
+    form.do("Working …", work, found.append, late.append)
+    assert form._page.busy
+    assert button(form, "Code").disabled
+    end.send(form._page, {"kind": "cancel", "number": form._page.busy + 1})  # a click on what is over by now
+    assert button(form, "Code").disabled
+    cancel(end, form)
+    assert form._page.busy == 0
+    assert not button(form, "Code").disabled
+    assert "cancelled: Working; what comes of it is not shown" in shown(form)
+    form.do("Working …", lambda: "something else", found.append)
+    while not found:
+        form.settle(0.1)
+    gate.set()
+    assert form.settle()
+    assert (found, late) == (["something else"], [None if fails else "something"])
+    assert "knb-error" not in shown(form)
+
+
+def test_the_next_work_is_not_ended_by_the_one_before(end: FrontEnd) -> None:
+    """What was cancelled comes back while something else is under way, which stays so."""
+    form, first, second, found = SourceForm(), threading.Event(), threading.Event(), list[bool]()
+    form.do("First …", lambda: first.wait(20), found.append)
+    cancel(end, form)
+    form.do("Second …", lambda: second.wait(20), found.append)
+    first.set()
+    assert not form.settle(0.3)
+    assert "Second …" in shown(form)
+    assert button(form, "Code").disabled
+    second.set()
+    assert form.settle()
+    assert found == [True]
+    assert not button(form, "Code").disabled
+
+
+def test_where_no_kernel_is_a_picture_stands_for_the_form(end: FrontEnd) -> None:
+    """Beside the widget: what it was set to, how to get it back, and nothing that is secret."""
+    auth = kn.StaticCredentials("AKIATEST", CANARY, CANARY)
+    form = SourceForm(SourceConfig(region="eu-west-3", auth=auth, proxy=Proxy.parse(f"http://ada:{CANARY[:6]}@p:80")))
+    bundle = form._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    picture = str(bundle["text/html"])
+    assert "SourceForm · run the cell again" in picture
+    assert "eu-west-3" in picture
+    assert "AKIATEST" in picture
+    assert "<td>set</td>" in picture.replace(' style="text-align:left;white-space:nowrap"', "")
+    assert CANARY[:6] not in str(bundle)
+
+
 def test_save_keeps_the_settings_and_no_secret(
     end: FrontEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: Streams
 ) -> None:
@@ -379,6 +450,47 @@ def test_code_is_shown_to_be_copied(end: FrontEnd) -> None:
     assert "source = kn.connect()" in view.code
     form.show("something else")
     assert view not in form.children
+
+
+def test_code_that_is_shown_follows_the_fields(end: FrontEnd) -> None:
+    """It changes with them, and there is none while a field is wrong; a name to save it as makes no difference."""
+    form = SourceForm()
+    end.click(button(form, "Code"))
+    (view,) = [child for child in form.children if isinstance(child, CodeView)]
+    fill(end, form, region="eu-west-1", name="../no")
+    assert 'kn.connect(region="eu-west-1")' in view.code
+    fill(end, form, region="frankfurt")
+    assert view.code == ""
+    fill(end, form, region="eu-west-3")
+    assert 'kn.connect(region="eu-west-3")' in view.code
+    form.show("")
+    fill(end, form, region="eu-west-2")
+    assert view not in form.children
+
+
+def test_an_error_goes_when_a_field_changes(end: FrontEnd, streams: Streams) -> None:
+    """It is of the fields as they were, and so are a policy, a report and what was said of them."""
+    streams.emulator.on("ListStreams", ErrorReply("InvalidSignatureException"))
+    form = local_form(end, streams.emulator.endpoint_url)
+    end.click(button(form, "Test connection"))
+    assert form.settle()
+    assert "knb-error" in shown(form)
+    fill(end, form, access_key_id="another")
+    assert "knb-error" not in shown(form)
+    fill(end, form, read="orders")
+    end.click(button(form, "IAM policy"))
+    assert form.settle()
+    assert "stream/orders" in shown(form)
+    fill(end, form, name="prod")
+    assert "stream/orders" in shown(form)
+    fill(end, form, read="clicks")
+    assert "stream/orders" not in shown(form)
+    fill(end, form, read="")
+    end.click(button(form, "Test connection"))
+    assert form.settle()
+    assert "✓ connected" in shown(form)
+    fill(end, form, region="eu-west-1")
+    assert "✓ connected" not in shown(form)
 
 
 # --- secrets ---

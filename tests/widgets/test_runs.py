@@ -12,14 +12,14 @@ import pytest
 from keyring.backends import fail
 
 import kinesis_nb as kn
-from kinesis_nb.emulator import ErrorReply
+from kinesis_nb.emulator import ErrorReply, Stall
 from kinesis_nb.widgets import Explorer, ExportForm, Studio, SyncForm, TailView
 from kinesis_nb.widgets.run_form import defaults
 from kinesis_nb.widgets.status_view import SyncView
 from kinesis_nb.widgets.tail_form import TailForm
 from tests.conftest import Streams, by_key, written_by_key
 from tests.support.widgets import FrontEnd, shown
-from tests.widgets.test_forms import button, buttons, end, everything_saved, fill
+from tests.widgets.test_forms import button, buttons, cancel, end, everything_saved, fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +95,53 @@ def test_a_sync_from_a_form(end: FrontEnd, source: kn.Source, orders: Streams) -
     until(form, lambda: not button(form, "Start").disabled)
     assert form.sync.status().state == "stopped"
     assert by_key(form.sync) == written_by_key(orders)
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_start_that_was_cancelled_too_late(
+    end: FrontEnd,
+    source: kn.Source,
+    orders: Streams,
+    starts: bool,  # noqa: FBT001
+) -> None:
+    """What started all the same is shown with what stops it; until that is known nothing else is started."""
+    form, gate = ready(SyncForm(source)), threading.Event()
+    fill(end, form, stream="orders", table="tables/orders")
+    begin = form._begin()
+
+    def start() -> object:
+        assert gate.wait(20)
+        if starts:
+            return begin()
+        raise kn.ConfigError("no")
+
+    form._do_start(start)
+    cancel(end, form)
+    assert button(form, "Start").tooltip == "the start that was cancelled is not over yet"
+    assert not button(form, "Code").disabled
+    gate.set()
+    assert form.settle()
+    assert "knb-error" not in shown(form)
+    if not starts:
+        assert not button(form, "Start").disabled
+        return
+    assert "it had started before it was cancelled" in shown(form)
+    assert button(form, "Start").tooltip == "it is running; stop it first"
+    assert isinstance(form._view.children[0], SyncView)
+    form.sync.stop()
+
+
+def test_a_tail_that_was_cancelled_too_late_is_stopped(end: FrontEnd, source: kn.Source, orders: Streams) -> None:
+    """Nobody sees it, so it must not read on."""
+    form = ready(TailForm(source))
+    fill(end, form, stream="orders")
+    orders.emulator.on("ListShards", Stall(1.0))
+    end.click(button(form, "Start"))
+    cancel(end, form)
+    assert form.settle()
+    assert form.tail is None
+    assert form._view.children == ()
+    until(form, lambda: not any("kinesis_nb orders" in one.name for one in threading.enumerate()))
 
 
 def test_a_sync_that_cannot_start_says_why(end: FrontEnd, source: kn.Source, orders: Streams, tmp_path: Path) -> None:
@@ -345,6 +392,29 @@ def test_a_tail_from_a_form(end: FrontEnd, source: kn.Source, orders: Streams) -
     assert form.tail.stream == "orders"
     assert isinstance(form._view.children[0], TailView)
     form.tail.stop()
+
+
+def test_a_form_has_one_tail(end: FrontEnd, source: kn.Source, orders: Streams) -> None:
+    """Another one stops the one before, of whatever stream, and touches none of a cell's; a new source stops it too."""
+    mine = source.tail("orders")
+    studio = Studio(source)
+    end.set(studio._tabs, selected_index=2)
+    (form,) = pages(studio)["Tail"].children
+    tails = []
+    for stream in ("orders", "results"):
+        fill(end, ready(form), stream=stream)
+        end.click(button(form, "Start"))
+        assert form.settle()
+        tails.append(form.tail)
+    first, second = tails
+    assert first.wait(10, until_caught_up=False) is False
+    assert (first.state, second.state, mine.state) == ("stopped", "running", "running")
+    (view,) = form._view.children
+    assert view.tail is second
+    studio.use(source)
+    assert second.wait(10, until_caught_up=False) is False
+    assert (second.state, mine.state) == ("stopped", "running")
+    mine.stop()
 
 
 def pages(studio: Studio) -> dict[str, Any]:

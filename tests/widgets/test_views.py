@@ -681,12 +681,64 @@ def test_an_explorer_goes_on_with_a_stream(source: kn.Source, streams: Streams) 
     (view,) = page._below.children
     assert view.tail.state == "running"
     assert page._code_view.code.startswith('tail = source.tail("orders")')
-    view.tail.stop()
     page.sync()
     (form,) = page._below.children
+    assert _is_stopped(view.tail)
     assert form.fields["stream"].value == "orders"
     assert page._code_view.code.startswith('sync = source.sync("orders", "tables/orders")')
     assert form.settle()
+
+
+def _is_stopped(tail: kn.Tail) -> bool:
+    """Whether it stops by itself: it ends for whoever waits for its end."""
+    return tail.wait(10, until_caught_up=False) is False and tail.state == "stopped"
+
+
+def test_an_explorer_leaves_the_tails_of_cells_alone(source: kn.Source, streams: Streams) -> None:
+    """Its own tail replaces none of the user's, and is stopped when another one takes its place, or another stream."""
+    streams.create()
+    streams.create("clicks")
+    mine = source.tail("orders")
+    explorer = Explorer(source, "orders")
+    assert explorer.settle()
+    page = _page(explorer, 5)
+    page.tail()
+    assert page.settle()
+    assert mine.state == "running"
+    (first,) = page._below.children
+    page.tail()
+    assert page.settle()
+    (second,) = page._below.children
+    assert _is_stopped(first.tail)
+    assert second.tail.state == "running"
+    assert source.tail("orders") is not second.tail
+    assert second.tail.state == "running"
+    explorer.fields["stream"].control.value = "clicks"
+    explorer.look()
+    assert explorer.settle()
+    assert _is_stopped(second.tail)
+
+
+def test_the_tabs_of_an_explorer_say_which_stream_they_are_of(source: kn.Source, streams: Streams) -> None:
+    """Another name that is typed, or cannot be opened, does not become theirs."""
+    streams.create()
+    streams.create("clicks")
+    explorer = Explorer(source, "orders")
+    assert explorer._name.value == ""
+    assert explorer.settle()
+    assert "Stream orders</h4>" in explorer._name.value
+    explorer.fields["stream"].control.value = "<b>ordres"
+    assert "Stream orders " in explorer._name.value
+    assert "not &lt;b&gt;ordres, which is not open" in explorer._name.value
+    explorer.fields["stream"].control.value = "ordres"
+    explorer.look()
+    assert explorer.settle()
+    assert "StreamNotFound" in explorer._error.value
+    assert "Stream orders " in explorer._name.value
+    explorer.fields["stream"].control.value = "clicks"
+    explorer.look()
+    assert explorer.settle()
+    assert "Stream clicks</h4>" in explorer._name.value
 
 
 def test_an_explorer_says_what_is_wrong(source: kn.Source, streams: Streams) -> None:
