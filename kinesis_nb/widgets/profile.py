@@ -50,10 +50,13 @@ def _histogram(values: pl.Series) -> Message:
     if not len(numbers):
         return {}
     low, high = float(numbers.min()), float(numbers.max())
-    if low == high:
+    step = (high / BINS) - (low / BINS)  # divided first: the difference of the largest floats is infinite
+    if step == 0 or not np.isfinite(BINS * step):  # all are the same, or too far apart to be told from each other
         return {"low": low, "high": high, "bars": [len(numbers)]}
-    step = max(1.0, float(np.ceil((high - low + 1) / BINS))) if kind.is_integer() else (high - low) / BINS
-    count = int(np.ceil((high - low + 1) / step)) if kind.is_integer() else BINS
+    count = BINS
+    if kind.is_integer():
+        step = max(1.0, float(np.ceil((high - low + 1) / BINS)))
+        count = int(np.ceil((high - low + 1) / step))
     places = np.minimum(((numbers - low) / step).astype(np.int64), count - 1)
     return {"low": low, "high": low + count * step, "bars": np.bincount(places, minlength=count).tolist()}
 
