@@ -154,10 +154,15 @@ class _Records(Form):
         fields = _record_fields()
         actions = [
             Action("Read", self.read, lambda: self.problem, primary=True),
+            Action("Read more", self.read_more, lambda: self.problem),
             Action("Code", lambda: self.show_code(self.to_code), lambda: self.problem),
         ]
         super().__init__(fields, fields.values(), actions, "records", [self._view])
+        self._offer_more(is_there=False)
         self.read()
+
+    def _offer_more(self, *, is_there: bool) -> None:
+        self._actions[1].layout.display = None if is_there else "none"
 
     def refresh(self) -> None:
         """Show what belongs to the choice, and check all fields."""
@@ -170,12 +175,18 @@ class _Records(Form):
         """Read what the fields describe; returns at once."""
         self.do("Reading …", self._reading(), self._shown)
 
+    def read_more(self) -> None:
+        """Read ten times as many; returns at once."""
+        self.fields["limit"].control.value *= 10
+        self.read()
+
     def _reading(self) -> Callable[[], Records]:
         """Return what reads: called in another thread, so it must not read a field."""
         values = {name: field.value for name, field in self.fields.items()}
         if values["from"] != _BETWEEN:
             return lambda: self._stream.sample(values["limit"], newest=values["from"] == _NEWEST)
         options, where = self._options(), _containing(values["text"])
+        options["limit"] += 1  # to know whether there are more
         return lambda: self._source.read(self._stream.name, **options, where=where, progress=False)
 
     def _options(self) -> Arguments:
@@ -185,7 +196,10 @@ class _Records(Form):
     def _shown(self, records: Records) -> None:
         for earlier in self._view.children:
             earlier.close()
-        view = RecordsView(records)
+        limit = self.fields["limit"].value
+        has_more = self.fields["from"].value == _BETWEEN and len(records) > limit
+        self._offer_more(is_there=has_more)
+        view = RecordsView(records[:limit], "the window has more: see Read more" if has_more else "")
         self._view.children = [view]
         serve_while_busy(self)
 

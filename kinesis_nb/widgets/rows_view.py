@@ -316,10 +316,16 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "timeline.js", "tail_v
 
 
 class RecordsView(RowsView):
-    """Records that were read, to search and open."""
+    """Records that were read, to search and open.
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    Parameters
+    ----------
+    note
+        What is to be known of them, beside their number.
+    """
+
+    def __init__(self, records: Records, note: str = "") -> None:
+        self._records, self._note = records, note
         super().__init__()
         self._stand_still()
 
@@ -337,7 +343,8 @@ class RecordsView(RowsView):
         self._stand_still()
 
     def _moment(self) -> Message:
-        moment: Message = {"title": "records", "state": "", "counts": f"{len(self._records):,} rows"}
+        counts = " · ".join(filter(None, (f"{len(self._records):,} rows", self._note or self._records.note)))
+        moment: Message = {"title": "records", "state": "", "counts": counts}
         if self._snapshot is not None and self._is_new:
             timeline = Timeline(None)
             timeline.add(self._snapshot.rows.to_batches())

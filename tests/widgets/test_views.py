@@ -670,6 +670,29 @@ def test_an_explorer_reads_a_time_window(source: kn.Source, streams: Streams) ->
     assert page._actions[0].disabled
 
 
+def test_a_time_window_with_more_rows_says_so(source: kn.Source, streams: Streams) -> None:
+    """The first ones are shown, it is said that there are more, and they can be read."""
+    streams.create()
+    streams.put(250)
+    explorer = Explorer(source, "orders")
+    assert explorer.settle()
+    page = _page(explorer, 1)
+    assert page._actions[1].layout.display == "none"
+    for name, value in {"from": "a time window", "start": "trim_horizon"}.items():
+        page.fields[name].control.value = value
+    page.read()
+    assert page.settle()
+    (records,) = page._view.children
+    assert len(records.rows()) == 100
+    assert "100 rows · the window has more" in records._moment()["counts"]
+    assert page._actions[1].layout.display is None
+    page.read_more()
+    assert page.settle()
+    (records,) = page._view.children
+    assert (len(records.rows()), records._moment()["counts"]) == (250, "250 rows")
+    assert page._actions[1].layout.display == "none"
+
+
 def test_an_explorer_goes_on_with_a_stream(source: kn.Source, streams: Streams) -> None:
     """Tail starts one and shows it; Sync and Export show their forms; each shows code that says the same."""
     streams.create()
