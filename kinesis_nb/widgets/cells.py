@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kinesis_nb.widgets.flow import Message
 
 MOST_FIELDS, MOST_SHOWN = 500, 100  # of the JSON: that can be chosen; that are shown until some are chosen
+MOST_COUNTED = 10_000  # fields beyond those: an object whose names are data has ever more
 LONGEST_CELL, LONGEST_NAME = 200, 40  # characters
 LONGEST_TEXT = 64 * 1024  # characters of a record in detail
 LONGEST_HEX = 4 * 1024  # bytes of a record in detail
@@ -44,9 +45,14 @@ class Columns:
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
-        self.beyond = 0  # how many fields there are that cannot be chosen
-        self._fields: dict[str, None] = {}
+        self._fields: dict[str, int] = {}  # with the number by which a page knows each
+        self._beyond: set[str] = set()  # fields that cannot be chosen
         self._chosen: list[str] | None = None
+
+    @property
+    def beyond(self) -> int:
+        """How many fields there are that cannot be chosen, as far as they are counted."""
+        return len(self._beyond)
 
     @property
     def ids(self) -> list[str]:
@@ -63,7 +69,7 @@ class Columns:
 
     def code(self, column: str) -> str:
         """Return what a page calls a column: a name out of the stream may hide or command."""
-        return f"{FIELD}{[*self._fields].index(column[1:])}" if column.startswith(FIELD) else column
+        return f"{FIELD}{self._fields[column[1:]]}" if column.startswith(FIELD) else column
 
     def column(self, code: object) -> str:
         """Return the column that a page names.
@@ -99,9 +105,9 @@ class Columns:
         for name in fields:
             if name not in self._fields:
                 if len(self._fields) < MOST_FIELDS:
-                    self._fields[name] = None
-                else:
-                    self.beyond += 1
+                    self._fields[name] = len(self._fields)
+                elif len(self._beyond) < MOST_COUNTED:
+                    self._beyond.add(name)
 
 
 def title(column: str) -> str:

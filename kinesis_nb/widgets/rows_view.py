@@ -47,15 +47,15 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "timeline.js", "tail_v
 
     def __init__(self, *, text: str = "", key: str = "", json: bool = False) -> None:
         self._filter, self._columns, self._held = Filter(text, key), Columns(json=json), HeldRows()
-        self._order, self._snapshot, self._snapshot_came = Order(), None, 0
+        self._order = Order()
+        self._snapshot: Snapshot | None = None  # the rows that stand still, when they do
+        self._snapshot_came = 0  # how many had come then
         self._first = 0  # the place of the first row that a front end gets
         self._sent = -1  # the number of the newest row that was sent
         self._profile: dict[str, Message] = {}
         self._profiled = 0.0
         self._scan()
         super().__init__()
-
-    _snapshot: Snapshot | None
 
     # --- what a subclass gives ---
 
@@ -149,7 +149,6 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "timeline.js", "tail_v
             frame = self._snapshot.matching
         else:
             frame = frame_of(concat_numbered(self._held.newest(PROFILE_ROWS)), with_fields=self._columns.json)
-            self._columns.meet(name.removeprefix(FIELD) for name in frame.columns if name.startswith(FIELD))
         self._profile = profile(frame)
         known = set(self._columns.ids)
         return {"profile": {self._columns.code(c): _shown(about) for c, about in self._profile.items() if c in known}}
