@@ -116,6 +116,17 @@ def markup(content: str = "", **options: object) -> W.HTML:
     return W.HTML(content, style=_style, **options)
 
 
+_layout: W.Layout | None = None
+
+
+def _usual_layout() -> W.Layout:
+    """Return the layout of all controls; each with its own would be a third of a notebook saved with its widgets."""
+    global _layout  # noqa: PLW0603 - as above
+    if _layout is None or _layout.comm is None:
+        _layout = W.Layout()
+    return _layout
+
+
 Check = Callable[[Any], object]
 """Raises ConfigError for what cannot be right in a control, whose type it knows."""
 
@@ -142,7 +153,9 @@ class Field(W.HBox):
     def __init__(self, label: str, control: Any, check: Check = _anything, *, is_required: bool = False) -> None:
         self.label, self.control, self.is_required = label, control, is_required
         self._check = check
-        self._mark = markup(layout=control.layout)  # one less in a notebook that is saved with its widgets
+        own, control.layout = control.layout, _usual_layout()
+        own.close()
+        self._mark = markup(layout=control.layout)
         self._mark.add_class("knb-mark")
         self.problem = ""
         control.description = label

@@ -117,6 +117,7 @@ def test_all_of_sixty_fields(notebook: Callable[..., Notebook], connect: str, em
     assert seen[:14] == [str(n * 100 + 59) for n in range(39, 25, -1)]
     book.picture("grid-wide", 1)
     view.locator("summary", has_text="Columns").click()
+    view.locator(".knb-choice").first.wait_for()
     assert view.locator(".knb-choice").count() == 64
     view.get_by_role("button", name="none").click()
     view.get_by_label("field_7", exact=True).check()
@@ -278,7 +279,7 @@ def test_a_dead_connection_is_seen(notebook: Callable[..., Notebook]) -> None:
     banner = view.locator(".knb-error").first.inner_text()
     assert "2 shards cannot be read" in banner
     assert "hint: nothing is lost" in banner
-    assert view.get_by_text("retrying").first.is_visible()
+    view.locator(".knb-badge", has_text="retrying").first.wait_for()
     book.picture("grid-not-reading", 1)
 
 
