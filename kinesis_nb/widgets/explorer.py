@@ -16,6 +16,7 @@ from kinesis_nb.widgets.base import Action, Field, Form, heading, markup
 from kinesis_nb.widgets.code import Arguments, Name, call_code
 from kinesis_nb.widgets.export_form import ExportForm
 from kinesis_nb.widgets.own_tail import OwnTailPlace, start_own, stop_soon
+from kinesis_nb.widgets.put_form import PutForm
 from kinesis_nb.widgets.routing import serve_while_busy
 from kinesis_nb.widgets.rows_view import RecordsView
 from kinesis_nb.widgets.run_form import choice, position, proposals
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from kinesis_nb.reading.tail import Tail
 
 _NEWEST, _OLDEST, _BETWEEN = "the newest end", "the oldest end", "a time window"
-_TABS = ("Shards", "Records", "Fields", "Heat", "Key → shard", "Use it")
+_TABS = ("Shards", "Records", "Fields", "Heat", "Key → shard", "Put a record", "Use it")
 
 
 class Explorer(Form):
@@ -125,7 +126,8 @@ class Explorer(Form):
         number = self._pages.selected_index
         if self.stream is None or number is None or self._pages.children[number].children:
             return
-        makers: tuple[Callable[[Source, StreamView], W.Widget], ...] = (_Shards, _Records, _Fields, _Heat, _Key, _Use)
+        makers: tuple[Callable[[Source, StreamView], W.Widget], ...]
+        makers = (_Shards, _Records, _Fields, _Heat, _Key, PutForm, _Use)
         self._pages.children[number].children = [makers[number](self.source, self.stream)]
 
     def __repr__(self) -> str:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     import ipywidgets as W  # noqa: N812
 
+    from kinesis_nb.emulator import Emulator
     from tests.conftest import Streams
 
 
@@ -698,7 +699,7 @@ def test_an_explorer_goes_on_with_a_stream(source: kn.Source, streams: Streams) 
     streams.create()
     explorer = Explorer(source, "orders")
     assert explorer.settle()
-    page = _page(explorer, 5)
+    page = _page(explorer, 6)
     page.tail()
     assert page.settle()
     (view,) = page._below.children
@@ -724,7 +725,7 @@ def test_an_explorer_leaves_the_tails_of_cells_alone(source: kn.Source, streams:
     mine = source.tail("orders")
     explorer = Explorer(source, "orders")
     assert explorer.settle()
-    page = _page(explorer, 5)
+    page = _page(explorer, 6)
     page.tail()
     assert page.settle()
     assert mine.state == "running"
@@ -762,6 +763,44 @@ def test_the_tabs_of_an_explorer_say_which_stream_they_are_of(source: kn.Source,
     explorer.look()
     assert explorer.settle()
     assert "Stream clicks</h4>" in explorer._name.value
+
+
+def test_a_record_is_put_by_hand(source: kn.Source, streams: Streams) -> None:
+    """The newest record is there to begin with; what is typed is put to the letter, and its shard is named."""
+    streams.create(shards=2)
+    streams.put(3)
+    explorer = Explorer(source, "orders")
+    assert explorer.settle()
+    form = _page(explorer, 5)
+    assert form.fields["data"].control.value.startswith('{"n": ')
+    data = '  {"n": 1.10, "text": "spaces stay "}\n'
+    for name, value in {"key": "Ada", "data": data}.items():
+        form.fields[name].control.value = value
+    form.find()
+    assert form.settle()
+    shard = source.explore("orders").shard_for("Ada").shard_id
+    assert shard in form._result.value
+    names = {"source": source}
+    form.put()
+    assert form.settle()
+    assert shard in form._result.value
+    exec(form.to_code(), names)
+    assert [row.data for row in source.read("orders", key="Ada", progress=False)] == [data, data]
+    form.fields["key"].control.value = "x" * 257
+    assert form.problem.startswith("Partition key: a partition key of 257 characters")
+
+
+def test_no_record_is_put_where_exports_are_off(emulator: Emulator, streams: Streams) -> None:
+    """The button says why."""
+    streams.create()
+    auth = kn.StaticCredentials("emulator", "emulator")
+    explorer = Explorer(kn.connect(endpoint_url=emulator.endpoint_url, auth=auth), "orders")
+    assert explorer.settle()
+    form = _page(explorer, 5)
+    for name in ("key", "data"):
+        form.fields[name].control.value = "a"
+    assert form._actions[0].reason.startswith("exports are not enabled")
+    assert not form._actions[1].disabled
 
 
 def test_an_explorer_says_what_is_wrong(source: kn.Source, streams: Streams) -> None:
