@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kinesis_nb.notebook import LiveDisplay as _LiveDisplay
+from kinesis_nb.notebook import HasView as _HasView
 
 if TYPE_CHECKING:
     from kinesis_nb.access.credentials import AwsInstance as AwsInstance
@@ -208,7 +208,7 @@ def _view_of(thing: object) -> object:
     return view_of(thing)
 
 
-_LiveDisplay._view_of = _view_of  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - above both
+_HasView._view_of = _view_of  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - above both
 
 
 def __dir__() -> list[str]:

@@ -23,13 +23,17 @@ def has_kernel() -> bool:
     return hasattr(shell, "kernel")
 
 
-class LiveDisplay:
-    """What a notebook shows by a live view.
+class HasView:
+    """What a view can show.
 
     The views are built on the engine, so the engine does not know them: the package, above both, sets :attr:`_view_of`.
     """
 
     _view_of: ClassVar[Callable[[object], object]]
+
+
+class LiveDisplay(HasView):
+    """What a notebook shows by a live view."""
 
     def _ipython_display_(self) -> None:
         """Show the live view.

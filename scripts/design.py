@@ -84,7 +84,7 @@ def file_map() -> str:
     parts = ["### kinesis_nb: the doors\n\n" + _table(modules(PACKAGE))]
     for room in (room for floor in floors() for room in floor if (PACKAGE / room).is_dir()):
         about = _about(ast.parse((PACKAGE / room / "__init__.py").read_text("utf-8")))
-        parts.append(f"### {room}\n\n{about}.\n\n" + _table(modules(PACKAGE / room)))
+        parts.append(f"### {room}\n\n{about}.\n\n" + _table(_with_inner(PACKAGE / room)))
     beside = [
         module for folder in BESIDE for module in modules(ROOT / folder) if not module.path.name.startswith("test_")
     ]
@@ -92,6 +92,12 @@ def file_map() -> str:
         "### beside the package\n\nNot the tests themselves: what they are made with.\n\n" + _table(beside, ROOT)
     )
     return "\n".join(parts)
+
+
+def _with_inner(room: Path) -> list[Module]:
+    """Return the files of a room, and below them those of the rooms in it."""
+    inner = [path.parent for path in sorted(room.glob("*/__init__.py"))]
+    return [*modules(room), *(module for folder in inner for module in modules(folder))]
 
 
 def _table(found: list[Module], root: Path = PACKAGE) -> str:

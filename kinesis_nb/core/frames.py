@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, TypeGuard, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +23,7 @@ from kinesis_nb.core.limits import MOST_RETENTION
 from kinesis_nb.core.process import check_polars
 from kinesis_nb.display import SHOWN_ROWS, ShownAsText, frame_html, plain, table_text
 from kinesis_nb.errors import ConfigError
+from kinesis_nb.notebook import HasView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -306,7 +307,7 @@ class TableLike(ABC):
         return frame_html(self.to_arrow(), repr(self))
 
 
-class Records(ShownAsText, TableLike):
+class Records(ShownAsText, TableLike, HasView):
     """Rows in memory: what :meth:`Source.read` and a sample return.
 
     Parameters
@@ -339,6 +340,10 @@ class Records(ShownAsText, TableLike):
     def to_polars(self) -> pl.DataFrame:
         """Return the rows as a polars DataFrame; nothing is copied when they are held by polars, as those of a read."""
         return super().to_polars() if isinstance(self._rows, pa.Table) else self._rows
+
+    def view(self) -> Any:
+        """Return a grid of the rows for a notebook, sorted, filtered and opened by clicks: docs/widgets.md."""
+        return self._view_of()
 
     @hinted
     def head(self, n: int = 5) -> Records:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from kinesis_nb.core.frames import Records
 from kinesis_nb.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _HOME_OF = {
 }
 _INSTEAD = {
     "Explorer": "source.explore() shows the same as tables",
+    "RecordsView": "records.head() has the first rows, records.to_polars() all",
     "ExportForm": "call source.export_df(...) or source.export_stream(...)",
     "SourceForm": 'call kn.connect(region="us-east-1", ...)',
     "Studio": "call kn.connect(...), then source.explore(), .tail(), .sync(), .export_df()",
@@ -53,11 +55,11 @@ def __getattr__(name: str) -> Any:
 
 
 def view_of(thing: object) -> object:
-    """Return the live view of what runs in the background; a text in a kernel without ipywidgets."""
+    """Return the view of records, or of what runs in the background; a text in a kernel without ipywidgets."""
     try:
         from kinesis_nb.widgets.views import view_of
     except ModuleNotFoundError as error:
-        return _text_instead("TailView", error)()
+        return _text_instead("RecordsView" if isinstance(thing, Records) else "TailView", error)()
     return view_of(thing)
 
 

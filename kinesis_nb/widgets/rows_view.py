@@ -12,16 +12,16 @@ from kinesis_nb.core.frames import Records, concat
 from kinesis_nb.core.limits import KEY_CHARACTERS
 from kinesis_nb.display import table_html
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.widgets.cells import FIELD, Columns, cut, detail, json_object, title
-from kinesis_nb.widgets.download import Download, file_of
-from kinesis_nb.widgets.filters import Chip, Filter, described
-from kinesis_nb.widgets.frames import frame_of
+from kinesis_nb.widgets.grid.cells import FIELD, Columns, cut, detail, json_object, title
+from kinesis_nb.widgets.grid.code import code_of
+from kinesis_nb.widgets.grid.download import Download, file_of
+from kinesis_nb.widgets.grid.filters import Chip, Filter, described
+from kinesis_nb.widgets.grid.frames import frame_of
+from kinesis_nb.widgets.grid.profile import profile
+from kinesis_nb.widgets.grid.rows import HeldRows, concat_numbered
+from kinesis_nb.widgets.grid.snapshot import Order, Snapshot
+from kinesis_nb.widgets.grid.timeline import Timeline
 from kinesis_nb.widgets.live import LiveView
-from kinesis_nb.widgets.profile import profile
-from kinesis_nb.widgets.rows import HeldRows, concat_numbered
-from kinesis_nb.widgets.snapshot import Order, Snapshot
-from kinesis_nb.widgets.snapshot_code import code_of
-from kinesis_nb.widgets.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kinesis_nb.core.shards import MAX_HASH_KEY, hash_key
-from kinesis_nb.widgets.cells import cut, short
+from kinesis_nb.widgets.grid.cells import cut, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

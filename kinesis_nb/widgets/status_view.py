@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kinesis_nb.display import plain
 from kinesis_nb.reading.consumer import ShardState
-from kinesis_nb.widgets.cells import cut
+from kinesis_nb.widgets.grid.cells import cut
 from kinesis_nb.widgets.live import LiveView
 from kinesis_nb.widgets.rate import Rate
 

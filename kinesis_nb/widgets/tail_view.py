@@ -10,12 +10,12 @@ from kinesis_nb.display import plain
 from kinesis_nb.errors import ConfigError
 from kinesis_nb.reading.consumer import ConsumerStats, ShardState
 from kinesis_nb.reading.tail import Tail
-from kinesis_nb.widgets.cells import cut
+from kinesis_nb.widgets.grid.cells import cut
+from kinesis_nb.widgets.grid.rows import Waiting
+from kinesis_nb.widgets.grid.timeline import Timeline
 from kinesis_nb.widgets.rate import Rate
-from kinesis_nb.widgets.rows import Waiting
 from kinesis_nb.widgets.rows_view import RowsView
 from kinesis_nb.widgets.shard_map import is_stuck, shard_map
-from kinesis_nb.widgets.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

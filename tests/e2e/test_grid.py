@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
     from kinesis_nb.emulator import Emulator
 
-VIEW = """from kinesis_nb.widgets.rows_view import RecordsView
-records = source.read({stream!r}, progress=False)
-RecordsView(records)"""
+VIEW = "records = source.read({stream!r}, progress=False)\nrecords.view()"
 
 
 def _put(emulator: Emulator, stream: str, shards: int, rows: list[tuple[str, bytes]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +18,15 @@ from hypothesis import strategies as st
 
 import kinesis_nb as kn
 from kinesis_nb.core.frames import SCHEMA, Records
-from kinesis_nb.widgets import download
-from kinesis_nb.widgets.cells import Columns, detail, hex_dump
-from kinesis_nb.widgets.download import Download, file_of
-from kinesis_nb.widgets.filters import Chip, Filter
-from kinesis_nb.widgets.frames import frame_of
-from kinesis_nb.widgets.profile import profile
+from kinesis_nb.widgets.grid import download
+from kinesis_nb.widgets.grid.cells import Columns, detail, hex_dump
+from kinesis_nb.widgets.grid.download import Download, file_of
+from kinesis_nb.widgets.grid.filters import Chip, Filter
+from kinesis_nb.widgets.grid.frames import frame_of
+from kinesis_nb.widgets.grid.profile import profile
+from kinesis_nb.widgets.grid.timeline import Timeline
 from kinesis_nb.widgets.rows_view import RecordsView
 from kinesis_nb.widgets.shard_map import shard_map
-from kinesis_nb.widgets.timeline import Timeline
 from tests.widgets.test_views import FrontEnd, page_of
 
 if TYPE_CHECKING:
@@ -77,6 +78,16 @@ def shown(page: FrontEnd, title: str) -> list[Any]:
 
 def code_of(page: FrontEnd, title: str) -> str:
     return next(code for code, name in page.frames[-1]["fields"] if name == title)
+
+
+def test_records_have_a_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid of them; in a kernel without anywidget, two lines that say what to do."""
+    view = records(["a", "b"]).view()
+    assert isinstance(view, RecordsView)
+    assert len(view.rows()) == 2
+    monkeypatch.setitem(sys.modules, "kinesis_nb.widgets.views", None)
+    monkeypatch.setattr("kinesis_nb.widgets._NEEDED", ("kinesis_nb.widgets.views",))
+    assert "records.to_polars() all" in repr(records(["a"]).view())
 
 
 def test_records_of_many_shards_are_by_arrival() -> None:

@@ -27,9 +27,9 @@ import kinesis_nb as kn
 from kinesis_nb import widgets
 from kinesis_nb.core.frames import SCHEMA
 from kinesis_nb.widgets import Explorer, TailView
-from kinesis_nb.widgets.cells import Columns, tree
 from kinesis_nb.widgets.flow import Flow
-from kinesis_nb.widgets.rows import WAITING_BYTES, WAITING_ROWS, HeldRows, Waiting
+from kinesis_nb.widgets.grid.cells import Columns, tree
+from kinesis_nb.widgets.grid.rows import WAITING_BYTES, WAITING_ROWS, HeldRows, Waiting
 from kinesis_nb.widgets.status_view import ExportView, SyncView
 from tests.conftest import by_key
 from tests.support.local import local

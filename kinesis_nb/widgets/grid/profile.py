@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from kinesis_nb.widgets.cells import COLUMNS, FIELD
+from kinesis_nb.widgets.grid.cells import COLUMNS, FIELD
 
 if TYPE_CHECKING:
     from kinesis_nb.widgets.flow import Message

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from kinesis_nb.widgets.cells import COLUMNS, FIELD
-from kinesis_nb.widgets.frames import frame_of
-from kinesis_nb.widgets.rows import by_arrival, numbered
+from kinesis_nb.widgets.grid.cells import COLUMNS, FIELD
+from kinesis_nb.widgets.grid.frames import frame_of
+from kinesis_nb.widgets.grid.rows import by_arrival, numbered
 
 if TYPE_CHECKING:
     import pyarrow as pa

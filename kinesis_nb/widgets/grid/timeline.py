@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kinesis_nb.widgets.cells import short
-from kinesis_nb.widgets.rows import ARRIVAL
+from kinesis_nb.widgets.grid.cells import short
+from kinesis_nb.widgets.grid.rows import ARRIVAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kinesis_nb.core.frames import Records
 from kinesis_nb.jsontext.parse import fields_of
-from kinesis_nb.widgets.cells import FIELD
+from kinesis_nb.widgets.grid.cells import FIELD
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import polars as pl
 
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.widgets.cells import FIELD
+from kinesis_nb.widgets.grid.cells import FIELD
 
 if TYPE_CHECKING:
     from kinesis_nb.widgets.flow import Message

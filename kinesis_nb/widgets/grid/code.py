@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kinesis_nb.core.frames import SCHEMA
-from kinesis_nb.widgets.cells import COLUMNS, FIELD
+from kinesis_nb.widgets.grid.cells import COLUMNS, FIELD
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from kinesis_nb.widgets.filters import Filter
-    from kinesis_nb.widgets.snapshot import Order
+    from kinesis_nb.widgets.grid.filters import Filter
+    from kinesis_nb.widgets.grid.snapshot import Order
 
 
 def code_of(variable: str, wanted: Filter, order: Order, frame: pl.DataFrame, *, json: bool) -> str:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kinesis_nb.errors import ConfigError
-from kinesis_nb.widgets.cells import COLUMNS, FIELD, cut, short
-from kinesis_nb.widgets.frames import frame_of
+from kinesis_nb.widgets.grid.cells import COLUMNS, FIELD, cut, short
+from kinesis_nb.widgets.grid.frames import frame_of
 
 if TYPE_CHECKING:
     from kinesis_nb.widgets.flow import Message
