@@ -253,6 +253,7 @@ class Journal:
             doubtful = max(doubtful, self._count_open(self._taken))
         self.possible_duplicates += doubtful
         self._tried.clear()
+        self._taken.clear()  # they are counted: what is taken from now on is noted anew
 
     def _count_open(self, ends: Mapping[str, int]) -> int:
         """Return how many rows before these offsets are not known as done."""

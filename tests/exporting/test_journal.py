@@ -467,6 +467,24 @@ def test_after_a_power_cut_all_that_was_taken_is_in_doubt(book: Book, boots: Pat
     assert again.wanted(*(("s", offset) for offset in range(100, 110))) == list(range(100, 110))
 
 
+def test_doubt_is_counted_once(book: Book, boots: Path) -> None:
+    """Rows that a clean end left unsent, and rows that one power cut put in doubt: the next one adds nothing to them."""
+    places = [("s", offset) for offset in range(10)]
+    book.send(book.take(*places)[:4])
+    book.journal.close()
+    boots.write_text("second")
+    book.again().die()  # it took nothing before it died
+    boots.write_text("third")
+    again = book.again()
+    assert again.journal.possible_duplicates == 0
+    assert again.wanted(*places) == [*range(4, 10)]
+    again.die()
+    boots.write_text("fourth")
+    book.again().die()
+    boots.write_text("fifth")
+    assert book.again().journal.possible_duplicates == 6
+
+
 def test_what_was_taken_is_durable_before_it_is_sent(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what became of it within a second, also while rows keep coming."""
     synced: list[int] = []

@@ -6,6 +6,13 @@ from tests.mutants import Mutant, Suite
 
 MUTANTS = [
     Mutant(
+        "rows in doubt are counted again at each start",
+        "exporting/journal.py",
+        "        self._taken.clear()",
+        "        pass",
+        "tests/exporting/test_journal.py::test_doubt_is_counted_once",
+    ),
+    Mutant(
         "a power cut takes what the copy of a closed journal tells",
         "exporting/journal.py",
         "                    self._file.sync_copy()\n",
