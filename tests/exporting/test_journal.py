@@ -468,7 +468,7 @@ def test_after_a_power_cut_all_that_was_taken_is_in_doubt(book: Book, boots: Pat
 
 
 def test_doubt_is_counted_once(book: Book, boots: Path) -> None:
-    """Rows that a clean end left unsent, and rows that one power cut put in doubt: the next one adds nothing to them."""
+    """Of rows that a clean end left unsent, or that one power cut put in doubt, the next one adds nothing."""
     places = [("s", offset) for offset in range(10)]
     book.send(book.take(*places)[:4])
     book.journal.close()
