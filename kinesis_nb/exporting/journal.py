@@ -253,7 +253,8 @@ class Journal:
             doubtful = max(doubtful, self._count_open(self._taken))
         self.possible_duplicates += doubtful
         self._tried.clear()
-        self._taken.clear()  # they are counted: what is taken from now on is noted anew
+        if was_closed and not found.is_damaged:
+            self._taken.clear()  # what is not done of it was never sent
 
     def _count_open(self, ends: Mapping[str, int]) -> int:
         """Return how many rows before these offsets are not known as done."""

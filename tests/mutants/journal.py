@@ -6,11 +6,11 @@ from tests.mutants import Mutant, Suite
 
 MUTANTS = [
     Mutant(
-        "rows in doubt are counted again at each start",
+        "what was never sent is in doubt after two starts of the machine",
         "exporting/journal.py",
-        "        self._taken.clear()",
-        "        pass",
-        "tests/exporting/test_journal.py::test_doubt_is_counted_once",
+        "            self._taken.clear()",
+        "            pass",
+        "tests/exporting/test_journal.py::test_what_a_clean_end_left_unsent_is_never_in_doubt",
     ),
     Mutant(
         "a power cut takes what the copy of a closed journal tells",
