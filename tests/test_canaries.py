@@ -293,7 +293,15 @@ WALK: dict[tuple[str, str], Call] = {
 }
 CLASSES = (kn.Source, kn.Sync, kn.Tail, kn.Records, kn.StreamingExport, kn.StreamView, kn.Catalog, Job)
 ELSEWHERE = {  # in the tests below, of what runs
-    *("Tail.take", "Tail.stats", "Tail.status", "Tail.wait", "StreamingExport.wait", "StreamingExport.status"),
+    *(
+        "Tail.error",
+        "Tail.take",
+        "Tail.stats",
+        "Tail.status",
+        "Tail.wait",
+        "StreamingExport.wait",
+        "StreamingExport.status",
+    ),
     *("Sync.wait", "Sync.status", "Sync.stop", "Sync.storage_options", "StreamingExport.stop"),
 }
 HARMLESS = {  # tells what it holds, stops or starts threads, or is made of values alone
@@ -308,6 +316,7 @@ HARMLESS = {  # tells what it holds, stops or starts threads, or is made of valu
         "Tail.to_arrow",
         "Tail.to_pandas",
     ),
+    "Records.view",
     *("Tail.to_perspective", "Tail.to_polars", "Tail.unwatch", "Tail.view", "Tail.watch"),
     *("Sync.all_caught_up", "Sync.children_for_others", "Sync.has_trouble", "Sync.is_active", "Sync.join"),
     *("Sync.list_now", "Sync.request_stop", "Sync.start", "Sync.uri"),
@@ -453,6 +462,11 @@ def test_a_running_tail_and_export_end_without_a_secret(world: World) -> None:
             tail.take(1000, timeout=30)
     assert leaks(caught.value) == {}
     assert hits(f"{tail!r} {tail.stats()} {tail._repr_html_()}") == []
+    with world.direct.tail("orders") as tail, world.failing("kinesis denied"):
+        world.streams.put(5)
+        assert tail._buffer.wait_closed(30)
+    assert isinstance(tail.error, kn.KinesisError)
+    assert leaks(tail.error) == {}
     export = world.direct.export_stream(world.sync, world.arn, journal=world.new_folder())
     with world.failing("kinesis denied"):
         world.streams.put(5)

@@ -16,7 +16,7 @@ from kinesis_nb.core.position import Kind, StartingPosition
 from kinesis_nb.core.process import of_one_process
 from kinesis_nb.core.running import Newest, Running
 from kinesis_nb.display import frame_html, to_perspective
-from kinesis_nb.errors import Closed, warn
+from kinesis_nb.errors import Closed, forget_frames, warn
 from kinesis_nb.notebook import LiveDisplay
 from kinesis_nb.reading.scheduler import Scheduler
 from kinesis_nb.text import one_line
@@ -246,8 +246,11 @@ class Tail(Running, TableLike, LiveDisplay):
 
     @property
     def error(self) -> BaseException | None:
-        """What the tail failed with; None for one that did not fail."""
-        return self._buffer.error
+        """What the tail failed with, without its traceback; None for one that did not fail."""
+        error = self._buffer.error
+        if error is not None:
+            forget_frames(error)
+        return error
 
     @property
     def is_active(self) -> bool:
