@@ -3,6 +3,8 @@ PYTHON ?= python3
 SEEDS ?= 10000
 BIN := .venv/bin
 JOBS ?= 3
+# one that asks for a password is an error in a kernel
+NO_KEYRING := PYTHON_KEYRING_BACKEND=keyring.backends.fail.Keyring
 # the tests of one file stay in one process, for what they share; files in the order of the seed, so that no long one is kept for the end
 SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -26,7 +28,7 @@ quick: .venv/.test    ## the tests that need no server, in under a minute
 test: .venv/.test servers docs js    ## everything: unit, contract, notebooks, browser, documents, JavaScript
 	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE)
 	$(BIN)/python -m pytest kinesis_nb README.md docs --doctest-modules -p no:randomly $(SIDE_BY_SIDE)
-	XDG_CONFIG_HOME=.build/config $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
+	XDG_CONFIG_HOME=.build/config $(NO_KEYRING) $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg -p no:randomly notebooks
 
 e2e: .venv/.e2e    ## what a person does, in JupyterLab, Notebook 7 and Voila; pictures in .build/screenshots
 	$(BIN)/python -m pytest tests/e2e -p no:randomly --ignore=tests/e2e/test_binder.py
