@@ -90,7 +90,7 @@ def _shown(book: Notebook) -> Iterator[tuple[int, str]]:
     tail = book.output(1)
     tail.locator("[data-place='0']").wait_for(timeout=30 * SECONDS)
     tail.get_by_role("button", name="JSON columns").click()
-    tail.get_by_role("columnheader", name="city").wait_for()
+    tail.get_by_role("columnheader", name="order").first.wait_for()
     tail.get_by_role("button", name="JSON columns").blur()
     tail.scroll_into_view_if_needed()  # a view that is out of sight gets nothing
     book.page.wait_for_timeout(RATES)
@@ -103,7 +103,7 @@ def _shown(book: Notebook) -> Iterator[tuple[int, str]]:
     explorer.get_by_role("tab", name="Records").click(timeout=30 * SECONDS)
     explorer.locator("[data-place='0']").wait_for(timeout=30 * SECONDS)
     explorer.get_by_role("button", name="JSON columns").click()
-    explorer.get_by_role("columnheader", name="city").wait_for()
+    explorer.get_by_role("columnheader", name="order").first.wait_for()
     explorer.get_by_role("button", name="JSON columns").blur()
     yield 5, "explorer"
     book.run(3)
