@@ -188,6 +188,13 @@ function button(label, hint, act) {
   return make("button", { type: "button", class: "knb-button", title: hint, onclick: act }, label);
 }
 
+/** A button with a sign on it, and words for who hears it. */
+function signButton(sign, words, act) {
+  const one = button(sign, words, act);
+  one.setAttribute("aria-label", words);
+  return one;
+}
+
 /** The rate of the last minute as a line. */
 function sparkline() {
   const line = make("polyline", { xmlns: SVG, fill: "none", stroke: "currentColor", "stroke-width": "1.5" });

@@ -212,9 +212,10 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "timeline.js", "tail_v
                 record = self._held.find(number)
                 self._reply({"kind": "detail", "detail": detail(number, record) if record else None, "number": number})
             case "data":
-                self._send_data(number)
+                self._send_data(number, str(message.get("token")))
             case "file":
-                Download(self, *file_of(self._now().matching, str(message.get("format")))).start()
+                name, data = file_of(self._now().matching, str(message.get("format")))
+                Download(self, name, data, str(message.get("token"))).start()
             case "code":
                 self._reply({"kind": "code", "code": self.to_code()})
             case _:
@@ -266,13 +267,13 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "timeline.js", "tail_v
         rows = self._snapshot.page(first, min(last, first + PAGE_ROWS))
         return {"first": first, "rows": _fitting(self._columns.cells(rows, datetime.now(UTC)), FRAME_CHARACTERS)}
 
-    def _send_data(self, number: int) -> None:
+    def _send_data(self, number: int, token: str) -> None:
         record = self._held.find(number)
         if record is None:
             raise ConfigError("this row is not held any more", hint="read it again by its sequence number")
         data = record.data.encode("utf-8", "surrogatepass") if record.data_raw is None else record.data_raw
         name = f"{record.shard_id}-{record.sequence_number}.{'json' if json_object(record.data) else 'txt'}"
-        Download(self, name, data, number).start()
+        Download(self, name, data, token).start()
 
     def to_code(self) -> str:
         """Return the code that gives the rows which are shown, from what the view shows.

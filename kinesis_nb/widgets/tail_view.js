@@ -46,7 +46,7 @@ function render({ model, el }) {
   const state = make("span", { class: "knb-state", role: "status" });
   const counts = make("span", { class: "knb-counts" }), dropped = make("span", { class: "knb-quiet" });
   const rate = make("span", { class: "knb-rate" }), spark = sparkline();
-  let isPaused = false, isLive = true, fields = [], shown = [], chipCount = 0, title = "", filtered = "", code = "";
+  let isPaused = false, isLive = true, fields = [], shown = [], chipCount = 0, title = "", filtered = "";
   const pause = button("Pause", "make no calls until you resume; nothing is missed", () => send({ kind: isPaused ? "resume" : "pause" }));
   const stop = button("Stop", "stop reading; the newest rows stay in the notebook", () => {
     stop.disabled = true;
@@ -59,22 +59,24 @@ function render({ model, el }) {
   const chips = make("div", { class: "knb-chips", role: "list", "aria-label": "filters" });
   const columns = menu("Columns", "choose the columns", columnList);
   const files = menu("Download", "the rows that match, as a file", () => [["csv", "CSV"], ["jsonl", "JSON Lines"], ["parquet", "Parquet"]].map(([format, label]) =>
-    button(label, "", () => { files.open = false; setText(said, "preparing the file …"); send({ kind: "file", format }); })));
+    button(label, "", () => { files.open = false; setText(said, "preparing the file …"); downloads.get({ kind: "file", format }, savedAs((text) => setText(said, text)), progress); })));
   const codes = button("Code", "the Python that gives these rows", () => send({ kind: "code" }));
   const said = make("span", { class: "knb-quiet", role: "status" });
   const codeBox = make("div", { class: "knb-code", hidden: true });
   const shardsLine = shardLine((shard) => send({ kind: "shard", shard })), badges = shardsLine.root, notes = make("div", { class: "knb-notes" });
   const time = timeBar((low, high) => send({ kind: "window", low, high }));
-  const banner = make("div", { class: "knb-error", role: "alert", hidden: true });
-  const error = errorLine();
-  const drawer = drawerOf({ ask: (message) => { isCopying = Boolean(message.copy); send(message); }, step: (by) => grid.step(by), close: closeDrawer, onlyKey: (number) => send({ kind: "only_key", number }) });
+  const banner = errorLine(), error = errorLine();
+  const downloads = downloadsOf((message) => send(message));
+  const drawer = drawerOf({
+    copy: (number) => downloads.get({ kind: "data", number }, copied, progress),
+    save: (number) => downloads.get({ kind: "data", number }, savedAs((text) => drawer.say(text)), progress),
+    step: (by) => grid.step(by), close: closeDrawer, onlyKey: (number) => send({ kind: "only_key", number }),
+  });
   const grid = gridOf(ask, (number) => (number === null ? drawer.hide() : send({ kind: "detail", number })));
-  let isCopying = false;
-  const assemble = assembler(got, (size, whole) => setText(said, `${Math.round((100 * size) / whole)} % of ${Math.round(whole / 1000).toLocaleString("en")} kB`));
   const buttons = make("div", { class: "knb-bar" }, pause, stop, json, columns, boxes.text, boxes.key, codes, files, said);
   const root = make("div", { class: "knb-live knb-tail", role: "region" },
     make("div", { class: "knb-top" }, state, counts, dropped, make("div", { class: "knb-side" }, spark.picture, rate)),
-    banner, buttons, chips, badges, time.root, notes, codeBox,
+    banner.line, buttons, chips, badges, time.root, notes, codeBox,
     make("div", { class: "knb-split" }, make("div", { class: "knb-frame" }, grid.grid, grid.newer), drawer.panel), error.line);
   el.append(root);
 
@@ -113,8 +115,9 @@ function render({ model, el }) {
     setText(columns.firstChild, hiding ? `Columns: ${shown.length} of ${fields.length + frame.beyond}` : "Columns");
     json.setAttribute("aria-pressed", frame.json);
     chips.hidden = !chipCount;
+    const without = (i) => send({ kind: "chips", kept: [...Array(chipCount).keys()].filter((one) => one !== i) });
     chips.replaceChildren(...frame.chips.map((what, i) => make("span", { role: "listitem", class: "knb-chip" }, what,
-      (() => { const off = button("✕", `remove the filter: ${what}`, () => send({ kind: "chips", kept: [...Array(chipCount).keys()].filter((one) => one !== i) })); off.setAttribute("aria-label", `remove the filter: ${what}`); return off; })())));
+      signButton("✕", `remove the filter: ${what}`, () => without(i)))));
     boxes.show(frame.filter);
     filtered = [...frame.filter.filter(Boolean), ...frame.chips].join(" · ");
     grid.say(filtered ? "no row matches" : "no rows yet");
@@ -140,9 +143,8 @@ function render({ model, el }) {
     const isOver = !["running", "paused"].includes(now.state), what = now.trouble || now.state;
     state.dataset.state = now.trouble === "not reading" ? "failed" : now.trouble || now.state;
     setText(state, `${TROUBLE[now.trouble] ?? SIGNS[now.state] ?? "●"} ${what} · ${now.title}`);
-    banner.hidden = !now.banner;
-    setText(banner, now.banner);
-    setText(dropped, now.dropped ? `${now.dropped} older ones made room` : "");
+    banner.show(now.banner);
+    setText(dropped, now.dropped ? `${now.dropped} older rows dropped to make room` : "");
     dropped.title = now.dropped ? "the tail holds the newest rows; max_rows and max_bytes of tail() say how many" : "";
     setText(rate, `${now.rate} rows/s`);
     spark.draw(now.rates, now.rate);
@@ -154,35 +156,41 @@ function render({ model, el }) {
   }
 
   function reply(one, buffer) {
-    if (one.kind === "part") assemble(one, buffer);
+    if (one.kind === "part") downloads.take(one, buffer);
     else if (one.kind === "page") grid.page(one);
     else if (one.kind === "code") showCode(one.code);
     else drawer.show(one);
   }
 
-  function showCode(given) {
-    code = given;
+  function showCode(code) {
     codeBox.hidden = false;
-    const shut = button("✕", "close", () => { codeBox.hidden = true; });
-    shut.setAttribute("aria-label", "close the code");
+    const shut = signButton("✕", "close the code", () => { codeBox.hidden = true; });
     const copy = button("Copy", "copy the code", async () => setText(copy, (await copyText(code)) ? "Copied" : "Select it and copy"));
     const insert = button("Insert as a cell below", "", () => setText(insert, insertBelow(model, root, code) ? "Inserted" : "Not possible here"));
-    codeBox.replaceChildren(make("div", { class: "knb-bar" }, copy, insert, shut), make("pre", {}, code));
+    codeBox.replaceChildren(make("div", { class: "knb-bar" }, copy, insert, shut), make("pre", {}, ...isolated(code)));
   }
 
-  /** Copy or save what the kernel sent. */
-  async function got(blob, name, number) {
-    setText(said, "");
-    if (number === null || !isCopying) {
+  function progress(size, whole) {
+    setText(said, `${Math.round((100 * size) / whole)} % of ${Math.round(whole / 1000).toLocaleString("en")} kB`);
+  }
+
+  /** What saves something that the kernel sent, and then says so. */
+  function savedAs(say) {
+    return (blob, name) => {
+      setText(said, "");
       saveAs(blob, name);
-      (number === null ? (what) => setText(said, what) : drawer.say)(`saved ${name}`);
-      return;
-    }
+      say(`saved ${name}`);
+    };
+  }
+
+  /** Copy what the kernel sent. */
+  async function copied(blob) {
+    setText(said, "");
     let exact;
     try {
       exact = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(await blob.arrayBuffer());
     } catch {
-      drawer.say("these bytes are no text; save them as a file");
+      drawer.say("these bytes are not text; save them as a file");
       return;
     }
     drawer.say((await copyText(exact)) ? `copied ${blob.size.toLocaleString("en")} bytes` : "this page may not copy; save the data as a file");

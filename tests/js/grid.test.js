@@ -2,8 +2,8 @@
 import { load } from "./load.js";
 
 const FILES = ["notebook.js", "live.js", "grid.js", "drawer.js", "timeline.js", "tail_view.js"];
-const NAMES = ["gridOf", "profileOf", "badge", "shardLine", "timeBar", "assembler", "isolated"];
-const { gridOf, profileOf, badge, shardLine, timeBar, assembler, isolated } = load(FILES, NAMES);
+const NAMES = ["gridOf", "profileOf", "badge", "shardLine", "timeBar", "downloadsOf", "isolated"];
+const { gridOf, profileOf, badge, shardLine, timeBar, downloadsOf, isolated } = load(FILES, NAMES);
 const COLUMNS = [["arrived", "arrived (UTC)"], ["key", "key"], ["shard", "shard"], ["data", "data"]];
 const row = (number, arrived = number) => [number, arrived, `00:00:0${number % 10}`, "key", "0", `data ${number}`];
 const frame = (numbers, more = {}) => ({
@@ -92,13 +92,21 @@ test("a click on a bar asks for its range: whole numbers belong to it, an upper 
   ]);
 });
 
-test("what comes in parts is put together, byte by byte", async () => {
-  const got = vi.fn(), progress = vi.fn(), take = assembler(got, progress);
-  take({ name: "a", number: 3, size: 5, last: false }, new Uint8Array([1, 2, 3]));
-  take({ name: "a", number: 3, size: 5, last: true }, new Uint8Array([4, 5]));
+test("what comes in parts is put together byte by byte, though another download is under way", async () => {
+  const sent = [], done = vi.fn(), other = vi.fn(), progress = vi.fn(), downloads = downloadsOf((message) => sent.push(message));
+  downloads.get({ kind: "data", number: 3 }, done, progress);
+  downloads.get({ kind: "data", number: 4 }, other, () => {});
+  const [{ token }, { token: second }] = sent;
+  const take = (one, last, bytes) => downloads.take({ token: one, name: "a", size: 5, last }, new Uint8Array(bytes));
+  take(token, false, [1, 2, 3]);
+  take(second, true, [9]);
+  take("of another page", true, [8]);
+  take(token, true, [4, 5]);
   expect(progress).toHaveBeenCalledExactlyOnceWith(3, 5);
-  const [blob, name, number] = got.mock.calls[0];
-  expect([[...new Uint8Array(await blob.arrayBuffer())], name, number]).toEqual([[1, 2, 3, 4, 5], "a", 3]);
+  for (const [call, bytes] of [[done, [1, 2, 3, 4, 5]], [other, [9]]]) {
+    const [blob, name] = call.mock.calls[0];
+    expect([[...new Uint8Array(await blob.arrayBuffer())], name]).toEqual([bytes, "a"]);
+  }
 });
 
 test("strings from right to left keep their places in the text around them", () => {

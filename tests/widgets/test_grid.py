@@ -248,16 +248,16 @@ class _Page:
 def test_data_arrive_exactly(size: int) -> None:
     """In parts, of which the last one says so."""
     page, data = _Page(), bytes(i % 251 for i in range(size))
-    Download(page, "a.json", data, 7).run()
+    Download(page, "a.json", data, "seven").run()
     assert b"".join(part for _, part in page.parts) == data
     assert [head["last"] for head, _ in page.parts] == [False] * (len(page.parts) - 1) + [True]
-    assert {head["number"] for head, _ in page.parts} == {7}
+    assert {head["token"] for head, _ in page.parts} == {"seven"}
 
 
 def test_too_much_for_a_page_is_refused() -> None:
     """With what to do instead."""
     with pytest.raises(kn.ConfigError, match="33,554,433 bytes"):
-        Download(_Page(), "a", bytes(download.MOST + 1))
+        Download(_Page(), "a", bytes(download.MOST + 1), "")
 
 
 def test_a_record_in_four_forms() -> None:

@@ -36,8 +36,8 @@ class Download(threading.Thread):
 
     Parameters
     ----------
-    number
-        Of the row whose data this is, which the page copies; None for a file that it saves.
+    token
+        By which the page knows what it asked for: several downloads may be under way.
 
     Raises
     ------
@@ -45,14 +45,14 @@ class Download(threading.Thread):
         For more than 32 MiB.
     """
 
-    def __init__(self, page: Page, name: str, data: bytes, number: int | None = None) -> None:
+    def __init__(self, page: Page, name: str, data: bytes, token: str) -> None:
         if len(data) > MOST:
             raise ConfigError(
                 f"{name} would have {len(data):,} bytes, and a page takes {MOST:,}",
                 hint='narrow the filter, or write it in the kernel: "Code" gives the frame, then .write_parquet("…")',
             )
         super().__init__(name="kinesis_nb download", daemon=True)
-        self._page, self._file, self._data, self._number = page, name, data, number
+        self._page, self._file, self._data, self._token = page, name, data, token
 
     def run(self) -> None:
         """Send all parts."""
@@ -64,7 +64,7 @@ class Download(threading.Thread):
             head = {
                 "kind": "part",
                 "name": self._file,
-                "number": self._number,
+                "token": self._token,
                 "size": len(self._data),
                 "last": is_last,
             }
