@@ -354,8 +354,13 @@ class Upkeep:
 
     def start(self, name: str) -> None:
         """Start the thread."""
+        thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._over.clear()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        try:
+            thread.start()
+        except RuntimeError:  # the machine has no more of them; nobody is to wait for this one
+            self._over.set()
+            raise
 
     def stop(self) -> None:
         """Let the thread end as soon as a round of maintenance can be left; returns at once."""
