@@ -1,5 +1,5 @@
-// Rows in a grid of which only the cells in sight exist. Live, the newest rows come by themselves; standing still, the
-// kernel has them in an order and gives them page by page.
+// Rows in a grid of which only the cells in sight exist. A live grid gets the newest rows as they come; a frozen one
+// shows a sorted snapshot, which the kernel holds and gives page by page.
 
 const ROW = 22, HEAD = 66, ROWS_SHOWN = 14, LIVE = 300, PAGE = 100;  // pixels; rows
 const NARROWEST = 6, WIDEST = 36, HEAD_WIDEST = 18, CELL = 7.25;  // characters; pixels of one
@@ -46,7 +46,7 @@ function merged(fresh, rows) {
  * with null when none is any more.
  */
 function gridOf(ask, pick) {
-  let columns = [], rows = [], total = 0, isStanding = false, newerRows = 0, profile = {}, order = ["", true];
+  let columns = [], rows = [], total = 0, isFrozen = false, newerRows = 0, profile = {}, order = ["", true];
   let pages = new Map(), asked = new Set(), anchor = null, active = -1, picked = -1, canGoOn = false, drawnHead = "";
   const widths = new Map(), kinds = new Map(), pinned = new Set(), isSized = new Set();
   const head = make("div", { class: "knb-row knb-head", role: "row", "aria-rowindex": 1 });
@@ -58,8 +58,8 @@ function gridOf(ask, pick) {
   const pool = [];
   let top = 0, left = 0, frames = 0;
 
-  const count = () => (isStanding ? total : rows.length);
-  const at = (place) => (isStanding ? pages.get(place) : rows[place]);
+  const count = () => (isFrozen ? total : rows.length);
+  const at = (place) => (isFrozen ? pages.get(place) : rows[place]);
 
   function put(frame) {
     canGoOn = Boolean(frame.now?.state);
@@ -72,24 +72,24 @@ function gridOf(ask, pick) {
     total = frame.total;
     newerRows = frame.newer;
     if (frame.everything) begin(frame);
-    else if (!isStanding) rows = merged(frame.rows, rows).slice(0, LIVE);
+    else if (!isFrozen) rows = merged(frame.rows, rows).slice(0, LIVE);
     measure(frame.rows);
     draw();
   }
 
   function begin(frame) {
-    const wasStanding = isStanding;
-    isStanding = frame.standing;
+    const wasFrozen = isFrozen;
+    isFrozen = frame.frozen;
     pages = new Map();
     asked = new Set();
-    rows = isStanding ? [] : merged(frame.rows, []);
-    if (isStanding) frame.rows.forEach((row, i) => pages.set(frame.first + i, row));
-    if (isStanding && anchor) {
+    rows = isFrozen ? [] : merged(frame.rows, []);
+    if (isFrozen) frame.rows.forEach((row, i) => pages.set(frame.first + i, row));
+    if (isFrozen && anchor) {
       const place = frame.first + frame.rows.findIndex((row) => row[0] === anchor.number);
       if (place >= frame.first) grid.scrollTop = top = place * ROW + anchor.offset;
       if (active >= 0) active += place - anchor.place;
       anchor = null;
-    } else if (isStanding !== wasStanding || frame.first === 0) {
+    } else if (isFrozen !== wasFrozen || frame.first === 0) {
       grid.scrollTop = top = 0;
       active = -1;
     }
@@ -97,7 +97,7 @@ function gridOf(ask, pick) {
 
   /** Rows of some places that the kernel was asked for. */
   function page({ first, rows: some }) {
-    if (!isStanding) return;
+    if (!isFrozen) return;
     some.forEach((row, i) => pages.set(first + i, row));
     asked.clear();
     measure(some);
@@ -138,7 +138,7 @@ function gridOf(ask, pick) {
     grid.setAttribute("aria-rowcount", many + 1);
     grid.setAttribute("aria-colcount", columns.length);
     empty.hidden = many > 0;
-    newer.hidden = !isStanding || !canGoOn;
+    newer.hidden = !isFrozen || !canGoOn;
     setText(newer, newerRows ? `↑ ${newerRows.toLocaleString("en")} newer rows` : "↑ live");
     let pinnedWide = 0;
     places.filter(({ isPinned }) => isPinned).forEach((one) => { pinnedWide += one.wide; });
@@ -148,7 +148,7 @@ function gridOf(ask, pick) {
     const some = Math.max(0, Math.min(many - first, ROWS_SHOWN + 6));
     while (pool.length < some) pool.push(body.appendChild(make("div", { class: "knb-row", role: "row" })));
     pool.forEach((element, i) => fill(element, i < some ? first + i : -1, seen));
-    if (isStanding) want(first, first + some);
+    if (isFrozen) want(first, first + some);
   }
 
   /** Ask for the rows in sight that are not there yet. */
@@ -234,9 +234,9 @@ function gridOf(ask, pick) {
     addEventListener("pointerup", done);
   }
 
-  /** Let the rows stand still, with the one at a place where it is. */
+  /** Freeze the rows, and keep the one at a place where it is on the screen. */
   function hold(place) {
-    if (isStanding || anchor || !rows.length) return;
+    if (isFrozen || anchor || !rows.length) return;
     const one = rows[Math.min(place, rows.length - 1)];
     anchor = { number: one[0], place, offset: top - place * ROW };
     ask({ kind: "hold", number: one[0] });
@@ -254,7 +254,7 @@ function gridOf(ask, pick) {
     top = grid.scrollTop;
     left = grid.scrollLeft;
     if (isDown && top > ROW) hold(Math.floor(top / ROW));  // what is being read must not run away
-    else if (isDown && top <= 0 && isStanding && canGoOn && active < 0 && order[0] === "") release();
+    else if (isDown && top <= 0 && isFrozen && canGoOn && active < 0 && order[0] === "") release();
     cancelAnimationFrame(frames);
     frames = requestAnimationFrame(draw);
   }
@@ -289,7 +289,7 @@ function gridOf(ask, pick) {
     if (event.target !== grid) return;
     if (event.key in steps && count()) choose(active + steps[event.key]);
     else if (event.key === "Enter" && active >= 0) open(active);
-    else if (event.key === "Escape") { pick(null); close(); if (canGoOn && isStanding) release(); }
+    else if (event.key === "Escape") { pick(null); close(); if (canGoOn && isFrozen) release(); }
     else return;
     event.preventDefault();
     event.stopPropagation();  // the notebook has keys of its own
@@ -305,7 +305,7 @@ function gridOf(ask, pick) {
   const observer = new ResizeObserver(() => draw());
   observer.observe(grid);
   const newest = (most) => {
-    const some = isStanding ? [...pages.keys()].sort((a, b) => a - b).map((place) => pages.get(place)) : rows;
+    const some = isFrozen ? [...pages.keys()].sort((a, b) => a - b).map((place) => pages.get(place)) : rows;
     return { columns: columns.map(({ title }) => title), rows: some.slice(0, most).map(([, , ...cells]) => cells) };
   };
   return {

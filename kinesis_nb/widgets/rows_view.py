@@ -48,7 +48,7 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "timeline.js", "tail_v
     def __init__(self, *, text: str = "", key: str = "", json: bool = False) -> None:
         self._filter, self._columns, self._held = Filter(text, key), Columns(json=json), HeldRows()
         self._order = Order()
-        self._snapshot: Snapshot | None = None  # the rows that stand still, when they do
+        self._snapshot: Snapshot | None = None  # the rows of a frozen grid; None for a live one
         self._snapshot_came = 0  # how many had come then
         self._first = 0  # the place of the first row that a front end gets
         self._sent = -1  # the number of the newest row that was sent
@@ -86,7 +86,7 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "timeline.js", "tail_v
             rows = map(self._filter, concat(rows).combine_chunks().to_batches())
         self._held.add(rows)
         if self._snapshot is not None:
-            self._stand_still()
+            self._freeze()
 
     def _empty(self) -> HeldRows:
         return HeldRows()
@@ -110,7 +110,7 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "timeline.js", "tail_v
             "everything": everything,
             "rows": _fitting(cells, FIRST_CHARACTERS if everything else FRAME_CHARACTERS),
             "first": self._first,
-            "standing": held is not None,
+            "frozen": held is not None,
             "total": len(self._held) if held is None else len(held),
             "newer": 0 if held is None else self._held.came - self._snapshot_came,
             "matching": f"{len(self._held):,}" if self._filter else "",
@@ -153,7 +153,7 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "timeline.js", "tail_v
         known = set(self._columns.ids)
         return {"profile": {self._columns.code(c): _shown(about) for c, about in self._profile.items() if c in known}}
 
-    def _stand_still(self, number: int = -1) -> None:
+    def _freeze(self, number: int = -1) -> None:
         """Keep the rows as they are now in sight, from the one with a number on."""
         self._take()
         self._snapshot = Snapshot(*self._held.everything(), self._order, self._columns.json)
@@ -163,7 +163,7 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "timeline.js", "tail_v
         self._first = max(0, self._snapshot.place_of(number) - FIRST_ROWS // 2)
         self._is_new = True
 
-    def _go_on(self) -> None:
+    def _thaw(self) -> None:
         """Show rows as they come, last arrival first."""
         self._snapshot, self._order, self._first, self._is_new = None, Order(), 0, True
 
@@ -180,9 +180,9 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "timeline.js", "tail_v
             case "sort":
                 self._sort(message.get("column"), descending=bool(message.get("descending")))
             case "hold":
-                self._stand_still(int(message.get("number", -1)))
+                self._freeze(int(message.get("number", -1)))
             case "release":
-                self._go_on()
+                self._thaw()
             case _:
                 self._narrow(message)
 
@@ -251,17 +251,17 @@ class RowsView(LiveView, scripts=("grid.js", "drawer.js", "timeline.js", "tail_v
 
     def _sort(self, column: object, *, descending: bool) -> None:
         self._order = Order(self._columns.column(column), descending)
-        self._stand_still()
+        self._freeze()
 
     def _now(self) -> Snapshot:
-        """Return the rows that stand still, or those of this moment."""
+        """Return the frozen rows, or those of this moment."""
         if self._snapshot is not None:
             return self._snapshot
         self._take()
         return Snapshot(*self._held.everything(), self._order, self._columns.json)
 
     def _page(self, first: int, last: int) -> Message:
-        """Return the rows of some places; none when the rows do not stand still any more."""
+        """Return the rows of some places; none when the grid is live again."""
         if self._snapshot is None:
             return {"first": first, "rows": []}
         rows = self._snapshot.page(first, min(last, first + PAGE_ROWS))
@@ -327,7 +327,7 @@ class RecordsView(RowsView):
     def __init__(self, records: Records, note: str = "") -> None:
         self._records, self._note = records, note
         super().__init__()
-        self._stand_still()
+        self._freeze()
 
     def _all(self) -> Iterable[pa.RecordBatch]:
         return self._records.to_arrow().to_batches()
@@ -338,9 +338,9 @@ class RecordsView(RowsView):
     def _take(self) -> None:
         """Nothing comes."""
 
-    def _go_on(self) -> None:
+    def _thaw(self) -> None:
         self._order = Order()
-        self._stand_still()
+        self._freeze()
 
     def _moment(self) -> Message:
         counts = " · ".join(filter(None, (f"{len(self._records):,} rows", self._note or self._records.note)))

@@ -3,7 +3,7 @@ import { load } from "./load.js";
 
 const { exported } = load(["notebook.js", "live.js", "grid.js", "drawer.js", "timeline.js", "tail_view.js"], ["exported"]);
 const NOW = { title: "orders", state: "running", counts: "", dropped: "", rate: "0", rates: [0, 0], trouble: "", banner: "", shards: [], notes: [] };
-const SETTING = { columns: [], fields: [], chips: [], beyond: 0, order: ["", true], standing: false, first: 0, total: 0, newer: 0 };
+const SETTING = { columns: [], fields: [], chips: [], beyond: 0, order: ["", true], frozen: false, first: 0, total: 0, newer: 0 };
 
 /** A view on a page, and the front end's half of its connection. */
 function view() {

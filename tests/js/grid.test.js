@@ -1,4 +1,4 @@
-// The grid: only the cells in sight are in the page, rows by their arrival, pages of rows that stand still.
+// The grid: only the cells in sight are in the page, rows by their arrival, a frozen grid page by page.
 import { load } from "./load.js";
 
 const FILES = ["notebook.js", "live.js", "grid.js", "drawer.js", "timeline.js", "tail_view.js"];
@@ -7,7 +7,7 @@ const { gridOf, profileOf, badge, shardLine, timeBar, downloadsOf, isolated } = 
 const COLUMNS = [["arrived", "arrived (UTC)"], ["key", "key"], ["shard", "shard"], ["data", "data"]];
 const row = (number, arrived = number) => [number, arrived, `00:00:0${number % 10}`, "key", "0", `data ${number}`];
 const frame = (numbers, more = {}) => ({
-  everything: false, standing: false, first: 0, newer: 0, rows: numbers.map((one) => row(one)), total: numbers.length, now: { state: "running" }, ...more,
+  everything: false, frozen: false, first: 0, newer: 0, rows: numbers.map((one) => row(one)), total: numbers.length, now: { state: "running" }, ...more,
 });
 const first = (numbers, more = {}) => frame(numbers, { everything: true, columns: COLUMNS, order: ["", true], ...more });
 const down = (from, count) => Array.from({ length: count }, (_, i) => from - i);
@@ -45,13 +45,13 @@ test("a hundred columns are those in sight", () => {
   expect(grid.grid.getAttribute("aria-colcount")).toBe("100");
 });
 
-test("a click picks the row by its number, and asks the kernel to let the rows stand still", () => {
+test("a click picks the row by its number, and asks the kernel to freeze the rows", () => {
   const pick = vi.fn(), grid = made(pick);
   grid.put(first([3, 2, 1]));
   grid.lines()[1].dispatchEvent(new Event("click", { bubbles: true }));
   expect(pick).toHaveBeenCalledExactlyOnceWith(2);
   expect(grid.asked).toEqual([{ kind: "hold", number: 2 }]);
-  grid.put(first([4, 3, 2, 1], { standing: true, newer: 2 }));
+  grid.put(first([4, 3, 2, 1], { frozen: true, newer: 2 }));
   expect([grid.newer.hidden, grid.newer.textContent]).toEqual([false, "↑ 2 newer rows"]);
   grid.newer.click();
   expect(grid.asked.at(-1)).toEqual({ kind: "release" });
@@ -59,7 +59,7 @@ test("a click picks the row by its number, and asks the kernel to let the rows s
 
 test("rows that are not there yet are asked for by their places, once", () => {
   const grid = made();
-  grid.put(first(down(1_000, 10), { standing: true, total: 1_000, now: { state: "" } }));
+  grid.put(first(down(1_000, 10), { frozen: true, total: 1_000, now: { state: "" } }));
   expect(grid.asked).toEqual([{ kind: "page", first: 10, last: 110 }]);
   expect(grid.lines()[12].textContent).toContain("…");
   grid.page({ first: 10, rows: down(990, 100).map((one) => row(one)) });

@@ -1,4 +1,4 @@
-"""Rows that stand still: in an order, page by page."""
+"""The rows of one moment, sorted and given page by page."""
 
 from __future__ import annotations
 
